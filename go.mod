@@ -1,0 +1,3 @@
+module github.com/harkbus/hark
+
+go 1.25.0
