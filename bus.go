@@ -1,0 +1,246 @@
+package hark
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/harkbus/hark/internal/exec"
+	"github.com/harkbus/hark/internal/names"
+)
+
+// Kind says what a name on a bus stands for. Each kind has names of its own: a
+// topic and a channel may both be called "jobs".
+type Kind string
+
+// The kinds of things that live on a bus.
+const (
+	KindTopic    Kind = "topic"
+	KindChan     Kind = "channel"
+	KindNotifier Kind = "notifier"
+	KindValue    Kind = "value"
+)
+
+// Bus connects the parts of a program: topics, channels, notifiers and values
+// are found on it by name. A Bus is safe for concurrent use. Make one with
+// New.
+type Bus struct {
+	pool  *exec.Pool
+	hooks hooks
+	slow  time.Duration // threshold for OnSlow
+	grace time.Duration // how long Close waits for cancelled handlers
+
+	mu     sync.Mutex // guards what follows
+	faces  map[faceKey]face
+	closed bool
+	done   chan struct{} // closed when Close has finished
+	err    error         // what Close returned; set before done is closed
+}
+
+type faceKey struct {
+	kind Kind
+	name string
+}
+
+// face is what a bus knows of a topic, channel, notifier or value on it. Its
+// methods are called without a lock of the bus held.
+type face interface {
+	// valueType is the Go type it carries; nil if it carries none.
+	valueType() reflect.Type
+	// seal refuses new work from outside, for good, while what handlers
+	// publish is still accepted. It does not block.
+	seal()
+	// drain waits until all work accepted so far is done or ctx ends.
+	drain(ctx context.Context)
+	// work returns how much has been accepted since the start, and whether
+	// all of it is done. Work that handlers pass on counts where it arrives.
+	work() (accepted uint64, done bool)
+	// stop ends what is left: handler contexts are cancelled with cause and
+	// nothing more is started. It waits for running handlers until ctx ends
+	// and reports what was left behind.
+	stop(ctx context.Context, cause error) []Left
+	// addStats and addTopology append what there is to say about it.
+	addStats(*Stats)
+	addTopology(*Topology)
+}
+
+// BusOption configures New.
+type BusOption interface{ applyBus(*Bus) }
+
+type busOption func(*Bus)
+
+func (f busOption) applyBus(b *Bus) { f(b) }
+
+// WithHooks adds hooks: each value must implement at least one of the hook
+// interfaces, such as DropHook; New panics on one that does not, because it
+// would never be called.
+func WithHooks(hooks ...any) BusOption {
+	return busOption(func(b *Bus) {
+		for _, h := range hooks {
+			if !b.hooks.add(h) {
+				panic(fmt.Sprintf("hark: WithHooks: %T implements none of the hook interfaces", h))
+			}
+		}
+	})
+}
+
+// SlowAfter sets how long a handler may run before the SlowHooks are told.
+// The default is one second. Without a SlowHook it has no effect.
+func SlowAfter(d time.Duration) BusOption {
+	return busOption(func(b *Bus) { b.slow = d })
+}
+
+// Grace sets how long Close and Drain go on waiting for handlers whose context
+// they have cancelled. The default is five seconds.
+func Grace(d time.Duration) BusOption {
+	return busOption(func(b *Bus) { b.grace = d })
+}
+
+// New returns a bus that lives in this process. It starts no goroutine until
+// there is something to deliver.
+func New(opts ...BusOption) *Bus {
+	b := &Bus{
+		pool:  exec.NewPool(),
+		slow:  time.Second,
+		grace: 5 * time.Second,
+		faces: map[faceKey]face{},
+		done:  make(chan struct{}),
+	}
+	for _, opt := range opts {
+		opt.applyBus(b)
+	}
+	return b
+}
+
+// attach returns the face of that kind and name, making it if there is none.
+// A face that is there but of another Go type than F is ErrTypeMismatch. mk is
+// called with the bus locked and must not call it.
+func attach[F face](b *Bus, kind Kind, name string, mk func() F) (f F, existed bool, err error) {
+	if err := checkName(name); err != nil {
+		return f, false, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return f, false, fmt.Errorf("bus %w", ErrClosed)
+	}
+	key := faceKey{kind, name}
+	old, ok := b.faces[key]
+	if !ok {
+		f = mk()
+		b.faces[key] = f
+		return f, false, nil
+	}
+	f, ok = old.(F)
+	if !ok {
+		var want F
+		return f, true, fmt.Errorf("%w: it carries %v, not %v", ErrTypeMismatch, old.valueType(), want.valueType())
+	}
+	return f, true, nil
+}
+
+// checkName wraps the findings of package names in ErrInvalidName.
+func checkName(name string) error { return nameError(names.Check(name)) }
+
+func nameError(err error) error {
+	var fault *names.Error
+	if errors.As(err, &fault) {
+		return fmt.Errorf("%w %q: %s at byte %d", ErrInvalidName, fault.Name, fault.Reason, fault.Offset)
+	}
+	return err
+}
+
+// snapshot returns the faces, ordered by kind and name.
+func (b *Bus) snapshot() []face {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	keys := make([]faceKey, 0, len(b.faces))
+	for key := range b.faces {
+		keys = append(keys, key)
+	}
+	slices.SortFunc(keys, func(x, y faceKey) int {
+		return cmp.Or(cmp.Compare(x.kind, y.kind), cmp.Compare(x.name, y.name))
+	})
+	faces := make([]face, len(keys))
+	for i, key := range keys {
+		faces[i] = b.faces[key]
+	}
+	return faces
+}
+
+// Close shuts the bus down in stages. New work from outside is refused with
+// ErrClosed; handlers may still publish what follows from the messages they
+// were given. Close waits until everything accepted has been handled. When ctx
+// ends first, it cancels the contexts of the handlers, gives them the grace
+// period to return, and reports what was left in a *CloseError. It returns
+// once nothing of the bus runs any more, or the grace period is over.
+//
+// Close is idempotent: later calls wait for the first and return its result.
+// It must not be called from a handler of the bus.
+func (b *Bus) Close(ctx context.Context) error {
+	b.mu.Lock()
+	if b.closed {
+		b.mu.Unlock()
+		select {
+		case <-b.done:
+			return b.err
+		case <-ctx.Done():
+			return fail("close", "", context.Cause(ctx))
+		}
+	}
+	b.closed = true
+	b.mu.Unlock()
+	b.err = b.shutDown(ctx)
+	close(b.done)
+	return b.err
+}
+
+func (b *Bus) shutDown(ctx context.Context) error {
+	faces := b.snapshot()
+	for _, f := range faces {
+		f.seal()
+	}
+	for ctx.Err() == nil && !settled(faces) {
+		for _, f := range faces {
+			f.drain(ctx)
+		}
+	}
+	cause := context.Cause(ctx)
+	hard, cancel := context.WithTimeout(context.WithoutCancel(ctx), b.grace)
+	defer cancel()
+	var left []Left
+	for _, f := range faces {
+		left = append(left, f.stop(hard, fmt.Errorf("bus %w", ErrClosed))...)
+	}
+	if cause != nil || len(left) > 0 {
+		return &CloseError{Left: left, Cause: cmp.Or(cause, context.DeadlineExceeded)}
+	}
+	b.pool.Wait()
+	return nil
+}
+
+// settled reports whether nothing is left to do. Faces are asked one after the
+// other while handlers may pass work from one to another, so all must have
+// been done in a pass during which nothing was accepted anywhere.
+func settled(faces []face) bool {
+	var before, after uint64
+	for _, f := range faces {
+		accepted, _ := f.work()
+		before += accepted
+	}
+	all := true
+	for _, f := range faces {
+		_, done := f.work()
+		all = all && done
+	}
+	for _, f := range faces {
+		accepted, _ := f.work()
+		after += accepted
+	}
+	return all && before == after
+}

@@ -1,0 +1,106 @@
+package exec
+
+import "sync/atomic"
+
+// Runner does the work of a Task.
+type Runner interface {
+	// Run does some of the work that is there, for a fraction of a
+	// millisecond where that is in its hands, and reports whether there may
+	// be more. Runs of one task never overlap. alone says that no other task
+	// waits for a worker, so that lingering costs nobody anything.
+	Run(alone bool) (more bool)
+}
+
+// Task is a piece of work that sleeps until it is notified. It costs no
+// goroutine while it sleeps. It is made by Init and must not be copied.
+type Task struct {
+	pool   *Pool
+	runner Runner
+	next   *Task // in the list that holds it; guarded by Pool.mu
+	state  atomic.Uint32
+	// own says that the runner has been seen to block, so that it gets a
+	// goroutine of its own; fast counts its quick runs since.
+	own  atomic.Bool
+	fast uint8
+}
+
+// The states of a task. A notification moves idle to queued and running to
+// again, and is merged in the other two.
+const (
+	idle uint32 = iota
+	queued
+	running
+	again
+)
+
+// Init makes t a sleeping task of pool p.
+func (t *Task) Init(p *Pool, r Runner) {
+	t.pool, t.runner = p, r
+}
+
+// Notify makes sure that Run is called after this moment. It never blocks for
+// long and may be called from anywhere, also from within Run.
+func (t *Task) Notify() {
+	for {
+		switch t.state.Load() {
+		case idle:
+			if t.state.CompareAndSwap(idle, queued) {
+				t.pool.push(t)
+				return
+			}
+		case running:
+			if t.state.CompareAndSwap(running, again) {
+				return
+			}
+		default:
+			return
+		}
+	}
+}
+
+// run runs the queued task t once; settle must follow.
+func (t *Task) run(alone bool) (more bool) {
+	t.state.Store(running)
+	return t.runner.Run(alone)
+}
+
+// settle ends a run and reports whether the task has to run again; if so it is
+// queued, but in no list. Otherwise it may already run elsewhere on return.
+func (t *Task) settle(more bool) bool {
+	if !more && t.state.CompareAndSwap(running, idle) {
+		return false
+	}
+	t.state.Store(queued)
+	return true
+}
+
+// list is a queue of tasks, linked through Task.next.
+type list struct {
+	head, tail *Task
+	n          int
+}
+
+func (l *list) push(t *Task) {
+	t.next = nil
+	if l.tail == nil {
+		l.head = t
+	} else {
+		l.tail.next = t
+	}
+	l.tail = t
+	l.n++
+}
+
+func (l *list) pop() *Task {
+	t := l.head
+	if t == nil {
+		return nil
+	}
+	l.head = t.next
+	if l.head == nil {
+		l.tail = nil
+	}
+	t.next = nil
+	l.n--
+	return t
+}

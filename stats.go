@@ -1,0 +1,120 @@
+package hark
+
+import "time"
+
+// Stats are the numbers of a bus at one moment. They are read while work goes
+// on, so numbers of different subscriptions need not belong to the same
+// instant.
+type Stats struct {
+	Topics    []TopicStats
+	Chans     []ChanStats
+	Notifiers []NotifierStats
+	Values    []ValueStats
+}
+
+// TopicStats are the numbers of one topic.
+type TopicStats struct {
+	Name string
+	// Published counts the messages accepted while somebody listened or the
+	// topic was stored. On an ephemeral topic to which nobody listens,
+	// publishing leaves no trace.
+	Published     uint64
+	Deduplicated  uint64 // messages whose ID had been seen
+	Stored        uint64 // messages that a stored topic holds now
+	Delayed       uint64 // messages that are not due
+	Subscriptions []SubscriptionStats
+}
+
+// SubscriptionStats are the numbers of one subscription or group. Every
+// message that it was meant to get is in exactly one of Delivered, Filtered,
+// Dropped, Dead, Waiting, InFlight and Retrying.
+type SubscriptionStats struct {
+	Name        string        // the group, or a name made up for a subscription without one
+	Pattern     string        // what it subscribes to, if a pattern
+	Members     int           // subscriptions that share the group; 1 without a group
+	Waiting     uint64        // lag: messages that no handler has been given
+	InFlight    uint64        // handlers at work
+	Retrying    uint64        // messages that wait for another attempt
+	Delivered   uint64        // handled without an error
+	Filtered    uint64        // rejected by Where
+	Failed      uint64        // handler runs that ended in an error, retried or not
+	Redelivered uint64        // handler runs that were not the first for their message
+	Dropped     uint64        // lost to an overflow policy, a TTL, retention or Drop
+	Dead        uint64        // given up and dead-lettered
+	Overgrown   uint64        // messages let in beyond the buffer because waiting would have deadlocked
+	OldestAge   time.Duration // how long the oldest message not done has been there, at least
+	Paused      bool
+}
+
+// ChanStats are the numbers of one channel.
+type ChanStats struct {
+	Name      string
+	Len, Cap  int // Cap is Unbounded for an unbounded channel
+	Sent      uint64
+	Received  uint64
+	Senders   int // goroutines that wait to send
+	Receivers int // goroutines that wait to receive
+	Closed    bool
+}
+
+// NotifierStats are the numbers of one notifier.
+type NotifierStats struct {
+	Name      string
+	Listeners int
+	Waiters   int      // calls of Wait that wait
+	Latched   []string // latched names, sorted
+	Notified  uint64   // calls of Notify
+	Delivered uint64   // signals handed to a listener, merged ones not counted
+	Merged    uint64   // signals merged into one that was already waiting
+	Dropped   uint64
+	Failed    uint64 // listeners that panicked
+}
+
+// ValueStats are the numbers of one value.
+type ValueStats struct {
+	Name      string
+	Version   uint64
+	Observers int
+	Watchers  int
+	Dropped   uint64 // changes that buffered observers did not see
+}
+
+// Topology says who is connected to whom.
+type Topology struct {
+	Nodes []Node
+}
+
+// Node is one topic, channel, notifier or value.
+type Node struct {
+	Kind   Kind
+	Name   string
+	Type   string // the Go type it carries; empty if none
+	Stored bool
+	Ends   []End
+}
+
+// End is somebody at an end of a Node.
+type End struct {
+	Role string // "publish", "subscribe", "reply", "send", "receive", "listen", "observe", "watch"
+	Name string // the subscription's name or group, the listener's name
+	At   string // where in the program it was made, as file:line of the caller
+}
+
+// Stats returns the numbers of everything on the bus, in order of name.
+func (b *Bus) Stats() Stats {
+	var s Stats
+	for _, f := range b.snapshot() {
+		f.addStats(&s)
+	}
+	return s
+}
+
+// Topology returns what is on the bus and who is connected to it, in order of
+// kind and name.
+func (b *Bus) Topology() Topology {
+	var t Topology
+	for _, f := range b.snapshot() {
+		f.addTopology(&t)
+	}
+	return t
+}
