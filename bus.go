@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/harkbus/hark/internal/exec"
@@ -21,6 +22,8 @@ type Kind string
 // The kinds of things that live on a bus.
 const (
 	KindTopic    Kind = "topic"
+	KindRequest  Kind = "request"
+	KindPattern  Kind = "pattern"
 	KindChan     Kind = "channel"
 	KindNotifier Kind = "notifier"
 	KindValue    Kind = "value"
@@ -35,11 +38,17 @@ type Bus struct {
 	slow  time.Duration // threshold for OnSlow
 	grace time.Duration // how long Close waits for cancelled handlers
 
-	mu     sync.Mutex // guards what follows
-	faces  map[faceKey]face
-	closed bool
-	done   chan struct{} // closed when Close has finished
-	err    error         // what Close returned; set before done is closed
+	patterns patterns
+	waits    waits
+	serial   atomic.Uint64 // of subscriptions, for their names
+
+	mu      sync.Mutex // guards what follows
+	faces   map[faceKey]face
+	wrap    []Middleware
+	closing bool          // nothing new from outside
+	stopped bool          // nothing new at all
+	done    chan struct{} // closed when Close has finished
+	err     error         // what Close returned; set before done is closed
 }
 
 type faceKey struct {
@@ -121,12 +130,18 @@ func New(opts ...BusOption) *Bus {
 // A face that is there but of another Go type than F is ErrTypeMismatch. mk is
 // called with the bus locked and must not call it.
 func attach[F face](b *Bus, kind Kind, name string, mk func() F) (f F, existed bool, err error) {
+	return attachUntil(b, func() bool { return b.closing }, kind, name, mk)
+}
+
+// attachUntil is attach that refuses once over, called with the bus locked,
+// says so.
+func attachUntil[F face](b *Bus, over func() bool, kind Kind, name string, mk func() F) (f F, existed bool, err error) {
 	if err := checkName(name); err != nil {
 		return f, false, err
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.closed {
+	if over() {
 		return f, false, fmt.Errorf("bus %w", ErrClosed)
 	}
 	key := faceKey{kind, name}
@@ -142,6 +157,13 @@ func attach[F face](b *Bus, kind Kind, name string, mk func() F) (f F, existed b
 		return f, true, fmt.Errorf("%w: it carries %v, not %v", ErrTypeMismatch, old.valueType(), want.valueType())
 	}
 	return f, true, nil
+}
+
+func (b *Bus) has(kind Kind, name string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	_, ok := b.faces[faceKey{kind, name}]
+	return ok
 }
 
 // checkName wraps the findings of package names in ErrInvalidName.
@@ -184,7 +206,7 @@ func (b *Bus) snapshot() []face {
 // It must not be called from a handler of the bus.
 func (b *Bus) Close(ctx context.Context) error {
 	b.mu.Lock()
-	if b.closed {
+	if b.closing {
 		b.mu.Unlock()
 		select {
 		case <-b.done:
@@ -193,7 +215,7 @@ func (b *Bus) Close(ctx context.Context) error {
 			return fail("close", "", context.Cause(ctx))
 		}
 	}
-	b.closed = true
+	b.closing = true
 	b.mu.Unlock()
 	b.err = b.shutDown(ctx)
 	close(b.done)
@@ -201,24 +223,32 @@ func (b *Bus) Close(ctx context.Context) error {
 }
 
 func (b *Bus) shutDown(ctx context.Context) error {
-	faces := b.snapshot()
-	for _, f := range faces {
+	for _, f := range b.snapshot() {
 		f.seal()
 	}
-	for ctx.Err() == nil && !settled(faces) {
+	// What one face drains may give another something to do, or make a
+	// dead-letter topic.
+	for ctx.Err() == nil {
+		faces := b.snapshot()
+		if settled(faces) {
+			break
+		}
 		for _, f := range faces {
 			f.drain(ctx)
 		}
 	}
 	cause := context.Cause(ctx)
+	b.mu.Lock()
+	b.stopped = true
+	b.mu.Unlock()
 	hard, cancel := context.WithTimeout(context.WithoutCancel(ctx), b.grace)
 	defer cancel()
 	var left []Left
-	for _, f := range faces {
+	for _, f := range b.snapshot() {
 		left = append(left, f.stop(hard, fmt.Errorf("bus %w", ErrClosed))...)
 	}
-	if cause != nil || len(left) > 0 {
-		return &CloseError{Left: left, Cause: cmp.Or(cause, context.DeadlineExceeded)}
+	if len(left) > 0 {
+		return &CloseError{Left: left, Cause: cmp.Or(cause, errors.New("work was left"))}
 	}
 	b.pool.Wait()
 	return nil

@@ -102,6 +102,9 @@ func (l Left) String() string {
 	return b.String()
 }
 
+// any reports whether something was left.
+func (l Left) any() bool { return l.Waiting+l.InFlight+l.Retrying+l.Delayed > 0 }
+
 // CloseError is returned by Close and Drain when their context ended before
 // all work was done. It wraps the context's cause.
 type CloseError struct {

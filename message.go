@@ -1,6 +1,8 @@
 package hark
 
-import "time"
+import (
+	"time"
+)
 
 // Envelope is what can be said about a message without knowing its type. Every
 // *Message[T] is one. It is an alias of an interface literal, so that packages
@@ -8,12 +10,10 @@ import "time"
 type Envelope = interface {
 	// Topic is the name of the topic it was published to.
 	Topic() string
-	// ID identifies the message; empty if the publisher set none and nothing
-	// asked for one.
+	// ID identifies the message; empty if it was published without one.
 	ID() string
-	// Source, Type and Subject are the CloudEvents attributes of the same
-	// names; in process they are what the publisher set with Header, and
-	// empty otherwise.
+	// Source, Type and Subject are the CloudEvents attributes of these names:
+	// the headers "source", "type" and "subject".
 	Source() string
 	Type() string
 	Subject() string
@@ -26,4 +26,151 @@ type Envelope = interface {
 	// Data points to the value, or is its encoding as a []byte where the
 	// message has not been decoded. It must not be changed or kept.
 	Data() any
+}
+
+// Message is a value on its way from a publisher to a handler.
+//
+// A message is valid until its handler returns, and is used again afterwards:
+// a handler that keeps one, or hands it to a goroutine that outlives it, must
+// keep a Clone. Messages of an iterator may be kept. Its methods may be called
+// from several goroutines while it is valid.
+type Message[T any] struct {
+	// Value is the value as it was published: in process the very same, not a
+	// copy of what it points to.
+	Value T
+
+	Delivery
+}
+
+// Delivery is the part of a message that does not depend on its type: what
+// the publisher said about it, and how often it has been tried.
+type Delivery struct {
+	meta    *meta // nil if the publisher set nothing
+	topic   *topicCore
+	seq     uint64 // the ordinal in its log
+	attempt int32  // failed attempts so far
+}
+
+// meta is what a publisher said about a message beyond its value. It is not
+// changed once published.
+type meta struct {
+	id      string
+	key     string
+	hasKey  bool
+	headers map[string]string
+	time    time.Time
+	expires time.Time // zero: never
+	failure *Failure
+}
+
+// Failure is the record that comes with a dead letter.
+type Failure struct {
+	Topic        string    // where the message was published
+	Subscription string    // whose handler failed
+	Reason       string    // the text of the last error
+	Stack        string    // of the panic, if the last attempt panicked
+	Attempts     int       // how often the handler was given the message
+	First, Last  time.Time // when the first and the last attempt failed
+	Seq          uint64    // of the message on its topic, 0 if that is not stored
+}
+
+// Topic returns the name of the topic that the message was published to.
+func (d *Delivery) Topic() string { return d.topic.name }
+
+// ID returns what the publisher passed to ID, or what a stored topic made up;
+// otherwise it is empty.
+func (d *Delivery) ID() string {
+	if d.meta == nil {
+		return ""
+	}
+	return d.meta.id
+}
+
+// Seq returns the place of the message on its stored topic, from 1 on; 0 on an
+// ephemeral one.
+func (d *Delivery) Seq() uint64 {
+	if d.topic.retention == nil {
+		return 0
+	}
+	return d.seq + 1
+}
+
+// Attempt returns how often the message has been given to a handler of the
+// subscription, this time included: 1 at first.
+func (d *Delivery) Attempt() int { return int(d.attempt) + 1 }
+
+// Time returns when the message was published. Only stored topics and
+// messages published with a header, ID, key, delay or TTL record it;
+// otherwise it is zero, because asking the clock costs more than publishing.
+func (d *Delivery) Time() time.Time {
+	if d.meta == nil {
+		return time.Time{}
+	}
+	return d.meta.time
+}
+
+// Header returns a header set by the publisher, and whether it is set.
+func (d *Delivery) Header(name string) (value string, ok bool) {
+	if d.meta == nil {
+		return "", false
+	}
+	value, ok = d.meta.headers[name]
+	return value, ok
+}
+
+// Headers returns the headers set by the publisher, nil without any. It must
+// not be changed.
+func (d *Delivery) Headers() map[string]string {
+	if d.meta == nil {
+		return nil
+	}
+	return d.meta.headers
+}
+
+// Source returns the header "source".
+func (d *Delivery) Source() string { s, _ := d.Header("source"); return s }
+
+// Type returns the header "type".
+func (d *Delivery) Type() string { s, _ := d.Header("type"); return s }
+
+// Subject returns the header "subject".
+func (d *Delivery) Subject() string { s, _ := d.Header("subject"); return s }
+
+// Failure returns the failure record of a dead letter, nil for others.
+func (d *Delivery) Failure() *Failure {
+	if d.meta == nil {
+		return nil
+	}
+	return d.meta.failure
+}
+
+// Key returns the key that the publisher passed to Key, or else what the
+// topic's KeyBy makes of the value; empty without either.
+func (m *Message[T]) Key() string {
+	if m.meta != nil && m.meta.hasKey {
+		return m.meta.key
+	}
+	if m.topic.keyOf == nil {
+		return ""
+	}
+	return m.topic.keyOf(m.Data())
+}
+
+// Data returns a pointer to the value, as *T; for a subscription to values of
+// any type, where T is any, a pointer to the any.
+func (m *Message[T]) Data() any { return &m.Value }
+
+// Clone returns a copy that may be kept.
+func (m *Message[T]) Clone() *Message[T] {
+	c := *m
+	return &c
+}
+
+// AnyMessage is what middleware sees of a message: every *Message[T] is one.
+type AnyMessage interface {
+	Envelope
+	Seq() uint64
+	Attempt() int
+	Headers() map[string]string
+	Failure() *Failure
 }

@@ -7,6 +7,8 @@ import "time"
 // instant.
 type Stats struct {
 	Topics    []TopicStats
+	Requests  []TopicStats        // names that are replied to; their subscriptions are the responders
+	Patterns  []SubscriptionStats // subscriptions to patterns
 	Chans     []ChanStats
 	Notifiers []NotifierStats
 	Values    []ValueStats

@@ -38,25 +38,29 @@ func (t *Task) Init(p *Pool, r Runner) {
 	t.pool, t.runner = p, r
 }
 
-// Notify makes sure that Run is called after this moment. It never blocks for
-// long and may be called from anywhere, also from within Run.
-func (t *Task) Notify() {
+// Notify makes sure that Run is called after this moment, and reports whether
+// the task was asleep. It never blocks for long and may be called from
+// anywhere, also from within Run.
+func (t *Task) Notify() bool {
 	for {
 		switch t.state.Load() {
 		case idle:
 			if t.state.CompareAndSwap(idle, queued) {
 				t.pool.push(t)
-				return
+				return true
 			}
 		case running:
 			if t.state.CompareAndSwap(running, again) {
-				return
+				return false
 			}
 		default:
-			return
+			return false
 		}
 	}
 }
+
+// Asleep reports whether the task neither runs nor waits to.
+func (t *Task) Asleep() bool { return t.state.Load() == idle }
 
 // run runs the queued task t once; settle must follow.
 func (t *Task) run(alone bool) (more bool) {

@@ -1,0 +1,256 @@
+package hark
+
+import (
+	"container/heap"
+	"slices"
+	"time"
+)
+
+// aside holds the messages of a consumer that have left the log and are in no
+// worker's hands: they wait for another attempt, or for a message of the same
+// key to be done. It is guarded by the consumer's mu.
+type aside[T any] struct {
+	runnable fifo[*held[T]]
+	timed    timed[T]            // by due time
+	keys     map[string]*line[T] // the keys of messages that are not done
+	n        int                 // messages here
+	retrying int                 // those of them that wait for an attempt, or are about to have it
+	timer    *time.Timer
+	wakeAt   time.Time // when the timer fires; zero if it is not set
+}
+
+// held is a message outside the log.
+type held[T any] struct {
+	Message[T]
+	key     string
+	keyed   bool
+	claimed bool      // no other message of its key is handled before it is done
+	first   time.Time // when the first attempt failed; zero before
+	due     time.Time // of the next attempt
+}
+
+// line is what waits behind a message of the same key.
+type line[T any] struct{ waiting fifo[*held[T]] }
+
+func hold[T any](m *Message[T]) *held[T] {
+	h := &held[T]{Message: *m}
+	if m.topic.keyOf != nil || m.meta != nil && m.meta.hasKey {
+		h.key, h.keyed = m.Key(), true
+	}
+	return h
+}
+
+// enter takes a message in, behind those that are here.
+func (a *aside[T]) enter(h *held[T]) {
+	a.runnable.push(h)
+	a.n++
+}
+
+// pop returns the message to handle next, nil without one. If it has a key, it
+// has claimed that.
+func (a *aside[T]) pop() *held[T] {
+	if len(a.timed) > 0 {
+		now := time.Now()
+		for len(a.timed) > 0 && !a.timed[0].due.After(now) {
+			a.runnable.push(heap.Pop(&a.timed).(*held[T]))
+		}
+	}
+	for a.runnable.len() > 0 {
+		h := a.runnable.pop()
+		if h.keyed && !h.claimed {
+			if line := a.keys[h.key]; line != nil {
+				line.waiting.push(h)
+				continue
+			}
+			a.claim(h)
+		}
+		a.n--
+		if h.attempt > 0 {
+			a.retrying--
+		}
+		return h
+	}
+	return nil
+}
+
+// claim makes later messages of h's key wait until h is released.
+func (a *aside[T]) claim(h *held[T]) {
+	h.claimed = true
+	if a.keys == nil {
+		a.keys = map[string]*line[T]{}
+	}
+	if a.keys[h.key] == nil {
+		a.keys[h.key] = &line[T]{}
+	}
+}
+
+// release ends a message's claim on its key: the next of the key has its turn.
+func (a *aside[T]) release(h *held[T]) {
+	if !h.claimed {
+		return
+	}
+	line := a.keys[h.key]
+	if line.waiting.len() == 0 {
+		delete(a.keys, h.key)
+		return
+	}
+	next := line.waiting.pop()
+	next.claimed = true
+	a.runnable.push(next)
+}
+
+// empty reports whether nothing is here and no key is taken.
+func (a *aside[T]) empty() bool { return a.n == 0 && len(a.keys) == 0 }
+
+// putAside keeps m for another attempt at due. What the worker holds behind it
+// waits too if it has the same key.
+func (w *worker[T]) putAside(m *Message[T], failed, due time.Time) {
+	c := w.member.consumer
+	h := w.held
+	if h == nil {
+		h = hold(m)
+	}
+	w.held = nil // it keeps its claim on the key
+	h.attempt++
+	if h.first.IsZero() {
+		h.first = failed
+	}
+	h.due = due
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	a := &c.aside
+	if h.keyed && !h.claimed {
+		a.claim(h)
+	}
+	heap.Push(&a.timed, h)
+	a.n++
+	a.retrying++
+	if h.keyed {
+		for i := w.at + 1; i < w.n; i++ {
+			a.enter(hold(&w.buf[i]))
+		}
+		w.n = w.at + 1
+	}
+	c.busy.Store(true)
+	c.setTimerLocked()
+}
+
+// handBack returns what the worker holds and has not begun to the consumer, to
+// be taken first.
+func (w *worker[T]) handBack() {
+	c := w.member.consumer
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if w.held != nil {
+		c.aside.putBack(w.held)
+		w.held = nil
+	} else {
+		for i := w.n - 1; i >= w.at; i-- {
+			c.aside.putBack(hold(&w.buf[i]))
+		}
+	}
+	w.at, w.n = 0, 0
+	if w.pile != nil {
+		for _, h := range slices.Backward(w.pile.items) {
+			c.aside.putBack(h)
+		}
+		w.pile.items = nil
+	}
+	c.busy.Store(!c.aside.empty())
+	c.wake()
+}
+
+// putBack takes back what pop returned, or what was read and not handled.
+func (a *aside[T]) putBack(h *held[T]) {
+	a.runnable.pushFront(h)
+	a.n++
+	if h.attempt > 0 {
+		a.retrying++
+	}
+}
+
+// release lets the next message of h's key have its turn.
+func (c *consumer[T]) release(h *held[T]) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.aside.release(h)
+	c.busy.Store(!c.aside.empty())
+}
+
+// setTimerLocked sees to it that a worker wakes when the next attempt is due.
+func (c *consumer[T]) setTimerLocked() {
+	a := &c.aside
+	if len(a.timed) == 0 || c.ended {
+		return
+	}
+	due := a.timed[0].due
+	if !a.wakeAt.IsZero() && !due.Before(a.wakeAt) {
+		return
+	}
+	a.wakeAt = due
+	if a.timer == nil {
+		a.timer = time.AfterFunc(time.Until(due), c.wakeForRetry)
+	} else {
+		a.timer.Reset(time.Until(due))
+	}
+}
+
+func (c *consumer[T]) wakeForRetry() {
+	c.mu.Lock()
+	c.aside.wakeAt = time.Time{} // set again by the worker that takes what is due
+	c.mu.Unlock()
+	c.wake()
+}
+
+// timed is a heap by due time.
+type timed[T any] []*held[T]
+
+func (t timed[T]) Len() int           { return len(t) }
+func (t timed[T]) Less(i, j int) bool { return t[i].due.Before(t[j].due) }
+func (t timed[T]) Swap(i, j int)      { t[i], t[j] = t[j], t[i] }
+func (t *timed[T]) Push(x any)        { *t = append(*t, x.(*held[T])) }
+func (t *timed[T]) Pop() any {
+	old := *t
+	last := len(old) - 1
+	h := old[last]
+	old[last] = nil
+	*t = old[:last]
+	return h
+}
+
+// fifo is a queue.
+type fifo[E any] struct {
+	items []E
+	head  int
+}
+
+func (f *fifo[E]) len() int { return len(f.items) - f.head }
+
+func (f *fifo[E]) push(e E) { f.items = append(f.items, e) }
+
+func (f *fifo[E]) pushFront(e E) {
+	if f.head == 0 {
+		f.items = append(f.items, e)
+		copy(f.items[1:], f.items)
+		f.items[0] = e
+		return
+	}
+	f.head--
+	f.items[f.head] = e
+}
+
+func (f *fifo[E]) pop() E {
+	var zero E
+	e := f.items[f.head]
+	f.items[f.head] = zero
+	f.head++
+	switch {
+	case f.head == len(f.items):
+		f.items, f.head = f.items[:0], 0
+	case f.head > 32 && f.head > len(f.items)/2:
+		n := copy(f.items, f.items[f.head:])
+		clear(f.items[n:])
+		f.items, f.head = f.items[:n], 0
+	}
+	return e
+}

@@ -1,0 +1,117 @@
+package hark
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// SubscribeBatch calls h for several messages at once: as many as there are,
+// up to the limit that Batch sets. A *BatchError fails the items that it names,
+// which are retried like single messages and may come again in another batch;
+// any other error, and a panic, fails all of them. The messages may be kept.
+func (t *Topic[T]) SubscribeBatch(h BatchHandler[T], opts ...SubscribeOption) (*Subscription, error) {
+	if h == nil {
+		return nil, fail("subscribe", t.core.name, errNoHandler)
+	}
+	m, err := t.subscribe(batched, nil, h, opts, "subscribe", caller())
+	if err != nil {
+		return nil, fail("subscribe", t.core.name, err)
+	}
+	return &m.Subscription, nil
+}
+
+// pile is the batch that a worker gathers.
+type pile[T any] struct {
+	items []*held[T]
+	until time.Time // when it is handled at the latest
+	timer *time.Timer
+}
+
+// gather moves the messages in the buffer to the pile, and has it handled when
+// it is full.
+func (w *worker[T]) gather() {
+	for w.at < w.n {
+		m := &w.buf[w.at]
+		w.at++
+		if f := w.sift(m); f != handled {
+			w.settle(m, f, nil)
+			continue
+		}
+		h := w.held
+		if w.held = nil; h == nil {
+			h = hold(m)
+		}
+		p := w.pile
+		if len(p.items) == 0 {
+			p.until = time.Now().Add(w.member.cfg.batchWait)
+		}
+		if p.items = append(p.items, h); len(p.items) == w.member.cfg.batch {
+			w.handlePile()
+		}
+	}
+}
+
+// pileRests reports whether there is nothing to do for the pile but to wait,
+// and if so sees to it that the worker wakes in time. Otherwise the pile has
+// been handled.
+func (w *worker[T]) pileRests() bool {
+	p := w.pile
+	if len(p.items) == 0 {
+		return true
+	}
+	wait := time.Until(p.until)
+	switch {
+	case wait <= 0:
+		w.handlePile()
+		return false
+	case p.timer == nil:
+		p.timer = time.AfterFunc(wait, func() { w.Notify() })
+	default:
+		p.timer.Reset(wait)
+	}
+	return true
+}
+
+// handlePile calls the handler with what has been gathered.
+func (w *worker[T]) handlePile() {
+	items := w.pile.items
+	w.pile.items = nil
+	batch := make([]*Message[T], len(items))
+	for i, h := range items {
+		batch[i] = &h.Message
+	}
+	errs := make([]error, len(items))
+	returned := false
+	defer func() {
+		if !returned {
+			failAll(errs, caught(recover()))
+		}
+		for i, h := range items {
+			w.held = h
+			w.settle(&h.Message, handled, errs[i])
+		}
+	}()
+	failItems(errs, w.member.guard(w.ctx, func(ctx context.Context) error { return w.member.batch(ctx, batch) }))
+	returned = true
+}
+
+// failItems distributes what a batch handler returned over the items.
+func failItems(errs []error, err error) {
+	var some *BatchError
+	if !errors.As(err, &some) {
+		failAll(errs, err)
+		return
+	}
+	for _, item := range some.Items {
+		if item.Index >= 0 && item.Index < len(errs) {
+			errs[item.Index] = item.Err
+		}
+	}
+}
+
+func failAll(errs []error, err error) {
+	for i := range errs {
+		errs[i] = err
+	}
+}

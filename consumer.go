@@ -1,0 +1,539 @@
+package hark
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/harkbus/hark/internal/feed"
+)
+
+// core is the part of a consumer that does not depend on its type.
+type core struct {
+	bus     *Bus
+	topic   string // its topic or pattern
+	name    string // its group, or a made-up name
+	queue   queue
+	asked   queue // what the options said
+	yields  bool  // it gives way instead of holding up publishers
+	grouped bool
+	stored  bool
+	pattern bool // topic is a pattern
+	clears  bool // messages hold pointers
+	sole    bool // one worker, and no source yields: it reads without the lock
+	ready   arrivals
+	tally   tally
+	// busy says that there is more to do than to read the sources, so that
+	// the sole worker must take the lock too.
+	busy   atomic.Bool
+	wakers atomic.Pointer[[]waker]
+
+	mu     sync.Mutex            // guards what follows, and the sources of a shared consumer
+	missed map[DropReason]uint64 // drops that no hook has been told of
+	idlers []chan struct{}       // closed when a worker finds nothing to do
+}
+
+// waker is told that there is something to do; it reports whether it was
+// asleep, so that nobody else need be told.
+type waker interface{ Notify() bool }
+
+// tally counts what became of messages; see SubscriptionStats.
+type tally struct {
+	delivered, filtered, dropped, dead atomic.Uint64
+	failed, redelivered, overgrown     atomic.Uint64
+	watched                            atomic.Int32 // len(idlers)
+}
+
+// done returns how many messages are done with.
+func (t *tally) done() uint64 {
+	return t.delivered.Load() + t.filtered.Load() + t.dropped.Load() + t.dead.Load()
+}
+
+// consumer is the receiving end of messages of T: what a subscription, or all
+// members of a group, take them from.
+type consumer[T any] struct {
+	core
+	// Guarded by core.mu, but for a sole worker that reads the sources.
+	sources []source[T]
+	passed  uint64 // messages passed by sources that are gone
+	members []*member[T]
+	aside   aside[T]
+	ended   bool
+	untap   func() // takes the consumer out of its topics
+}
+
+// arrive readies a source that has something to read. It may be called with
+// a log locked.
+func (c *core) arrive(n *node) {
+	c.ready.push(n)
+	c.wake()
+}
+
+// wake sees to it that a worker looks again: one that sleeps, or else all that
+// run, since each of them may have looked before.
+func (c *core) wake() {
+	for _, w := range *c.wakers.Load() {
+		if w.Notify() {
+			return
+		}
+	}
+}
+
+// lost counts messages that will not be delivered. The caller holds mu, or a
+// message that it took.
+func (c *core) lost(why DropReason, n uint64) {
+	c.tally.dropped.Add(n)
+	if len(c.bus.hooks.drop) == 0 {
+		return
+	}
+	if c.missed == nil {
+		c.missed = map[DropReason]uint64{}
+	}
+	c.missed[why] += n
+}
+
+// report tells the hooks of drops since the last time. No lock is held.
+func (c *core) report() {
+	if len(c.bus.hooks.drop) == 0 {
+		return
+	}
+	c.mu.Lock()
+	missed := c.missed
+	c.missed = nil
+	c.mu.Unlock()
+	for why, n := range missed {
+		c.bus.hooks.onDrop(DropEvent{Source: c.source(), Count: int(n), Reason: why})
+	}
+}
+
+func (c *core) source() Source {
+	return Source{Kind: c.kind(), Name: c.topic, Subscription: c.name}
+}
+
+func (c *core) kind() Kind {
+	if c.pattern {
+		return KindPattern
+	}
+	return KindTopic
+}
+
+// The part of a consumer that a publisher without room meets.
+
+// blocker is a source whose consumer holds up publishers.
+type blocker interface {
+	coreOf() *core
+}
+
+func (l *lane[X]) coreOf() *core { return l.core }
+
+// maxOvergrown is how many messages handlers may publish beyond the buffer of
+// a subscription that waits for them.
+const maxOvergrown = 65536
+
+// overgrow reports whether another message may be let in although waiting
+// messages wait already, and counts it.
+func (c *core) overgrow(waiting uint64) bool {
+	if waiting >= uint64(c.queue.buffer)+maxOvergrown {
+		return false
+	}
+	c.tally.overgrown.Add(1)
+	return true
+}
+
+// take moves messages to w's buffer and returns how many. With last, sources
+// that have nothing are put to sleep; without, they are left to be looked at
+// once more.
+func (c *consumer[T]) take(w *worker[T], last bool) int {
+	if c.sole && !c.busy.Load() {
+		n, slept, src := c.read(w.buf[:w.chunk], last)
+		c.after(n, slept, src)
+		return n
+	}
+	c.mu.Lock()
+	n, slept, src := c.takeLocked(w, last)
+	more := n > 0 && !c.sole && (c.aside.runnable.len() > 0 || c.ready.head != nil)
+	c.mu.Unlock()
+	c.after(n, slept, src)
+	if more {
+		c.wakeSleeper()
+	}
+	c.report()
+	return n
+}
+
+// after does what reading entails that must not be done with the lock held.
+func (c *consumer[T]) after(n int, slept bool, src source[T]) {
+	if src == nil {
+		return
+	}
+	if n > 0 {
+		src.opened()
+	}
+	if slept {
+		src.tidy()
+		if src.over() {
+			c.retire(src)
+		}
+	}
+}
+
+// retire lets go of a source that has nothing more to give.
+func (c *consumer[T]) retire(src source[T]) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if i := slices.Index(c.sources, src); i >= 0 {
+		c.sources = slices.Delete(c.sources, i, i+1)
+		_, passed := src.lag()
+		c.passed += passed
+	}
+}
+
+// read claims from the source whose turn it is.
+func (c *consumer[T]) read(dst []Message[T], last bool) (n int, slept bool, src source[T]) {
+	for node := c.ready.first(); node != nil; node = c.ready.first() {
+		src = node.source.(source[T])
+		if n = src.claim(dst); n > 0 {
+			c.ready.rotate()
+			return n, slept, src
+		}
+		if !last {
+			return 0, false, src
+		}
+		// Out of the list first: once asleep it may join again at once.
+		c.ready.drop()
+		if !src.arm() {
+			c.ready.push(node)
+			continue
+		}
+		slept = true
+	}
+	return 0, slept, src
+}
+
+// takeLocked is take for workers that share the consumer.
+func (c *consumer[T]) takeLocked(w *worker[T], last bool) (n int, slept bool, src source[T]) {
+	if c.ended || w.member.state.Load() != 0 {
+		return 0, false, nil
+	}
+	for {
+		h := c.aside.pop()
+		c.setTimerLocked()
+		if h != nil {
+			w.buf[0], w.held = h.Message, h
+			return 1, slept, src
+		}
+		if c.aside.n >= c.window() {
+			return 0, slept, src // until some of them are done
+		}
+		n, slept, src = c.read(w.buf[:c.fair(w)], last)
+		if n == 0 || !c.ordered(w.buf[:n]) {
+			return n, slept, src
+		}
+		for i := range n {
+			c.aside.enter(hold(&w.buf[i]))
+		}
+		c.busy.Store(true)
+	}
+}
+
+// ordered reports whether one of the messages has to wait for others of its
+// key: always if there are several workers and it has a key; with one worker
+// only while a message of some key waits for another attempt.
+func (c *consumer[T]) ordered(ms []Message[T]) bool {
+	if c.sole && c.aside.empty() {
+		return false
+	}
+	for i := range ms {
+		if m := &ms[i]; m.topic.keyOf != nil || m.meta != nil && m.meta.hasKey {
+			return true
+		}
+	}
+	return false
+}
+
+// fair returns how many messages worker w may take at a time: no more than its
+// share of what waits.
+func (c *consumer[T]) fair(w *worker[T]) int {
+	if c.sole || w.chunk == 1 {
+		return w.chunk
+	}
+	if c.yields && c.queue.buffer != Unbounded {
+		return 1 // what is dropped is decided as late as possible
+	}
+	var waiting uint64
+	for _, src := range c.sources {
+		n, _ := src.lag()
+		waiting += n
+	}
+	return int(min(uint64(w.chunk), 1+waiting/uint64(2*len(*c.wakers.Load()))))
+}
+
+// window is how many messages may be outside the log: waiting for another
+// attempt, or for their key.
+func (c *core) window() int {
+	if c.queue.buffer == Unbounded {
+		return defaultBuffer
+	}
+	return max(c.queue.buffer, minWindow)
+}
+
+const minWindow = 64
+
+// wakeSleeper wakes a worker if one sleeps, to share the work.
+func (c *core) wakeSleeper() {
+	for _, w := range *c.wakers.Load() {
+		if t, ok := w.(interface{ Asleep() bool }); ok && t.Asleep() && w.Notify() {
+			return
+		}
+	}
+}
+
+// addLane implements tap for topics of the consumer's own type.
+func (c *consumer[T]) addLane(t *Topic[T], log *feed.Log[entry[T]], start uint64) {
+	l := &typedLane[T]{}
+	l.node.source, l.topic, l.core = source[T](l), t, &c.core
+	c.addSource(l)
+	l.attach(log, start)
+}
+
+func (c *consumer[T]) addSource(src source[T]) {
+	c.mu.Lock()
+	c.sources = append(c.sources, src)
+	c.mu.Unlock()
+}
+
+// endLane makes what is in a log now the last that is read of it.
+func (c *consumer[T]) endLane(log any) {
+	c.mu.Lock()
+	i := slices.IndexFunc(c.sources, func(src source[T]) bool { return src.reads(log) })
+	var src source[T]
+	if i >= 0 {
+		src = c.sources[i]
+	}
+	c.mu.Unlock()
+	if src != nil {
+		src.finish()
+	}
+}
+
+// countsLocked returns what waits, and what has been passed to workers so far.
+func (c *consumer[T]) countsLocked() (waiting, passed uint64) {
+	passed = c.passed
+	for _, src := range c.sources {
+		w, p := src.lag()
+		waiting, passed = waiting+w, passed+p
+	}
+	return waiting, passed
+}
+
+// idle reports whether every message so far is done with.
+func (c *consumer[T]) idle() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	done := c.tally.done()
+	waiting, passed := c.countsLocked()
+	return waiting == 0 && done == passed
+}
+
+// settle waits until the consumer is idle or ctx ends.
+func (c *consumer[T]) settle(ctx context.Context) {
+	for {
+		ch := make(chan struct{})
+		c.mu.Lock()
+		c.idlers = append(c.idlers, ch)
+		c.tally.watched.Store(int32(len(c.idlers)))
+		c.mu.Unlock()
+		if c.idle() {
+			c.unwatch(ch)
+			return
+		}
+		select {
+		case <-ch:
+		case <-ctx.Done():
+			c.unwatch(ch)
+			return
+		}
+	}
+}
+
+func (c *core) unwatch(ch chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if i := slices.Index(c.idlers, ch); i >= 0 {
+		c.idlers = slices.Delete(c.idlers, i, i+1)
+		c.tally.watched.Store(int32(len(c.idlers)))
+	}
+}
+
+// tellIdle lets those that wait for idleness look.
+func (c *core) tellIdle() {
+	if c.tally.watched.Load() == 0 {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, ch := range c.idlers {
+		close(ch)
+	}
+	c.idlers = nil
+	c.tally.watched.Store(0)
+}
+
+// stats returns the numbers of the consumer.
+func (c *consumer[T]) stats() SubscriptionStats {
+	c.mu.Lock()
+	s := c.statsLocked()
+	c.mu.Unlock()
+	c.report()
+	return s
+}
+
+func (c *consumer[T]) statsLocked() SubscriptionStats {
+	for _, src := range c.sources {
+		if c.yields {
+			src.overflow()
+		}
+	}
+	s := SubscriptionStats{
+		Name:        c.name,
+		Members:     len(c.members),
+		Delivered:   c.tally.delivered.Load(),
+		Filtered:    c.tally.filtered.Load(),
+		Dropped:     c.tally.dropped.Load(),
+		Dead:        c.tally.dead.Load(),
+		Failed:      c.tally.failed.Load(),
+		Redelivered: c.tally.redelivered.Load(),
+		Overgrown:   c.tally.overgrown.Load(),
+		Retrying:    uint64(c.aside.retrying),
+	}
+	done := s.Delivered + s.Filtered + s.Dropped + s.Dead
+	waiting, passed := c.countsLocked()
+	s.Waiting = waiting + uint64(c.aside.n-c.aside.retrying)
+	s.InFlight = passed - done - uint64(c.aside.n)
+	return s
+}
+
+// lasting reports whether the consumer stays when its last member leaves: a
+// group on a stored topic keeps its place.
+func (c *core) lasting() bool { return c.grouped && c.stored }
+
+func (c *consumer[T]) onlyMember(m *member[T]) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.members) == 1 && c.members[0] == m
+}
+
+// finish makes the messages that are there now the last ones.
+func (c *consumer[T]) finish() {
+	c.untap()
+	c.mu.Lock()
+	sources := slices.Clone(c.sources)
+	c.mu.Unlock()
+	for _, src := range sources {
+		src.finish()
+	}
+}
+
+// remove takes a member out. With the last one an ephemeral consumer ends: its
+// sources are detached, and what was not done is counted as dropped and
+// returned.
+func (c *consumer[T]) remove(m *member[T]) Left {
+	c.mu.Lock()
+	i := slices.Index(c.members, m)
+	if i < 0 {
+		c.mu.Unlock()
+		return Left{}
+	}
+	c.members = slices.Delete(c.members, i, i+1)
+	c.setWakersLocked()
+	last := len(c.members) == 0
+	c.mu.Unlock()
+	if !last {
+		c.wake()
+		return Left{}
+	}
+	if c.lasting() {
+		return Left{}
+	}
+	return c.end()
+}
+
+// end detaches the consumer from its topic for good.
+func (c *consumer[T]) end() Left {
+	c.untap()
+	c.mu.Lock()
+	if c.ended {
+		c.mu.Unlock()
+		return Left{}
+	}
+	left := c.leftLocked()
+	c.ended = true
+	sources := c.sources
+	c.sources = nil
+	for _, src := range sources {
+		_, passed := src.lag()
+		c.passed += passed
+	}
+	// What waits outside the log has been passed, what waits in it has not.
+	c.lost(DropClosed, uint64(c.aside.n))
+	c.passed += uint64(left.Waiting) - uint64(c.aside.n-c.aside.retrying)
+	c.lost(DropClosed, uint64(left.Waiting)-uint64(c.aside.n-c.aside.retrying))
+	if c.aside.timer != nil {
+		c.aside.timer.Stop()
+	}
+	c.aside = aside[T]{}
+	c.mu.Unlock()
+	for _, src := range sources {
+		src.detach()
+	}
+	c.report()
+	c.tellIdle()
+	return left
+}
+
+// leftLocked returns what is not done.
+func (c *consumer[T]) leftLocked() Left {
+	s := c.statsLocked()
+	return Left{
+		Kind: c.kind(), Name: c.topic, Subscription: c.name,
+		Waiting: int(s.Waiting), InFlight: int(s.InFlight), Retrying: int(s.Retrying),
+	}
+}
+
+// stop ends the consumer when its bus closes: handlers' contexts are cancelled
+// and it waits for them until ctx ends.
+func (c *consumer[T]) stop(ctx context.Context, cause error) Left {
+	c.mu.Lock()
+	members := slices.Clone(c.members)
+	c.mu.Unlock()
+	var quiet []chan struct{}
+	for _, m := range members {
+		quiet = append(quiet, m.halt()...)
+		m.abort(cause)
+	}
+	await(ctx, quiet)
+	return c.end()
+}
+
+// setWakersLocked publishes who is to be told of arrivals.
+func (c *consumer[T]) setWakersLocked() {
+	var wakers []waker
+	for _, m := range c.members {
+		for _, w := range m.workers {
+			wakers = append(wakers, w)
+		}
+	}
+	c.wakers.Store(&wakers)
+}
+
+// places returns who is at the ends of the consumer.
+func (c *consumer[T]) places() []End {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var ends []End
+	for _, m := range c.members {
+		ends = append(ends, End{Role: m.role, Name: c.name, At: place(m.at)})
+	}
+	return ends
+}

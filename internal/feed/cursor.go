@@ -1,0 +1,189 @@
+package feed
+
+import (
+	"math"
+	"sync/atomic"
+)
+
+// Unbounded is the buffer of a cursor that never holds up an appender.
+const Unbounded = math.MaxUint64 >> 2
+
+// Reader owns cursors.
+type Reader[E any] interface {
+	// Ready says that entries follow the armed cursor c, which is disarmed.
+	// It is called with the log locked: it must not block or call the log.
+	Ready(c *Cursor[E])
+	// Yield asks the reader to move c, made with Yields, past what its
+	// policy lets go. It is called with the log locked and must not call
+	// anything of the log but the methods of c.
+	Yield(c *Cursor[E])
+}
+
+// Cursor is a reader's place in a log. Its methods are for its reader, which
+// calls them from one goroutine at a time (a cursor that yields: with the lock
+// held that Yield takes). Make one with Log.Attach.
+type Cursor[E any] struct {
+	log    *Log[E]
+	seg    *segment[E] // holds next, or ends there
+	next   uint64      // the next entry to read
+	reader Reader[E]
+	pos    atomic.Uint64 // next, for everybody else
+	buffer uint64        // how many entries may wait
+	index  int           // in Log.cursors; guarded by Log.mu
+	armed  atomic.Bool
+	gates  bool // appenders wait when buffer entries wait
+	yields bool // the log may ask it to move on
+}
+
+// FromNow is the start of a cursor on the entries appended from now on.
+const FromNow = math.MaxUint64
+
+// Attach makes c a cursor on the entries from ordinal start on, or from the
+// oldest that is kept. gates makes appending wait when buffer entries wait for
+// c; yields says that the reader gives way instead. It reports whether c is
+// armed; otherwise entries wait already.
+func (l *Log[E]) Attach(c *Cursor[E], r Reader[E], start, buffer uint64, gates, yields bool) (armed bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c.log, c.reader, c.buffer = l, r, buffer
+	c.gates, c.yields = gates && buffer < Unbounded, yields
+	c.index = len(l.cursors)
+	l.cursors = append(l.cursors, c)
+	l.attached.Store(int32(len(l.cursors)))
+	l.trimLocked()
+	// Armed before the tail is read: an entry appended meanwhile is either
+	// before the start or wakes the reader.
+	c.armed.Store(true)
+	l.sleepers.Add(1)
+	c.next = l.Tail()
+	armed = true
+	if start < c.next {
+		c.next = max(start, l.first)
+		c.armed.Store(false)
+		l.sleepers.Add(-1)
+		armed = false
+	}
+	c.pos.Store(c.next)
+	if l.head != nil {
+		c.seg = l.head.seek(c.next)
+	}
+	if c.gates {
+		l.limit.Store(min(l.limit.Load(), c.next+buffer))
+	}
+	return armed
+}
+
+// Detach ends c. It returns the number of entries it had not read.
+func (l *Log[E]) Detach(c *Cursor[E]) uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	last := len(l.cursors) - 1
+	l.cursors[c.index] = l.cursors[last]
+	l.cursors[c.index].index = c.index
+	l.cursors[last] = nil
+	l.cursors = l.cursors[:last]
+	l.attached.Store(int32(last))
+	if c.armed.CompareAndSwap(true, false) {
+		l.sleepers.Add(-1)
+	}
+	l.releaseLocked() // whoever waited for c need not
+	l.sweepLocked()
+	return l.Tail() - c.pos.Load()
+}
+
+// Log returns the log that c reads.
+func (c *Cursor[E]) Log() *Log[E] { return c.log }
+
+// Reader returns the reader of c.
+func (c *Cursor[E]) Reader() Reader[E] { return c.reader }
+
+// Pos returns how many entries of the log c has passed. Anybody may call it.
+func (c *Cursor[E]) Pos() uint64 { return c.pos.Load() }
+
+// Lag returns how many entries wait. Anybody may call it.
+func (c *Cursor[E]) Lag() uint64 {
+	pos := c.pos.Load() // first, so that the difference is never negative
+	return c.log.Tail() - pos
+}
+
+// Peek returns up to most entries that follow, in place: they are valid until
+// Pass. It returns none only if there are none. c must not be armed.
+func (c *Cursor[E]) Peek(most int) []E {
+	n := c.log.Tail() - c.next
+	if n == 0 {
+		return nil
+	}
+	if c.next == c.seg.end() {
+		c.seg = c.seg.next
+	}
+	i := c.next - c.seg.base
+	return c.seg.slots[i:min(i+n, i+uint64(most), uint64(len(c.seg.slots)))]
+}
+
+// Pass moves c over n entries. Opened must follow.
+func (c *Cursor[E]) Pass(n int) {
+	c.next += uint64(n)
+	c.pos.Store(c.next)
+}
+
+// Opened lets appenders that wait know of entries passed. It takes the log's
+// lock, so it must not be called with the lock held that Yield takes.
+func (c *Cursor[E]) Opened() {
+	if c.log.waiting.Load() != 0 {
+		c.log.room()
+	}
+}
+
+// Skip passes entries up to ordinal n without reading them, for a cursor that
+// yields; it may be called from Yield.
+func (c *Cursor[E]) Skip(n uint64) {
+	if c.seg == nil { // never read from: only Yield comes here
+		c.seg = c.log.head
+	}
+	c.seg = c.seg.seek(n)
+	c.next = n
+	c.pos.Store(n)
+}
+
+// Floor returns the ordinal of the oldest entry that is kept. It may be called
+// from Yield only.
+func (c *Cursor[E]) Floor() uint64 { return c.log.first }
+
+// Next returns the ordinal of the entry that Peek returns first.
+func (c *Cursor[E]) Next() uint64 { return c.next }
+
+// Arm puts c to sleep: its reader will be told by Ready when an entry follows.
+// It reports false, and leaves c awake, if one has followed already.
+func (c *Cursor[E]) Arm() bool {
+	c.armed.Store(true)
+	c.log.sleepers.Add(1)
+	if c.log.Tail() != c.next && c.armed.CompareAndSwap(true, false) {
+		c.log.sleepers.Add(-1)
+		return false
+	}
+	return true
+}
+
+// Tidy clears what has been read if c was the last to go to sleep. It takes
+// the log's lock, as Opened does.
+func (c *Cursor[E]) Tidy() {
+	l := c.log
+	if l.pointers.Load() && !l.keep && l.sleepers.Load() == l.attached.Load() {
+		l.sweep()
+	}
+}
+
+// Rouse wakes the reader as if an entry had followed, if c is armed.
+func (c *Cursor[E]) Rouse() {
+	c.log.mu.Lock()
+	c.log.rouseLocked(c)
+	c.log.mu.Unlock()
+}
+
+// Release lets appenders no longer wait for c.
+func (c *Cursor[E]) Release() {
+	c.log.mu.Lock()
+	c.gates = false
+	c.log.releaseLocked()
+	c.log.mu.Unlock()
+}

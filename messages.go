@@ -1,0 +1,76 @@
+package hark
+
+import (
+	"context"
+	"iter"
+)
+
+// Messages subscribes when the loop over it begins, and yields each message; a
+// message is done when the loop's body ends. The subscription ends with the
+// loop: what it has not yielded is handed back to the group, or dropped. When
+// ctx ends or the bus closes, the last pair has a nil message and the cause.
+// Messages may be kept. The loop is its only worker and retries nothing, so
+// Workers and the options on failures are ErrInvalidOption.
+func (t *Topic[T]) Messages(ctx context.Context, opts ...SubscribeOption) iter.Seq2[*Message[T], error] {
+	at := caller()
+	return func(yield func(*Message[T], error) bool) {
+		m, err := t.subscribe(pulled, nil, nil, opts, "subscribe", at)
+		if err != nil {
+			yield(nil, fail("subscribe", t.core.name, err))
+			return
+		}
+		m.workers[0].pull(ctx, yield)
+	}
+}
+
+// pull yields messages until the loop or ctx ends or the member is closed.
+func (w *worker[T]) pull(ctx context.Context, yield func(*Message[T], error) bool) {
+	m := w.member
+	c := m.consumer
+	defer func() {
+		m.halt()
+		w.halted()
+		c.remove(m)
+	}()
+	w.buf = make([]Message[T], w.chunk)
+	for {
+		if m.state.Load() != 0 && w.halted() {
+			if m.state.Load()&memberClosed != 0 {
+				yield(nil, fail("subscribe", c.topic, ErrClosed))
+				return
+			}
+		} else if w.n = c.take(w, true); w.n > 0 {
+			if w.at = 0; !w.yieldAll(yield) {
+				return
+			}
+			continue
+		}
+		c.tellIdle()
+		select {
+		case <-w.tokens:
+		case <-ctx.Done():
+			yield(nil, fail("subscribe", c.topic, context.Cause(ctx)))
+			return
+		}
+	}
+}
+
+// yieldAll yields what is in the buffer and reports whether the loop goes on.
+// If the loop's body panics, its message goes back.
+func (w *worker[T]) yieldAll(yield func(*Message[T], error) bool) bool {
+	for w.at < w.n {
+		if w.member.state.Load() != 0 {
+			w.handBack()
+			return true
+		}
+		m := &w.buf[w.at]
+		f := w.sift(m)
+		more := f != handled || yield(m.Clone(), nil)
+		w.settle(m, f, nil)
+		w.at++
+		if !more {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,38 @@
+package hark
+
+import (
+	"context"
+	"slices"
+)
+
+// MessageHandler handles a message of any type.
+type MessageHandler func(ctx context.Context, m AnyMessage) error
+
+// Middleware wraps handlers. What the wrapped handler returns decides what
+// becomes of the message, so middleware may change that too.
+type Middleware func(next MessageHandler) MessageHandler
+
+// Use wraps the handlers of subscriptions made from now on; the first
+// Middleware is the outermost. It has no effect on batch handlers and
+// iterators, which have no handler of single messages. How failures are
+// retried is up to the subscription: no order of middleware changes it.
+func (b *Bus) Use(mw ...Middleware) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.wrap = append(b.wrap, mw...)
+}
+
+// wrapped returns h inside the middleware of the bus.
+func wrapped[T any](b *Bus, h Handler[T]) Handler[T] {
+	b.mu.Lock()
+	wrap := slices.Clone(b.wrap)
+	b.mu.Unlock()
+	if len(wrap) == 0 || h == nil {
+		return h
+	}
+	next := MessageHandler(func(ctx context.Context, m AnyMessage) error { return h(ctx, m.(*Message[T])) })
+	for _, mw := range slices.Backward(wrap) {
+		next = mw(next)
+	}
+	return func(ctx context.Context, m *Message[T]) error { return next(ctx, m) }
+}

@@ -1,0 +1,96 @@
+package hark
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+)
+
+// Handler handles one message. What it returns decides what becomes of the
+// message: nil, it is done; Drop, Reject and RetryAfter say so; any other
+// error, and a panic, is retried as the subscription's MaxAttempts and Backoff
+// say, and dead-lettered after that.
+//
+// ctx is cancelled when the subscription is closed or its Timeout has passed.
+// Handlers should pass it on when they publish or wait: it tells hark who is
+// waiting for whom.
+type Handler[T any] = func(ctx context.Context, m *Message[T]) error
+
+// BatchHandler handles several messages at once. A *BatchError fails the items
+// it names and no others; any other error fails all.
+type BatchHandler[T any] = func(ctx context.Context, batch []*Message[T]) error
+
+// outcome is an error that says what to do with the message.
+type outcome struct {
+	verdict verdict
+	after   time.Duration
+	err     error
+}
+
+type verdict uint8
+
+const (
+	retry verdict = iota
+	retryAfter
+	drop
+	reject
+)
+
+func (o *outcome) Error() string {
+	if o.err == nil {
+		return [...]string{"retry", "retry later", "dropped", "rejected"}[o.verdict]
+	}
+	return o.err.Error()
+}
+
+func (o *outcome) Unwrap() error { return o.err }
+
+// RetryAfter makes the message come again after d instead of the backoff of
+// the subscription; the attempt counts. err says why and may be nil.
+func RetryAfter(d time.Duration, err error) error {
+	return &outcome{verdict: retryAfter, after: max(d, 0), err: err}
+}
+
+// Drop gives the message up without a dead letter; the drop is counted. err
+// says why and may be nil.
+func Drop(err error) error { return &outcome{verdict: drop, err: err} }
+
+// Reject gives the message up at once: it becomes a dead letter. err says why
+// and may be nil.
+func Reject(err error) error { return &outcome{verdict: reject, err: err} }
+
+func verdictOf(err error) (verdict, time.Duration) {
+	var o *outcome
+	if errors.As(err, &o) {
+		return o.verdict, o.after
+	}
+	return retry, 0
+}
+
+// BackoffPolicy says how long to wait before an attempt.
+type BackoffPolicy struct {
+	// Min is the longest wait before the second attempt; it doubles for each
+	// one after that, up to Max. The defaults are 100 ms and 30 s.
+	Min, Max time.Duration
+	// Exact makes the wait the whole time instead of a random part of it.
+	// Random waits (full jitter) keep retries of many messages apart.
+	Exact bool
+}
+
+var defaultBackoff = BackoffPolicy{Min: 100 * time.Millisecond, Max: 30 * time.Second}
+
+const defaultMaxAttempts = 10
+
+// wait returns how long to wait after the given number of attempts.
+func (b BackoffPolicy) wait(attempts int) time.Duration {
+	d := b.Min
+	for i := 1; i < attempts && d < b.Max; i++ {
+		d *= 2
+	}
+	d = min(d, b.Max)
+	if b.Exact || d <= 0 {
+		return d
+	}
+	return rand.N(d) + 1
+}

@@ -1,0 +1,238 @@
+package hark
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"slices"
+	"sync"
+
+	"github.com/harkbus/hark/internal/feed"
+	"github.com/harkbus/hark/internal/names"
+)
+
+// SubscribePattern calls h for the messages of every topic whose name matches
+// pattern, those made later included: the token * stands for one token, a last
+// token > for one or more. Messages of one topic come in order; the options
+// mean what they mean to Topic.Subscribe, with one buffer for each topic, and
+// a start in the past applies to the stored topics.
+//
+// All matching topics must carry T: others are ErrTypeMismatch, here or when
+// they are made. With T = any it takes topics of every type; values are then
+// boxed, which costs an allocation each.
+func SubscribePattern[T any](b *Bus, pattern string, h Handler[T], opts ...SubscribeOption) (*Subscription, error) {
+	if h == nil {
+		return nil, fail("subscribe", pattern, errNoHandler)
+	}
+	m, err := subscribePattern(b, pattern, h, opts, caller())
+	if err != nil {
+		return nil, fail("subscribe", pattern, err)
+	}
+	return &m.Subscription, nil
+}
+
+func subscribePattern[T any](b *Bus, pattern string, h Handler[T], opts []SubscribeOption, at uintptr) (*member[T], error) {
+	if err := nameError(names.CheckPattern(pattern)); err != nil {
+		return nil, err
+	}
+	cfg, err := parse(opts, onPattern, pushed)
+	if err != nil {
+		return nil, err
+	}
+	b.patterns.mu.Lock()
+	defer b.patterns.mu.Unlock()
+	p, fresh, err := patternFor[T](b, pattern, cfg)
+	if err != nil {
+		return nil, err
+	}
+	m := newMember(p.consumer, cfg, pushed, h, nil, "subscribe", at)
+	if !p.consumer.join(m) {
+		return nil, ErrClosed // patterns.mu is held: only the closing bus ends it
+	}
+	if fresh {
+		for _, f := range b.snapshot() {
+			if t, ok := f.(namedTopic); ok && names.Match(pattern, t.Name()) && t.kind() == KindTopic {
+				p.attach(t)
+			}
+		}
+	}
+	m.rouse()
+	return m, nil
+}
+
+// patterns are the pattern subscriptions of a bus. Whoever makes a topic holds
+// mu meanwhile, so that each pattern sees each topic from the start.
+type patterns struct {
+	mu   sync.Mutex // guards what follows
+	trie names.Trie[patternTap]
+	all  []patternTap
+}
+
+// patternTap is a pattern's consumer, whatever its type.
+type patternTap interface {
+	face
+	accepts(reflect.Type) bool
+	pattern() string
+	group() string
+	attach(topic namedTopic)
+}
+
+// namedTopic is a *Topic of any type.
+type namedTopic interface {
+	face
+	Name() string
+	kind() Kind
+	tapAny(c *consumer[any], s start) (untap func())
+}
+
+// acceptLocked reports which pattern does not take a topic of that name and
+// type.
+func (ps *patterns) acceptLocked(name string, typ reflect.Type) (err error) {
+	ps.trie.Match(name, func(p patternTap) {
+		if !p.accepts(typ) {
+			err = fmt.Errorf("%w: the subscription to %s takes %v, not %v", ErrTypeMismatch, p.pattern(), p.valueType(), typ)
+		}
+	})
+	return err
+}
+
+func (ps *patterns) joinLocked(name string, t namedTopic) {
+	ps.trie.Match(name, func(p patternTap) { p.attach(t) })
+}
+
+// patternSub is the consumer of a pattern.
+type patternSub[T any] struct {
+	consumer *consumer[T]
+	text     string
+	start    start
+
+	mu     sync.Mutex // guards what follows
+	untaps []func()
+	sealed bool
+}
+
+// patternFor returns the consumer of cfg's group for that pattern, or a new
+// one.
+func patternFor[T any](b *Bus, pattern string, cfg *subscribeConfig) (p *patternSub[T], fresh bool, err error) {
+	b.mu.Lock()
+	closing := b.closing
+	b.mu.Unlock()
+	if closing {
+		return nil, false, fmt.Errorf("bus %w", ErrClosed)
+	}
+	for _, other := range b.patterns.all {
+		if cfg.group == "" || other.group() != cfg.group || other.pattern() != pattern {
+			continue
+		}
+		p, ok := other.(*patternSub[T])
+		if !ok {
+			return nil, false, fmt.Errorf("%w: group %s takes %v, not %v", ErrTypeMismatch, cfg.group, other.valueType(), reflect.TypeFor[T]())
+		}
+		return p, false, p.consumer.agrees(cfg)
+	}
+	p = &patternSub[T]{text: pattern, start: cfg.start}
+	for _, f := range b.snapshot() {
+		if t, ok := f.(namedTopic); ok && names.Match(pattern, t.Name()) && t.kind() == KindTopic && !p.accepts(t.valueType()) {
+			return nil, false, fmt.Errorf("%w: topic %s carries %v, not %v", ErrTypeMismatch, t.Name(), t.valueType(), reflect.TypeFor[T]())
+		}
+	}
+	c := newConsumer[T](b, pattern, cfg, false)
+	c.sole = false // the topics may be stored
+	c.pattern = true
+	c.untap = p.untap
+	p.consumer = c
+	b.patterns.trie.Add(pattern, p)
+	b.patterns.all = append(b.patterns.all, p)
+	return p, true, nil
+}
+
+func (p *patternSub[T]) accepts(typ reflect.Type) bool {
+	want := reflect.TypeFor[T]()
+	return typ == want || want == reflect.TypeFor[any]()
+}
+
+func (p *patternSub[T]) pattern() string { return p.text }
+
+func (p *patternSub[T]) group() string {
+	if !p.consumer.grouped {
+		return ""
+	}
+	return p.consumer.name
+}
+
+// attach adds a topic whose type it accepts.
+func (p *patternSub[T]) attach(topic namedTopic) {
+	var untap func()
+	if t, ok := topic.(*Topic[T]); ok {
+		t.tap(p.consumer, p.start)
+		untap = func() { t.untap(p.consumer) }
+	} else {
+		untap = topic.tapAny(any(p.consumer).(*consumer[any]), p.start)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.untaps = append(p.untaps, untap)
+}
+
+// untap takes the pattern out of the bus.
+func (p *patternSub[T]) untap() {
+	ps := &p.consumer.bus.patterns
+	ps.mu.Lock()
+	if i := slices.Index(ps.all, patternTap(p)); i >= 0 {
+		ps.all = slices.Delete(ps.all, i, i+1)
+		ps.trie.Remove(p.text, p)
+	}
+	ps.mu.Unlock()
+	p.mu.Lock()
+	untaps := p.untaps
+	p.untaps = nil
+	p.mu.Unlock()
+	for _, untap := range untaps {
+		untap()
+	}
+}
+
+// boxedTap lets a consumer of any read a topic of X.
+type boxedTap[X any] struct{ consumer *consumer[any] }
+
+func (b boxedTap[X]) addLane(t *Topic[X], log *feed.Log[entry[X]], start uint64) {
+	l := &boxedLane[X]{}
+	l.node.source, l.topic, l.core = source[any](l), t, &b.consumer.core
+	b.consumer.addSource(l)
+	l.lane.attach(log, start)
+}
+
+func (b boxedTap[X]) endLane(log any) { b.consumer.endLane(log) }
+
+func (t *Topic[T]) tapAny(c *consumer[any], s start) (untap func()) {
+	b := boxedTap[T]{c}
+	t.tap(b, s)
+	return func() { t.untap(b) }
+}
+
+func (t *Topic[T]) kind() Kind { return t.core.kind }
+
+// The face of a pattern's consumer on its bus.
+
+func (p *patternSub[T]) valueType() reflect.Type { return reflect.TypeFor[T]() }
+
+func (p *patternSub[T]) seal() {}
+
+func (p *patternSub[T]) drain(ctx context.Context) { p.consumer.settle(ctx) }
+
+func (p *patternSub[T]) work() (accepted uint64, done bool) { return 0, p.consumer.idle() }
+
+func (p *patternSub[T]) stop(ctx context.Context, cause error) []Left {
+	if l := p.consumer.stop(ctx, cause); l.any() {
+		return []Left{l}
+	}
+	return nil
+}
+
+func (p *patternSub[T]) addStats(s *Stats) { s.Patterns = append(s.Patterns, p.consumer.stats()) }
+
+func (p *patternSub[T]) addTopology(top *Topology) {
+	top.Nodes = append(top.Nodes, Node{
+		Kind: KindPattern, Name: p.text, Type: reflect.TypeFor[T]().String(), Ends: p.consumer.places(),
+	})
+}

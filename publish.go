@@ -1,0 +1,320 @@
+package hark
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"time"
+
+	"github.com/harkbus/hark/internal/feed"
+)
+
+// PublishOption says something about a message beyond its value.
+type PublishOption interface{ applyPublish(*publishConfig) error }
+
+type publishConfig struct {
+	meta meta
+	due  time.Time
+	ttl  time.Duration
+}
+
+type publishOption func(*publishConfig) error
+
+func (f publishOption) applyPublish(c *publishConfig) error { return f(c) }
+
+// Key gives the message its ordering key, instead of the topic's KeyBy.
+func Key(key string) PublishOption {
+	return publishOption(func(c *publishConfig) error {
+		c.meta.key, c.meta.hasKey = key, true
+		return nil
+	})
+}
+
+// Header sets a header of the message. The name must not be empty; a later
+// Header of the same name replaces the value.
+func Header(name, value string) PublishOption {
+	return publishOption(func(c *publishConfig) error {
+		if name == "" {
+			return fmt.Errorf("%w: Header with an empty name", ErrInvalidOption)
+		}
+		if c.meta.headers == nil {
+			c.meta.headers = map[string]string{}
+		}
+		c.meta.headers[name] = value
+		return nil
+	})
+}
+
+// ID identifies the message. A topic with a DedupWindow takes a message with
+// the same ID only once within it. In a PublishAll it is an error: the items
+// would have one ID.
+func ID(id string) PublishOption {
+	return publishOption(func(c *publishConfig) error {
+		if id == "" {
+			return fmt.Errorf("%w: ID is empty", ErrInvalidOption)
+		}
+		c.meta.id = id
+		return nil
+	})
+}
+
+// Delay delivers the message d later, measured from the call of Publish.
+func Delay(d time.Duration) PublishOption {
+	return publishOption(func(c *publishConfig) error {
+		if d < 0 {
+			return fmt.Errorf("%w: Delay(%v): negative", ErrInvalidOption, d)
+		}
+		c.due = time.Now().Add(d)
+		return nil
+	})
+}
+
+// At delivers the message at t; at once if t has passed.
+func At(t time.Time) PublishOption {
+	return publishOption(func(c *publishConfig) error {
+		c.due = t
+		return nil
+	})
+}
+
+// TTL lets the message expire d after it is published, or after it is due if
+// it is delayed: a subscription that gets to it later drops it, counted as
+// DropExpired.
+func TTL(d time.Duration) PublishOption {
+	return publishOption(func(c *publishConfig) error {
+		if d <= 0 {
+			return fmt.Errorf("%w: TTL(%v): want more than 0", ErrInvalidOption, d)
+		}
+		c.ttl = d
+		return nil
+	})
+}
+
+// Publish gives v to every subscription and group of the topic. It returns
+// when the message is in the topic's log, before any handler has run.
+//
+// A subscription whose buffer is full under the policy Block makes it wait for
+// room until ctx ends; it then returns the cause and has published nothing. A
+// context that has already ended publishes nothing. Under the policy Fail it
+// returns ErrFull. From a handler of a subscription that would have to wait
+// for itself, directly or through other handlers, the message is let in beyond
+// the buffer; past 65,536 such messages it returns ErrWouldDeadlock.
+func (t *Topic[T]) Publish(ctx context.Context, v T, opts ...PublishOption) error {
+	if err := ctx.Err(); err != nil {
+		return t.failed(context.Cause(ctx))
+	}
+	if len(opts) == 0 {
+		switch t.mode.Load() {
+		case silent:
+			return nil
+		case plain:
+			if t.log.Append(entry[T]{value: v}) {
+				return nil
+			}
+		}
+	}
+	return t.publish(ctx, &t.log, v, opts)
+}
+
+func (t *Topic[T]) failed(err error) error { return fail("publish", t.core.name, err) }
+
+// publish does what there is to do besides appending a bare value.
+func (t *Topic[T]) publish(ctx context.Context, log *feed.Log[entry[T]], v T, opts []PublishOption) error {
+	e := entry[T]{value: v}
+	var due time.Time
+	if len(opts) > 0 || t.core.retention != nil {
+		var err error
+		if e.meta, due, err = t.core.newMeta(opts); err != nil {
+			return t.failed(err)
+		}
+	}
+	if err := t.admit(ctx, e, due, log); err != nil {
+		return t.failed(err)
+	}
+	t.core.bus.hooks.onPublish(PublishEvent{Topic: t.core.name, Count: 1})
+	return nil
+}
+
+// admit takes an entry into the log, now or when it is due.
+func (t *Topic[T]) admit(ctx context.Context, e entry[T], due time.Time, log *feed.Log[entry[T]]) error {
+	if err := t.refuses(ctx); err != nil {
+		return err
+	}
+	if e.meta != nil && e.meta.id != "" && t.core.dedup != nil {
+		if !t.core.dedup.claim(e.meta.id, time.Now()) {
+			t.core.repeats.Add(1)
+			return nil
+		}
+	}
+	var err error
+	if wait := time.Until(due); !due.IsZero() && wait > 0 {
+		err = t.core.delayed.add(due, func() { t.log.Force(e) })
+	} else if t.mode.Load() != silent {
+		if e.meta != nil {
+			log.NotePointers()
+		}
+		err = t.appendOrWait(ctx, log, e)
+	}
+	if err != nil && e.meta != nil && e.meta.id != "" && t.core.dedup != nil {
+		t.core.dedup.forget(e.meta.id)
+	}
+	return err
+}
+
+// refuses returns why a topic whose bus is closing takes nothing from ctx:
+// only what handlers publish is let in until they are done.
+func (t *Topic[T]) refuses(ctx context.Context) error {
+	if t.mode.Load() != full {
+		return nil
+	}
+	t.mu.Lock()
+	sealed := t.sealed
+	t.mu.Unlock()
+	if sealed && handlerOf(ctx) == nil && !inHandler() {
+		return fmt.Errorf("bus %w", ErrClosed)
+	}
+	return nil
+}
+
+func (t *topicCore) newMeta(opts []PublishOption) (m *meta, due time.Time, err error) {
+	c := &publishConfig{}
+	for _, opt := range opts {
+		if err := opt.applyPublish(c); err != nil {
+			return nil, due, err
+		}
+	}
+	c.meta.time = time.Now()
+	if c.ttl > 0 {
+		from := c.meta.time
+		if c.due.After(from) {
+			from = c.due
+		}
+		c.meta.expires = from.Add(c.ttl)
+	}
+	m = new(meta)
+	*m = c.meta
+	return m, c.due, nil
+}
+
+// appendOrWait appends e, waiting for room as the subscriptions say.
+func (t *Topic[T]) appendOrWait(ctx context.Context, log *feed.Log[entry[T]], e entry[T]) error {
+	for !log.TryAppend(e) {
+		room, by := log.Grow()
+		switch room {
+		case feed.Closed:
+			return ErrClosed
+		case feed.Full:
+			done, err := t.waitForRoom(ctx, log, by, &e)
+			if done || err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// waitForRoom waits until the log may have room again, or lets e in beyond the
+// buffer where waiting would never end; then done is true.
+func (t *Topic[T]) waitForRoom(ctx context.Context, log *feed.Log[entry[T]], by *feed.Cursor[entry[T]], e *entry[T]) (done bool, err error) {
+	blocker := by.Reader().(blocker).coreOf()
+	if blocker.queue.policy == Fail {
+		return false, ErrFull
+	}
+	waits := &t.core.bus.waits
+	from := handlerOf(ctx)
+	if from == nil && inHandler() || from != nil && !waits.enter(from, blocker) {
+		if !blocker.overgrow(by.Lag()) {
+			return false, ErrWouldDeadlock
+		}
+		if !log.Force(*e) {
+			return false, ErrClosed
+		}
+		return true, nil
+	}
+	if from != nil {
+		defer waits.leave(from, blocker)
+	}
+	opened := log.WaitRoom()
+	if opened == nil {
+		return false, nil
+	}
+	select {
+	case <-opened:
+		return false, nil
+	case <-ctx.Done():
+		return false, context.Cause(ctx)
+	}
+}
+
+// PublishAll publishes the values in order, as one run where there is room. If
+// some could not be published it returns a *BatchError that says which: ctx
+// ended, or a subscription's buffer was full. The options apply to each.
+func (t *Topic[T]) PublishAll(ctx context.Context, vs []T, opts ...PublishOption) error {
+	return t.publishAll(ctx, &t.log, vs, opts)
+}
+
+func (t *Topic[T]) publishAll(ctx context.Context, log *feed.Log[entry[T]], vs []T, opts []PublishOption) error {
+	if err := ctx.Err(); err != nil {
+		return t.failedFrom(0, len(vs), context.Cause(ctx))
+	}
+	if len(opts) == 0 {
+		switch t.mode.Load() {
+		case silent:
+			return nil
+		case plain:
+			return t.publishRun(ctx, log, vs)
+		}
+	}
+	for _, opt := range opts {
+		var c publishConfig
+		if err := opt.applyPublish(&c); err != nil {
+			return t.failedFrom(0, len(vs), err)
+		}
+		if c.meta.id != "" {
+			return t.failedFrom(0, len(vs), fmt.Errorf("%w: ID for a batch of messages", ErrInvalidOption))
+		}
+	}
+	for i, v := range vs {
+		if err := t.publish(ctx, log, v, opts); err != nil {
+			return t.failedFrom(i, len(vs), err)
+		}
+	}
+	return nil
+}
+
+func (t *Topic[T]) publishRun(ctx context.Context, log *feed.Log[entry[T]], vs []T) error {
+	for done := 0; done < len(vs); {
+		rest := vs[done:]
+		n := log.AppendRun(len(rest), func(slots []entry[T]) {
+			for i := range slots {
+				slots[i].value, slots[i].meta = rest[i], nil
+			}
+		})
+		if done += n; n > 0 {
+			continue
+		}
+		if err := t.appendOrWait(ctx, log, entry[T]{value: rest[0]}); err != nil {
+			return t.failedFrom(done, len(vs), err)
+		}
+		done++
+	}
+	return nil
+}
+
+// failedFrom returns the error of a batch of n of which those from the first
+// on were not published.
+func (t *Topic[T]) failedFrom(first, n int, err error) error {
+	batch := &BatchError{Items: make([]ItemError, 0, n-first)}
+	for i := first; i < n; i++ {
+		batch.Items = append(batch.Items, ItemError{Index: i, Err: err})
+	}
+	return t.failed(batch)
+}
+
+// withHeaders returns the option that sets all of h.
+func withHeaders(h map[string]string) PublishOption {
+	return publishOption(func(c *publishConfig) error {
+		c.meta.headers = maps.Clone(h)
+		return nil
+	})
+}

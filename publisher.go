@@ -1,0 +1,89 @@
+package hark
+
+import (
+	"context"
+	"slices"
+
+	"github.com/harkbus/hark/internal/feed"
+)
+
+// Publisher is a lane of its own into a topic, for one goroutine that publishes
+// much: it shares nothing with other publishers, so it never waits for their
+// turn. Subscriptions see the messages of a Publisher in order, but messages
+// of different publishers, and those published with Topic.Publish, in any
+// order to each other. On a stored topic, which has one order, a Publisher
+// publishes as Topic.Publish does.
+//
+// A Publisher must be used by one goroutine at a time. Make one with
+// Topic.Publisher and close it when done: each costs its subscriptions some
+// memory.
+type Publisher[T any] struct {
+	topic *Topic[T]
+	log   *feed.Log[entry[T]] // of its own, or that of the topic
+	own   feed.Log[entry[T]]
+	at    uintptr
+}
+
+// Publisher returns a new lane into the topic.
+func (t *Topic[T]) Publisher() *Publisher[T] {
+	p := &Publisher[T]{topic: t, at: caller()}
+	if t.core.retention != nil {
+		p.log = &t.log
+		return p
+	}
+	p.log = &p.own
+	p.own.Init(t.logConfig(true))
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.lanes = append(t.lanes, p)
+	for _, tap := range t.taps {
+		tap.addLane(t, &p.own, feed.FromNow)
+	}
+	return p
+}
+
+// Publish is Topic.Publish through this lane.
+func (p *Publisher[T]) Publish(ctx context.Context, v T, opts ...PublishOption) error {
+	t := p.topic
+	if err := ctx.Err(); err != nil {
+		return t.failed(context.Cause(ctx))
+	}
+	if len(opts) == 0 {
+		switch t.mode.Load() {
+		case silent:
+			return nil
+		case plain:
+			if p.own.AppendSole(entry[T]{value: v}) {
+				return nil
+			}
+		}
+	}
+	return t.publish(ctx, p.log, v, opts)
+}
+
+// PublishAll is Topic.PublishAll through this lane.
+func (p *Publisher[T]) PublishAll(ctx context.Context, vs []T, opts ...PublishOption) error {
+	return p.topic.publishAll(ctx, p.log, vs, opts)
+}
+
+// Close gives the lane up. What it published is still delivered. Publishing
+// through it afterwards is ErrClosed. It is idempotent.
+func (p *Publisher[T]) Close() error {
+	t := p.topic
+	t.mu.Lock()
+	i := slices.Index(t.lanes, p)
+	if i >= 0 {
+		t.lanes = slices.Delete(t.lanes, i, i+1)
+		t.core.published.Add(p.own.Tail())
+	}
+	taps := slices.Clone(t.taps)
+	t.mu.Unlock()
+	if i < 0 {
+		return nil
+	}
+	p.own.Close()
+	for _, tap := range taps {
+		tap.endLane(&p.own)
+	}
+	return nil
+}

@@ -1,0 +1,112 @@
+package hark
+
+import (
+	"context"
+	"time"
+)
+
+// call is a request on its way to a responder.
+type call[Q, R any] struct {
+	query  Q
+	ctx    context.Context // of the requester
+	answer chan<- answer[R]
+}
+
+type answer[R any] struct {
+	value R
+	err   error
+}
+
+// replyGroup is the group of all responders to a name.
+const replyGroup = "responders"
+
+// Request sends q to one of the responders of that name and returns its reply,
+// or its error, wrapped. Without a responder it returns ErrNoResponders at
+// once. It waits until ctx ends; the responder's context ends with it.
+func Request[Q, R any](ctx context.Context, b *Bus, name string, q Q) (R, error) {
+	r, err := request[Q, R](ctx, b, name, q)
+	if err != nil {
+		return r, fail("request", name, err)
+	}
+	return r, nil
+}
+
+func request[Q, R any](ctx context.Context, b *Bus, name string, q Q) (r R, err error) {
+	t, err := newTopic[call[Q, R]](b, KindRequest, name, 0, nil)
+	if err != nil {
+		return r, err
+	}
+	if t.mode.Load() == silent {
+		return r, ErrNoResponders
+	}
+	answers := make(chan answer[R], 1)
+	if err := t.admit(ctx, entry[call[Q, R]]{value: call[Q, R]{q, ctx, answers}}, time.Time{}, &t.log); err != nil {
+		return r, err
+	}
+	if from := handlerOf(ctx); from != nil {
+		if to := t.group(replyGroup); to != nil {
+			if !b.waits.enter(from, &to.core) {
+				return r, ErrWouldDeadlock
+			}
+			defer b.waits.leave(from, &to.core)
+		}
+	}
+	select {
+	case a := <-answers:
+		return a.value, a.err
+	case <-ctx.Done():
+		return r, context.Cause(ctx)
+	}
+}
+
+// Reply answers requests of that name with h, one at a time unless Workers
+// says otherwise. Responders of one name share the requests. An error or a
+// panic of h goes to the requester, and to the FailHooks; it is not retried.
+// h's context ends when the requester's does.
+func Reply[Q, R any](b *Bus, name string, h func(ctx context.Context, q Q) (R, error), opts ...SubscribeOption) (*Subscription, error) {
+	at := caller()
+	t, err := newTopic[call[Q, R]](b, KindRequest, name, at, nil)
+	if err != nil {
+		return nil, fail("reply", name, err)
+	}
+	if h == nil {
+		return nil, fail("reply", name, errNoHandler)
+	}
+	opts = append(opts, Group(replyGroup), MaxAttempts(1), NoDeadLetter())
+	m, err := t.subscribe(pushed, respond(h), nil, opts, "reply", at)
+	if err != nil {
+		return nil, fail("reply", name, err)
+	}
+	return &m.Subscription, nil
+}
+
+func respond[Q, R any](h func(context.Context, Q) (R, error)) Handler[call[Q, R]] {
+	return func(ctx context.Context, m *Message[call[Q, R]]) (err error) {
+		c := m.Value
+		if err := context.Cause(c.ctx); err != nil {
+			return Drop(err) // nobody waits for the answer
+		}
+		ctx, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		defer context.AfterFunc(c.ctx, func() { cancel(context.Cause(c.ctx)) })()
+		returned := false
+		defer func() {
+			if !returned {
+				value := recover()
+				err = caught(value)
+				c.answer <- answer[R]{err: err}
+			}
+		}()
+		r, err := h(ctx, c.query)
+		returned = true
+		c.answer <- answer[R]{value: r, err: err}
+		return err
+	}
+}
+
+// group returns the consumer of a group, nil if there is none.
+func (t *Topic[T]) group(name string) *consumer[T] {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.groups[name]
+}

@@ -1,0 +1,402 @@
+package hark
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/harkbus/hark/internal/feed"
+)
+
+// Topic is a named stream of values of one Go type. Everyone who names the
+// same topic of a bus shares one Topic. It is safe for concurrent use.
+type Topic[T any] struct {
+	core topicCore
+	// mode is what Publish does without options: nothing while nobody
+	// listens, append, or the full way.
+	mode atomic.Uint32
+	log  feed.Log[entry[T]]
+
+	mu        sync.Mutex // guards what follows
+	consumers []*consumer[T]
+	groups    map[string]*consumer[T]
+	taps      []tap[T] // all who read the logs, consumers of patterns included
+	lanes     []*Publisher[T]
+	sealed    bool
+}
+
+// The modes of a topic.
+const (
+	silent uint32 = iota // nobody listens and nothing is stored
+	plain                // append the bare value
+	full                 // see publish
+)
+
+// topicCore is what there is to know of a topic without its type.
+type topicCore struct {
+	bus       *Bus
+	kind      Kind
+	name      string
+	typ       reflect.Type
+	keyOf     func(data any) string // data is a *T; nil without KeyBy
+	keyFunc   uintptr               // identifies the function given to KeyBy
+	retention *Retention            // nil on an ephemeral topic
+	dedup     *dedup                // nil if IDs are not remembered
+	delayed   delayed
+	pointers  bool // values hold pointers
+	// bury puts a dead letter with the value that data points to on a topic.
+	bury      func(to string, data any, m *meta) error
+	at        []uintptr     // callers of NewTopic
+	published atomic.Uint64 // by publisher handles that are closed
+	repeats   atomic.Uint64
+}
+
+// entry is a message in a log.
+type entry[T any] struct {
+	value T
+	meta  *meta
+}
+
+// TopicOption configures NewTopic.
+type TopicOption interface{ applyTopic(*topicConfig) error }
+
+type topicConfig struct {
+	keyOf     any // func(T) string
+	retention *Retention
+	dedup     time.Duration
+}
+
+type topicOption func(*topicConfig) error
+
+func (f topicOption) applyTopic(c *topicConfig) error { return f(c) }
+
+// KeyBy gives the messages of a topic their key: parallel handlers get the
+// messages of one key in order, one at a time. It is called once or more for a
+// message, by subscriptions that need the key, so it must be quick and always
+// say the same. A key passed to Publish with Key comes before it.
+func KeyBy[T any](key func(T) string) TopicOption {
+	return topicOption(func(c *topicConfig) error {
+		c.keyOf = key
+		return nil
+	})
+}
+
+// Retention says how long a stored topic keeps messages. The zero Retention
+// keeps all of them for as long as the store lives: in process, the bus.
+type Retention struct {
+	// MaxMessages is how many are kept, 0 for all.
+	MaxMessages int
+	// MaxAge is how long each is kept, 0 for ever.
+	MaxAge time.Duration
+	// MaxBytes limits their encoded size, 0 for no limit. In process nothing
+	// is encoded: NewTopic refuses it with ErrUnsupported.
+	MaxBytes int64
+}
+
+// Stored makes a topic keep its messages, so that subscriptions can start in
+// the past and groups keep their place while nobody is there. Publishing to it
+// never waits for subscriptions.
+func Stored(r Retention) TopicOption {
+	return topicOption(func(c *topicConfig) error {
+		if r.MaxMessages < 0 || r.MaxAge < 0 || r.MaxBytes < 0 {
+			return fmt.Errorf("%w: Stored(%+v): negative limit", ErrInvalidOption, r)
+		}
+		if r.MaxBytes > 0 {
+			return fmt.Errorf("%w: in-process engine: Retention.MaxBytes (values are not encoded)", ErrUnsupported)
+		}
+		c.retention = &r
+		return nil
+	})
+}
+
+// DedupWindow makes publishing a message whose ID has been published within
+// the last d do nothing, successfully. Stored topics have a window of two
+// minutes unless told otherwise, other topics none; d = 0 means none.
+func DedupWindow(d time.Duration) TopicOption {
+	return topicOption(func(c *topicConfig) error {
+		if d < 0 {
+			return fmt.Errorf("%w: DedupWindow(%v): negative", ErrInvalidOption, d)
+		}
+		c.dedup = d
+		return nil
+	})
+}
+
+const storedDedupWindow = 2 * time.Minute
+
+// NewTopic returns the topic of that name, made if need be. Its type and
+// options are what its first maker said: another T is ErrTypeMismatch, and
+// options that say something else are ErrInvalidOption. A later maker may leave
+// them out.
+func NewTopic[T any](b *Bus, name string, opts ...TopicOption) (*Topic[T], error) {
+	t, err := newTopic[T](b, KindTopic, name, caller(), opts)
+	if err != nil {
+		return nil, fail("topic", name, err)
+	}
+	return t, nil
+}
+
+func newTopic[T any](b *Bus, kind Kind, name string, at uintptr, opts []TopicOption) (*Topic[T], error) {
+	return newTopicUntil[T](b, func() bool { return b.closing }, kind, name, at, opts)
+}
+
+func newTopicUntil[T any](b *Bus, over func() bool, kind Kind, name string, at uintptr, opts []TopicOption) (*Topic[T], error) {
+	c := topicConfig{dedup: -1}
+	for _, opt := range opts {
+		if err := opt.applyTopic(&c); err != nil {
+			return nil, err
+		}
+	}
+	var key func(T) string
+	if c.keyOf != nil {
+		var ok bool
+		if key, ok = c.keyOf.(func(T) string); !ok {
+			return nil, fmt.Errorf("%w: KeyBy takes %T, the topic carries %v", ErrTypeMismatch, c.keyOf, reflect.TypeFor[T]())
+		}
+	}
+	// Patterns see each topic from its first message on.
+	b.patterns.mu.Lock()
+	defer b.patterns.mu.Unlock()
+	if kind == KindTopic {
+		if err := b.patterns.acceptLocked(name, reflect.TypeFor[T]()); err != nil {
+			return nil, err
+		}
+	}
+	t, existed, err := attachUntil(b, over, kind, name, func() *Topic[T] { return makeTopic(b, kind, name, c, key) })
+	if err != nil {
+		return nil, err
+	}
+	t.mu.Lock()
+	if existed && len(opts) > 0 {
+		err = t.core.agrees(c)
+	}
+	if at != 0 && len(t.core.at) < maxPlaces && !slices.Contains(t.core.at, at) {
+		t.core.at = append(t.core.at, at)
+	}
+	t.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	if !existed && kind == KindTopic {
+		b.patterns.joinLocked(name, t)
+	}
+	return t, nil
+}
+
+func makeTopic[T any](b *Bus, kind Kind, name string, c topicConfig, key func(T) string) *Topic[T] {
+	typ := reflect.TypeFor[T]()
+	t := &Topic[T]{core: topicCore{
+		bus: b, kind: kind, name: name, typ: typ, retention: c.retention, pointers: holdsPointers(typ),
+	}}
+	t.core.bury = func(to string, data any, m *meta) error {
+		dead, err := deadTopic[T](b, to)
+		if err != nil {
+			return err
+		}
+		return dead.deposit(entry[T]{value: valueAt[T](data), meta: m})
+	}
+	if key != nil {
+		t.core.keyFunc = reflect.ValueOf(key).Pointer()
+		t.core.keyOf = func(data any) string { return key(valueAt[T](data)) }
+	}
+	if c.dedup > 0 || c.dedup < 0 && c.retention != nil {
+		t.core.dedup = newDedup(c.dedup)
+	}
+	t.log.Init(t.logConfig(false))
+	t.setModeLocked()
+	return t
+}
+
+// valueAt returns the value that the Data of a message points to; in a
+// subscription to values of any type that is an any.
+func valueAt[T any](data any) T {
+	if p, ok := data.(*T); ok {
+		return *p
+	}
+	return (*data.(*any)).(T)
+}
+
+// agrees reports how a later maker's options differ from those of the topic.
+func (t *topicCore) agrees(c topicConfig) error {
+	switch {
+	case c.keyOf != nil && reflect.ValueOf(c.keyOf).Pointer() != t.keyFunc:
+		return fmt.Errorf("%w: it was made without this KeyBy; make it with its options first", ErrInvalidOption)
+	case c.retention != nil && t.retention == nil:
+		return fmt.Errorf("%w: it was made without Stored; make it with its options first", ErrInvalidOption)
+	case c.retention != nil && *c.retention != *t.retention:
+		return fmt.Errorf("%w: it was made with Stored(%+v), not Stored(%+v)", ErrInvalidOption, *t.retention, *c.retention)
+	case c.dedup >= 0 && c.dedup != t.dedup.span():
+		return fmt.Errorf("%w: it was made with DedupWindow(%v), not %v", ErrInvalidOption, t.dedup.span(), c.dedup)
+	}
+	return nil
+}
+
+func (t *Topic[T]) logConfig(sole bool) feed.Config[entry[T]] {
+	c := feed.Config[entry[T]]{Sole: sole, Pointers: t.core.pointers}
+	if r := t.core.retention; r != nil {
+		c.Keep, c.Most = true, uint64(r.MaxMessages)
+		if r.MaxAge > 0 {
+			c.Expired = func(e *entry[T]) bool { return time.Since(e.meta.time) > r.MaxAge }
+		}
+	}
+	return c
+}
+
+// Name returns the name of the topic.
+func (t *Topic[T]) Name() string { return t.core.name }
+
+// setModeLocked sets mode from what is there. Publishers that read the old
+// one an instant later are as if they had come an instant earlier.
+func (t *Topic[T]) setModeLocked() {
+	mode := plain
+	switch {
+	case t.sealed || t.core.retention != nil || len(t.core.bus.hooks.publish) > 0:
+		mode = full
+	case len(t.taps) == 0:
+		mode = silent
+	}
+	t.mode.Store(mode)
+}
+
+// holdsPointers reports whether values of type t refer to other memory.
+func holdsPointers(t reflect.Type) bool {
+	switch t.Kind() {
+	case reflect.Bool, reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
+		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Uintptr,
+		reflect.Float32, reflect.Float64, reflect.Complex64, reflect.Complex128:
+		return false
+	case reflect.Array:
+		return t.Len() > 0 && holdsPointers(t.Elem())
+	case reflect.Struct:
+		for i := range t.NumField() {
+			if holdsPointers(t.Field(i).Type) {
+				return true
+			}
+		}
+		return false
+	}
+	return true
+}
+
+// maxPlaces bounds how many places of the program a topology remembers for
+// each topic.
+const maxPlaces = 16
+
+// caller returns where the caller of the exported function that calls it is.
+func caller() uintptr {
+	var pcs [1]uintptr
+	runtime.Callers(3, pcs[:])
+	return pcs[0]
+}
+
+// place renders what caller returned as file:line.
+func place(pc uintptr) string {
+	frame, _ := runtime.CallersFrames([]uintptr{pc}).Next()
+	return fmt.Sprintf("%s:%d", frame.File, frame.Line)
+}
+
+// The face of a topic on its bus.
+
+func (t *Topic[T]) valueType() reflect.Type { return reflect.TypeFor[T]() }
+
+func (t *Topic[T]) seal() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.sealed = true
+	t.setModeLocked()
+}
+
+func (t *Topic[T]) drain(ctx context.Context) {
+	for _, c := range t.snapshot() {
+		c.settle(ctx)
+	}
+}
+
+func (t *Topic[T]) work() (accepted uint64, done bool) {
+	accepted, done = t.accepted(), true
+	for _, c := range t.snapshot() {
+		done = done && c.idle()
+	}
+	return accepted, done
+}
+
+func (t *Topic[T]) stop(ctx context.Context, cause error) []Left {
+	var left []Left
+	for _, c := range t.snapshot() {
+		if l := c.stop(ctx, cause); l.any() {
+			left = append(left, l)
+		}
+	}
+	if n := t.core.delayed.stop(); n > 0 {
+		left = append(left, Left{Kind: t.core.kind, Name: t.core.name, Delayed: n})
+	}
+	t.mu.Lock()
+	lanes := slices.Clone(t.lanes)
+	t.mu.Unlock()
+	for _, p := range lanes {
+		p.log.Close()
+	}
+	t.log.Close()
+	return left
+}
+
+func (t *Topic[T]) snapshot() []*consumer[T] {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Clone(t.consumers)
+}
+
+// accepted returns how many messages the topic has taken.
+func (t *Topic[T]) accepted() uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := t.log.Tail() + t.core.published.Load()
+	for _, p := range t.lanes {
+		n += p.log.Tail()
+	}
+	return n
+}
+
+func (t *Topic[T]) addStats(s *Stats) {
+	ts := TopicStats{
+		Name:         t.core.name,
+		Published:    t.accepted(),
+		Deduplicated: t.core.repeats.Load(),
+		Delayed:      uint64(t.core.delayed.count()),
+	}
+	if t.core.retention != nil {
+		ts.Stored = t.log.Kept()
+	}
+	for _, c := range t.snapshot() {
+		ts.Subscriptions = append(ts.Subscriptions, c.stats())
+	}
+	if t.core.kind == KindRequest {
+		s.Requests = append(s.Requests, ts)
+	} else {
+		s.Topics = append(s.Topics, ts)
+	}
+}
+
+func (t *Topic[T]) addTopology(top *Topology) {
+	node := Node{
+		Kind: t.core.kind, Name: t.core.name, Type: t.core.typ.String(), Stored: t.core.retention != nil,
+	}
+	t.mu.Lock()
+	places := slices.Clone(t.core.at)
+	for _, p := range t.lanes {
+		node.Ends = append(node.Ends, End{Role: "publish", At: place(p.at)})
+	}
+	t.mu.Unlock()
+	for _, pc := range places {
+		node.Ends = append(node.Ends, End{Role: "declare", At: place(pc)})
+	}
+	for _, c := range t.snapshot() {
+		node.Ends = append(node.Ends, c.places()...)
+	}
+	top.Nodes = append(top.Nodes, node)
+}
