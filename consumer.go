@@ -145,16 +145,21 @@ func (c *core) overgrow(waiting uint64) bool {
 // that have nothing are put to sleep; without, they are left to be looked at
 // once more.
 func (c *consumer[T]) take(w *worker[T], last bool) int {
-	if c.sole && !c.busy.Load() {
-		n, slept, src := c.read(w.buf[:w.chunk], last)
-		c.after(n, slept, src)
-		return n
-	}
+	var few [4]source[T]
+	asleep := few[:0]
 	c.mu.Lock()
-	n, slept, src := c.takeLocked(w, last)
-	more := n > 0 && !c.sole && (c.aside.runnable.len() > 0 || c.ready.head != nil)
+	n, from := c.takeLocked(w)
+	if n == 0 && last {
+		asleep = c.sleepLocked(asleep)
+	}
+	more := n > 0 && (c.aside.runnable.len() > 0 || c.ready.any())
 	c.mu.Unlock()
-	c.after(n, slept, src)
+	if from != nil {
+		from.opened()
+	}
+	for _, src := range asleep {
+		c.tidy(src)
+	}
 	if more {
 		c.wakeSleeper()
 	}
@@ -162,19 +167,77 @@ func (c *consumer[T]) take(w *worker[T], last bool) int {
 	return n
 }
 
-// after does what reading entails that must not be done with the lock held.
-func (c *consumer[T]) after(n int, slept bool, src source[T]) {
-	if src == nil {
-		return
+// takeLocked takes a message from aside, or else messages from the source whose
+// turn it is, which it returns.
+func (c *consumer[T]) takeLocked(w *worker[T]) (n int, from source[T]) {
+	if c.ended || w.member.state.Load() != 0 {
+		return 0, nil
 	}
-	if n > 0 {
-		src.opened()
-	}
-	if slept {
-		src.tidy()
-		if src.over() {
-			c.retire(src)
+	for {
+		h := c.aside.pop()
+		c.setTimerLocked()
+		if h != nil {
+			w.buf[0], w.held = h.Message, h
+			return 1, from
 		}
+		if c.aside.n >= c.window() {
+			return 0, from // until some of them are done
+		}
+		chunk := c.fair(w)
+		if chunk > len(w.buf) {
+			w.buf = make([]Message[T], chunk)
+		}
+		if n, from = c.claimLocked(w.buf[:chunk]); n == 0 || !c.ordered(w.buf[:n]) {
+			return n, from
+		}
+		for i := range n {
+			c.aside.enter(hold(&w.buf[i]))
+		}
+		c.busy.Store(true)
+	}
+}
+
+// claimLocked claims from the next source that has messages, which it returns.
+func (c *consumer[T]) claimLocked(dst []Message[T]) (n int, from source[T]) {
+	first := c.ready.first()
+	for node := first; node != nil; {
+		src := node.source.(source[T])
+		n = src.claim(dst)
+		c.ready.rotate()
+		if n > 0 {
+			return n, src
+		}
+		if node = c.ready.head; node == first {
+			break
+		}
+	}
+	return 0, nil
+}
+
+// sleepLocked puts the sources to sleep that have nothing to read, and appends
+// them to asleep.
+func (c *consumer[T]) sleepLocked(asleep []source[T]) []source[T] {
+	if c.ended || c.aside.n >= c.window() {
+		return asleep // they have not been looked at
+	}
+	for node := c.ready.first(); node != nil; node = c.ready.first() {
+		src := node.source.(source[T])
+		// Out of the list first: once asleep it may join again at once.
+		c.ready.drop()
+		if !src.arm() {
+			c.arrive(node)
+			break
+		}
+		asleep = append(asleep, src)
+	}
+	return asleep
+}
+
+// tidy cleans up behind a source that sleeps. No lock is held.
+func (c *consumer[T]) tidy(src source[T]) {
+	src.tidy()
+	if src.over() {
+		c.retire(src)
 	}
 }
 
@@ -186,54 +249,6 @@ func (c *consumer[T]) retire(src source[T]) {
 		c.sources = slices.Delete(c.sources, i, i+1)
 		_, passed := src.lag()
 		c.passed += passed
-	}
-}
-
-// read claims from the source whose turn it is.
-func (c *consumer[T]) read(dst []Message[T], last bool) (n int, slept bool, src source[T]) {
-	for node := c.ready.first(); node != nil; node = c.ready.first() {
-		src = node.source.(source[T])
-		if n = src.claim(dst); n > 0 {
-			c.ready.rotate()
-			return n, slept, src
-		}
-		if !last {
-			return 0, false, src
-		}
-		// Out of the list first: once asleep it may join again at once.
-		c.ready.drop()
-		if !src.arm() {
-			c.ready.push(node)
-			continue
-		}
-		slept = true
-	}
-	return 0, slept, src
-}
-
-// takeLocked is take for workers that share the consumer.
-func (c *consumer[T]) takeLocked(w *worker[T], last bool) (n int, slept bool, src source[T]) {
-	if c.ended || w.member.state.Load() != 0 {
-		return 0, false, nil
-	}
-	for {
-		h := c.aside.pop()
-		c.setTimerLocked()
-		if h != nil {
-			w.buf[0], w.held = h.Message, h
-			return 1, slept, src
-		}
-		if c.aside.n >= c.window() {
-			return 0, slept, src // until some of them are done
-		}
-		n, slept, src = c.read(w.buf[:c.fair(w)], last)
-		if n == 0 || !c.ordered(w.buf[:n]) {
-			return n, slept, src
-		}
-		for i := range n {
-			c.aside.enter(hold(&w.buf[i]))
-		}
-		c.busy.Store(true)
 	}
 }
 

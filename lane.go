@@ -148,10 +148,9 @@ func (l *typedLane[T]) claim(dst []Message[T]) int {
 	seq := l.cursor.Next()
 	es := l.peek(len(dst))
 	for i := range es {
-		e, m := &es[i], &dst[i]
-		m.Value, m.meta = e.value, e.meta
-		m.topic, m.seq = &l.topic.core, seq+uint64(i)
-		m.attempt = 0
+		m := &dst[i]
+		m.Value = es[i].value
+		m.from(&l.topic.core, es[i].meta, seq+uint64(i))
 	}
 	l.pass(len(es))
 	return len(es)
@@ -161,13 +160,24 @@ func (l *boxedLane[X]) claim(dst []Message[any]) int {
 	seq := l.cursor.Next()
 	es := l.peek(len(dst))
 	for i := range es {
-		e, m := &es[i], &dst[i]
-		m.Value, m.meta = e.value, e.meta
-		m.topic, m.seq = &l.topic.core, seq+uint64(i)
-		m.attempt = 0
+		m := &dst[i]
+		m.Value = es[i].value
+		m.from(&l.topic.core, es[i].meta, seq+uint64(i))
 	}
 	l.pass(len(es))
 	return len(es)
+}
+
+// from says where a message comes from. What is the same as last time is not
+// written again: storing a pointer costs more than comparing it.
+func (d *Delivery) from(topic *topicCore, m *meta, seq uint64) {
+	if d.topic != topic {
+		d.topic = topic
+	}
+	if d.meta != m {
+		d.meta = m
+	}
+	d.seq, d.attempt = seq, 0
 }
 
 func (l *lane[X]) opened() { l.cursor.Opened() }
@@ -242,6 +252,9 @@ func (a *arrivals) first() *node {
 	return a.head
 }
 
+// any reports whether a source is in the list.
+func (a *arrivals) any() bool { return a.head != nil || a.stack.Load() != nil }
+
 // drop takes the first source out.
 func (a *arrivals) drop() {
 	n := a.head
@@ -253,7 +266,7 @@ func (a *arrivals) drop() {
 
 // rotate gives the next source its turn.
 func (a *arrivals) rotate() {
-	if n := a.head; n != a.last {
+	if n := a.head; n != nil && n != a.last {
 		a.drop()
 		a.last.link = n
 		a.last = n

@@ -16,7 +16,7 @@ type member[T any] struct {
 	cfg      *subscribeConfig
 	handle   Handler[T]
 	batch    BatchHandler[T] // instead of handle; nil otherwise
-	careful  bool // handling takes more than calling handle
+	plain    bool            // handling is no more than calling handle
 	state    atomic.Uint32
 	workers  []*worker[T]
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"runtime"
 	"time"
 
 	"github.com/harkbus/hark/internal/feed"
@@ -220,6 +221,9 @@ func (t *Topic[T]) waitForRoom(ctx context.Context, log *feed.Log[entry[T]], by 
 	if blocker.queue.policy == Fail {
 		return false, ErrFull
 	}
+	if linger(by) {
+		return false, nil
+	}
 	waits := &t.core.bus.waits
 	from := handlerOf(ctx)
 	if from == nil && inHandler() || from != nil && !waits.enter(from, blocker) {
@@ -244,6 +248,18 @@ func (t *Topic[T]) waitForRoom(ctx context.Context, log *feed.Log[entry[T]], by 
 	case <-ctx.Done():
 		return false, context.Cause(ctx)
 	}
+}
+
+// linger lets others run for a moment and reports whether the cursor has left
+// room by then: under a steady load that is cheaper than to go to sleep.
+func linger[E any](by *feed.Cursor[E]) bool {
+	for range 32 {
+		runtime.Gosched()
+		if by.Roomy() {
+			return true
+		}
+	}
+	return false
 }
 
 // PublishAll publishes the values in order, as one run where there is room. If

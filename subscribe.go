@@ -441,7 +441,7 @@ func newMember[T any](c *consumer[T], cfg *subscribeConfig, how mode, h Handler[
 	m.Subscription.impl = m
 	m.handle = wrapped(c.bus, h)
 	hooks := &c.bus.hooks
-	m.careful = len(cfg.where) > 0 || cfg.timeout > 0 || len(hooks.slow) > 0 || len(hooks.deliver) > 0
+	m.plain = how == pushed && len(cfg.where) == 0 && cfg.timeout == 0 && len(hooks.slow) == 0 && len(hooks.deliver) == 0
 	for range cfg.workers {
 		w := &worker[T]{}
 		w.init(m)

@@ -72,20 +72,10 @@ func (w *worker[T]) Run(alone bool) (more bool) {
 		}
 		if w.buf == nil {
 			w.ctx = w.member.context()
-			w.buf = make([]Message[T], w.chunk)
+			w.buf = make([]Message[T], 1)
 		}
-		if w.at < w.n { // a handler has ended the goroutine that was here
-			w.deliver()
-		}
-		w.n = w.member.consumer.take(w, last)
 		switch {
-		case w.n > 0:
-			w.at = 0
-			if w.member.batch == nil {
-				w.deliver()
-			} else {
-				w.gather()
-			}
+		case w.step(last):
 			worked, last = true, false
 		case last:
 			if w.pile != nil && !w.pileRests() {
@@ -114,71 +104,128 @@ func (w *worker[T]) rest() {
 	}
 }
 
-// deliver gives the messages in the buffer to the handler.
-func (w *worker[T]) deliver() {
-	n := w.n
-	timed := n == w.chunk && (n < w.most || w.chunks%sample == 0)
-	w.chunks++
-	var start time.Time
-	if timed {
-		start = time.Now()
+// step handles the next messages and reports whether there were any. With last,
+// sources that have none are put to sleep.
+func (w *worker[T]) step(last bool) bool {
+	c := w.member.consumer
+	if c.sole && w.member.plain && !c.busy.Load() {
+		return w.stream(last)
 	}
+	if w.at == w.n { // else a handler has ended the goroutine that was here
+		w.at, w.n = 0, c.take(w, last)
+	}
+	if w.n == 0 {
+		return false
+	}
+	if w.pile != nil {
+		w.gather()
+		return true
+	}
+	clock := w.startClock(w.n)
+	n := w.n
 	for w.at < w.n {
 		if w.member.state.Load() != 0 {
 			w.handBack()
-			return
+			return true
 		}
-		if w.member.careful || w.held != nil || w.buf[w.at].meta != nil {
-			w.handleOne()
-		} else {
-			w.handleRun()
-		}
+		w.handleOne()
 	}
-	if timed {
-		w.adapt(time.Since(start) / time.Duration(n))
-	}
+	w.stopClock(clock, n)
+	return true
 }
 
-// adapt sets how many messages are taken at a time from what one costs.
-func (w *worker[T]) adapt(cost time.Duration) {
-	switch {
-	case cost > slowRun:
-		w.chunk = 1
-	case cost < fastRun && w.chunk < w.most:
-		w.chunk = min(2*w.chunk, w.most)
-		if w.chunk > len(w.buf) {
-			w.buf = make([]Message[T], w.chunk)
+// stream is step for the only worker of a subscription that asks for nothing
+// special: it handles messages where they are in the log.
+func (w *worker[T]) stream(last bool) bool {
+	c := w.member.consumer
+	first := c.ready.first()
+	for node := first; node != nil; node = c.ready.first() {
+		l := node.source.(*typedLane[T])
+		if es := l.peek(w.chunk); len(es) > 0 {
+			clock := w.startClock(len(es))
+			w.handleInPlace(l, es)
+			w.stopClock(clock, len(es))
+			c.ready.rotate()
+			return true
 		}
+		if !last {
+			if c.ready.rotate(); c.ready.head == first {
+				return false
+			}
+			continue
+		}
+		c.ready.drop() // first: once asleep it may join again at once
+		if !l.arm() {
+			c.ready.push(node)
+			continue
+		}
+		c.tidy(l)
 	}
+	return false
 }
 
-// handleRun handles messages for as long as nothing special comes.
-func (w *worker[T]) handleRun() {
-	first := w.at
+// handleInPlace handles entries up to the first that fails or needs more than
+// a call of the handler, and passes them.
+func (w *worker[T]) handleInPlace(l *typedLane[T], es []entry[T]) {
+	m := &w.buf[0]
+	m.from(&l.topic.core, nil, 0)
+	if es[0].meta != nil {
+		m.Value, m.meta = es[0].value, es[0].meta
+		l.pass(1)
+		l.opened()
+		w.at, w.n = 0, 1
+		w.handleOne()
+		return
+	}
+	n := 0
 	var err error
 	returned := false
 	defer func() {
 		if !returned {
 			err = caught(recover())
 		}
-		w.member.consumer.tally.delivered.Add(uint64(w.at - first))
+		w.member.consumer.tally.delivered.Add(uint64(n))
 		if err != nil {
-			w.failed(&w.buf[w.at], err)
-			w.at++
+			w.failed(m, err)
+			n++
 		}
+		l.pass(n)
+		l.opened()
 	}()
 	handle, ctx, state := w.member.handle, w.ctx, &w.member.state
-	for w.at < w.n {
-		m := &w.buf[w.at]
-		if m.meta != nil || state.Load() != 0 {
+	for i := range es {
+		if es[i].meta != nil || state.Load() != 0 {
 			break
 		}
+		m.Value = es[i].value
 		if err = handle(ctx, m); err != nil {
 			break
 		}
-		w.at++
+		n++
 	}
 	returned = true
+}
+
+// startClock begins to measure what n messages cost, if that is worth it.
+func (w *worker[T]) startClock(n int) (start time.Time) {
+	w.chunks++
+	if n == w.chunk && (n < w.most || w.chunks%sample == 0) {
+		start = time.Now()
+	}
+	return start
+}
+
+// stopClock sets how many messages are taken at a time from what n have cost.
+func (w *worker[T]) stopClock(start time.Time, n int) {
+	if start.IsZero() {
+		return
+	}
+	switch cost := time.Since(start) / time.Duration(n); {
+	case cost > slowRun:
+		w.chunk = 1
+	case cost < fastRun:
+		w.chunk = min(2*w.chunk, w.most)
+	}
 }
 
 // handleOne handles one message with everything that can be asked for.

@@ -106,6 +106,10 @@ func (c *Cursor[E]) Lag() uint64 {
 	return c.log.Tail() - pos
 }
 
+// Roomy reports whether there is enough room for it to be worth the while of
+// an appender that waits. Anybody may call it.
+func (c *Cursor[E]) Roomy() bool { return c.Lag() <= c.buffer/2 }
+
 // Peek returns up to most entries that follow, in place: they are valid until
 // Pass. It returns none only if there are none. c must not be armed.
 func (c *Cursor[E]) Peek(most int) []E {
