@@ -108,7 +108,6 @@ type patternSub[T any] struct {
 
 	mu     sync.Mutex // guards what follows
 	untaps []func()
-	sealed bool
 }
 
 // patternFor returns the consumer of cfg's group for that pattern, or a new

@@ -3,7 +3,6 @@ package hark
 import (
 	"context"
 	"fmt"
-	"maps"
 	"runtime"
 	"time"
 
@@ -325,12 +324,4 @@ func (t *Topic[T]) failedFrom(first, n int, err error) error {
 		batch.Items = append(batch.Items, ItemError{Index: i, Err: err})
 	}
 	return t.failed(batch)
-}
-
-// withHeaders returns the option that sets all of h.
-func withHeaders(h map[string]string) PublishOption {
-	return publishOption(func(c *publishConfig) error {
-		c.meta.headers = maps.Clone(h)
-		return nil
-	})
 }

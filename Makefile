@@ -1,0 +1,68 @@
+# Everything here needs Go and nothing else.
+
+GO ?= go
+BIN := bin
+
+.PHONY: help
+help: ## print this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: test
+test: ## run all tests of what ships
+	$(GO) test ./...
+
+.PHONY: check
+check: tools ## run everything that must hold before a change lands
+	@before=$$(git status --porcelain 2>/dev/null); \
+	$(MAKE) --no-print-directory check-format check-lint check-race check-modules check-bench test && \
+	after=$$(git status --porcelain 2>/dev/null); \
+	if [ "$$before" != "$$after" ]; then echo "the check changed files:"; echo "$$after"; exit 1; fi
+
+.PHONY: tools
+tools:
+	@echo "== tools"
+	@$(GO) build -C tools -o ../$(BIN)/ honnef.co/go/tools/cmd/staticcheck mvdan.cc/gofumpt
+
+.PHONY: check-format
+check-format:
+	@echo "== format"
+	@out=$$($(BIN)/gofumpt -l . ); if [ -n "$$out" ]; then echo "not formatted (make fmt):"; echo "$$out"; exit 1; fi
+
+.PHONY: check-lint
+check-lint:
+	@echo "== vet"
+	@$(GO) vet ./...
+	@echo "== staticcheck"
+	@$(BIN)/staticcheck ./...
+	@echo "== go fix"
+	@out=$$($(GO) fix -diff ./...); if [ -n "$$out" ]; then echo "$$out"; exit 1; fi
+
+.PHONY: check-race
+check-race:
+	@echo "== tests with the race detector"
+	@$(GO) test -race ./...
+
+.PHONY: check-modules
+check-modules:
+	@echo "== modules"
+	@for dir in . tools bench; do (cd $$dir && $(GO) mod tidy -diff) || exit 1; done
+
+.PHONY: check-bench
+check-bench:
+	@echo "== benchmarks run"
+	@$(GO) test -run '^$$' -bench . -benchtime 1x ./... > /dev/null
+	@$(GO) -C bench vet ./... && $(GO) -C bench test ./...
+
+.PHONY: bench
+bench: ## measure hark against its peers, print the table and write bench/results
+	$(GO) run -C bench .
+
+.PHONY: fuzz
+fuzz: ## fuzz each fuzz test for a minute
+	@$(GO) list ./... | while read -r pkg; do \
+		$(GO) test -list '^Fuzz' "$$pkg" | grep '^Fuzz' | while read -r name; do \
+			echo "== $$pkg $$name"; $(GO) test -run '^$$' -fuzz "^$$name$$" -fuzztime 1m "$$pkg" || exit 1; done; done
+
+.PHONY: fmt
+fmt: tools ## format the code
+	@$(BIN)/gofumpt -w .
