@@ -12,7 +12,6 @@ package exec
 import (
 	"runtime"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -34,7 +33,6 @@ const (
 type Pool struct {
 	max       int    // workers that may run at a time, held ones not counted
 	work, own func() // goroutine bodies, made once so that starting one does not allocate
-	waiting   atomic.Int32
 	wg        sync.WaitGroup
 
 	mu      sync.Mutex // guards what follows
@@ -82,7 +80,6 @@ func (p *Pool) pushLocked(t *Task) {
 		return
 	}
 	p.ready.push(t)
-	p.waiting.Store(int32(p.ready.n))
 	if p.running == 0 || p.ready.n > crowd && p.running < p.max {
 		p.startLocked()
 	} else if !p.ticking {
@@ -135,10 +132,8 @@ func (p *Pool) runWorker() {
 		// (runtime.Goexit): the task goes on elsewhere.
 		if t := w.task; t != nil && t.settle(true) {
 			p.mu.Lock()
-			p.ready.push(t)
-			if p.leaveLocked(w); p.running < p.max {
-				p.startLocked()
-			}
+			p.leaveLocked(w)
+			p.pushLocked(t)
 		}
 		p.mu.Unlock()
 		p.wg.Done()
@@ -151,8 +146,7 @@ func (p *Pool) runWorker() {
 			}
 		}
 		w.task, w.began = p.ready.pop(), p.ticks
-		left := p.ready.n
-		p.waiting.Store(int32(left))
+		alone := p.ready.n == 0
 		if w.task == nil {
 			if rested {
 				break
@@ -165,7 +159,7 @@ func (p *Pool) runWorker() {
 		}
 		p.mu.Unlock()
 		rested = false
-		more := w.task.settle(w.task.run(left == 0))
+		more := w.task.settle(w.task.run(alone))
 		p.mu.Lock()
 		if more {
 			p.requeueLocked(w.task)
