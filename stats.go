@@ -77,8 +77,10 @@ type ValueStats struct {
 	Name      string
 	Version   uint64
 	Observers int
-	Watchers  int
-	Dropped   uint64 // changes that buffered observers did not see
+	Watchers  int    // loops over Watch, and calls of WaitUntil
+	Waiting   uint64 // changes that buffered observers have not been told of yet
+	Dropped   uint64 // changes that buffered observers were not told of
+	Failed    uint64 // calls of observers that panicked
 }
 
 // Topology says who is connected to whom.
@@ -97,7 +99,7 @@ type Node struct {
 
 // End is somebody at an end of a Node.
 type End struct {
-	Role string // "publish", "subscribe", "reply", "send", "receive", "listen", "observe", "watch"
+	Role string // "publish", "subscribe", "reply", "send", "receive", "listen", "observe", "declare"
 	Name string // the subscription's name or group, the listener's name
 	At   string // where in the program it was made, as file:line of the caller
 }

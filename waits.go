@@ -57,17 +57,29 @@ func (w *waits) reaches(from, to *core, seen map[*core]bool) bool {
 }
 
 // inHandler reports whether the caller runs below a handler, or the body of an
-// iterator, of some subscription. It looks at the stack: too slow for anything
-// but a call that is about to wait, where the context does not tell.
+// iterator, of some subscription, or below an observer. It looks at the stack:
+// too slow for anything but a call that is about to wait, where the context
+// does not tell.
 func inHandler() bool {
+	return below(handlerFrames...)
+}
+
+// inObserver reports whether the caller runs below an observer of some value.
+func inObserver() bool { return below(observerFrames...) }
+
+// below reports whether a method of one of the generic types that frames begin
+// the names of is on the stack of the caller's caller.
+func below(frames ...string) bool {
 	pcs := make([]uintptr, 64)
-	for skip := 2; ; skip += len(pcs) {
+	for skip := 3; ; skip += len(pcs) {
 		n := runtime.Callers(skip, pcs)
-		frames := runtime.CallersFrames(pcs[:n])
+		stack := runtime.CallersFrames(pcs[:n])
 		for n > 0 {
-			frame, more := frames.Next()
-			if name, ok := strings.CutPrefix(frame.Function, handlerFrames); ok && strings.HasPrefix(name, "[") {
-				return true
+			frame, more := stack.Next()
+			for _, prefix := range frames {
+				if name, ok := strings.CutPrefix(frame.Function, prefix); ok && strings.HasPrefix(name, "[") {
+					return true
+				}
 			}
 			if !more {
 				break
@@ -79,6 +91,13 @@ func inHandler() bool {
 	}
 }
 
-// handlerFrames begins the names of the methods of worker, which are on the
-// stack of every handler.
-const handlerFrames = "github.com/harkbus/hark.(*worker"
+// handlerFrames begin the names of methods of which one is on the stack of
+// every handler and observer; observerFrames are those of observers.
+var (
+	handlerFrames = []string{
+		"github.com/harkbus/hark.(*worker",
+		"github.com/harkbus/hark.(*round",
+		"github.com/harkbus/hark.(*observer",
+	}
+	observerFrames = handlerFrames[1:]
+)

@@ -1,0 +1,252 @@
+package hark
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/harkbus/hark/internal/exec"
+)
+
+// ObserveOption configures an observer of a Value.
+type ObserveOption interface{ applyObserve(*observeConfig) error }
+
+type observeConfig struct {
+	queue queue
+}
+
+// observer is a function that is told of the changes of a value: inline, by
+// the rounds of the value, or buffered, by its task.
+type observer[T any] struct {
+	v      *Value[T]
+	f      func(old, new T)
+	closed atomic.Bool
+	name   string
+	at     uintptr
+
+	// For buffered observers only.
+	exec.Task
+	queue queue
+	last  T // what f was told last; used by the task alone
+
+	// Guarded by Value.mu.
+	waiting    fifo[T]
+	busy       bool   // the task has taken something and has not come back
+	unreported uint64 // drops that no hook has been told of
+}
+
+// Observe makes f be told of each change from now on: the value before and
+// after it. All observers are told in the order of the changes, and new is the
+// old of the next call; no two calls of one observer overlap.
+//
+// Without options f is inline: it misses nothing, and is called by the
+// goroutine that makes the change, before Set returns there. With Buffer or
+// Overflow it is called by a goroutine of the bus, while Set goes on: the
+// policy says what happens when f is slow, by default DropOldest and 1,024
+// changes. A change that is dropped is counted, and merged into the next: old
+// still is what f was told last, so Overflow(Latest) tells of the last state
+// as soon as f has time.
+//
+// f may use the value in any way: change it, observe it, and call stop. If it
+// panics, or calls runtime.Goexit, the FailHooks are told, others are told of
+// the change as ever, and it is told of the next.
+//
+// After stop has returned no call of f begins; one that has begun may still
+// run. Changes that wait in the buffer are counted as DropClosed. Calling stop
+// again does nothing. A value whose bus is being closed takes no observers:
+// ErrClosed.
+func (v *Value[T]) Observe(f func(old, new T), opts ...ObserveOption) (stop func(), err error) {
+	o, err := v.observe(f, caller(), opts)
+	if err != nil {
+		return nil, v.failed("observe", err)
+	}
+	return func() { v.removeObserver(o) }, nil
+}
+
+func (v *Value[T]) observe(f func(old, new T), at uintptr, opts []ObserveOption) (*observer[T], error) {
+	if f == nil {
+		return nil, fmt.Errorf("%w: the observer is nil", ErrInvalidOption)
+	}
+	var c observeConfig
+	for _, opt := range opts {
+		if err := opt.applyObserve(&c); err != nil {
+			return nil, err
+		}
+	}
+	buffered := c.queue != queue{}
+	q, err := c.queue.or(defaultBuffer, DropOldest)
+	if err != nil {
+		return nil, err
+	}
+	o := &observer[T]{v: v, f: f, at: at, queue: q, name: "observer"}
+
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.sealed || v.stopped != nil {
+		return nil, fmt.Errorf("bus %w", ErrClosed)
+	}
+	v.observed++
+	o.name = v.core.name + "#" + strconv.FormatUint(v.observed, 10)
+	if !buffered {
+		v.inline = append(slices.Clip(v.inline), o)
+	} else {
+		if v.core.pool == nil {
+			v.core.pool = exec.NewPool()
+		}
+		o.Init(v.core.pool, o)
+		o.last = v.value
+		v.buffered = append(slices.Clip(v.buffered), o)
+	}
+	v.attendLocked()
+	return o, nil
+}
+
+func (v *Value[T]) removeObserver(o *observer[T]) {
+	v.mu.Lock()
+	v.removeLocked(o)
+	v.attendLocked()
+	v.wakeSetterLocked() // it may have been in the way
+	v.tellIdleLocked()
+	v.mu.Unlock()
+	v.reportDrops([]*observer[T]{o})
+}
+
+func (v *Value[T]) removeLocked(o *observer[T]) {
+	if o.closed.Swap(true) {
+		return
+	}
+	others := func(all []*observer[T]) []*observer[T] {
+		return slices.DeleteFunc(slices.Clone(all), func(other *observer[T]) bool { return other == o })
+	}
+	v.inline, v.buffered = others(v.inline), others(v.buffered)
+	o.unreported += uint64(o.waiting.len())
+	v.lost += uint64(o.waiting.len())
+	o.waiting = fifo[T]{}
+	if o.busy {
+		v.leaving = append(v.leaving, o)
+	}
+}
+
+// fullLocked reports whether the buffer has no room.
+func (o *observer[T]) fullLocked() bool {
+	return o.queue.buffer != Unbounded && o.waiting.len() >= o.queue.buffer
+}
+
+// pushLocked puts a change into the buffer, as the policy says. Where the
+// policy is to wait or to fail, the caller has looked for room.
+func (o *observer[T]) pushLocked(value T) {
+	switch {
+	case !o.fullLocked():
+	case o.queue.policy == DropNewest:
+		o.unreported++
+		o.v.lost++
+		return
+	case o.queue.policy == DropOldest || o.queue.policy == Latest:
+		o.waiting.pop()
+		o.unreported++
+		o.v.lost++
+	}
+	o.waiting.push(value)
+	o.Notify()
+}
+
+// observerTurn is how many changes a buffered observer is told of before other
+// tasks get their turn.
+const observerTurn = 64
+
+// Run implements exec.Runner.
+func (o *observer[T]) Run(bool) (more bool) {
+	for range observerTurn {
+		value, ok := o.take()
+		if !ok {
+			return false
+		}
+		o.tell(value)
+	}
+	return true
+}
+
+// take returns the next change.
+func (o *observer[T]) take() (value T, ok bool) {
+	v := o.v
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if ok = o.waiting.len() > 0; ok {
+		value = o.waiting.pop()
+		o.busy = true
+		if o.queue.policy == Block {
+			v.wakeSetterLocked()
+		}
+		return value, true
+	}
+	o.busy = false
+	if cap(o.waiting.items) > defaultBuffer {
+		o.waiting = fifo[T]{} // gives back what a burst took
+	}
+	if o.closed.Load() {
+		v.leaving = slices.DeleteFunc(v.leaving, func(other *observer[T]) bool { return other == o })
+	}
+	v.tellIdleLocked()
+	return value, false
+}
+
+// tell tells a buffered observer of a change.
+func (o *observer[T]) tell(value T) {
+	returned := false
+	defer func() {
+		if !returned {
+			o.failed(caught(recover()))
+		}
+	}()
+	old := o.last
+	o.last = value
+	if len(o.v.core.hooks.slow) > 0 {
+		o.callWatched(old, value)
+	} else {
+		o.f(old, value)
+	}
+	returned = true
+}
+
+// callWatched calls the observer and tells the hooks if it is slow.
+func (o *observer[T]) callWatched(old, value T) {
+	bus := o.v.core.bus
+	slow := time.AfterFunc(bus.slow, func() {
+		bus.hooks.onSlow(SlowEvent{Source: o.source(), For: bus.slow})
+	})
+	defer slow.Stop()
+	o.f(old, value)
+}
+
+func (o *observer[T]) source() Source {
+	return Source{Kind: KindValue, Name: o.v.core.name, Subscription: o.name}
+}
+
+// failed counts and reports a call that did not return.
+func (o *observer[T]) failed(err error) {
+	o.v.failures.Add(1)
+	o.v.core.hooks.onFail(FailEvent{Source: o.source(), Attempt: 1, Err: err})
+}
+
+// reportDrops tells the hooks of drops since the last time. No lock is held.
+func (v *Value[T]) reportDrops(of []*observer[T]) {
+	if len(v.core.hooks.drop) == 0 {
+		return
+	}
+	for _, o := range of {
+		v.mu.Lock()
+		n := o.unreported
+		o.unreported = 0
+		v.mu.Unlock()
+		if n == 0 {
+			continue
+		}
+		why := DropOverflow
+		if o.closed.Load() {
+			why = DropClosed
+		}
+		v.core.hooks.onDrop(DropEvent{Source: o.source(), Count: int(n), Reason: why})
+	}
+}

@@ -1,0 +1,309 @@
+package hark
+
+import (
+	"context"
+	"fmt"
+	"slices"
+)
+
+// A round tells the inline observers of a value of a change. There is one at a
+// time; it runs on the goroutine that made the change, without a lock held.
+// Changes that observers make meanwhile wait in the queue and are told of
+// before the round ends; changes from elsewhere wait for its end.
+//
+// A round begins under mu by counting begun up, and ends by one store to ended,
+// without mu. Whoever wants something of its end sets knock and then looks
+// again whether it has ended; a round stores ended and then looks at knock. So
+// one of the two sees the other.
+type round[T any] struct {
+	v *Value[T]
+	change[T]
+	next   int // of to
+	number uint64
+}
+
+// change is a change and who is to be told of it.
+type change[T any] struct {
+	old, new T
+	to       []*observer[T]
+}
+
+// inRoundLocked reports whether a round goes on; if so it will look for what
+// the caller leaves behind for it.
+func (v *Value[T]) inRoundLocked() bool {
+	if v.begun == v.ended.Load() {
+		return false
+	}
+	v.knock.Store(true)
+	return v.begun != v.ended.Load()
+}
+
+// changeLocked makes value the value as soon as it may, if the version is n or
+// n is 0, and tells observers and watchers. It releases mu.
+func (v *Value[T]) changeLocked(ctx context.Context, value T, n uint64) (changed bool, err error) {
+	if v.sealed && v.stopped == nil {
+		v.mu.Unlock()
+		if handlerOf(ctx) == nil && !inHandler() {
+			return false, fmt.Errorf("bus %w", ErrClosed)
+		}
+		v.mu.Lock()
+	}
+	var inRound, known, inside, waited bool
+	for {
+		if v.stopped != nil {
+			v.mu.Unlock()
+			return false, v.stopped
+		}
+		if n != 0 && v.version != n {
+			v.wakeSetterLocked()
+			v.mu.Unlock()
+			return false, nil
+		}
+		inRound = len(v.inline) > 0 && v.inRoundLocked()
+		full := v.fullLocked()
+		if !inRound && full == 0 {
+			break
+		}
+		if full == Fail {
+			v.wakeSetterLocked()
+			v.mu.Unlock()
+			return false, ErrFull
+		}
+		if known && inside {
+			if v.overgrownLocked() {
+				v.mu.Unlock()
+				return false, ErrWouldDeadlock
+			}
+			break
+		}
+		if !known {
+			v.mu.Unlock()
+			known, inside = true, inObserver()
+			v.mu.Lock()
+			continue
+		}
+		if err := v.awaitTurnLocked(ctx, waited); err != nil {
+			return false, err
+		}
+		waited = true
+	}
+
+	c := change[T]{v.value, value, v.inline}
+	v.putLocked(value)
+	buffered := v.buffered
+	for _, o := range buffered {
+		o.pushLocked(value)
+	}
+	var woken wakeList
+	if v.parked != nil {
+		woken = v.unparkLocked()
+	}
+	r := round[T]{v: v, change: c}
+	switch {
+	case len(c.to) == 0:
+		v.wakeSetterLocked()
+		v.mu.Unlock()
+	case inRound:
+		v.queue = append(v.queue, c)
+		v.mu.Unlock()
+	default:
+		if len(v.queue) > 0 { // left by observers as the last round ended
+			v.queue = append(v.queue, c)
+			r.change = v.popLocked()
+		}
+		r.number = v.beginLocked()
+		v.mu.Unlock()
+	}
+	woken.wake()
+	if len(buffered) > 0 && len(v.core.hooks.drop) > 0 {
+		v.reportDrops(buffered)
+	}
+	for r.number != 0 && !r.run() {
+	}
+	return true, nil
+}
+
+// run tells observers until there is nothing left to tell. It returns false
+// when one of them panicked, and goes on behind it when called again.
+func (r *round[T]) run() (over bool) {
+	defer func() {
+		if !over {
+			r.failed(recover())
+		}
+	}()
+	v := r.v
+	watched := len(v.core.hooks.slow) > 0
+	for {
+		for r.next < len(r.to) {
+			if o := r.to[r.next]; !o.closed.Load() {
+				if watched {
+					o.callWatched(r.old, r.new)
+				} else {
+					o.f(r.old, r.new)
+				}
+			}
+			r.next++
+		}
+		v.ended.Store(r.number)
+		if !v.knock.Load() || !r.proceed() {
+			return true
+		}
+	}
+}
+
+// failed reports the observer that did not return.
+func (r *round[T]) failed(value any) {
+	o := r.to[r.next]
+	r.next++
+	o.failed(caught(value))
+	if value == nil {
+		// The goroutine is about to end (runtime.Goexit): the others are told
+		// from here.
+		for !r.run() {
+		}
+	}
+}
+
+// proceed is called when a round has ended and somebody wants something of
+// it. It reports whether another one begins, for a change in the queue.
+func (r *round[T]) proceed() bool {
+	v := r.v
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.begun != v.ended.Load() {
+		return false // another has begun already; knock is still set for it
+	}
+	v.knock.Store(false)
+	if len(v.queue) > 0 {
+		r.change, r.next = v.popLocked(), 0
+		r.number = v.beginLocked()
+		return true
+	}
+	v.wakeSetterLocked()
+	v.tellIdleLocked()
+	return false
+}
+
+// beginLocked begins a round and returns its number.
+func (v *Value[T]) beginLocked() uint64 {
+	v.begun++
+	if len(v.queue) > 0 || len(v.setters) > 0 || len(v.idlers) > 0 {
+		v.knock.Store(true)
+	}
+	return v.begun
+}
+
+func (v *Value[T]) popLocked() change[T] {
+	c := v.queue[0]
+	v.queue[0] = change[T]{}
+	if v.queue = v.queue[1:]; len(v.queue) == 0 {
+		v.queue = nil
+	}
+	return c
+}
+
+// awaitTurnLocked waits until something may have become of what is in the way
+// of a change, or ctx ends; one that was overtaken goes in front of the others.
+// It returns with mu locked, unless it returns an error.
+func (v *Value[T]) awaitTurnLocked(ctx context.Context, overtaken bool) error {
+	turn := make(chan struct{})
+	if overtaken {
+		v.setters = slices.Insert(v.setters, 0, turn)
+	} else {
+		v.setters = append(v.setters, turn)
+	}
+	v.mu.Unlock()
+	select {
+	case <-turn:
+		v.mu.Lock()
+		return nil
+	case <-ctx.Done():
+	}
+	v.mu.Lock()
+	if i := slices.Index(v.setters, turn); i >= 0 {
+		v.setters = slices.Delete(v.setters, i, i+1)
+	} else {
+		v.wakeSetterLocked() // the turn was ours: pass it on
+	}
+	v.mu.Unlock()
+	return context.Cause(ctx)
+}
+
+// wakeSetterLocked lets the Set that has been waiting longest look again. All
+// wait for the same, so that the others need not look before it has.
+func (v *Value[T]) wakeSetterLocked() {
+	if len(v.setters) == 0 {
+		return
+	}
+	close(v.setters[0])
+	v.setters = slices.Delete(v.setters, 0, 1)
+	if len(v.setters) > 0 {
+		v.knock.Store(true)
+	}
+}
+
+// fullLocked returns the policy of a full buffer that is in the way of a
+// change: Fail, Block or 0 if there is none.
+func (v *Value[T]) fullLocked() Policy {
+	var found Policy
+	for _, o := range v.buffered {
+		if (o.queue.policy == Block || o.queue.policy == Fail) && o.fullLocked() {
+			found = max(found, o.queue.policy)
+		}
+	}
+	return found
+}
+
+// overgrownLocked reports whether observers have made more changes than may
+// wait beyond what there is room for.
+func (v *Value[T]) overgrownLocked() bool {
+	if len(v.queue) >= maxOvergrown {
+		return true
+	}
+	for _, o := range v.buffered {
+		if o.queue.policy == Block && o.queue.buffer != Unbounded && o.waiting.len() >= o.queue.buffer+maxOvergrown {
+			return true
+		}
+	}
+	return false
+}
+
+// idleLocked reports whether every observer has been told of every change.
+func (v *Value[T]) idleLocked() bool {
+	if len(v.queue) > 0 || v.inRoundLocked() {
+		return false
+	}
+	for _, o := range v.buffered {
+		if o.busy || o.waiting.len() > 0 {
+			return false
+		}
+	}
+	return len(v.leaving) == 0
+}
+
+// tellIdleLocked tells those who wait for idleness, if it is there.
+func (v *Value[T]) tellIdleLocked() {
+	if len(v.idlers) == 0 || !v.idleLocked() {
+		return
+	}
+	for _, ch := range v.idlers {
+		close(ch)
+	}
+	v.idlers = nil
+}
+
+// settle waits until the value is idle or ctx ends.
+func (v *Value[T]) settle(ctx context.Context) {
+	v.mu.Lock()
+	ch := make(chan struct{})
+	v.idlers = append(v.idlers, ch)
+	v.tellIdleLocked()
+	v.mu.Unlock()
+	select {
+	case <-ch:
+	case <-ctx.Done():
+		v.mu.Lock()
+		v.idlers = slices.DeleteFunc(v.idlers, func(c chan struct{}) bool { return c == ch })
+		v.mu.Unlock()
+	}
+}

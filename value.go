@@ -1,0 +1,355 @@
+package hark
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/harkbus/hark/internal/exec"
+)
+
+// Value is a shared variable that can be observed: the subject of the Observer
+// pattern. Everyone who names the same value of a bus shares one Value. It is
+// safe for concurrent use, and all that happens to it happens in one order:
+// each change has a version, and observers are told of the changes in that
+// order.
+//
+// A Value holds a T as it is. If T refers to other memory (a pointer, slice or
+// map), what it refers to must not be modified after it has been set.
+type Value[T any] struct {
+	// recent is the value as of the last change, nil if nobody has needed it
+	// since: then value, guarded by mu, is the only one. A change that nobody
+	// reads allocates nothing.
+	recent atomic.Pointer[version[T]]
+
+	core valueCore
+
+	// ended and knock are what the end of a round needs without mu: the
+	// number of the last round that has ended, and whether somebody wants to
+	// be told. See round.
+	ended atomic.Uint64
+	knock atomic.Bool
+
+	mu      sync.Mutex // guards what follows; never held while user code runs
+	value   T
+	version uint64
+	misses  uint8 // calls of Get since the last change that found no recent
+	// attended says that a change has to do more than to store the value.
+	attended bool
+
+	inline   []*observer[T] // never modified, only replaced
+	buffered []*observer[T] // never modified, only replaced
+	leaving  []*observer[T] // stopped while they run
+	begun    uint64         // the number of the last round that has begun
+	queue    []change[T]    // made by observers while the round goes on
+	setters  []chan struct{}
+	idlers   []chan struct{}
+
+	parked   *watcher
+	parking  uint64 // counts the times that parked was emptied
+	watchers int
+
+	sealed  bool
+	stopped error  // why nothing can be changed any more
+	lost    uint64 // changes dropped
+
+	observed uint64 // observers so far, for their names
+	failures atomic.Uint64
+}
+
+// version is a value and the number of the change that made it.
+type version[T any] struct {
+	value T
+	n     uint64
+}
+
+// valueCore is what there is to know of a value without its type.
+type valueCore struct {
+	bus   *Bus   // nil for a private value
+	hooks *hooks // never nil
+	name  string
+	at    []uintptr  // callers of NewValue; guarded by Value.mu
+	pool  *exec.Pool // runs buffered observers; guarded by Value.mu until made
+}
+
+var noHooks hooks
+
+// getsBeforeCopy is how many calls of Get since a change take the lock before
+// one makes a copy that all later ones find without it. A copy costs about ten
+// times as much as the lock (BenchmarkValueGet).
+const getsBeforeCopy = 3
+
+// NewValue returns the value of that name, made with the initial value and
+// version 1 if need be. If it is there already, initial is ignored; another T
+// is ErrTypeMismatch. With a nil bus it makes a private value, whose name may
+// be empty.
+func NewValue[T any](b *Bus, name string, initial T) (*Value[T], error) {
+	v, err := newValue(b, name, initial, caller())
+	if err != nil {
+		return nil, fail("value", name, err)
+	}
+	return v, nil
+}
+
+func newValue[T any](b *Bus, name string, initial T, at uintptr) (*Value[T], error) {
+	if b == nil {
+		if name != "" {
+			if err := checkName(name); err != nil {
+				return nil, err
+			}
+		}
+		return &Value[T]{core: valueCore{hooks: &noHooks, name: name}, value: initial, version: 1}, nil
+	}
+	v, _, err := attach(b, KindValue, name, func() *Value[T] {
+		return &Value[T]{
+			core:  valueCore{bus: b, hooks: &b.hooks, name: name, pool: b.pool},
+			value: initial, version: 1,
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if len(v.core.at) < maxPlaces && !slices.Contains(v.core.at, at) {
+		v.core.at = append(v.core.at, at)
+	}
+	return v, nil
+}
+
+// Name returns the name of the value.
+func (v *Value[T]) Name() string { return v.core.name }
+
+// Get returns the value. It is one atomic load; only the first few calls after
+// a change take a lock for a moment. It never waits for observers.
+func (v *Value[T]) Get() T {
+	if r := v.recent.Load(); r != nil {
+		return r.value
+	}
+	value, _ := v.load()
+	return value
+}
+
+// Load returns the value and its version.
+func (v *Value[T]) Load() (T, uint64) {
+	if r := v.recent.Load(); r != nil {
+		return r.value, r.n
+	}
+	return v.load()
+}
+
+// Version returns the number of the last change. It grows with each change,
+// also with one that sets the same value again; in process by one.
+func (v *Value[T]) Version() uint64 {
+	_, n := v.Load()
+	return n
+}
+
+func (v *Value[T]) load() (T, uint64) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.misses < getsBeforeCopy {
+		v.misses++
+	} else if v.recent.Load() == nil {
+		v.recent.Store(&version[T]{v.value, v.version})
+	}
+	return v.value, v.version
+}
+
+// Set changes the value. When it returns, every inline observer has been told;
+// buffered ones and watchers follow.
+//
+// Changes are made one after the other: while the inline observers of one are
+// being told, Set from elsewhere waits for its turn until ctx ends, and then
+// has changed nothing. It waits in the same way for room in the buffer of an
+// observer with Overflow(Block); one with Overflow(Fail) and a full buffer
+// makes it return ErrFull. A context that has already ended changes nothing.
+//
+// From an observer, of this value or another, Set never waits: if observers
+// are being told of a change it makes the next one at once, and they are told
+// of it when all have been told of the first. Past 65,536 changes that observers
+// have not been told of it returns ErrWouldDeadlock.
+//
+// Once the bus is being closed only handlers and observers may change the
+// value; then, and after the close, others get ErrClosed.
+func (v *Value[T]) Set(ctx context.Context, value T) error {
+	if ctx.Err() != nil {
+		return v.failed("set", context.Cause(ctx))
+	}
+	v.mu.Lock()
+	if !v.attended {
+		v.putLocked(value)
+		v.mu.Unlock()
+		return nil
+	}
+	if _, err := v.changeLocked(ctx, value, 0); err != nil {
+		return v.failed("set", err)
+	}
+	return nil
+}
+
+// CompareAndSet changes the value if its version still is n, as returned by
+// Load, and reports whether it did. It waits, refuses and tells observers as
+// Set does.
+func (v *Value[T]) CompareAndSet(ctx context.Context, n uint64, value T) (bool, error) {
+	if ctx.Err() != nil {
+		return false, v.failed("set", context.Cause(ctx))
+	}
+	if n == 0 {
+		return false, nil // no value has it
+	}
+	ok, err := v.compareAndSet(ctx, n, value)
+	if err != nil {
+		return false, v.failed("set", err)
+	}
+	return ok, nil
+}
+
+func (v *Value[T]) compareAndSet(ctx context.Context, n uint64, value T) (bool, error) {
+	v.mu.Lock()
+	if !v.attended {
+		ok := v.version == n
+		if ok {
+			v.putLocked(value)
+		}
+		v.mu.Unlock()
+		return ok, nil
+	}
+	return v.changeLocked(ctx, value, n)
+}
+
+// Update changes the value to what f makes of it and returns that. No change
+// by anybody else comes between: f is called again if one did, so it must be
+// pure, and it must not change the value itself. It waits, refuses and tells
+// observers as Set does. A panic of f is the caller's and changes nothing.
+func (v *Value[T]) Update(ctx context.Context, f func(T) T) (T, error) {
+	var zero T
+	if f == nil {
+		return zero, v.failed("update", fmt.Errorf("%w: the function is nil", ErrInvalidOption))
+	}
+	for {
+		if ctx.Err() != nil {
+			return zero, v.failed("update", context.Cause(ctx))
+		}
+		old, n := v.Load()
+		value := f(old)
+		ok, err := v.compareAndSet(ctx, n, value)
+		if err != nil {
+			return zero, v.failed("update", err)
+		}
+		if ok {
+			return value, nil
+		}
+	}
+}
+
+// putLocked makes value the value.
+func (v *Value[T]) putLocked(value T) {
+	v.value = value
+	v.version++
+	v.misses = 0
+	if v.recent.Load() != nil {
+		v.recent.Store(nil)
+	}
+}
+
+// attendLocked sets attended from what is there.
+func (v *Value[T]) attendLocked() {
+	v.attended = len(v.inline) > 0 || len(v.buffered) > 0 || v.parked != nil || v.sealed || v.stopped != nil
+}
+
+func (v *Value[T]) failed(op string, err error) error { return fail(op, v.core.name, err) }
+
+// The face of a value on its bus.
+
+func (v *Value[T]) valueType() reflect.Type { return reflect.TypeFor[T]() }
+
+func (v *Value[T]) seal() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.sealed = true
+	v.attendLocked()
+}
+
+func (v *Value[T]) drain(ctx context.Context) { v.settle(ctx) }
+
+func (v *Value[T]) work() (accepted uint64, done bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.version, v.idleLocked()
+}
+
+// stop refuses further changes, ends watchers and waiters, and waits until no
+// observer runs or ctx ends.
+func (v *Value[T]) stop(ctx context.Context, cause error) []Left {
+	v.mu.Lock()
+	v.stopped = cause
+	observers := v.buffered
+	waiting := make([]int, len(observers))
+	for i, o := range observers {
+		waiting[i] = o.waiting.len()
+		v.removeLocked(o)
+	}
+	woken := v.unparkLocked()
+	for _, s := range v.setters {
+		close(s)
+	}
+	v.setters = nil
+	v.attendLocked()
+	v.mu.Unlock()
+	woken.wake()
+	v.reportDrops(observers)
+	v.settle(ctx) // those that run
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	var left []Left
+	for i, o := range observers {
+		l := Left{Kind: KindValue, Name: v.core.name, Subscription: o.name, Waiting: waiting[i]}
+		if o.busy {
+			l.InFlight = 1
+		}
+		if l.any() {
+			left = append(left, l)
+		}
+	}
+	if v.inRoundLocked() {
+		left = append(left, Left{Kind: KindValue, Name: v.core.name, Waiting: len(v.queue), InFlight: 1})
+	}
+	return left
+}
+
+// Stats returns the numbers of the value.
+func (v *Value[T]) Stats() ValueStats {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	s := ValueStats{
+		Name:      v.core.name,
+		Version:   v.version,
+		Observers: len(v.inline) + len(v.buffered),
+		Watchers:  v.watchers,
+		Dropped:   v.lost,
+		Failed:    v.failures.Load(),
+	}
+	for _, o := range v.buffered {
+		s.Waiting += uint64(o.waiting.len())
+	}
+	return s
+}
+
+func (v *Value[T]) addStats(s *Stats) { s.Values = append(s.Values, v.Stats()) }
+
+func (v *Value[T]) addTopology(t *Topology) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	node := Node{Kind: KindValue, Name: v.core.name, Type: reflect.TypeFor[T]().String()}
+	for _, pc := range v.core.at {
+		node.Ends = append(node.Ends, End{Role: "declare", At: place(pc)})
+	}
+	for _, o := range slices.Concat(v.inline, v.buffered) {
+		node.Ends = append(node.Ends, End{Role: "observe", Name: o.name, At: place(o.at)})
+	}
+	t.Nodes = append(t.Nodes, node)
+}

@@ -1,0 +1,148 @@
+package hark
+
+import (
+	"context"
+	"fmt"
+	"iter"
+)
+
+// watcher is a loop over Watch, or a call of WaitUntil.
+type watcher struct {
+	woken      chan struct{} // gets one token for each time it parks and is woken
+	next, prev *watcher      // in the list of those that are parked
+	parking    uint64        // Value.parking when it parked
+}
+
+// wakeList is a list of watchers taken out of a value, to be woken without its
+// lock.
+type wakeList struct{ first *watcher }
+
+// wake wakes them all. It is called once.
+func (l wakeList) wake() {
+	for w := l.first; w != nil; {
+		next := w.next // w may park again at once
+		w.woken <- struct{}{}
+		w = next
+	}
+}
+
+// Watch returns an iterator over the states of the value, beginning with the
+// present one. A loop that is slower than the changes skips some but always
+// gets the last: use Observe to see each. It ends when ctx ends, and with the
+// bus after the last state. It may be used more than once; each loop begins
+// with the state that is present then.
+func (v *Value[T]) Watch(ctx context.Context) iter.Seq[T] {
+	return func(yield func(T) bool) {
+		w := v.watch()
+		defer v.unwatch()
+		for seen := uint64(0); ; {
+			value, n, err := v.await(ctx, w, seen)
+			if err != nil || !yield(value) {
+				return
+			}
+			seen = n
+		}
+	}
+}
+
+// WaitUntil waits until the value satisfies pred and returns the value that
+// did. It looks at the present value and then after changes, at the last state:
+// one that held only for a moment may be missed. pred is called without a lock
+// held, by the caller's goroutine. When ctx ends first WaitUntil returns its
+// cause, when the bus closes ErrClosed.
+func (v *Value[T]) WaitUntil(ctx context.Context, pred func(T) bool) (T, error) {
+	var zero T
+	if pred == nil {
+		return zero, v.failed("wait", fmt.Errorf("%w: the predicate is nil", ErrInvalidOption))
+	}
+	w := v.watch()
+	defer v.unwatch()
+	for seen := uint64(0); ; {
+		value, n, err := v.await(ctx, w, seen)
+		if err != nil {
+			return zero, v.failed("wait", err)
+		}
+		if pred(value) {
+			return value, nil
+		}
+		seen = n
+	}
+}
+
+func (v *Value[T]) watch() *watcher {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.watchers++
+	return &watcher{woken: make(chan struct{}, 1)}
+}
+
+func (v *Value[T]) unwatch() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.watchers--
+}
+
+// await returns the value and its version as soon as that is not seen.
+func (v *Value[T]) await(ctx context.Context, w *watcher, seen uint64) (value T, n uint64, err error) {
+	for {
+		if ctx.Err() != nil {
+			return value, 0, context.Cause(ctx)
+		}
+		v.mu.Lock()
+		if v.version != seen {
+			value, n = v.value, v.version
+			v.mu.Unlock()
+			return value, n, nil
+		}
+		if v.stopped != nil {
+			v.mu.Unlock()
+			return value, 0, v.stopped
+		}
+		v.parkLocked(w)
+		v.mu.Unlock()
+		select {
+		case <-w.woken:
+		case <-ctx.Done():
+			v.unpark(w)
+		}
+	}
+}
+
+func (v *Value[T]) parkLocked(w *watcher) {
+	w.next, w.prev, w.parking = v.parked, nil, v.parking
+	if w.next != nil {
+		w.next.prev = w
+	}
+	v.parked = w
+	v.attended = true
+}
+
+// unparkLocked takes out all that are parked. The caller wakes them when it
+// has released mu.
+func (v *Value[T]) unparkLocked() wakeList {
+	l := wakeList{v.parked}
+	v.parked = nil
+	v.parking++
+	v.attendLocked()
+	return l
+}
+
+// unpark takes out w, which has a reason of its own to go on.
+func (v *Value[T]) unpark(w *watcher) {
+	v.mu.Lock()
+	if w.parking != v.parking {
+		v.mu.Unlock()
+		<-w.woken // it is being woken
+		return
+	}
+	if w.prev == nil {
+		v.parked = w.next
+	} else {
+		w.prev.next = w.next
+	}
+	if w.next != nil {
+		w.next.prev = w.prev
+	}
+	v.attendLocked()
+	v.mu.Unlock()
+}
