@@ -14,7 +14,8 @@ import (
 // A round begins under mu by counting begun up, and ends by one store to ended,
 // without mu. Whoever wants something of its end sets knock and then looks
 // again whether it has ended; a round stores ended and then looks at knock. So
-// one of the two sees the other.
+// one of the two sees the other. While somebody waits (queue, setters, idlers)
+// knock is set.
 type round[T any] struct {
 	v *Value[T]
 	change[T]
@@ -88,39 +89,55 @@ func (v *Value[T]) changeLocked(ctx context.Context, value T, n uint64) (changed
 		waited = true
 	}
 
-	c := change[T]{v.value, value, v.inline}
+	old := v.value
 	v.putLocked(value)
 	buffered := v.buffered
 	for _, o := range buffered {
 		o.pushLocked(value)
 	}
-	var woken wakeList
-	if v.parked != nil {
-		woken = v.unparkLocked()
-	}
-	r := round[T]{v: v, change: c}
+	woken := v.unparkLocked()
+	r := round[T]{v: v}
 	switch {
-	case len(c.to) == 0:
+	case len(v.inline) == 0:
 		v.wakeSetterLocked()
-		v.mu.Unlock()
 	case inRound:
-		v.queue = append(v.queue, c)
-		v.mu.Unlock()
+		v.queue = append(v.queue, change[T]{old, value, v.inline})
 	default:
-		if len(v.queue) > 0 { // left by observers as the last round ended
-			v.queue = append(v.queue, c)
-			r.change = v.popLocked()
-		}
-		r.number = v.beginLocked()
-		v.mu.Unlock()
+		v.queue = append(v.queue, change[T]{old, value, v.inline})
+		r.beginLocked()
 	}
+	v.mu.Unlock()
 	woken.wake()
-	if len(buffered) > 0 && len(v.core.hooks.drop) > 0 {
+	if len(buffered) > 0 {
 		v.reportDrops(buffered)
 	}
-	for r.number != 0 && !r.run() {
+	if r.number != 0 {
+		r.finish()
 	}
 	return true, nil
+}
+
+// tellLocked makes value the value and tells the inline observers, if there is
+// nothing else to do or to wait for; then it releases mu and returns true. It
+// does what changeLocked would, only faster.
+func (v *Value[T]) tellLocked(value T) bool {
+	if v.attention != inlineOnly || v.begun != v.ended.Load() || len(v.queue) > 0 {
+		return false
+	}
+	var r round[T]
+	r.v, r.old, r.new, r.to = v, v.value, value, v.inline
+	v.putLocked(value)
+	v.begun++
+	r.number = v.begun
+	v.mu.Unlock()
+	r.finish()
+	return true
+}
+
+// finish runs the round to its end.
+func (r *round[T]) finish() {
+	for !r.run() {
+	}
 }
 
 // run tells observers until there is nothing left to tell. It returns false
@@ -134,15 +151,14 @@ func (r *round[T]) run() (over bool) {
 	v := r.v
 	watched := len(v.core.hooks.slow) > 0
 	for {
-		for r.next < len(r.to) {
-			if o := r.to[r.next]; !o.closed.Load() {
-				if watched {
-					o.callWatched(r.old, r.new)
-				} else {
-					o.f(r.old, r.new)
-				}
+		for to := r.to; r.next < len(to); r.next++ {
+			switch o := to[r.next]; {
+			case o.closed.Load():
+			case watched:
+				o.callWatched(r.old, r.new)
+			default:
+				o.f(r.old, r.new)
 			}
-			r.next++
 		}
 		v.ended.Store(r.number)
 		if !v.knock.Load() || !r.proceed() {
@@ -159,8 +175,7 @@ func (r *round[T]) failed(value any) {
 	if value == nil {
 		// The goroutine is about to end (runtime.Goexit): the others are told
 		// from here.
-		for !r.run() {
-		}
+		r.finish()
 	}
 }
 
@@ -175,31 +190,28 @@ func (r *round[T]) proceed() bool {
 	}
 	v.knock.Store(false)
 	if len(v.queue) > 0 {
-		r.change, r.next = v.popLocked(), 0
-		r.number = v.beginLocked()
+		r.beginLocked()
 		return true
 	}
 	v.wakeSetterLocked()
-	v.tellIdleLocked()
+	if v.tellIdleLocked(); len(v.idlers) > 0 {
+		v.knock.Store(true)
+	}
 	return false
 }
 
-// beginLocked begins a round and returns its number.
-func (v *Value[T]) beginLocked() uint64 {
-	v.begun++
-	if len(v.queue) > 0 || len(v.setters) > 0 || len(v.idlers) > 0 {
-		v.knock.Store(true)
-	}
-	return v.begun
-}
-
-func (v *Value[T]) popLocked() change[T] {
-	c := v.queue[0]
+// beginLocked begins a round with the first change in the queue.
+func (r *round[T]) beginLocked() {
+	v := r.v
+	r.change, r.next = v.queue[0], 0
 	v.queue[0] = change[T]{}
-	if v.queue = v.queue[1:]; len(v.queue) == 0 {
+	if v.queue = v.queue[1:]; len(v.queue) > 0 {
+		v.knock.Store(true)
+	} else if cap(v.queue) > defaultBuffer {
 		v.queue = nil
 	}
-	return c
+	v.begun++
+	r.number = v.begun
 }
 
 // awaitTurnLocked waits until something may have become of what is in the way
@@ -212,6 +224,7 @@ func (v *Value[T]) awaitTurnLocked(ctx context.Context, overtaken bool) error {
 	} else {
 		v.setters = append(v.setters, turn)
 	}
+	v.knock.Store(true)
 	v.mu.Unlock()
 	select {
 	case <-turn:
@@ -297,6 +310,7 @@ func (v *Value[T]) settle(ctx context.Context) {
 	v.mu.Lock()
 	ch := make(chan struct{})
 	v.idlers = append(v.idlers, ch)
+	v.knock.Store(true)
 	v.tellIdleLocked()
 	v.mu.Unlock()
 	select {

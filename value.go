@@ -33,12 +33,11 @@ type Value[T any] struct {
 	ended atomic.Uint64
 	knock atomic.Bool
 
-	mu      sync.Mutex // guards what follows; never held while user code runs
-	value   T
-	version uint64
-	misses  uint8 // calls of Get since the last change that found no recent
-	// attended says that a change has to do more than to store the value.
-	attended bool
+	mu        sync.Mutex // guards what follows; never held while user code runs
+	value     T
+	version   uint64
+	misses    uint8 // calls of Get since the last change that found no recent
+	attention attention
 
 	inline   []*observer[T] // never modified, only replaced
 	buffered []*observer[T] // never modified, only replaced
@@ -59,6 +58,15 @@ type Value[T any] struct {
 	observed uint64 // observers so far, for their names
 	failures atomic.Uint64
 }
+
+// attention says what a change has to do besides storing the value.
+type attention uint8
+
+const (
+	nobody     attention = iota // nothing
+	inlineOnly                  // tell inline observers
+	everybody                   // see changeLocked
+)
 
 // version is a value and the number of the change that made it.
 type version[T any] struct {
@@ -180,9 +188,12 @@ func (v *Value[T]) Set(ctx context.Context, value T) error {
 		return v.failed("set", context.Cause(ctx))
 	}
 	v.mu.Lock()
-	if !v.attended {
+	if v.attention == nobody {
 		v.putLocked(value)
 		v.mu.Unlock()
+		return nil
+	}
+	if v.tellLocked(value) {
 		return nil
 	}
 	if _, err := v.changeLocked(ctx, value, 0); err != nil {
@@ -210,13 +221,17 @@ func (v *Value[T]) CompareAndSet(ctx context.Context, n uint64, value T) (bool, 
 
 func (v *Value[T]) compareAndSet(ctx context.Context, n uint64, value T) (bool, error) {
 	v.mu.Lock()
-	if !v.attended {
-		ok := v.version == n
-		if ok {
-			v.putLocked(value)
-		}
+	if v.version != n && v.stopped == nil {
 		v.mu.Unlock()
-		return ok, nil
+		return false, nil
+	}
+	if v.attention == nobody {
+		v.putLocked(value)
+		v.mu.Unlock()
+		return true, nil
+	}
+	if v.tellLocked(value) {
+		return true, nil
 	}
 	return v.changeLocked(ctx, value, n)
 }
@@ -256,9 +271,16 @@ func (v *Value[T]) putLocked(value T) {
 	}
 }
 
-// attendLocked sets attended from what is there.
+// attendLocked sets attention from what is there.
 func (v *Value[T]) attendLocked() {
-	v.attended = len(v.inline) > 0 || len(v.buffered) > 0 || v.parked != nil || v.sealed || v.stopped != nil
+	switch {
+	case len(v.buffered) > 0 || v.parked != nil || v.sealed || v.stopped != nil:
+		v.attention = everybody
+	case len(v.inline) > 0:
+		v.attention = inlineOnly
+	default:
+		v.attention = nobody
+	}
 }
 
 func (v *Value[T]) failed(op string, err error) error { return fail(op, v.core.name, err) }

@@ -114,12 +114,15 @@ func (v *Value[T]) parkLocked(w *watcher) {
 		w.next.prev = w
 	}
 	v.parked = w
-	v.attended = true
+	v.attention = everybody
 }
 
 // unparkLocked takes out all that are parked. The caller wakes them when it
 // has released mu.
 func (v *Value[T]) unparkLocked() wakeList {
+	if v.parked == nil {
+		return wakeList{}
+	}
 	l := wakeList{v.parked}
 	v.parked = nil
 	v.parking++
