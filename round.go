@@ -101,9 +101,9 @@ func (v *Value[T]) changeLocked(ctx context.Context, value T, n uint64) (changed
 	case len(v.inline) == 0:
 		v.wakeSetterLocked()
 	case inRound:
-		v.queue = append(v.queue, change[T]{old, value, v.inline})
+		v.queue.push(change[T]{old, value, v.inline})
 	default:
-		v.queue = append(v.queue, change[T]{old, value, v.inline})
+		v.queue.push(change[T]{old, value, v.inline})
 		r.beginLocked()
 	}
 	v.mu.Unlock()
@@ -121,7 +121,7 @@ func (v *Value[T]) changeLocked(ctx context.Context, value T, n uint64) (changed
 // nothing else to do or to wait for; then it releases mu and returns true. It
 // does what changeLocked would, only faster.
 func (v *Value[T]) tellLocked(value T) bool {
-	if v.attention != inlineOnly || v.begun != v.ended.Load() || len(v.queue) > 0 {
+	if v.attention != inlineOnly || v.begun != v.ended.Load() || v.queue.len() > 0 {
 		return false
 	}
 	var r round[T]
@@ -189,7 +189,7 @@ func (r *round[T]) proceed() bool {
 		return false // another has begun already; knock is still set for it
 	}
 	v.knock.Store(false)
-	if len(v.queue) > 0 {
+	if v.queue.len() > 0 {
 		r.beginLocked()
 		return true
 	}
@@ -203,12 +203,12 @@ func (r *round[T]) proceed() bool {
 // beginLocked begins a round with the first change in the queue.
 func (r *round[T]) beginLocked() {
 	v := r.v
-	r.change, r.next = v.queue[0], 0
-	v.queue[0] = change[T]{}
-	if v.queue = v.queue[1:]; len(v.queue) > 0 {
+	r.change, r.next = v.queue.pop(), 0
+	if v.queue.len() == 0 && cap(v.queue.items) > defaultBuffer {
+		v.queue = fifo[change[T]]{}
+	}
+	if v.queue.len() > 0 || len(v.setters) > 0 || len(v.idlers) > 0 {
 		v.knock.Store(true)
-	} else if cap(v.queue) > defaultBuffer {
-		v.queue = nil
 	}
 	v.begun++
 	r.number = v.begun
@@ -270,7 +270,7 @@ func (v *Value[T]) fullLocked() Policy {
 // overgrownLocked reports whether observers have made more changes than may
 // wait beyond what there is room for.
 func (v *Value[T]) overgrownLocked() bool {
-	if len(v.queue) >= maxOvergrown {
+	if v.queue.len() >= maxOvergrown {
 		return true
 	}
 	for _, o := range v.buffered {
@@ -283,7 +283,7 @@ func (v *Value[T]) overgrownLocked() bool {
 
 // idleLocked reports whether every observer has been told of every change.
 func (v *Value[T]) idleLocked() bool {
-	if len(v.queue) > 0 || v.inRoundLocked() {
+	if v.queue.len() > 0 || v.inRoundLocked() {
 		return false
 	}
 	for _, o := range v.buffered {

@@ -39,11 +39,11 @@ type Value[T any] struct {
 	misses    uint8 // calls of Get since the last change that found no recent
 	attention attention
 
-	inline   []*observer[T] // never modified, only replaced
-	buffered []*observer[T] // never modified, only replaced
-	leaving  []*observer[T] // stopped while they run
-	begun    uint64         // the number of the last round that has begun
-	queue    []change[T]    // made by observers while the round goes on
+	inline   []*observer[T]  // never modified, only replaced
+	buffered []*observer[T]  // never modified, only replaced
+	leaving  []*observer[T]  // stopped while they run
+	begun    uint64          // the number of the last round that has begun
+	queue    fifo[change[T]] // made by observers while the round goes on
 	setters  []chan struct{}
 	idlers   []chan struct{}
 
@@ -338,7 +338,7 @@ func (v *Value[T]) stop(ctx context.Context, cause error) []Left {
 		}
 	}
 	if v.inRoundLocked() {
-		left = append(left, Left{Kind: KindValue, Name: v.core.name, Waiting: len(v.queue), InFlight: 1})
+		left = append(left, Left{Kind: KindValue, Name: v.core.name, Waiting: v.queue.len(), InFlight: 1})
 	}
 	return left
 }
