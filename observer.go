@@ -157,7 +157,7 @@ func (o *observer[T]) pushLocked(value T) {
 const observerTurn = 64
 
 // Run implements exec.Runner.
-func (o *observer[T]) Run(bool) (more bool) {
+func (o *observer[T]) Run() (more bool) {
 	for range observerTurn {
 		value, ok := o.take()
 		if !ok {

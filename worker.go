@@ -35,6 +35,7 @@ type worker[T any] struct {
 	chunk  int             // how many to take at a time
 	most   int             // limit of chunk
 	chunks uint            // taken so far
+	full   uint            // of the last ones, how many had all that may be taken
 	tokens chan struct{}   // wakes an iterator, which is no task; otherwise nil
 	pile   *pile[T]        // the batch it gathers; nil without a batch handler
 	quiet  bool            // it has stopped for good; guarded by consumer.mu
@@ -64,7 +65,7 @@ func (w *worker[T]) Notify() bool {
 }
 
 // Run implements exec.Runner.
-func (w *worker[T]) Run(alone bool) (more bool) {
+func (w *worker[T]) Run() (more bool) {
 	worked, last := false, false
 	for range turn {
 		if w.member.state.Load() != 0 && w.halted() {
@@ -84,7 +85,7 @@ func (w *worker[T]) Run(alone bool) (more bool) {
 			w.rest()
 			return false
 		default:
-			if last = true; worked && alone {
+			if last = true; worked && w.Alone() {
 				// Let publishers go on before the last look: what they
 				// publish meanwhile comes without waking anybody.
 				runtime.Gosched()
@@ -96,6 +97,7 @@ func (w *worker[T]) Run(alone bool) (more bool) {
 
 // rest is called when there is nothing to do.
 func (w *worker[T]) rest() {
+	w.full = 0
 	if c := w.member.consumer; w.chunks > 0 {
 		if c.clears {
 			clear(w.buf)
@@ -206,10 +208,16 @@ func (w *worker[T]) handleInPlace(l *typedLane[T], es []entry[T]) {
 	returned = true
 }
 
-// startClock begins to measure what n messages cost, if that is worth it.
+// startClock begins to measure what n messages cost, if that is worth it: when
+// all that may be taken at a time is there for the second time in a row.
 func (w *worker[T]) startClock(n int) (start time.Time) {
 	w.chunks++
-	if n == w.chunk && (n < w.most || w.chunks%sample == 0) {
+	if n < w.chunk {
+		w.full = 0
+		return start
+	}
+	w.full++
+	if w.full > 1 && (n < w.most || w.full%sample == 0) {
 		start = time.Now()
 	}
 	return start

@@ -48,7 +48,7 @@ var kelindar = peer{
 		must(d.Close())
 		return rounds.took
 	},
-	slow: 1,
+	pingSlow: 500, // it waits for a timer
 }
 
 func closeAll(cancels []context.CancelFunc) {

@@ -5,9 +5,10 @@ import "time"
 // peer is a contender. A nil function is a workload that it cannot do, or that
 // says nothing about it.
 type peer struct {
-	name  string
-	slow  int  // how many times fewer messages it gets
-	loose bool // it does not keep messages in order, which is noted and no fault
+	name     string
+	slow     int  // how many times fewer messages it gets
+	pingSlow int  // how many times fewer round trips
+	loose    bool // it does not keep messages in order, which is noted and no fault
 
 	// stream opens publishers that reach every subscriber.
 	stream func(publishers int, subscribers []func(message)) session

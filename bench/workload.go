@@ -90,7 +90,7 @@ func grouped(publishers, subscribers int) func(peer, int) (float64, float64, boo
 			start := time.Now()
 			publishAll(s, from, to)
 			deadline := time.Now().Add(time.Minute)
-			for want := to * uint64(publishers); ; runtime.Gosched() {
+			for want := to * uint64(publishers); ; time.Sleep(20 * time.Microsecond) {
 				var got uint64
 				for _, r := range recorders {
 					got += r.shared.Load()
@@ -110,7 +110,7 @@ func grouped(publishers, subscribers int) func(peer, int) (float64, float64, boo
 		for _, r := range recorders {
 			sum += r.sum
 			if r.damage > 0 {
-				panic(fmt.Sprintf("%s: %d messages damaged", p.name, r.damage))
+				panic(p.name + ": messages are damaged")
 			}
 		}
 		last := warm + each
@@ -170,7 +170,7 @@ func runPingPong(quantile float64) func(peer, int) (float64, float64, bool) {
 		if p.pingpong == nil {
 			return 0, 0, false
 		}
-		took := p.pingpong(rounds)
+		took := p.pingpong(max(rounds/max(p.pingSlow, 1), 100))
 		return float64(quantileOf(took, quantile)), -1, true
 	}
 }

@@ -26,7 +26,7 @@ func newJob(p *Pool, body func() bool) *job {
 	return j
 }
 
-func (j *job) Run(bool) bool {
+func (j *job) Run() bool {
 	if j.inside.Add(1) != 1 {
 		panic("two runs of one task overlap")
 	}
@@ -194,8 +194,8 @@ type aloneTask struct {
 	got  map[string]bool
 }
 
-func (a *aloneTask) Run(alone bool) bool {
-	a.got[a.name] = alone
+func (a *aloneTask) Run() bool {
+	a.got[a.name] = a.Alone()
 	return false
 }
 

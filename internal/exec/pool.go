@@ -12,6 +12,7 @@ package exec
 import (
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -31,8 +32,9 @@ const (
 
 // Pool runs tasks. Make one with NewPool.
 type Pool struct {
-	max       int    // workers that may run at a time, held ones not counted
-	work, own func() // goroutine bodies, made once so that starting one does not allocate
+	max       int          // workers that may run at a time, held ones not counted
+	waiting   atomic.Int32 // ready.n, for everybody
+	work, own func()       // goroutine bodies, made once so that starting one does not allocate
 	wg        sync.WaitGroup
 
 	mu      sync.Mutex // guards what follows
@@ -72,6 +74,12 @@ func (p *Pool) push(t *Task) {
 	p.mu.Unlock()
 }
 
+// readyLocked puts t on the ready list.
+func (p *Pool) readyLocked(t *Task) {
+	p.ready.push(t)
+	p.waiting.Store(int32(p.ready.n))
+}
+
 func (p *Pool) pushLocked(t *Task) {
 	if t.own.Load() {
 		p.owned.push(t)
@@ -79,7 +87,7 @@ func (p *Pool) pushLocked(t *Task) {
 		go p.own()
 		return
 	}
-	p.ready.push(t)
+	p.readyLocked(t)
 	if p.running == 0 || p.ready.n > crowd && p.running < p.max {
 		p.startLocked()
 	} else if !p.ticking {
@@ -146,7 +154,7 @@ func (p *Pool) runWorker() {
 			}
 		}
 		w.task, w.began = p.ready.pop(), p.ticks
-		alone := p.ready.n == 0
+		p.waiting.Store(int32(p.ready.n))
 		if w.task == nil {
 			if rested {
 				break
@@ -159,7 +167,7 @@ func (p *Pool) runWorker() {
 		}
 		p.mu.Unlock()
 		rested = false
-		more := w.task.settle(w.task.run(alone))
+		more := w.task.settle(w.task.run())
 		p.mu.Lock()
 		if more {
 			p.requeueLocked(w.task)
@@ -175,7 +183,7 @@ func (p *Pool) requeueLocked(t *Task) {
 		p.pushLocked(t)
 		return
 	}
-	p.ready.push(t)
+	p.readyLocked(t)
 }
 
 func (p *Pool) joinLocked() *worker {
@@ -219,7 +227,7 @@ func (p *Pool) runOwned() {
 	}()
 	for {
 		start := time.Now()
-		more := t.run(false)
+		more := t.run()
 		switch {
 		case time.Since(start) > quick:
 			t.fast = 0

@@ -6,9 +6,8 @@ import "sync/atomic"
 type Runner interface {
 	// Run does some of the work that is there, for a fraction of a
 	// millisecond where that is in its hands, and reports whether there may
-	// be more. Runs of one task never overlap. alone says that no other task
-	// waits for a worker, so that lingering costs nobody anything.
-	Run(alone bool) (more bool)
+	// be more. Runs of one task never overlap.
+	Run() (more bool)
 }
 
 // Task is a piece of work that sleeps until it is notified. It costs no
@@ -59,13 +58,17 @@ func (t *Task) Notify() bool {
 	}
 }
 
+// Alone reports whether no other task waits for a worker, so that lingering in
+// Run costs nobody anything.
+func (t *Task) Alone() bool { return t.pool.waiting.Load() == 0 }
+
 // Asleep reports whether the task neither runs nor waits to.
 func (t *Task) Asleep() bool { return t.state.Load() == idle }
 
 // run runs the queued task t once; settle must follow.
-func (t *Task) run(alone bool) (more bool) {
+func (t *Task) run() (more bool) {
 	t.state.Store(running)
-	return t.runner.Run(alone)
+	return t.runner.Run()
 }
 
 // settle ends a run and reports whether the task has to run again; if so it is
