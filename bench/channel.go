@@ -62,14 +62,11 @@ func channels(name string, size int) peer {
 		many: func(n int, subscriber func(message)) manySession {
 			chans := make([]chan message, n)
 			var wg sync.WaitGroup
-			var mu sync.Mutex // the subscriber is not for concurrent use
 			for i := range chans {
 				chans[i] = make(chan message, min(size, 16))
 				wg.Go(func() {
 					for m := range chans[i] {
-						mu.Lock()
 						subscriber(m)
-						mu.Unlock()
 					}
 				})
 			}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -182,19 +183,14 @@ func runMany(p peer, messages int) (figure, allocs float64, ok bool) {
 	}
 	const topics = 10_000
 	done := make(chan struct{}, 1)
-	var got, want int
-	var mu sync.Mutex // topics have workers of their own
+	var left atomic.Int64 // topics have workers of their own
 	s := p.many(topics, func(message) {
-		mu.Lock()
-		defer mu.Unlock()
-		if got++; got == want {
+		if left.Add(-1) == 0 {
 			done <- struct{}{}
 		}
 	})
 	pass := func(n int) time.Duration {
-		mu.Lock()
-		want = got + n
-		mu.Unlock()
+		left.Store(int64(n))
 		start := time.Now()
 		for i := range n {
 			s.publish(i%topics, newMessage(0, uint64(i)))
