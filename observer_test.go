@@ -141,22 +141,38 @@ func TestValuesSetEachOther(t *testing.T) {
 	seen := [2]*chain{{t: t}, {t: t}}
 	observe(t, a, seen[0].told)
 	observe(t, b, seen[1].told)
-	const rounds = 300
-	var wg sync.WaitGroup
+	var mu sync.Mutex
+	told := map[int]bool{}
 	for _, v := range []*hark.Value[int]{a, b} {
+		observe(t, v, func(_, now int) {
+			mu.Lock()
+			defer mu.Unlock()
+			told[now] = true
+		})
+	}
+	const setters, rounds = 3, 300
+	var wg sync.WaitGroup
+	for i := range 2 * setters {
+		v := []*hark.Value[int]{a, b}[i%2]
 		wg.Go(func() {
-			for range rounds {
-				if err := v.Set(ctx, 7); err != nil {
+			for k := range rounds {
+				n := 8*(i*rounds+k) + 7
+				if err := v.Set(ctx, n); err != nil {
 					t.Error(err)
 					return
 				}
+				mu.Lock()
+				if !told[n] {
+					t.Errorf("Set(%d) returned before an observer was told", n)
+				}
+				mu.Unlock()
 			}
 		})
 	}
 	wg.Wait()
 	// 7 here, 6 there, 5 here, 4 there.
-	if n := len(seen[0].seen) + len(seen[1].seen); n != 2*rounds*4 {
-		t.Errorf("told of %d changes, want %d", n, 2*rounds*4)
+	if n := len(seen[0].seen) + len(seen[1].seen); n != 2*setters*rounds*4 {
+		t.Errorf("told of %d changes, want %d", n, 2*setters*rounds*4)
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 // before the round ends; changes from elsewhere wait for its end.
 //
 // A round begins under mu by counting begun up, and ends by one store to ended,
-// without mu. Whoever wants something of its end sets knock and then looks
+// without mu if nobody waits. Whoever wants something of its end sets knock and then looks
 // again whether it has ended; a round stores ended and then looks at knock. So
 // one of the two sees the other. While somebody waits (queue, setters, idlers)
 // knock is set.
@@ -160,8 +160,13 @@ func (r *round[T]) run() (over bool) {
 				o.f(r.old, r.new)
 			}
 		}
-		v.ended.Store(r.number)
-		if !v.knock.Load() || !r.proceed() {
+		if !v.knock.Load() {
+			v.ended.Store(r.number)
+			if !v.knock.Load() {
+				return true
+			}
+		}
+		if !r.proceed() {
 			return true
 		}
 	}
@@ -179,20 +184,22 @@ func (r *round[T]) failed(value any) {
 	}
 }
 
-// proceed is called when a round has ended and somebody wants something of
-// it. It reports whether another one begins, for a change in the queue.
+// proceed is called at the end of a round of which somebody wants something.
+// It reports whether r goes on as another one, for the next change in the
+// queue; that may be the very change whose Set runs r.
 func (r *round[T]) proceed() bool {
 	v := r.v
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.begun != v.ended.Load() {
-		return false // another has begun already; knock is still set for it
+	if v.begun != r.number {
+		return false // r had ended, and another has begun; knock is still set for it
 	}
 	v.knock.Store(false)
 	if v.queue.len() > 0 {
 		r.beginLocked()
 		return true
 	}
+	v.ended.Store(r.number)
 	v.wakeSetterLocked()
 	if v.tellIdleLocked(); len(v.idlers) > 0 {
 		v.knock.Store(true)
