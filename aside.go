@@ -86,17 +86,21 @@ func (a *aside[T]) claim(h *held[T]) {
 
 // release ends a message's claim on its key: the next of the key has its turn.
 func (a *aside[T]) release(h *held[T]) {
-	if !h.claimed {
+	line := a.keys[h.key]
+	if !h.claimed || line == nil { // nil: the consumer has ended meanwhile
 		return
 	}
-	line := a.keys[h.key]
 	if line.waiting.len() == 0 {
 		delete(a.keys, h.key)
 		return
 	}
 	next := line.waiting.pop()
 	next.claimed = true
-	a.runnable.push(next)
+	if next.due.IsZero() {
+		a.runnable.push(next)
+	} else {
+		heap.Push(&a.timed, next)
+	}
 }
 
 // empty reports whether nothing is here and no key is taken.
@@ -118,21 +122,35 @@ func (w *worker[T]) putAside(m *Message[T], failed, due time.Time) {
 	h.due = due
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	a := &c.aside
-	if h.keyed && !h.claimed {
-		a.claim(h)
+	if c.over.Load() {
+		c.lost(DropClosed, 1)
+		return
 	}
-	heap.Push(&a.timed, h)
+	a := &c.aside
 	a.n++
 	a.retrying++
+	switch line := a.keys[h.key]; {
+	case h.keyed && !h.claimed && line != nil:
+		line.waiting.push(h) // another item of its batch failed too
+	case h.keyed && !h.claimed:
+		a.claim(h)
+		fallthrough
+	default:
+		heap.Push(&a.timed, h)
+	}
 	if h.keyed {
-		for i := w.at + 1; i < w.n; i++ {
+		for i := w.at; i < w.n; i++ {
 			a.enter(hold(&w.buf[i]))
 		}
-		w.n = w.at + 1
+		w.n = w.at
 	}
 	c.busy.Store(true)
 	c.setTimerLocked()
+}
+
+// holds reports whether the worker holds messages that it has not begun.
+func (w *worker[T]) holds() bool {
+	return w.at < w.n || w.pile != nil && len(w.pile.items) > 0
 }
 
 // handBack returns what the worker holds and has not begun to the consumer, to
@@ -155,6 +173,13 @@ func (w *worker[T]) handBack() {
 			c.aside.putBack(h)
 		}
 		w.pile.items = nil
+		if w.pile.timer != nil {
+			w.pile.timer.Stop()
+		}
+	}
+	if c.over.Load() {
+		c.lost(DropClosed, uint64(c.aside.n))
+		c.aside = aside[T]{}
 	}
 	c.busy.Store(!c.aside.empty())
 	c.wake()
@@ -175,12 +200,13 @@ func (c *consumer[T]) release(h *held[T]) {
 	defer c.mu.Unlock()
 	c.aside.release(h)
 	c.busy.Store(!c.aside.empty())
+	c.setTimerLocked()
 }
 
 // setTimerLocked sees to it that a worker wakes when the next attempt is due.
 func (c *consumer[T]) setTimerLocked() {
 	a := &c.aside
-	if len(a.timed) == 0 || c.ended {
+	if len(a.timed) == 0 || c.over.Load() {
 		return
 	}
 	due := a.timed[0].due

@@ -2,14 +2,15 @@ package hark
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"time"
 )
 
 // SubscribeBatch calls h for several messages at once: as many as there are,
-// up to the limit that Batch sets. A *BatchError fails the items that it names,
-// which are retried like single messages and may come again in another batch;
-// any other error, and a panic, fails all of them. The messages may be kept.
+// up to the limit that Batch sets. A *BatchError, returned as it is, fails the
+// items that it names, which are retried like single messages and may come
+// again in another batch; any other error, and a panic, fails all of them. The
+// messages may be kept.
 func (t *Topic[T]) SubscribeBatch(h BatchHandler[T], opts ...SubscribeOption) (*Subscription, error) {
 	if h == nil {
 		return nil, fail("subscribe", t.core.name, errNoHandler)
@@ -34,8 +35,7 @@ func (w *worker[T]) gather() {
 	for w.at < w.n {
 		m := &w.buf[w.at]
 		w.at++
-		if f := w.sift(m); f != handled {
-			w.settle(m, f, nil)
+		if !w.admits(m) {
 			continue
 		}
 		h := w.held
@@ -50,6 +50,27 @@ func (w *worker[T]) gather() {
 			w.handlePile()
 		}
 	}
+	if len(w.pile.items) > 0 && !time.Now().Before(w.pile.until) {
+		w.handlePile()
+	}
+}
+
+// admits reports whether m is for the handler; if not it is settled.
+func (w *worker[T]) admits(m *Message[T]) bool {
+	f := handled
+	var err error
+	returned := false
+	defer func() {
+		if !returned {
+			err = caught(recover()) // of a Predicate
+		}
+		if f != handled || err != nil {
+			w.settle(m, f, err)
+		}
+	}()
+	f = w.sift(m)
+	returned = true
+	return f == handled
 }
 
 // pileRests reports whether there is nothing to do for the pile but to wait,
@@ -88,6 +109,10 @@ func (w *worker[T]) handlePile() {
 			failAll(errs, caught(recover()))
 		}
 		for i, h := range items {
+			if errs[i] != nil { // the handler may have kept the message
+				copied := *h
+				h = &copied
+			}
 			w.held = h
 			w.settle(&h.Message, handled, errs[i])
 		}
@@ -96,17 +121,21 @@ func (w *worker[T]) handlePile() {
 	returned = true
 }
 
-// failItems distributes what a batch handler returned over the items.
+// failItems distributes what a batch handler returned over the items. Only a
+// *BatchError returned as it is speaks of them: one that is wrapped, such as
+// that of a PublishAll, has the indices of another batch.
 func failItems(errs []error, err error) {
-	var some *BatchError
-	if !errors.As(err, &some) {
+	some, ok := err.(*BatchError)
+	if !ok {
 		failAll(errs, err)
 		return
 	}
 	for _, item := range some.Items {
-		if item.Index >= 0 && item.Index < len(errs) {
-			errs[item.Index] = item.Err
+		if item.Index < 0 || item.Index >= len(errs) {
+			failAll(errs, fmt.Errorf("the batch has %d items, and none at %d: %w", len(errs), item.Index, err))
+			return
 		}
+		errs[item.Index] = item.Err
 	}
 }
 

@@ -177,7 +177,7 @@ func nameError(err error) error {
 	return err
 }
 
-// snapshot returns the faces, ordered by kind and name.
+// snapshot returns the faces but those of patterns, ordered by kind and name.
 func (b *Bus) snapshot() []face {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -203,8 +203,12 @@ func (b *Bus) snapshot() []face {
 // once nothing of the bus runs any more, or the grace period is over.
 //
 // Close is idempotent: later calls wait for the first and return its result.
-// It must not be called from a handler of the bus.
+// Called from a handler, which it would wait for, it does nothing but return
+// ErrWouldDeadlock.
 func (b *Bus) Close(ctx context.Context) error {
+	if handlerOf(ctx) != nil || inHandler() {
+		return fail("close", "", fmt.Errorf("%w: a handler waits for its own end", ErrWouldDeadlock))
+	}
 	b.mu.Lock()
 	if b.closing {
 		b.mu.Unlock()
@@ -223,13 +227,13 @@ func (b *Bus) Close(ctx context.Context) error {
 }
 
 func (b *Bus) shutDown(ctx context.Context) error {
-	for _, f := range b.snapshot() {
+	for _, f := range b.everything() {
 		f.seal()
 	}
 	// What one face drains may give another something to do, or make a
 	// dead-letter topic.
 	for ctx.Err() == nil {
-		faces := b.snapshot()
+		faces := b.everything()
 		if settled(faces) {
 			break
 		}
@@ -243,15 +247,39 @@ func (b *Bus) shutDown(ctx context.Context) error {
 	b.mu.Unlock()
 	hard, cancel := context.WithTimeout(context.WithoutCancel(ctx), b.grace)
 	defer cancel()
+	why := fmt.Errorf("bus %w", ErrClosed)
+	faces := b.everything()
+	for _, f := range faces { // all at once, so that one does not use up the grace of the others
+		if f, ok := f.(canceller); ok {
+			f.cancel(why)
+		}
+	}
 	var left []Left
-	for _, f := range b.snapshot() {
-		left = append(left, f.stop(hard, fmt.Errorf("bus %w", ErrClosed))...)
+	for _, f := range faces {
+		left = append(left, f.stop(hard, why)...)
+	}
+	if hard.Err() == nil { // all handlers have returned
+		b.pool.Wait()
 	}
 	if len(left) > 0 {
 		return &CloseError{Left: left, Cause: cmp.Or(cause, errors.New("work was left"))}
 	}
-	b.pool.Wait()
 	return nil
+}
+
+// canceller is a face whose handlers' contexts can be cancelled before stop
+// waits for them.
+type canceller interface{ cancel(cause error) }
+
+// everything returns the faces, those of pattern subscriptions last.
+func (b *Bus) everything() []face {
+	faces := b.snapshot()
+	b.patterns.mu.Lock()
+	defer b.patterns.mu.Unlock()
+	for _, p := range b.patterns.all {
+		faces = append(faces, p)
+	}
+	return faces
 }
 
 // settled reports whether nothing is left to do. Faces are asked one after the

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/harkbus/hark/internal/feed"
 )
@@ -27,11 +28,13 @@ type core struct {
 	// busy says that there is more to do than to read the sources, so that
 	// the sole worker must take the lock too.
 	busy   atomic.Bool
+	over   atomic.Bool // it has ended; written with mu held
 	wakers atomic.Pointer[[]waker]
 
 	mu     sync.Mutex            // guards what follows, and the sources of a shared consumer
 	missed map[DropReason]uint64 // drops that no hook has been told of
 	idlers []chan struct{}       // closed when a worker finds nothing to do
+	gone   chan struct{}         // closed when it ends; nil unless somebody asked
 }
 
 // waker is told that there is something to do; it reports whether it was
@@ -59,7 +62,7 @@ type consumer[T any] struct {
 	passed  uint64 // messages passed by sources that are gone
 	members []*member[T]
 	aside   aside[T]
-	ended   bool
+	closing bool // its last member has left: no other may join
 	untap   func() // takes the consumer out of its topics
 }
 
@@ -170,7 +173,7 @@ func (c *consumer[T]) take(w *worker[T], last bool) int {
 // takeLocked takes a message from aside, or else messages from the source whose
 // turn it is, which it returns.
 func (c *consumer[T]) takeLocked(w *worker[T]) (n int, from source[T]) {
-	if c.ended || w.member.state.Load() != 0 {
+	if c.over.Load() || w.member.state.Load()&memberHalts != 0 {
 		return 0, nil
 	}
 	for {
@@ -217,7 +220,7 @@ func (c *consumer[T]) claimLocked(dst []Message[T]) (n int, from source[T]) {
 // sleepLocked puts the sources to sleep that have nothing to read, and appends
 // them to asleep.
 func (c *consumer[T]) sleepLocked(asleep []source[T]) []source[T] {
-	if c.ended || c.aside.n >= c.window() {
+	if c.over.Load() || c.aside.n >= c.window() {
 		return asleep // they have not been looked at
 	}
 	for node := c.ready.first(); node != nil; node = c.ready.first() {
@@ -244,11 +247,15 @@ func (c *consumer[T]) tidy(src source[T]) {
 // retire lets go of a source that has nothing more to give.
 func (c *consumer[T]) retire(src source[T]) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if i := slices.Index(c.sources, src); i >= 0 {
+	i := slices.Index(c.sources, src)
+	if i >= 0 {
 		c.sources = slices.Delete(c.sources, i, i+1)
 		_, passed := src.lag()
 		c.passed += passed
+	}
+	c.mu.Unlock()
+	if i >= 0 {
+		src.detach()
 	}
 }
 
@@ -273,7 +280,7 @@ func (c *consumer[T]) fair(w *worker[T]) int {
 	if c.sole || w.chunk == 1 {
 		return w.chunk
 	}
-	if c.yields && c.queue.buffer != Unbounded {
+	if c.queue.policy != Block && c.queue.buffer != Unbounded {
 		return 1 // what is dropped is decided as late as possible
 	}
 	var waiting uint64
@@ -342,10 +349,14 @@ func (c *consumer[T]) countsLocked() (waiting, passed uint64) {
 	return waiting, passed
 }
 
-// idle reports whether every message so far is done with.
+// idle reports whether every message so far is done with, or will not be
+// because there is no member to do it.
 func (c *consumer[T]) idle() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if len(c.members) == 0 {
+		return true
+	}
 	done := c.tally.done()
 	waiting, passed := c.countsLocked()
 	return waiting == 0 && done == passed
@@ -359,7 +370,7 @@ func (c *consumer[T]) settle(ctx context.Context) {
 		c.idlers = append(c.idlers, ch)
 		c.tally.watched.Store(int32(len(c.idlers)))
 		c.mu.Unlock()
-		if c.idle() {
+		if c.over.Load() || c.idle() {
 			c.unwatch(ch)
 			return
 		}
@@ -370,6 +381,19 @@ func (c *consumer[T]) settle(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// ended returns what is closed when the consumer has ended.
+func (c *core) ended() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.gone == nil {
+		c.gone = make(chan struct{})
+		if c.over.Load() {
+			close(c.gone)
+		}
+	}
+	return c.gone
 }
 
 func (c *core) unwatch(ch chan struct{}) {
@@ -426,17 +450,54 @@ func (c *consumer[T]) statsLocked() SubscriptionStats {
 	waiting, passed := c.countsLocked()
 	s.Waiting = waiting + uint64(c.aside.n-c.aside.retrying)
 	s.InFlight = passed - done - uint64(c.aside.n)
+	if c.pattern {
+		s.Pattern = c.topic
+	}
+	s.OldestAge = c.oldestLocked()
 	return s
+}
+
+// oldestLocked returns the age of the oldest message whose time is known and
+// that waits.
+func (c *consumer[T]) oldestLocked() time.Duration {
+	var oldest time.Time
+	note := func(m *meta) {
+		if m != nil && (oldest.IsZero() || m.time.Before(oldest)) {
+			oldest = m.time
+		}
+	}
+	for _, h := range c.aside.timed {
+		note(h.meta)
+	}
+	for _, h := range c.aside.runnable.items[c.aside.runnable.head:] {
+		note(h.meta)
+	}
+	if !c.sole {
+		for _, src := range c.sources {
+			note(src.oldest())
+		}
+	}
+	if oldest.IsZero() {
+		return 0
+	}
+	return max(0, time.Since(oldest))
 }
 
 // lasting reports whether the consumer stays when its last member leaves: a
 // group on a stored topic keeps its place.
 func (c *core) lasting() bool { return c.grouped && c.stored }
 
-func (c *consumer[T]) onlyMember(m *member[T]) bool {
+// lastToLeave marks m as about to leave and reports whether nobody stays.
+func (c *consumer[T]) lastToLeave(m *member[T]) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.members) == 1 && c.members[0] == m
+	m.state.Or(memberLeaving)
+	for _, other := range c.members {
+		if other != m && other.state.Load()&(memberLeaving|memberClosed) == 0 {
+			return false
+		}
+	}
+	return slices.Contains(c.members, m)
 }
 
 // finish makes the messages that are there now the last ones.
@@ -463,27 +524,26 @@ func (c *consumer[T]) remove(m *member[T]) Left {
 	c.members = slices.Delete(c.members, i, i+1)
 	c.setWakersLocked()
 	last := len(c.members) == 0
+	c.closing = last && !c.lasting()
 	c.mu.Unlock()
-	if !last {
-		c.wake()
-		return Left{}
+	if c.closing {
+		return c.end()
 	}
-	if c.lasting() {
-		return Left{}
-	}
-	return c.end()
+	c.wake()
+	c.tellIdle() // without members it has nothing to do
+	return Left{}
 }
 
 // end detaches the consumer from its topic for good.
 func (c *consumer[T]) end() Left {
 	c.untap()
 	c.mu.Lock()
-	if c.ended {
+	if c.over.Load() {
 		c.mu.Unlock()
 		return Left{}
 	}
 	left := c.leftLocked()
-	c.ended = true
+	c.over.Store(true)
 	sources := c.sources
 	c.sources = nil
 	for _, src := range sources {
@@ -498,6 +558,9 @@ func (c *consumer[T]) end() Left {
 		c.aside.timer.Stop()
 	}
 	c.aside = aside[T]{}
+	if c.gone != nil {
+		close(c.gone)
+	}
 	c.mu.Unlock()
 	for _, src := range sources {
 		src.detach()
@@ -519,16 +582,33 @@ func (c *consumer[T]) leftLocked() Left {
 // stop ends the consumer when its bus closes: handlers' contexts are cancelled
 // and it waits for them until ctx ends.
 func (c *consumer[T]) stop(ctx context.Context, cause error) Left {
+	await(ctx, c.cancel(cause))
+	return c.end()
+}
+
+// cancel halts the members and cancels their contexts. It returns what is
+// closed when they have stopped.
+func (c *consumer[T]) cancel(cause error) (quiet []chan struct{}) {
 	c.mu.Lock()
 	members := slices.Clone(c.members)
 	c.mu.Unlock()
-	var quiet []chan struct{}
 	for _, m := range members {
 		quiet = append(quiet, m.halt()...)
 		m.abort(cause)
 	}
-	await(ctx, quiet)
-	return c.end()
+	return quiet
+}
+
+// resume ends the pauses of the members for good, so that what waits is
+// handled before the bus closes.
+func (c *consumer[T]) resume() {
+	c.mu.Lock()
+	members := slices.Clone(c.members)
+	c.mu.Unlock()
+	for _, m := range members {
+		m.state.Or(memberLeaving)
+		m.setPaused(false)
+	}
 }
 
 // setWakersLocked publishes who is to be told of arrivals.

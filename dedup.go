@@ -1,6 +1,7 @@
 package hark
 
 import (
+	"context"
 	"sync"
 	"time"
 )
@@ -10,8 +11,14 @@ type dedup struct {
 	window time.Duration
 
 	mu    sync.Mutex // guards what follows
-	seen  map[string]time.Time
+	seen  map[string]sighting
 	order fifo[string] // in the order of their times, forgotten ones included
+}
+
+// sighting is an ID that has been published, or is about to be.
+type sighting struct {
+	at      time.Time
+	pending chan struct{} // closed when it has been or will not be; nil then
 }
 
 // newDedup returns a memory of IDs over the window d, or over the default of
@@ -20,7 +27,7 @@ func newDedup(d time.Duration) *dedup {
 	if d < 0 {
 		d = storedDedupWindow
 	}
-	return &dedup{window: d, seen: map[string]time.Time{}}
+	return &dedup{window: d, seen: map[string]sighting{}}
 }
 
 // span returns the window, 0 without a memory.
@@ -31,30 +38,58 @@ func (d *dedup) span() time.Duration {
 	return d.window
 }
 
-// claim remembers id and reports whether it is new.
-func (d *dedup) claim(id string, now time.Time) bool {
+// claim reports whether id is new. If so the caller is to publish its message,
+// and to call keep or forget; another claim of id waits for that until ctx
+// ends.
+func (d *dedup) claim(ctx context.Context, id string) (fresh bool, err error) {
+	for {
+		fresh, pending := d.tryClaim(id, time.Now())
+		if pending == nil {
+			return fresh, nil
+		}
+		select {
+		case <-pending:
+		case <-ctx.Done():
+			return false, context.Cause(ctx)
+		}
+	}
+}
+
+func (d *dedup) tryClaim(id string, now time.Time) (fresh bool, pending <-chan struct{}) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for d.order.len() > 0 {
 		oldest := d.order.items[d.order.head]
-		at, ok := d.seen[oldest]
-		if ok && now.Sub(at) < d.window {
+		s, ok := d.seen[oldest]
+		if ok && (s.pending != nil || now.Sub(s.at) < d.window) {
 			break
 		}
 		d.order.pop()
 		delete(d.seen, oldest)
 	}
-	if at, ok := d.seen[id]; ok && now.Sub(at) < d.window {
-		return false
+	if s, ok := d.seen[id]; ok && (s.pending != nil || now.Sub(s.at) < d.window) {
+		return false, s.pending
 	}
-	d.seen[id] = now
+	d.seen[id] = sighting{at: now, pending: make(chan struct{})}
 	d.order.push(id)
-	return true
+	return true, nil
 }
 
-// forget makes id new again, because its message was not published after all.
+// keep says that the message of a claimed id has been published.
+func (d *dedup) keep(id string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := d.seen[id]
+	close(s.pending)
+	s.pending = nil
+	d.seen[id] = s
+}
+
+// forget makes a claimed id new again, because its message was not published
+// after all.
 func (d *dedup) forget(id string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	close(d.seen[id].pending)
 	delete(d.seen, id)
 }

@@ -22,6 +22,9 @@ type source[T any] interface {
 	lag() (waiting, passed uint64)
 	// overflow applies the policy of a subscription that gives way.
 	overflow()
+	// oldest returns the meta of the message that has waited longest, nil if
+	// that is not known.
+	oldest() *meta
 	// reads reports whether it is a cursor on log.
 	reads(log any) bool
 	// finish makes what is there now the last, lets publishers no longer wait
@@ -78,6 +81,9 @@ func (l *lane[X]) Ready(*feed.Cursor[entry[X]]) { l.core.arrive(&l.node) }
 func (l *lane[X]) Yield(c *feed.Cursor[entry[X]]) {
 	l.core.mu.Lock()
 	defer l.core.mu.Unlock()
+	if l.core.over.Load() {
+		return // about to be detached, and accounted for
+	}
 	if floor := c.Floor(); c.Pos() < floor {
 		l.core.lost(DropRetention, floor-c.Pos())
 		c.Skip(floor)
@@ -91,11 +97,14 @@ func (l *lane[X]) Yield(c *feed.Cursor[entry[X]]) {
 // is what would have been dropped one by one.
 func (l *lane[X]) overflow() {
 	c := &l.cursor
-	if !l.core.yields || l.core.queue.buffer == Unbounded {
+	if !l.core.yields || l.core.queue.buffer == Unbounded || l.topic.core.retention != nil {
 		return
 	}
 	buffer := uint64(l.core.queue.buffer)
 	waiting := c.Lag()
+	if until := l.until.Load(); until > 0 { // what follows is not for it
+		waiting = until - 1 - c.Pos()
+	}
 	switch l.core.queue.policy {
 	case DropOldest, Latest:
 		if waiting > buffer {
@@ -195,6 +204,16 @@ func (l *lane[X]) lag() (waiting, passed uint64) {
 	}
 	kept := uint64(len(l.kept))
 	return waiting + kept, passed - kept
+}
+
+func (l *lane[X]) oldest() *meta {
+	if l.topic.core.retention == nil || l.over() {
+		return nil
+	}
+	if es := l.cursor.Look(); len(es) > 0 {
+		return es[0].meta
+	}
+	return nil
 }
 
 func (l *lane[X]) reads(log any) bool { return log == any(l.cursor.Log()) }

@@ -32,6 +32,9 @@ type member[T any] struct {
 const (
 	memberPaused uint32 = 1 << iota
 	memberClosed
+	memberLeaving // it may not be paused any more, but works
+
+	memberHalts = memberPaused | memberClosed
 )
 
 // handlerKey finds the consumer in the context of its handlers.
@@ -68,7 +71,7 @@ func (m *member[T]) context() context.Context {
 // halted is called by a worker that sees that its member is paused or closed.
 // It reports whether that still holds.
 func (w *worker[T]) halted() bool {
-	if w.at < w.n {
+	if w.holds() {
 		w.handBack()
 	}
 	m := w.member
@@ -79,7 +82,7 @@ func (w *worker[T]) halted() bool {
 		w.quiet = true
 		close(m.quiet[slices.Index(m.workers, w)])
 	}
-	return state != 0
+	return state&memberHalts != 0
 }
 
 // call runs the handler with what else the options ask for.
@@ -151,11 +154,13 @@ func await(ctx context.Context, all []chan struct{}) bool {
 	return true
 }
 
-// setPaused stops or continues the workers.
+// setPaused stops or continues the workers. One that leaves is not paused.
 func (m *member[T]) setPaused(paused bool) {
-	if paused {
-		m.state.Or(memberPaused)
-		return
+	for paused {
+		state := m.state.Load()
+		if state&memberLeaving != 0 || m.state.CompareAndSwap(state, state|memberPaused) {
+			return
+		}
 	}
 	m.state.And(^memberPaused)
 	m.rouse()

@@ -34,13 +34,17 @@ func (w *worker[T]) pull(ctx context.Context, yield func(*Message[T], error) boo
 	}()
 	w.buf = make([]Message[T], w.chunk)
 	for {
-		if m.state.Load() != 0 && w.halted() {
+		if ctx.Err() != nil {
+			yield(nil, fail("subscribe", c.topic, context.Cause(ctx)))
+			return
+		}
+		if m.state.Load()&memberHalts != 0 && w.halted() {
 			if m.state.Load()&memberClosed != 0 {
 				yield(nil, fail("subscribe", c.topic, ErrClosed))
 				return
 			}
 		} else if w.n = c.take(w, true); w.n > 0 {
-			if w.at = 0; !w.yieldAll(yield) {
+			if w.at = 0; !w.yieldAll(ctx, yield) {
 				return
 			}
 			continue
@@ -49,17 +53,15 @@ func (w *worker[T]) pull(ctx context.Context, yield func(*Message[T], error) boo
 		select {
 		case <-w.tokens:
 		case <-ctx.Done():
-			yield(nil, fail("subscribe", c.topic, context.Cause(ctx)))
-			return
 		}
 	}
 }
 
 // yieldAll yields what is in the buffer and reports whether the loop goes on.
 // If the loop's body panics, its message goes back.
-func (w *worker[T]) yieldAll(yield func(*Message[T], error) bool) bool {
+func (w *worker[T]) yieldAll(ctx context.Context, yield func(*Message[T], error) bool) bool {
 	for w.at < w.n {
-		if w.member.state.Load() != 0 {
+		if w.member.state.Load()&memberHalts != 0 || ctx.Err() != nil {
 			w.handBack()
 			return true
 		}

@@ -17,8 +17,8 @@ import (
 // waiting for whom.
 type Handler[T any] = func(ctx context.Context, m *Message[T]) error
 
-// BatchHandler handles several messages at once. A *BatchError fails the items
-// it names and no others; any other error fails all.
+// BatchHandler handles several messages at once. A *BatchError, unless it is
+// wrapped, fails the items it names and no others; any other error fails all.
 type BatchHandler[T any] = func(ctx context.Context, batch []*Message[T]) error
 
 // outcome is an error that says what to do with the message.
@@ -86,7 +86,11 @@ const defaultMaxAttempts = 10
 func (b BackoffPolicy) wait(attempts int) time.Duration {
 	d := b.Min
 	for i := 1; i < attempts && d < b.Max; i++ {
-		d *= 2
+		if d > b.Max/2 { // doubled it might not fit a Duration
+			d = b.Max
+		} else {
+			d *= 2
+		}
 	}
 	d = min(d, b.Max)
 	if b.Exact || d <= 0 {

@@ -46,8 +46,13 @@ func subscribePattern[T any](b *Bus, pattern string, h Handler[T], opts []Subscr
 		return nil, err
 	}
 	m := newMember(p.consumer, cfg, pushed, h, nil, "subscribe", at)
-	if !p.consumer.join(m) {
-		return nil, ErrClosed // patterns.mu is held: only the closing bus ends it
+	if !p.consumer.join(m) { // its last member has just left
+		b.patterns.dropLocked(p)
+		if p, fresh, err = patternFor[T](b, pattern, cfg); err != nil {
+			return nil, err
+		}
+		m = newMember(p.consumer, cfg, pushed, h, nil, "subscribe", at)
+		p.consumer.join(m) // it is new, and nobody else has seen it
 	}
 	if fresh {
 		for _, f := range b.snapshot() {
@@ -98,6 +103,14 @@ func (ps *patterns) acceptLocked(name string, typ reflect.Type) (err error) {
 
 func (ps *patterns) joinLocked(name string, t namedTopic) {
 	ps.trie.Match(name, func(p patternTap) { p.attach(t) })
+}
+
+// dropLocked takes a pattern out, if it is there.
+func (ps *patterns) dropLocked(p patternTap) {
+	if i := slices.Index(ps.all, p); i >= 0 {
+		ps.all = slices.Delete(ps.all, i, i+1)
+		ps.trie.Remove(p.pattern(), p)
+	}
 }
 
 // patternSub is the consumer of a pattern.
@@ -177,10 +190,7 @@ func (p *patternSub[T]) attach(topic namedTopic) {
 func (p *patternSub[T]) untap() {
 	ps := &p.consumer.bus.patterns
 	ps.mu.Lock()
-	if i := slices.Index(ps.all, patternTap(p)); i >= 0 {
-		ps.all = slices.Delete(ps.all, i, i+1)
-		ps.trie.Remove(p.text, p)
-	}
+	ps.dropLocked(p)
 	ps.mu.Unlock()
 	p.mu.Lock()
 	untaps := p.untaps
@@ -215,7 +225,7 @@ func (t *Topic[T]) kind() Kind { return t.core.kind }
 
 func (p *patternSub[T]) valueType() reflect.Type { return reflect.TypeFor[T]() }
 
-func (p *patternSub[T]) seal() {}
+func (p *patternSub[T]) seal() { p.consumer.resume() }
 
 func (p *patternSub[T]) drain(ctx context.Context) { p.consumer.settle(ctx) }
 
@@ -227,6 +237,9 @@ func (p *patternSub[T]) stop(ctx context.Context, cause error) []Left {
 	}
 	return nil
 }
+
+// cancel implements canceller.
+func (p *patternSub[T]) cancel(cause error) { p.consumer.cancel(cause) }
 
 func (p *patternSub[T]) addStats(s *Stats) { s.Patterns = append(s.Patterns, p.consumer.stats()) }
 

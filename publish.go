@@ -140,25 +140,39 @@ func (t *Topic[T]) admit(ctx context.Context, e entry[T], due time.Time, log *fe
 	if err := t.refuses(ctx); err != nil {
 		return err
 	}
-	if e.meta != nil && e.meta.id != "" && t.core.dedup != nil {
-		if !t.core.dedup.claim(e.meta.id, time.Now()) {
-			t.core.repeats.Add(1)
-			return nil
-		}
+	seen := t.core.dedup
+	if seen == nil || e.meta == nil || e.meta.id == "" {
+		return t.enter(ctx, e, due, log)
 	}
-	var err error
-	if wait := time.Until(due); !due.IsZero() && wait > 0 {
-		err = t.core.delayed.add(due, func() { t.log.Force(e) })
-	} else if t.mode.Load() != silent {
-		if e.meta != nil {
-			log.NotePointers()
-		}
-		err = t.appendOrWait(ctx, log, e)
+	fresh, err := seen.claim(ctx, e.meta.id)
+	if err != nil {
+		return err
 	}
-	if err != nil && e.meta != nil && e.meta.id != "" && t.core.dedup != nil {
-		t.core.dedup.forget(e.meta.id)
+	if !fresh {
+		t.core.repeats.Add(1)
+		return nil
+	}
+	if err = t.enter(ctx, e, due, log); err != nil {
+		seen.forget(e.meta.id)
+	} else {
+		seen.keep(e.meta.id)
 	}
 	return err
+}
+
+// enter is admit for what is not a repeat.
+func (t *Topic[T]) enter(ctx context.Context, e entry[T], due time.Time, log *feed.Log[entry[T]]) error {
+	if e.meta != nil {
+		log.NotePointers()
+	}
+	if !due.IsZero() && time.Until(due) > 0 {
+		t.log.NotePointers()
+		return t.core.delayed.add(due, func() { t.log.Force(e) })
+	}
+	if t.mode.Load() == silent {
+		return nil
+	}
+	return t.appendOrWait(ctx, log, e)
 }
 
 // refuses returns why a topic whose bus is closing takes nothing from ctx:
@@ -245,6 +259,7 @@ func (t *Topic[T]) waitForRoom(ctx context.Context, log *feed.Log[entry[T]], by 
 	case <-opened:
 		return false, nil
 	case <-ctx.Done():
+		log.Forget(opened)
 		return false, context.Cause(ctx)
 	}
 }

@@ -2,6 +2,7 @@ package hark
 
 import (
 	"context"
+	"fmt"
 	"slices"
 
 	"github.com/harkbus/hark/internal/feed"
@@ -22,6 +23,7 @@ type Publisher[T any] struct {
 	log   *feed.Log[entry[T]] // of its own, or that of the topic
 	own   feed.Log[entry[T]]
 	at    uintptr
+	over  bool // closed
 }
 
 // Publisher returns a new lane into the topic.
@@ -48,6 +50,9 @@ func (p *Publisher[T]) Publish(ctx context.Context, v T, opts ...PublishOption) 
 	if err := ctx.Err(); err != nil {
 		return t.failed(context.Cause(ctx))
 	}
+	if p.over {
+		return t.failed(errPublisherClosed)
+	}
 	if len(opts) == 0 {
 		switch t.mode.Load() {
 		case silent:
@@ -63,12 +68,18 @@ func (p *Publisher[T]) Publish(ctx context.Context, v T, opts ...PublishOption) 
 
 // PublishAll is Topic.PublishAll through this lane.
 func (p *Publisher[T]) PublishAll(ctx context.Context, vs []T, opts ...PublishOption) error {
+	if p.over {
+		return p.topic.failedFrom(0, len(vs), errPublisherClosed)
+	}
 	return p.topic.publishAll(ctx, p.log, vs, opts)
 }
+
+var errPublisherClosed = fmt.Errorf("publisher %w", ErrClosed)
 
 // Close gives the lane up. What it published is still delivered. Publishing
 // through it afterwards is ErrClosed. It is idempotent.
 func (p *Publisher[T]) Close() error {
+	p.over = true
 	t := p.topic
 	t.mu.Lock()
 	i := slices.Index(t.lanes, p)

@@ -2,6 +2,8 @@ package hark
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"time"
 )
 
@@ -39,28 +41,39 @@ func request[Q, R any](ctx context.Context, b *Bus, name string, q Q) (r R, err 
 	if t.mode.Load() == silent {
 		return r, ErrNoResponders
 	}
+	to := t.group(replyGroup)
+	if to == nil {
+		return r, ErrNoResponders
+	}
 	answers := make(chan answer[R], 1)
 	if err := t.admit(ctx, entry[call[Q, R]]{value: call[Q, R]{q, ctx, answers}}, time.Time{}, &t.log); err != nil {
 		return r, err
 	}
 	if from := handlerOf(ctx); from != nil {
-		if to := t.group(replyGroup); to != nil {
-			if !b.waits.enter(from, &to.core) {
-				return r, ErrWouldDeadlock
-			}
-			defer b.waits.leave(from, &to.core)
+		if !b.waits.enter(from, &to.core) {
+			return r, ErrWouldDeadlock
 		}
+		defer b.waits.leave(from, &to.core)
 	}
+	gone := to.ended()
 	select {
 	case a := <-answers:
 		return a.value, a.err
 	case <-ctx.Done():
 		return r, context.Cause(ctx)
+	case <-gone:
+	}
+	select {
+	case a := <-answers: // given just before
+		return a.value, a.err
+	default:
+		return r, fmt.Errorf("%w: the last one left", ErrNoResponders)
 	}
 }
 
 // Reply answers requests of that name with h, one at a time unless Workers
-// says otherwise. Responders of one name share the requests. An error or a
+// says otherwise; Buffer, Overflow(Block or Fail) and Timeout apply as well.
+// Responders of one name share the requests. An error or a
 // panic of h goes to the requester, and to the FailHooks; it is not retried.
 // h's context ends when the requester's does.
 func Reply[Q, R any](b *Bus, name string, h func(ctx context.Context, q Q) (R, error), opts ...SubscribeOption) (*Subscription, error) {
@@ -72,12 +85,30 @@ func Reply[Q, R any](b *Bus, name string, h func(ctx context.Context, q Q) (R, e
 	if h == nil {
 		return nil, fail("reply", name, errNoHandler)
 	}
-	opts = append(opts, Group(replyGroup), MaxAttempts(1), NoDeadLetter())
+	if err := checkReply(opts); err != nil {
+		return nil, fail("reply", name, err)
+	}
+	opts = append(slices.Clone(opts), Group(replyGroup), MaxAttempts(1), NoDeadLetter())
 	m, err := t.subscribe(pushed, respond(h), nil, opts, "reply", at)
 	if err != nil {
 		return nil, fail("reply", name, err)
 	}
 	return &m.Subscription, nil
+}
+
+// checkReply refuses the options that have no meaning for responders: they are
+// one group, retry nothing, and owe each request an answer.
+func checkReply(opts []SubscribeOption) error {
+	c, err := parse(opts, onEphemeral, pushed)
+	if err != nil {
+		return err
+	}
+	rest := *c
+	rest.workers, rest.timeout = 1, 0
+	if !rest.handlesPlainly() || c.group != "" || c.where != nil || c.queue.policy != Block && c.queue.policy != Fail {
+		return fmt.Errorf("%w: responders take Workers, Buffer, Overflow(Block or Fail) and Timeout", ErrInvalidOption)
+	}
+	return nil
 }
 
 func respond[Q, R any](h func(context.Context, Q) (R, error)) Handler[call[Q, R]] {

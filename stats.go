@@ -107,7 +107,7 @@ type End struct {
 // Stats returns the numbers of everything on the bus, in order of name.
 func (b *Bus) Stats() Stats {
 	var s Stats
-	for _, f := range b.snapshot() {
+	for _, f := range b.everything() {
 		f.addStats(&s)
 	}
 	return s
@@ -117,7 +117,7 @@ func (b *Bus) Stats() Stats {
 // kind and name.
 func (b *Bus) Topology() Topology {
 	var t Topology
-	for _, f := range b.snapshot() {
+	for _, f := range b.everything() {
 		f.addTopology(&t)
 	}
 	return t

@@ -307,6 +307,9 @@ func (t *Topic[T]) subscribe(how mode, h Handler[T], batch BatchHandler[T], opts
 	if err != nil {
 		return nil, err
 	}
+	if cfg.deadLetter == t.core.name {
+		return nil, fmt.Errorf("%w: DeadLetter(%s) is the topic itself: what fails would come again for ever", ErrInvalidOption, cfg.deadLetter)
+	}
 	if cfg.deadLetter != "" {
 		if _, err := deadTopic[T](t.core.bus, cfg.deadLetter); err != nil {
 			return nil, fmt.Errorf("DeadLetter %s: %w", cfg.deadLetter, err)
@@ -364,7 +367,7 @@ func newConsumer[T any](b *Bus, topic string, cfg *subscribeConfig, stored bool)
 	c.clears = holdsPointers(reflect.TypeFor[T]())
 	lossy := cfg.queue.policy != Block && cfg.queue.policy != Fail
 	c.yields = stored || lossy && cfg.queue.buffer != Unbounded
-	c.sole = cfg.group == "" && cfg.workers == 1 && !c.yields
+	c.sole = cfg.group == "" && cfg.workers == 1 && !c.yields && cfg.queue.policy != Fail
 	if c.name == "" {
 		c.name = topic + "#" + strconv.FormatUint(b.serial.Add(1), 10)
 	}
@@ -421,8 +424,11 @@ func (t *Topic[T]) forget(c *consumer[T]) {
 	}
 }
 
-// ordinal returns where in the log of a stored topic s is.
+// ordinal returns where in the log s is; only stored topics have a past.
 func (t *Topic[T]) ordinal(s start) uint64 {
+	if t.core.retention == nil {
+		return feed.FromNow
+	}
 	switch s.from {
 	case fromStart:
 		return 0
@@ -457,7 +463,7 @@ func newMember[T any](c *consumer[T], cfg *subscribeConfig, how mode, h Handler[
 func (c *consumer[T]) join(m *member[T]) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.ended {
+	if c.over.Load() || c.closing {
 		return false
 	}
 	c.members = append(c.members, m)

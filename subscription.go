@@ -34,10 +34,11 @@ func (s *Subscription) Pause() { s.impl.setPaused(true) }
 func (s *Subscription) Resume() { s.impl.setPaused(false) }
 
 // Drain takes no new messages, waits until the ones published before are done,
-// retries included, and closes the subscription. When ctx ends first it closes
-// it at once and returns a *CloseError that says what was left. The last
-// member of a group drains the group; others hand back what they have not
-// begun.
+// retries included, and closes the subscription. It ends a Pause. When ctx ends
+// first it closes it at once and returns a *CloseError that says what was left.
+// The last member of a group drains the group; others hand back what they have
+// not begun, as do all members of a group on a stored topic, which keeps its
+// place. With the context of one of its handlers it is ErrWouldDeadlock.
 func (s *Subscription) Drain(ctx context.Context) error { return s.impl.drain(ctx) }
 
 // Close ends the subscription at once: the contexts of its handlers are
@@ -66,7 +67,11 @@ func (m *member[T]) shut() error {
 
 func (m *member[T]) drain(ctx context.Context) error {
 	c := m.consumer
-	if c.onlyMember(m) && !c.lasting() {
+	if handlerOf(ctx) == &c.core {
+		return fail("drain", c.name, fmt.Errorf("%w: its own handler waits for it", ErrWouldDeadlock))
+	}
+	if last := c.lastToLeave(m); last && !c.lasting() {
+		m.setPaused(false)
 		c.finish()
 		c.settle(ctx)
 	}

@@ -158,6 +158,9 @@ func newTopicUntil[T any](b *Bus, over func() bool, kind Kind, name string, at u
 		if key, ok = c.keyOf.(func(T) string); !ok {
 			return nil, fmt.Errorf("%w: KeyBy takes %T, the topic carries %v", ErrTypeMismatch, c.keyOf, reflect.TypeFor[T]())
 		}
+		if key == nil {
+			return nil, fmt.Errorf("%w: KeyBy(nil)", ErrInvalidOption)
+		}
 	}
 	// Patterns see each topic from its first message on.
 	b.patterns.mu.Lock()
@@ -306,9 +309,12 @@ func (t *Topic[T]) valueType() reflect.Type { return reflect.TypeFor[T]() }
 
 func (t *Topic[T]) seal() {
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	t.sealed = true
 	t.setModeLocked()
+	t.mu.Unlock()
+	for _, c := range t.snapshot() {
+		c.resume()
+	}
 }
 
 func (t *Topic[T]) drain(ctx context.Context) {
@@ -326,6 +332,14 @@ func (t *Topic[T]) work() (accepted uint64, done bool) {
 }
 
 func (t *Topic[T]) stop(ctx context.Context, cause error) []Left {
+	// First of all nothing more gets in: nobody would handle it.
+	t.mu.Lock()
+	lanes := slices.Clone(t.lanes)
+	t.mu.Unlock()
+	for _, p := range lanes {
+		p.own.Close()
+	}
+	t.log.Close()
 	var left []Left
 	for _, c := range t.snapshot() {
 		if l := c.stop(ctx, cause); l.any() {
@@ -335,14 +349,14 @@ func (t *Topic[T]) stop(ctx context.Context, cause error) []Left {
 	if n := t.core.delayed.stop(); n > 0 {
 		left = append(left, Left{Kind: t.core.kind, Name: t.core.name, Delayed: n})
 	}
-	t.mu.Lock()
-	lanes := slices.Clone(t.lanes)
-	t.mu.Unlock()
-	for _, p := range lanes {
-		p.log.Close()
-	}
-	t.log.Close()
 	return left
+}
+
+// cancel implements canceller.
+func (t *Topic[T]) cancel(cause error) {
+	for _, c := range t.snapshot() {
+		c.cancel(cause)
+	}
 }
 
 func (t *Topic[T]) snapshot() []*consumer[T] {

@@ -68,7 +68,7 @@ func (w *worker[T]) Notify() bool {
 func (w *worker[T]) Run() (more bool) {
 	worked, last := false, false
 	for range turn {
-		if w.member.state.Load() != 0 && w.halted() {
+		if w.member.state.Load()&memberHalts != 0 && w.halted() {
 			return false
 		}
 		if w.buf == nil {
@@ -98,12 +98,11 @@ func (w *worker[T]) Run() (more bool) {
 // rest is called when there is nothing to do.
 func (w *worker[T]) rest() {
 	w.full = 0
-	if c := w.member.consumer; w.chunks > 0 {
-		if c.clears {
-			clear(w.buf)
-		}
-		c.tellIdle()
+	c := w.member.consumer
+	if c.clears {
+		clear(w.buf)
 	}
+	c.tellIdle()
 }
 
 // step handles the next messages and reports whether there were any. With last,
@@ -126,7 +125,7 @@ func (w *worker[T]) step(last bool) bool {
 	clock := w.startClock(w.n)
 	n := w.n
 	for w.at < w.n {
-		if w.member.state.Load() != 0 {
+		if w.member.state.Load()&memberHalts != 0 {
 			w.handBack()
 			return true
 		}
@@ -179,6 +178,15 @@ func (w *worker[T]) handleInPlace(l *typedLane[T], es []entry[T]) {
 		w.handleOne()
 		return
 	}
+	if len(es) == 1 { // so that it counts as in flight, and leaves its room
+		m.Value = es[0].value
+		l.pass(1)
+		l.opened()
+		w.at, w.n = 0, 1
+		w.handleOne()
+		return
+	}
+	c := w.member.consumer
 	n := 0
 	var err error
 	returned := false
@@ -186,17 +194,25 @@ func (w *worker[T]) handleInPlace(l *typedLane[T], es []entry[T]) {
 		if !returned {
 			err = caught(recover())
 		}
-		w.member.consumer.tally.delivered.Add(uint64(n))
+		if c.over.Load() {
+			return // what it has not passed counts as dropped already
+		}
+		// Passed before it counts as done: never is more done than passed.
+		passed := n
+		if err != nil {
+			passed++
+		}
+		l.pass(passed)
+		l.opened()
+		c.tally.delivered.Add(uint64(n))
 		if err != nil {
 			w.failed(m, err)
-			n++
 		}
-		l.pass(n)
-		l.opened()
 	}()
 	handle, ctx, state := w.member.handle, w.ctx, &w.member.state
 	for i := range es {
-		if es[i].meta != nil || state.Load() != 0 {
+		// Once the subscription has ended the entries are no longer its own.
+		if state.Load()&memberHalts != 0 || es[i].meta != nil {
 			break
 		}
 		m.Value = es[i].value
@@ -239,6 +255,7 @@ func (w *worker[T]) stopClock(start time.Time, n int) {
 // handleOne handles one message with everything that can be asked for.
 func (w *worker[T]) handleOne() {
 	m := &w.buf[w.at]
+	w.at++ // what follows is not begun
 	f := handled
 	var err error
 	returned := false
@@ -247,7 +264,6 @@ func (w *worker[T]) handleOne() {
 			err = caught(recover())
 		}
 		w.settle(m, f, err)
-		w.at++
 	}()
 	if f = w.sift(m); f == handled {
 		err = w.member.call(w.ctx, m)
@@ -327,6 +343,9 @@ func (w *worker[T]) failed(m *Message[T], err error) {
 	switch {
 	case e.Retry:
 		w.putAside(m, now, now.Add(e.After))
+		if c.over.Load() {
+			c.report()
+		}
 	case verdict == drop:
 		c.giveUp(DropByHandler)
 	default:

@@ -124,6 +124,17 @@ func (c *Cursor[E]) Peek(most int) []E {
 	return c.seg.slots[i:min(i+n, i+uint64(most), uint64(len(c.seg.slots)))]
 }
 
+// Look returns the entry that follows if that is known without moving c, which
+// may be armed.
+func (c *Cursor[E]) Look() []E {
+	if c.seg == nil || c.log.Tail() == c.next {
+		return nil
+	}
+	s := c.seg.seek(c.next)
+	i := c.next - s.base
+	return s.slots[i : i+1]
+}
+
 // Pass moves c over n entries. Opened must follow.
 func (c *Cursor[E]) Pass(n int) {
 	c.next += uint64(n)

@@ -14,6 +14,7 @@ package feed
 import (
 	"math"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -399,6 +400,19 @@ func (l *Log[E]) WaitRoom() <-chan struct{} {
 	return ch
 }
 
+// Forget takes back what WaitRoom returned, when its caller waits no longer.
+func (l *Log[E]) Forget(ch <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, waiter := range l.waiters {
+		if waiter == ch {
+			l.waiters = slices.Delete(l.waiters, i, i+1)
+			l.waiting.Store(int32(len(l.waiters)))
+			return
+		}
+	}
+}
+
 // room wakes the appenders that wait, if there is enough room for it to be
 // worth a switch of goroutines, or the slowest reader has nothing left to read.
 func (l *Log[E]) room() {
@@ -426,6 +440,10 @@ func (l *Log[E]) Close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.closed = true
+	if !l.sole { // nobody is appending while the limit changes
+		w := l.lock()
+		defer l.word.Store(w)
+	}
 	l.limit.Store(0)
 	l.releaseLocked()
 }
