@@ -524,9 +524,10 @@ func (c *consumer[T]) remove(m *member[T]) Left {
 	c.members = slices.Delete(c.members, i, i+1)
 	c.setWakersLocked()
 	last := len(c.members) == 0
-	c.closing = last && !c.lasting()
+	ends := last && !c.lasting()
+	c.closing = c.closing || ends
 	c.mu.Unlock()
-	if c.closing {
+	if ends {
 		return c.end()
 	}
 	c.wake()
@@ -582,8 +583,13 @@ func (c *consumer[T]) leftLocked() Left {
 // stop ends the consumer when its bus closes: handlers' contexts are cancelled
 // and it waits for them until ctx ends.
 func (c *consumer[T]) stop(ctx context.Context, cause error) Left {
-	await(ctx, c.cancel(cause))
-	return c.end()
+	quiet := c.cancel(cause)
+	await(ctx, quiet)
+	left := c.end()
+	if len(quiet) == 0 { // what waits for a group without members is its topic's
+		return Left{}
+	}
+	return left
 }
 
 // cancel halts the members and cancels their contexts. It returns what is

@@ -24,7 +24,8 @@ const replyGroup = "responders"
 
 // Request sends q to one of the responders of that name and returns its reply,
 // or its error, wrapped. Without a responder it returns ErrNoResponders at
-// once. It waits until ctx ends; the responder's context ends with it.
+// once, and when the last one leaves before it has replied. It waits until ctx
+// ends; the responder's context ends with it.
 func Request[Q, R any](ctx context.Context, b *Bus, name string, q Q) (R, error) {
 	r, err := request[Q, R](ctx, b, name, q)
 	if err != nil {

@@ -1,3 +1,6 @@
 package drivertest
 
-var topicClauses []Clause
+import "slices"
+
+// topicClauses are the clauses on topics, requests and the closing of a bus.
+var topicClauses = slices.Concat(publishClauses, subscribeClauses, groupClauses)

@@ -1,0 +1,304 @@
+package drivertest
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync/atomic"
+	"testing"
+
+	"github.com/harkbus/hark"
+)
+
+var groupClauses = []Clause{
+	{"GRP-1", "each message goes to exactly one member of a group", testGRP1},
+	{"GRP-2", "each group gets every message", testGRP2},
+	{"GRP-3", "what a leaving member has not begun goes to the others", testGRP3},
+	{"GRP-4", "a group on a stored topic keeps its place without members", testGRP4},
+	{"GRP-5", "the members agree on their buffer", testGRP5},
+	{"GRP-6", "members that drain at the same time leave nothing", testGRP6},
+	{"GRP-7", "a stalled member holds up no other", testGRP7},
+	{"KEY-1", "messages of one key are handled in order, one at a time", testKEY1},
+	{"KEY-2", "a stalled key does not hold up others", testKEY2},
+	{"KEY-3", "retries keep the order of a key", testKEY3},
+	{"KEY-4", "the members of a group keep the order of keys together", testKEY4},
+	{"KEY-5", "a key given to Publish comes before KeyBy", testKEY5},
+}
+
+func testGRP1(t *testing.T, open Opener) {
+	ctx, bus := start(t, open)
+	topic := newTopic[int](t, bus, "a")
+	w := newWitness[int]()
+	for range 4 {
+		subscribe(t, topic, w.handle, hark.Group("g"))
+	}
+	publish(ctx, t, topic, count(0, 1000)...)
+	got := w.wait(ctx, t, 1000)
+	slices.Sort(got)
+	wantEqual(t, "values", got, count(0, 1000))
+}
+
+func testGRP2(t *testing.T, open Opener) {
+	ctx, bus := start(t, open)
+	topic := newTopic[int](t, bus, "a")
+	ws := map[string]*witness[int]{}
+	for _, group := range []string{"g", "h"} {
+		w := newWitness[int]()
+		ws[group] = w
+		for range 2 {
+			sub := subscribe(t, topic, w.handle, hark.Group(group))
+			if sub.Name() != group {
+				t.Errorf("name: got %q, want %q", sub.Name(), group)
+			}
+		}
+	}
+	publish(ctx, t, topic, count(0, 300)...)
+	for group, w := range ws {
+		got := w.wait(ctx, t, 300)
+		slices.Sort(got)
+		wantEqual(t, "values of "+group, got, count(0, 300))
+	}
+}
+
+func testGRP3(t *testing.T, open Opener) {
+	for _, leave := range []string{"close", "drain"} {
+		ctx, bus := start(t, open)
+		topic := newTopic[int](t, bus, "a")
+		w := newWitness[int]()
+		subs := make([]*hark.Subscription, 5)
+		for i := range subs {
+			subs[i] = subscribe(t, topic, w.handle, hark.Group("g"))
+		}
+		done := make(chan error, 1)
+		go func() { done <- topic.PublishAll(ctx, count(0, 3000)) }()
+		for i, sub := range subs[1:] {
+			w.wait(ctx, t, 100*i)
+			var err error
+			if leave == "close" {
+				err = sub.Close()
+			} else {
+				err = sub.Drain(ctx)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		got := w.wait(ctx, t, 3000)
+		slices.Sort(got)
+		wantEqual(t, "values", got, count(0, 3000))
+	}
+}
+
+func testGRP4(t *testing.T, open Opener) {
+	ctx, bus := start(t, open)
+	topic := newTopic[int](t, bus, "a", hark.Stored(hark.Retention{}))
+	w := newWitness[int]()
+	sub := subscribe(t, topic, w.handle, hark.Group("g"))
+	publish(ctx, t, topic, count(0, 10)...)
+	w.wait(ctx, t, 10)
+	if err := sub.Drain(ctx); err != nil {
+		t.Fatal(err)
+	}
+	publish(ctx, t, topic, count(10, 500)...)
+	sub = subscribe(t, topic, w.handle, hark.Group("g"))
+	wantEqual(t, "values", w.wait(ctx, t, 500), count(0, 500))
+	if err := sub.Close(); err != nil {
+		t.Fatal(err)
+	}
+	publish(ctx, t, topic, 500) // the bus closes although nobody takes it
+}
+
+func testGRP5(t *testing.T, open Opener) {
+	_, bus := start(t, open)
+	topic := newTopic[int](t, bus, "a")
+	h := func(context.Context, *hark.Message[int]) error { return nil }
+	subscribe(t, topic, h, hark.Group("g"), hark.Buffer(8))
+	subscribe(t, topic, h, hark.Group("g"), hark.Buffer(8))
+	for what, opts := range map[string][]hark.SubscribeOption{
+		"another buffer": {hark.Group("g"), hark.Buffer(9)},
+		"another policy": {hark.Group("g"), hark.Buffer(8), hark.Overflow(hark.DropOldest)},
+		"no buffer":      {hark.Group("g")},
+		"bad name":       {hark.Group("a b")},
+	} {
+		if _, err := topic.Subscribe(h, opts...); !errors.Is(err, hark.ErrInvalidOption) {
+			t.Errorf("%s: got %v, want ErrInvalidOption", what, err)
+		}
+	}
+}
+
+func testGRP6(t *testing.T, open Opener) {
+	for range 20 {
+		ctx, bus := start(t, open)
+		topic := newTopic[int](t, bus, "a")
+		var handled atomic.Int64
+		subs := make([]*hark.Subscription, 4)
+		for i := range subs {
+			subs[i] = subscribe(t, topic, func(context.Context, *hark.Message[int]) error {
+				handled.Add(1)
+				return nil
+			}, hark.Group("g"))
+		}
+		publish(ctx, t, topic, count(0, 500)...)
+		done := make(chan error, len(subs))
+		for _, sub := range subs {
+			go func() { done <- sub.Drain(ctx) }()
+		}
+		for range subs {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+		if got := handled.Load(); got != 500 {
+			t.Errorf("handled %d, want 500", got)
+		}
+	}
+}
+
+func testGRP7(t *testing.T, open Opener) {
+	ctx, bus := start(t, open)
+	topic := newTopic[int](t, bus, "a")
+	g := newGate(t)
+	w := newWitness[int]()
+	h := func(ctx context.Context, m *hark.Message[int]) error {
+		if m.Value == 0 {
+			if err := g.pass(ctx); err != nil {
+				return err
+			}
+		}
+		return w.handle(ctx, m)
+	}
+	for range 2 {
+		subscribe(t, topic, h, hark.Group("g"))
+	}
+	publish(ctx, t, topic, 0)
+	g.reached(ctx, t, 1)
+	publish(ctx, t, topic, count(1, 300)...)
+	got := w.wait(ctx, t, 299)
+	slices.Sort(got)
+	wantEqual(t, "values", got, count(1, 300))
+	g.release()
+	w.wait(ctx, t, 300)
+}
+
+// keyed is a value {key, number within the key}.
+type keyed = [2]int
+
+func byKey(v keyed) string { return string(rune('a' + v[0])) }
+
+// keyedHandler checks that the messages of a key come one at a time.
+func keyedHandler(t *testing.T, w *witness[keyed], keys int) hark.Handler[keyed] {
+	inside := make([]atomic.Int32, keys)
+	return func(ctx context.Context, m *hark.Message[keyed]) error {
+		if inside[m.Value[0]].Add(1) != 1 {
+			t.Errorf("two messages of key %d at a time", m.Value[0])
+		}
+		defer inside[m.Value[0]].Add(-1)
+		return w.handle(ctx, m)
+	}
+}
+
+func publishKeyed(ctx context.Context, t *testing.T, topic *hark.Topic[keyed], keys, each int) {
+	t.Helper()
+	for i := range each {
+		for k := range keys {
+			publish(ctx, t, topic, keyed{k, i})
+		}
+	}
+}
+
+func testKEY1(t *testing.T, open Opener) {
+	ctx, bus := start(t, open)
+	topic := newTopic[keyed](t, bus, "a", hark.KeyBy(byKey))
+	w := newWitness[keyed]()
+	subscribe(t, topic, keyedHandler(t, w, 7), hark.Workers(8))
+	publishKeyed(ctx, t, topic, 7, 300)
+	wantOrderPer(t, w.wait(ctx, t, 7*300), 7)
+}
+
+func testKEY2(t *testing.T, open Opener) {
+	ctx, bus := start(t, open)
+	topic := newTopic[keyed](t, bus, "a", hark.KeyBy(byKey))
+	g := newGate(t)
+	w := newWitness[keyed]()
+	subscribe(t, topic, func(ctx context.Context, m *hark.Message[keyed]) error {
+		if m.Value[0] == 0 {
+			if err := g.pass(ctx); err != nil {
+				return err
+			}
+		}
+		return w.handle(ctx, m)
+	}, hark.Workers(3))
+	publishKeyed(ctx, t, topic, 4, 20)
+	for _, v := range w.wait(ctx, t, 3*20) {
+		if v[0] == 0 {
+			t.Errorf("got %v, which was held", v)
+		}
+	}
+	g.release()
+	wantOrderPer(t, w.wait(ctx, t, 4*20), 4)
+}
+
+func testKEY3(t *testing.T, open Opener) {
+	for _, workers := range []int{1, 4} {
+		ctx, bus := start(t, open)
+		topic := newTopic[keyed](t, bus, "a", hark.KeyBy(byKey))
+		w := newWitness[keyed]()
+		handle := keyedHandler(t, w, 3)
+		sub := subscribe(t, topic, func(ctx context.Context, m *hark.Message[keyed]) error {
+			if (m.Value[0]+m.Value[1])%5 == 0 && m.Attempt() < 3 {
+				return errors.New("again")
+			}
+			return handle(ctx, m)
+		}, append(quick(5), hark.Workers(workers))...)
+		publishKeyed(ctx, t, topic, 3, 40)
+		wantOrderPer(t, w.wait(ctx, t, 3*40), 3)
+		if err := sub.Drain(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if got := len(w.all()); got != 3*40 {
+			t.Errorf("%d workers: handled %d, want %d", workers, got, 3*40)
+		}
+	}
+}
+
+func testKEY4(t *testing.T, open Opener) {
+	ctx, bus := start(t, open)
+	topic := newTopic[keyed](t, bus, "a", hark.KeyBy(byKey))
+	w := newWitness[keyed]()
+	handle := keyedHandler(t, w, 5)
+	subs := make([]*hark.Subscription, 4)
+	for i := range subs {
+		subs[i] = subscribe(t, topic, handle, hark.Group("g"), hark.Workers(2))
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		publishKeyed(ctx, t, topic, 5, 200)
+	}()
+	for i, sub := range subs[1:] { // leaving changes nothing
+		w.wait(ctx, t, 200*i)
+		if err := sub.Drain(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-done
+	wantOrderPer(t, w.wait(ctx, t, 5*200), 5)
+}
+
+func testKEY5(t *testing.T, open Opener) {
+	ctx, bus := start(t, open)
+	topic := newTopic[string](t, bus, "a", hark.KeyBy(func(s string) string { return "by " + s }))
+	w := newWitness[string]()
+	subscribe(t, topic, func(_ context.Context, m *hark.Message[string]) error {
+		w.note(m.Key())
+		return nil
+	})
+	publish(ctx, t, topic, "x")
+	if err := topic.Publish(ctx, "y", hark.Key("own")); err != nil {
+		t.Fatal(err)
+	}
+	wantEqual(t, "keys", w.wait(ctx, t, 2), []string{"by x", "own"})
+}

@@ -1,0 +1,167 @@
+package drivertest
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/harkbus/hark"
+)
+
+// witness notes what handlers get.
+type witness[T any] struct {
+	mu      sync.Mutex // guards what follows
+	got     []T
+	changed chan struct{} // closed at the next note
+}
+
+func newWitness[T any]() *witness[T] { return &witness[T]{changed: make(chan struct{})} }
+
+func (w *witness[T]) note(v T) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.got = append(w.got, v)
+	close(w.changed)
+	w.changed = make(chan struct{})
+}
+
+// handle is a handler that notes values.
+func (w *witness[T]) handle(_ context.Context, m *hark.Message[T]) error {
+	w.note(m.Value)
+	return nil
+}
+
+func (w *witness[T]) all() []T {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.got)
+}
+
+// wait returns what has been noted once that is at least n values.
+func (w *witness[T]) wait(ctx context.Context, t *testing.T, n int) []T {
+	t.Helper()
+	for {
+		w.mu.Lock()
+		got, changed := slices.Clone(w.got), w.changed
+		w.mu.Unlock()
+		if len(got) >= n {
+			return got
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			t.Fatalf("got %d values %v, want %d", len(got), got, n)
+		}
+	}
+}
+
+// gate holds up handlers until the test lets them go.
+type gate struct {
+	entered chan struct{} // one for each handler that has come
+	open    chan struct{} // one lets one handler go, closed all
+	once    sync.Once
+}
+
+// newGate returns a closed gate that is opened when the test ends.
+func newGate(t *testing.T) *gate {
+	g := &gate{entered: make(chan struct{}, 10000), open: make(chan struct{})}
+	t.Cleanup(g.release)
+	return g
+}
+
+// pass waits until the gate lets one go or ctx ends.
+func (g *gate) pass(ctx context.Context) error {
+	g.entered <- struct{}{}
+	select {
+	case <-g.open:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// reached waits until n handlers have come.
+func (g *gate) reached(ctx context.Context, t *testing.T, n int) {
+	t.Helper()
+	for i := range n {
+		select {
+		case <-g.entered:
+		case <-ctx.Done():
+			t.Fatalf("%d handlers began, want %d", i, n)
+		}
+	}
+}
+
+// release lets all go from now on.
+func (g *gate) release() { g.once.Do(func() { close(g.open) }) }
+
+// until waits until ok says so, for facts that nothing announces.
+func until(ctx context.Context, t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("never came true: %s", what)
+		}
+	}
+}
+
+// must returns v, or fails the test.
+func must[V any](v V, err error) func(t *testing.T) V {
+	return func(t *testing.T) V {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+func newTopic[T any](t *testing.T, bus *hark.Bus, name string, opts ...hark.TopicOption) *hark.Topic[T] {
+	t.Helper()
+	return must(hark.NewTopic[T](bus, name, opts...))(t)
+}
+
+func subscribe[T any](t *testing.T, topic *hark.Topic[T], h hark.Handler[T], opts ...hark.SubscribeOption) *hark.Subscription {
+	t.Helper()
+	return must(topic.Subscribe(h, opts...))(t)
+}
+
+// publish publishes the values one by one.
+func publish[T any](ctx context.Context, t *testing.T, topic *hark.Topic[T], vs ...T) {
+	t.Helper()
+	for _, v := range vs {
+		if err := topic.Publish(ctx, v); err != nil {
+			t.Fatalf("publish %v: %v", v, err)
+		}
+	}
+}
+
+// count returns the numbers from from to below to.
+func count(from, to int) []int {
+	var ns []int
+	for n := from; n < to; n++ {
+		ns = append(ns, n)
+	}
+	return ns
+}
+
+func wantEqual[T comparable](t *testing.T, what string, got, want []T) {
+	t.Helper()
+	if !slices.Equal(got, want) {
+		t.Errorf("%s: got %v, want %v", what, got, want)
+	}
+}
+
+// quick is a backoff that keeps tests short.
+func quick(attempts int) []hark.SubscribeOption {
+	return []hark.SubscribeOption{
+		hark.MaxAttempts(attempts),
+		hark.Backoff(hark.BackoffPolicy{Min: time.Millisecond, Max: time.Millisecond}),
+	}
+}
