@@ -62,7 +62,7 @@ type consumer[T any] struct {
 	passed  uint64 // messages passed by sources that are gone
 	members []*member[T]
 	aside   aside[T]
-	closing bool // its last member has left: no other may join
+	closing bool   // its last member has left: no other may join
 	untap   func() // takes the consumer out of its topics
 }
 

@@ -3,4 +3,5 @@ package drivertest
 import "slices"
 
 // topicClauses are the clauses on topics, requests and the closing of a bus.
-var topicClauses = slices.Concat(publishClauses, subscribeClauses, groupClauses)
+var topicClauses = slices.Concat(publishClauses, subscribeClauses, groupClauses, overflowClauses,
+	storedClauses, retryClauses, batchClauses, patternClauses, handlerClauses, closeClauses)

@@ -1,0 +1,341 @@
+package drivertest
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/harkbus/hark"
+)
+
+var closeClauses = []Clause{
+	{"CLS-1", "a closing bus refuses what is new from outside", testCLS1},
+	{"CLS-2", "Close waits for what was accepted, and what follows from it", testCLS2},
+	{"CLS-3", "handlers keep a live context until time is up, then it ends", testCLS3},
+	{"CLS-4", "Close is idempotent", testCLS4},
+	{"CLS-5", "publishers that wait for room get in or get an error", testCLS5},
+	{"CLS-6", "Close in a handler is ErrWouldDeadlock", testCLS6},
+	{"CLS-7", "what is not due is not waited for, and reported", testCLS7},
+	{"CLS-8", "Close ends pauses, and drains patterns and batches", testCLS8},
+	{"CLS-9", "retries are finished", testCLS9},
+	{"STA-1", "every message is in exactly one number", testSTA1},
+	{"STA-2", "Topology says who is connected to what, and where", testSTA2},
+	{"STA-3", "a stored topic's lag has an age", testSTA3},
+}
+
+func testCLS1(t *testing.T, open Opener) {
+	ctx, bus := start(t, open)
+	topic := newTopic[int](t, bus, "a")
+	pub := topic.Publisher()
+	sub := subscribe(t, topic, newWitness[int]().handle)
+	must(hark.Reply(bus, "r", func(_ context.Context, n int) (int, error) { return n, nil }))(t)
+	if err := bus.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for what, err := range map[string]error{
+		"Publish":           topic.Publish(ctx, 1),
+		"PublishAll":        topic.PublishAll(ctx, []int{1}),
+		"Publisher":         pub.Publish(ctx, 1),
+		"delayed":           topic.Publish(ctx, 1, hark.Delay(time.Hour)),
+		"Subscribe":         second(topic.Subscribe(newWitness[int]().handle)),
+		"NewTopic":          second(hark.NewTopic[int](bus, "b")),
+		"old topic":         second(hark.NewTopic[int](bus, "a")),
+		"SubscribePattern":  second(hark.SubscribePattern(bus, ">", newWitness[int]().handle)),
+		"Reply":             second(hark.Reply(bus, "q", func(_ context.Context, n int) (int, error) { return n, nil })),
+		"Request":           second(hark.Request[int, int](ctx, bus, "r", 1)),
+		"Publisher, closed": func() error { p := topic.Publisher(); return p.Publish(ctx, 1) }(),
+	} {
+		if !errors.Is(err, hark.ErrClosed) {
+			t.Errorf("%s: got %v, want ErrClosed", what, err)
+		}
+	}
+	if err := sub.Close(); err != nil {
+		t.Errorf("Subscription.Close: %v", err)
+	}
+	if err := sub.Drain(ctx); err != nil {
+		t.Errorf("Subscription.Drain: %v", err)
+	}
+}
+
+func testCLS2(t *testing.T, open Opener) {
+	ctx, bus := start(t, open)
+	in, out := newTopic[int](t, bus, "z.in"), newTopic[int](t, bus, "a.out")
+	w := newWitness[int]()
+	subscribe(t, out, w.handle)
+	closing := make(chan struct{})
+	subscribe(t, in, func(ctx context.Context, m *hark.Message[int]) error {
+		select {
+		case <-closing:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		return out.Publish(ctx, m.Value)
+	})
+	publish(ctx, t, in, count(0, 500)...)
+	closed := make(chan error, 1)
+	go func() { closed <- bus.Close(ctx) }()
+	until(ctx, t, "the bus is closing", func() bool { return errors.Is(in.Publish(ctx, -1), hark.ErrClosed) || false })
+	close(closing)
+	if err := <-closed; err != nil {
+		t.Fatal(err)
+	}
+	got := w.all()
+	for len(got) > 0 && got[len(got)-1] == -1 { // let in before the bus was closing
+		got = got[:len(got)-1]
+	}
+	wantEqual(t, "values", got, count(0, 500))
+}
+
+func testCLS3(t *testing.T, open Opener) {
+	ctx, _ := start(t, open)
+	bus := open(t)
+	topic := newTopic[int](t, bus, "a")
+	g := newGate(t)
+	ended := make(chan error, 1)
+	subscribe(t, topic, func(ctx context.Context, m *hark.Message[int]) error {
+		err := g.pass(ctx)
+		ended <- err
+		return err
+	})
+	publish(ctx, t, topic, 1)
+	g.reached(ctx, t, 1)
+	publish(ctx, t, topic, 2, 3)
+	why := errors.New("out of time")
+	short, cancel := context.WithCancelCause(ctx)
+	closed := make(chan error, 1)
+	go func() { closed <- bus.Close(short) }()
+	until(ctx, t, "the bus is closing", func() bool {
+		_, err := hark.NewTopic[int](bus, "b")
+		return errors.Is(err, hark.ErrClosed)
+	})
+	select {
+	case err := <-ended:
+		t.Fatalf("the handler's context ended at once: %v", err)
+	default:
+	}
+	cancel(why)
+	err := <-closed
+	if got := <-ended; !errors.Is(got, hark.ErrClosed) {
+		t.Errorf("cause of the handler's context: got %v, want ErrClosed", got)
+	}
+	var left *hark.CloseError
+	if !errors.As(err, &left) || !errors.Is(err, why) {
+		t.Fatalf("got %v, want a *CloseError with the cause", err)
+	}
+	if len(left.Left) != 1 || left.Left[0].Name != "a" || left.Left[0].Waiting != 2 || left.Left[0].Retrying != 1 {
+		t.Errorf("left: got %+v, want 2 waiting and 1 to be retried", left.Left)
+	}
+	if again := bus.Close(ctx); again != err {
+		t.Errorf("Close again: got %v, want %v", again, err)
+	}
+}
+
+func testCLS4(t *testing.T, open Opener) {
+	ctx, bus := start(t, open)
+	done := make(chan error, 4)
+	for range 4 {
+		go func() { done <- bus.Close(ctx) }()
+	}
+	for range 4 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func testCLS5(t *testing.T, open Opener) {
+	ctx, bus := start(t, open)
+	topic := newTopic[int](t, bus, "a")
+	_, w, g := stalled(ctx, t, topic, hark.Buffer(1))
+	const publishers = 8
+	done := make(chan error, publishers)
+	for i := range publishers {
+		go func() { done <- topic.Publish(ctx, 1+i) }()
+	}
+	until(ctx, t, "one is in", func() bool { return bus.Stats().Topics[0].Published == 2 })
+	closed := make(chan error, 1)
+	go func() { closed <- bus.Close(ctx) }()
+	g.release()
+	accepted := 1
+	for range publishers {
+		switch err := <-done; {
+		case err == nil:
+			accepted++
+		case !errors.Is(err, hark.ErrClosed):
+			t.Errorf("got %v, want ErrClosed", err)
+		}
+	}
+	if err := <-closed; err != nil {
+		t.Fatal(err)
+	}
+	if got := len(w.all()); got != accepted {
+		t.Errorf("handled %d, want the %d accepted", got, accepted)
+	}
+}
+
+func testCLS6(t *testing.T, open Opener) {
+	ctx, bus := start(t, open)
+	topic := newTopic[int](t, bus, "a")
+	w := newWitness[error]()
+	subscribe(t, topic, func(ctx context.Context, m *hark.Message[int]) error {
+		w.note(bus.Close(ctx))
+		w.note(bus.Close(context.Background()))
+		return nil
+	})
+	publish(ctx, t, topic, 1)
+	for _, err := range w.wait(ctx, t, 2) {
+		if !errors.Is(err, hark.ErrWouldDeadlock) {
+			t.Errorf("got %v, want ErrWouldDeadlock", err)
+		}
+	}
+	publish(ctx, t, topic, 2) // nothing has been closed
+}
+
+func testCLS7(t *testing.T, open Opener) {
+	ctx, _ := start(t, open)
+	bus := open(t)
+	topic := newTopic[int](t, bus, "a")
+	subscribe(t, topic, newWitness[int]().handle)
+	if err := topic.Publish(ctx, 1, hark.Delay(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	err := bus.Close(ctx)
+	var left *hark.CloseError
+	if !errors.As(err, &left) || len(left.Left) != 1 || left.Left[0].Delayed != 1 {
+		t.Errorf("got %v, want a *CloseError with 1 delayed", err)
+	}
+}
+
+func testCLS8(t *testing.T, open Opener) {
+	ctx, bus := start(t, open)
+	topic := newTopic[int](t, bus, "a")
+	paused, pattern, batch := newWitness[int](), newWitness[int](), newWitness[int]()
+	subs := []*hark.Subscription{
+		subscribe(t, topic, paused.handle),
+		subscribePattern(t, bus, "*", pattern.handle),
+		must(topic.SubscribeBatch(batches(batch, newWitness[int]()), hark.Batch(1000, 5*time.Millisecond)))(t),
+	}
+	for _, sub := range subs {
+		sub.Pause()
+	}
+	publish(ctx, t, topic, count(0, 50)...)
+	if err := bus.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for what, w := range map[string]*witness[int]{"paused": paused, "pattern": pattern, "batch": batch} {
+		wantEqual(t, what, w.all(), count(0, 50))
+	}
+}
+
+func testCLS9(t *testing.T, open Opener) {
+	ctx, bus := start(t, open)
+	topic := newTopic[int](t, bus, "a")
+	w := newWitness[int]()
+	sub := subscribe(t, topic, func(ctx context.Context, m *hark.Message[int]) error {
+		if m.Attempt() < 3 {
+			return errHandler
+		}
+		if m.Value == 9 {
+			return hark.Reject(errHandler)
+		}
+		return w.handle(ctx, m)
+	}, quick(5)...)
+	publish(ctx, t, topic, count(0, 10)...)
+	if err := bus.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if s := sub.Stats(); len(w.all()) != 9 || s.Delivered != 9 || s.Dead != 1 {
+		t.Errorf("handled %d, %+v; want 9 delivered and 1 dead", len(w.all()), s)
+	}
+}
+
+func testSTA1(t *testing.T, open Opener) {
+	ctx, bus := start(t, open)
+	topic := newTopic[int](t, bus, "a")
+	sub := subscribe(t, topic, func(_ context.Context, m *hark.Message[int]) error {
+		switch m.Value % 4 {
+		case 0:
+			return nil
+		case 1:
+			if m.Attempt() == 1 {
+				return errHandler
+			}
+			return nil
+		case 2:
+			return hark.Drop(errHandler)
+		}
+		return hark.Reject(errHandler)
+	}, append(quick(3), hark.Workers(3), hark.Where(hark.MatchFunc[int](func(n int) bool { return n%10 != 0 })))...)
+	const n = 2000
+	stop := make(chan struct{})
+	looked := make(chan struct{})
+	sum := func(s hark.SubscriptionStats) uint64 {
+		return s.Delivered + s.Filtered + s.Dropped + s.Dead + s.Waiting + s.InFlight + s.Retrying
+	}
+	go func() {
+		defer close(looked)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				if got := sum(sub.Stats()); got > n {
+					t.Errorf("the numbers add up to %d, more than there is", got)
+					return
+				}
+			}
+		}
+	}()
+	publish(ctx, t, topic, count(0, n)...)
+	if err := sub.Drain(ctx); err != nil {
+		t.Fatal(err)
+	}
+	close(stop)
+	<-looked
+	s := sub.Stats()
+	if sum(s) != n || s.Filtered != 200 || s.Dead != 500 || s.Dropped != 400 || s.Delivered != 900 || s.Redelivered != 500 {
+		t.Errorf("got %+v", s)
+	}
+}
+
+func testSTA2(t *testing.T, open Opener) {
+	_, bus := start(t, open)
+	topic := newTopic[int](t, bus, "a", hark.Stored(hark.Retention{}))
+	subscribe(t, topic, newWitness[int]().handle, hark.Group("billing"))
+	subscribePattern(t, bus, "a.*", newWitness[int]().handle, hark.Group("audit"))
+	must(hark.Reply(bus, "ask", func(_ context.Context, n int) (int, error) { return n, nil }))(t)
+	type end struct{ kind, name, role, who string }
+	found := map[end]bool{}
+	for _, node := range bus.Topology().Nodes {
+		for _, e := range node.Ends {
+			found[end{string(node.Kind), node.Name, e.Role, e.Name}] = e.At != ""
+		}
+		if node.Kind == hark.KindTopic && (!node.Stored || node.Type != "int") {
+			t.Errorf("got %+v, want a stored topic of int", node)
+		}
+	}
+	for _, want := range []end{
+		{"topic", "a", "declare", ""},
+		{"topic", "a", "subscribe", "billing"},
+		{"pattern", "a.*", "subscribe", "audit"},
+		{"request", "ask", "reply", "responders"},
+	} {
+		if !found[want] {
+			t.Errorf("%+v is missing in %+v", want, found)
+		}
+	}
+}
+
+func testSTA3(t *testing.T, open Opener) {
+	ctx, bus := start(t, open)
+	topic := newTopic[int](t, bus, "a", hark.Stored(hark.Retention{}))
+	w := newWitness[int]()
+	sub := subscribe(t, topic, w.handle)
+	sub.Pause()
+	publish(ctx, t, topic, 1, 2)
+	until(ctx, t, "it has an age", func() bool { s := sub.Stats(); return s.Waiting == 2 && s.OldestAge > 0 })
+	sub.Resume()
+	w.wait(ctx, t, 2)
+	until(ctx, t, "nothing waits", func() bool { s := sub.Stats(); return s.Waiting == 0 && s.OldestAge == 0 })
+}

@@ -1,0 +1,328 @@
+package drivertest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"testing"
+
+	"github.com/harkbus/hark"
+)
+
+var patternClauses = []Clause{
+	{"PAT-1", "* stands for one token, > for one or more", testPAT1},
+	{"PAT-2", "topics made later are included from their first message", testPAT2},
+	{"PAT-3", "the messages of one topic come in order", testPAT3},
+	{"PAT-4", "a topic of another type is refused", testPAT4},
+	{"PAT-5", "a subscription to any takes topics of every type", testPAT5},
+	{"PAT-6", "a start in the past applies to the stored topics", testPAT6},
+	{"PAT-7", "members of a group share a pattern", testPAT7},
+	{"PAT-8", "buffers do not touch what a stored topic keeps", testPAT8},
+	{"REQ-1", "Request returns the reply to it", testREQ1},
+	{"REQ-2", "without a responder it returns ErrNoResponders", testREQ2},
+	{"REQ-3", "the responder's error or panic goes to the requester", testREQ3},
+	{"REQ-4", "a requester that gives up ends the responder's context", testREQ4},
+	{"REQ-5", "options that would leave requests without an answer are refused", testREQ5},
+	{"REQ-6", "a request whose last responder leaves gets an error", testREQ6},
+}
+
+func subscribePattern[T any](t *testing.T, bus *hark.Bus, pattern string, h hark.Handler[T], opts ...hark.SubscribeOption) *hark.Subscription {
+	t.Helper()
+	return must(hark.SubscribePattern(bus, pattern, h, opts...))(t)
+}
+
+func testPAT1(t *testing.T, open Opener) {
+	ctx, bus := start(t, open)
+	names := []string{"a", "a.b", "a.c", "a.b.c", "b.b", "b"}
+	for i, name := range names {
+		newTopic[int](t, bus, name)
+		_ = i
+	}
+	for pattern, want := range map[string][]int{
+		"a.*": {1, 2}, "a.>": {1, 2, 3}, "*": {0, 5}, "*.b": {1, 4}, ">": {0, 1, 2, 3, 4, 5}, "a.b": {1}, "*.*.*": {3},
+	} {
+		w := newWitness[int]()
+		sub := subscribePattern(t, bus, pattern, w.handle)
+		for i, name := range names {
+			publish(ctx, t, newTopic[int](t, bus, name), i)
+		}
+		if err := sub.Drain(ctx); err != nil {
+			t.Fatal(err)
+		}
+		got := w.all()
+		slices.Sort(got)
+		wantEqual(t, pattern, got, want)
+		if s := sub.Stats(); s.Pattern != pattern {
+			t.Errorf("Stats().Pattern: got %q, want %q", s.Pattern, pattern)
+		}
+	}
+	for _, pattern := range []string{"", "a.>.b", "a*", "a..b"} {
+		if _, err := hark.SubscribePattern(bus, pattern, newWitness[int]().handle); !errors.Is(err, hark.ErrInvalidName) {
+			t.Errorf("%q: got %v, want ErrInvalidName", pattern, err)
+		}
+	}
+}
+
+func testPAT2(t *testing.T, open Opener) {
+	ctx, bus := start(t, open)
+	w := newWitness[string]()
+	sub := subscribePattern(t, bus, "late.*", func(_ context.Context, m *hark.Message[int]) error {
+		w.note(fmt.Sprint(m.Topic(), m.Value))
+		return nil
+	})
+	var want []string
+	for i := range 20 {
+		name := fmt.Sprintf("late.t%02d", i)
+		publish(ctx, t, newTopic[int](t, bus, name), 1)
+		want = append(want, name+"1")
+	}
+	got := w.wait(ctx, t, 20)
+	slices.Sort(got)
+	wantEqual(t, "messages", got, want)
+	if err := sub.Close(); err != nil {
+		t.Fatal(err)
+	}
+	publish(ctx, t, newTopic[int](t, bus, "late.last"), 1)
+	if got := len(w.all()); got != 20 {
+		t.Errorf("got %d after Close, want 20", got)
+	}
+}
+
+func testPAT3(t *testing.T, open Opener) {
+	ctx, bus := start(t, open)
+	w := newWitness[keyed]()
+	subscribePattern(t, bus, "p.*", w.handle)
+	const topics, each = 5, 300
+	done := make(chan error, topics)
+	for p := range topics {
+		topic := newTopic[keyed](t, bus, fmt.Sprintf("p.t%d", p))
+		go func() {
+			for i := range each {
+				if err := topic.Publish(ctx, keyed{p, i}); err != nil {
+					done <- err
+					return
+				}
+			}
+			done <- nil
+		}()
+	}
+	for range topics {
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantOrderPer(t, w.wait(ctx, t, topics*each), topics)
+}
+
+func testPAT4(t *testing.T, open Opener) {
+	_, bus := start(t, open)
+	newTopic[int](t, bus, "x.int")
+	if _, err := hark.SubscribePattern(bus, "x.*", newWitness[string]().handle); !errors.Is(err, hark.ErrTypeMismatch) {
+		t.Errorf("pattern: got %v, want ErrTypeMismatch", err)
+	}
+	sub := subscribePattern(t, bus, "x.*", newWitness[int]().handle)
+	if _, err := hark.NewTopic[string](bus, "x.string"); !errors.Is(err, hark.ErrTypeMismatch) {
+		t.Errorf("topic: got %v, want ErrTypeMismatch", err)
+	}
+	if err := sub.Close(); err != nil {
+		t.Fatal(err)
+	}
+	newTopic[string](t, bus, "x.string")
+}
+
+func testPAT5(t *testing.T, open Opener) {
+	ctx, bus := start(t, open)
+	w := newWitness[any]()
+	subscribePattern(t, bus, ">", w.handle)
+	publish(ctx, t, newTopic[int](t, bus, "i"), 1)
+	w.wait(ctx, t, 1)
+	publish(ctx, t, newTopic[string](t, bus, "s"), "two")
+	wantEqual(t, "values", w.wait(ctx, t, 2), []any{1, "two"})
+}
+
+func testPAT6(t *testing.T, open Opener) {
+	ctx, bus := start(t, open)
+	kept := newTopic[int](t, bus, "t.kept", hark.Stored(hark.Retention{}))
+	gone := newTopic[int](t, bus, "t.gone")
+	first := newWitness[int]()
+	subscribe(t, gone, first.handle)
+	publish(ctx, t, kept, count(0, 50)...)
+	publish(ctx, t, gone, count(1000, 3000)...) // enough that its log has moved on
+	first.wait(ctx, t, 2000)
+	w := newWitness[int]()
+	subscribePattern(t, bus, "t.*", w.handle, hark.FromStart())
+	wantEqual(t, "kept", w.wait(ctx, t, 50), count(0, 50))
+	publish(ctx, t, gone, 5000)
+	wantEqual(t, "all", w.wait(ctx, t, 51), append(count(0, 50), 5000))
+}
+
+func testPAT7(t *testing.T, open Opener) {
+	ctx, bus := start(t, open)
+	w := newWitness[int]()
+	var subs []*hark.Subscription
+	for range 3 {
+		subs = append(subs, subscribePattern(t, bus, "g.*", w.handle, hark.Group("g")))
+	}
+	a, b := newTopic[int](t, bus, "g.a"), newTopic[int](t, bus, "g.b")
+	for i := range 200 {
+		publish(ctx, t, a, 2*i)
+		publish(ctx, t, b, 2*i+1)
+	}
+	for _, sub := range subs {
+		if err := sub.Drain(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := w.all()
+	slices.Sort(got)
+	wantEqual(t, "values", got, count(0, 400))
+	if _, err := hark.SubscribePattern(bus, "g.*", newWitness[int]().handle, hark.Group("g")); err != nil {
+		t.Errorf("a new group of that name: %v", err)
+	}
+}
+
+func testPAT8(t *testing.T, open Opener) {
+	ctx, bus := start(t, open)
+	kept := newTopic[int](t, bus, "t.kept", hark.Stored(hark.Retention{}))
+	publish(ctx, t, kept, count(0, 100)...)
+	w := newWitness[int]()
+	subscribePattern(t, bus, "t.*", w.handle, hark.FromStart(), hark.Buffer(3), hark.Overflow(hark.DropOldest))
+	wantEqual(t, "values", w.wait(ctx, t, 100), count(0, 100))
+}
+
+func testREQ1(t *testing.T, open Opener) {
+	ctx, bus := start(t, open)
+	for range 2 {
+		must(hark.Reply(bus, "double", func(_ context.Context, n int) (int, error) { return 2 * n, nil }, hark.Workers(2)))(t)
+	}
+	done := make(chan error, 8)
+	for range 8 {
+		go func() {
+			for i := range 50 {
+				if got, err := hark.Request[int, int](ctx, bus, "double", i); err != nil || got != 2*i {
+					done <- fmt.Errorf("double %d: got %d, %w", i, got, err)
+					return
+				}
+			}
+			done <- nil
+		}()
+	}
+	for range 8 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := hark.Request[string, int](ctx, bus, "double", "x"); !errors.Is(err, hark.ErrTypeMismatch) {
+		t.Errorf("another type: got %v, want ErrTypeMismatch", err)
+	}
+}
+
+func testREQ2(t *testing.T, open Opener) {
+	ctx, bus := start(t, open)
+	if _, err := hark.Request[int, int](ctx, bus, "nobody", 1); !errors.Is(err, hark.ErrNoResponders) {
+		t.Errorf("got %v, want ErrNoResponders", err)
+	}
+	sub := must(hark.Reply(bus, "nobody", func(_ context.Context, n int) (int, error) { return n, nil }))(t)
+	if _, err := hark.Request[int, int](ctx, bus, "nobody", 1); err != nil {
+		t.Error(err)
+	}
+	if err := sub.Drain(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := hark.Request[int, int](ctx, bus, "nobody", 1); !errors.Is(err, hark.ErrNoResponders) {
+		t.Errorf("after it left: got %v, want ErrNoResponders", err)
+	}
+}
+
+func testREQ3(t *testing.T, open Opener) {
+	ctx, bus := start(t, open)
+	var calls atomic.Int32
+	must(hark.Reply(bus, "bad", func(_ context.Context, panics bool) (int, error) {
+		calls.Add(1)
+		if panics {
+			panic("no good")
+		}
+		return 0, errHandler
+	}))(t)
+	if _, err := hark.Request[bool, int](ctx, bus, "bad", false); !errors.Is(err, errHandler) {
+		t.Errorf("got %v, want the responder's error", err)
+	}
+	var panicked *hark.PanicError
+	if _, err := hark.Request[bool, int](ctx, bus, "bad", true); !errors.As(err, &panicked) {
+		t.Errorf("got %v, want a *PanicError", err)
+	}
+	if got := calls.Load(); got != 2 {
+		t.Errorf("the responder was called %d times, want 2", got)
+	}
+}
+
+func testREQ4(t *testing.T, open Opener) {
+	ctx, bus := start(t, open)
+	began, ended := make(chan struct{}), make(chan error, 1)
+	must(hark.Reply(bus, "slow", func(ctx context.Context, _ int) (int, error) {
+		close(began)
+		<-ctx.Done()
+		ended <- context.Cause(ctx)
+		return 0, nil
+	}))(t)
+	why := errors.New("no longer wanted")
+	short, cancel := context.WithCancelCause(ctx)
+	go func() {
+		<-began
+		cancel(why)
+	}()
+	if _, err := hark.Request[int, int](short, bus, "slow", 1); !errors.Is(err, why) {
+		t.Errorf("requester: got %v, want the cause", err)
+	}
+	if err := <-ended; !errors.Is(err, why) {
+		t.Errorf("responder: got %v, want the cause", err)
+	}
+}
+
+func testREQ5(t *testing.T, open Opener) {
+	_, bus := start(t, open)
+	h := func(_ context.Context, n int) (int, error) { return n, nil }
+	for what, opt := range map[string]hark.SubscribeOption{
+		"group":        hark.Group("g"),
+		"attempts":     hark.MaxAttempts(3),
+		"dead letter":  hark.DeadLetter("d"),
+		"lossy buffer": hark.Overflow(hark.DropOldest),
+		"predicate":    hark.Where(hark.MatchFunc[int](func(int) bool { return true })),
+		"batch":        hark.Batch(2, 0),
+		"past":         hark.FromStart(),
+	} {
+		if _, err := hark.Reply(bus, "x", h, opt); !errors.Is(err, hark.ErrInvalidOption) {
+			t.Errorf("%s: got %v, want ErrInvalidOption", what, err)
+		}
+	}
+}
+
+func testREQ6(t *testing.T, open Opener) {
+	ctx, bus := start(t, open)
+	g := newGate(t)
+	sub := must(hark.Reply(bus, "x", func(ctx context.Context, n int) (int, error) { return n, g.pass(ctx) }))(t)
+	got := make(chan error, 2)
+	for i := range 2 {
+		go func() {
+			_, err := hark.Request[int, int](ctx, bus, "x", i)
+			got <- err
+		}()
+	}
+	g.reached(ctx, t, 1)
+	until(ctx, t, "the other waits", func() bool { return sub.Stats().Waiting == 1 })
+	if err := sub.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		select {
+		case err := <-got:
+			if !errors.Is(err, hark.ErrNoResponders) && !errors.Is(err, hark.ErrClosed) {
+				t.Errorf("got %v, want ErrNoResponders or ErrClosed", err)
+			}
+		case <-ctx.Done():
+			t.Fatal("a request waits for nobody")
+		}
+	}
+}
