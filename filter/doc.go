@@ -1,0 +1,2 @@
+// Package filter decides which messages somebody wants, by expressions.
+package filter

@@ -1,0 +1,80 @@
+package filter
+
+// firstMembers returns valid JSON text without the members that repeat a name,
+// so that decoding it finds the first of each. Text that repeats none is
+// returned as it is.
+func firstMembers(text []byte) []byte {
+	s := scanner{b: text, maxDepth: len(text)}
+	s.skipSpace()
+	cut := cutter{scanner: s}
+	cut.value()
+	if cut.out == nil {
+		return text
+	}
+	return append(cut.out, text[cut.done:]...)
+}
+
+type cutter struct {
+	scanner
+	out  []byte
+	done int // text up to here is in out, or is left out
+}
+
+func (c *cutter) value() {
+	switch c.b[c.i] {
+	case '{':
+		c.i++
+		c.depth++
+		c.object()
+	case '[':
+		c.i++
+		c.depth++
+		for first := true; ; first = false {
+			if more, ok := c.nextElement(first); !ok || !more {
+				return
+			}
+			c.value()
+		}
+	default:
+		c.skipValue()
+	}
+}
+
+func (c *cutter) object() {
+	var names []string
+	var many map[string]struct{}
+	for first := true; ; first = false {
+		// A member that goes takes the comma before it along: it is never the
+		// first one.
+		from := c.i
+		if more, ok := c.nextMember(first); !ok || !more {
+			return
+		}
+		start, end, flags, _ := c.stringEnd()
+		c.colon()
+		name := c.text(start, end, flags)
+		again := false
+		if many == nil {
+			for _, n := range names {
+				again = again || n == name
+			}
+		} else {
+			_, again = many[name]
+		}
+		if again {
+			c.skipValue()
+			c.out = append(c.out, c.b[c.done:from]...)
+			c.done = c.i
+			continue
+		}
+		if names = append(names, name); many != nil {
+			many[name] = struct{}{}
+		} else if len(names) == fewKeys {
+			many = make(map[string]struct{})
+			for _, n := range names {
+				many[n] = struct{}{}
+			}
+		}
+		c.value()
+	}
+}

@@ -1,0 +1,256 @@
+package filter
+
+// reader fills the slots of a table from one document, in one pass.
+type reader struct {
+	scanner
+	table *fieldTable
+	slots []value
+	seen  bitset // nodes met in the object that is being read, by id
+	left  int    // slots still unread
+	// whole makes the reader go to the end of the text and lets the last of
+	// several members of one name count, as encoding/json does. Otherwise the
+	// first one counts, and reading stops when every slot is filled.
+	whole bool
+}
+
+type bitset []uint64
+
+func (s bitset) has(i int) bool { return s[i>>6]>>(i&63)&1 != 0 }
+func (s bitset) set(i int)      { s[i>>6] |= 1 << (i & 63) }
+func (s bitset) drop(i int)     { s[i>>6] &^= 1 << (i & 63) }
+
+// read fills every slot: with a value, or with the reason why there is none.
+func (r *reader) read(text []byte) {
+	r.b, r.i, r.depth, r.tooDeep = text, 0, 0, false
+	r.left = len(r.slots)
+	r.skipSpace()
+	ok := r.value(r.table.root)
+	if ok && r.whole {
+		r.skipSpace()
+		ok = r.i == len(text)
+	}
+	if ok {
+		return
+	}
+	broken := value{k: kBroken}
+	if r.tooDeep {
+		broken = errValue(errDepth)
+	}
+	for i := range r.slots {
+		if r.whole || r.slots[i].k == kUnread {
+			r.slots[i] = broken
+		}
+	}
+}
+
+// done says that the rest of the text does not matter.
+func (r *reader) done() bool { return r.left == 0 && !r.whole }
+
+// value reads the value at the position into the slots of n and of what is
+// below it, and leaves the position behind the value unless the reader is done.
+func (r *reader) value(n *fieldNode) bool {
+	if r.i >= len(r.b) {
+		return false
+	}
+	at := r.i
+	var v value
+	switch r.b[r.i] {
+	case '"':
+		r.i++
+		start, end, flags, ok := r.stringEnd()
+		if !ok {
+			return false
+		}
+		v.k = kString
+		if n.slot >= 0 {
+			v.s = r.text(start, end, flags)
+		}
+	case '{':
+		r.i++
+		if !r.enter() {
+			return false
+		}
+		if len(n.children) > 0 {
+			if !r.members(n) {
+				return false
+			}
+			if n.slot >= 0 {
+				r.store(n, value{k: kMap, s: viewString(r.b[at:r.i])})
+			}
+			return true
+		}
+		if !r.skipMembers(true) {
+			return false
+		}
+		v = value{k: kMap, s: viewString(r.b[at:r.i])}
+	case '[':
+		r.i++
+		if !r.enter() || !r.skipElements() {
+			return false
+		}
+		v = value{k: kList, s: viewString(r.b[at:r.i])}
+	case 't':
+		if !r.literal("true") {
+			return false
+		}
+		v = boolValue(true)
+	case 'f':
+		if !r.literal("false") {
+			return false
+		}
+		v = boolValue(false)
+	case 'n':
+		if !r.literal("null") {
+			return false
+		}
+		v = value{k: kNull}
+	default:
+		text, integer, ok := r.numberEnd()
+		if !ok {
+			return false
+		}
+		v.k = kDouble
+		if n.slot >= 0 {
+			v = number(n.sh, text, integer)
+		}
+	}
+	if n.slot >= 0 {
+		r.store(n, v)
+	}
+	if len(n.children) > 0 {
+		r.noChildren(n, v.k)
+	}
+	return true
+}
+
+// number converts the text of a number to what the shape asks for.
+func number(sh *shape, text []byte, integer bool) value {
+	if sh != nil && sh.kind != shapeDyn {
+		return sh.number(text, integer)
+	}
+	f, ok := parseFloat(text)
+	if !ok {
+		return value{k: kBroken}
+	}
+	return floatValue(f)
+}
+
+func (r *reader) store(n *fieldNode, v value) {
+	if n.sh != nil {
+		null := v.k == kNull
+		v = n.sh.fromJSON(v)
+		if n.decl != nil && !v.failed() {
+			v.set = n.decl.isSet(&v, null)
+		}
+	}
+	r.put(n.slot, v)
+}
+
+func (r *reader) put(slot int, v value) {
+	if r.slots[slot].k == kUnread {
+		r.left--
+	}
+	r.slots[slot] = v
+}
+
+// noChildren settles the fields below a node whose value is no object.
+func (r *reader) noChildren(n *fieldNode, k kind) {
+	state, below := value{k: kNoParent}, value{k: kNoParent}
+	switch {
+	case n.sh != nil && k == kNull:
+		// In a struct's place null leaves the struct's fields as they are.
+		state.k, below.k = kMissing, kMissing
+	case n.sh != nil:
+		state, below = errValue(errShape), errValue(errShape)
+	case k != kList:
+		// has(x.y) is false for an x that cannot have fields, and fails for a
+		// list, which has elements.
+		state.k = kMissing
+	}
+	for _, c := range n.children {
+		r.settle(c, state, below)
+	}
+}
+
+// settle gives n the state, and everything below it the state below.
+func (r *reader) settle(n *fieldNode, state, below value) {
+	if n.slot >= 0 {
+		v := state
+		if v.k == kMissing && n.sh != nil {
+			v = n.sh.zero()
+		}
+		r.put(n.slot, v)
+	}
+	for _, c := range n.children {
+		r.settle(c, below, below)
+	}
+}
+
+// members reads the members of the object at n, whose brace has been read.
+func (r *reader) members(n *fieldNode) bool {
+	for _, c := range n.children {
+		r.seen.drop(c.id)
+	}
+	left := len(n.children)
+	for first := true; ; first = false {
+		more, ok := r.nextMember(first)
+		if !ok {
+			return false
+		}
+		if !more {
+			break
+		}
+		start, end, flags, ok := r.stringEnd()
+		if !ok || !r.colon() {
+			return false
+		}
+		c := r.find(n, start, end, flags)
+		if c == nil || !r.whole && r.seen.has(c.id) {
+			if !r.skipValue() {
+				return false
+			}
+			continue
+		}
+		if !r.seen.has(c.id) {
+			r.seen.set(c.id)
+			left--
+		}
+		if !r.value(c) {
+			return false
+		}
+		if r.done() {
+			return true
+		}
+		if left == 0 && !r.whole {
+			return r.skipMembers(false)
+		}
+	}
+	if left > 0 {
+		missing, below := value{k: kMissing}, value{k: kNoParent}
+		if n.sh != nil {
+			below.k = kMissing
+		}
+		for _, c := range n.children {
+			if !r.seen.has(c.id) {
+				r.settle(c, missing, below)
+			}
+		}
+	}
+	return true
+}
+
+func (r *reader) find(n *fieldNode, start, end int, flags textFlags) *fieldNode {
+	var c *fieldNode
+	name := r.b[start:end]
+	at := len(r.scratch)
+	if flags != 0 {
+		name = viewBytes(r.text(start, end, flags))
+	}
+	if r.table.typed {
+		c = n.foldedChild(name)
+	} else {
+		c = n.child(name)
+	}
+	r.scratch = r.scratch[:at]
+	return c
+}

@@ -1,0 +1,238 @@
+package filter
+
+import (
+	"errors"
+	"math"
+	"time"
+
+	"cel.dev/cel-go/common/types/ref"
+)
+
+// kind says what a value holds. The first few are not values: they say why a
+// field has none.
+type kind uint8
+
+const (
+	kUnread   kind = iota // nobody has looked yet
+	kMissing              // the object is there, without this field
+	kNoParent             // what should contain the field is no object
+	kBroken               // the document is damaged before the field is complete
+	kError                // evaluation failed; p holds the *evalError
+	kNull
+	kBool
+	kInt
+	kUint
+	kDouble
+	kString
+	kBytes
+	kTimestamp
+	kDuration
+	kList
+	kMap
+	kStruct // a Go struct, or a JSON object known to be one
+	kOther  // a CEL value with no form of its own here; p holds the ref.Val
+)
+
+// rep says where the parts of a list, a map or a struct are.
+type rep uint32
+
+const (
+	repJSON rep = iota // s is the JSON text
+	repGo              // p is a pointer to the Go value
+	repList            // p is a *constList
+)
+
+// value is a CEL value without an allocation. Which fields count depends on k:
+//
+//	kBool, kInt, kUint, kDouble, kDuration  n
+//	kTimestamp                              n (Unix seconds) and x (nanoseconds)
+//	kString, kBytes                         s
+//	kList, kMap, kStruct                    x is the rep; sh the Go type's shape, nil if unknown
+//	kOther                                  p
+type value struct {
+	k   kind
+	set bool // of a declared field: what has() says
+	x   uint32
+	n   uint64
+	s   string
+	p   any
+	sh  *shape
+}
+
+// constList is a list literal whose elements are constants.
+type constList struct {
+	elems []value
+	list  ref.Val
+	set   *constSet // nil unless membership can be decided by look-up
+}
+
+func (v *value) bool() bool              { return v.n != 0 }
+func (v *value) int() int64              { return int64(v.n) }
+func (v *value) float() float64          { return math.Float64frombits(v.n) }
+func (v *value) duration() time.Duration { return time.Duration(v.n) }
+func (v *value) time() time.Time         { return time.Unix(int64(v.n), int64(v.x)).UTC() }
+func (v *value) failed() bool            { return v.k <= kError }
+
+func boolValue(b bool) value {
+	if b {
+		return value{k: kBool, n: 1}
+	}
+	return value{k: kBool}
+}
+
+func intValue(i int64) value              { return value{k: kInt, n: uint64(i)} }
+func uintValue(u uint64) value            { return value{k: kUint, n: u} }
+func floatValue(f float64) value          { return value{k: kDouble, n: math.Float64bits(f)} }
+func stringValue(s string) value          { return value{k: kString, s: s} }
+func durationValue(d time.Duration) value { return value{k: kDuration, n: uint64(d)} }
+
+func timeValue(t time.Time) value {
+	return value{k: kTimestamp, n: uint64(t.Unix()), x: uint32(t.Nanosecond())}
+}
+
+func errValue(e *evalError) value { return value{k: kError, p: e} }
+
+// Kinds of failure of an evaluation, for errors.Is.
+var (
+	// ErrNoSuchField means that the expression read a field or an element that
+	// the message does not have.
+	ErrNoSuchField = errors.New("no such field")
+	// ErrType means that an operation met a value of a type it is not defined
+	// for, such as a string less than a number.
+	ErrType = errors.New("no such overload")
+	// ErrMalformed means that the payload is not the JSON it should be, up to
+	// the place where the fields that were needed end.
+	ErrMalformed = errors.New("malformed payload")
+	// ErrRange means an overflow, a division by zero, or text that is not a
+	// number, a time or a duration though it was converted to one.
+	ErrRange = errors.New("value out of range")
+	// ErrLimit means that the evaluation would have gone beyond a limit given
+	// at compile time.
+	ErrLimit = errors.New("limit exceeded")
+	// ErrNoData means that the message carries no payload, or one of a kind
+	// that the filter was not compiled for.
+	ErrNoData = errors.New("no usable payload")
+)
+
+// evalError is made when an expression is compiled, so that failing costs no
+// allocation while messages are matched.
+type evalError struct {
+	kind error
+	msg  string
+}
+
+func (e *evalError) Error() string { return "filter: " + e.msg + ": " + e.kind.Error() }
+func (e *evalError) Unwrap() error { return e.kind }
+
+var (
+	errDepth    = &evalError{ErrLimit, "payload nested too deeply"}
+	errNoData   = &evalError{ErrNoData, "data"}
+	errSteps    = &evalError{ErrLimit, "too many elements visited"}
+	errOverload = &evalError{ErrType, "operands"}
+)
+
+// reason turns a non-value into an error value. missing is the error for a
+// field that is not there.
+func (v *value) reason(missing *evalError) value {
+	switch v.k {
+	case kError:
+		return *v
+	case kBroken:
+		return errValue(errBroken)
+	}
+	return errValue(missing)
+}
+
+var errBroken = &evalError{ErrMalformed, "data"}
+
+// compareFloatInt and its like order numbers of different types as CEL does:
+// through float64, with the range of the other type checked first.
+func compareFloatInt(d float64, i int64) int {
+	if d < math.MinInt64 {
+		return -1
+	}
+	if d > math.MaxInt64 {
+		return 1
+	}
+	return compareFloat(d, float64(i))
+}
+
+func compareFloatUint(d float64, u uint64) int {
+	if d < 0 {
+		return -1
+	}
+	if d > math.MaxUint64 {
+		return 1
+	}
+	return compareFloat(d, float64(u))
+}
+
+func compareFloat(a, b float64) int {
+	if a < b {
+		return -1
+	}
+	if a > b {
+		return 1
+	}
+	return 0
+}
+
+func compareIntUint(i int64, u uint64) int {
+	if i < 0 || u > math.MaxInt64 {
+		return -1
+	}
+	return compareInt(i, int64(u))
+}
+
+func compareInt(a, b int64) int {
+	if a < b {
+		return -1
+	}
+	if a > b {
+		return 1
+	}
+	return 0
+}
+
+func compareUint(a, b uint64) int {
+	if a < b {
+		return -1
+	}
+	if a > b {
+		return 1
+	}
+	return 0
+}
+
+// compareNumbers orders two numbers of any types, neither being NaN.
+func compareNumbers(a, b *value) int {
+	switch a.k {
+	case kInt:
+		switch b.k {
+		case kInt:
+			return compareInt(a.int(), b.int())
+		case kUint:
+			return compareIntUint(a.int(), b.n)
+		}
+		return -compareFloatInt(b.float(), a.int())
+	case kUint:
+		switch b.k {
+		case kInt:
+			return -compareIntUint(b.int(), a.n)
+		case kUint:
+			return compareUint(a.n, b.n)
+		}
+		return -compareFloatUint(b.float(), a.n)
+	}
+	switch b.k {
+	case kInt:
+		return compareFloatInt(a.float(), b.int())
+	case kUint:
+		return compareFloatUint(a.float(), b.n)
+	}
+	return compareFloat(a.float(), b.float())
+}
+
+func isNumber(k kind) bool { return k >= kInt && k <= kDouble }
+
+func isNaN(v *value) bool { return v.k == kDouble && math.IsNaN(v.float()) }
