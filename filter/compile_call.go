@@ -32,6 +32,14 @@ func (k *compiler) call(e ast.Expr) (evalFn, error) {
 	case "size":
 		overload := k.overload("size")
 		return k.unary(args[0], func(c *evaluation, v *value) value { return c.sizeOf(v, overload) })
+	case "trim":
+		overload := k.overload("trim")
+		return k.unary(args[0], func(_ *evaluation, v *value) value {
+			if v.k != kString {
+				return errValue(overload)
+			}
+			return stringValue(strings.TrimSpace(v.s))
+		})
 	case "lowerAscii":
 		return k.letterCase(args[0], fn, 'A', 'Z')
 	case "upperAscii":

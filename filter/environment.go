@@ -34,6 +34,7 @@ func environmentFor(sh *shape) (*cel.Env, error) {
 		cel.CustomTypeProvider(provider{registry}),
 		cel.CustomTypeAdapter(registry),
 		ext.Strings(),
+		cel.EnableMacroCallTracking(),
 		cel.Variable("id", cel.StringType),
 		cel.Variable("source", cel.StringType),
 		cel.Variable("type", cel.StringType),

@@ -83,6 +83,14 @@ func (o *object) Equal(other ref.Val) ref.Val {
 		return types.False
 	}
 	for _, f := range o.sh.fields {
+		// A nil pointer equals only another: a type may contain itself, and so
+		// following nil pointers as zero values would not end.
+		if x, y := f.inner(o.rv).IsValid(), f.inner(p.rv).IsValid(); !x || !y {
+			if x != y {
+				return types.False
+			}
+			continue
+		}
 		a, b := o.Get(types.String(f.name)), p.Get(types.String(f.name))
 		if types.Equal(a, b) != types.True {
 			return types.False
