@@ -61,7 +61,7 @@ func (k *compiler) macro(e ast.Expr) (testFn, error) {
 		case list.failed():
 			return c.failWith(&list)
 		case list.k == kList:
-			c.elements(&list, l.visit)
+			c.elements(&list, &c.vars[at], l.visit)
 		case list.k == kMap:
 			c.keys(&list, l.visitKey)
 		case (list.k == kString || list.k == kBytes) && list.s == "":
@@ -86,23 +86,23 @@ type loop struct {
 }
 
 func (l *loop) visitKey(key string) bool {
-	v := stringValue(key)
-	return l.visit(&v)
+	l.c.vars[l.at] = stringValue(key)
+	return l.visit()
 }
 
-func (l *loop) visit(e *value) bool {
+// visit looks at the element that is in the loop's variable.
+func (l *loop) visit() bool {
 	c := l.c
 	if !c.step() {
 		l.fail = errSteps
 		return false
 	}
-	if e.failed() {
+	if c.vars[l.at].failed() {
 		if l.fail == nil {
 			l.fail = errShape
 		}
 		return true
 	}
-	c.vars[l.at] = *e
 	switch l.test(c) {
 	case yes:
 		l.hits++

@@ -98,12 +98,10 @@ func (c *evaluation) member(v *value, key string) (value, bool) {
 	var found value
 	ok := false
 	for first := true; ; first = false {
-		more, valid := c.nextMember(first)
+		start, end, flags, more, valid := c.key(first)
 		if !valid || !more {
 			break
 		}
-		start, end, flags, _ := c.stringEnd()
-		c.colon()
 		name := viewString(c.b[start:end])
 		if flags != 0 {
 			name = c.text(start, end, flags)
@@ -206,11 +204,10 @@ func (c *evaluation) keys(v *value, yield func(string) bool) {
 	n := 0
 next:
 	for first := true; ; first = false {
-		if more, ok := c.nextMember(first); !ok || !more {
+		start, end, flags, more, ok := c.key(first)
+		if !ok || !more {
 			return
 		}
-		start, end, flags, _ := c.stringEnd()
-		c.colon()
 		key := c.text(start, end, flags)
 		c.skipValue()
 		if n < fewKeys {
@@ -241,38 +238,40 @@ next:
 	}
 }
 
-// elements calls yield with every element of a list until it returns false.
-func (c *evaluation) elements(v *value, yield func(*value) bool) {
+// elements puts the elements of a list into e, one after the other, and calls
+// visit after each until it returns false.
+func (c *evaluation) elements(v, e *value, visit func() bool) {
 	switch rep(v.x) {
 	case repGo:
 		rv := reflect.ValueOf(v.p).Elem()
 		for i := range rv.Len() {
-			e := v.sh.elem.fromGo(rv.Index(i))
-			if !yield(&e) {
+			*e = v.sh.elem.fromGo(rv.Index(i))
+			if !visit() {
 				return
 			}
 		}
 		return
 	case repList:
-		l := v.p.(*constList)
-		for i := range l.elems {
-			if !yield(&l.elems[i]) {
+		for _, x := range v.p.(*constList).elems {
+			*e = x
+			if !visit() {
 				return
 			}
 		}
 		return
 	}
 	b, i := c.within(v.s)
+	text := c.b
 	for first := true; ; first = false {
 		if more, ok := c.nextElement(first); !ok || !more {
 			break
 		}
-		e := c.shaped(v.sh.elemShape())
-		at, text := c.i, c.b
-		if !yield(&e) {
+		*e = c.shaped(v.sh.elemShape())
+		at := c.i
+		if !visit() {
 			break
 		}
-		c.i, c.b = at, text
+		c.b, c.i = text, at
 	}
 	c.b, c.i = b, i
 }

@@ -244,4 +244,3 @@ func FuzzExpressionText(f *testing.F) {
 		compare(t, expr, doc, 3)
 	})
 }
-

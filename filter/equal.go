@@ -87,8 +87,9 @@ func (c *evaluation) contains(set, v *value) (found, ok bool) {
 				return s.has(v), true
 			}
 		}
-		c.elements(set, func(e *value) bool {
-			found = c.equal(v, e)
+		var e value
+		c.elements(set, &e, func() bool {
+			found = c.equal(v, &e)
 			return !found
 		})
 		return found, true

@@ -37,6 +37,7 @@ type fieldNode struct {
 	children []*fieldNode
 	byName   map[string]*fieldNode // when there are many children
 	lengths  uint64                // bit n: a child has a name of n bytes (mod 64)
+	ascii    bool                  // all children's names are
 	decl     *field                // in a typed table, the struct field
 }
 
@@ -83,6 +84,7 @@ func (n *fieldNode) grow(t *fieldTable, name string) *fieldNode {
 		c.decl = n.sh.byName[name]
 		c.sh = c.decl.sh
 	}
+	n.ascii = (n.ascii || len(n.children) == 0) && isASCII(viewBytes(name))
 	n.children = append(n.children, c)
 	n.lengths |= 1 << (len(name) & 63)
 	if len(n.children) == manyChildren {
@@ -136,16 +138,17 @@ func (n *fieldNode) child(name []byte) *fieldNode {
 
 // foldedChild finds the child that encoding/json would store a member of that
 // name in: the exact one, or else one that differs in case only.
-func (n *fieldNode) foldedChild(name []byte) *fieldNode {
+func (n *fieldNode) foldedChild(name []byte, flags textFlags) *fieldNode {
 	if c := n.child(name); c != nil {
 		return c
 	}
-	if n.sh == nil || n.sh.kind != shapeStruct {
+	// Outside ASCII, case folding changes how many bytes a name has.
+	ascii := flags&textNonASCII == 0 && n.ascii
+	if ascii && n.lengths>>(len(name)&63)&1 == 0 {
 		return nil
 	}
 	for _, c := range n.children {
-		// Case folding changes the length in bytes only outside ASCII.
-		if len(c.name) != len(name) && utf8.Valid(name) && isASCII(name) && isASCII(viewBytes(c.name)) {
+		if ascii && (len(c.name) != len(name) || len(name) > 0 && (c.name[0]^name[0])&^0x20 != 0) {
 			continue
 		}
 		if strings.EqualFold(c.name, viewString(name)) && n.sh.lookup(viewString(name)) == c.decl {

@@ -47,11 +47,10 @@ func (c *cutter) object() {
 		// A member that goes takes the comma before it along: it is never the
 		// first one.
 		from := c.i
-		if more, ok := c.nextMember(first); !ok || !more {
+		start, end, flags, more, ok := c.key(first)
+		if !ok || !more {
 			return
 		}
-		start, end, flags, _ := c.stringEnd()
-		c.colon()
 		name := c.text(start, end, flags)
 		again := false
 		if many == nil {

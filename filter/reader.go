@@ -193,20 +193,24 @@ func (r *reader) members(n *fieldNode) bool {
 	}
 	left := len(n.children)
 	for first := true; ; first = false {
-		more, ok := r.nextMember(first)
+		start, end, flags, more, ok := r.key(first)
 		if !ok {
 			return false
 		}
 		if !more {
 			break
 		}
-		start, end, flags, ok := r.stringEnd()
-		if !ok || !r.colon() {
-			return false
+		var c *fieldNode
+		// Most names are of a length that no child's name has.
+		if flags != 0 || n.lengths>>(uint(end-start)&63)&1 != 0 || r.table.typed && !n.ascii {
+			c = r.find(n, start, end, flags)
 		}
-		c := r.find(n, start, end, flags)
 		if c == nil || !r.whole && r.seen.has(c.id) {
-			if !r.skipValue() {
+			if r.i < len(r.b) && r.b[r.i] == '"' {
+				if r.i = skipString(r.b, r.i+1); r.i < 0 {
+					return false
+				}
+			} else if !r.skipValue() {
 				return false
 			}
 			continue
@@ -247,7 +251,7 @@ func (r *reader) find(n *fieldNode, start, end int, flags textFlags) *fieldNode 
 		name = viewBytes(r.text(start, end, flags))
 	}
 	if r.table.typed {
-		c = n.foldedChild(name)
+		c = n.foldedChild(name, flags)
 	} else {
 		c = n.child(name)
 	}

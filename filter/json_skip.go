@@ -1,0 +1,315 @@
+package filter
+
+import (
+	"encoding/binary"
+	"math/bits"
+)
+
+// The methods of this file are where most of the time goes that it takes to
+// find a field: they pass over what nobody asked for, and check it.
+
+// key moves from behind the opening brace of an object (first) or behind a
+// member's value to the first byte of the next member's value, and returns where
+// its name is. At the end of the object, which is left behind, more is false.
+func (s *scanner) key(first bool) (start, end int, flags textFlags, more, ok bool) {
+	i, c := s.token(s.i)
+	if c == '}' {
+		s.i = i + 1
+		s.depth--
+		return 0, 0, 0, false, true
+	}
+	if !first {
+		if c != ',' {
+			return 0, 0, 0, false, false
+		}
+		i, c = s.token(i + 1)
+	}
+	if c != '"' {
+		return 0, 0, 0, false, false
+	}
+	s.i = i + 1
+	if start, end, flags, ok = s.stringEnd(); !ok {
+		return 0, 0, 0, false, false
+	}
+	i, c = s.token(s.i)
+	if c != ':' {
+		return 0, 0, 0, false, false
+	}
+	s.i, _ = s.token(i + 1)
+	return start, end, flags, true, true
+}
+
+// token returns the first position from i on that is no white space, and the
+// byte that is there; 0 at the end of the text.
+func (s *scanner) token(i int) (int, byte) {
+	if i >= len(s.b) {
+		return i, 0
+	}
+	if c := s.b[i]; c > ' ' {
+		return i, c
+	}
+	return s.tokenSlow(i)
+}
+
+func (s *scanner) tokenSlow(i int) (int, byte) {
+	for i < len(s.b) {
+		if c := s.b[i]; !isSpace(c) {
+			return i, c
+		}
+		i++
+	}
+	return i, 0
+}
+
+// nextElement moves to the first byte of the next element of an array, or
+// behind its bracket.
+func (s *scanner) nextElement(first bool) (more, ok bool) {
+	s.skipSpace()
+	if s.i >= len(s.b) {
+		return false, false
+	}
+	c := s.b[s.i]
+	if c == ']' {
+		s.i++
+		s.depth--
+		return false, true
+	}
+	if first {
+		return true, true
+	}
+	if c != ',' {
+		return false, false
+	}
+	s.i++
+	s.skipSpace()
+	return true, true
+}
+
+func isSpace(c byte) bool {
+	return c <= ' ' && (c == ' ' || c == '\n' || c == '\r' || c == '\t')
+}
+
+func (s *scanner) enter() bool {
+	s.depth++
+	if s.depth > s.maxDepth {
+		s.tooDeep = true
+		return false
+	}
+	return true
+}
+
+// skipValue reads a value whose first byte is at the position.
+func (s *scanner) skipValue() bool {
+	if s.i >= len(s.b) {
+		return false
+	}
+	switch s.b[s.i] {
+	case '"':
+		i := skipString(s.b, s.i+1)
+		s.i = i
+		return i > 0
+	case '{':
+		s.i++
+		return s.enter() && s.skipMembers(true)
+	case '[':
+		s.i++
+		return s.enter() && s.skipElements()
+	case 't':
+		return s.literal("true")
+	case 'f':
+		return s.literal("false")
+	case 'n':
+		return s.literal("null")
+	}
+	_, _, ok := s.numberEnd()
+	return ok
+}
+
+// skipString returns the position behind the closing quote of the string that i
+// is inside of; -1 if there is none.
+func skipString(b []byte, i int) int {
+	for {
+		for i+8 <= len(b) {
+			w := binary.LittleEndian.Uint64(b[i:])
+			q := w ^ (ones * '"')
+			e := w ^ (ones * '\\')
+			stop := ((q - ones) | (e - ones) | (w - ones*0x20)) &^ w & highs
+			if stop != 0 {
+				i += bits.TrailingZeros64(stop) >> 3
+				break
+			}
+			i += 8
+		}
+		if i >= len(b) {
+			return -1
+		}
+		switch c := b[i]; {
+		case c == '"':
+			return i + 1
+		case c == '\\':
+			if i = skipEscape(b, i); i < 0 {
+				return -1
+			}
+		case c < 0x20:
+			return -1
+		default:
+			i++
+		}
+	}
+}
+
+// skipEscape returns the position behind the escape sequence at i, or -1.
+func skipEscape(b []byte, i int) int {
+	if i+1 >= len(b) {
+		return -1
+	}
+	switch b[i+1] {
+	case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
+		return i + 2
+	case 'u':
+		if i+6 <= len(b) && hex4(b[i+2:i+6]) >= 0 {
+			return i + 6
+		}
+	}
+	return -1
+}
+
+// skipMembers reads the rest of an object. first says that the position is
+// right behind its brace, and not behind a member.
+func (s *scanner) skipMembers(first bool) bool {
+	if first {
+		return s.skipRest(inObject)
+	}
+	return s.skipRest(behindMember)
+}
+
+// skipElements reads the rest of an array, from behind its bracket.
+func (s *scanner) skipElements() bool { return s.skipRest(inArray) }
+
+// place says where skipRest starts.
+type skipPlace uint8
+
+const (
+	inObject skipPlace = iota
+	behindMember
+	inArray
+)
+
+// skipLevels is how many containers one run of skipRest keeps track of.
+const skipLevels = 64
+
+// skipRest reads up to the end of the container that the position is in. It is
+// one loop, with the kinds of the containers inside as bits of a word.
+func (s *scanner) skipRest(from skipPlace) bool {
+	b, i := s.b, s.i
+	objects, level := uint64(1), 1 // bit 0: the innermost container is an object
+	first := true
+	switch from {
+	case behindMember:
+		first = false
+	case inArray:
+		objects = 0
+	}
+	for {
+		// Behind an opening bracket or behind a value.
+		if i < len(b) && b[i] <= ' ' {
+			for i < len(b) && isSpace(b[i]) {
+				i++
+			}
+		}
+		if i >= len(b) {
+			return false
+		}
+		c := b[i]
+		object := objects&1 != 0
+		if c == '}' && object || c == ']' && !object {
+			i++
+			s.depth--
+			objects >>= 1
+			level--
+			if level == 0 {
+				s.i = i
+				return true
+			}
+			first = false
+			continue
+		}
+		if !first {
+			if c != ',' {
+				return false
+			}
+			i++
+			if i < len(b) && b[i] <= ' ' {
+				for i < len(b) && isSpace(b[i]) {
+					i++
+				}
+			}
+			if i >= len(b) {
+				return false
+			}
+			c = b[i]
+		}
+		first = false
+		if object {
+			if c != '"' {
+				return false
+			}
+			if i = skipString(b, i+1); i < 0 || i >= len(b) {
+				return false
+			}
+			if b[i] != ':' {
+				for i < len(b) && isSpace(b[i]) {
+					i++
+				}
+				if i >= len(b) || b[i] != ':' {
+					return false
+				}
+			}
+			i++
+			if i < len(b) && b[i] <= ' ' {
+				for i < len(b) && isSpace(b[i]) {
+					i++
+				}
+			}
+			if i >= len(b) {
+				return false
+			}
+			c = b[i]
+		}
+		switch c {
+		case '"':
+			if i = skipString(b, i+1); i < 0 {
+				return false
+			}
+		case '{', '[':
+			if !s.enter() {
+				return false
+			}
+			i++
+			if level == skipLevels {
+				s.i = i
+				from := inObject
+				if c == '[' {
+					from = inArray
+				}
+				if !s.skipRest(from) {
+					return false
+				}
+				i = s.i
+				continue
+			}
+			objects <<= 1
+			if c == '{' {
+				objects |= 1
+			}
+			level++
+			first = true
+		default:
+			s.i = i
+			if !s.skipValue() {
+				return false
+			}
+			i = s.i
+		}
+	}
+}
