@@ -21,6 +21,7 @@ type evaluation struct {
 	fail  *evalError // why the last test failed
 
 	fallback fallbackData
+	hits     hits // of a Set
 }
 
 type verdict uint8
