@@ -28,13 +28,13 @@ func (k *compiler) call(e ast.Expr) (evalFn, error) {
 		return k.arithmetic(fn, args[0], args[1])
 	case operators.Negate:
 		overload := k.overload("-")
-		return k.unary(args[0], func(_ *evaluation, v *value) value { return negate(v, overload) })
+		return k.unary(args[0], func(_ *evaluation, v value) value { return negate(&v, overload) })
 	case "size":
 		overload := k.overload("size")
-		return k.unary(args[0], func(c *evaluation, v *value) value { return c.sizeOf(v, overload) })
+		return k.unary(args[0], func(c *evaluation, v value) value { return c.sizeOf(&v, overload) })
 	case "trim":
 		overload := k.overload("trim")
-		return k.unary(args[0], func(_ *evaluation, v *value) value {
+		return k.unary(args[0], func(_ *evaluation, v value) value {
 			if v.k != kString {
 				return errValue(overload)
 			}
@@ -64,7 +64,7 @@ func (k *compiler) call(e ast.Expr) (evalFn, error) {
 }
 
 // unary compiles a function of one operand.
-func (k *compiler) unary(e ast.Expr, f func(*evaluation, *value) value) (evalFn, error) {
+func (k *compiler) unary(e ast.Expr, f func(*evaluation, value) value) (evalFn, error) {
 	x, err := k.value(e)
 	if err != nil {
 		return nil, err
@@ -74,7 +74,7 @@ func (k *compiler) unary(e ast.Expr, f func(*evaluation, *value) value) (evalFn,
 		if v.failed() {
 			return v
 		}
-		return f(c, &v)
+		return f(c, v)
 	}, nil
 }
 
@@ -118,7 +118,7 @@ func (c *evaluation) sizeOf(v *value, overload *evalError) value {
 // to hi.
 func (k *compiler) letterCase(e ast.Expr, fn string, lo, hi byte) (evalFn, error) {
 	overload := k.overload(fn)
-	return k.unary(e, func(c *evaluation, v *value) value {
+	return k.unary(e, func(c *evaluation, v value) value {
 		if v.k != kString {
 			return errValue(overload)
 		}
@@ -172,7 +172,7 @@ func (k *compiler) convert(fn string, e ast.Expr) (evalFn, error) {
 	}
 	overload := k.overload(fn)
 	bad := &evalError{ErrRange, fn}
-	return k.unary(e, func(c *evaluation, v *value) value {
+	return k.unary(e, func(c *evaluation, v value) value {
 		if !takes[v.k] {
 			return errValue(overload)
 		}
@@ -193,9 +193,15 @@ func (k *compiler) convert(fn string, e ast.Expr) (evalFn, error) {
 			return floatValue(float64(v.int()))
 		case fn == "int" && v.k == kInt, fn == "double" && v.k == kDouble, fn == "string" && v.k == kString,
 			fn == "timestamp" && v.k == kTimestamp, fn == "duration" && v.k == kDuration:
-			return *v
+			return v
+		case fn == "timestamp" && v.k == kString:
+			t, ok := parseTimestamp(v.s)
+			if !ok {
+				return errValue(bad)
+			}
+			return t
 		}
-		r := c.toRef(v).ConvertToType(conv.to)
+		r := c.toRef(&v).ConvertToType(conv.to)
 		if types.IsError(r) {
 			return errValue(bad)
 		}

@@ -53,7 +53,7 @@ func (k *compiler) timeCall(fn string, args []ast.Expr) (evalFn, error) {
 		ofDuration = nil
 	}
 	overload := k.overload(fn)
-	return k.unary(args[0], func(_ *evaluation, v *value) value {
+	return k.unary(args[0], func(_ *evaluation, v value) value {
 		switch {
 		case v.k == kTimestamp:
 			return intValue(int64(part(v.time().In(zone))))
@@ -100,4 +100,77 @@ func (k *compiler) constantTime(c ast.CallExpr) (value, bool) {
 		return v, v.k == kDuration
 	}
 	return value{}, false
+}
+
+// parseTimestamp reads what CEL takes as a timestamp: RFC 3339 to the letter,
+// within the years 1 to 9999.
+func parseTimestamp(s string) (value, bool) {
+	year, ok1 := digits(s, 0, 4)
+	month, ok2 := digits(s, 5, 2)
+	day, ok3 := digits(s, 8, 2)
+	hour, ok4 := digits(s, 11, 2)
+	minute, ok5 := digits(s, 14, 2)
+	second, ok6 := digits(s, 17, 2)
+	if !(ok1 && ok2 && ok3 && ok4 && ok5 && ok6) || s[4] != '-' || s[7] != '-' || s[10] != 'T' || s[13] != ':' || s[16] != ':' ||
+		month < 1 || month > 12 || day < 1 || hour > 23 || minute > 59 || second > 59 {
+		return value{}, false
+	}
+	rest := s[19:]
+	nanos := 0
+	if rest != "" && rest[0] == '.' {
+		n, scale := 1, int(1e8)
+		for ; n < len(rest) && rest[n]-'0' <= 9; n++ {
+			nanos += int(rest[n]-'0') * scale
+			scale /= 10 // what is beyond nanoseconds does not count
+		}
+		if n == 1 {
+			return value{}, false
+		}
+		rest = rest[n:]
+	}
+	offset := 0
+	if rest != "Z" {
+		h, ok1 := digits(rest, 1, 2)
+		m, ok2 := digits(rest, 4, 2)
+		if !ok1 || !ok2 || len(rest) != 6 || rest[3] != ':' || h > 23 || m > 59 {
+			return value{}, false
+		}
+		switch offset = (h*60 + m) * 60; rest[0] {
+		case '+':
+		case '-':
+			offset = -offset
+		default:
+			return value{}, false
+		}
+	}
+	t := time.Date(year, time.Month(month), day, hour, minute, second, nanos, time.UTC)
+	if t.Day() != day {
+		return value{}, false // the month is shorter
+	}
+	t = t.Add(-time.Duration(offset) * time.Second)
+	if unix := t.Unix(); unix < minUnix || unix > maxUnix {
+		return value{}, false
+	}
+	return timeValue(t), true
+}
+
+// The range of a timestamp, in Unix seconds.
+const (
+	minUnix = -62135596800
+	maxUnix = 253402300799
+)
+
+// digits reads n decimal digits.
+func digits(s string, at, n int) (int, bool) {
+	if len(s) < at+n {
+		return 0, false
+	}
+	v := 0
+	for _, c := range []byte(s[at : at+n]) {
+		if c -= '0'; c > 9 {
+			return 0, false
+		}
+		v = v*10 + int(c)
+	}
+	return v, true
 }
