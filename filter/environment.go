@@ -118,7 +118,9 @@ func fromIssues(text string, issues *cel.Issues, parsed *ast.AST, env *cel.Env, 
 			name := undefined.FindStringSubmatch(e.Message)[1]
 			e.Message = fmt.Sprintf("there is no field %q", name)
 			if sh := operandShape(parsed, issue.ExprID, o.sh); sh != nil {
-				e.Message += " in " + sh.typ.String()
+				if sh.typ.Name() != "" {
+					e.Message += " in " + sh.typ.String()
+				}
 				if near := nearest(name, sh.fieldNames()); near != "" {
 					e.Hint = fmt.Sprintf("did you mean %q?", near)
 				}
