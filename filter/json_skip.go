@@ -105,9 +105,8 @@ func (s *scanner) skipValue() bool {
 	}
 	switch s.b[s.i] {
 	case '"':
-		i := skipString(s.b, s.i+1)
-		s.i = i
-		return i > 0
+		s.i = skipString(s.b, s.i+1)
+		return s.i > 0
 	case '{':
 		s.i++
 		return s.enter() && s.skipMembers(true)
@@ -125,16 +124,62 @@ func (s *scanner) skipValue() bool {
 	return ok
 }
 
+// stops returns a bit at the top of every byte of w that is a quote, a backslash
+// or a control character; of several, the lowest is right, which is the first.
+func stops(w uint64) uint64 {
+	quote, escape := w^ones*'"', w^ones*'\\'
+	return ((quote - ones) | (escape - ones) | (w - ones*0x20)) &^ w & highs
+}
+
+// shortString is skipString for strings of less than eight bytes without an
+// escape; it returns 0 for all others.
+func shortString(b []byte, i int) int {
+	if i+8 > len(b) {
+		return 0
+	}
+	i += bits.TrailingZeros64(stops(binary.LittleEndian.Uint64(b[i:]))) >> 3
+	if i >= len(b) || b[i] != '"' {
+		return 0
+	}
+	return i + 1
+}
+
+// skipNumber returns the position behind a number that needs no closer look: one
+// of a few digits, perhaps with a fraction. It returns 0 for all others.
+func skipNumber(b []byte, i int) int {
+	start := i
+	if b[i] == '-' {
+		i++
+	}
+	first := i
+	for i < len(b) && b[i]-'0' <= 9 {
+		i++
+	}
+	if i == first || b[first] == '0' && i > first+1 {
+		return 0
+	}
+	if i < len(b) && b[i] == '.' {
+		i++
+		point := i
+		for i < len(b) && b[i]-'0' <= 9 {
+			i++
+		}
+		if i == point {
+			return 0
+		}
+	}
+	if i >= len(b) || b[i]|0x20 == 'e' || i-start > 300 {
+		return 0
+	}
+	return i
+}
+
 // skipString returns the position behind the closing quote of the string that i
 // is inside of; -1 if there is none.
 func skipString(b []byte, i int) int {
 	for {
 		for i+8 <= len(b) {
-			w := binary.LittleEndian.Uint64(b[i:])
-			q := w ^ (ones * '"')
-			e := w ^ (ones * '\\')
-			stop := ((q - ones) | (e - ones) | (w - ones*0x20)) &^ w & highs
-			if stop != 0 {
+			if stop := stops(binary.LittleEndian.Uint64(b[i:])); stop != 0 {
 				i += bits.TrailingZeros64(stop) >> 3
 				break
 			}
@@ -254,7 +299,12 @@ func (s *scanner) skipRest(from skipPlace) bool {
 			if c != '"' {
 				return false
 			}
-			if i = skipString(b, i+1); i < 0 || i >= len(b) {
+			if end := shortString(b, i+1); end > 0 {
+				i = end
+			} else if i = skipString(b, i+1); i < 0 {
+				return false
+			}
+			if i >= len(b) {
 				return false
 			}
 			if b[i] != ':' {
@@ -278,7 +328,9 @@ func (s *scanner) skipRest(from skipPlace) bool {
 		}
 		switch c {
 		case '"':
-			if i = skipString(b, i+1); i < 0 {
+			if end := shortString(b, i+1); end > 0 {
+				i = end
+			} else if i = skipString(b, i+1); i < 0 {
 				return false
 			}
 		case '{', '[':
@@ -305,6 +357,10 @@ func (s *scanner) skipRest(from skipPlace) bool {
 			level++
 			first = true
 		default:
+			if end := skipNumber(b, i); end > 0 {
+				i = end
+				continue
+			}
 			s.i = i
 			if !s.skipValue() {
 				return false

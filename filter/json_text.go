@@ -58,9 +58,7 @@ func (s *scanner) stringEnd() (start, end int, flags textFlags, ok bool) {
 		// a control character.
 		for i+8 <= len(b) {
 			w := binary.LittleEndian.Uint64(b[i:])
-			q := w ^ (ones * '"')
-			e := w ^ (ones * '\\')
-			stop := ((q - ones) | (e - ones) | (w - ones*0x20)) &^ w & highs
+			stop := stops(w)
 			if w&highs != 0 {
 				flags |= textNonASCII
 			}

@@ -206,11 +206,7 @@ func (r *reader) members(n *fieldNode) bool {
 			c = r.find(n, start, end, flags)
 		}
 		if c == nil || !r.whole && r.seen.has(c.id) {
-			if r.i < len(r.b) && r.b[r.i] == '"' {
-				if r.i = skipString(r.b, r.i+1); r.i < 0 {
-					return false
-				}
-			} else if !r.skipValue() {
+			if !r.skipValue() {
 				return false
 			}
 			continue
