@@ -46,10 +46,10 @@ func (k *compiler) call(e ast.Expr) (evalFn, error) {
 		return k.letterCase(args[0], fn, 'a', 'z')
 	case "int", "uint", "double", "string", "bool", "bytes", "timestamp", "duration":
 		if len(args) == 1 {
-			return k.convert(fn, args[0])
+			return k.convert(fn, e, args[0])
 		}
 	default:
-		if v, err := k.timeCall(fn, args); v != nil || err != nil {
+		if v, err := k.timeCall(fn, e, args); v != nil || err != nil {
 			return v, err
 		}
 	}
@@ -161,14 +161,15 @@ var convertible = map[string]struct {
 
 // convert compiles a conversion: the frequent ones here, the others by cel-go's
 // own.
-func (k *compiler) convert(fn string, e ast.Expr) (evalFn, error) {
+func (k *compiler) convert(fn string, call, e ast.Expr) (evalFn, error) {
 	if fn == "string" && k.typeOf(e).Kind() == types.TimestampKind {
 		return nil, unsupported("string(timestamp)")
 	}
 	conv := convertible[fn]
+	only := k.overloadOf(call)
 	var takes [kOther + 1]bool
 	for _, from := range conv.from {
-		takes[from] = true
+		takes[from] = only == "" || strings.HasPrefix(only, overloadNames[from]+"_to_")
 	}
 	overload := k.overload(fn)
 	bad := &evalError{ErrRange, fn}
@@ -207,4 +208,20 @@ func (k *compiler) convert(fn string, e ast.Expr) (evalFn, error) {
 		}
 		return fromRef(r)
 	})
+}
+
+// overloadOf returns the only overload that the checker has left for a call, ""
+// if there are several. The checker may leave one for an operand whose type it
+// does not know, too: then values of other types are errors.
+func (k *compiler) overloadOf(call ast.Expr) string {
+	if ids := k.ast.GetOverloadIDs(call.ID()); len(ids) == 1 {
+		return ids[0]
+	}
+	return ""
+}
+
+// overloadNames are what kinds are called in the names of overloads.
+var overloadNames = map[kind]string{
+	kBool: "bool", kInt: "int64", kUint: "uint64", kDouble: "double", kString: "string", kBytes: "bytes",
+	kTimestamp: "timestamp", kDuration: "duration",
 }

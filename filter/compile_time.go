@@ -32,7 +32,7 @@ var durationParts = map[string]func(time.Duration) int64{
 
 // timeCall compiles the accessors of times and durations; it returns nil for
 // other functions.
-func (k *compiler) timeCall(fn string, args []ast.Expr) (evalFn, error) {
+func (k *compiler) timeCall(fn string, call ast.Expr, args []ast.Expr) (evalFn, error) {
 	part := timeParts[fn]
 	if part == nil {
 		return nil, nil
@@ -52,10 +52,17 @@ func (k *compiler) timeCall(fn string, args []ast.Expr) (evalFn, error) {
 		}
 		ofDuration = nil
 	}
+	ofTime := true
+	switch only := k.overloadOf(call); {
+	case strings.HasPrefix(only, "timestamp_"):
+		ofDuration = nil
+	case strings.HasPrefix(only, "duration_"):
+		ofTime = false
+	}
 	overload := k.overload(fn)
 	return k.unary(args[0], func(_ *evaluation, v value) value {
 		switch {
-		case v.k == kTimestamp:
+		case v.k == kTimestamp && ofTime:
 			return intValue(int64(part(v.time().In(zone))))
 		case v.k == kDuration && ofDuration != nil:
 			return intValue(ofDuration(v.duration()))

@@ -27,11 +27,27 @@ func (s *scanner) key(first bool) (start, end int, flags textFlags, more, ok boo
 	if c != '"' {
 		return 0, 0, 0, false, false
 	}
-	s.i = i + 1
-	if start, end, flags, ok = s.stringEnd(); !ok {
-		return 0, 0, 0, false, false
+	start, end = i+1, 0
+	if i+9 < len(s.b) {
+		// Most names have less than eight characters, and end in this word. The
+		// bits below the lowest of stop are those of stop-1 that it lacks.
+		w := binary.LittleEndian.Uint64(s.b[i+1:])
+		stop := stops(w)
+		at := i + 1 + bits.TrailingZeros64(stop)>>3
+		if s.b[at] == '"' && w&highs&(stop-1)&^stop == 0 {
+			end = at
+		}
 	}
-	i, c = s.token(s.i)
+	if end > 0 {
+		i = end + 1
+	} else {
+		s.i = start
+		if _, end, flags, ok = s.stringEnd(); !ok {
+			return 0, 0, 0, false, false
+		}
+		i = s.i
+	}
+	i, c = s.token(i)
 	if c != ':' {
 		return 0, 0, 0, false, false
 	}
@@ -42,11 +58,8 @@ func (s *scanner) key(first bool) (start, end int, flags textFlags, more, ok boo
 // token returns the first position from i on that is no white space, and the
 // byte that is there; 0 at the end of the text.
 func (s *scanner) token(i int) (int, byte) {
-	if i >= len(s.b) {
-		return i, 0
-	}
-	if c := s.b[i]; c > ' ' {
-		return i, c
+	if i < len(s.b) && s.b[i] > ' ' {
+		return i, s.b[i]
 	}
 	return s.tokenSlow(i)
 }
@@ -131,17 +144,16 @@ func stops(w uint64) uint64 {
 	return ((quote - ones) | (escape - ones) | (w - ones*0x20)) &^ w & highs
 }
 
-// shortString is skipString for strings of less than eight bytes without an
-// escape; it returns 0 for all others.
-func shortString(b []byte, i int) int {
-	if i+8 > len(b) {
-		return 0
+// pastString is skipString with the first word, which is all of most strings,
+// looked at in the caller.
+func pastString(b []byte, i int) int {
+	if i+8 < len(b) {
+		i += bits.TrailingZeros64(stops(binary.LittleEndian.Uint64(b[i:]))) >> 3
+		if b[i] == '"' {
+			return i + 1
+		}
 	}
-	i += bits.TrailingZeros64(stops(binary.LittleEndian.Uint64(b[i:]))) >> 3
-	if i >= len(b) || b[i] != '"' {
-		return 0
-	}
-	return i + 1
+	return skipString(b, i)
 }
 
 // skipNumber returns the position behind a number that needs no closer look: one
@@ -299,9 +311,7 @@ func (s *scanner) skipRest(from skipPlace) bool {
 			if c != '"' {
 				return false
 			}
-			if end := shortString(b, i+1); end > 0 {
-				i = end
-			} else if i = skipString(b, i+1); i < 0 {
+			if i = pastString(b, i+1); i < 0 {
 				return false
 			}
 			if i >= len(b) {
@@ -328,9 +338,7 @@ func (s *scanner) skipRest(from skipPlace) bool {
 		}
 		switch c {
 		case '"':
-			if end := shortString(b, i+1); end > 0 {
-				i = end
-			} else if i = skipString(b, i+1); i < 0 {
+			if i = pastString(b, i+1); i < 0 {
 				return false
 			}
 		case '{', '[':
