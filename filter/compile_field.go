@@ -1,6 +1,8 @@
 package filter
 
 import (
+	"slices"
+
 	"cel.dev/cel-go/common/ast"
 	"cel.dev/cel-go/common/operators"
 	"cel.dev/cel-go/common/types"
@@ -17,10 +19,8 @@ func (k *compiler) path(e ast.Expr) ([]string, bool) {
 		if e.AsIdent() != "data" {
 			return nil, false
 		}
-		for _, v := range k.scope {
-			if v == "data" {
-				return nil, false
-			}
+		if slices.Contains(k.scope, "data") {
+			return nil, false
 		}
 		return nil, true
 	case ast.SelectKind:

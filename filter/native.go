@@ -1,10 +1,11 @@
 package filter
 
 import (
-	"cel.dev/cel-go/cel"
 	"encoding/json"
 	"errors"
 	"reflect"
+
+	"cel.dev/cel-go/cel"
 
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/common/types/ref"

@@ -2,6 +2,7 @@ package filter
 
 import (
 	"fmt"
+	"maps"
 	"sync"
 	"sync/atomic"
 )
@@ -80,9 +81,7 @@ func (s *Set[K]) AddAll(keys []K, filters []*Filter) error {
 		}
 		entries[i], added[key] = e, e
 	}
-	for key, e := range added {
-		s.byKey[key] = e
-	}
+	maps.Copy(s.byKey, added)
 	next.indexes = merged(old.indexes, entries)
 	s.now.Store(next)
 	return nil

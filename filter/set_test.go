@@ -81,7 +81,8 @@ func newTestSet(t testing.TB, exprs []string) (*Set[int], []*Filter) {
 // sameAsAlone holds the set to FLT-5: its answer is that of every filter alone.
 func sameAsAlone(t testing.TB, s interface {
 	Match(Envelope, []int) []int
-}, filters map[int]*Filter, m *message) int {
+}, filters map[int]*Filter, m *message,
+) int {
 	t.Helper()
 	got := s.Match(m, nil)
 	slices.Sort(got)

@@ -49,7 +49,7 @@ type order struct {
 	Raw    json.RawMessage   `json:"raw,omitempty"`
 	Sum    []byte            `json:"sum"`
 	Plain  int
-	hidden int
+	hidden int //lint:ignore U1000 it is here to be left out
 	Skip   string  `json:"-"`
 	Odd    weekday `json:"odd"`
 }
@@ -123,12 +123,38 @@ func randomOrder(r *rand.Rand) *order {
 // typedPlaces are what expressions about an order are made of. The values are
 // examples, from which the generator takes its literals.
 var typedPlaces = []place{
-	{"data.id", "eu"}, {"data.region", "eu"}, {"data.depth", 1.0}, {"data.total", 2.0}, {"data.paid", true}, {"data.units", 1.0},
-	{"data.customer.name", "Berlin"}, {"data.customer.vip", true}, {"data.customer.home.city", "eu"}, {"data.note", "a"}, {"data.limit", 1.0},
-	{"data.lines", []any{}}, {"data.lines[0]", nil}, {"data.lines[0].sku", "a"}, {"data.lines[1].tags", []any{}}, {"data.lines[0].tags[1]", "a"},
-	{"data.lines[0].next.sku", "a"}, {"data.lines[0].next.next.tags", []any{}}, {"data.lines[0].count", 1.0},
-	{"data.meta", nil}, {"data.meta.a", "a"}, {`data.meta["nope"]`, "b"}, {"data.counts.a", 1.0}, {"data.extra", "eu"}, {"data.extra.id", "x"}, {"data.extra[0]", 1.0},
-	{"data.raw", nil}, {"data.raw.id", 5.0}, {"data.sum", nil}, {"data.Plain", 1.0}, {"data.customer", nil}, {"data.rate", 0.5},
+	{"data.id", "eu"},
+	{"data.region", "eu"},
+	{"data.depth", 1.0},
+	{"data.total", 2.0},
+	{"data.paid", true},
+	{"data.units", 1.0},
+	{"data.customer.name", "Berlin"},
+	{"data.customer.vip", true},
+	{"data.customer.home.city", "eu"},
+	{"data.note", "a"},
+	{"data.limit", 1.0},
+	{"data.lines", []any{}},
+	{"data.lines[0]", nil},
+	{"data.lines[0].sku", "a"},
+	{"data.lines[1].tags", []any{}},
+	{"data.lines[0].tags[1]", "a"},
+	{"data.lines[0].next.sku", "a"},
+	{"data.lines[0].next.next.tags", []any{}},
+	{"data.lines[0].count", 1.0},
+	{"data.meta", nil},
+	{"data.meta.a", "a"},
+	{`data.meta["nope"]`, "b"},
+	{"data.counts.a", 1.0},
+	{"data.extra", "eu"},
+	{"data.extra.id", "x"},
+	{"data.extra[0]", 1.0},
+	{"data.raw", nil},
+	{"data.raw.id", 5.0},
+	{"data.sum", nil},
+	{"data.Plain", 1.0},
+	{"data.customer", nil},
+	{"data.rate", 0.5},
 }
 
 var typedTests = []string{
