@@ -1,0 +1,64 @@
+package filter_test
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"testing/synctest"
+
+	"github.com/harkbus/hark"
+	"github.com/harkbus/hark/filter"
+)
+
+var _ hark.Predicate = (*filter.Filter)(nil)
+
+// TestWhere takes filters through a bus in process, where the payload is the Go
+// value: with its type declared, and without.
+func TestWhere(t *testing.T) {
+	type order struct {
+		ID    string `json:"id"`
+		Total int    `json:"total"`
+	}
+	tests := []struct {
+		name string
+		f    *filter.Filter
+		want []string
+	}{
+		{"declared", filter.MustCompile(`data.total > 10 && data.id != "d"`, filter.For[order]()), []string{"b", "c"}},
+		{"undeclared", filter.MustCompile(`data.total > 10 && data.id != "d"`), []string{"b", "c"}},
+		{"header", filter.MustCompile(`headers["region"] == "eu" && topic == "orders"`), []string{"a", "c"}},
+		{"failing", filter.MustCompile(`data.nope == 1`), nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				bus := hark.New()
+				topic, err := hark.NewTopic[order](bus, "orders")
+				if err != nil {
+					t.Fatal(err)
+				}
+				var got []string
+				_, err = topic.Subscribe(func(_ context.Context, m *hark.Message[order]) error {
+					got = append(got, m.Value.ID)
+					return nil
+				}, hark.Where(tt.f))
+				if err != nil {
+					t.Fatal(err)
+				}
+				for i, o := range []order{{"a", 5}, {"b", 11}, {"c", 50}, {"d", 99}} {
+					region := []string{"eu", "us"}[i%2]
+					if err := topic.Publish(t.Context(), o, hark.Header("region", region)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				synctest.Wait()
+				if err := bus.Close(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if !slices.Equal(got, tt.want) {
+					t.Errorf("delivered %v, want %v", got, tt.want)
+				}
+			})
+		})
+	}
+}
