@@ -198,8 +198,8 @@ var oddDocuments = []string{
 
 func TestSameAnswersAsCEL(t *testing.T) {
 	docs := webhooks()
-	n := 1500
-	if testing.Short() {
+	n := 600
+	if testing.Short() || raceEnabled {
 		n = 200
 	}
 	for i := range n {

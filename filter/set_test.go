@@ -133,8 +133,8 @@ func TestSetOverWebhooks(t *testing.T) {
 	docs := webhooks()
 	alone := make(map[int]*Filter)
 	r := rand.New(rand.NewPCG(3, 4))
-	rounds := 400
-	if testing.Short() {
+	rounds := 200
+	if testing.Short() || raceEnabled {
 		rounds = 80
 	}
 	for i := range rounds {
