@@ -14,7 +14,8 @@
 // allocate. What the closures do not cover, such as the macros filter and map,
 // runs on cel-go's interpreter; [Filter.Explain] says which parts do. [For]
 // declares the Go type of the payload, so that a misspelt field is an error when
-// the expression is compiled.
+// the expression is compiled. Without it, a payload that is a Go value is encoded
+// as JSON first, which allocates: in process, declare the type.
 //
 // A [Set] holds many filters and finds those that a message matches in a time
 // that grows with the matches and not with the filters.

@@ -72,6 +72,9 @@ func (s *Set[K]) AddAll(keys []K, filters []*Filter) error {
 		if s.byKey[key] != nil || added[key] != nil {
 			return fmt.Errorf("filter: the set has a filter under %v already", key)
 		}
+		if filters[i] == nil {
+			return fmt.Errorf("filter: the filter under %v is nil", key)
+		}
 		if err := s.fits(filters[i]); err != nil {
 			return err
 		}

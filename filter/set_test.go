@@ -212,6 +212,7 @@ func TestSetRefuses(t *testing.T) {
 		{"b", mustCompile(t, "true", Exact())},
 		{"b", mustCompile(t, "true", For[order]())},
 		{"b", mustCompile(t, "true", MaxSteps(5))},
+		{"b", nil},
 	} {
 		if err := s.Add(tt.name, tt.f); err == nil {
 			t.Errorf("Add(%q, %v) succeeded, want an error", tt.name, tt.f)
