@@ -49,7 +49,7 @@ type order struct {
 	Raw    json.RawMessage   `json:"raw,omitempty"`
 	Sum    []byte            `json:"sum"`
 	Plain  int
-	hidden int //lint:ignore U1000 it is here to be left out
+	hidden int     //lint:ignore U1000 it is here to be left out
 	Skip   string  `json:"-"`
 	Odd    weekday `json:"odd"`
 }

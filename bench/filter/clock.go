@@ -1,0 +1,53 @@
+package main
+
+import (
+	"sort"
+	"time"
+)
+
+// candidate is one way to do a job.
+type candidate struct {
+	name string
+	run  func() // once over the workload
+	per  int    // events that one run looks at
+	note string
+
+	rounds []float64 // ns per event
+	allocs float64
+}
+
+func (c *candidate) median() float64 {
+	s := append([]float64(nil), c.rounds...)
+	sort.Float64s(s)
+	return s[len(s)/2]
+}
+
+// measure times the candidates in turn, several rounds long, so that whatever
+// else the machine does meets all of them alike.
+func measure(cs []*candidate, rounds int, slice time.Duration) {
+	for _, c := range cs {
+		c.allocs = allocsPerRun(c.run) / float64(c.per)
+	}
+	for range rounds {
+		for _, c := range cs {
+			c.rounds = append(c.rounds, timeFor(c.run, slice)/float64(c.per))
+		}
+	}
+}
+
+func timeFor(run func(), slice time.Duration) float64 {
+	n, batch := 0, 1
+	start := time.Now()
+	for {
+		for range batch {
+			run()
+		}
+		n += batch
+		if d := time.Since(start); d >= slice {
+			return float64(d.Nanoseconds()) / float64(n)
+		}
+		if batch < 1024 {
+			batch *= 2
+		}
+	}
+}
