@@ -315,8 +315,7 @@ func (c *core) wakeSleeper() {
 func (c *consumer[T]) addLane(t *Topic[T], log *feed.Log[entry[T]], start uint64) {
 	l := &typedLane[T]{}
 	l.node.source, l.topic, l.core = source[T](l), t, &c.core
-	c.addSource(l)
-	l.attach(log, start)
+	l.attach(log, start, func() { c.addSource(l) })
 }
 
 func (c *consumer[T]) addSource(src source[T]) {

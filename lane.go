@@ -49,6 +49,7 @@ type lane[X any] struct {
 	topic  *Topic[X]
 	core   *core
 	start  uint64        // ordinal where it began
+	early  atomic.Uint32 // whether Ready came before the consumer knew the lane
 	until  atomic.Uint64 // ordinal where it ends, plus one; 0 if nowhere yet
 	kept   []entry[X]    // under DropNewest: what waited when the buffer was full
 }
@@ -59,7 +60,16 @@ type (
 	boxedLane[X any] struct{ lane[X] }
 )
 
-func (l *lane[X]) attach(log *feed.Log[entry[X]], start uint64) {
+// The states of lane.early.
+const (
+	laneNew   uint32 = iota // unknown to its consumer
+	laneEarly               // unknown, and there is something to read
+	laneKnown
+)
+
+// attach begins to read log. known makes the lane one of its consumer's
+// sources, before which it must not arrive.
+func (l *lane[X]) attach(log *feed.Log[entry[X]], start uint64, known func()) {
 	q := l.core.queue
 	gates := q.policy == Block || q.policy == Fail
 	buffer := uint64(q.buffer)
@@ -68,14 +78,20 @@ func (l *lane[X]) attach(log *feed.Log[entry[X]], start uint64) {
 	}
 	yields := l.core.yields || l.topic.core.retention != nil
 	armed := log.Attach(&l.cursor, l, start, buffer, gates, yields)
-	l.start = l.cursor.Pos()
-	if !armed {
+	l.start = l.cursor.Started()
+	known()
+	if !l.early.CompareAndSwap(laneNew, laneKnown) || !armed {
+		l.early.Store(laneKnown)
 		l.core.arrive(&l.node)
 	}
 }
 
 // Ready implements feed.Reader.
-func (l *lane[X]) Ready(*feed.Cursor[entry[X]]) { l.core.arrive(&l.node) }
+func (l *lane[X]) Ready(*feed.Cursor[entry[X]]) {
+	if !l.early.CompareAndSwap(laneNew, laneEarly) {
+		l.core.arrive(&l.node)
+	}
+}
 
 // Yield implements feed.Reader.
 func (l *lane[X]) Yield(c *feed.Cursor[entry[X]]) {

@@ -207,8 +207,7 @@ type boxedTap[X any] struct{ consumer *consumer[any] }
 func (b boxedTap[X]) addLane(t *Topic[X], log *feed.Log[entry[X]], start uint64) {
 	l := &boxedLane[X]{}
 	l.node.source, l.topic, l.core = source[any](l), t, &b.consumer.core
-	b.consumer.addSource(l)
-	l.lane.attach(log, start)
+	l.lane.attach(log, start, func() { b.consumer.addSource(l) })
 }
 
 func (b boxedTap[X]) endLane(log any) { b.consumer.endLane(log) }

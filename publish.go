@@ -213,7 +213,15 @@ func (t *topicCore) newMeta(opts []PublishOption) (m *meta, due time.Time, err e
 // appendOrWait appends e, waiting for room as the subscriptions say.
 func (t *Topic[T]) appendOrWait(ctx context.Context, log *feed.Log[entry[T]], e entry[T]) error {
 	for !log.TryAppend(e) {
+		if err := t.refuses(ctx); err != nil {
+			return err
+		}
 		room, by := log.Grow()
+		if room == feed.Sealed {
+			if room, by = log.Enter(e); room == feed.Open {
+				return nil
+			}
+		}
 		switch room {
 		case feed.Closed:
 			return ErrClosed

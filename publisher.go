@@ -38,6 +38,9 @@ func (t *Topic[T]) Publisher() *Publisher[T] {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.lanes = append(t.lanes, p)
+	if t.sealed {
+		p.own.Seal()
+	}
 	for _, tap := range t.taps {
 		tap.addLane(t, &p.own, feed.FromNow)
 	}

@@ -311,7 +311,12 @@ func (t *Topic[T]) seal() {
 	t.mu.Lock()
 	t.sealed = true
 	t.setModeLocked()
+	lanes := slices.Clone(t.lanes)
 	t.mu.Unlock()
+	t.log.Seal()
+	for _, p := range lanes {
+		p.own.Seal()
+	}
 	for _, c := range t.snapshot() {
 		c.resume()
 	}

@@ -35,9 +35,10 @@ type Pool struct {
 	max       int          // workers that may run at a time, held ones not counted
 	waiting   atomic.Int32 // ready.n, for everybody
 	work, own func()       // goroutine bodies, made once so that starting one does not allocate
-	wg        sync.WaitGroup
 
 	mu      sync.Mutex // guards what follows
+	live    int        // goroutines
+	ended   sync.Cond  // told when there is none
 	ready   list       // tasks for the workers
 	owned   list       // tasks that get a goroutine of their own
 	running int        // workers that are not held
@@ -61,12 +62,26 @@ type worker struct {
 func NewPool() *Pool {
 	p := &Pool{max: runtime.GOMAXPROCS(0)}
 	p.work, p.own = p.runWorker, p.runOwned
+	p.ended.L = &p.mu
 	return p
 }
 
 // Wait blocks until no task runs or waits. The caller must see to it that none
 // is notified any more.
-func (p *Pool) Wait() { p.wg.Wait() }
+func (p *Pool) Wait() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.live > 0 {
+		p.ended.Wait()
+	}
+}
+
+// endLocked notes the end of a goroutine.
+func (p *Pool) endLocked() {
+	if p.live--; p.live == 0 {
+		p.ended.Broadcast()
+	}
+}
 
 func (p *Pool) push(t *Task) {
 	p.mu.Lock()
@@ -83,7 +98,7 @@ func (p *Pool) readyLocked(t *Task) {
 func (p *Pool) pushLocked(t *Task) {
 	if t.own.Load() {
 		p.owned.push(t)
-		p.wg.Add(1)
+		p.live++
 		go p.own()
 		return
 	}
@@ -97,7 +112,7 @@ func (p *Pool) pushLocked(t *Task) {
 
 func (p *Pool) startLocked() {
 	p.running++
-	p.wg.Add(1)
+	p.live++
 	go p.work()
 }
 
@@ -143,8 +158,8 @@ func (p *Pool) runWorker() {
 			p.leaveLocked(w)
 			p.pushLocked(t)
 		}
+		p.endLocked()
 		p.mu.Unlock()
-		p.wg.Done()
 	}()
 	for rested := false; ; {
 		if w.held {
@@ -223,7 +238,9 @@ func (p *Pool) runOwned() {
 		if t != nil && t.settle(true) { // runtime.Goexit in a handler
 			p.push(t)
 		}
-		p.wg.Done()
+		p.mu.Lock()
+		p.endLocked()
+		p.mu.Unlock()
 	}()
 	for {
 		start := time.Now()

@@ -28,6 +28,7 @@ type Cursor[E any] struct {
 	next   uint64      // the next entry to read
 	reader Reader[E]
 	pos    atomic.Uint64 // next, for everybody else
+	start  uint64        // where it began
 	buffer uint64        // how many entries may wait
 	index  int           // in Log.cursors; guarded by Log.mu
 	armed  atomic.Bool
@@ -63,6 +64,7 @@ func (l *Log[E]) Attach(c *Cursor[E], r Reader[E], start, buffer uint64, gates, 
 		l.sleepers.Add(-1)
 		armed = false
 	}
+	c.start = c.next
 	c.pos.Store(c.next)
 	if l.head != nil {
 		c.seg = l.head.seek(c.next)
@@ -99,6 +101,9 @@ func (c *Cursor[E]) Reader() Reader[E] { return c.reader }
 
 // Pos returns how many entries of the log c has passed. Anybody may call it.
 func (c *Cursor[E]) Pos() uint64 { return c.pos.Load() }
+
+// Started returns the ordinal at which c began.
+func (c *Cursor[E]) Started() uint64 { return c.start }
 
 // Lag returns how many entries wait. Anybody may call it.
 func (c *Cursor[E]) Lag() uint64 {

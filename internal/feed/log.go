@@ -40,6 +40,7 @@ type Log[E any] struct {
 
 	mu      sync.Mutex // guards what follows
 	closed  bool
+	sealed  bool
 	cursors []*Cursor[E]
 	head    *segment[E]
 	spare   *segment[E] // passed segments of full size, to be used again
@@ -174,6 +175,7 @@ const (
 	Open   Room = iota // try again
 	Full               // the cursor returned has no room
 	Closed             // the log is closed
+	Sealed             // only Enter and Force append
 )
 
 // Grow makes room after a failed append: it starts a segment and gives back
@@ -197,10 +199,31 @@ func (l *Log[E]) growLocked() (Room, *Cursor[E]) {
 	if n >= gate {
 		return Full, by
 	}
+	if l.sealed {
+		return Sealed, nil
+	}
 	if l.tail == nil || n == l.tail.end() {
 		l.extendLocked(n)
 	}
 	l.limit.Store(min(gate, l.tail.end()))
+	return Open, nil
+}
+
+// Enter appends e to a sealed log if there is room; otherwise it says, as Grow
+// does, why not.
+func (l *Log[E]) Enter(e E) (Room, *Cursor[E]) {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return Closed, nil
+	}
+	if gate, by := l.gateLocked(); l.Tail() >= gate {
+		l.mu.Unlock()
+		return Full, by
+	}
+	l.appendLocked(e)
+	l.mu.Unlock()
+	l.wakeSleepers()
 	return Open, nil
 }
 
@@ -212,6 +235,13 @@ func (l *Log[E]) Force(e E) bool {
 		l.mu.Unlock()
 		return false
 	}
+	l.appendLocked(e)
+	l.mu.Unlock()
+	l.wakeSleepers()
+	return true
+}
+
+func (l *Log[E]) appendLocked(e E) {
 	var w uint64
 	if l.sole {
 		w = l.word.Load()
@@ -224,11 +254,12 @@ func (l *Log[E]) Force(e E) bool {
 	}
 	l.tail.slots[n-l.tail.base] = e
 	l.word.Store(w + 2)
-	l.mu.Unlock()
+}
+
+func (l *Log[E]) wakeSleepers() {
 	if l.sleepers.Load() != 0 {
 		l.wake()
 	}
-	return true
 }
 
 // gateLocked returns the ordinal that may not be appended yet, and the cursor
@@ -435,15 +466,30 @@ func (l *Log[E]) releaseLocked() {
 	l.waiting.Store(0)
 }
 
-// Close refuses further entries. What is there can still be read.
-func (l *Log[E]) Close() {
+// Seal makes Append and its like fail from now on, and lets those that wait for
+// room look again. Enter and Force still append. On a log with a single writer
+// an append that has begun may still succeed.
+func (l *Log[E]) Seal() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.closed = true
+	l.sealed = true
+	l.blockLocked()
+}
+
+// blockLocked makes all appending take the slow path.
+func (l *Log[E]) blockLocked() {
 	if !l.sole { // nobody is appending while the limit changes
 		w := l.lock()
 		defer l.word.Store(w)
 	}
 	l.limit.Store(0)
 	l.releaseLocked()
+}
+
+// Close refuses further entries. What is there can still be read.
+func (l *Log[E]) Close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+	l.blockLocked()
 }
