@@ -1,0 +1,74 @@
+package hark_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+
+	"github.com/harkbus/hark"
+)
+
+type OrderPlaced struct {
+	ID, Customer string
+	Total        int
+}
+
+func bill(_ context.Context, o OrderPlaced) error {
+	fmt.Printf("%s pays %d\n", o.Customer, o.Total)
+	return nil
+}
+
+func Example() {
+	ctx := context.Background()
+	bus := hark.New()
+	orders, err := hark.NewTopic[OrderPlaced](bus, "orders.placed",
+		hark.KeyBy(func(o OrderPlaced) string { return o.Customer }))
+	if err != nil {
+		log.Fatal(err)
+	}
+	_, err = orders.Subscribe(func(ctx context.Context, m *hark.Message[OrderPlaced]) error {
+		return bill(ctx, m.Value) // nil: done; an error: again later, then a dead letter
+	}, hark.Group("billing"), hark.Workers(8), hark.MaxAttempts(5))
+	if err != nil {
+		log.Fatal(err)
+	}
+	err = orders.Publish(ctx, OrderPlaced{ID: "o-1", Customer: "ada", Total: 42})
+	err = errors.Join(err, bus.Close(ctx)) // waits until everything is handled
+	if err != nil {
+		log.Fatal(err)
+	}
+	// Output: ada pays 42
+}
+
+func ExampleTopic_Messages() {
+	ctx := context.Background()
+	bus := hark.New()
+	readings, _ := hark.NewTopic[int](bus, "readings", hark.Stored(hark.Retention{MaxMessages: 100}))
+	_ = readings.PublishAll(ctx, []int{20, 21, 22})
+	for m, err := range readings.Messages(ctx, hark.Last(2)) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(m.Seq(), m.Value)
+		if m.Value == 22 {
+			break
+		}
+	}
+	// Output:
+	// 2 21
+	// 3 22
+}
+
+func ExampleRequest() {
+	ctx := context.Background()
+	bus := hark.New()
+	_, _ = hark.Reply(bus, "math.square", func(_ context.Context, n int) (int, error) { return n * n, nil })
+	nine, err := hark.Request[int, int](ctx, bus, "math.square", 3)
+	fmt.Println(nine, err)
+	_, err = hark.Request[int, int](ctx, bus, "math.cube", 3)
+	fmt.Println(errors.Is(err, hark.ErrNoResponders))
+	// Output:
+	// 9 <nil>
+	// true
+}

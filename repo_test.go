@@ -1,0 +1,301 @@
+package hark_test
+
+import (
+	"bytes"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/harkbus/hark"
+
+// importRule says what the packages below a folder may import besides the
+// standard library. The most specific rule counts.
+type importRule struct {
+	folder  string
+	imports []string // import paths, or beginnings of them that end in /
+	why     string
+}
+
+var importRules = []importRule{
+	{".", []string{module + "/internal/exec", module + "/internal/feed", module + "/internal/names"}, "the core is for everybody: the standard library and its own internals, so that a user of it downloads nothing else"},
+	{"internal", nil, "the core builds on it"},
+	{"internal/feed", nil, "the engine knows nothing of what it carries"},
+	{"internal/cli", []string{module, module + "/filter", module + "/testdata", module + "/examples/"}, "the command is a client of the library like any other"},
+	{"cmd", []string{module + "/internal/cli"}, "a thin main"},
+	{"testdata", nil, "data"},
+	{"filter", []string{"cel.dev/"}, "filters work on messages of any origin, so they must not need the bus; CEL is parsed and checked by cel-go"},
+	{"driver", nil, "the contract of engines depends on nothing"},
+	{"driver/drivertest", []string{module, module + "/driver"}, "the suite speaks to engines through the bus only"},
+	{"examples", []string{module, module + "/filter", module + "/examples/"}, "examples are what users write"},
+}
+
+// testImports may be imported by tests besides what their package may import.
+var testImports = []string{module, module + "/filter", module + "/driver/drivertest", module + "/internal/", "github.com/anishathalye/porcupine", "cel.dev/", "github.com/google/cel-go/"}
+
+// goFiles returns the tracked Go files of the released module, parsed.
+func goFiles(t *testing.T) map[string]*ast.File {
+	t.Helper()
+	files := map[string]*ast.File{}
+	err := fs.WalkDir(os.DirFS("."), ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && (name == "bench" || name == "tools" || name == "bin" || strings.HasPrefix(d.Name(), ".") && name != ".") {
+			return fs.SkipDir
+		}
+		if d.IsDir() || path.Ext(name) != ".go" {
+			return nil
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments)
+		files[name] = f
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+func TestImports(t *testing.T) {
+	for name, f := range goFiles(t) {
+		rule, ok := ruleFor(path.Dir(name))
+		if !ok {
+			t.Errorf("%s: no rule says what %s may import; add one to importRules", name, path.Dir(name))
+			continue
+		}
+		for _, spec := range f.Imports {
+			imported, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			first, _, _ := strings.Cut(imported, "/")
+			if !strings.Contains(first, ".") || allowed(imported, rule.imports) {
+				continue
+			}
+			if strings.HasSuffix(name, "_test.go") && allowed(imported, testImports) {
+				continue
+			}
+			t.Errorf("%s imports %s; %s", name, imported, rule.why)
+		}
+	}
+}
+
+func ruleFor(folder string) (importRule, bool) {
+	for ; ; folder = path.Dir(folder) {
+		for _, r := range importRules {
+			if r.folder == folder {
+				return r, true
+			}
+		}
+		if folder == "." || !strings.Contains(folder, "/") {
+			return importRule{}, false
+		}
+	}
+}
+
+func allowed(imported string, list []string) bool {
+	return slices.ContainsFunc(list, func(a string) bool {
+		return imported == a || strings.HasSuffix(a, "/") && strings.HasPrefix(imported, a)
+	})
+}
+
+func TestPackageComments(t *testing.T) {
+	comments := map[string]int{}
+	for name, f := range goFiles(t) {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		dir := path.Dir(name)
+		comments[dir] += 0
+		if f.Doc == nil {
+			continue
+		}
+		comments[dir]++
+		if text := f.Doc.Text(); !strings.HasPrefix(text, "Package "+f.Name.Name) && !strings.HasPrefix(text, "Command ") {
+			t.Errorf("%s: the package comment begins %.30q, want Package or Command and the name", name, text)
+		}
+	}
+	for dir, n := range comments {
+		if n != 1 {
+			t.Errorf("%s has %d package comments, want 1: one place says what it is for", dir, n)
+		}
+	}
+}
+
+func TestFileSizes(t *testing.T) {
+	for name := range goFiles(t) {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch lines := bytes.Count(data, []byte("\n")); {
+		case strings.HasSuffix(name, "_test.go"):
+		case lines > 800:
+			t.Errorf("%s has %d lines, want at most 800: it holds more than one noun", name, lines)
+		case lines > 500:
+			t.Logf("%s has %d lines: look twice", name, lines)
+		}
+	}
+}
+
+// TestNoSleeps finds tests that wait for time instead of facts. In a synctest
+// bubble time is fake, so a file that uses one may sleep.
+func TestNoSleeps(t *testing.T) {
+	sleep := []byte("time." + "Sleep(")
+	for name := range goFiles(t) {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasSuffix(name, "_test.go") && bytes.Contains(data, sleep) && !bytes.Contains(data, []byte("synctest.Test(")) {
+			t.Errorf("%s sleeps; wait for a fact", name)
+		}
+	}
+}
+
+func TestExportedDocs(t *testing.T) {
+	exported := 0
+	for name, f := range goFiles(t) {
+		dir := path.Dir(name)
+		if strings.HasSuffix(name, "_test.go") || dir != "." && dir != "filter" && !strings.HasPrefix(dir, "driver") {
+			continue
+		}
+		for _, decl := range f.Decls {
+			switch d := decl.(type) {
+			case *ast.FuncDecl:
+				if !d.Name.IsExported() || d.Recv != nil && !receiverExported(d.Recv) {
+					continue
+				}
+				if d.Recv == nil && dir == "." {
+					exported++
+				}
+				if d.Recv != nil && (d.Name.Name == "String" || d.Name.Name == "Error") {
+					continue // everybody knows what they do
+				}
+				if d.Doc == nil || !strings.HasPrefix(d.Doc.Text(), d.Name.Name+" ") {
+					t.Errorf("%s: the comment of %s does not begin with its name", name, d.Name.Name)
+				}
+			case *ast.GenDecl:
+				for _, spec := range d.Specs {
+					if s, ok := spec.(*ast.TypeSpec); ok && s.Name.IsExported() {
+						if dir == "." {
+							exported++
+						}
+						if d.Doc == nil && s.Doc == nil {
+							t.Errorf("%s: type %s has no comment", name, s.Name.Name)
+						}
+					}
+					if s, ok := spec.(*ast.ValueSpec); ok && s.Names[0].IsExported() {
+						if dir == "." {
+							exported += len(s.Names)
+						}
+						if d.Doc == nil && s.Doc == nil && s.Comment == nil {
+							t.Errorf("%s: %s has no comment", name, s.Names[0].Name)
+						}
+					}
+				}
+			}
+		}
+	}
+	t.Logf("package hark exports %d names", exported)
+}
+
+func receiverExported(r *ast.FieldList) bool {
+	typ := r.List[0].Type
+	for {
+		switch x := typ.(type) {
+		case *ast.StarExpr:
+			typ = x.X
+		case *ast.IndexExpr:
+			typ = x.X
+		case *ast.IndexListExpr:
+			typ = x.X
+		case *ast.Ident:
+			return x.IsExported()
+		default:
+			return false
+		}
+	}
+}
+
+func TestDecisionsAreNumbered(t *testing.T) {
+	entries, err := os.ReadDir("docs/adr")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]string{}
+	form := regexp.MustCompile(`^(\d{4})-[a-z0-9-]+\.md$`)
+	for _, e := range entries {
+		if e.Name() == "README.md" {
+			continue
+		}
+		m := form.FindStringSubmatch(e.Name())
+		if m == nil {
+			t.Errorf("docs/adr/%s: want NNNN-title.md", e.Name())
+			continue
+		}
+		if other := seen[m[1]]; other != "" {
+			t.Errorf("docs/adr: %s and %s have the same number", other, e.Name())
+		}
+		seen[m[1]] = e.Name()
+	}
+	for n := 1; n <= len(seen); n++ {
+		if number := "000" + strconv.Itoa(n); n < 10 && seen[number] == "" {
+			t.Errorf("docs/adr: %s is missing", number)
+		}
+	}
+}
+
+// TestForeignText finds names of machines and registries, which mean nothing
+// to a reader of the project.
+func TestForeignText(t *testing.T) {
+	out, err := exec.Command("git", "ls-files").Output()
+	if err != nil {
+		t.Logf("not looked at: git ls-files: %v", err)
+		return
+	}
+	for _, name := range strings.Fields(string(out)) {
+		data, err := os.ReadFile(name)
+		if err != nil || strings.HasSuffix(name, ".jsonl") {
+			continue
+		}
+		for _, foreign := range []string{"/wo" + "rk/", "proxy.go" + "lang.org"} {
+			if bytes.Contains(data, []byte(foreign)) {
+				t.Errorf("%s has %q in it", name, foreign)
+			}
+		}
+	}
+}
+
+// TestReadmeCode holds the Go code of the README to the examples that compile.
+func TestReadmeCode(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	example, err := os.ReadFile("example_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	squeeze := func(s string) string { return strings.Join(strings.Fields(s), " ") }
+	code := squeeze(string(example))
+	blocks := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(string(readme), -1)
+	if len(blocks) == 0 {
+		t.Fatal("README.md has no Go code")
+	}
+	for _, b := range blocks {
+		if !strings.Contains(code, squeeze(b[1])) {
+			t.Errorf("README.md has code that example_test.go has not:\n%s", b[1])
+		}
+	}
+}
