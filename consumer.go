@@ -148,17 +148,17 @@ func (c *core) overgrow(waiting uint64) bool {
 // that have nothing are put to sleep; without, they are left to be looked at
 // once more.
 func (c *consumer[T]) take(w *worker[T], last bool) int {
-	var few [4]source[T]
+	var few, some [4]source[T]
 	asleep := few[:0]
 	c.mu.Lock()
-	n, from := c.takeLocked(w)
+	n, from := c.takeLocked(w, some[:0])
 	if n == 0 && last {
 		asleep = c.sleepLocked(asleep)
 	}
 	more := n > 0 && (c.aside.runnable.len() > 0 || c.ready.any())
 	c.mu.Unlock()
-	if from != nil {
-		from.opened()
+	for _, src := range from {
+		src.opened()
 	}
 	for _, src := range asleep {
 		c.tidy(src)
@@ -171,10 +171,11 @@ func (c *consumer[T]) take(w *worker[T], last bool) int {
 }
 
 // takeLocked takes a message from aside, or else messages from the source whose
-// turn it is, which it returns.
-func (c *consumer[T]) takeLocked(w *worker[T]) (n int, from source[T]) {
+// turn it is. It appends the sources that it claimed from, be it only to put
+// their messages aside, to from.
+func (c *consumer[T]) takeLocked(w *worker[T], from []source[T]) (int, []source[T]) {
 	if c.over.Load() || w.member.state.Load()&memberHalts != 0 {
-		return 0, nil
+		return 0, from
 	}
 	for {
 		h := c.aside.pop()
@@ -190,7 +191,11 @@ func (c *consumer[T]) takeLocked(w *worker[T]) (n int, from source[T]) {
 		if chunk > len(w.buf) {
 			w.buf = make([]Message[T], chunk)
 		}
-		if n, from = c.claimLocked(w.buf[:chunk]); n == 0 || !c.ordered(w.buf[:n]) {
+		n, src := c.claimLocked(w.buf[:chunk])
+		if src != nil && !slices.Contains(from, src) {
+			from = append(from, src)
+		}
+		if n == 0 || !c.ordered(w.buf[:n]) {
 			return n, from
 		}
 		for i := range n {
