@@ -195,7 +195,11 @@ func (w *worker[T]) handleInPlace(l *typedLane[T], es []entry[T]) {
 			err = caught(recover())
 		}
 		if c.over.Load() {
-			return // what it has not passed counts as dropped already
+			// A handler has closed the subscription, and all that had not been
+			// passed was counted as dropped.
+			c.tally.delivered.Add(uint64(n))
+			c.tally.dropped.Add(-uint64(n))
+			return
 		}
 		// Passed before it counts as done: never is more done than passed.
 		passed := n
