@@ -264,7 +264,7 @@ func TestForeignText(t *testing.T) {
 		t.Logf("not looked at: git ls-files: %v", err)
 		return
 	}
-	for _, name := range strings.Fields(string(out)) {
+	for name := range strings.FieldsSeq(string(out)) {
 		data, err := os.ReadFile(name)
 		if err != nil || strings.HasSuffix(name, ".jsonl") {
 			continue

@@ -71,8 +71,7 @@ func BenchmarkValueGet(b *testing.B) {
 // BenchmarkValueSet compares Set without observers with the least that others
 // would do.
 func BenchmarkValueSet(b *testing.B) {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
+	ctx := b.Context()
 	b.Run("value", func(b *testing.B) {
 		v := benchValue(b, triple{})
 		b.ReportAllocs()
@@ -252,8 +251,7 @@ func BenchmarkValueWatch(b *testing.B) {
 		}
 	})
 	b.Run("select on a context", func(b *testing.B) {
-		ctx, cancel := context.WithCancel(context.Background())
-		defer cancel()
+		ctx := b.Context()
 		to, back := make(chan uint64, 1), make(chan uint64, 1)
 		go func() {
 			defer close(back)

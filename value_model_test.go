@@ -25,13 +25,12 @@ type valueWorld struct {
 
 // walker is an observer with a habit.
 type walker struct {
-	stop  func()
-	want  []int // changes it should be told of
-	got   []int
-	last  int
-	habit func(now int) // what it does when it is told
-	live  bool
-	late  bool // buffered, with a small buffer: only the last matters
+	stop func()
+	want []int // changes it should be told of
+	got  []int
+	last int
+	live bool
+	late bool // buffered, with a small buffer: only the last matters
 }
 
 func (w *valueWorld) observe(opts []hark.ObserveOption, late bool, habit func(o *walker, now int)) *walker {

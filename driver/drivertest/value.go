@@ -373,8 +373,10 @@ func testValueBuffered(t *testing.T, open Opener) {
 		{"latest", []hark.ObserveOption{hark.Overflow(hark.Latest)}, [][2]int{{0, 1}, {1, 10}}, 8},
 		{"drop oldest", []hark.ObserveOption{hark.Buffer(2)}, [][2]int{{0, 1}, {1, 9}, {9, 10}}, 7},
 		{
-			"drop newest", []hark.ObserveOption{hark.Buffer(2), hark.Overflow(hark.DropNewest)},
-			[][2]int{{0, 1}, {1, 2}, {2, 3}}, 7,
+			"drop newest",
+			[]hark.ObserveOption{hark.Buffer(2), hark.Overflow(hark.DropNewest)},
+			[][2]int{{0, 1}, {1, 2}, {2, 3}},
+			7,
 		},
 	}
 	for _, tt := range tests {

@@ -218,7 +218,7 @@ func TestIdleTasksHaveNoGoroutine(t *testing.T) {
 		synctest.Wait() // for goroutines that have done their work to be gone
 		buf := make([]byte, 1<<20)
 		buf = buf[:runtime.Stack(buf, true)]
-		for _, g := range strings.Split(string(buf), "\n\n") {
+		for g := range strings.SplitSeq(string(buf), "\n\n") {
 			if strings.Contains(g, "exec.(*Pool).run") {
 				t.Errorf("an idle pool has a goroutine:\n%s", g)
 			}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -13,11 +14,12 @@ func TestTrie(t *testing.T) {
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	random := func(tokens []string) string {
-		s := tokens[rng.IntN(len(tokens))]
+		var s strings.Builder
+		s.WriteString(tokens[rng.IntN(len(tokens))])
 		for range rng.IntN(4) {
-			s += "." + tokens[rng.IntN(len(tokens))]
+			s.WriteString("." + tokens[rng.IntN(len(tokens))])
 		}
-		return s
+		return s.String()
 	}
 	var trie Trie[int]
 	patterns := map[int]string{}
