@@ -16,20 +16,18 @@ import (
 )
 
 // Kind says what a name on a bus stands for. Each kind has names of its own: a
-// topic and a channel may both be called "jobs".
+// topic and a value may both be called "jobs".
 type Kind string
 
 // The kinds of things that live on a bus.
 const (
-	KindTopic    Kind = "topic"
-	KindRequest  Kind = "request"
-	KindPattern  Kind = "pattern"
-	KindChan     Kind = "channel"
-	KindNotifier Kind = "notifier"
-	KindValue    Kind = "value"
+	KindTopic   Kind = "topic"
+	KindRequest Kind = "request"
+	KindPattern Kind = "pattern"
+	KindValue   Kind = "value"
 )
 
-// Bus connects the parts of a program: topics, channels, notifiers and values
+// Bus connects the parts of a program: topics and values
 // are found on it by name. A Bus is safe for concurrent use. Make one with
 // New.
 type Bus struct {
@@ -56,7 +54,7 @@ type faceKey struct {
 	name string
 }
 
-// face is what a bus knows of a topic, channel, notifier or value on it. Its
+// face is what a bus knows of a topic, pattern or value on it. Its
 // methods are called without a lock of the bus held.
 type face interface {
 	// valueType is the Go type it carries; nil if it carries none.

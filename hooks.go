@@ -37,7 +37,7 @@ type PublishEvent struct {
 // Source says where on a bus something happened.
 type Source struct {
 	Kind         Kind
-	Name         string // of the topic, channel, notifier or value
+	Name         string // of the topic, pattern, request or value
 	Subscription string // its name or group; empty where there is none
 }
 

@@ -41,10 +41,9 @@ func (p Policy) String() string {
 }
 
 // QueueOption configures the queue before a subscription's handler, before a
-// listener that takes each signal, or before a buffered observer.
+// buffered observer.
 type QueueOption interface {
 	SubscribeOption
-	ListenOption
 	ObserveOption
 }
 
@@ -98,5 +97,4 @@ func (q queue) or(buffer int, policy Policy) (queue, error) {
 type queueOption func(*queue) error
 
 func (f queueOption) applySubscribe(c *subscribeConfig) error { return f(&c.queue) }
-func (f queueOption) applyListen(c *listenConfig) error       { return f(&c.queue) }
 func (f queueOption) applyObserve(c *observeConfig) error     { return f(&c.queue) }

@@ -6,12 +6,10 @@ import "time"
 // on, so numbers of different subscriptions need not belong to the same
 // instant.
 type Stats struct {
-	Topics    []TopicStats
-	Requests  []TopicStats        // names that are replied to; their subscriptions are the responders
-	Patterns  []SubscriptionStats // subscriptions to patterns
-	Chans     []ChanStats
-	Notifiers []NotifierStats
-	Values    []ValueStats
+	Topics   []TopicStats
+	Requests []TopicStats        // names that are replied to; their subscriptions are the responders
+	Patterns []SubscriptionStats // subscriptions to patterns
+	Values   []ValueStats
 }
 
 // TopicStats are the numbers of one topic.
@@ -48,30 +46,6 @@ type SubscriptionStats struct {
 	Paused      bool
 }
 
-// ChanStats are the numbers of one channel.
-type ChanStats struct {
-	Name      string
-	Len, Cap  int // Cap is Unbounded for an unbounded channel
-	Sent      uint64
-	Received  uint64
-	Senders   int // goroutines that wait to send
-	Receivers int // goroutines that wait to receive
-	Closed    bool
-}
-
-// NotifierStats are the numbers of one notifier.
-type NotifierStats struct {
-	Name      string
-	Listeners int
-	Waiters   int      // calls of Wait that wait
-	Latched   []string // latched names, sorted
-	Notified  uint64   // calls of Notify
-	Delivered uint64   // signals handed to a listener, merged ones not counted
-	Merged    uint64   // signals merged into one that was already waiting
-	Dropped   uint64
-	Failed    uint64 // listeners that panicked
-}
-
 // ValueStats are the numbers of one value.
 type ValueStats struct {
 	Name      string
@@ -88,7 +62,7 @@ type Topology struct {
 	Nodes []Node
 }
 
-// Node is one topic, channel, notifier or value.
+// Node is one topic, pattern, request name or value.
 type Node struct {
 	Kind   Kind
 	Name   string
@@ -100,7 +74,7 @@ type Node struct {
 // End is somebody at an end of a Node.
 type End struct {
 	Role string // "publish", "subscribe", "reply", "send", "receive", "listen", "observe", "declare"
-	Name string // the subscription's name or group, the listener's name
+	Name string // the subscription's name or group
 	At   string // where in the program it was made, as file:line of the caller
 }
 

@@ -1,3 +1,0 @@
-package drivertest
-
-var chanClauses []Clause
