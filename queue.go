@@ -40,7 +40,7 @@ func (p Policy) String() string {
 	return fmt.Sprintf("Policy(%d)", uint8(p))
 }
 
-// QueueOption configures the queue before a subscription's handler, before a
+// QueueOption configures the queue before a subscription's handler or before a
 // buffered observer.
 type QueueOption interface {
 	SubscribeOption

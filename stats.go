@@ -73,7 +73,7 @@ type Node struct {
 
 // End is somebody at an end of a Node.
 type End struct {
-	Role string // "publish", "subscribe", "reply", "send", "receive", "listen", "observe", "declare"
+	Role string // "publish", "subscribe", "reply", "observe" or "declare"
 	Name string // the subscription's name or group
 	At   string // where in the program it was made, as file:line of the caller
 }
