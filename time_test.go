@@ -343,7 +343,7 @@ func TestBatchWaitUnderATrickle(t *testing.T) {
 		if _, err := topic.SubscribeBatch(func(context.Context, []*hark.Message[int]) error {
 			d.note()
 			return nil
-		}, hark.Batch(1000, time.Second)); err != nil {
+		}, hark.Batch(1000, 950*time.Millisecond)); err != nil {
 			t.Fatal(err)
 		}
 		for i := range 21 {
@@ -351,7 +351,7 @@ func TestBatchWaitUnderATrickle(t *testing.T) {
 			time.Sleep(100 * time.Millisecond)
 		}
 		synctest.Wait()
-		d.want(t, "batches", time.Second, 2*time.Second)
+		d.want(t, "batches", 950*time.Millisecond, 1950*time.Millisecond)
 	})
 }
 
