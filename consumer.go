@@ -44,6 +44,7 @@ type waker interface{ Notify() bool }
 // tally counts what became of messages; see SubscriptionStats.
 type tally struct {
 	delivered, filtered, dropped, dead atomic.Uint64
+	undecided                          atomic.Uint64 // part of filtered
 	failed, redelivered, overgrown     atomic.Uint64
 	watched                            atomic.Int32 // len(idlers)
 }
@@ -443,6 +444,7 @@ func (c *consumer[T]) statsLocked() SubscriptionStats {
 		Members:     len(c.members),
 		Delivered:   c.tally.delivered.Load(),
 		Filtered:    c.tally.filtered.Load(),
+		Undecided:   c.tally.undecided.Load(),
 		Dropped:     c.tally.dropped.Load(),
 		Dead:        c.tally.dead.Load(),
 		Failed:      c.tally.failed.Load(),

@@ -37,6 +37,7 @@ type SubscriptionStats struct {
 	Retrying    uint64        // messages that wait for another attempt
 	Delivered   uint64        // handled without an error
 	Filtered    uint64        // rejected by Where
+	Undecided   uint64        // those of Filtered that a predicate could not evaluate; see Evaluator
 	Failed      uint64        // handler runs that ended in an error, retried or not
 	Redelivered uint64        // handler runs that were not the first for their message
 	Dropped     uint64        // lost to an overflow policy, a TTL, retention or Drop

@@ -87,6 +87,14 @@ const maxWorkers = 10000
 // the subscription's workers, so by several at a time if it has several.
 type Predicate interface{ Match(Envelope) bool }
 
+// Evaluator is a Predicate that may be unable to decide, as an expression is
+// about a message that lacks a field it names. Where then calls Eval instead of
+// Match: an error filters the message, and is counted as Undecided.
+type Evaluator interface {
+	Predicate
+	Eval(Envelope) (bool, error)
+}
+
 // Where lets only messages through that p matches; the others are counted as
 // filtered. Several must all match. In a group each member applies its own to
 // the messages it happens to get, so all members should have the same.

@@ -290,7 +290,15 @@ func (w *worker[T]) sift(m *Message[T]) fate {
 		return expired
 	}
 	for _, p := range w.member.cfg.where {
-		if !p.Match(m) {
+		if e, ok := p.(Evaluator); ok {
+			matched, err := e.Eval(m)
+			if err != nil {
+				w.member.consumer.tally.undecided.Add(1)
+			}
+			if err != nil || !matched {
+				return filtered
+			}
+		} else if !p.Match(m) {
 			return filtered
 		}
 	}

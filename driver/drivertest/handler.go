@@ -26,6 +26,7 @@ var handlerClauses = []Clause{
 	{"MID-2", "retries are the subscription's, whatever the middleware", testMID2},
 	{"FLT-1", "Where lets matches through and counts the rest", testFLT1},
 	{"FLT-2", "a predicate that panics has failed, like a handler", testFLT2},
+	{"FLT-3", "what a predicate cannot decide is filtered, and counted", testFLT3},
 }
 
 // circle subscribes to each topic with a handler that publishes what it gets
@@ -375,5 +376,33 @@ func testFLT2(t *testing.T, open Opener) {
 		if s := sub.Stats(); s.Failed != 2 || s.Dropped != 1 || s.Delivered != 2 {
 			t.Errorf("got %+v, want 2 failed, 1 dropped, 2 delivered", s)
 		}
+	}
+}
+
+// odd cannot decide about 0.
+type odd struct{}
+
+func (odd) Match(hark.Envelope) bool { panic("Eval comes first") }
+
+func (odd) Eval(e hark.Envelope) (bool, error) {
+	n := *e.Data().(*int)
+	if n == 0 {
+		return true, errors.New("neither odd nor even")
+	}
+	return n%2 == 1, nil
+}
+
+func testFLT3(t *testing.T, open Opener) {
+	ctx, bus := start(t, open)
+	topic := newTopic[int](t, bus, "a")
+	w := newWitness[int]()
+	sub := subscribe(t, topic, w.handle, hark.Where(odd{}))
+	publish(ctx, t, topic, 0, 1, 2, 3, 0)
+	if err := sub.Drain(ctx); err != nil {
+		t.Fatal(err)
+	}
+	wantEqual(t, "values", w.all(), []int{1, 3})
+	if s := sub.Stats(); s.Filtered != 3 || s.Undecided != 2 || s.Failed != 0 || s.Delivered != 2 {
+		t.Errorf("got %+v, want 3 filtered, 2 of them undecided, 2 delivered", s)
 	}
 }
