@@ -15,6 +15,7 @@ type core struct {
 	bus     *Bus
 	topic   string // its topic or pattern
 	name    string // its group, or a made-up name
+	serial  uint64 // in the order in which consumers are made
 	queue   queue
 	asked   queue // what the options said
 	yields  bool  // it gives way instead of holding up publishers
@@ -65,6 +66,10 @@ type consumer[T any] struct {
 	aside   aside[T]
 	closing bool   // its last member has left: no other may join
 	untap   func() // takes the consumer out of its topics
+
+	// Guarded by Topic.mu; for a consumer of a topic's own.
+	place  int  // in Topic.consumers, from 1; 0 if it is not there
+	tapped bool // it reads the logs, and those of lanes to come
 }
 
 // arrive readies a source that has something to read. It may be called with

@@ -176,7 +176,7 @@ func (p *patternSub[T]) group() string {
 func (p *patternSub[T]) attach(topic namedTopic) {
 	var untap func()
 	if t, ok := topic.(*Topic[T]); ok {
-		t.tap(p.consumer, p.start)
+		t.tapGuest(p.consumer, p.start)
 		untap = func() { t.untap(p.consumer) }
 	} else {
 		untap = topic.tapAny(any(p.consumer).(*consumer[any]), p.start)
@@ -214,7 +214,7 @@ func (b boxedTap[X]) endLane(log any) { b.consumer.endLane(log) }
 
 func (t *Topic[T]) tapAny(c *consumer[any], s start) (untap func()) {
 	b := boxedTap[T]{c}
-	t.tap(b, s)
+	t.tapGuest(b, s)
 	return func() { t.untap(b) }
 }
 

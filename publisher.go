@@ -41,7 +41,7 @@ func (t *Topic[T]) Publisher() *Publisher[T] {
 	if t.sealed {
 		p.own.Seal()
 	}
-	for _, tap := range t.taps {
+	for _, tap := range t.tapsLocked() {
 		tap.addLane(t, &p.own, feed.FromNow)
 	}
 	return p
@@ -90,7 +90,7 @@ func (p *Publisher[T]) Close() error {
 		t.lanes = slices.Delete(t.lanes, i, i+1)
 		t.core.published.Add(p.own.Tail())
 	}
-	taps := slices.Clone(t.taps)
+	taps := t.tapsLocked()
 	t.mu.Unlock()
 	if i < 0 {
 		return nil

@@ -3,7 +3,6 @@ package hark
 import (
 	"fmt"
 	"reflect"
-	"slices"
 	"strconv"
 	"time"
 
@@ -362,6 +361,7 @@ func (t *Topic[T]) consumerFor(cfg *subscribeConfig) (c *consumer[T], fresh bool
 		t.groups[cfg.group] = c
 	}
 	t.consumers = append(t.consumers, c)
+	c.place = len(t.consumers)
 	return c, true, nil
 }
 
@@ -376,8 +376,9 @@ func newConsumer[T any](b *Bus, topic string, cfg *subscribeConfig, stored bool)
 	lossy := cfg.queue.policy != Block && cfg.queue.policy != Fail
 	c.yields = stored || lossy && cfg.queue.buffer != Unbounded
 	c.sole = cfg.group == "" && cfg.workers == 1 && !c.yields && cfg.queue.policy != Fail
+	c.serial = b.serial.Add(1)
 	if c.name == "" {
-		c.name = topic + "#" + strconv.FormatUint(b.serial.Add(1), 10)
+		c.name = topic + "#" + strconv.FormatUint(c.serial, 10)
 	}
 	c.wakers.Store(&[]waker{})
 	return c
@@ -398,36 +399,81 @@ type tap[X any] interface {
 	endLane(log any)
 }
 
-// tap lets a consumer read the topic's logs.
-func (t *Topic[T]) tap(c tap[T], s start) {
+// tap lets a consumer of the topic's own read its logs.
+func (t *Topic[T]) tap(c *consumer[T], s start) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.addLanesLocked(c, s)
+	c.tapped = true
+}
+
+// tapGuest lets the consumer of a pattern read the topic's logs.
+func (t *Topic[T]) tapGuest(c tap[T], s start) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.addLanesLocked(c, s)
+	if t.guests == nil {
+		t.guests = map[tap[T]]struct{}{}
+	}
+	t.guests[c] = struct{}{}
+}
+
+func (t *Topic[T]) addLanesLocked(c tap[T], s start) {
 	c.addLane(t, &t.log, t.ordinal(s))
 	for _, p := range t.lanes {
 		c.addLane(t, &p.own, feed.FromNow)
 	}
-	t.taps = append(t.taps, c)
+	t.listening++
 	t.setModeLocked()
 }
 
+// tapsLocked returns all who read the logs.
+func (t *Topic[T]) tapsLocked() []tap[T] {
+	taps := make([]tap[T], 0, t.listening)
+	for _, c := range t.consumers {
+		if c.tapped {
+			taps = append(taps, c)
+		}
+	}
+	for c := range t.guests {
+		taps = append(taps, c)
+	}
+	return taps
+}
+
+// untap takes out what tapGuest added.
 func (t *Topic[T]) untap(c tap[T]) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if i := slices.Index(t.taps, c); i >= 0 {
-		t.taps = slices.Delete(t.taps, i, i+1)
+	if _, ok := t.guests[c]; ok {
+		delete(t.guests, c)
+		t.listening--
+		t.setModeLocked()
 	}
-	t.setModeLocked()
 }
 
-// forget takes a consumer of the topic's own out.
+// forget takes a consumer of the topic's own out. What it costs does not
+// depend on how many there are.
 func (t *Topic[T]) forget(c *consumer[T]) {
-	t.untap(c)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if i := slices.Index(t.consumers, c); i >= 0 {
-		t.consumers = slices.Delete(t.consumers, i, i+1)
+	if c.tapped {
+		c.tapped = false
+		t.listening--
+		t.setModeLocked()
 	}
-	if t.groups[c.name] == c {
+	if c.place > 0 {
+		last := len(t.consumers) - 1
+		if c.place-1 != last {
+			t.consumers[c.place-1] = t.consumers[last]
+			t.consumers[c.place-1].place = c.place
+			t.mixed = true
+		}
+		t.consumers[last] = nil
+		t.consumers = t.consumers[:last]
+		c.place = 0
+	}
+	if c.grouped && t.groups[c.name] == c {
 		delete(t.groups, c.name)
 	}
 }

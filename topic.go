@@ -1,6 +1,7 @@
 package hark
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"reflect"
@@ -22,10 +23,12 @@ type Topic[T any] struct {
 	mode atomic.Uint32
 	log  feed.Log[entry[T]]
 
-	mu        sync.Mutex // guards what follows
-	consumers []*consumer[T]
+	mu        sync.Mutex     // guards what follows
+	consumers []*consumer[T] // each knows its place; see snapshot
 	groups    map[string]*consumer[T]
-	taps      []tap[T] // all who read the logs, consumers of patterns included
+	guests    map[tap[T]]struct{} // consumers of patterns, which read the logs too
+	listening int                 // how many read the logs, guests included
+	mixed     bool                // consumers are not in order
 	lanes     []*Publisher[T]
 	sealed    bool
 }
@@ -260,7 +263,7 @@ func (t *Topic[T]) setModeLocked() {
 	switch {
 	case t.sealed || t.core.retention != nil || len(t.core.bus.hooks.publish) > 0:
 		mode = full
-	case len(t.taps) == 0:
+	case t.listening == 0:
 		mode = silent
 	}
 	t.mode.Store(mode)
@@ -364,9 +367,17 @@ func (t *Topic[T]) cancel(cause error) {
 	}
 }
 
+// snapshot returns the consumers in the order in which they came.
 func (t *Topic[T]) snapshot() []*consumer[T] {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.mixed {
+		slices.SortFunc(t.consumers, func(a, b *consumer[T]) int { return cmp.Compare(a.serial, b.serial) })
+		for i, c := range t.consumers {
+			c.place = i + 1
+		}
+		t.mixed = false
+	}
 	return slices.Clone(t.consumers)
 }
 

@@ -89,8 +89,16 @@ func (l *Log[E]) Detach(c *Cursor[E]) uint64 {
 		l.sleepers.Add(-1)
 	}
 	l.releaseLocked() // whoever waited for c need not
-	l.sweepLocked()
-	return l.Tail() - c.pos.Load()
+	// Looking at all cursors each time would make ending many cost their
+	// square: the last of the slowest does, or the last that is awake.
+	pos := c.pos.Load()
+	if pos <= l.low {
+		l.holders--
+	}
+	if pos <= l.low && l.holders <= 0 || int(l.sleepers.Load()) == last {
+		l.sweepLocked()
+	}
+	return l.Tail() - pos
 }
 
 // Log returns the log that c reads.

@@ -46,6 +46,8 @@ type Log[E any] struct {
 	spare   *segment[E] // passed segments of full size, to be used again
 	spares  int
 	swept   uint64 // entries before it have been cleared
+	low     uint64 // where the slowest cursors were at the last sweep
+	holders int    // how many of those were there and have not been detached
 	first   uint64 // stored log: ordinal of the oldest entry kept
 	waiters []chan struct{}
 }
@@ -311,12 +313,22 @@ func (l *Log[E]) sweepLocked() {
 	if l.keep || l.head == nil {
 		return
 	}
+	if l.head == l.tail && (!l.pointers.Load() || l.swept >= l.Tail()) {
+		return // there is nothing to give back, wherever the cursors are
+	}
 	// A cursor on an ordinal at the very end of a segment still refers to
 	// that segment, hence the strict comparisons below.
 	low := l.Tail()
+	l.holders = 0
 	for _, c := range l.cursors {
-		low = min(low, c.pos.Load())
+		switch pos := c.pos.Load(); {
+		case pos < low:
+			low, l.holders = pos, 1
+		case pos == low:
+			l.holders++
+		}
 	}
+	l.low = low
 	for l.head != l.tail && l.head.end() < low {
 		s := l.head
 		if l.pointers.Load() {
