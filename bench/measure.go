@@ -30,6 +30,10 @@ func measure(only *regexp.Regexp, runs int, messages func(*workload) int, progre
 			continue
 		}
 		outcomes := map[string][]outcome{}
+		runs := runs
+		if w.runs > 0 {
+			runs = min(runs, w.runs)
+		}
 		for round := range runs + 1 {
 			for i := range w.peers {
 				p := w.peers[(i+round)%len(w.peers)]

@@ -13,7 +13,7 @@ type peer struct {
 	pingSlow int  // how many times fewer round trips
 	alone    bool // it has one publisher only
 	loose    bool // it does not keep messages in order, which is noted and no fault
-	overlap  bool // handlers of one subscription run at the same time
+	overlap  bool // handlers of one subscription run at the same time, so it is loose too
 
 	// stream opens publishers whose messages reach every subscriber.
 	stream func(publishers int, subscribers []func(message)) session

@@ -36,6 +36,9 @@ func (r *report) table(b *strings.Builder, w *workload, name string) {
 		return
 	}
 	fmt.Fprintf(b, "\n## %s\n", name)
+	if n := len(rows[0].Runs); n < r.Runs {
+		fmt.Fprintf(b, "\nMedians of %d runs.\n", n)
+	}
 	if w.note != "" {
 		fmt.Fprintf(b, "\n%s\n", w.note)
 	}

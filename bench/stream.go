@@ -21,6 +21,7 @@ func streaming(publishers, subscribers int) runner {
 			recorders[i], takes[i] = r, r.take
 			if p.loose {
 				r.ledger = newLedger(publishers, last)
+				takes[i] = r.takeLoose
 			}
 			if p.overlap {
 				takes[i] = r.takeShared
@@ -46,7 +47,9 @@ func streaming(publishers, subscribers int) runner {
 		s.end()
 		var disorder uint64
 		for _, r := range recorders {
-			disorder += r.disorder
+			if p.loose {
+				disorder += r.disorder
+			}
 			if err := r.verdict(publishers, last, p.loose); err != nil {
 				return outcome{}, err
 			}
