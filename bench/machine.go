@@ -15,18 +15,33 @@ type machine struct {
 	Cores      int
 	GOMAXPROCS int
 	Go         string
+	Load       string // average of the minute before, "" if unknown: near 0 on a quiet machine
 }
 
 func thisMachine() machine {
 	return machine{
 		Date: time.Now().UTC().Format(time.DateOnly), CPU: cpuModel(),
 		Cores: runtime.NumCPU(), GOMAXPROCS: runtime.GOMAXPROCS(0),
-		Go: runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH,
+		Go: runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH, Load: load(),
 	}
 }
 
 func (m machine) String() string {
-	return fmt.Sprintf("%s, %s, %d cores, GOMAXPROCS=%d, %s", m.Date, m.CPU, m.Cores, m.GOMAXPROCS, m.Go)
+	s := fmt.Sprintf("%s, %s, %d cores, GOMAXPROCS=%d, %s", m.Date, m.CPU, m.Cores, m.GOMAXPROCS, m.Go)
+	if m.Load != "" {
+		s += ", load at the start " + m.Load
+	}
+	return s
+}
+
+// load is what Linux calls the load average of the last minute.
+func load() string {
+	averages, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return ""
+	}
+	minute, _, _ := strings.Cut(string(averages), " ")
+	return minute
 }
 
 // cpuModel is what Linux calls the processor, or its architecture.

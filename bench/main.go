@@ -18,8 +18,8 @@ func main() {
 	log.SetPrefix("bench: ")
 	runs := flag.Int("runs", 6, "timed `runs` of each contender")
 	only := flag.String("only", "", "measure only the workloads whose name matches this `regexp`")
-	messages := flag.Int("messages", 0, "timed `messages` of one run; 0 leaves them to the workload. Slow contenders get fewer")
-	scale := flag.Float64("scale", 1, "multiply the messages of every workload by this `factor`")
+	messages := flag.Int("messages", 0, "timed `messages` of one run; 0 leaves them to the workload. Slow contenders get fewer, and where the number is a part of the question it stays")
+	scale := flag.Float64("scale", 1, "multiply the messages of workloads by this `factor`")
 	out := flag.String("out", "results", "`folder` for the results; empty for none")
 	flag.Parse()
 	pattern, err := regexp.Compile(*only)
@@ -32,7 +32,10 @@ func main() {
 		log.Fatal("-runs must be at least 1, -messages at least 0, -scale above 0")
 	}
 	report, err := measure(pattern, *runs, func(w *workload) int {
-		if *messages > 0 {
+		switch {
+		case w.fixed:
+			return w.messages
+		case *messages > 0:
 			return *messages
 		}
 		return max(int(float64(w.messages)**scale), 1)
@@ -40,6 +43,11 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
+	flag.Visit(func(f *flag.Flag) {
+		if f.Name != "out" { // says nothing about the figures
+			report.Flags = append(report.Flags, fmt.Sprintf("-%s '%s'", f.Name, f.Value))
+		}
+	})
 	fmt.Print(report.markdown())
 	if *out != "" {
 		if err := report.write(*out); err != nil {

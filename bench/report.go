@@ -12,6 +12,7 @@ import (
 // report is the outcome of a run of the benchmark.
 type report struct {
 	Machine machine
+	Flags   []string // that the command was given
 	Runs    int
 	Rows    []row
 }
@@ -20,7 +21,7 @@ func newReport(runs int) *report { return &report{Machine: thisMachine(), Runs: 
 
 func (r *report) markdown() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "# hark and its peers, side by side\n\n%v. Medians of %d runs, contenders taking turns in one process; payload three words; only messages that a handler got count. Reproduce with `make bench`; `README.md` says what is measured.\n", r.Machine, r.Runs)
+	fmt.Fprintf(&b, "# hark and its peers, side by side\n\n%v. Medians of %d runs, contenders taking turns in one process; payload three words; only messages that a handler got count. Reproduce with `%s`; `README.md` says what is measured.\n", r.Machine, r.Runs, r.command())
 	for _, w := range workloads {
 		for part := range w.units {
 			r.table(&b, &w, w.partName(part))
@@ -28,6 +29,14 @@ func (r *report) markdown() string {
 	}
 	r.goals(&b)
 	return b.String()
+}
+
+// command is how to make such a report again.
+func (r *report) command() string {
+	if len(r.Flags) == 0 {
+		return "make bench"
+	}
+	return "go run -C bench . " + strings.Join(r.Flags, " ")
 }
 
 func (r *report) table(b *strings.Builder, w *workload, name string) {

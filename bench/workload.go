@@ -13,6 +13,7 @@ type workload struct {
 	units    []string // of the figures that run returns
 	parts    []string // their names, if there are several
 	messages int      // timed, in one run of a contender that is not slow
+	fixed    bool     // messages is a part of the question: no flag changes it
 	runs     int      // at most, where the figure hardly varies and takes long; 0 for as many as asked for
 	peers    []peer
 	baseline string // the contender that the others are compared with
@@ -48,16 +49,16 @@ var workloads = []workload{
 		note: "A round trip, each timed by itself; the two readings of the clock are part of it.",
 	},
 	{
-		name: "G idle subscription", units: []string{"bytes", "goroutines", "ns"}, parts: []string{"memory", "goroutines", "closing"}, messages: 10_000, peers: buses, baseline: channel1024, run: idling,
+		name: "G idle subscription", units: []string{"bytes", "goroutines", "ns"}, parts: []string{"memory", "goroutines", "closing"}, messages: 10_000, fixed: true, peers: buses, baseline: channel1024, run: idling,
 		note: "Channels have a buffer of 16 here, other peers what they have by default.",
 	},
-	{name: "G a million idle subscriptions", units: []string{"MB"}, messages: 1_000_000, runs: 2, peers: []peer{harkMillion, harkManyTopics}, run: idlingTogether},
+	{name: "G a million idle subscriptions", units: []string{"MB"}, messages: 1_000_000, fixed: true, runs: 2, peers: []peer{harkMillion, harkManyTopics}, run: idlingTogether},
 	{
 		name: "H 10,000 topics", units: []string{"ns"}, messages: 1_000_000, peers: buses, baseline: channel1024, run: circling,
 		note: "One subscriber each, published to in turn. Channels have a buffer of 16 here.",
 	},
 	{name: "P publish beside patterns", units: []string{"ns"}, messages: 2_000_000, peers: besidePatterns, baseline: noPatterns, run: streaming(1, 1)},
-	{name: "P new topic beside patterns", units: []string{"ns"}, messages: 10_000, peers: newTopicBesidePatterns, baseline: noPatterns, run: operating},
+	{name: "P new topic beside patterns", units: []string{"ns"}, messages: 10_000, fixed: true, peers: newTopicBesidePatterns, baseline: noPatterns, run: operating},
 	{name: "K channel, capacity 0", units: []string{"ns"}, messages: 500_000, peers: rendezvousChannels, baseline: builtin, run: streaming(1, 1)},
 	{name: "K channel, capacity 1024", units: []string{"ns"}, messages: 1_000_000, peers: boundedChannels, baseline: builtin, run: streaming(1, 1)},
 	{name: "K channel, unbounded", units: []string{"ns"}, messages: 500_000, peers: unboundedChannels, baseline: chanxUnbounded, run: streaming(1, 1)},
