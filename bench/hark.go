@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"runtime"
 
 	"github.com/harkbus/hark"
 )
@@ -76,18 +75,6 @@ var harkBatch = peer{
 	stream: harkStream(inBatches),
 	group:  harkStream(inBatches, hark.Group("g")),
 	quiet:  harkQuiet(inBatches),
-}
-
-// harkMillion has its subscriptions on one topic. It leaves the bus to the
-// garbage collector, where nothing runs, because closing n subscriptions of
-// one topic takes time that grows with n²: what it takes for 10,000 is in the
-// workload "G idle subscription, closing".
-var harkMillion = peer{
-	name: plainHark,
-	idle: func(n int) func() {
-		bus := harkIdle(n, 1)
-		return func() { runtime.KeepAlive(bus) }
-	},
 }
 
 // harkManyTopics spreads its subscriptions over 10,000 topics.

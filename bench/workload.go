@@ -52,7 +52,7 @@ var workloads = []workload{
 		name: "G idle subscription", units: []string{"bytes", "goroutines", "ns"}, parts: []string{"memory", "goroutines", "closing"}, messages: 10_000, fixed: true, peers: buses, baseline: channel1024, run: idling,
 		note: "Channels have a buffer of 16 here, other peers what they have by default.",
 	},
-	{name: "G a million idle subscriptions", units: []string{"MB"}, messages: 1_000_000, fixed: true, runs: 2, peers: []peer{harkMillion, harkManyTopics}, run: idlingTogether},
+	{name: "G a million idle subscriptions", units: []string{"MB"}, messages: 1_000_000, fixed: true, runs: 2, peers: []peer{harkTopic, harkManyTopics}, run: idlingTogether},
 	{
 		name: "H 10,000 topics", units: []string{"ns"}, messages: 1_000_000, peers: buses, baseline: channel1024, run: circling,
 		note: "One subscriber each, published to in turn. Channels have a buffer of 16 here.",
