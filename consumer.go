@@ -93,7 +93,7 @@ func (c *core) wake() {
 // message that it took.
 func (c *core) lost(why DropReason, n uint64) {
 	c.tally.dropped.Add(n)
-	if len(c.bus.hooks.drop) == 0 {
+	if n == 0 || len(c.bus.hooks.drop) == 0 {
 		return
 	}
 	if c.missed == nil {

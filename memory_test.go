@@ -359,3 +359,31 @@ func TestBUF11DropsAreReported(t *testing.T) {
 		t.Errorf("reasons: %v", got)
 	}
 }
+
+// TestNoDropsAreNotReported closes a subscription and a bus with nothing
+// waiting: no hook may be told of drops.
+func TestNoDropsAreNotReported(t *testing.T) {
+	var events []hark.DropEvent
+	bus := hark.New(hark.WithHooks(dropFunc(func(e hark.DropEvent) { events = append(events, e) })))
+	topic, err := hark.NewTopic[int](bus, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := func(context.Context, *hark.Message[int]) error { return nil }
+	first := mustSubscribe(t, topic, h)
+	mustSubscribe(t, topic, h, hark.Buffer(1), hark.Overflow(hark.Latest))
+	mustPublish(t, topic, 1)
+	if err := first.Drain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := bus.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if len(events) > 0 {
+		t.Errorf("got %+v, want no drops", events)
+	}
+}
+
+type dropFunc func(hark.DropEvent)
+
+func (f dropFunc) OnDrop(e hark.DropEvent) { f(e) }
