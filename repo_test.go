@@ -30,7 +30,7 @@ var importRules = []importRule{
 	{".", []string{module + "/internal/exec", module + "/internal/feed", module + "/internal/names"}, "the core is for everybody: the standard library and its own internals, so that a user of it downloads nothing else"},
 	{"internal", nil, "the core builds on it"},
 	{"internal/feed", nil, "the engine knows nothing of what it carries"},
-	{"internal/cli", []string{module, module + "/filter", module + "/testdata", module + "/examples/"}, "the command is a client of the library like any other"},
+	{"internal/cli", []string{module, module + "/filter", module + "/testdata", module + "/examples/", "golang.org/x/term"}, "the command is a client of the library like any other"},
 	{"cmd", []string{module + "/internal/cli"}, "a thin main"},
 	{"testdata", nil, "data"},
 	{"filter", []string{"cel.dev/"}, "filters work on messages of any origin, so they must not need the bus; CEL is parsed and checked by cel-go"},

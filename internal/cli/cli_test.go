@@ -2,13 +2,11 @@ package cli
 
 import (
 	"bytes"
-	"context"
-	"os"
-	"path/filepath"
+	"flag"
+	"slices"
 	"strings"
 	"testing"
-
-	"github.com/harkbus/hark/internal/leak"
+	"unicode/utf8"
 )
 
 // call runs the command line and returns what it printed.
@@ -20,44 +18,40 @@ func call(t *testing.T, in string, args ...string) (code int, out, errs string) 
 }
 
 func TestCommandLine(t *testing.T) {
-	dir := t.TempDir()
-	write := func(name, text string) string {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-	empty := write("empty.jsonl", "")
-	mixed := write("mixed.jsonl", `{"event":"push","payload":{"repository":{"full_name":"a/b"}}}
-not json
-{"payload":{}}
-{"event":"push","payload":7}
-
-{"event":"issues","payload":{"action":"opened"}}`)
-	badName := write("name.jsonl", `{"event":"no good","payload":{}}`)
 	tests := []struct {
 		args     string
 		code     int
-		out, err string // must be part of what is printed
+		out, err string // must be part of what is printed; without it nothing may be
 	}{
-		{"", exitUsage, "", "a command is missing"},
+		{"", exitUsage, "", "a command is missing: want demo, filter, version"},
 		{"help", exitOK, "hark demo", ""},
+		{"--help", exitOK, "Exit codes: 0 done, 1 failed, 2 not understood, 130 interrupted.", ""},
 		{"version", exitOK, "hark ", ""},
+		{"--version", exitOK, "hark ", ""},
+		{"version --help", exitOK, "hark version", ""},
+		{"version 1", exitUsage, "", `unexpected argument "1"`},
 		{"demmo", exitUsage, "", "did you mean demo?"},
-		{"demo --help", exitOK, "-count", ""},
-		{"demo --cuont 1", exitUsage, "", "did you mean --count?"},
+		{"ver", exitUsage, "", "did you mean version?"},
+		{"xyz", exitUsage, "", `unknown command "xyz"; see hark --help`},
+		{"help xyz", exitUsage, "", `unknown command "xyz"`},
+		{"help demo", exitOK, "--count messages", ""},
+		{"demo --help", exitOK, "(default 1000)", ""},
+		{"demo -h", exitOK, "hark demo [flags]", ""},
+		{"demo --cuont 1", exitUsage, "", "did you mean --count?; see hark demo --help"},
+		{"demo --count", exitUsage, "", "flag needs an argument: --count"},
+		{"demo --count x", exitUsage, "", `invalid value "x" for flag --count`},
 		{"demo --count -1", exitUsage, "", "must not be negative"},
+		{"demo --rate -1", exitUsage, "", "must not be negative"},
 		{"demo extra", exitUsage, "", `unexpected argument "extra"`},
+		{"demo -- --rate", exitUsage, "", `unexpected argument "--rate"`},
 		{"demo --where data.actoin==1", exitUsage, "", "action"},
-		{"demo --input " + filepath.Join(dir, "none"), exitFailed, "", "no such file"},
-		{"demo --input " + empty, exitFailed, "", "has no delivery"},
-		{"demo --rate 0 --count 0 --input " + badName, exitFailed, "", "white space at byte"},
-		{"demo --rate 0 --count 0 --input " + mixed, exitOK, "published 2 messages to 2 topics, skipped 3 bad lines", "line 2 skipped"},
-		{"demo --rate 0 --count 400", exitOK, "every message is accounted for", ""},
-		{"filter check data.a==1", exitOK, "", ""},
+		{"demo --rate 0 --count 10", exitOK, "10 deliveries published", ""},
+		{"filter", exitUsage, "", "want check, test"},
+		{"filter tets", exitUsage, "", "did you mean test?"},
+		{"filter test", exitUsage, "", "want one expression"},
+		{"filter test --help", exitOK, "--invert", ""},
+		{"filter check data.a==1", exitOK, "data.a", ""},
 		{"filter check data.a==", exitUsage, "", "1:"},
-		{"filter", exitUsage, "", "want check or test"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.args, func(t *testing.T) {
@@ -65,7 +59,59 @@ not json
 			if code != tt.code || !strings.Contains(out, tt.out) || !strings.Contains(errs, tt.err) {
 				t.Errorf("got code %d\n%s\n%s\nwant code %d, %q, %q", code, out, errs, tt.code, tt.out, tt.err)
 			}
+			if (out == "") != (tt.out == "") || (errs == "") != (tt.err == "") {
+				t.Errorf("got output %q and errors %q, want %q and %q", out, errs, tt.out, tt.err)
+			}
 		})
+	}
+}
+
+// TestHelp asks every command there is for its help.
+func TestHelp(t *testing.T) {
+	var walk func(c command, words []string)
+	walk = func(c command, words []string) {
+		code, out, errs := call(t, "", append(slices.Clone(words), "--help")...)
+		asked, help, _ := call(t, "", append([]string{"help"}, words...)...)
+		if code != exitOK || errs != "" || !strings.HasPrefix(out, strings.Join(append([]string{"hark"}, words...), " ")+": ") || asked != exitOK || help != out {
+			t.Errorf("help of %q: got code %d and %d\n%s\n%s", words, code, asked, out, errs)
+		}
+		for line := range strings.Lines(out) {
+			if n := utf8.RuneCountInString(line) - 1; n > 90 {
+				t.Errorf("help of %q: %q has %d columns, want at most 90", words, line, n)
+			}
+		}
+		for _, sub := range c.subs {
+			if sub.setup == nil && len(sub.subs) == 0 || sub.about == "" {
+				t.Errorf("%s does nothing, or does not say what", sub.name)
+			}
+			walk(sub, append(slices.Clone(words), sub.name))
+		}
+	}
+	walk(root, nil)
+}
+
+func TestParseFlags(t *testing.T) {
+	tests := []struct {
+		args  string
+		words string
+		n     int
+	}{
+		{"", "", 0},
+		{"a b", "a b", 0},
+		{"--n 1 a b", "a b", 1},
+		{"a --n 2 b", "a b", 2},
+		{"a b --n=3", "a b", 3},
+		{"a -- --n 3 b", "a --n 3 b", 0},
+		{"-- a", "a", 0},
+		{"- --n 4", "-", 4},
+	}
+	for _, tt := range tests {
+		fs := flag.NewFlagSet("x", flag.ContinueOnError)
+		n := fs.Int("n", 0, "")
+		words, err := parseFlags(fs, strings.Fields(tt.args))
+		if err != nil || strings.Join(words, " ") != tt.words || *n != tt.n {
+			t.Errorf("%q: got %q, %d, %v, want %q, %d", tt.args, words, *n, err, tt.words, tt.n)
+		}
 	}
 }
 
@@ -88,23 +134,3 @@ func TestFilterLines(t *testing.T) {
 		t.Errorf("a bad line: got %d %q, want code %d and its number", code, errs, exitFailed)
 	}
 }
-
-// TestDemoInterrupted ends the demo while it publishes: it must still account
-// for what it has published, and leave nothing running.
-func TestDemoInterrupted(t *testing.T) {
-	leak.Check(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	var out, errs bytes.Buffer
-	interrupt := writerFunc(func(p []byte) (int, error) {
-		cancel() // the first line of progress
-		return errs.Write(p)
-	})
-	code := Run(ctx, []string{"demo", "--rate", "100", "--count", "100000"}, Streams{Out: &out, Err: interrupt})
-	if code != exitInterrupted || !strings.Contains(out.String(), "audit") || strings.Contains(out.String(), "MISSING") {
-		t.Errorf("got code %d\n%s\n%s\nwant code %d and a table", code, out.String(), errs.String(), exitInterrupted)
-	}
-}
-
-type writerFunc func([]byte) (int, error)
-
-func (f writerFunc) Write(p []byte) (int, error) { return f(p) }

@@ -3,7 +3,6 @@ package cli
 import (
 	"bufio"
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -12,53 +11,56 @@ import (
 	"github.com/harkbus/hark/filter"
 )
 
-const filterUsage = `hark filter check EXPR says whether a CEL expression is a valid filter, and how
-it is evaluated.
-hark filter test EXPR reads JSON lines and prints those that match; the whole
-line is "data".`
-
-func runFilter(ctx context.Context, args []string, s Streams) error {
-	fs := flag.NewFlagSet("filter", flag.ContinueOnError)
-	count := fs.Bool("count", false, "test: print only how many lines match")
-	invert := fs.Bool("invert", false, "test: print the lines that do not match")
-	explain := fs.Bool("explain", false, "print how the expression is evaluated")
-	flags, words := splitFlags(args)
-	if _, err := parseFlags(fs, flags, filterUsage, s); err != nil {
-		return err
-	}
-	if len(words) != 2 {
-		return usageError{errors.New("filter: want check or test, and one expression; see hark filter --help")}
-	}
-	verb, expr := words[0], words[1]
-	if verb != "check" && verb != "test" {
-		return usageError{fmt.Errorf("filter: unknown word %q%s", verb, suggestion(verb, []string{"check", "test"}))}
-	}
-	f, err := filter.Compile(expr)
-	if err != nil {
-		return usageError{fmt.Errorf("filter: %w", err)}
-	}
-	if verb == "check" || *explain {
-		fmt.Fprintln(s.Out, f.Explain())
-	}
-	if verb == "check" {
-		return nil
-	}
-	return testFilter(ctx, f, *count, *invert, s)
+var filterCommand = command{
+	name:  "filter",
+	about: "check filter expressions, and filter JSON lines with them",
+	subs: []command{
+		{
+			name: "check", args: "EXPR", about: "say whether an expression is valid, and how it is evaluated",
+			setup: func(*flag.FlagSet) action { return checkFilter },
+		},
+		{
+			name: "test", args: "EXPR", about: "print the JSON lines of the input that match",
+			long: `The whole line is "data". A line that cannot be evaluated is reported, and makes
+the command fail at the end.`,
+			setup: func(fs *flag.FlagSet) action {
+				count := fs.Bool("count", false, "print only how many lines match")
+				invert := fs.Bool("invert", false, "print the lines that do not match")
+				explain := fs.Bool("explain", false, "print how the expression is evaluated first")
+				return func(ctx context.Context, words []string, s Streams) error {
+					f, err := compile(words)
+					if err != nil {
+						return err
+					}
+					if *explain {
+						fmt.Fprintln(s.Out, f.Explain())
+					}
+					return testFilter(ctx, f, *count, *invert, s)
+				}
+			},
+		},
+	},
 }
 
-// splitFlags separates flags, which take no values here, from other words.
-func splitFlags(args []string) (flags, words []string) {
-	for i, a := range args {
-		switch {
-		case a == "--":
-			return flags, append(words, args[i+1:]...)
-		case len(a) > 1 && a[0] == '-':
-			flags = append(flags, a)
-		default:
-			words = append(words, a)
-		}
+func checkFilter(_ context.Context, words []string, s Streams) error {
+	f, err := compile(words)
+	if err != nil {
+		return err
 	}
-	return flags, words
+	_, err = fmt.Fprintln(s.Out, f.Explain())
+	return err
+}
+
+// compile returns the filter that the only word is.
+func compile(words []string) (*filter.Filter, error) {
+	if len(words) != 1 {
+		return nil, usageError{fmt.Errorf("want one expression, in quotes, and not %d words", len(words))}
+	}
+	f, err := filter.Compile(words[0])
+	if err != nil {
+		return nil, usageError{err}
+	}
+	return f, nil
 }
 
 // testFilter prints the lines of the input that f matches.
@@ -101,7 +103,7 @@ func testFilter(ctx context.Context, f *filter.Filter, count, invert bool, s Str
 		return errInterrupted
 	}
 	if failed > 0 {
-		return fmt.Errorf("filter: %d lines could not be evaluated", failed)
+		return fmt.Errorf("%d lines could not be evaluated", failed)
 	}
 	return nil
 }

@@ -8,6 +8,10 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"os"
+
+	"github.com/harkbus/hark"
+	"github.com/harkbus/hark/testdata"
 )
 
 // webhook is one delivery of a GitHub webhook, as far as the demo looks at it.
@@ -22,8 +26,64 @@ type webhook struct {
 // maxLine is the longest line read.
 const maxLine = 8 << 20
 
+// read reads the deliveries and makes their topics. It reports lines that are
+// no delivery, with their numbers, and skips them.
+func (d *demo) read(s Streams) error {
+	in, name := io.Reader(bytes.NewReader(testdata.GitHubWebhooks)), "the input"
+	switch d.input {
+	case "":
+	case "-":
+		in = s.In
+	default:
+		f, err := os.Open(d.input)
+		if err != nil {
+			return fmt.Errorf("--input: %w; name a file of JSON lines, or leave it out to use the deliveries that come with the program", err)
+		}
+		defer f.Close()
+		in, name = f, d.input
+	}
+	bad := 0
+	for line, w := range readWebhooks(in) {
+		if errors.As(w.err, new(readError)) {
+			return fmt.Errorf("--input: line %d: %w", line, w.err)
+		}
+		if w.err == nil {
+			w.err = d.open(w.Event)
+		}
+		if w.err != nil {
+			bad++
+			fmt.Fprintf(s.Err, "line %d skipped: %v\n", line, w.err)
+			continue
+		}
+		d.incoming = append(d.incoming, w.webhook)
+	}
+	if len(d.incoming) == 0 {
+		return fmt.Errorf(`--input: %s has no delivery; write one {"event": "push", "payload": {…}} on each line, or leave it out to use the deliveries that come with the program`, name)
+	}
+	if bad > 0 {
+		fmt.Fprintf(s.Err, "%s skipped, %s read\n", plural(bad, "bad line", "bad lines"), plural(len(d.incoming), "delivery", "deliveries"))
+	}
+	return nil
+}
+
+// open makes the topic of an event, with the repository as the key.
+func (d *demo) open(event string) (err error) {
+	if d.topics[event] == nil {
+		var t *hark.Topic[webhook]
+		t, err = hark.NewTopic[webhook](d.bus, "github."+event, hark.KeyBy(func(w webhook) string { return w.Repository }))
+		if err == nil {
+			d.topics[event] = t
+		}
+	}
+	return err
+}
+
+// readError says that the rest of the input cannot be read.
+type readError struct{ error }
+
 // readWebhooks yields the deliveries in r, one JSON object a line, with their
-// line numbers. A line that is none comes with an error; reading goes on.
+// line numbers. A line that is none comes with an error; reading goes on,
+// except after a readError.
 func readWebhooks(r io.Reader) iter.Seq2[int, result] {
 	return func(yield func(int, result) bool) {
 		lines := bufio.NewReaderSize(r, 64<<10)
@@ -42,7 +102,7 @@ func readWebhooks(r io.Reader) iter.Seq2[int, result] {
 				return
 			}
 			if err != nil {
-				yield(n, result{err: fmt.Errorf("reading stops: %w", err)})
+				yield(n, result{err: readError{err}})
 				return
 			}
 		}

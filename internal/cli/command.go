@@ -1,0 +1,208 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+)
+
+// command is a word of the command line: something to run, a group of further
+// commands, or both.
+type command struct {
+	name  string
+	args  string // the arguments as the help shows them; without it there may be none
+	about string // one line, for lists
+	long  string // for its own help
+	// setup declares the flags and returns what runs once they are parsed. It
+	// must do nothing else: the help calls it too. Nil for a mere group.
+	setup func(fs *flag.FlagSet) action
+	subs  []command
+	path  string // the words that lead to it; set on the way
+}
+
+// action runs a command. words are its arguments without the flags.
+type action func(ctx context.Context, words []string, s Streams) error
+
+// dispatch runs the command that args lead to.
+func (c command) dispatch(ctx context.Context, args []string, s Streams) error {
+	c.path = strings.TrimSpace(c.path + " " + c.name)
+	if len(args) > 0 {
+		for _, sub := range c.subs {
+			if sub.name == args[0] {
+				sub.path = c.path
+				return sub.dispatch(ctx, args[1:], s)
+			}
+		}
+	}
+	fs := flag.NewFlagSet(c.path, flag.ContinueOnError)
+	var act action
+	if c.setup != nil {
+		act = c.setup(fs)
+	}
+	words, err := parseFlags(fs, args)
+	switch {
+	case errors.Is(err, flag.ErrHelp) && (act != nil || len(words) == 0):
+		c.help(s.Out, fs)
+		return err
+	case err != nil && !errors.Is(err, flag.ErrHelp):
+		return c.misused(err)
+	case act == nil && len(words) == 0:
+		c.help(s.Err, fs)
+		return c.misused(fmt.Errorf("a command is missing: want %s", strings.Join(c.subNames(), ", ")))
+	case act == nil:
+		return c.misused(fmt.Errorf("unknown command %q%s", words[0], suggestion(words[0], c.subNames())))
+	case len(words) > 0 && c.args == "":
+		return c.misused(fmt.Errorf("unexpected argument %q%s", words[0], suggestion(words[0], c.subNames())))
+	}
+	err = act(ctx, words, s)
+	var usage usageError
+	if errors.As(err, &usage) {
+		return c.misused(usage.error)
+	}
+	if words := c.words(); err != nil && words != "" && !errors.Is(err, errInterrupted) {
+		return fmt.Errorf("%s: %w", words, err)
+	}
+	return err
+}
+
+// words returns the path without the name of the program.
+func (c command) words() string {
+	_, words, _ := strings.Cut(c.path, " ")
+	return words
+}
+
+// misused returns err as a call that was not understood, and where to read on.
+func (c command) misused(err error) error {
+	words := c.words()
+	if words != "" {
+		words += ": "
+	}
+	return usageError{fmt.Errorf("%s%w; see %s --help", words, err, c.path)}
+}
+
+func (c command) subNames() []string {
+	names := make([]string, len(c.subs))
+	for i, sub := range c.subs {
+		names[i] = sub.name
+	}
+	return names
+}
+
+// help prints what the command does, the commands below it and its flags.
+func (c command) help(w io.Writer, fs *flag.FlagSet) {
+	fmt.Fprintf(w, "%s: %s\n", c.path, c.about)
+	if c.long != "" {
+		fmt.Fprintf(w, "\n%s\n", c.long)
+	}
+	fmt.Fprint(w, "\nUsage:\n")
+	if c.setup != nil {
+		call := c.path
+		fs.VisitAll(func(*flag.Flag) { call = c.path + " [flags]" })
+		fmt.Fprintf(w, "  %s\n", strings.TrimSpace(call+" "+c.args))
+	}
+	list := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	for _, sub := range c.subs {
+		fmt.Fprintf(list, "  %s\t%s\n", strings.TrimSpace(c.path+" "+sub.name+" "+sub.args), sub.about)
+	}
+	list.Flush()
+	header := "\nFlags:\n"
+	fs.VisitAll(func(f *flag.Flag) {
+		value, usage := flag.UnquoteUsage(f)
+		fmt.Fprintf(w, "%s  %s\n        %s", header, strings.TrimSpace("--"+f.Name+" "+value), usage)
+		if f.DefValue != "" && f.DefValue != "false" {
+			fmt.Fprintf(w, " (default %s)", f.DefValue)
+		}
+		header = "\n"
+	})
+	if header == "\n" {
+		fmt.Fprintln(w)
+	}
+	if len(c.subs) > 0 {
+		fmt.Fprintf(w, "\n%s COMMAND --help says more.", c.path)
+	}
+	fmt.Fprint(w, "\nExit codes: 0 done, 1 failed, 2 not understood, 130 interrupted.\n")
+}
+
+// parseFlags parses the flags in args, which may stand before, between and
+// behind other words, and returns those. What follows "--" is no flag.
+func parseFlags(fs *flag.FlagSet, args []string) (words []string, err error) {
+	fs.SetOutput(io.Discard)
+	fs.Usage = func() {}
+	for len(args) > 0 {
+		if err := fs.Parse(args); err != nil {
+			return words, flagError(fs, err)
+		}
+		rest := fs.Args()
+		if passed := len(args) - len(rest); passed > 0 && args[passed-1] == "--" {
+			return append(words, rest...), nil
+		}
+		if len(rest) == 0 {
+			break
+		}
+		words, args = append(words, rest[0]), rest[1:]
+	}
+	return words, nil
+}
+
+// flagError says what package flag found in the words of this command line.
+func flagError(fs *flag.FlagSet, err error) error {
+	name, unknown := strings.CutPrefix(err.Error(), "flag provided but not defined: ")
+	if !unknown {
+		text := strings.NewReplacer(" flag -", " flag --", "argument: -", "argument: --").Replace(err.Error())
+		if text == err.Error() {
+			return err
+		}
+		return errors.New(text)
+	}
+	var known []string
+	fs.VisitAll(func(f *flag.Flag) { known = append(known, "--"+f.Name) })
+	asked := "--" + strings.TrimLeft(name, "-")
+	return fmt.Errorf("unknown flag %s%s", name, suggestion(asked, known))
+}
+
+// suggestion returns ", did you mean …?" if one of the known words is near, or
+// the only one that begins with word.
+func suggestion(word string, known []string) string {
+	best, least := "", 3
+	for _, k := range known {
+		if d := distance(word, k); d < least && d < len(k) {
+			best, least = k, d
+		}
+	}
+	if best == "" && len(word) > 0 {
+		begins := func(k string) bool { return strings.HasPrefix(k, word) }
+		if i := slices.IndexFunc(known, begins); i >= 0 && !slices.ContainsFunc(known[i+1:], begins) {
+			best = known[i]
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf(", did you mean %s?", best)
+}
+
+// distance is the number of single-byte edits between a and b.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			edit := diagonal
+			if a[i] != b[j] {
+				edit++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(edit, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}

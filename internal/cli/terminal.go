@@ -1,0 +1,77 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/term"
+)
+
+// terminalWidth returns how many columns the terminal behind w has; 0 if w is
+// no terminal, or one that cannot rewrite a line.
+func terminalWidth(w io.Writer) int {
+	f, ok := w.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) || os.Getenv("TERM") == "dumb" {
+		return 0
+	}
+	width, _, err := term.GetSize(int(f.Fd()))
+	if err != nil || width <= 0 {
+		return 80
+	}
+	return width
+}
+
+// progress tells a user how far a command is: on a terminal in one line that
+// is written again and again, otherwise with a new line now and then.
+type progress struct {
+	quit chan struct{}
+	wait sync.WaitGroup
+}
+
+// showProgress writes what line returns to w until stop is called. The width it
+// gets is that of the terminal, or 0.
+func showProgress(w io.Writer, line func(width int) string) *progress {
+	p := &progress{quit: make(chan struct{})}
+	every := time.Second
+	if terminalWidth(w) > 0 {
+		every = 100 * time.Millisecond
+	}
+	p.wait.Go(func() {
+		ticks := time.NewTicker(every)
+		defer ticks.Stop()
+		for {
+			width := terminalWidth(w) // it may have changed
+			select {
+			case <-ticks.C:
+				if width > 0 {
+					fmt.Fprintf(w, "\r%s\x1b[K", fit(line(width), width-1))
+				} else {
+					fmt.Fprintln(w, line(0))
+				}
+			case <-p.quit:
+				if width > 0 {
+					fmt.Fprint(w, "\r\x1b[K")
+				}
+				return
+			}
+		}
+	})
+	return p
+}
+
+// stop ends it, and clears its line.
+func (p *progress) stop() {
+	close(p.quit)
+	p.wait.Wait()
+}
+
+// fit cuts s to width runes.
+func fit(s string, width int) string {
+	if r := []rune(s); len(r) > width {
+		return string(r[:max(0, width)])
+	}
+	return s
+}
