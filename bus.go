@@ -21,15 +21,16 @@ type Kind string
 
 // The kinds of things that live on a bus.
 const (
-	KindTopic   Kind = "topic"
-	KindRequest Kind = "request"
-	KindPattern Kind = "pattern"
-	KindValue   Kind = "value"
+	KindTopic    Kind = "topic"
+	KindRequest  Kind = "request"
+	KindPattern  Kind = "pattern"
+	KindNotifier Kind = "notifier"
+	KindValue    Kind = "value"
 )
 
-// Bus connects the parts of a program: topics and values
-// are found on it by name. A Bus is safe for concurrent use. Make one with
-// New.
+// Bus connects the parts of a program: topics, values and
+// those who listen are found on it by name. A Bus is safe for concurrent use.
+// Make one with New.
 type Bus struct {
 	pool  *exec.Pool
 	hooks hooks
@@ -54,8 +55,8 @@ type faceKey struct {
 	name string
 }
 
-// face is what a bus knows of a topic, pattern or value on it. Its
-// methods are called without a lock of the bus held.
+// face is what a bus knows of a topic, pattern, value or notifier on it.
+// Its methods are called without a lock of the bus held.
 type face interface {
 	// valueType is the Go type it carries; nil if it carries none.
 	valueType() reflect.Type
@@ -96,6 +97,8 @@ func WithHooks(hooks ...any) BusOption {
 	})
 }
 
+const defaultGrace = 5 * time.Second
+
 // SlowAfter sets how long a handler may run before the SlowHooks are told.
 // The default is one second. Without a SlowHook it has no effect.
 func SlowAfter(d time.Duration) BusOption {
@@ -114,7 +117,7 @@ func New(opts ...BusOption) *Bus {
 	b := &Bus{
 		pool:  exec.NewPool(),
 		slow:  time.Second,
-		grace: 5 * time.Second,
+		grace: defaultGrace,
 		faces: map[faceKey]face{},
 		done:  make(chan struct{}),
 	}

@@ -8,7 +8,7 @@ import (
 
 // The kinds of errors that hark returns; check them with errors.Is.
 var (
-	// ErrClosed says that the bus, subscription or handle has been
+	// ErrClosed says that the bus, subscription, listener or handle has been
 	// closed.
 	ErrClosed = errors.New("closed")
 	// ErrTypeMismatch says that a name is in use with another Go type.
@@ -76,7 +76,7 @@ func (e *BatchError) Unwrap() []error {
 // Left is what a Close or Drain that ran out of time left behind.
 type Left struct {
 	Kind         Kind
-	Name         string // of the topic, pattern, request or value
+	Name         string // of the topic, pattern, request or value; what a listener is registered under
 	Subscription string // its name or group; empty where there is none
 	Waiting      int    // messages that no handler has been given
 	InFlight     int    // messages whose handler has not returned

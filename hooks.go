@@ -37,8 +37,8 @@ type PublishEvent struct {
 // Source says where on a bus something happened.
 type Source struct {
 	Kind         Kind
-	Name         string // of the topic, pattern, request or value
-	Subscription string // its name or group; empty where there is none
+	Name         string // of the topic, pattern, request or value; what a listener is registered under
+	Subscription string // its name or group, the listener's ID; empty where there is none
 }
 
 // DeliverEvent says which message was handled.

@@ -40,10 +40,11 @@ func (p Policy) String() string {
 	return fmt.Sprintf("Policy(%d)", uint8(p))
 }
 
-// QueueOption configures the queue before a subscription's handler or before a
-// buffered observer.
+// QueueOption configures the queue before a subscription's handler, before a
+// listener that takes each signal, or before a buffered observer.
 type QueueOption interface {
 	SubscribeOption
+	ListenOption
 	ObserveOption
 }
 
@@ -97,4 +98,5 @@ func (q queue) or(buffer int, policy Policy) (queue, error) {
 type queueOption func(*queue) error
 
 func (f queueOption) applySubscribe(c *subscribeConfig) error { return f(&c.queue) }
+func (f queueOption) applyListen(c *listenConfig) error       { return f(&c.queue) }
 func (f queueOption) applyObserve(c *observeConfig) error     { return f(&c.queue) }

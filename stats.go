@@ -9,6 +9,7 @@ type Stats struct {
 	Topics   []TopicStats
 	Requests []TopicStats        // names that are replied to; their subscriptions are the responders
 	Patterns []SubscriptionStats // subscriptions to patterns
+	Notifier NotifierStats       // zero if the bus has none
 	Values   []ValueStats
 }
 
@@ -47,6 +48,29 @@ type SubscriptionStats struct {
 	Paused      bool
 }
 
+// NotifierStats are the numbers of the notifier of a bus.
+type NotifierStats struct {
+	Listeners int
+	Waiters   int      // calls of Wait and WaitAny that wait
+	Latched   []string // latched names, sorted
+	Notified  uint64   // notifications that reached somebody; others leave no trace
+	// The sums over all listeners, those that are closed included.
+	Delivered, Merged, Waiting, Dropped, Failed, Overgrown uint64
+}
+
+// ListenerStats are the numbers of one listener. Every notification that
+// reached it is in exactly one of Delivered, Merged, Waiting and Dropped.
+type ListenerStats struct {
+	Name      string // what it is registered under
+	ID        string
+	Delivered uint64 // signals given to the function, or taken from the channel
+	Merged    uint64 // notifications that are counted in the signal of another
+	Waiting   uint64 // signals that wait
+	Dropped   uint64 // signals lost to an overflow policy, or to the end of the listener
+	Failed    uint64 // calls of the function that did not return
+	Overgrown uint64 // signals let in beyond the buffer because waiting would have deadlocked
+}
+
 // ValueStats are the numbers of one value.
 type ValueStats struct {
 	Name      string
@@ -63,7 +87,8 @@ type Topology struct {
 	Nodes []Node
 }
 
-// Node is one topic, pattern, request name or value.
+// Node is one topic, pattern, request name or value, or a name that has
+// listeners.
 type Node struct {
 	Kind   Kind
 	Name   string
@@ -75,7 +100,7 @@ type Node struct {
 // End is somebody at an end of a Node.
 type End struct {
 	Role string // "publish", "subscribe", "reply", "observe" or "declare"
-	Name string // the subscription's name or group
+	Name string // the subscription's name or group, the listener's ID
 	At   string // where in the program it was made, as file:line of the caller
 }
 

@@ -57,7 +57,8 @@ func (w *waits) reaches(from, to *core, seen map[*core]bool) bool {
 }
 
 // inHandler reports whether the caller runs below a handler, or the body of an
-// iterator, of some subscription, or below an observer. It looks at the stack:
+// iterator, of some subscription, or below an observer or the function of a
+// listener. It looks at the stack:
 // too slow for anything but a call that is about to wait, where the context
 // does not tell.
 func inHandler() bool {
@@ -67,8 +68,8 @@ func inHandler() bool {
 // inObserver reports whether the caller runs below an observer of some value.
 func inObserver() bool { return below(observerFrames...) }
 
-// below reports whether a method of one of the generic types that frames begin
-// the names of is on the stack of the caller's caller.
+// below reports whether a method of one of the types that frames begin the
+// names of, generic or not, is on the stack of the caller's caller.
 func below(frames ...string) bool {
 	pcs := make([]uintptr, 64)
 	for skip := 3; ; skip += len(pcs) {
@@ -77,7 +78,7 @@ func below(frames ...string) bool {
 		for n > 0 {
 			frame, more := stack.Next()
 			for _, prefix := range frames {
-				if name, ok := strings.CutPrefix(frame.Function, prefix); ok && strings.HasPrefix(name, "[") {
+				if name, ok := strings.CutPrefix(frame.Function, prefix); ok && (name[0] == '[' || name[0] == ')') {
 					return true
 				}
 			}
@@ -92,12 +93,14 @@ func below(frames ...string) bool {
 }
 
 // handlerFrames begin the names of methods of which one is on the stack of
-// every handler and observer; observerFrames are those of observers.
+// every handler, observer and function of a listener; observerFrames are those
+// of observers.
 var (
 	handlerFrames = []string{
 		"github.com/harkbus/hark.(*worker",
+		"github.com/harkbus/hark.(*callee",
 		"github.com/harkbus/hark.(*round",
 		"github.com/harkbus/hark.(*observer",
 	}
-	observerFrames = handlerFrames[1:]
+	observerFrames = handlerFrames[2:]
 )

@@ -1,0 +1,114 @@
+package counter
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/harkbus/hark/internal/leak"
+)
+
+func TestTwoGoroutines(t *testing.T) {
+	leak.Check(t)
+	var out, want strings.Builder
+	if err := Run(t.Context(), &out, Options{Rounds: 3, Start: 5}); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintln(&want, "initialized with 5")
+	for range 3 {
+		fmt.Fprintln(&want, "6 was incremented by another goroutine")
+		fmt.Fprintln(&want, "5 was decremented by another goroutine")
+	}
+	fmt.Fprintln(&want, "the final value is 5 after 6 changes")
+	if out.String() != want.String() {
+		t.Errorf("got:\n%s\nwant:\n%s", &out, &want)
+	}
+}
+
+// TestManyGoroutines: each printed number was true at its moment. A walk from
+// 0 to 0 goes from v-1 to v as often as it comes back, for every v.
+func TestManyGoroutines(t *testing.T) {
+	leak.Check(t)
+	for _, goroutines := range []int{2, 20, 200} {
+		const rounds = 20
+		var out bytes.Buffer
+		if err := Run(t.Context(), &out, Options{Rounds: rounds, Goroutines: goroutines}); err != nil {
+			t.Fatal(err)
+		}
+		crossed := map[int]int{} // from v-1 to v, less those back
+		n := 0
+		var last string
+		for in := bufio.NewScanner(&out); in.Scan(); {
+			last = in.Text()
+			var v int
+			var what string
+			if _, err := fmt.Sscanf(last, "%d was %s by another goroutine", &v, &what); err != nil {
+				continue
+			}
+			n++
+			switch what {
+			case "incremented":
+				crossed[v]++
+			case "decremented":
+				crossed[v+1]--
+			default:
+				t.Errorf("got line %q", last)
+			}
+		}
+		if n != goroutines*rounds {
+			t.Errorf("%d goroutines: %d steps are printed, want %d", goroutines, n, goroutines*rounds)
+		}
+		for v, more := range crossed {
+			if more != 0 {
+				t.Errorf("%d goroutines: %d steps more from %d to %d than back", goroutines, more, v-1, v)
+			}
+		}
+		if want := fmt.Sprintf("the final value is 0 after %d changes", goroutines*rounds); last != want {
+			t.Errorf("got %q, want %q", last, want)
+		}
+	}
+}
+
+func TestRunStops(t *testing.T) {
+	leak.Check(t)
+	for _, goroutines := range []int{2, 20} {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		enough := errors.New("enough")
+		w := &stopper{after: 50, stop: func() { cancel(enough) }}
+		if err := Run(ctx, w, Options{Rounds: 1_000_000_000, Goroutines: goroutines}); !errors.Is(err, enough) {
+			t.Errorf("%d goroutines: got %v, want the cause", goroutines, err)
+		}
+	}
+}
+
+// stopper calls stop after that many lines.
+type stopper struct {
+	after int
+	stop  func()
+}
+
+func (s *stopper) Write(p []byte) (int, error) {
+	if s.after--; s.after == 0 {
+		s.stop()
+	}
+	return len(p), nil
+}
+
+func TestRunReportsErrors(t *testing.T) {
+	leak.Check(t)
+	if err := Run(t.Context(), &strings.Builder{}, Options{Goroutines: 3}); err == nil {
+		t.Error("an odd number of goroutines is accepted")
+	}
+	full := errors.New("disk full")
+	if err := Run(t.Context(), failing{full}, Options{}); !errors.Is(err, full) {
+		t.Errorf("got %v, want the error of the writer", err)
+	}
+}
+
+type failing struct{ err error }
+
+func (f failing) Write([]byte) (int, error) { return 0, f.err }

@@ -1,0 +1,157 @@
+package hark
+
+import (
+	"context"
+	"errors"
+	"reflect"
+	"regexp"
+	"slices"
+	"testing"
+)
+
+// What RegisterFunc may be given, in all forms that the compiler names
+// differently.
+
+type dial struct{ n int }
+
+func (d *dial) OnTurn(context.Context, Signal) { d.n++ }
+func (d dial) OnRead()                         {}
+func (d *dial) closure() func()                { return func() { d.n++ } }
+
+type turner interface{ OnTurn(context.Context, Signal) }
+
+type (
+	panel    struct{ dial }
+	panelPtr struct{ *dial }
+	panelIfc struct{ turner }
+)
+
+type box[T any] struct{ v T }
+
+func (b *box[T]) OnPut(Signal) {}
+func (b box[T]) OnGet()        {}
+
+type hook func()
+
+func (h hook) OnCall() {}
+
+func onPlain(Signal)        {}
+func onGeneric[T any]()     {}
+func aClosure(n int) func() { return func() { _ = n } }
+
+var global = func() {}
+
+func TestFuncName(t *testing.T) {
+	d := &dial{}
+	var ifc turner = d
+	local := func() { d.n++ }
+	tests := []struct {
+		what string
+		f    any
+		want string // a regular expression
+	}{
+		{"method value, pointer", d.OnTurn, `hark\.dial#OnTurn`},
+		{"method value, pointer method of an addressable value", (&dial{}).OnTurn, `hark\.dial#OnTurn`},
+		{"method value, value receiver", d.OnRead, `hark\.dial#OnRead`},
+		{"method expression, pointer", (*dial).OnTurn, `hark\.dial#OnTurn`},
+		{"method expression, value", dial.OnRead, `hark\.dial#OnRead`},
+		{"method expression, value method of pointer", (*dial).OnRead, `hark\.dial#OnRead`},
+		{"promoted method value", (&panel{}).OnTurn, `hark\.dial#OnTurn`},
+		{"promoted through a pointer", panelPtr{d}.OnTurn, `hark\.dial#OnTurn`},
+		{"promoted method expression", (*panel).OnTurn, `hark\.panel#OnTurn`},
+		{"promoted method expression, value", panel.OnRead, `hark\.panel#OnRead`},
+		{"interface method value", ifc.OnTurn, `hark\.turner#OnTurn`},
+		{"embedded interface", panelIfc{d}.OnTurn, `hark\.turner#OnTurn`},
+		{"interface method expression", turner.OnTurn, `hark\.turner#OnTurn`},
+		{"generic type, pointer", (&box[int]{}).OnPut, `hark\.box#OnPut`},
+		{"generic type, value", box[map[string]dial]{}.OnGet, `hark\.box#OnGet`},
+		{"generic type, method expression", (*box[int]).OnPut, `hark\.box#OnPut`},
+		{"method of a function type", hook(nil).OnCall, `hark\.hook#OnCall`},
+		{"function", onPlain, `hark#onPlain`},
+		{"generic function", onGeneric[box[int]], `hark#onGeneric`},
+		{"function of another package", slices.Sort[[]int], `slices#Sort`},
+		// The compiler names closures; what holds is the shape.
+		{"global closure", global, `hark#init:func\d+`},
+		{"local closure", local, `hark#TestFuncName:func\d+`},
+		{"closure of a function", aClosure(1), `hark(\.\w+)?#\w+(:\w+)*:func\d+`},
+		{"closure of a method", d.closure(), `hark\.dial#closure:func\d+`},
+	}
+	for _, tt := range tests {
+		got, err := FuncName(tt.f)
+		if err != nil || !regexp.MustCompile(`^`+tt.want+`$`).MatchString(got) {
+			t.Errorf("%s: got %s, %v, want %s", tt.what, got, err, tt.want)
+		}
+	}
+	for what, f := range map[string]any{
+		"nil":               nil,
+		"nil function":      (func())(nil),
+		"no function":       3,
+		"made by reflect":   reflect.MakeFunc(reflect.TypeFor[func()](), nil).Interface(),
+		"method by reflect": reflect.ValueOf(d).MethodByName("OnRead").Interface(),
+	} {
+		if got, err := FuncName(f); !errors.Is(err, ErrInvalidOption) {
+			t.Errorf("%s: got %q, %v, want ErrInvalidOption", what, got, err)
+		}
+	}
+}
+
+// TestSplitSymbol covers packages that are not here to be imported.
+func TestSplitSymbol(t *testing.T) {
+	tests := []struct{ symbol, want string }{
+		{"main.main", "main#main"},
+		{"main.(*T).On-fm", "main.T#On"},
+		{"github.com/x/counter.(*Counter).OnIncrement-fm", "counter.Counter#OnIncrement"},
+		{"github.com/x/counter.Counter.OnIncrement", "counter.Counter#OnIncrement"},
+		{"github.com/x/counter/v2.(*Counter).On", "counter.Counter#On"},
+		{"github.com/x/counter/v12.On", "counter#On"},
+		{"example.com/v2.On", "example_com#On"},
+		{"v2.On", "v2#On"},
+		{"gopkg.in/yaml%2ev3.(*Node).Decode", "yaml.Node#Decode"},
+		{"gopkg.in/x/go-check%2ev1.C.Assert-fm", "go-check.C#Assert"},
+		{"example.com/dot%2epkg.F", "dot_pkg#F"},
+		{"example.com/gr%c3%b6%c3%9fe.F", "größe#F"},
+		{"example.com/x%zz.F", "x%zz#F"},
+		{"github.com/a/b/vendor/github.com/x/counter.(*Counter).On", "counter.Counter#On"},
+		{"github.com/x/counter_test.On", "counter_test#On"},
+		{"github.com/x/box.(*Box[...]).On-fm", "box.Box#On"},
+		{"github.com/x/box.Box[github.com/y/z.T[int]].On", "box.Box#On"},
+		{"github.com/x/box.Map[go.shape.int,go.shape.string]", "box#Map"},
+		{"github.com/x/box.Map[...].func1", "box#Map:func1"},
+		{"main.glob..func1", "main#glob:func1"},
+		{"main.init.0.func1", "main#init:0:func1"},
+		{"main.init.func2.3", "main#init:func2:3"},
+		{"main.Start.func1.2", "main#Start:func1:2"},
+		{"main.(*T).Start.func1", "main.T#Start:func1"},
+		{"main.T.Start.func1", "main.T#Start:func1"},
+		{"main.main.(*T).Start.func6", "main.T#Start:func6"},
+		{"main.(*T).A.main.(*T).B.func7.func10", "main.T#B:func7:func10"},
+		{"main.Start.gowrap1", "main#Start:gowrap1"},
+		{"main.Start.deferwrap2", "main#Start:deferwrap2"},
+		{"main.Each-range1", "main#Each:range1"},
+		{"main.(*T).Each-range1", "main.T#Each:range1"},
+		{"main.Each.func1-range2", "main#Each:func1:range2"},
+	}
+	for _, tt := range tests {
+		owner, member := splitSymbol(tt.symbol)
+		got := join(owner, member)
+		if got != tt.want {
+			t.Errorf("%s: got %s, want %s", tt.symbol, got, tt.want)
+		}
+		if _, err := parseName(got); err != nil {
+			t.Errorf("%s: %v", tt.symbol, err)
+		}
+	}
+}
+
+// FuzzSplitSymbol: whatever the symbol, what comes out is a name, or refused,
+// and nothing panics.
+func FuzzSplitSymbol(f *testing.F) {
+	f.Add("github.com/x/counter/v2.(*Counter[...]).On-fm")
+	f.Add("gopkg.in/yaml%2ev3.glob..func1")
+	f.Fuzz(func(t *testing.T, symbol string) {
+		owner, member := splitSymbol(symbol)
+		if a, err := parseName(join(owner, member)); err == nil && (a.owner != owner || a.member != member) {
+			t.Errorf("%q: %q, %q is read as %q, %q", symbol, owner, member, a.owner, a.member)
+		}
+	})
+}

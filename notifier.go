@@ -1,0 +1,341 @@
+package hark
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"reflect"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/harkbus/hark/internal/exec"
+)
+
+// Signal tells a listener that it was notified.
+type Signal struct {
+	// Name is what was notified: the target given to Notify, or the name that
+	// was latched. Where several notifications were merged it is the last one.
+	Name string
+	// Count says how many notifications the signal stands for, at least 1.
+	Count int
+}
+
+// Notifier lets goroutines tell each other that something happened: listeners
+// are registered under names, and a notification reaches a name, all methods
+// of a type, one method, one listener or a pattern of names. Notifications
+// carry no data; a Value or a Topic does.
+//
+// All notifiers of a bus share one space of names. A Notifier is safe for
+// concurrent use. What a goroutine did before it notified is visible to the
+// listeners and waiters that this reaches.
+type Notifier struct {
+	bus   *Bus   // nil for a private notifier
+	hooks *hooks // never nil
+	waits *waits
+	pool  *exec.Pool
+	grace time.Duration // how long Close waits for a listener that runs
+
+	state   atomic.Uint32 // open, sealed or stopped
+	waiters atomic.Int64  // calls of Wait that wait
+	dropped atomic.Bool   // some shard has drops that no hook has been told of
+
+	// present counts, by hash, the names that somebody is under: to notify
+	// nobody takes no lock.
+	present [presentSlots]atomic.Uint32
+	shards  [shardCount]shard
+}
+
+const (
+	presentSlots = 256
+	shardCount   = 16
+)
+
+// The states of a notifier.
+const (
+	open    uint32 = iota
+	sealed         // only handlers may notify
+	stopped        // nobody may, and no listener is left
+)
+
+// shard is the part of a notifier's names whose hash falls into it. No user
+// code runs, and nothing blocks, while mu is held. Whoever locks several
+// shards does so in their order; a shard's lock comes before that of the pool.
+type shard struct {
+	mu      sync.Mutex // guards what follows, and the listeners and waiters under the names
+	owners  map[string]*owner
+	ids     map[uint32]*Listener
+	strict  int // listeners that notifications may have to wait for, or to fail for
+	working int // functions that have a signal or run
+	idlers  []chan struct{}
+
+	gone     listenerTally // of listeners that have left
+	notified uint64        // notifications that reached somebody
+	accepted uint64        // signals for functions
+	dropping []*Listener   // those with drops that no hook has been told of
+}
+
+// owner is a name or type, with its methods. It is there as long as somebody
+// listens or waits under it, or it or a method is latched.
+type owner struct {
+	name    string
+	slot    uint8 // in Notifier.present
+	bare    group
+	methods map[string]*group
+}
+
+// group is everybody under one name or method.
+type group struct {
+	owner     *owner
+	method    string
+	listeners []*Listener
+	wants     *want // of waiters; a list
+	latched   bool
+}
+
+func (g *group) name() string { return join(g.owner.name, g.method) }
+
+func (g *group) empty() bool { return len(g.listeners) == 0 && g.wants == nil && !g.latched }
+
+// NewNotifier returns the notifier of the bus. With a nil bus it makes a
+// private one, which needs no closing: it is garbage once its listeners are
+// closed. It returns ErrClosed if the bus is being closed.
+func NewNotifier(b *Bus) (*Notifier, error) {
+	if b == nil {
+		n := newNotifier()
+		n.hooks, n.waits, n.pool, n.grace = &noHooks, &waits{}, exec.NewPool(), defaultGrace
+		return n, nil
+	}
+	n, _, err := attach(b, KindNotifier, "notifier", func() *Notifier {
+		n := newNotifier()
+		n.bus, n.hooks, n.waits, n.pool, n.grace = b, &b.hooks, &b.waits, b.pool, b.grace
+		return n
+	})
+	if err != nil {
+		return nil, fail("notifier", "", err)
+	}
+	return n, nil
+}
+
+func newNotifier() *Notifier {
+	n := &Notifier{}
+	for i := range n.shards {
+		n.shards[i].owners = map[string]*owner{}
+		n.shards[i].ids = map[uint32]*Listener{}
+	}
+	return n
+}
+
+// groupLocked returns the group of a's name or method, made if need be. The
+// caller puts somebody into it, or latches it.
+func (n *Notifier) groupLocked(a *address) *group {
+	s := &n.shards[a.shard]
+	o := s.owners[a.owner]
+	if o == nil {
+		o = &owner{name: a.owner, slot: a.slot}
+		o.bare.owner = o
+		s.owners[o.name] = o
+		n.present[o.slot].Add(1)
+	}
+	if a.member == "" {
+		return &o.bare
+	}
+	g := o.methods[a.member]
+	if g == nil {
+		g = &group{owner: o, method: a.member}
+		if o.methods == nil {
+			o.methods = map[string]*group{}
+		}
+		o.methods[g.method] = g
+	}
+	return g
+}
+
+// tidyLocked forgets the group if nobody is left in it.
+func (n *Notifier) tidyLocked(s *shard, g *group) {
+	if !g.empty() {
+		return
+	}
+	o := g.owner
+	delete(o.methods, g.method)
+	if len(o.methods) == 0 && o.bare.empty() && s.owners[o.name] == o {
+		delete(s.owners, o.name)
+		n.present[o.slot].Add(^uint32(0))
+	}
+}
+
+// refuses returns why nothing new is accepted from ctx.
+func (n *Notifier) refuses(ctx context.Context) error {
+	switch n.state.Load() {
+	case open:
+		return nil
+	case sealed:
+		if handlerOf(ctx) != nil || inHandler() {
+			return nil
+		}
+	}
+	return errBusClosed
+}
+
+var errBusClosed = fmt.Errorf("bus %w", ErrClosed)
+
+// The face of a notifier on its bus.
+
+func (n *Notifier) valueType() reflect.Type { return nil }
+
+func (n *Notifier) seal() { n.state.CompareAndSwap(open, sealed) }
+
+// drain waits until no function has a signal or runs. What waits in channels
+// is their readers' affair.
+func (n *Notifier) drain(ctx context.Context) {
+	for i := range n.shards {
+		s := &n.shards[i]
+		s.mu.Lock()
+		if s.working == 0 {
+			s.mu.Unlock()
+			continue
+		}
+		idle := make(chan struct{})
+		s.idlers = append(s.idlers, idle)
+		s.mu.Unlock()
+		select {
+		case <-idle:
+		case <-ctx.Done():
+			s.mu.Lock()
+			s.idlers = slices.DeleteFunc(s.idlers, func(c chan struct{}) bool { return c == idle })
+			s.mu.Unlock()
+			return
+		}
+	}
+}
+
+func (n *Notifier) work() (accepted uint64, done bool) {
+	done = true
+	for i := range n.shards {
+		s := &n.shards[i]
+		s.mu.Lock()
+		accepted += s.accepted
+		done = done && s.working == 0
+		s.mu.Unlock()
+	}
+	return accepted, done
+}
+
+// cancel ends the contexts of the functions.
+func (n *Notifier) cancel(cause error) {
+	var cancels []context.CancelCauseFunc
+	n.eachListener(func(l *Listener) {
+		if l.call != nil && l.call.cancel != nil {
+			cancels = append(cancels, l.call.cancel)
+		}
+	})
+	for _, cancel := range cancels {
+		cancel(cause)
+	}
+}
+
+// stop closes all listeners, ends all waits, and waits until no function runs
+// or ctx ends.
+func (n *Notifier) stop(ctx context.Context, cause error) []Left {
+	n.state.Store(stopped)
+	var all []*Listener
+	n.eachListener(func(l *Listener) { all = append(all, l) })
+	lefts := make([]Left, len(all))
+	quiets := make([]<-chan struct{}, len(all))
+	for i, l := range all {
+		quiets[i], lefts[i] = l.remove(cause)
+	}
+	n.endWaits(cause)
+	n.reportDrops()
+	var left []Left
+	for i, l := range lefts {
+		if quiet := quiets[i]; quiet != nil {
+			select {
+			case <-quiet:
+			case <-ctx.Done():
+				l.InFlight = 1
+			}
+		}
+		if l.any() {
+			left = append(left, l)
+		}
+	}
+	return left
+}
+
+// eachListener calls f for each listener, with its shard locked.
+func (n *Notifier) eachListener(f func(*Listener)) {
+	n.eachGroup(func(_ *shard, g *group) {
+		for _, l := range g.listeners {
+			f(l)
+		}
+	})
+}
+
+// eachGroup calls f for each group, with its shard locked.
+func (n *Notifier) eachGroup(f func(*shard, *group)) {
+	for i := range n.shards {
+		s := &n.shards[i]
+		s.mu.Lock()
+		for _, o := range s.owners {
+			f(s, &o.bare)
+			for _, g := range o.methods {
+				f(s, g)
+			}
+		}
+		s.mu.Unlock()
+	}
+}
+
+// Stats returns the numbers of the notifier.
+func (n *Notifier) Stats() NotifierStats {
+	st := NotifierStats{Waiters: int(n.waiters.Load())}
+	n.eachGroup(func(_ *shard, g *group) {
+		st.Listeners += len(g.listeners)
+		for _, l := range g.listeners {
+			st.add(l.statsLocked())
+		}
+		if g.latched {
+			st.Latched = append(st.Latched, g.name())
+		}
+	})
+	slices.Sort(st.Latched)
+	for i := range n.shards {
+		s := &n.shards[i]
+		s.mu.Lock()
+		st.Notified += s.notified
+		st.add(s.gone.stats())
+		s.mu.Unlock()
+	}
+	return st
+}
+
+func (st *NotifierStats) add(l ListenerStats) {
+	st.Delivered += l.Delivered
+	st.Merged += l.Merged
+	st.Waiting += l.Waiting
+	st.Dropped += l.Dropped
+	st.Failed += l.Failed
+	st.Overgrown += l.Overgrown
+}
+
+func (n *Notifier) addStats(s *Stats) { s.Notifier = n.Stats() }
+
+// addTopology adds a node for each name and method that has listeners.
+func (n *Notifier) addTopology(t *Topology) {
+	var nodes []Node
+	n.eachGroup(func(_ *shard, g *group) {
+		if len(g.listeners) == 0 {
+			return
+		}
+		node := Node{Kind: KindNotifier, Name: g.name()}
+		for _, l := range g.listeners {
+			node.Ends = append(node.Ends, End{Role: "listen", Name: l.ID(), At: place(l.place)})
+		}
+		slices.SortFunc(node.Ends, func(x, y End) int { return cmp.Compare(x.Name, y.Name) })
+		nodes = append(nodes, node)
+	})
+	slices.SortFunc(nodes, func(x, y Node) int { return cmp.Compare(x.Name, y.Name) })
+	t.Nodes = append(t.Nodes, nodes...)
+}

@@ -1,0 +1,358 @@
+package hark
+
+import (
+	"context"
+	"slices"
+
+	"github.com/harkbus/hark/internal/names"
+)
+
+// Notify signals everybody whom target means, and returns how many listeners,
+// and names that calls of Wait wait for, that reached; none is no error. The
+// target is
+//
+//   - a name, "orders.placed", or a type with all its methods,
+//     "counter.Counter"
+//   - one method of a type, "counter.Counter#OnIncrement", or a function of a
+//     package, "counter#OnIncrement"
+//   - one listener, as Listener.ID returns it
+//   - a pattern of names or types, "orders.*", ">", and in front of a method:
+//     "*.Counter#OnIncrement". A pattern looks at every name there is.
+//
+// Notify does not wait for listeners, which it may be called from. The
+// exception are those with EachSignal and Overflow(Block): if one has no room,
+// nobody is reached until it has, or until ctx ends and Notify returns its
+// cause. Where it would wait for the very listener it is called from, directly
+// or through other handlers, the signal is let in beyond the buffer; past
+// 65,536 such signals Notify returns ErrWouldDeadlock. If one with
+// Overflow(Fail) has no room, nobody is reached and Notify returns ErrFull.
+//
+// A context that has already ended notifies nobody. Once the bus is being
+// closed only handlers may notify, and others get ErrClosed.
+func (n *Notifier) Notify(ctx context.Context, target string) (reached int, err error) {
+	if ctx.Err() != nil {
+		return 0, fail("notify", target, context.Cause(ctx))
+	}
+	h := hashName(target)
+	a := targets[h%targetSlots].Load()
+	if a == nil || a.text != target {
+		if a, err = targetOf(target, h); err != nil {
+			return 0, fail("notify", "", err)
+		}
+	}
+	if !a.wild && n.present[a.slot].Load() == 0 && n.state.Load() == open {
+		return 0, nil
+	}
+	if reached, err = n.send(ctx, a, false); err != nil {
+		return 0, fail("notify", target, err)
+	}
+	return reached, nil
+}
+
+// Latch notifies the name and makes that last: until Unlatch, listeners that
+// are registered under it get a signal at once, and those who wait for it do
+// not have to. A latched type is latched for all its methods. Names that are
+// latched already are left alone, and nobody is signalled.
+//
+// It waits and refuses as Notify does, and then has not latched the name; the
+// name must not be a pattern or a listener's ID.
+func (n *Notifier) Latch(ctx context.Context, name string) error {
+	if ctx.Err() != nil {
+		return fail("latch", name, context.Cause(ctx))
+	}
+	a, err := parseName(name)
+	if err != nil {
+		return fail("latch", "", err)
+	}
+	if _, err := n.send(ctx, &a, true); err != nil {
+		return fail("latch", name, err)
+	}
+	return nil
+}
+
+// Unlatch ends Latch. A name that is not latched is left alone.
+func (n *Notifier) Unlatch(ctx context.Context, name string) error {
+	if ctx.Err() != nil {
+		return fail("unlatch", name, context.Cause(ctx))
+	}
+	a, err := parseName(name)
+	if err != nil {
+		return fail("unlatch", "", err)
+	}
+	if err := n.refuses(ctx); err != nil {
+		return fail("unlatch", name, err)
+	}
+	s := &n.shards[a.shard]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if g := s.find(&a); g != nil {
+		g.latched = false
+		n.tidyLocked(s, g)
+	}
+	return nil
+}
+
+// find returns the group of a's name or method, nil if there is none.
+func (s *shard) find(a *address) *group {
+	o := s.owners[a.owner]
+	switch {
+	case o == nil:
+		return nil
+	case a.member == "":
+		return &o.bare
+	}
+	return o.methods[a.member]
+}
+
+// send signals everybody whom a means, and latches a if asked to.
+func (n *Notifier) send(ctx context.Context, a *address, latch bool) (reached int, err error) {
+	if n.state.Load() != open {
+		if err := n.refuses(ctx); err != nil {
+			return 0, err
+		}
+	}
+	first, strict := n.lock(a)
+	if latch && n.latchedLocked(a) {
+		n.unlock(a)
+		return 0, nil
+	}
+	for forced := false; strict; {
+		full := n.fullLocked(a)
+		if full == nil || forced && full.queue.policy == Block {
+			break
+		}
+		n.unlock(a)
+		if full.queue.policy == Fail {
+			return 0, ErrFull
+		}
+		if forced, err = full.awaitRoom(ctx); err != nil {
+			return 0, err
+		}
+		_, strict = n.lock(a)
+	}
+	if n.state.Load() == stopped {
+		n.unlock(a)
+		return 0, errBusClosed
+	}
+	if latch {
+		g := n.groupLocked(a)
+		if g.latched {
+			n.unlock(a)
+			return 0, nil
+		}
+		g.latched = true
+	}
+	reached = n.deliverLocked(a)
+	if reached > 0 {
+		first.notified++
+	}
+	n.unlock(a)
+	n.reportDrops()
+	return reached, nil
+}
+
+// latchedLocked reports whether the name itself is latched.
+func (n *Notifier) latchedLocked(a *address) bool {
+	g := n.shards[a.shard].find(a)
+	return g != nil && g.latched
+}
+
+// lock locks the shards where a may be. It returns the first of them, and
+// whether there are strict listeners in any.
+func (n *Notifier) lock(a *address) (first *shard, strict bool) {
+	if !a.wild {
+		s := &n.shards[a.shard]
+		s.mu.Lock()
+		return s, s.strict > 0
+	}
+	for i := range n.shards {
+		n.shards[i].mu.Lock()
+		strict = strict || n.shards[i].strict > 0
+	}
+	return &n.shards[0], strict
+}
+
+func (n *Notifier) unlock(a *address) {
+	if !a.wild {
+		n.shards[a.shard].mu.Unlock()
+		return
+	}
+	for i := range n.shards {
+		n.shards[i].mu.Unlock()
+	}
+}
+
+// deliverLocked signals everybody whom a means.
+func (n *Notifier) deliverLocked(a *address) (reached int) {
+	s := &n.shards[a.shard]
+	if a.single {
+		l := s.single(a)
+		if l == nil {
+			return 0
+		}
+		l.offerLocked(Signal{a.text, 1})
+		return 1
+	}
+	if a.wild {
+		n.visitLocked(a, func(s *shard, g *group) { reached += n.signalLocked(s, g, a) })
+		return reached
+	}
+	o := s.owners[a.owner]
+	switch {
+	case o == nil:
+	case a.member == "":
+		reached = n.signalLocked(s, &o.bare, a)
+		for _, g := range o.methods {
+			reached += n.signalLocked(s, g, a)
+		}
+	default:
+		if g := o.methods[a.member]; g != nil {
+			reached = n.signalLocked(s, g, a)
+		}
+	}
+	return reached
+}
+
+// signalLocked signals everybody in the group.
+func (n *Notifier) signalLocked(s *shard, g *group, a *address) (reached int) {
+	for _, l := range g.listeners {
+		l.offerLocked(Signal{a.text, 1})
+	}
+	reached = len(g.listeners)
+	if g.wants != nil {
+		reached += g.satisfyLocked()
+		n.tidyLocked(s, g)
+	}
+	return reached
+}
+
+// single returns the listener that a means, nil if there is none.
+func (s *shard) single(a *address) *Listener {
+	l := s.ids[a.id]
+	if l == nil || l.group.owner.name != a.owner || l.group.method != a.member {
+		return nil
+	}
+	return l
+}
+
+// visitLocked calls f for each group that a means; f may tidy it.
+func (n *Notifier) visitLocked(a *address, f func(*shard, *group)) {
+	if !a.wild {
+		s := &n.shards[a.shard]
+		if o := s.owners[a.owner]; o != nil {
+			o.visit(s, a, f)
+		}
+		return
+	}
+	for i := range n.shards {
+		s := &n.shards[i]
+		for _, o := range s.owners {
+			if names.Match(a.owner, o.name) {
+				o.visit(s, a, f)
+			}
+		}
+	}
+}
+
+func (o *owner) visit(s *shard, a *address, f func(*shard, *group)) {
+	if a.member != "" {
+		if g := o.methods[a.member]; g != nil {
+			f(s, g)
+		}
+		return
+	}
+	f(s, &o.bare)
+	for _, g := range o.methods {
+		f(s, g)
+	}
+}
+
+// fullLocked returns a listener that has no room for a signal to a and does not
+// just give way: one with the policy Fail if there is one, else Block.
+func (n *Notifier) fullLocked(a *address) (full *Listener) {
+	look := func(l *Listener) {
+		switch {
+		case l.queue.policy != Block && l.queue.policy != Fail || !l.fullLocked():
+		case full == nil || l.queue.policy == Fail:
+			full = l
+		}
+	}
+	if a.single {
+		if l := n.shards[a.shard].single(a); l != nil {
+			look(l)
+		}
+		return full
+	}
+	n.visitLocked(a, func(s *shard, g *group) {
+		if s.strict == 0 {
+			return
+		}
+		for _, l := range g.listeners {
+			look(l)
+		}
+	})
+	return full
+}
+
+// awaitRoom waits until the listener may have room, or ctx ends. Where it would
+// wait for the caller it says at once that the signal is to be forced in.
+func (l *Listener) awaitRoom(ctx context.Context) (forced bool, err error) {
+	waits := l.n.waits
+	l.shard.mu.Lock()
+	core := l.call.coreLocked()
+	l.shard.mu.Unlock()
+	from := handlerOf(ctx)
+	if from == nil && inHandler() || from != nil && !waits.enter(from, core) {
+		l.shard.mu.Lock()
+		defer l.shard.mu.Unlock()
+		if l.call.waiting.len() >= l.queue.buffer+maxOvergrown {
+			return false, ErrWouldDeadlock
+		}
+		return true, nil
+	}
+	if from != nil {
+		defer waits.leave(from, core)
+	}
+	l.shard.mu.Lock()
+	if l.closed || !l.fullLocked() {
+		l.shard.mu.Unlock()
+		return false, nil
+	}
+	room := make(chan struct{})
+	l.call.rooms = append(l.call.rooms, room)
+	l.shard.mu.Unlock()
+	select {
+	case <-room:
+		return false, nil
+	case <-ctx.Done():
+	}
+	l.shard.mu.Lock()
+	defer l.shard.mu.Unlock()
+	l.call.rooms = slices.DeleteFunc(l.call.rooms, func(c chan struct{}) bool { return c == room })
+	return false, context.Cause(ctx)
+}
+
+// reportDrops tells the hooks of drops since the last time. No lock is held.
+func (n *Notifier) reportDrops() {
+	if !n.dropped.Load() || !n.dropped.Swap(false) {
+		return
+	}
+	for i := range n.shards {
+		s := &n.shards[i]
+		s.mu.Lock()
+		var events []DropEvent
+		for _, l := range s.dropping {
+			e := DropEvent{Source: l.source(), Count: l.unreported, Reason: DropOverflow}
+			if l.closed {
+				e.Reason = DropClosed
+			}
+			l.unreported = 0
+			events = append(events, e)
+		}
+		s.dropping = nil
+		s.mu.Unlock()
+		for _, e := range events {
+			n.hooks.onDrop(e)
+		}
+	}
+}
