@@ -118,8 +118,11 @@ func TestNotifierHooksStatsTopology(t *testing.T) {
 		bus := hark.New(hark.WithHooks(h), hark.SlowAfter(time.Second))
 		n := newNotifier(t, bus)
 		gate := make(chan struct{})
-		l := register(t, n, "a.T#M", func(_ context.Context, s hark.Signal) {
-			<-gate
+		l := register(t, n, "a.T#M", func(ctx context.Context, s hark.Signal) {
+			select {
+			case <-gate:
+			case <-ctx.Done():
+			}
 			panic(s.Name)
 		}, hark.EachSignal(), hark.Buffer(2), hark.Overflow(hark.DropOldest))
 		c := listen(t, n, "a.T", hark.EachSignal(), hark.Overflow(hark.Latest))
@@ -147,7 +150,6 @@ func TestNotifierHooksStatsTopology(t *testing.T) {
 		if err := n.Latch(t.Context(), "z"); err != nil {
 			t.Fatal(err)
 		}
-		go func() { gate <- struct{}{} }() // l runs
 		if err := l.Close(); err != nil {
 			t.Error(err)
 		}
