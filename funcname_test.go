@@ -29,7 +29,7 @@ type (
 type box[T any] struct{ v T }
 
 func (b *box[T]) OnPut(Signal) {}
-func (b box[T]) OnGet()        {}
+func (b box[T]) OnGet()        { _ = b.v }
 
 type hook func()
 
