@@ -24,13 +24,14 @@ const (
 	KindTopic    Kind = "topic"
 	KindRequest  Kind = "request"
 	KindPattern  Kind = "pattern"
+	KindChan     Kind = "channel"
 	KindNotifier Kind = "notifier"
 	KindValue    Kind = "value"
 )
 
-// Bus connects the parts of a program: topics, values and
-// those who listen are found on it by name. A Bus is safe for concurrent use.
-// Make one with New.
+// Bus connects the parts of a program: topics, channels, values and those who
+// listen are found on it by name. A Bus is safe for concurrent use. Make one
+// with New.
 type Bus struct {
 	pool  *exec.Pool
 	hooks hooks
@@ -55,8 +56,8 @@ type faceKey struct {
 	name string
 }
 
-// face is what a bus knows of a topic, pattern, value or notifier on it.
-// Its methods are called without a lock of the bus held.
+// face is what a bus knows of a topic, pattern, channel, value or notifier on
+// it. Its methods are called without a lock of the bus held.
 type face interface {
 	// valueType is the Go type it carries; nil if it carries none.
 	valueType() reflect.Type

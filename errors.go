@@ -8,7 +8,7 @@ import (
 
 // The kinds of errors that hark returns; check them with errors.Is.
 var (
-	// ErrClosed says that the bus, subscription, listener or handle has been
+	// ErrClosed says that the bus, subscription, channel, listener or handle has been
 	// closed.
 	ErrClosed = errors.New("closed")
 	// ErrTypeMismatch says that a name is in use with another Go type.

@@ -9,7 +9,8 @@ type Stats struct {
 	Topics   []TopicStats
 	Requests []TopicStats        // names that are replied to; their subscriptions are the responders
 	Patterns []SubscriptionStats // subscriptions to patterns
-	Notifier NotifierStats       // zero if the bus has none
+	Chans    []ChanStats
+	Notifier NotifierStats // zero if the bus has none
 	Values   []ValueStats
 }
 
@@ -46,6 +47,18 @@ type SubscriptionStats struct {
 	Overgrown   uint64        // messages let in beyond the buffer because waiting would have deadlocked
 	OldestAge   time.Duration // how long the oldest message not done has been there, at least
 	Paused      bool
+}
+
+// ChanStats are the numbers of one channel. Sent less Received is Len.
+type ChanStats struct {
+	Name      string
+	Len       int
+	Cap       int // Unbounded for an unbounded channel
+	Sent      uint64
+	Received  uint64
+	Senders   int // goroutines that wait in Send
+	Receivers int // goroutines that wait in Receive
+	Closed    bool
 }
 
 // NotifierStats are the numbers of the notifier of a bus.
@@ -87,8 +100,8 @@ type Topology struct {
 	Nodes []Node
 }
 
-// Node is one topic, pattern, request name or value, or a name that has
-// listeners.
+// Node is one topic, pattern, request name, channel or value, or a name that
+// has listeners.
 type Node struct {
 	Kind   Kind
 	Name   string

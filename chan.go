@@ -1,0 +1,550 @@
+package hark
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"reflect"
+	"slices"
+	"sync"
+)
+
+// Chan is a channel: each value sent is received by exactly one receiver, in
+// the order in which they were sent. Beside what a Go channel does it can be
+// unbounded, waits no longer than a context, can be closed at any time without
+// a panic, and has a name on its bus. Everyone who names the same channel of a
+// bus shares one Chan. It is safe for concurrent use by any number of senders
+// and receivers; all that happens to it happens in one order (it is
+// linearizable).
+//
+// A channel drops nothing and runs no handler, so it calls no hooks. A Chan
+// made outside of a testing/synctest bubble must not be used inside of one.
+type Chan[T any] struct {
+	name     string
+	capacity int
+
+	// attention says that there is more to do than to push or pop a value:
+	// somebody waits, the channel is closed, or In or Out is in use. It is
+	// written with both locks and read with either.
+	attention bool
+
+	// sendMu guards pushing, recvMu popping; a channel of capacity 0 uses
+	// sendMu for everything. Both, taken in that order by lock, guard the
+	// fields from receivers on.
+	queue  valueQueue[T]
+	sendMu sync.Mutex
+	_      [64]byte
+	recvMu sync.Mutex
+	_      [64]byte
+
+	receivers waiterQueue[T] // if there are any, there is neither a value nor a sender
+	senders   waiterQueue[T] // if there are any, the queue is full
+	direct    uint64         // values that went from a sender to a receiver without the queue
+	closed    error          // why nothing can be sent any more
+	done      chan struct{}  // what Done returns; nil until somebody asks
+	at        []uintptr      // callers of NewChan
+
+	in  chanInlet[T]
+	out chanOutlet[T]
+
+	spareMu sync.Mutex // guards what follows
+	spare   *chanWaiter[T]
+	spares  int
+}
+
+// NewChan returns the channel of that name, made with that capacity if need
+// be. With capacity 0 a Send returns when a receiver has the value; with n up
+// to n values wait to be received; Unbounded sets no limit but memory. If the
+// channel is there already, another capacity is ErrInvalidOption and another T
+// ErrTypeMismatch. With a nil bus it makes a private channel, whose name may
+// be empty.
+func NewChan[T any](b *Bus, name string, capacity int) (*Chan[T], error) {
+	c, err := openChan[T](b, name, capacity, caller())
+	if err != nil {
+		return nil, fail("channel", name, err)
+	}
+	return c, nil
+}
+
+func openChan[T any](b *Bus, name string, capacity int, at uintptr) (*Chan[T], error) {
+	if capacity < 0 && capacity != Unbounded {
+		return nil, fmt.Errorf("%w: capacity %d: want 0, more, or Unbounded", ErrInvalidOption, capacity)
+	}
+	if b == nil {
+		if name != "" {
+			if err := checkName(name); err != nil {
+				return nil, err
+			}
+		}
+		return makeChan[T](name, capacity), nil
+	}
+	c, _, err := attach(b, KindChan, name, func() *Chan[T] { return makeChan[T](name, capacity) })
+	if err != nil {
+		return nil, err
+	}
+	if c.capacity != capacity {
+		return nil, fmt.Errorf("%w: capacity %s: the channel is there with %s", ErrInvalidOption, capacityText(capacity), capacityText(c.capacity))
+	}
+	c.lock()
+	defer c.unlock()
+	if len(c.at) < maxPlaces && !slices.Contains(c.at, at) {
+		c.at = append(c.at, at)
+	}
+	return c, nil
+}
+
+func makeChan[T any](name string, capacity int) *Chan[T] {
+	c := &Chan[T]{name: name, capacity: capacity}
+	c.queue.init(capacity)
+	return c
+}
+
+func capacityText(n int) string {
+	if n == Unbounded {
+		return "Unbounded"
+	}
+	return fmt.Sprint(n)
+}
+
+// Name returns the name of the channel.
+func (c *Chan[T]) Name() string { return c.name }
+
+// Cap returns the capacity: 0, a number or Unbounded.
+func (c *Chan[T]) Cap() int { return c.capacity }
+
+// Len returns how many values can be received without waiting for a Send to
+// begin. Values of senders that wait do not count.
+func (c *Chan[T]) Len() int {
+	c.lock()
+	defer c.unlock()
+	c.settleLocked()
+	return c.queue.len()
+}
+
+// Send sends v. It waits until there is room, or with capacity 0 until a
+// receiver has the value, at most until ctx ends: then nothing has been sent,
+// and it returns the cause. A context that has already ended sends nothing. On
+// a closed channel, and when it is closed while Send waits, it returns
+// ErrClosed and nothing has been sent. Senders that wait are served in the
+// order in which they came.
+func (c *Chan[T]) Send(ctx context.Context, v T) error {
+	if ctx.Err() != nil {
+		return fail("send", c.name, context.Cause(ctx))
+	}
+	if c.capacity != 0 {
+		c.sendMu.Lock()
+		if !c.attention && c.queue.room() {
+			c.queue.push(v)
+			c.sendMu.Unlock()
+			return nil
+		}
+		c.sendMu.Unlock()
+	}
+	return c.send(ctx, v)
+}
+
+// TrySend sends v if that is possible without waiting, and reports whether it
+// did. It returns ErrClosed if the channel is closed. ctx bounds the way to
+// the engine, not a wait for room; if it has ended nothing is sent and its
+// cause is returned.
+func (c *Chan[T]) TrySend(ctx context.Context, v T) (bool, error) {
+	if ctx.Err() != nil {
+		return false, fail("send", c.name, context.Cause(ctx))
+	}
+	if c.capacity != 0 {
+		c.sendMu.Lock()
+		if !c.attention && c.queue.room() {
+			c.queue.push(v)
+			c.sendMu.Unlock()
+			return true, nil
+		}
+		c.sendMu.Unlock()
+	}
+	c.lock()
+	sent, served := c.sendLocked(v, true)
+	err := c.closed
+	c.unlock()
+	served.wake()
+	if !sent && err != nil {
+		return false, fail("send", c.name, err)
+	}
+	return sent, nil
+}
+
+// Receive returns the next value. It waits for one at most until ctx ends:
+// then it has received nothing, and returns the cause. A context that has
+// already ended receives nothing. Once the channel is closed and what was in
+// it has been received, it returns ErrClosed. Receivers that wait are served
+// in the order in which they came.
+func (c *Chan[T]) Receive(ctx context.Context) (T, error) {
+	if ctx.Err() != nil {
+		var zero T
+		return zero, fail("receive", c.name, context.Cause(ctx))
+	}
+	if c.capacity != 0 {
+		c.recvMu.Lock()
+		if !c.attention && c.queue.any() {
+			v := c.queue.pop()
+			c.recvMu.Unlock()
+			return v, nil
+		}
+		c.recvMu.Unlock()
+	}
+	return c.receive(ctx)
+}
+
+// TryReceive returns the next value if there is one, and whether there was. It
+// returns ErrClosed if there will never be one again. ctx bounds the way to
+// the engine, not a wait for a value; if it has ended nothing is received and
+// its cause is returned.
+func (c *Chan[T]) TryReceive(ctx context.Context) (v T, ok bool, err error) {
+	if ctx.Err() != nil {
+		return v, false, fail("receive", c.name, context.Cause(ctx))
+	}
+	if c.capacity != 0 {
+		c.recvMu.Lock()
+		if !c.attention && c.queue.any() {
+			v = c.queue.pop()
+			c.recvMu.Unlock()
+			return v, true, nil
+		}
+		c.recvMu.Unlock()
+	}
+	c.lock()
+	v, ok, served := c.receiveLocked()
+	err = c.closed
+	c.unlock()
+	served.wake()
+	if !ok && err != nil {
+		return v, false, fail("receive", c.name, err)
+	}
+	return v, ok, nil
+}
+
+// All returns an iterator over the values, received one by one as the loop
+// asks for them: a loop that ends early takes no value that its body was not
+// given. It ends when the channel is closed and empty, or when ctx ends; after
+// the loop ctx.Err() tells which. It may be used more than once, and by
+// several loops, who share the values.
+func (c *Chan[T]) All(ctx context.Context) iter.Seq[T] {
+	return func(yield func(T) bool) {
+		for {
+			v, err := c.Receive(ctx)
+			if err != nil || !yield(v) {
+				return
+			}
+		}
+	}
+}
+
+// Close closes the channel. Senders, also those who wait, get ErrClosed;
+// receivers get what is left and then ErrClosed. Closing again does nothing.
+// It returns nil; on engines that can fail it returns why.
+func (c *Chan[T]) Close() error {
+	c.close(ErrClosed)
+	return nil
+}
+
+// Done returns a Go channel that is closed when this channel is closed, for a
+// select beside In.
+func (c *Chan[T]) Done() <-chan struct{} {
+	c.lock()
+	defer c.unlock()
+	if c.done == nil {
+		c.done = make(chan struct{})
+		if c.closed != nil {
+			close(c.done)
+		}
+	}
+	return c.done
+}
+
+func (c *Chan[T]) lock() {
+	c.sendMu.Lock()
+	if c.capacity != 0 {
+		c.recvMu.Lock()
+	}
+}
+
+func (c *Chan[T]) unlock() {
+	if c.capacity != 0 {
+		c.recvMu.Unlock()
+	}
+	c.sendMu.Unlock()
+}
+
+// attendLocked sets attention from what is there.
+func (c *Chan[T]) attendLocked() {
+	c.attention = c.receivers.first != nil || c.senders.first != nil || c.closed != nil || c.in.ch != nil || c.out.ch != nil
+}
+
+// send is Send where the way is not clear.
+func (c *Chan[T]) send(ctx context.Context, v T) error {
+	c.lock()
+	sent, served := c.sendLocked(v, false)
+	if sent {
+		c.unlock()
+		served.wake()
+		return nil
+	}
+	if err := c.closed; err != nil {
+		c.unlock()
+		return fail("send", c.name, err)
+	}
+	w := c.waiter()
+	w.value = v
+	c.senders.push(w)
+	c.attention = true
+	c.noticeLocked()
+	c.unlock()
+	if !c.await(ctx, w) {
+		return fail("send", c.name, context.Cause(ctx))
+	}
+	closed := w.closed
+	c.release(w)
+	if closed {
+		return fail("send", c.name, c.why())
+	}
+	return nil
+}
+
+// sendLocked sends v if it can be done without waiting. The caller wakes
+// served when it has released the lock. Unless sure, it may miss room that a
+// receiver at Out has just made.
+func (c *Chan[T]) sendLocked(v T, sure bool) (sent bool, served *chanWaiter[T]) {
+	if c.in.busy {
+		c.settleInLocked()
+	}
+	if c.closed != nil {
+		return false, nil
+	}
+	if w := c.receivers.pop(); w != nil {
+		w.value = v
+		c.direct++
+		c.attendLocked()
+		return true, w
+	}
+	if c.out.busy && sure && !c.queue.room() {
+		c.settleOutLocked()
+	}
+	if c.senders.first != nil {
+		return false, nil
+	}
+	if c.offerLocked(v) {
+		c.direct++
+		return true, nil
+	}
+	if !c.queue.room() {
+		return false, nil
+	}
+	c.queue.push(v)
+	c.noticeLocked()
+	return true, nil
+}
+
+// receive is Receive where the way is not clear.
+func (c *Chan[T]) receive(ctx context.Context) (T, error) {
+	c.lock()
+	v, ok, served := c.receiveLocked()
+	if ok {
+		c.unlock()
+		served.wake()
+		return v, nil
+	}
+	if err := c.closed; err != nil {
+		c.unlock()
+		return v, fail("receive", c.name, err)
+	}
+	w := c.waiter()
+	c.receivers.push(w)
+	c.attention = true
+	c.noticeLocked()
+	c.unlock()
+	if !c.await(ctx, w) {
+		return v, fail("receive", c.name, context.Cause(ctx))
+	}
+	v, closed := w.value, w.closed
+	c.release(w)
+	if closed {
+		return v, fail("receive", c.name, c.why())
+	}
+	return v, nil
+}
+
+// receiveLocked receives a value if it can be done without waiting. The caller
+// wakes served when it has released the lock.
+func (c *Chan[T]) receiveLocked() (v T, ok bool, served *chanWaiter[T]) {
+	if c.out.busy {
+		c.settleOutLocked()
+	}
+	if !c.queue.any() && c.in.busy {
+		c.settleInLocked()
+	}
+	if c.queue.any() {
+		v = c.queue.pop()
+		served = c.refillLocked()
+		c.noticeLocked()
+		return v, true, served
+	}
+	if served = c.senders.pop(); served != nil { // the capacity is 0
+		c.direct++
+		c.attendLocked()
+		c.noticeLocked()
+		return served.value, true, served
+	}
+	v, ok = c.fetchLocked()
+	return v, ok, nil
+}
+
+// refillLocked moves the value of the sender that has been waiting longest
+// into the queue, if there is room, and returns that sender.
+func (c *Chan[T]) refillLocked() *chanWaiter[T] {
+	if c.senders.first == nil || !c.queue.room() {
+		return nil
+	}
+	w := c.senders.pop()
+	c.queue.push(w.value)
+	c.attendLocked()
+	return w
+}
+
+// await waits until w has been served, and reports false if ctx ended first:
+// then w has been taken out.
+func (c *Chan[T]) await(ctx context.Context, w *chanWaiter[T]) bool {
+	end := ctx.Done()
+	if end == nil {
+		<-w.woken
+		return true
+	}
+	select {
+	case <-w.woken:
+		return true
+	case <-end:
+	}
+	c.lock()
+	c.settleLocked() // a value may have changed hands at In or Out
+	q := w.queue
+	if q != nil {
+		q.remove(w)
+		c.attendLocked()
+		c.noticeLocked()
+	}
+	c.unlock()
+	if q == nil {
+		<-w.woken // it was served
+		return true
+	}
+	c.release(w)
+	return false
+}
+
+// sparesKept is how many waiters a channel keeps for use again.
+const sparesKept = 64
+
+func (c *Chan[T]) waiter() *chanWaiter[T] {
+	c.spareMu.Lock()
+	w := c.spare
+	if w != nil {
+		c.spare, w.next = w.next, nil
+		c.spares--
+	}
+	c.spareMu.Unlock()
+	if w == nil {
+		w = &chanWaiter[T]{woken: make(chan struct{}, 1)}
+	}
+	return w
+}
+
+// release gives back what waiter returned, once nobody will wake it.
+func (c *Chan[T]) release(w *chanWaiter[T]) {
+	var zero T
+	w.value, w.closed = zero, false
+	c.spareMu.Lock()
+	if c.spares < sparesKept {
+		w.next, c.spare = c.spare, w
+		c.spares++
+	}
+	c.spareMu.Unlock()
+}
+
+func (c *Chan[T]) why() error {
+	c.lock()
+	defer c.unlock()
+	return c.closed
+}
+
+func (c *Chan[T]) close(why error) {
+	c.lock()
+	c.settleLocked()
+	if c.closed == nil {
+		c.closeLocked(why)
+	}
+	c.unlock()
+	c.in.pump.Wait()
+}
+
+// closeLocked is called with both pumps settled.
+func (c *Chan[T]) closeLocked(why error) {
+	c.closed = why
+	for _, q := range []*waiterQueue[T]{&c.senders, &c.receivers} {
+		for w := q.pop(); w != nil; w = q.pop() {
+			w.closed = true
+			w.wake()
+		}
+	}
+	c.attendLocked()
+	if c.done != nil {
+		close(c.done)
+	}
+	c.noticeLocked()
+}
+
+// The face of a channel on its bus.
+
+func (c *Chan[T]) valueType() reflect.Type { return reflect.TypeFor[T]() }
+
+// seal and drain do nothing: handlers may need the channel until all of them
+// are done.
+func (c *Chan[T]) seal() {}
+
+func (c *Chan[T]) drain(context.Context) {}
+
+func (c *Chan[T]) work() (accepted uint64, done bool) { return 0, true }
+
+// stop closes the channel. What is left in it can still be received.
+func (c *Chan[T]) stop(_ context.Context, cause error) []Left {
+	c.close(cause)
+	return nil
+}
+
+// Stats returns the numbers of the channel.
+func (c *Chan[T]) Stats() ChanStats {
+	c.lock()
+	defer c.unlock()
+	c.settleLocked()
+	return ChanStats{
+		Name:      c.name,
+		Len:       c.queue.len(),
+		Cap:       c.capacity,
+		Sent:      c.queue.tail.Load() + c.direct,
+		Received:  c.queue.head.Load() + c.direct,
+		Senders:   c.senders.len,
+		Receivers: c.receivers.len,
+		Closed:    c.closed != nil,
+	}
+}
+
+func (c *Chan[T]) addStats(s *Stats) { s.Chans = append(s.Chans, c.Stats()) }
+
+func (c *Chan[T]) addTopology(t *Topology) {
+	c.lock()
+	defer c.unlock()
+	node := Node{Kind: KindChan, Name: c.name, Type: reflect.TypeFor[T]().String()}
+	for _, pc := range c.at {
+		node.Ends = append(node.Ends, End{Role: "declare", At: place(pc)})
+	}
+	t.Nodes = append(t.Nodes, node)
+}
+
+var _ = errors.Is

@@ -1,0 +1,298 @@
+package hark
+
+import "sync"
+
+// chanOutlet hands the values of a channel to the Go channel that Out returns.
+//
+// A goroutine, the pump, offers the value that is first. It stays in the queue
+// (or with its sender, at capacity 0) until somebody has taken it, so that it
+// counts and Receive can have it. Whoever needs to know what became of the
+// offer, with the locks held, withdraws it (settleOutLocked): either the pump
+// has handed the value over or it lets go of it.
+type chanOutlet[T any] struct {
+	ch       chan T        // what Out returns; nil until then
+	busy     bool          // the pump offers the first value
+	over     bool          // the pump has ended
+	handed   chan struct{} // gets a token when the pump has handed over what it offered
+	withdraw chan struct{} // makes the pump let go
+	wakeup   chan struct{} // tells an idle pump that there may be something to offer
+}
+
+// chanInlet takes values from the Go channel that In returns. Its pump takes
+// one only while a place is set aside for it; with the locks held that can be
+// withdrawn (settleInLocked).
+type chanInlet[T any] struct {
+	ch       chan T        // what In returns; nil until then
+	busy     bool          // the pump may take a value
+	value    T             // what the pump has taken, until it is accounted for
+	open     bool          // false if the user has closed ch instead
+	shut     bool          // ch was closed by the user
+	taken    chan struct{} // gets a token when the pump has taken a value
+	withdraw chan struct{} // makes the pump stop taking
+	wakeup   chan struct{} // tells an idle pump that it may be able to take
+	pump     sync.WaitGroup
+}
+
+// Out returns a Go channel of the values, for select. It is always the same
+// one, without a buffer: a value is either still in this channel, where it
+// counts and where Receive gets it, or in the hands of the goroutine that took
+// it from Out. So nothing is lost when a select picks another case. It is
+// closed when this channel is closed and empty.
+//
+// The first call starts a goroutine, which ends when the channel is closed and
+// everything in it has been received, by Out or otherwise. Once Out or In is in
+// use everything costs more; a receiver that waits in Receive comes before those
+// that wait at Out.
+func (c *Chan[T]) Out() <-chan T {
+	c.lock()
+	defer c.unlock()
+	o := &c.out
+	if o.ch == nil {
+		o.ch = make(chan T)
+		o.handed, o.withdraw, o.wakeup = make(chan struct{}, 1), make(chan struct{}), make(chan struct{}, 1)
+		c.attendLocked()
+		c.noticeLocked()
+		go c.pumpOut()
+	}
+	return o.ch
+}
+
+// In returns a Go channel whose values are sent to this channel, for select. It
+// is always the same one, without a buffer: a value put into it has been sent.
+// Nothing is taken from it while there is no room. With capacity 0 that is
+// while no receiver waits in Receive; but if Out is in use too, one value is
+// taken ahead, because whether a receiver waits at Out cannot be seen.
+//
+// Close does not close In, so that senders do not panic, but nothing is taken
+// from it any more: a select should have a case for Done. Closing it with the
+// built-in close is the same as Close; other users of In then panic, as with
+// any Go channel.
+//
+// The first call starts a goroutine that Close ends. Senders that wait in Send
+// come before those that wait at In.
+func (c *Chan[T]) In() chan<- T {
+	c.lock()
+	defer c.unlock()
+	i := &c.in
+	if i.ch == nil {
+		i.ch = make(chan T)
+		i.taken, i.withdraw, i.wakeup = make(chan struct{}, 1), make(chan struct{}), make(chan struct{}, 1)
+		c.attendLocked()
+		if c.closed == nil {
+			i.pump.Go(c.pumpIn)
+		}
+	}
+	return i.ch
+}
+
+// noticeLocked wakes the pumps that are idle and have something to do.
+func (c *Chan[T]) noticeLocked() {
+	if c.in.ch != nil && !c.in.busy && (c.closed != nil || c.mayTakeLocked()) {
+		signal(c.in.wakeup)
+	}
+	if c.out.ch != nil && !c.out.busy && (c.closed != nil || c.queue.any() || c.senders.first != nil) {
+		signal(c.out.wakeup)
+	}
+}
+
+// signal puts a token into c, which has room for one, unless one is there.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// settleLocked makes both pumps let go.
+func (c *Chan[T]) settleLocked() {
+	if c.in.busy {
+		c.settleInLocked()
+	}
+	if c.out.busy {
+		c.settleOutLocked()
+	}
+}
+
+// pumpOut offers the first value at Out until the channel is closed and empty.
+func (c *Chan[T]) pumpOut() {
+	o := &c.out
+	for {
+		c.lock()
+		select {
+		case <-o.handed:
+			c.handedLocked()
+		default: // somebody else has seen to it, or it was withdrawn
+		}
+		v, ok := c.frontLocked()
+		o.busy = ok
+		o.over = !ok && c.closed != nil
+		over := o.over
+		c.unlock()
+		switch {
+		case over:
+			close(o.ch)
+			return
+		case !ok:
+			<-o.wakeup
+			continue
+		}
+		select {
+		case o.ch <- v:
+			o.handed <- struct{}{}
+		case <-o.withdraw:
+		}
+	}
+}
+
+// frontLocked returns the value that is first.
+func (c *Chan[T]) frontLocked() (v T, ok bool) {
+	if c.queue.any() {
+		return c.queue.peek(), true
+	}
+	if w := c.senders.first; w != nil {
+		return w.value, true
+	}
+	return v, false
+}
+
+// settleOutLocked withdraws what the pump offers, or notes that it has been
+// taken. The pump answers at once: it waits for nothing but this and a taker.
+func (c *Chan[T]) settleOutLocked() {
+	select {
+	case c.out.withdraw <- struct{}{}:
+		c.out.busy = false
+	case <-c.out.handed:
+		c.handedLocked()
+	}
+}
+
+// handedLocked notes that somebody has taken the first value from Out.
+func (c *Chan[T]) handedLocked() {
+	c.out.busy = false
+	if c.queue.any() {
+		c.queue.pop()
+		c.refillLocked().wake()
+	} else {
+		w := c.senders.pop()
+		c.direct++
+		c.attendLocked()
+		w.wake()
+	}
+	c.noticeLocked()
+}
+
+// offerLocked hands v, which is next, to somebody who waits at Out, if there
+// is one.
+func (c *Chan[T]) offerLocked(v T) bool {
+	if c.out.ch == nil || c.out.busy || c.out.over || c.queue.any() {
+		return false
+	}
+	select {
+	case c.out.ch <- v:
+		return true
+	default:
+		return false
+	}
+}
+
+// pumpIn takes values from In until the channel is closed.
+func (c *Chan[T]) pumpIn() {
+	i := &c.in
+	for {
+		c.lock()
+		select {
+		case <-i.taken:
+			c.takenLocked()
+		default: // somebody else has seen to it, or it was withdrawn
+		}
+		over := c.closed != nil
+		i.busy = !over && c.mayTakeLocked()
+		take := i.busy
+		c.unlock()
+		switch {
+		case over:
+			return
+		case !take:
+			<-i.wakeup
+			continue
+		}
+		select {
+		case i.value, i.open = <-i.ch:
+			i.taken <- struct{}{}
+		case <-i.withdraw:
+		}
+	}
+}
+
+// mayTakeLocked reports whether there is a place for a value from In.
+func (c *Chan[T]) mayTakeLocked() bool {
+	if c.senders.first != nil {
+		return false
+	}
+	return c.receivers.first != nil || c.queue.room() ||
+		c.capacity == 0 && c.out.ch != nil && !c.queue.any()
+}
+
+// settleInLocked makes the pump stop taking, or accounts for what it has taken.
+func (c *Chan[T]) settleInLocked() {
+	select {
+	case c.in.withdraw <- struct{}{}:
+		c.in.busy = false
+	case <-c.in.taken:
+		c.takenLocked()
+	}
+}
+
+// takenLocked accounts for what the pump has taken.
+func (c *Chan[T]) takenLocked() {
+	c.in.busy = false
+	var zero T
+	v, open := c.in.value, c.in.open
+	c.in.value = zero
+	switch w := c.receivers.first; {
+	case !open:
+		c.shutLocked()
+	case w != nil:
+		c.receivers.pop()
+		w.value = v
+		c.direct++
+		c.attendLocked()
+		w.wake()
+	case c.offerLocked(v):
+		c.direct++
+	default:
+		c.queue.push(v)
+	}
+	c.noticeLocked()
+}
+
+// shutLocked closes the channel because the user has closed In.
+func (c *Chan[T]) shutLocked() {
+	c.in.shut = true
+	if c.closed != nil {
+		return
+	}
+	if c.out.busy {
+		c.settleOutLocked()
+	}
+	c.closeLocked(ErrClosed)
+}
+
+// fetchLocked takes a value that a sender offers at In, for a receiver that
+// finds the queue empty: with capacity 0 nothing is taken ahead.
+func (c *Chan[T]) fetchLocked() (v T, ok bool) {
+	if c.in.ch == nil || c.in.shut || c.closed != nil {
+		return v, false
+	}
+	select {
+	case v, open := <-c.in.ch:
+		if !open {
+			c.shutLocked()
+			return v, false
+		}
+		c.direct++
+		return v, true
+	default:
+		return v, false
+	}
+}
