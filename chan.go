@@ -2,12 +2,12 @@ package hark
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"iter"
 	"reflect"
 	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 // Chan is a channel: each value sent is received by exactly one receiver, in
@@ -23,6 +23,7 @@ import (
 type Chan[T any] struct {
 	name     string
 	capacity int
+	split    bool // senders and receivers have a lock each
 
 	// attention says that there is more to do than to push or pop a value:
 	// somebody waits, the channel is closed, or In or Out is in use. It is
@@ -48,9 +49,7 @@ type Chan[T any] struct {
 	in  chanInlet[T]
 	out chanOutlet[T]
 
-	spareMu sync.Mutex // guards what follows
-	spare   *chanWaiter[T]
-	spares  int
+	spare atomic.Pointer[chanWaiter[T]] // a list of waiters not in use
 }
 
 // NewChan returns the channel of that name, made with that capacity if need
@@ -95,7 +94,7 @@ func openChan[T any](b *Bus, name string, capacity int, at uintptr) (*Chan[T], e
 }
 
 func makeChan[T any](name string, capacity int) *Chan[T] {
-	c := &Chan[T]{name: name, capacity: capacity}
+	c := &Chan[T]{name: name, capacity: capacity, split: capacity != 0}
 	c.queue.init(capacity)
 	return c
 }
@@ -132,7 +131,7 @@ func (c *Chan[T]) Send(ctx context.Context, v T) error {
 	if ctx.Err() != nil {
 		return fail("send", c.name, context.Cause(ctx))
 	}
-	if c.capacity != 0 {
+	if c.split {
 		c.sendMu.Lock()
 		if !c.attention && c.queue.room() {
 			c.queue.push(v)
@@ -152,7 +151,7 @@ func (c *Chan[T]) TrySend(ctx context.Context, v T) (bool, error) {
 	if ctx.Err() != nil {
 		return false, fail("send", c.name, context.Cause(ctx))
 	}
-	if c.capacity != 0 {
+	if c.split {
 		c.sendMu.Lock()
 		if !c.attention && c.queue.room() {
 			c.queue.push(v)
@@ -182,7 +181,7 @@ func (c *Chan[T]) Receive(ctx context.Context) (T, error) {
 		var zero T
 		return zero, fail("receive", c.name, context.Cause(ctx))
 	}
-	if c.capacity != 0 {
+	if c.split {
 		c.recvMu.Lock()
 		if !c.attention && c.queue.any() {
 			v := c.queue.pop()
@@ -202,7 +201,7 @@ func (c *Chan[T]) TryReceive(ctx context.Context) (v T, ok bool, err error) {
 	if ctx.Err() != nil {
 		return v, false, fail("receive", c.name, context.Cause(ctx))
 	}
-	if c.capacity != 0 {
+	if c.split {
 		c.recvMu.Lock()
 		if !c.attention && c.queue.any() {
 			v = c.queue.pop()
@@ -262,13 +261,13 @@ func (c *Chan[T]) Done() <-chan struct{} {
 
 func (c *Chan[T]) lock() {
 	c.sendMu.Lock()
-	if c.capacity != 0 {
+	if c.split {
 		c.recvMu.Lock()
 	}
 }
 
 func (c *Chan[T]) unlock() {
-	if c.capacity != 0 {
+	if c.split {
 		c.recvMu.Unlock()
 	}
 	c.sendMu.Unlock()
@@ -292,7 +291,7 @@ func (c *Chan[T]) send(ctx context.Context, v T) error {
 		c.unlock()
 		return fail("send", c.name, err)
 	}
-	w := c.waiter()
+	w := c.waiterLocked()
 	w.value = v
 	c.senders.push(w)
 	c.attention = true
@@ -356,7 +355,7 @@ func (c *Chan[T]) receive(ctx context.Context) (T, error) {
 		c.unlock()
 		return v, fail("receive", c.name, err)
 	}
-	w := c.waiter()
+	w := c.waiterLocked()
 	c.receivers.push(w)
 	c.attention = true
 	c.noticeLocked()
@@ -407,65 +406,6 @@ func (c *Chan[T]) refillLocked() *chanWaiter[T] {
 	c.queue.push(w.value)
 	c.attendLocked()
 	return w
-}
-
-// await waits until w has been served, and reports false if ctx ended first:
-// then w has been taken out.
-func (c *Chan[T]) await(ctx context.Context, w *chanWaiter[T]) bool {
-	end := ctx.Done()
-	if end == nil {
-		<-w.woken
-		return true
-	}
-	select {
-	case <-w.woken:
-		return true
-	case <-end:
-	}
-	c.lock()
-	c.settleLocked() // a value may have changed hands at In or Out
-	q := w.queue
-	if q != nil {
-		q.remove(w)
-		c.attendLocked()
-		c.noticeLocked()
-	}
-	c.unlock()
-	if q == nil {
-		<-w.woken // it was served
-		return true
-	}
-	c.release(w)
-	return false
-}
-
-// sparesKept is how many waiters a channel keeps for use again.
-const sparesKept = 64
-
-func (c *Chan[T]) waiter() *chanWaiter[T] {
-	c.spareMu.Lock()
-	w := c.spare
-	if w != nil {
-		c.spare, w.next = w.next, nil
-		c.spares--
-	}
-	c.spareMu.Unlock()
-	if w == nil {
-		w = &chanWaiter[T]{woken: make(chan struct{}, 1)}
-	}
-	return w
-}
-
-// release gives back what waiter returned, once nobody will wake it.
-func (c *Chan[T]) release(w *chanWaiter[T]) {
-	var zero T
-	w.value, w.closed = zero, false
-	c.spareMu.Lock()
-	if c.spares < sparesKept {
-		w.next, c.spare = c.spare, w
-		c.spares++
-	}
-	c.spareMu.Unlock()
 }
 
 func (c *Chan[T]) why() error {
@@ -546,5 +486,3 @@ func (c *Chan[T]) addTopology(t *Topology) {
 	}
 	t.Nodes = append(t.Nodes, node)
 }
-
-var _ = errors.Is

@@ -26,6 +26,7 @@ func BenchmarkChan(b *testing.B) {
 		{"unbuffered", 0, context.Background(), 20_000},
 		{"unbuffered/cancellable", 0, cancellable, 20_000},
 		{"1", 1, context.Background(), 20_000},
+		{"64", 64, context.Background(), 50_000},
 		{"1024", 1024, context.Background(), 100_000},
 		{"1024/cancellable", 1024, cancellable, 100_000},
 		{"unbounded", hark.Unbounded, context.Background(), 100_000},

@@ -25,8 +25,7 @@ type chanInlet[T any] struct {
 	ch       chan T        // what In returns; nil until then
 	busy     bool          // the pump may take a value
 	value    T             // what the pump has taken, until it is accounted for
-	open     bool          // false if the user has closed ch instead
-	shut     bool          // ch was closed by the user
+	open     bool          // false if the user has closed ch
 	taken    chan struct{} // gets a token when the pump has taken a value
 	withdraw chan struct{} // makes the pump stop taking
 	wakeup   chan struct{} // tells an idle pump that it may be able to take
@@ -268,7 +267,6 @@ func (c *Chan[T]) takenLocked() {
 
 // shutLocked closes the channel because the user has closed In.
 func (c *Chan[T]) shutLocked() {
-	c.in.shut = true
 	if c.closed != nil {
 		return
 	}
@@ -281,7 +279,7 @@ func (c *Chan[T]) shutLocked() {
 // fetchLocked takes a value that a sender offers at In, for a receiver that
 // finds the queue empty: with capacity 0 nothing is taken ahead.
 func (c *Chan[T]) fetchLocked() (v T, ok bool) {
-	if c.in.ch == nil || c.in.shut || c.closed != nil {
+	if c.in.ch == nil || c.closed != nil {
 		return v, false
 	}
 	select {
