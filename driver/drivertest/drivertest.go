@@ -25,7 +25,7 @@ type Clause struct {
 
 // Clauses returns every clause, in the order of its ID.
 func Clauses() []Clause {
-	all := slices.Concat(topicClauses, notifierClauses, valueClauses)
+	all := slices.Concat(topicClauses, chanClauses, notifierClauses, valueClauses)
 	slices.SortStableFunc(all, func(a, b Clause) int { return strings.Compare(a.ID, b.ID) })
 	return all
 }
