@@ -1,128 +1,84 @@
 package main
 
-import (
-	"sync"
-	"time"
-)
+import "sync"
 
 // channel is the built-in channel with a buffer of 1024, one for each
 // subscriber; a group shares one.
-var channel = channels("channel 1024", 1024)
+var channel = channels(channel1024, 1024)
 
 // unbuffered is the built-in channel without a buffer.
 var unbuffered = channels("channel 0", 0)
 
+// builtin names the built-in channel among other channels.
+const builtin = "built-in channel"
+
+var (
+	rendezvousChannels = []peer{channels(builtin, 0), channs(0), eapaches(0)}
+	boundedChannels    = []peer{channels(builtin, 1024), channs(1024), eapaches(1024)}
+	unboundedChannels  = []peer{chanx, channs(-1), eapaches(-1), unbounded}
+)
+
+// channels is a contender of built-in channels. What it publishes with is
+// written out and not made of a function for one message, because it is the
+// measure of others: the call would be a part of it.
 func channels(name string, size int) peer {
-	p := peer{
-		name: name,
-		stream: func(publishers int, subscribers []func(message)) session {
-			chans := make([]chan message, len(subscribers))
-			for i := range chans {
-				chans[i] = make(chan message, size)
-			}
+	p := pipes(name, func() pipe { return channelPipe(make(chan message, min(size, 16))) })
+	p.pingpong = pipes(name, func() pipe { return channelPipe(make(chan message, size)) }).pingpong
+	p.stream = func(publishers int, subscribers []func(message)) session {
+		chans := make([]chan message, len(subscribers))
+		ps := make([]pipe, len(subscribers))
+		for i := range chans {
+			chans[i] = make(chan message, size)
+			ps[i] = channelPipe(chans[i])
+		}
+		s := session{end: drainAll(ps, subscribers)}
+		for p := range uint64(publishers) {
 			if len(chans) == 1 {
-				ch := chans[0]
-				return chanSession(publishers, chans, subscribers, func(m message) { ch <- m })
+				s.publish = append(s.publish, sendTo(chans[0], p))
+				continue
 			}
-			return chanSession(publishers, chans, subscribers, func(m message) {
-				for _, ch := range chans {
-					ch <- m
+			s.publish = append(s.publish, func(from, to uint64) {
+				for seq := from; seq < to; seq++ {
+					m := newMessage(p, seq)
+					for _, ch := range chans {
+						ch <- m
+					}
 				}
 			})
-		},
-		group: func(publishers int, subscribers []func(message)) session {
-			ch := make(chan message, size)
-			chans := make([]chan message, len(subscribers))
-			for i := range chans {
-				chans[i] = ch
-			}
-			return chanSession(publishers, chans, subscribers, func(m message) { ch <- m })
-		},
-		pingpong: func(n int) []time.Duration {
-			ping, pong := make(chan message, size), make(chan message, size)
-			rounds := newRounds(n)
-			go func() {
-				for m := range ping {
-					pong <- m
-				}
-			}()
-			go func() {
-				for m := range pong {
-					if !rounds.next() {
-						return
-					}
-					ping <- m
-				}
-			}()
-			ping <- message{}
-			rounds.wait()
-			close(ping)
-			return rounds.took
-		},
-		many: func(n int, subscriber func(message)) manySession {
-			chans := make([]chan message, n)
-			var wg sync.WaitGroup
-			for i := range chans {
-				chans[i] = make(chan message, min(size, 16))
-				wg.Go(func() {
-					for m := range chans[i] {
-						subscriber(m)
-					}
-				})
-			}
-			return manySession{
-				publish: func(i int, m message) { chans[i] <- m },
-				close: func() {
-					for _, ch := range chans {
-						close(ch)
-					}
-					wg.Wait()
-				},
-			}
-		},
-		idle: func(n int) func() {
-			stop := make(chan message)
-			var wg sync.WaitGroup
-			for range n {
-				ch := make(chan message, 16)
-				wg.Go(func() {
-					select {
-					case <-ch:
-					case <-stop:
-					}
-				})
-			}
-			return func() {
-				close(stop)
-				wg.Wait()
-			}
-		},
+		}
+		return s
+	}
+	p.group = func(publishers int, subscribers []func(message)) session {
+		ch := make(chan message, size)
+		var wg sync.WaitGroup
+		for _, take := range subscribers {
+			receive(&wg, ch, take)
+		}
+		s := session{end: func() { close(ch); wg.Wait() }}
+		for p := range uint64(publishers) {
+			s.publish = append(s.publish, sendTo(ch, p))
+		}
+		return s
 	}
 	return p
 }
 
-// chanSession starts a goroutine for each subscriber; the same channel may
-// stand there several times.
-func chanSession(publishers int, chans []chan message, subscribers []func(message), publish func(message)) session {
-	var wg sync.WaitGroup
-	for i, take := range subscribers {
-		wg.Go(func() {
-			for m := range chans[i] {
+func sendTo(ch chan<- message, publisher uint64) func(from, to uint64) {
+	return func(from, to uint64) {
+		for seq := from; seq < to; seq++ {
+			ch <- newMessage(publisher, seq)
+		}
+	}
+}
+
+func channelPipe(ch chan message) pipe {
+	return pipe{
+		put: func(m message) { ch <- m },
+		drain: func(take func(message)) {
+			for m := range ch {
 				take(m)
 			}
-		})
-	}
-	return session{
-		publish: perMessage(publishers, publish),
-		close: func() {
-			closed := map[chan message]bool{}
-			for _, ch := range chans {
-				if !closed[ch] {
-					close(ch)
-					closed[ch] = true
-				}
-			}
-			wg.Wait()
 		},
+		close: func() { close(ch) },
 	}
 }

@@ -12,6 +12,7 @@ require (
 	github.com/cloudevents/sdk-go/sql/v2 v2.15.2
 	github.com/cloudevents/sdk-go/v2 v2.15.2
 	github.com/cskr/pubsub/v2 v2.0.2
+	github.com/eapache/channels v1.1.0
 	github.com/expr-lang/expr v1.17.8
 	github.com/gookit/event v1.2.0
 	github.com/harkbus/hark v0.0.0
@@ -19,8 +20,10 @@ require (
 	github.com/libp2p/go-libp2p v0.51.0
 	github.com/nats-io/nats-server/v2 v2.15.2
 	github.com/nats-io/nats.go v1.55.0
+	github.com/smallnest/chanx v1.2.0
 	github.com/teivah/broadcast v0.1.0
 	github.com/tidwall/gjson v1.18.0
+	golang.design/x/chann v0.1.2
 )
 
 require (
@@ -34,6 +37,7 @@ require (
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/cloudwego/base64x v0.1.6 // indirect
 	github.com/decred/dcrd/dcrec/secp256k1/v4 v4.4.1 // indirect
+	github.com/eapache/queue v1.1.0 // indirect
 	github.com/google/go-tpm v0.9.8 // indirect
 	github.com/google/uuid v1.6.0 // indirect
 	github.com/gookit/goutil v0.7.1 // indirect

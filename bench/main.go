@@ -1,6 +1,6 @@
 // Command bench measures hark against its peers, side by side in one process:
 //
-//	go run -C bench . [-runs 6] [-only regexp] [-scale 1] [-out results]
+//	go run -C bench . [-runs 6] [-only regexp] [-messages n] [-scale 1] [-out results]
 //
 // See README.md for what is measured and how.
 package main
@@ -14,20 +14,44 @@ import (
 )
 
 func main() {
-	runs := flag.Int("runs", 6, "timed runs of each contender")
-	only := flag.String("only", "", "run only the workloads whose name matches this regular expression")
-	scale := flag.Float64("scale", 1, "multiply the number of messages by this")
-	out := flag.String("out", "results", "folder for the results; empty for none")
+	log.SetFlags(0)
+	log.SetPrefix("bench: ")
+	runs := flag.Int("runs", 6, "timed `runs` of each contender")
+	only := flag.String("only", "", "measure only the workloads whose name matches this `regexp`")
+	messages := flag.Int("messages", 0, "timed `messages` of one run; 0 leaves them to the workload. Slow contenders get fewer, and where the number is a part of the question it stays")
+	scale := flag.Float64("scale", 1, "multiply the messages of workloads by this `factor`")
+	out := flag.String("out", "results", "`folder` for the results; empty for none")
 	flag.Parse()
 	pattern, err := regexp.Compile(*only)
-	if err != nil {
-		log.Fatalf("bench: -only: %v", err)
+	switch {
+	case err != nil:
+		log.Fatalf("-only: %v", err)
+	case flag.NArg() > 0:
+		log.Fatalf("unexpected argument %q", flag.Arg(0))
+	case *runs < 1 || *messages < 0 || *scale <= 0:
+		log.Fatal("-runs must be at least 1, -messages at least 0, -scale above 0")
 	}
-	report := measure(pattern, *runs, *scale, os.Stderr)
+	report, err := measure(pattern, *runs, func(w *workload) int {
+		switch {
+		case w.fixed:
+			return w.messages
+		case *messages > 0:
+			return *messages
+		}
+		return max(int(float64(w.messages)**scale), 1)
+	}, newProgress(os.Stderr))
+	if err != nil {
+		log.Fatal(err)
+	}
+	flag.Visit(func(f *flag.Flag) {
+		if f.Name != "out" { // says nothing about the figures
+			report.Flags = append(report.Flags, fmt.Sprintf("-%s '%s'", f.Name, f.Value))
+		}
+	})
 	fmt.Print(report.markdown())
 	if *out != "" {
 		if err := report.write(*out); err != nil {
-			log.Fatalf("bench: %v", err)
+			log.Fatal(err)
 		}
 	}
 }

@@ -1,75 +1,98 @@
 package main
 
 import (
+	"errors"
 	"fmt"
-	"io"
 	"regexp"
 	"slices"
-	"time"
 )
 
-// row is what one contender did in one workload: medians.
+// row is what one contender did in one workload.
 type row struct {
-	Workload, Peer, Unit string
-	Figure               float64
-	Low, High            float64 // of all runs
-	Allocs               float64 // for each message; goroutines of an idle subscription; -1 if none
-	Ratio                float64 // how many times the figure of the buffered channel is this one's
+	Workload string
+	Peer     string
+	Unit     string
+	Figure   float64   // the median of Runs
+	Runs     []float64 // in the order they were made, so run i of all contenders happened together
+	Allocs   float64   // for each delivered message; -1 where that says nothing
+	Disorder float64   // share of the messages that came out of order
+	Ratio    float64   // how many times the baseline's figure this one is better; 0 without a baseline
 }
 
-// baseline is the peer that all are compared with.
-const baseline = "channel 1024"
-
-// measure runs each workload with each contender once a round, in an order
-// that shifts from round to round, and discards the first round.
-func measure(only *regexp.Regexp, runs int, scale float64, progress io.Writer) *report {
+// measure runs each workload with each of its contenders once a round, in an
+// order that shifts from round to round, and discards the first round. It
+// stops at a contender that loses, doubles, damages or disorders messages.
+func measure(only *regexp.Regexp, runs int, messages func(*workload) int, progress progress) (*report, error) {
 	r := newReport(runs)
-	for _, w := range workloads {
+	for i := range workloads {
+		w := &workloads[i]
 		if !only.MatchString(w.name) {
 			continue
 		}
-		figures := map[string][]float64{}
-		allocs := map[string][]float64{}
+		outcomes := map[string][]outcome{}
+		runs := runs
+		if w.runs > 0 {
+			runs = min(runs, w.runs)
+		}
 		for round := range runs + 1 {
-			fmt.Fprintf(progress, "\r%-30s round %d of %d ", w.name, round, runs)
-			for i := range peers {
-				p := peers[(i+round)%len(peers)]
-				n := max(int(float64(w.messages)*scale)/max(p.slow, 1), 100)
-				figure, alloc, ok := w.run(p, n)
-				if ok && round > 0 {
-					figures[p.name] = append(figures[p.name], figure)
-					allocs[p.name] = append(allocs[p.name], alloc)
+			for i := range w.peers {
+				p := w.peers[(i+round)%len(w.peers)]
+				progress.say("%s, run %d of %d: %s", w.name, round, runs, p.name)
+				o, err := w.run(p, messages(w))
+				if errors.Is(err, errUnable) {
+					continue
+				}
+				if err != nil {
+					return nil, fmt.Errorf("%s, %s: %w", w.name, p.name, err)
+				}
+				if round > 0 {
+					outcomes[p.name] = append(outcomes[p.name], o)
 				}
 			}
 		}
-		base := median(figures[baseline])
-		for _, p := range peers {
-			all := figures[p.name]
-			if len(all) == 0 {
+		r.Rows = append(r.Rows, rows(w, outcomes)...)
+	}
+	progress.say("")
+	if len(r.Rows) == 0 {
+		return nil, fmt.Errorf("no workload matches %q", only)
+	}
+	return r, nil
+}
+
+// rows sums up the outcomes of a workload, by contender.
+func rows(w *workload, outcomes map[string][]outcome) []row {
+	var all []row
+	for part, unit := range w.units {
+		figures := func(peer string) []float64 {
+			return each(outcomes[peer], func(o outcome) float64 { return o.figures[part] })
+		}
+		base := median(figures(w.baseline))
+		for _, p := range w.peers {
+			os := outcomes[p.name]
+			if len(os) == 0 {
 				continue
 			}
-			r.Rows = append(r.Rows, row{
-				Workload: w.name, Peer: p.name, Unit: w.unit, Figure: median(all),
-				Low: slices.Min(all), High: slices.Max(all),
-				Allocs: median(allocs[p.name]), Ratio: base / median(all),
-			})
-		}
-	}
-	for _, x := range extras {
-		if only.MatchString(x.name) {
-			fmt.Fprintf(progress, "\r%-50s", x.name)
-			var all []float64
-			for range runs {
-				all = append(all, x.run(scale))
+			x := row{
+				Workload: w.partName(part), Peer: p.name, Unit: unit, Runs: figures(p.name),
+				Allocs:   median(each(os, func(o outcome) float64 { return o.allocs })),
+				Disorder: median(each(os, func(o outcome) float64 { return o.disorder })),
 			}
-			r.Rows = append(r.Rows, row{
-				Workload: x.name, Peer: "hark", Unit: x.unit, Figure: median(all),
-				Low: slices.Min(all), High: slices.Max(all), Allocs: -1,
-			})
+			x.Figure = median(x.Runs)
+			if x.Figure > 0 {
+				x.Ratio = base / x.Figure
+			}
+			all = append(all, x)
 		}
 	}
-	fmt.Fprintf(progress, "\r%-50s\r", "")
-	return r
+	return all
+}
+
+func each(os []outcome, f func(outcome) float64) []float64 {
+	xs := make([]float64, len(os))
+	for i, o := range os {
+		xs[i] = f(o)
+	}
+	return xs
 }
 
 func median(xs []float64) float64 {
@@ -81,9 +104,4 @@ func median(xs []float64) float64 {
 		return (xs[n/2-1] + xs[n/2]) / 2
 	}
 	return xs[len(xs)/2]
-}
-
-func quantileOf(xs []time.Duration, q float64) time.Duration {
-	xs = slices.Sorted(slices.Values(xs))
-	return xs[min(int(q*float64(len(xs))), len(xs)-1)]
 }

@@ -1,46 +1,57 @@
 package main
 
-import "time"
+import (
+	"sync"
+	"time"
+)
 
 // peer is a contender. A nil function is a workload that it cannot do, or that
 // says nothing about it.
 type peer struct {
 	name     string
-	slow     int  // how many times fewer messages it gets
+	slow     int  // how many times fewer messages it gets, so that it is done in time
 	pingSlow int  // how many times fewer round trips
+	alone    bool // it has one publisher only
 	loose    bool // it does not keep messages in order, which is noted and no fault
+	overlap  bool // handlers of one subscription run at the same time, so it is loose too
 
-	// stream opens publishers that reach every subscriber.
+	// stream opens publishers whose messages reach every subscriber.
 	stream func(publishers int, subscribers []func(message)) session
 	// group opens publishers whose messages go to one of the subscribers each.
 	group func(publishers int, subscribers []func(message)) session
-	// pingpong returns how long each of n round trips between two handlers
-	// took.
-	pingpong func(n int) []time.Duration
-	// many opens n topics with one subscriber each.
-	many func(n int, subscriber func(message)) manySession
+	// quiet opens a publisher of messages that nobody gets.
+	quiet func() session
+	// pingpong starts a ping-pong between two handlers. One of them calls
+	// next after each round trip and goes on while it is true.
+	pingpong func(next func() bool) (end func())
 	// idle opens n subscribers that get nothing.
-	idle func(n int) (close func())
-	// quiet publishes n messages that nobody gets.
-	quiet func(n int)
+	idle func(n int) (end func())
+	// many opens n topics with one subscriber each.
+	many func(subscribers []func(message)) topics
+	// operate does something n times and returns how long it took.
+	operate func(n int) time.Duration
 }
 
-// session is what stream and group open.
+// share is how many of n messages the peer gets in one run.
+func (p peer) share(n int) int { return max(n/max(p.slow, 1), 1) }
+
+// session is what stream, group and quiet open.
 type session struct {
 	// publish has a function for each publisher, called from a goroutine of
 	// its own: it publishes the messages from seq from up to before to.
 	publish []func(from, to uint64)
-	close   func()
+	end     func()
 }
 
-type manySession struct {
+// topics are what many opens.
+type topics struct {
 	publish func(topic int, m message)
-	close   func()
+	end     func()
 }
 
-// perMessage makes the publish functions of a session from one that publishes
-// a message.
-func perMessage(publishers int, publish func(m message)) []func(from, to uint64) {
+// alike makes the publish functions of a session from one that publishes a
+// message.
+func alike(publishers int, publish func(m message)) []func(from, to uint64) {
 	fs := make([]func(from, to uint64), publishers)
 	for p := range fs {
 		fs[p] = func(from, to uint64) {
@@ -52,8 +63,18 @@ func perMessage(publishers int, publish func(m message)) []func(from, to uint64)
 	return fs
 }
 
-var peers = []peer{
-	harkTopic, harkPublisher, harkBatch,
-	channel, unbuffered, bounded, unbounded,
-	kelindar, cskr, asaskevich, watermill, gookit, teivah, libp2p, nats,
+// receive starts a goroutine that takes what comes out of ch.
+func receive(wg *sync.WaitGroup, ch <-chan message, take func(message)) {
+	wg.Go(func() {
+		for m := range ch {
+			take(m)
+		}
+	})
+}
+
+// must stops the benchmark: what it measures would not be what it says.
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
 }

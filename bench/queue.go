@@ -5,94 +5,81 @@ import "sync"
 // bounded and unbounded are the queues that good programmers write in an
 // afternoon: a slice under a mutex that the reader swaps for an empty one.
 var (
-	bounded   = queues("mutex + slice swap, 1024", 1024)
-	unbounded = queues("mutex + slice swap, unbounded", 0)
+	bounded   = pipes("mutex + slice swap, 1024", func() pipe { return newQueue(1024).pipe() })
+	unbounded = pipes("mutex + slice swap, unbounded", func() pipe { return newQueue(0).pipe() })
 )
 
+// queue wakes others only if they wait, and outside of its lock.
 type queue struct {
-	mu      sync.Mutex
-	changed sync.Cond
-	items   []message
-	limit   int // 0 for none
-	closed  bool
+	mu       sync.Mutex // guards what follows
+	notEmpty sync.Cond
+	notFull  sync.Cond
+	items    []message
+	limit    int // 0 for none
+	readers  int // that wait
+	writers  int // that wait
+	closed   bool
 }
 
 func newQueue(limit int) *queue {
 	q := &queue{limit: limit}
-	q.changed.L = &q.mu
+	q.notEmpty.L, q.notFull.L = &q.mu, &q.mu
 	return q
 }
+
+func (q *queue) pipe() pipe { return pipe{q.put, q.drain, q.close} }
 
 func (q *queue) put(m message) {
 	q.mu.Lock()
 	for q.limit > 0 && len(q.items) >= q.limit {
-		q.changed.Wait()
+		q.writers++
+		q.notFull.Wait()
+		q.writers--
 	}
 	q.items = append(q.items, m)
-	first := len(q.items) == 1
+	wake := q.readers > 0 && len(q.items) == 1
 	q.mu.Unlock()
-	if first {
-		q.changed.Broadcast()
+	if wake {
+		q.notEmpty.Signal()
 	}
 }
 
-// swap returns what is there, leaving spare behind; nil once closed and empty.
+// swap returns what is there, leaving spare behind; nothing once the queue is
+// closed and empty.
 func (q *queue) swap(spare []message) []message {
 	q.mu.Lock()
-	defer q.mu.Unlock()
 	for len(q.items) == 0 && !q.closed {
-		q.changed.Wait()
+		q.readers++
+		q.notEmpty.Wait()
+		q.readers--
 	}
 	items := q.items
 	q.items = spare[:0]
-	if q.limit > 0 && len(items) >= q.limit {
-		q.changed.Broadcast()
+	wake := q.writers > 0
+	q.mu.Unlock()
+	if wake {
+		q.notFull.Broadcast()
 	}
 	return items
+}
+
+func (q *queue) drain(take func(message)) {
+	var spare []message
+	for {
+		items := q.swap(spare)
+		if len(items) == 0 {
+			return
+		}
+		for _, m := range items {
+			take(m)
+		}
+		spare = items
+	}
 }
 
 func (q *queue) close() {
 	q.mu.Lock()
 	q.closed = true
 	q.mu.Unlock()
-	q.changed.Broadcast()
-}
-
-func queues(name string, limit int) peer {
-	return peer{
-		name: name,
-		stream: func(publishers int, subscribers []func(message)) session {
-			qs := make([]*queue, len(subscribers))
-			var wg sync.WaitGroup
-			for i, take := range subscribers {
-				qs[i] = newQueue(limit)
-				wg.Go(func() {
-					var spare []message
-					for {
-						items := qs[i].swap(spare)
-						if len(items) == 0 {
-							return
-						}
-						for _, m := range items {
-							take(m)
-						}
-						spare = items
-					}
-				})
-			}
-			return session{
-				publish: perMessage(publishers, func(m message) {
-					for _, q := range qs {
-						q.put(m)
-					}
-				}),
-				close: func() {
-					for _, q := range qs {
-						q.close()
-					}
-					wg.Wait()
-				},
-			}
-		},
-	}
+	q.notEmpty.Broadcast()
 }

@@ -5,85 +5,125 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
+	"slices"
 	"strings"
-	"time"
 )
 
 // report is the outcome of a run of the benchmark.
 type report struct {
-	Date      string
-	CPU       string
-	Cores     int
-	GoVersion string
-	Runs      int
-	Rows      []row
+	Machine machine
+	Flags   []string // that the command was given
+	Runs    int
+	Rows    []row
 }
 
-func newReport(runs int) *report {
-	return &report{
-		Date: time.Now().UTC().Format(time.DateOnly), CPU: cpuModel(), Cores: runtime.GOMAXPROCS(0),
-		GoVersion: runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH, Runs: runs,
-	}
-}
-
-func cpuModel() string {
-	info, err := os.ReadFile("/proc/cpuinfo")
-	if err != nil {
-		return runtime.GOARCH
-	}
-	for line := range strings.SplitSeq(string(info), "\n") {
-		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
-			return strings.TrimSpace(value)
-		}
-	}
-	return runtime.GOARCH
-}
+func newReport(runs int) *report { return &report{Machine: thisMachine(), Runs: runs} }
 
 func (r *report) markdown() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "# hark and its peers, side by side\n\n%s, %s, GOMAXPROCS=%d, %s. Medians of %d runs, contenders taking turns in one process; payload three words. Reproduce with `make bench`.\n",
-		r.Date, r.CPU, r.Cores, r.GoVersion, r.Runs)
-	workload := ""
-	for _, row := range r.Rows {
-		if row.Workload != workload {
-			workload = row.Workload
-			fmt.Fprintf(&b, "\n## %s\n\n| contender | %s | lowest–highest | allocations a message | × %s |\n|---|---:|---:|---:|---:|\n", workload, row.Unit, baseline)
-		}
-		fmt.Fprintf(&b, "| %s | %s | %s–%s | %s | %s |\n", row.Peer, short(row.Figure), short(row.Low), short(row.High), allocations(row), ratio(row))
-	}
-	fmt.Fprintf(&b, "\nFor an idle subscription the column of allocations counts goroutines.\n\n## Goals\n\n| work | contender | goal | measured | |\n|---|---|---|---:|---|\n")
-	for _, g := range goals {
-		if want, got, met, ok := g.verdict(r.Rows); ok {
-			verdict := "missed"
-			if met {
-				verdict = "met"
-			}
-			fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", g.workload, g.contender, want, got, verdict)
+	fmt.Fprintf(&b, "# hark and its peers, side by side\n\n%v. Medians of %d runs, contenders taking turns in one process; payload three words; only messages that a handler got count. Reproduce with `%s`; `README.md` says what is measured.\n", r.Machine, r.Runs, r.command())
+	for _, w := range workloads {
+		for part := range w.units {
+			r.table(&b, &w, w.partName(part))
 		}
 	}
+	r.goals(&b)
 	return b.String()
 }
 
+// command is how to make such a report again.
+func (r *report) command() string {
+	if len(r.Flags) == 0 {
+		return "make bench"
+	}
+	return "go run -C bench . " + strings.Join(r.Flags, " ")
+}
+
+func (r *report) table(b *strings.Builder, w *workload, name string) {
+	rows := slices.DeleteFunc(slices.Clone(r.Rows), func(x row) bool { return x.Workload != name })
+	if len(rows) == 0 {
+		return
+	}
+	fmt.Fprintf(b, "\n## %s\n", name)
+	if n := len(rows[0].Runs); n < r.Runs {
+		fmt.Fprintf(b, "\nMedians of %d runs.\n", n)
+	}
+	if w.note != "" {
+		fmt.Fprintf(b, "\n%s\n", w.note)
+	}
+	headings := []string{"contender", rows[0].Unit, "lowest–highest"}
+	allocs := slices.ContainsFunc(rows, func(x row) bool { return x.Allocs >= 0 })
+	disorder := slices.ContainsFunc(rows, func(x row) bool { return x.Disorder > 0 })
+	if allocs {
+		headings = append(headings, "allocs")
+	}
+	if w.baseline != "" {
+		headings = append(headings, "× "+w.baseline)
+	}
+	if disorder {
+		headings = append(headings, "out of order")
+	}
+	fmt.Fprintf(b, "\n| %s |\n|---|%s\n", strings.Join(headings, " | "), strings.Repeat("---:|", len(headings)-1))
+	for _, x := range rows {
+		cells := []string{x.Peer, short(x.Figure), short(slices.Min(x.Runs)) + "–" + short(slices.Max(x.Runs))}
+		if allocs {
+			cells = append(cells, fmt.Sprintf("%.2f", x.Allocs))
+		}
+		if w.baseline != "" {
+			cells = append(cells, ratio(x.Ratio))
+		}
+		if disorder {
+			cells = append(cells, percent(x.Disorder))
+		}
+		fmt.Fprintf(b, "| %s |\n", strings.Join(cells, " | "))
+	}
+}
+
+func (r *report) goals(b *strings.Builder) {
+	var lines []string
+	unknown := 0
+	for _, g := range goals {
+		want, got, met, ok := g.verdict(r.Rows)
+		if !ok {
+			unknown++
+			continue
+		}
+		verdict := "**missed**"
+		if met {
+			verdict = "met"
+		}
+		lines = append(lines, fmt.Sprintf("| %s | %s | %s | %s | %s |\n", g.workload, g.contender, want, got, verdict))
+	}
+	if len(lines) > 0 {
+		fmt.Fprintf(b, "\n## Goals\n\n| work | contender | goal | measured | |\n|---|---|---|---:|---|\n%s", strings.Join(lines, ""))
+	}
+	if unknown > 0 {
+		fmt.Fprintf(b, "\nNot measured this time: %d of %d goals.\n", unknown, len(goals))
+	}
+}
+
 func short(x float64) string {
-	if x < 100 {
+	if x < 99.95 {
 		return fmt.Sprintf("%.1f", x)
 	}
 	return fmt.Sprintf("%.0f", x)
 }
 
-func allocations(r row) string {
-	if r.Allocs < 0 {
+func ratio(x float64) string {
+	switch {
+	case x == 0:
 		return ""
+	case x < 0.1:
+		return fmt.Sprintf("%.4f", x)
 	}
-	return fmt.Sprintf("%.2f", r.Allocs)
+	return fmt.Sprintf("%.2f", x)
 }
 
-func ratio(r row) string {
-	if r.Ratio == 0 {
+func percent(x float64) string {
+	if x == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%.2f", r.Ratio)
+	return fmt.Sprintf("%.1f %%", 100*x)
 }
 
 // write puts the report into dir, as inprocess.md and inprocess.json.

@@ -1,0 +1,21 @@
+package main
+
+import "golang.design/x/chann"
+
+// channs is golang.design/x/chann: built-in channels, and for the unbounded
+// one (capacity below 0) a goroutine and a slice between two of them.
+func channs(capacity int) peer {
+	return pipes("golang-design/chann", func() pipe {
+		ch := chann.New[message](chann.Cap(capacity))
+		in, out := ch.In(), ch.Out()
+		return pipe{
+			put: func(m message) { in <- m },
+			drain: func(take func(message)) {
+				for m := range out {
+					take(m)
+				}
+			},
+			close: ch.Close,
+		}
+	})
+}
