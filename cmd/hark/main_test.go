@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -64,23 +66,58 @@ func TestProgram(t *testing.T) {
 		t.Log("not tested: an interrupt, which windows cannot send to another process")
 		return
 	}
-	cmd := exec.Command(bin, "demo", "--count", "1000000")
-	var out bytes.Buffer
-	cmd.Stdout = &out
-	progress, err := cmd.StderrPipe()
+	for _, tt := range []struct {
+		args []string
+		from int    // which output to wait for a line on before the interrupt: 1 or 2
+		last string // how the last line begins; %d is the number of lines before it
+	}{
+		{[]string{"demo", "--count", "1000000"}, 2, "every message is accounted for\n"},
+		{[]string{"demo", "channel", "--interval", "1ms", "--producers", "3", "--consumers", "2"}, 1, "%d sent, %d received\n"},
+		{[]string{"demo", "channel", "--interval", "1ms", "--capacity", "-1", "--producers", "10"}, 1, "%d sent, %d received\n"},
+		{[]string{"demo", "notify", "--rounds", "1000000000"}, 1, "stopped with "},
+	} {
+		code, out := interrupted(t, exec.Command(bin, tt.args...), tt.from)
+		lines := strings.SplitAfter(out, "\n")
+		last := lines[max(0, len(lines)-2)]
+		want := tt.last
+		if strings.Contains(want, "%d") { // one line for each number before it
+			want = fmt.Sprintf(want, len(lines)-2, len(lines)-2)
+		}
+		if code != 130 || !strings.HasPrefix(last, want) || lines[len(lines)-1] != "" {
+			t.Errorf("hark %v, interrupted: got code %d, %d lines and at last %q, want code 130 and %q", tt.args, code, len(lines)-1, last, want)
+		}
+	}
+}
+
+// interrupted runs cmd, interrupts it when it has printed a line, and returns
+// its exit code and all of its standard output.
+func interrupted(t *testing.T, cmd *exec.Cmd, from int) (code int, out string) {
+	t.Helper()
+	var all bytes.Buffer
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := bufio.NewReader(progress).ReadString('\n'); err != nil {
+	lines := bufio.NewReader(io.TeeReader(stdout, &all))
+	first := lines
+	if from == 2 {
+		first = bufio.NewReader(stderr)
+	}
+	if _, err := first.ReadString('\n'); err != nil {
 		t.Fatal(err)
 	}
 	if err := cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
-	if code := exitCode(t, cmd.Wait()); code != 130 || !strings.HasSuffix(out.String(), "every message is accounted for\n") {
-		t.Errorf("interrupted: got code %d\n%s\nwant code 130 and a report", code, out.String())
+	if _, err := io.Copy(io.Discard, lines); err != nil {
+		t.Fatal(err)
 	}
+	return exitCode(t, cmd.Wait()), all.String()
 }

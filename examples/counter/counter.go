@@ -24,7 +24,6 @@
 package counter
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,22 +33,22 @@ import (
 	"github.com/harkbus/hark"
 )
 
-// Options say how much there is to count. Zero fields have their defaults.
+// Options say how much there is to count.
 type Options struct {
-	Rounds     int // steps of each goroutine; 10
-	Goroutines int // an even number: half of them count up, half down; 2
+	Rounds     int // steps of each goroutine; at least 0
+	Goroutines int // an even number, at least 2: half of them count up, half down
 	Start      int // the number to begin with
 }
 
 // initialized is latched once the counter has its first value.
 const initialized = "counter.initialized"
 
-// Run counts, prints a line for each step to w, and returns when all is done
-// or ctx ends. It leaves no goroutine behind. An error of w ends it too.
+// Run counts, prints a line for each step to w, and returns nil when all is
+// done, or when ctx ends its cause. The last line says what the number is then.
+// It leaves no goroutine behind. An error of w ends it too.
 func Run(ctx context.Context, w io.Writer, o Options) error {
-	o.Rounds, o.Goroutines = cmp.Or(o.Rounds, 10), cmp.Or(o.Goroutines, 2)
-	if o.Rounds < 0 || o.Goroutines < 0 || o.Goroutines%2 != 0 {
-		return fmt.Errorf("counter: %d rounds of %d goroutines: want an even number of goroutines", o.Rounds, o.Goroutines)
+	if o.Rounds < 0 || o.Goroutines < 2 || o.Goroutines%2 != 0 {
+		return fmt.Errorf("counter: %d rounds of %d goroutines: want at least 0, and an even number of at least 2", o.Rounds, o.Goroutines)
 	}
 	bus := hark.New()
 	err := run(ctx, bus, &lines{w: w}, o)
@@ -89,6 +88,9 @@ func run(ctx context.Context, bus *hark.Bus, out *lines, o Options) error {
 	begin(pairs/2, pairs) // and these come late
 	all.Wait()
 	if ctx.Err() != nil {
+		if counter != nil {
+			out.printf("stopped with %d after %d changes\n", counter.Get(), counter.Version()-1)
+		}
 		return context.Cause(ctx)
 	}
 	if s := notifier.Stats(); s.Listeners != 0 || len(s.Latched) != 1 {

@@ -15,7 +15,7 @@ import (
 func TestTwoGoroutines(t *testing.T) {
 	leak.Check(t)
 	var out, want strings.Builder
-	if err := Run(t.Context(), &out, Options{Rounds: 3, Start: 5}); err != nil {
+	if err := Run(t.Context(), &out, Options{Rounds: 3, Goroutines: 2, Start: 5}); err != nil {
 		t.Fatal(err)
 	}
 	fmt.Fprintln(&want, "initialized with 5")
@@ -82,6 +82,11 @@ func TestRunStops(t *testing.T) {
 		if err := Run(ctx, w, Options{Rounds: 1_000_000_000, Goroutines: goroutines}); !errors.Is(err, enough) {
 			t.Errorf("%d goroutines: got %v, want the cause", goroutines, err)
 		}
+		// At any moment at most one of each pair is a step ahead.
+		var n, changes int
+		if _, err := fmt.Sscanf(w.last, "stopped with %d after %d changes", &n, &changes); err != nil || n < 0 || n > goroutines/2 || changes < 49 {
+			t.Errorf("%d goroutines: the last line is %q", goroutines, w.last)
+		}
 	}
 }
 
@@ -89,9 +94,11 @@ func TestRunStops(t *testing.T) {
 type stopper struct {
 	after int
 	stop  func()
+	last  string
 }
 
 func (s *stopper) Write(p []byte) (int, error) {
+	s.last = string(p)
 	if s.after--; s.after == 0 {
 		s.stop()
 	}
@@ -100,11 +107,14 @@ func (s *stopper) Write(p []byte) (int, error) {
 
 func TestRunReportsErrors(t *testing.T) {
 	leak.Check(t)
-	if err := Run(t.Context(), &strings.Builder{}, Options{Goroutines: 3}); err == nil {
-		t.Error("an odd number of goroutines is accepted")
+	for _, o := range []Options{{}, {Goroutines: 3}, {Goroutines: -2}, {Goroutines: 2, Rounds: -1}} {
+		var out strings.Builder
+		if err := Run(t.Context(), &out, o); err == nil || out.Len() > 0 {
+			t.Errorf("%+v: got %v and %q, want an error and nothing else", o, err, &out)
+		}
 	}
 	full := errors.New("disk full")
-	if err := Run(t.Context(), failing{full}, Options{}); !errors.Is(err, full) {
+	if err := Run(t.Context(), failing{full}, Options{Rounds: 10, Goroutines: 2}); !errors.Is(err, full) {
 		t.Errorf("got %v, want the error of the writer", err)
 	}
 }

@@ -42,6 +42,7 @@ bus, and fails if one is missing. Ctrl-C ends it early, accounts included.`,
 		fs.Uint64Var(&o.seed, "seed", 1, "`number` that decides which issues the tracker fails on")
 		return func(ctx context.Context, _ []string, s Streams) error { return runDemo(ctx, o, s) }
 	},
+	subs: []command{demoChannelCommand, demoNotifyCommand},
 }
 
 type demoOptions struct {

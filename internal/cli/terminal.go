@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -22,6 +23,21 @@ func terminalWidth(w io.Writer) int {
 		return 80
 	}
 	return width
+}
+
+// interruptible runs work, and says so if it ended because ctx did. On a
+// terminal the context of work ends when the cursor is on a line of its own,
+// behind the ^C that the terminal shows.
+func interruptible(ctx context.Context, s Streams, work func(context.Context) error) error {
+	inner, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancel(nil)
+	defer context.AfterFunc(ctx, func() {
+		if terminalWidth(s.Err) > 0 {
+			fmt.Fprintln(s.Err)
+		}
+		cancel(errInterrupted)
+	})()
+	return work(inner)
 }
 
 // progress tells a user how far a command is: on a terminal in one line that
