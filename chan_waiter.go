@@ -2,28 +2,18 @@ package hark
 
 import (
 	"context"
-	"runtime"
 	"sync/atomic"
 )
 
 // chanWaiter is a goroutine that waits to send or to receive.
 type chanWaiter[T any] struct {
-	value      T             // to be sent, or received
-	state      atomic.Uint32 // waiterAwake or one of the following
-	woken      chan struct{} // gets a token when it is served while asleep
-	closed     bool          // the channel was closed first
+	sleeper         // woken when it is served; until it is released nobody else touches it then
+	value      T    // to be sent, or received
+	closed     bool // the channel was closed first
 	queue      *waiterQueue[T]
 	next, prev *chanWaiter[T]
 	spares     atomic.Int32 // how many there are from this one on in a list of spare ones
 }
-
-// The states of a waiter. Between served and released nobody but its goroutine
-// touches it.
-const (
-	waiterAwake  = iota // it looks at its state from time to time
-	waiterAsleep        // it needs a token
-	waiterServed
-)
 
 // waiterQueue holds the goroutines that wait, in the order in which they came.
 type waiterQueue[T any] struct {
@@ -68,37 +58,16 @@ func (q *waiterQueue[T]) remove(w *chanWaiter[T]) {
 
 // wake tells w, if there is one, that it has been served. It does not block.
 func (w *chanWaiter[T]) wake() {
-	if w != nil && w.state.Swap(waiterServed) == waiterAsleep {
-		w.woken <- struct{}{}
+	if w != nil {
+		w.sleeper.wake()
 	}
 }
-
-// yields is how often a goroutine lets others run before it sleeps. Where the
-// other side is at work that is mostly enough, and cheaper than to sleep, above
-// all where a context has to be watched as well (BenchmarkChan).
-const yields = 2
 
 // await waits until w has been served, and reports false if ctx ended first:
 // then w has been taken out.
 func (c *Chan[T]) await(ctx context.Context, w *chanWaiter[T]) bool {
-	for range yields {
-		if w.state.Load() == waiterServed {
-			return true
-		}
-		runtime.Gosched()
-	}
-	if !w.state.CompareAndSwap(waiterAwake, waiterAsleep) {
+	if w.sleep(ctx) {
 		return true
-	}
-	end := ctx.Done()
-	if end == nil {
-		<-w.woken
-		return true
-	}
-	select {
-	case <-w.woken:
-		return true
-	case <-end:
 	}
 	c.lock()
 	c.settleLocked() // a value may have changed hands at In or Out
@@ -110,7 +79,7 @@ func (c *Chan[T]) await(ctx context.Context, w *chanWaiter[T]) bool {
 	}
 	c.unlock()
 	if q == nil {
-		<-w.woken // it was served
+		w.wait() // it was served
 		return true
 	}
 	c.release(w)
@@ -126,7 +95,7 @@ func (c *Chan[T]) waiterLocked() *chanWaiter[T] {
 	for {
 		w := c.spare.Load()
 		if w == nil {
-			return &chanWaiter[T]{woken: make(chan struct{}, 1)}
+			return &chanWaiter[T]{sleeper: newSleeper()}
 		}
 		if c.spare.CompareAndSwap(w, w.next) {
 			w.next = nil
@@ -139,7 +108,7 @@ func (c *Chan[T]) waiterLocked() *chanWaiter[T] {
 func (c *Chan[T]) release(w *chanWaiter[T]) {
 	var zero T
 	w.value, w.closed = zero, false
-	w.state.Store(waiterAwake)
+	w.reset()
 	for {
 		top, n := c.spare.Load(), int32(1)
 		if top != nil {

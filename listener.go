@@ -202,6 +202,7 @@ func (n *Notifier) add(a *address, f func(context.Context, Signal), at uintptr, 
 	}
 	g := n.groupLocked(a)
 	l.group, l.at = g, len(g.listeners)
+	g.owner.shown = true
 	g.listeners = append(g.listeners, l)
 	for l.id = rand.Uint32N(idLimit); s.ids[l.id] != nil; {
 		l.id = rand.Uint32N(idLimit)

@@ -41,6 +41,10 @@ type Notifier struct {
 	waiters atomic.Int64  // calls of Wait that wait
 	dropped atomic.Bool   // some shard has drops that no hook has been told of
 
+	spareMu sync.Mutex // guards what follows; nothing else is locked while it is held
+	spare   *waiter    // a list of waiters not in use
+	spares  int
+
 	// present counts, by hash, the names that somebody is under: to notify
 	// nobody takes no lock.
 	present [presentSlots]atomic.Uint32
@@ -65,6 +69,7 @@ const (
 type shard struct {
 	mu      sync.Mutex // guards what follows, and the listeners and waiters under the names
 	owners  map[string]*owner
+	spare   *owner // not in use; nil if there is none
 	ids     map[uint32]*Listener
 	strict  int // listeners that notifications may have to wait for, or to fail for
 	working int // functions that have a signal or run
@@ -83,6 +88,7 @@ type owner struct {
 	slot    uint8 // in Notifier.present
 	bare    group
 	methods map[string]*group
+	shown   bool // there was a listener, which refers to it for good
 }
 
 // group is everybody under one name or method.
@@ -133,8 +139,11 @@ func (n *Notifier) groupLocked(a *address) *group {
 	s := &n.shards[a.shard]
 	o := s.owners[a.owner]
 	if o == nil {
-		o = &owner{name: a.owner, slot: a.slot}
-		o.bare.owner = o
+		if o, s.spare = s.spare, nil; o == nil {
+			o = &owner{}
+			o.bare.owner = o
+		}
+		o.name, o.slot = a.owner, a.slot
 		s.owners[o.name] = o
 		n.present[o.slot].Add(1)
 	}
@@ -162,6 +171,10 @@ func (n *Notifier) tidyLocked(s *shard, g *group) {
 	if len(o.methods) == 0 && o.bare.empty() && s.owners[o.name] == o {
 		delete(s.owners, o.name)
 		n.present[o.slot].Add(^uint32(0))
+		if !o.shown && o.methods == nil {
+			o.name = ""
+			s.spare = o
+		}
 	}
 }
 

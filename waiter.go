@@ -8,13 +8,14 @@ import (
 
 // waiter is a call of Wait or WaitAny.
 type waiter struct {
-	woken chan struct{} // gets one token
-	left  atomic.Int32  // names to go
-	over  atomic.Bool   // somebody has decided how it ends, and sends the token
-	// Set by whoever decided, before the token.
-	name string
-	err  error
-	one  [1]want
+	sleeper              // woken by whoever decides how the wait ends
+	left    atomic.Int32 // names to go
+	over    atomic.Bool  // that is decided
+	// Set by whoever decided, before it wakes.
+	name  string
+	err   error
+	wants []want
+	next  *waiter // in Notifier.spare
 }
 
 // want is one name that a waiter waits for. It is guarded by the lock of the
@@ -26,13 +27,14 @@ type want struct {
 	next, prev *want  // in group.wants
 }
 
-// end decides how the wait ends, unless that is decided.
-func (w *waiter) end(name string, err error) {
+// end decides how the wait ends, and reports whether that was still open.
+func (w *waiter) end(name string, err error) bool {
 	if w.over.Swap(true) {
-		return
+		return false
 	}
 	w.name, w.err = name, err
-	w.woken <- struct{}{}
+	w.wake()
+	return true
 }
 
 // satisfied notes that one more name has come, and reports whether the wait was
@@ -41,10 +43,7 @@ func (w *waiter) satisfied(name string) bool {
 	if w.over.Load() {
 		return false
 	}
-	if w.left.Add(-1) == 0 {
-		w.end(name, nil)
-	}
-	return true
+	return w.left.Add(-1) != 0 || w.end(name, nil)
 }
 
 // Wait waits until each of the names has been notified, or latched, at some
@@ -75,12 +74,43 @@ func (n *Notifier) await(ctx context.Context, names []string, count int) (string
 	if ctx.Err() != nil {
 		return "", fail("wait", names[0], context.Cause(ctx))
 	}
-	w := &waiter{woken: make(chan struct{}, 1)}
-	w.left.Store(int32(count))
-	wants := w.one[:]
-	if len(names) > 1 {
-		wants = make([]want, len(names))
+	w := n.waiter(len(names), count)
+	if err := w.parse(names); err != nil {
+		n.release(w)
+		return "", fail("wait", "", err)
 	}
+	if err := n.refuses(ctx); err != nil {
+		n.release(w)
+		return "", fail("wait", names[0], err)
+	}
+	n.waiters.Add(1)
+	for i := range w.wants {
+		n.want(&w.wants[i], w)
+	}
+	woken := w.sleep(ctx)
+	if !woken && w.over.Swap(true) {
+		w.wait() // it ended at the same moment
+		woken = true
+	}
+	name, err := w.name, w.err
+	if !woken {
+		err = context.Cause(ctx)
+	}
+	if err != nil || count < len(names) {
+		for i := range w.wants {
+			n.unwant(&w.wants[i])
+		}
+	}
+	n.waiters.Add(-1)
+	n.release(w) // nobody refers to it any more
+	if err != nil {
+		return "", fail("wait", names[0], err)
+	}
+	return name, nil
+}
+
+// parse finds out what the names stand for.
+func (w *waiter) parse(names []string) error {
 	for i, name := range names {
 		// Names are targets too, and those have been parsed, as a rule.
 		a, err := targetOf(name, hashName(name))
@@ -88,39 +118,53 @@ func (n *Notifier) await(ctx context.Context, names []string, count int) (string
 			_, err = parseName(name)
 		}
 		if err != nil {
-			return "", fail("wait", "", err)
+			return err
 		}
-		wants[i].address = a
+		w.wants[i].address = a
 	}
-	if err := n.refuses(ctx); err != nil {
-		return "", fail("wait", names[0], err)
+	return nil
+}
+
+const (
+	spareWaiters = 64 // kept for use again
+	spareWants   = 16 // that one of them may have
+)
+
+// waiter returns a waiter for that many names, of which count must come.
+func (n *Notifier) waiter(names, count int) *waiter {
+	n.spareMu.Lock()
+	w := n.spare
+	if w != nil {
+		n.spare, w.next = w.next, nil
+		n.spares--
 	}
-	n.waiters.Add(1)
-	defer n.waiters.Add(-1)
-	for i := range wants {
-		n.want(&wants[i], w)
+	n.spareMu.Unlock()
+	if w == nil {
+		w = &waiter{sleeper: newSleeper()}
 	}
-	var err error
-	select {
-	case <-w.woken:
-		err = w.err
-	default:
-		select {
-		case <-w.woken:
-			err = w.err
-		case <-ctx.Done():
-			err = context.Cause(ctx)
-		}
+	if cap(w.wants) < names {
+		w.wants = make([]want, names)
 	}
-	if err != nil || count < len(wants) {
-		for i := range wants {
-			n.unwant(&wants[i])
-		}
+	w.wants = w.wants[:names]
+	w.left.Store(int32(count))
+	return w
+}
+
+// release gives w back, once nobody refers to it any more.
+func (n *Notifier) release(w *waiter) {
+	clear(w.wants)
+	if cap(w.wants) > spareWants {
+		w.wants = nil
 	}
-	if err != nil {
-		return "", fail("wait", names[0], err)
+	w.reset()
+	w.over.Store(false)
+	w.name, w.err = "", nil
+	n.spareMu.Lock()
+	defer n.spareMu.Unlock()
+	if n.spares < spareWaiters {
+		w.next, n.spare = n.spare, w
+		n.spares++
 	}
-	return w.name, nil
 }
 
 // want lets w wait for the name in t, unless that is latched.
@@ -135,8 +179,8 @@ func (n *Notifier) want(t *want, w *waiter) {
 	}
 	g := n.groupLocked(t.address)
 	if g.latched || g.owner.bare.latched {
-		n.tidyLocked(s, g)
 		w.satisfied(g.name())
+		n.tidyLocked(s, g)
 		return
 	}
 	t.group, t.next = g, g.wants

@@ -8,9 +8,9 @@ import (
 
 // watcher is a loop over Watch, or a call of WaitUntil.
 type watcher struct {
-	woken      chan struct{} // gets one token for each time it parks and is woken
-	next, prev *watcher      // in the list of those that are parked
-	parking    uint64        // Value.parking when it parked
+	sleeper             // reset each time it parks
+	next, prev *watcher // in the list of those that are parked
+	parking    uint64   // Value.parking when it parked
 }
 
 // wakeList is a list of watchers taken out of a value, to be woken without its
@@ -21,7 +21,7 @@ type wakeList struct{ first *watcher }
 func (l wakeList) wake() {
 	for w := l.first; w != nil; {
 		next := w.next // w may park again at once
-		w.woken <- struct{}{}
+		w.sleeper.wake()
 		w = next
 	}
 }
@@ -73,7 +73,7 @@ func (v *Value[T]) watch() *watcher {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.watchers++
-	return &watcher{woken: make(chan struct{}, 1)}
+	return &watcher{sleeper: newSleeper()}
 }
 
 func (v *Value[T]) unwatch() {
@@ -100,15 +100,14 @@ func (v *Value[T]) await(ctx context.Context, w *watcher, seen uint64) (value T,
 		}
 		v.parkLocked(w)
 		v.mu.Unlock()
-		select {
-		case <-w.woken:
-		case <-ctx.Done():
+		if !w.sleep(ctx) {
 			v.unpark(w)
 		}
 	}
 }
 
 func (v *Value[T]) parkLocked(w *watcher) {
+	w.reset()
 	w.next, w.prev, w.parking = v.parked, nil, v.parking
 	if w.next != nil {
 		w.next.prev = w
@@ -135,7 +134,7 @@ func (v *Value[T]) unpark(w *watcher) {
 	v.mu.Lock()
 	if w.parking != v.parking {
 		v.mu.Unlock()
-		<-w.woken // it is being woken
+		w.wait() // it is being woken
 		return
 	}
 	if w.prev == nil {
