@@ -2,10 +2,12 @@ package main
 
 import "golang.design/x/chann"
 
+const channName = "golang-design/chann"
+
 // channs is golang.design/x/chann: built-in channels, and for the unbounded
 // one (capacity below 0) a goroutine and a slice between two of them.
 func channs(capacity int) peer {
-	return pipes("golang-design/chann", func() pipe {
+	return pipes(channName, func() pipe {
 		ch := chann.New[message](chann.Cap(capacity))
 		in, out := ch.In(), ch.Out()
 		return pipe{

@@ -1,6 +1,10 @@
 package main
 
-import "sync"
+import (
+	"sync"
+
+	"github.com/harkbus/hark"
+)
 
 // channel is the built-in channel with a buffer of 1024, one for each
 // subscriber; a group shares one.
@@ -13,9 +17,9 @@ var unbuffered = channels("channel 0", 0)
 const builtin = "built-in channel"
 
 var (
-	rendezvousChannels = []peer{channels(builtin, 0), channs(0), eapaches(0)}
-	boundedChannels    = []peer{channels(builtin, 1024), channs(1024), eapaches(1024)}
-	unboundedChannels  = []peer{chanx, channs(-1), eapaches(-1), unbounded}
+	rendezvousChannels = []peer{harkChans(plainHark, 0), channels(builtin, 0), harkChans(harkSelecting, 0), selects(0), channs(0), eapaches(0)}
+	boundedChannels    = []peer{harkChans(plainHark, 1024), channels(builtin, 1024), harkChans(harkSelecting, 1024), selects(1024), channs(1024), eapaches(1024)}
+	unboundedChannels  = []peer{harkChans(plainHark, hark.Unbounded), chanx, channs(-1), eapaches(-1), unbounded}
 )
 
 // channels is a contender of built-in channels. What it publishes with is

@@ -2,10 +2,12 @@ package main
 
 import eapache "github.com/eapache/channels"
 
+const eapacheName = "eapache/channels"
+
 // eapaches is github.com/eapache/channels: a NativeChannel, or for a capacity
 // below 0 an InfiniteChannel. Both carry values as interfaces.
 func eapaches(capacity int) peer {
-	return pipes("eapache/channels", func() pipe {
+	return pipes(eapacheName, func() pipe {
 		var ch eapache.Channel
 		if capacity < 0 {
 			ch = eapache.NewInfiniteChannel()

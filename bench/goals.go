@@ -39,6 +39,21 @@ var goals = []goal{
 	atMost("P new topic beside patterns", otherPatterns, 2000),
 	atMost("P new topic beside patterns", matchingPattern, 2000),
 
+	better("K channel, capacity 0", plainHark, 1/1.15, builtin),
+	better("K channel, capacity 1024", plainHark, 1/1.15, builtin),
+	better("K channel, unbounded", plainHark, 5, chanxUnbounded, channName, eapacheName),
+	better("K channel, capacity 0, 4→4", plainHark, 1, builtin),
+	better("K channel, capacity 1024, 4→4", plainHark, 1, builtin),
+	atMost("N notify, nobody listens", plainHark, 20),
+	// Not slower, but for what two equal contenders differ by.
+	better("N wake a goroutine", harkListen, 0.9, channel1),
+	better("N wake a goroutine", harkWait, 0.9, channel1),
+	better("N wake a goroutine", harkWait, 0.9, channelEach),
+	better("N wake a goroutine", harkWatch, 0.9, channel1),
+	atMost("V get", plainHark, 2),
+	atMost("V set, nobody waits", plainHark, 15),
+	better("V set, ten observers", plainHark, 1/1.4, plainCalls),
+
 	withoutAllocs("A 1→1", plainHark),
 	withoutAllocs("A 1→1", handle),
 	withoutAllocs("A 1→1", batch),
@@ -49,6 +64,14 @@ var goals = []goal{
 	withoutAllocs("D 4→4 group", handle),
 	withoutAllocs("E publish, nobody listens", plainHark),
 	withoutAllocs("H 10,000 topics", plainHark),
+	withoutAllocs("K channel, capacity 0", plainHark),
+	withoutAllocs("K channel, capacity 1024", plainHark),
+	withoutAllocs("K channel, unbounded", plainHark),
+	withoutAllocs("N notify, nobody listens", plainHark),
+	withoutAllocs("N wake a goroutine", harkListen),
+	withoutAllocs("N wake a goroutine", harkWait),
+	withoutAllocs("V set, nobody waits", plainHark),
+	withoutAllocs("V set, ten observers", plainHark),
 }
 
 func better(workload, contender string, ratio float64, than ...string) goal {

@@ -19,12 +19,13 @@ func publishing(p peer, messages int) (outcome, error) {
 	return outcome{[]float64{float64(took) / float64(n)}, mallocs / float64(n), 0}, err
 }
 
-// operating times what a contender does by itself.
+// operating times what a contender does by itself. What it allocates to begin
+// with counts too, and is little for each of many operations.
 func operating(p peer, n int) (outcome, error) {
 	if p.operate == nil {
 		return outcome{}, errUnable
 	}
 	n = max(n, 1)
-	took := p.operate(n)
-	return outcome{[]float64{float64(took) / float64(n)}, -1, 0}, nil
+	took, mallocs, err := counted(func() (time.Duration, error) { return p.operate(n), nil })
+	return outcome{[]float64{float64(took) / float64(n)}, mallocs / float64(n), 0}, err
 }

@@ -62,7 +62,16 @@ var workloads = []workload{
 	{name: "K channel, capacity 0", units: []string{"ns"}, messages: 500_000, peers: rendezvousChannels, baseline: builtin, run: streaming(1, 1)},
 	{name: "K channel, capacity 1024", units: []string{"ns"}, messages: 1_000_000, peers: boundedChannels, baseline: builtin, run: streaming(1, 1)},
 	{name: "K channel, unbounded", units: []string{"ns"}, messages: 500_000, peers: unboundedChannels, baseline: chanxUnbounded, run: streaming(1, 1)},
+	{name: "K channel, capacity 0, 4→4", units: []string{"ns"}, messages: 500_000, peers: rendezvousChannels, baseline: builtin, run: grouped(4, 4)},
 	{name: "K channel, capacity 1024, 4→4", units: []string{"ns"}, messages: 1_000_000, peers: boundedChannels, baseline: builtin, run: grouped(4, 4)},
+	{name: "N notify, nobody listens", units: []string{"ns"}, messages: 4_000_000, peers: toNobody, baseline: mutexMap, run: operating},
+	{
+		name: "N wake a goroutine", units: []string{"ns"}, messages: 200_000, peers: wakeUps, baseline: channel1, run: operating,
+		note: "And hear back through a channel of capacity 1, which is half of the figure of a channel.",
+	},
+	{name: "V get", units: []string{"ns"}, messages: 20_000_000, peers: gets, baseline: pointer, run: operating},
+	{name: "V set, nobody waits", units: []string{"ns"}, messages: 4_000_000, peers: sets, baseline: mutex, run: operating},
+	{name: "V set, ten observers", units: []string{"ns"}, messages: 1_000_000, peers: observing, baseline: plainCalls, run: operating},
 }
 
 // buses are the contenders of most workloads.
