@@ -1,0 +1,43 @@
+package driver
+
+import (
+	"errors"
+	"time"
+)
+
+// ErrEnded is returned by Receive when there is nothing more to come.
+var ErrEnded = errors.New("ended")
+
+// Message is what travels. On the wire it is a CloudEvent in the binary mode of
+// the engine's binding: ID, Source, Type, Subject, Time and ContentType are the
+// attributes of these names, Key is the extension partitionkey, and Headers are
+// headers of the engine beside them.
+type Message struct {
+	ID      string // empty without one; an envelope then gets one that is made up
+	Key     string
+	HasKey  bool
+	Time    time.Time // zero if not known
+	Headers map[string]string
+	// ContentType is the media type of Data.
+	ContentType string
+	Data        []byte
+	// Bare leaves the envelope out: only Data and Headers travel, and ID and
+	// Key where the engine itself needs them.
+	Bare bool
+	// Due is when it is to be delivered; zero for at once.
+	Due time.Time
+	// Expires is when it is worth nothing any more; zero for never.
+	Expires time.Time
+}
+
+// Received is a message from an engine.
+type Received struct {
+	Message
+	Topic string // its topic
+	Seq   uint64 // its place on a stored topic, from 1 on; 0 otherwise
+	// Deliveries is how often it has been received, this time included: 1 at
+	// first.
+	Deliveries int
+	// Token is the engine's own.
+	Token any
+}
