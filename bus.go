@@ -33,10 +33,11 @@ const (
 // listen are found on it by name. A Bus is safe for concurrent use. Make one
 // with New.
 type Bus struct {
-	pool  *exec.Pool
-	hooks hooks
-	slow  time.Duration // threshold for OnSlow
-	grace time.Duration // how long Close waits for cancelled handlers
+	pool   *exec.Pool
+	engine *engine // nil in process
+	hooks  hooks
+	slow   time.Duration // threshold for OnSlow
+	grace  time.Duration // how long Close waits for cancelled handlers
 
 	patterns patterns
 	waits    waits
@@ -161,6 +162,15 @@ func attachUntil[F face](b *Bus, over func() bool, kind Kind, name string, mk fu
 	return f, true, nil
 }
 
+// detach takes out a face that turned out not to be.
+func (b *Bus) detach(kind Kind, name string, f face) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if key := (faceKey{kind, name}); b.faces[key] == f {
+		delete(b.faces, key)
+	}
+}
+
 func (b *Bus) has(kind Kind, name string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -229,6 +239,9 @@ func (b *Bus) Close(ctx context.Context) error {
 }
 
 func (b *Bus) shutDown(ctx context.Context) error {
+	if b.engine != nil {
+		b.engine.retireAll()
+	}
 	for _, f := range b.everything() {
 		f.seal()
 	}
@@ -263,8 +276,15 @@ func (b *Bus) shutDown(ctx context.Context) error {
 	if hard.Err() == nil { // all handlers have returned
 		b.pool.Wait()
 	}
+	var failed error
+	if b.engine != nil {
+		failed = b.engine.conn.Close(hard)
+	}
 	if len(left) > 0 {
-		return &CloseError{Left: left, Cause: cmp.Or(cause, errors.New("work was left"))}
+		return &CloseError{Left: left, Cause: cmp.Or(cause, failed, errors.New("work was left"))}
+	}
+	if failed != nil {
+		return fail("close", "", failed)
 	}
 	return nil
 }
@@ -279,6 +299,9 @@ func (b *Bus) everything() []face {
 	b.patterns.mu.Lock()
 	defer b.patterns.mu.Unlock()
 	for _, p := range b.patterns.all {
+		faces = append(faces, p)
+	}
+	for _, p := range b.patterns.remote {
 		faces = append(faces, p)
 	}
 	return faces

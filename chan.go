@@ -78,6 +78,9 @@ func openChan[T any](b *Bus, name string, capacity int, at uintptr) (*Chan[T], e
 		}
 		return makeChan[T](name, capacity), nil
 	}
+	if err := b.onlyInProcess("channels"); err != nil {
+		return nil, err
+	}
 	c, _, err := attach(b, KindChan, name, func() *Chan[T] { return makeChan[T](name, capacity) })
 	if err != nil {
 		return nil, err

@@ -19,7 +19,8 @@ func deadTopic[T any](b *Bus, name string) (*Topic[T], error) {
 		return newTopicUntil[T](b, over, KindTopic, name, 0, nil)
 	}
 	kept := Stored(Retention{MaxMessages: deadKept})
-	t, err := newTopicUntil[T](b, over, KindTopic, name, 0, []TopicOption{kept, DedupWindow(0)})
+	asItIs := topicOption(func(c *topicConfig) error { c.existing = true; return nil })
+	t, err := newTopicUntil[T](b, over, KindTopic, name, 0, []TopicOption{kept, DedupWindow(0), asItIs})
 	if errors.Is(err, ErrInvalidOption) { // made meanwhile, another way
 		return newTopicUntil[T](b, over, KindTopic, name, 0, nil)
 	}
@@ -40,6 +41,9 @@ var errNobodyListens = errors.New("nobody listens and the topic is not stored")
 
 // deposit appends an entry whether or not there is room.
 func (t *Topic[T]) deposit(e entry[T]) error {
+	if t.remote != nil {
+		return t.depositRemote(e)
+	}
 	if t.mode.Load() == silent {
 		return errNobodyListens
 	}

@@ -28,6 +28,19 @@ type DeadLetterHook interface{ OnDeadLetter(FailEvent) }
 // handler still runs.
 type SlowHook interface{ OnSlow(SlowEvent) }
 
+// ConnHook is told when the connection to an engine is lost and when it is
+// back. In process there is none.
+type ConnHook interface{ OnConn(ConnEvent) }
+
+// ConnEvent says what became of a connection to an engine. If it is up with an
+// Err, something on it has failed that does not mend itself.
+type ConnEvent struct {
+	Engine  string // such as "nats"
+	Address string
+	Up      bool
+	Err     error // why it is down, or what failed
+}
+
 // PublishEvent says what was published.
 type PublishEvent struct {
 	Topic string
@@ -75,6 +88,9 @@ const (
 	DropByHandler DropReason = "handler"   // the handler returned Drop
 	DropGivenUp   DropReason = "given up"  // attempts used up and no dead-letter topic
 	DropClosed    DropReason = "closed"    // the subscription was closed with messages waiting
+	// DropUnreachable is for a delayed message of an ephemeral topic that could
+	// not be sent when it was due.
+	DropUnreachable DropReason = "unreachable"
 )
 
 // SlowEvent says which handler sits too long.
@@ -92,13 +108,15 @@ type hooks struct {
 	drop       []DropHook
 	deadLetter []DeadLetterHook
 	slow       []SlowHook
+	conn       []ConnHook
 }
 
 // add files h under each interface that it implements and reports whether
 // there was one.
 func (hs *hooks) add(h any) bool {
 	n := addHook(&hs.publish, h) + addHook(&hs.deliver, h) + addHook(&hs.fail, h) +
-		addHook(&hs.drop, h) + addHook(&hs.deadLetter, h) + addHook(&hs.slow, h)
+		addHook(&hs.drop, h) + addHook(&hs.deadLetter, h) + addHook(&hs.slow, h) +
+		addHook(&hs.conn, h)
 	return n > 0
 }
 
@@ -137,6 +155,12 @@ func (hs *hooks) onDrop(e DropEvent) {
 func (hs *hooks) onDeadLetter(e FailEvent) {
 	for _, h := range hs.deadLetter {
 		h.OnDeadLetter(e)
+	}
+}
+
+func (hs *hooks) onConn(e ConnEvent) {
+	for _, h := range hs.conn {
+		h.OnConn(e)
 	}
 }
 

@@ -203,6 +203,9 @@ func (d *Delivery) from(topic *topicCore, m *meta, seq uint64) {
 		d.meta = m
 	}
 	d.seq, d.attempt = seq, 0
+	if a := d.arrival(); a != nil {
+		d.attempt = int32(min(a.Deliveries, 1<<30) - 1)
+	}
 }
 
 func (l *lane[X]) opened() { l.cursor.Opened() }

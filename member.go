@@ -26,6 +26,8 @@ type member[T any] struct {
 	quiet  []chan struct{} // by worker: closed when it has stopped for good; nil before halt
 	at     uintptr         // who subscribed
 	role   string
+
+	inbox interface{ close() } // where its messages come from; nil in process
 }
 
 // The bits of member.state; without any, workers work.

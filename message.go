@@ -61,6 +61,7 @@ type meta struct {
 	time    time.Time
 	expires time.Time // zero: never
 	failure *Failure
+	arrival *arrival // how it came from an engine; nil in process
 }
 
 // Failure is the record that comes with a dead letter.
@@ -75,7 +76,20 @@ type Failure struct {
 }
 
 // Topic returns the name of the topic that the message was published to.
-func (d *Delivery) Topic() string { return d.topic.name }
+func (d *Delivery) Topic() string {
+	if a := d.arrival(); a != nil {
+		return a.Topic
+	}
+	return d.topic.name
+}
+
+// arrival returns how the message came from an engine, nil in process.
+func (d *Delivery) arrival() *arrival {
+	if d.meta == nil {
+		return nil
+	}
+	return d.meta.arrival
+}
 
 // ID returns what the publisher passed to ID, or what a stored topic made up;
 // otherwise it is empty.
@@ -89,6 +103,9 @@ func (d *Delivery) ID() string {
 // Seq returns the place of the message on its stored topic, from 1 on; 0 on an
 // ephemeral one.
 func (d *Delivery) Seq() uint64 {
+	if a := d.arrival(); a != nil {
+		return a.Seq
+	}
 	if d.topic.retention == nil {
 		return 0
 	}

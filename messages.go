@@ -19,6 +19,9 @@ func (t *Topic[T]) Messages(ctx context.Context, opts ...SubscribeOption) iter.S
 			yield(nil, fail("subscribe", t.core.name, err))
 			return
 		}
+		if m.inbox != nil {
+			defer m.inbox.close()
+		}
 		m.workers[0].pull(ctx, yield)
 	}
 }

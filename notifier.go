@@ -113,6 +113,9 @@ func NewNotifier(b *Bus) (*Notifier, error) {
 		n.hooks, n.waits, n.pool, n.grace = &noHooks, &waits{}, exec.NewPool(), defaultGrace
 		return n, nil
 	}
+	if err := b.onlyInProcess("notifiers"); err != nil {
+		return nil, fail("notifier", "", err)
+	}
 	n, _, err := attach(b, KindNotifier, "notifier", func() *Notifier {
 		n := newNotifier()
 		n.bus, n.hooks, n.waits, n.pool, n.grace = b, &b.hooks, &b.waits, b.pool, b.grace

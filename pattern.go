@@ -39,6 +39,9 @@ func subscribePattern[T any](b *Bus, pattern string, h Handler[T], opts []Subscr
 	if err != nil {
 		return nil, err
 	}
+	if b.engine != nil {
+		return subscribePatternRemote(b, pattern, h, cfg, at)
+	}
 	b.patterns.mu.Lock()
 	defer b.patterns.mu.Unlock()
 	p, fresh, err := patternFor[T](b, pattern, cfg)
@@ -71,6 +74,14 @@ type patterns struct {
 	mu   sync.Mutex // guards what follows
 	trie names.Trie[patternTap]
 	all  []patternTap
+
+	remote []*remotePattern // over an engine, instead
+}
+
+func (ps *patterns) forgetLocked(p *remotePattern) {
+	if i := slices.Index(ps.remote, p); i >= 0 {
+		ps.remote = slices.Delete(ps.remote, i, i+1)
+	}
 }
 
 // patternTap is a pattern's consumer, whatever its type.

@@ -120,6 +120,12 @@ func (t *Topic[T]) failed(err error) error { return fail("publish", t.core.name,
 
 // publish does what there is to do besides appending a bare value.
 func (t *Topic[T]) publish(ctx context.Context, log *feed.Log[entry[T]], v T, opts []PublishOption) error {
+	if t.remote != nil {
+		if err := t.publishRemote(ctx, []T{v}, opts); err != nil {
+			return t.failed(soleError(err))
+		}
+		return nil
+	}
 	e := entry[T]{value: v}
 	var due time.Time
 	if len(opts) > 0 || t.core.retention != nil {
@@ -311,6 +317,9 @@ func (t *Topic[T]) publishAll(ctx context.Context, log *feed.Log[entry[T]], vs [
 		if c.meta.id != "" {
 			return t.failedFrom(0, len(vs), fmt.Errorf("%w: ID for a batch of messages", ErrInvalidOption))
 		}
+	}
+	if t.remote != nil {
+		return t.publishAllRemote(ctx, vs, opts)
 	}
 	for i, v := range vs {
 		if err := t.publish(ctx, log, v, opts); err != nil {

@@ -27,7 +27,7 @@ type importRule struct {
 }
 
 var importRules = []importRule{
-	{".", []string{module + "/internal/exec", module + "/internal/feed", module + "/internal/names"}, "the core is for everybody: the standard library and its own internals, so that a user of it downloads nothing else"},
+	{".", []string{module + "/driver", module + "/internal/exec", module + "/internal/feed", module + "/internal/names"}, "the core is for everybody: the standard library, its own internals and the contract of engines, so that a user of it downloads nothing else"},
 	{"internal", nil, "the core builds on it"},
 	{"internal/feed", nil, "the engine knows nothing of what it carries"},
 	{"internal/cli", []string{module, module + "/filter", module + "/testdata", module + "/examples/", "golang.org/x/term"}, "the command is a client of the library like any other"},

@@ -11,7 +11,7 @@ import (
 type call[Q, R any] struct {
 	query  Q
 	ctx    context.Context // of the requester
-	answer chan<- answer[R]
+	answer func(answer[R]) // called once
 }
 
 type answer[R any] struct {
@@ -35,6 +35,9 @@ func Request[Q, R any](ctx context.Context, b *Bus, name string, q Q) (R, error)
 }
 
 func request[Q, R any](ctx context.Context, b *Bus, name string, q Q) (r R, err error) {
+	if b.engine != nil {
+		return requestRemote[Q, R](ctx, b, name, q)
+	}
 	t, err := newTopic[call[Q, R]](b, KindRequest, name, 0, nil)
 	if err != nil {
 		return r, err
@@ -47,7 +50,7 @@ func request[Q, R any](ctx context.Context, b *Bus, name string, q Q) (r R, err 
 		return r, ErrNoResponders
 	}
 	answers := make(chan answer[R], 1)
-	if err := t.admit(ctx, entry[call[Q, R]]{value: call[Q, R]{q, ctx, answers}}, time.Time{}, &t.log); err != nil {
+	if err := t.admit(ctx, entry[call[Q, R]]{value: call[Q, R]{q, ctx, func(a answer[R]) { answers <- a }}}, time.Time{}, &t.log); err != nil {
 		return r, err
 	}
 	if from := handlerOf(ctx); from != nil {
@@ -94,6 +97,12 @@ func Reply[Q, R any](b *Bus, name string, h func(ctx context.Context, q Q) (R, e
 	if err != nil {
 		return nil, fail("reply", name, err)
 	}
+	if b.engine != nil {
+		if err := replyRemote(b, name, t, m); err != nil {
+			_ = m.shut() // nobody has been able to ask
+			return nil, fail("reply", name, err)
+		}
+	}
 	return &m.Subscription, nil
 }
 
@@ -126,12 +135,12 @@ func respond[Q, R any](h func(context.Context, Q) (R, error)) Handler[call[Q, R]
 			if !returned {
 				value := recover()
 				err = caught(value)
-				c.answer <- answer[R]{err: err}
+				c.answer(answer[R]{err: err})
 			}
 		}()
 		r, err := h(ctx, c.query)
 		returned = true
-		c.answer <- answer[R]{value: r, err: err}
+		c.answer(answer[R]{value: r, err: err})
 		return err
 	}
 }

@@ -29,6 +29,7 @@ type subscribeConfig struct {
 	timeout      time.Duration
 	deadLetter   string
 	noDeadLetter bool
+	holdsUp      bool // it was asked to hold up or fail publishers
 }
 
 // start says where on a stored topic a subscription begins.
@@ -283,6 +284,7 @@ func parse(opts []SubscribeOption, on target, how mode) (*subscribeConfig, error
 	if how == batched && c.batch == 0 {
 		c.batch, c.batchWait = 100, 10*time.Millisecond
 	}
+	c.holdsUp = c.queue.policy == Block || c.queue.policy == Fail
 	var err error
 	c.queue, err = c.queue.or(defaultBuffer, Block)
 	return c, err
@@ -322,6 +324,14 @@ func (t *Topic[T]) subscribe(how mode, h Handler[T], batch BatchHandler[T], opts
 			return nil, fmt.Errorf("DeadLetter %s: %w", cfg.deadLetter, err)
 		}
 	}
+	if t.remote != nil {
+		return t.subscribeRemote(cfg, how, h, batch, role, at)
+	}
+	return t.subscribeTo(cfg, how, h, batch, role, at)
+}
+
+// subscribeTo makes a member that reads the topic's log.
+func (t *Topic[T]) subscribeTo(cfg *subscribeConfig, how mode, h Handler[T], batch BatchHandler[T], role string, at uintptr) (*member[T], error) {
 	for {
 		c, fresh, err := t.consumerFor(cfg)
 		if err != nil {
@@ -352,7 +362,7 @@ func (t *Topic[T]) consumerFor(cfg *subscribeConfig) (c *consumer[T], fresh bool
 			return c, false, c.agrees(cfg)
 		}
 	}
-	c = newConsumer[T](t.core.bus, t.core.name, cfg, t.core.retention != nil)
+	c = newConsumer[T](t.core.bus, t.core.name, cfg, t.core.retention != nil || t.core.lasting)
 	c.untap = func() { t.forget(c) }
 	if cfg.group != "" {
 		if t.groups == nil {

@@ -20,8 +20,9 @@ type Topic[T any] struct {
 	core topicCore
 	// mode is what Publish does without options: nothing while nobody
 	// listens, append, or the full way.
-	mode atomic.Uint32
-	log  feed.Log[entry[T]]
+	mode   atomic.Uint32
+	log    feed.Log[entry[T]]
+	remote *remoteTopic // instead of the log, over an engine; nil in process
 
 	mu        sync.Mutex     // guards what follows
 	consumers []*consumer[T] // each knows its place; see snapshot
@@ -51,7 +52,11 @@ type topicCore struct {
 	retention *Retention            // nil on an ephemeral topic
 	dedup     *dedup                // nil if IDs are not remembered
 	delayed   delayed
+	codec     Codec // nil for the default
+	bare      bool
 	pointers  bool // values hold pointers
+	inbox     bool // it is the log of an inbox
+	lasting   bool // of a group that keeps its place
 	// bury puts a dead letter with the value that data points to on a topic.
 	bury      func(to string, data any, m *meta) error
 	at        []uintptr     // callers of NewTopic
@@ -72,6 +77,9 @@ type topicConfig struct {
 	keyOf     any // func(T) string
 	retention *Retention
 	dedup     time.Duration
+	codec     Codec
+	bare      bool
+	existing  bool // an engine's topic is taken as it is
 }
 
 type topicOption func(*topicConfig) error
@@ -99,6 +107,36 @@ type Retention struct {
 	// MaxBytes limits their encoded size, 0 for no limit. In process nothing
 	// is encoded: NewTopic refuses it with ErrUnsupported.
 	MaxBytes int64
+	// Durability says what a message survives once Publish has returned; 0
+	// is the strongest that the engine promises. In process that is Memory.
+	Durability Durability
+}
+
+// Durability is a class of what a stored message survives. An engine that
+// cannot promise it refuses it with ErrUnsupported.
+type Durability uint8
+
+// The classes of durability.
+const (
+	// Strict messages are on disk: they survive the loss of power.
+	Strict Durability = iota + 1
+	// Relaxed messages are written in the background: they survive the end of
+	// the process at any moment, but not the loss of power.
+	Relaxed
+	// Memory messages last as long as the engine runs; in process, the bus.
+	Memory
+)
+
+func (d Durability) String() string {
+	switch d {
+	case Strict:
+		return "strict"
+	case Relaxed:
+		return "relaxed"
+	case Memory:
+		return "memory"
+	}
+	return fmt.Sprintf("Durability(%d)", uint8(d))
 }
 
 // Stored makes a topic keep its messages, so that subscriptions can start in
@@ -109,8 +147,8 @@ func Stored(r Retention) TopicOption {
 		if r.MaxMessages < 0 || r.MaxAge < 0 || r.MaxBytes < 0 {
 			return fmt.Errorf("%w: Stored(%+v): negative limit", ErrInvalidOption, r)
 		}
-		if r.MaxBytes > 0 {
-			return fmt.Errorf("%w: in-process engine: Retention.MaxBytes (values are not encoded)", ErrUnsupported)
+		if r.Durability > Memory {
+			return fmt.Errorf("%w: Stored(%+v): no such durability", ErrInvalidOption, r)
 		}
 		c.retention = &r
 		return nil
@@ -165,6 +203,14 @@ func newTopicUntil[T any](b *Bus, over func() bool, kind Kind, name string, at u
 			return nil, fmt.Errorf("%w: KeyBy(nil)", ErrInvalidOption)
 		}
 	}
+	if b.engine != nil && kind == KindTopic {
+		return openRemoteTopic(b, over, kind, name, at, opts, c, key)
+	}
+	if r := c.retention; r != nil && r.MaxBytes > 0 {
+		return nil, fmt.Errorf("%w: in-process engine: Retention.MaxBytes (values are not encoded)", ErrUnsupported)
+	} else if r != nil && r.Durability != 0 && r.Durability != Memory {
+		return nil, fmt.Errorf("%w: in-process engine: durability %v", ErrUnsupported, r.Durability)
+	}
 	// Patterns see each topic from its first message on.
 	b.patterns.mu.Lock()
 	defer b.patterns.mu.Unlock()
@@ -177,15 +223,7 @@ func newTopicUntil[T any](b *Bus, over func() bool, kind Kind, name string, at u
 	if err != nil {
 		return nil, err
 	}
-	t.mu.Lock()
-	if existed && len(opts) > 0 {
-		err = t.core.agrees(c)
-	}
-	if at != 0 && len(t.core.at) < maxPlaces && !slices.Contains(t.core.at, at) {
-		t.core.at = append(t.core.at, at)
-	}
-	t.mu.Unlock()
-	if err != nil {
+	if err := t.declare(existed, at, opts, c); err != nil {
 		return nil, err
 	}
 	if !existed && kind == KindTopic {
@@ -194,10 +232,24 @@ func newTopicUntil[T any](b *Bus, over func() bool, kind Kind, name string, at u
 	return t, nil
 }
 
+// declare notes that somebody has named the topic, and checks the options of a
+// later maker.
+func (t *Topic[T]) declare(existed bool, at uintptr, opts []TopicOption, c topicConfig) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if at != 0 && len(t.core.at) < maxPlaces && !slices.Contains(t.core.at, at) {
+		t.core.at = append(t.core.at, at)
+	}
+	if existed && len(opts) > 0 {
+		return t.core.agrees(c)
+	}
+	return nil
+}
+
 func makeTopic[T any](b *Bus, kind Kind, name string, c topicConfig, key func(T) string) *Topic[T] {
 	typ := reflect.TypeFor[T]()
 	t := &Topic[T]{core: topicCore{
-		bus: b, kind: kind, name: name, typ: typ, retention: c.retention, pointers: holdsPointers(typ),
+		bus: b, kind: kind, name: name, typ: typ, retention: c.retention, codec: c.codec, bare: c.bare, pointers: holdsPointers(typ),
 	}}
 	t.core.bury = func(to string, data any, m *meta) error {
 		dead, err := deadTopic[T](b, to)
@@ -236,6 +288,10 @@ func (t *topicCore) agrees(c topicConfig) error {
 		return fmt.Errorf("%w: it was made without Stored; make it with its options first", ErrInvalidOption)
 	case c.retention != nil && *c.retention != *t.retention:
 		return fmt.Errorf("%w: it was made with Stored(%+v), not Stored(%+v)", ErrInvalidOption, *t.retention, *c.retention)
+	case c.codec != nil && reflect.TypeOf(c.codec) != reflect.TypeOf(t.codec):
+		return fmt.Errorf("%w: it was made without this WithCodec; make it with its options first", ErrInvalidOption)
+	case c.bare && !t.bare:
+		return fmt.Errorf("%w: it was made without Bare; make it with its options first", ErrInvalidOption)
 	case c.dedup >= 0 && c.dedup != t.dedup.span():
 		return fmt.Errorf("%w: it was made with DedupWindow(%v), not %v", ErrInvalidOption, t.dedup.span(), c.dedup)
 	}
@@ -261,7 +317,7 @@ func (t *Topic[T]) Name() string { return t.core.name }
 func (t *Topic[T]) setModeLocked() {
 	mode := plain
 	switch {
-	case t.sealed || t.core.retention != nil || len(t.core.bus.hooks.publish) > 0:
+	case t.sealed || t.remote != nil || t.core.retention != nil || len(t.core.bus.hooks.publish) > 0:
 		mode = full
 	case t.listening == 0:
 		mode = silent
@@ -311,6 +367,10 @@ func place(pc uintptr) string {
 func (t *Topic[T]) valueType() reflect.Type { return reflect.TypeFor[T]() }
 
 func (t *Topic[T]) seal() {
+	if t.remote != nil {
+		t.remote.seal()
+		return
+	}
 	t.mu.Lock()
 	t.sealed = true
 	t.setModeLocked()
@@ -326,12 +386,19 @@ func (t *Topic[T]) seal() {
 }
 
 func (t *Topic[T]) drain(ctx context.Context) {
+	if t.remote != nil {
+		t.remote.drain(ctx)
+		return
+	}
 	for _, c := range t.snapshot() {
 		c.settle(ctx)
 	}
 }
 
 func (t *Topic[T]) work() (accepted uint64, done bool) {
+	if t.remote != nil {
+		return t.remote.work()
+	}
 	accepted, done = t.accepted(), true
 	for _, c := range t.snapshot() {
 		done = done && c.idle()
@@ -340,6 +407,9 @@ func (t *Topic[T]) work() (accepted uint64, done bool) {
 }
 
 func (t *Topic[T]) stop(ctx context.Context, cause error) []Left {
+	if t.remote != nil {
+		return t.remote.stop(ctx, cause)
+	}
 	// First of all nothing more gets in: nobody would handle it.
 	t.mu.Lock()
 	lanes := slices.Clone(t.lanes)
@@ -362,6 +432,10 @@ func (t *Topic[T]) stop(ctx context.Context, cause error) []Left {
 
 // cancel implements canceller.
 func (t *Topic[T]) cancel(cause error) {
+	if t.remote != nil {
+		t.remote.cancel(cause)
+		return
+	}
 	for _, c := range t.snapshot() {
 		c.cancel(cause)
 	}
@@ -405,6 +479,9 @@ func (t *Topic[T]) addStats(s *Stats) {
 	for _, c := range t.snapshot() {
 		ts.Subscriptions = append(ts.Subscriptions, c.stats())
 	}
+	if t.remote != nil {
+		t.remote.addStats(&ts)
+	}
 	if t.core.kind == KindRequest {
 		s.Requests = append(s.Requests, ts)
 	} else {
@@ -427,6 +504,11 @@ func (t *Topic[T]) addTopology(top *Topology) {
 	}
 	for _, c := range t.snapshot() {
 		node.Ends = append(node.Ends, c.places()...)
+	}
+	if t.remote != nil {
+		for _, in := range t.remote.snapshot() {
+			node.Ends = append(node.Ends, in.places()...)
+		}
 	}
 	top.Nodes = append(top.Nodes, node)
 }

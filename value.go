@@ -116,6 +116,9 @@ func newValue[T any](b *Bus, name string, initial T, at uintptr) (*Value[T], err
 		}
 		return &Value[T]{core: valueCore{hooks: &noHooks, name: name}, value: initial, version: 1}, nil
 	}
+	if err := b.onlyInProcess("values"); err != nil {
+		return nil, err
+	}
 	v, _, err := attach(b, KindValue, name, func() *Value[T] {
 		return &Value[T]{
 			core:  valueCore{bus: b, hooks: &b.hooks, name: name, pool: b.pool},

@@ -311,9 +311,10 @@ func (w *worker[T]) settle(m *Message[T], f fate, err error) {
 	if m.attempt > 0 && f == handled {
 		c.tally.redelivered.Add(1)
 	}
+	done := true
 	switch {
 	case err != nil:
-		w.failed(m, err)
+		done = w.failed(m, err)
 	case f == filtered:
 		c.tally.filtered.Add(1)
 	case f == expired:
@@ -321,6 +322,9 @@ func (w *worker[T]) settle(m *Message[T], f fate, err error) {
 	default:
 		c.tally.delivered.Add(1)
 		c.bus.hooks.onDeliver(DeliverEvent{Source: c.source(), Attempt: m.Attempt()})
+	}
+	if a := m.arrival(); a != nil && done {
+		a.settled()
 	}
 	if w.held != nil {
 		c.release(w.held)
@@ -338,8 +342,9 @@ func caught(value any) error {
 	return &PanicError{Value: value, Stack: debug.Stack()}
 }
 
-// failed decides what becomes of a message whose handler failed.
-func (w *worker[T]) failed(m *Message[T], err error) {
+// failed decides what becomes of a message whose handler failed, and reports
+// whether it is done with.
+func (w *worker[T]) failed(m *Message[T], err error) (done bool) {
 	c, cfg := w.member.consumer, w.member.cfg
 	c.tally.failed.Add(1)
 	now := time.Now()
@@ -358,11 +363,12 @@ func (w *worker[T]) failed(m *Message[T], err error) {
 		if c.over.Load() {
 			c.report()
 		}
+		return false
 	case verdict == drop:
 		c.giveUp(DropByHandler)
-	default:
-		w.bury(m, e, now)
+		return true
 	}
+	return w.bury(m, e, now)
 }
 
 // giveUp counts a message that a worker holds as dropped.
@@ -373,8 +379,9 @@ func (c *core) giveUp(why DropReason) {
 	c.report()
 }
 
-// bury makes a dead letter of a message.
-func (w *worker[T]) bury(m *Message[T], e FailEvent, now time.Time) {
+// bury makes a dead letter of a message, and reports whether it is done with:
+// if an engine has lost its connection, one that it still holds is not.
+func (w *worker[T]) bury(m *Message[T], e FailEvent, now time.Time) (done bool) {
 	c, cfg := w.member.consumer, w.member.cfg
 	f := &Failure{
 		Topic:        m.Topic(),
@@ -396,10 +403,19 @@ func (w *worker[T]) bury(m *Message[T], e FailEvent, now time.Time) {
 	if to == "" && !cfg.noDeadLetter && m.Failure() == nil {
 		to = m.Topic() + deadSuffix
 	}
-	if to == "" || m.topic.bury(to, m.Data(), m.deadMeta(f)) != nil {
+	var err error
+	if to != "" {
+		err = m.topic.bury(to, m.Data(), m.deadMeta(f))
+	}
+	switch {
+	case err != nil && c.lasting() && m.arrival() != nil && !errors.Is(err, ErrTypeMismatch) && !errors.Is(err, errNobodyListens):
+		w.putAside(m, now, now.Add(cfg.backoff.Max))
+		return false
+	case to == "" || err != nil:
 		c.giveUp(DropGivenUp)
-		return
+		return true
 	}
 	c.tally.dead.Add(1)
 	c.bus.hooks.onDeadLetter(e)
+	return true
 }

@@ -1,0 +1,143 @@
+package hark
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// What an inbox does for its Subscription, instead of its member.
+
+func (in *inbox[T]) name() string          { return in.member.name() }
+func (in *inbox[T]) setPaused(paused bool) { in.member.setPaused(paused) }
+func (in *inbox[T]) places() []End         { return in.member.consumer.places() }
+
+func (in *inbox[T]) stats() SubscriptionStats {
+	s := in.member.stats()
+	ctx, cancel := context.WithTimeout(context.Background(), statsPatience)
+	defer cancel()
+	if lag, err := in.sub.Lag(ctx); err == nil {
+		s.Waiting += lag.Waiting
+		s.Dropped += lag.Lost
+		s.Members = max(s.Members, lag.Members)
+	}
+	return s
+}
+
+// shut implements Close of a subscription.
+func (in *inbox[T]) shut() error {
+	in.cancelPump()
+	err := in.member.shut()
+	in.depart()
+	return err
+}
+
+// depart closes the inbox. Within a handler, which it would wait for, it does
+// so when that has returned; the bus waits for it.
+func (in *inbox[T]) depart() {
+	if !inHandler() {
+		in.close()
+		return
+	}
+	quiet := in.member.halt()
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), in.local.core.bus.grace)
+		defer cancel()
+		await(ctx, quiet)
+		in.close()
+	}()
+}
+
+func (in *inbox[T]) drain(ctx context.Context) error {
+	m := in.member
+	if handlerOf(ctx) == &m.consumer.core {
+		return fail("drain", m.name(), fmt.Errorf("%w: its own handler waits for it", ErrWouldDeadlock))
+	}
+	m.setPaused(false)
+	if in.shared || in.sub.Drain(ctx) != nil {
+		in.cancelPump()
+	}
+	select {
+	case <-in.pumped:
+	case <-ctx.Done():
+		in.cancelPump()
+		<-in.pumped
+	}
+	err := m.drain(ctx)
+	in.depart()
+	return err
+}
+
+// The face of an inbox on its topic.
+
+func (in *inbox[T]) coreOf() *core { return &in.member.consumer.core }
+
+func (in *inbox[T]) seal() { in.member.consumer.resume() }
+
+func (in *inbox[T]) cancel(cause error) { in.member.consumer.cancel(cause) }
+
+// catchUp waits until what the engine has for the subscription now is done, or
+// ctx ends.
+func (in *inbox[T]) catchUp(ctx context.Context) {
+	var target uint64
+	if topic := in.remote.topic.Load(); in.stored && topic != nil {
+		s, err := (*topic).Stats(ctx)
+		if err != nil {
+			return
+		}
+		target = s.Last
+	}
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !in.caughtUp(ctx, target) {
+		select {
+		case <-tick.C:
+		case <-in.pumped:
+			in.member.consumer.settle(ctx)
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+	in.member.consumer.settle(ctx)
+}
+
+// caughtUp reports whether everything up to the sequence target, or without one
+// everything, has been received by this subscription or its group.
+func (in *inbox[T]) caughtUp(ctx context.Context, target uint64) bool {
+	if target > 0 && in.lastSeq.Load() >= target {
+		return true
+	}
+	if !in.isResting() {
+		return false
+	}
+	lag, err := in.sub.Lag(ctx)
+	return err != nil || lag.Waiting == 0 && in.isResting()
+}
+
+func (in *inbox[T]) isResting() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.resting
+}
+
+func (in *inbox[T]) work() (received uint64, idle bool) {
+	return in.received.Load(), in.isResting() && in.member.consumer.idle()
+}
+
+func (in *inbox[T]) stop(ctx context.Context, cause error) Left {
+	in.cancelPump()
+	c := in.member.consumer
+	var left Left
+	if in.shared { // what waits is handed back
+		await(ctx, c.cancel(cause))
+		c.mu.Lock()
+		left = c.leftLocked()
+		c.mu.Unlock()
+		left.Waiting, left.Retrying = 0, 0
+	} else {
+		left = c.stop(ctx, cause)
+	}
+	in.close()
+	return left
+}

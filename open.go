@@ -1,0 +1,116 @@
+package hark
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/harkbus/hark/driver"
+)
+
+// Open returns a bus over the engine that the URL names: "mem:" for the one in
+// this process, as New returns, or the scheme of an engine whose package is
+// imported, such as
+//
+//	import _ "github.com/harkbus/hark/driver/natsdriver"
+//
+// It connects before it returns, at most until ctx ends. What an engine cannot
+// do is ErrUnsupported when it is asked for.
+func Open(ctx context.Context, url string, opts ...BusOption) (*Bus, error) {
+	scheme, _, ok := strings.Cut(url, ":")
+	switch {
+	case !ok || scheme == "":
+		return nil, fail("open", url, fmt.Errorf("%w: want a URL such as mem: or %s", ErrInvalidOption, schemesText()))
+	case url == "mem:":
+		return New(opts...), nil
+	case scheme == "mem":
+		return nil, fail("open", url, fmt.Errorf("%w: mem: takes nothing more", ErrInvalidOption))
+	}
+	open := driver.Lookup(scheme)
+	if open == nil {
+		return nil, fail("open", url, fmt.Errorf("%w: no engine for %s: is linked into this program (there are mem: %s); import the package of the engine", ErrUnsupported, scheme, schemesText()))
+	}
+	conn, err := open(ctx, url)
+	if err != nil {
+		return nil, fail("open", scheme+":", engineError(err))
+	}
+	return Over(conn, opts...), nil
+}
+
+func schemesText() string {
+	schemes := driver.Schemes()
+	for i, s := range schemes {
+		schemes[i] = s + ":"
+	}
+	return strings.Join(schemes, " ")
+}
+
+// Over returns a bus over a connection to an engine. The bus owns it from then
+// on: Close closes it.
+func Over(conn driver.Conn, opts ...BusOption) *Bus {
+	b := New(opts...)
+	b.engine = &engine{conn: conn, info: conn.Info()}
+	if len(b.hooks.conn) > 0 {
+		conn.Watch(func(up bool, reason error) {
+			b.hooks.onConn(ConnEvent{Engine: b.engine.info.Engine, Address: b.engine.info.Address, Up: up, Err: reason})
+		})
+	}
+	return b
+}
+
+// engine is what a bus that leaves the process knows of where it goes.
+type engine struct {
+	conn driver.Conn
+	info driver.Info
+	// dirty says that something was published that may be on its way back.
+	dirty atomic.Bool
+	respondents
+}
+
+// patience bounds calls of the engine for which nobody gave a context.
+const patience = 10 * time.Second
+
+func (e *engine) refuse(what string) error {
+	return fmt.Errorf("%w: engine %s: %s", ErrUnsupported, e.info.Engine, what)
+}
+
+// needs refuses what the engine has not declared.
+func (e *engine) needs(c driver.Capability) error {
+	if e.info.Has(c) {
+		return nil
+	}
+	return e.refuse(string(c))
+}
+
+// onlyInProcess refuses a face that engines do not carry.
+func (b *Bus) onlyInProcess(what string) error {
+	if b == nil || b.engine == nil {
+		return nil
+	}
+	return b.engine.refuse(what)
+}
+
+// engineError makes an engine's error one of hark's kinds.
+func engineError(err error) error {
+	for _, kind := range []struct{ theirs, ours error }{
+		{driver.ErrClosed, ErrClosed},
+		{driver.ErrUnsupported, ErrUnsupported},
+		{driver.ErrConflict, ErrInvalidOption},
+		{driver.ErrFull, ErrFull},
+		{driver.ErrNoResponders, ErrNoResponders},
+	} {
+		if errors.Is(err, kind.theirs) {
+			return kindError{kind.ours, err}
+		}
+	}
+	return err
+}
+
+// kindError is an error of an engine that errors.Is finds to be of a kind.
+type kindError struct{ kind, err error }
+
+func (e kindError) Error() string   { return e.err.Error() }
+func (e kindError) Unwrap() []error { return []error{e.kind, e.err} }

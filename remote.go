@@ -1,0 +1,427 @@
+package hark
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/harkbus/hark/driver"
+)
+
+// remoteTopic is a topic as its engine knows it. Publishing goes to the engine
+// instead of the log; each subscription has an inbox.
+type remoteTopic struct {
+	engine *engine
+	core   *topicCore
+	codec  Codec
+	bare   bool
+	config driver.TopicConfig
+
+	published atomic.Uint64
+
+	opening sync.Mutex // guards the making of topic
+	topic   atomic.Pointer[driver.Topic]
+
+	mu      sync.Mutex // guards what follows
+	inboxes []inboxFace
+	sealed  bool
+}
+
+// newRemoteTopic returns the engine's side of a topic, not yet opened. Its core
+// is still to be set.
+func newRemoteTopic(b *Bus, name string, typ reflect.Type, c topicConfig) (*remoteTopic, error) {
+	r := &remoteTopic{engine: b.engine, codec: c.codec, bare: c.bare, config: driver.TopicConfig{Name: name}}
+	if r.codec == nil {
+		r.codec = codecFor(typ)
+	}
+	if c.retention == nil {
+		if c.dedup > 0 {
+			return nil, b.engine.refuse("DedupWindow on an ephemeral topic (repeats of other processes cannot be seen; option Stored)")
+		}
+		return r, nil
+	}
+	if err := b.engine.needs(driver.Stored); err != nil {
+		return nil, err
+	}
+	durability, err := b.engine.durability(c.retention.Durability)
+	if err != nil {
+		return nil, err
+	}
+	if c.retention.MaxBytes > 0 {
+		if err := b.engine.needs(driver.MaxBytes); err != nil {
+			return nil, err
+		}
+	}
+	window := c.dedup
+	if window < 0 {
+		if window = storedDedupWindow; !b.engine.info.Has(driver.Dedup) {
+			window = 0 // nobody asked for it
+		}
+	}
+	if window > 0 {
+		if err := b.engine.needs(driver.Dedup); err != nil {
+			return nil, err
+		}
+	}
+	r.config.Stored = &driver.StoredConfig{
+		MaxMessages: c.retention.MaxMessages,
+		MaxAge:      c.retention.MaxAge,
+		MaxBytes:    c.retention.MaxBytes,
+		Dedup:       window,
+		Durability:  durability,
+		Existing:    c.existing,
+	}
+	return r, nil
+}
+
+// durability returns what the engine is asked for.
+func (e *engine) durability(d Durability) (driver.Durability, error) {
+	classes := []struct {
+		ours   Durability
+		theirs driver.Durability
+		needs  driver.Capability
+	}{
+		{Strict, driver.DurableStrict, driver.Strict},
+		{Relaxed, driver.DurableRelaxed, driver.Relaxed},
+		{Memory, driver.DurableMemory, driver.Memory},
+	}
+	for _, c := range classes {
+		if d == c.ours || d == 0 && e.info.Has(c.needs) {
+			return c.theirs, e.needs(c.needs)
+		}
+	}
+	return 0, e.refuse("a durability that it declares")
+}
+
+// open returns the engine's topic, opened by whoever comes first.
+func (r *remoteTopic) open(ctx context.Context) (driver.Topic, error) {
+	if t := r.topic.Load(); t != nil {
+		return *t, nil
+	}
+	r.opening.Lock()
+	defer r.opening.Unlock()
+	if t := r.topic.Load(); t != nil {
+		return *t, nil
+	}
+	t, err := r.engine.conn.OpenTopic(ctx, r.config)
+	if err != nil {
+		return nil, engineError(err)
+	}
+	r.topic.Store(&t)
+	return t, nil
+}
+
+// The names of headers that carry what CloudEvents has no place for.
+const failureHeader = "hark-failure"
+
+// message returns what travels for a value.
+func (r *remoteTopic) message(data any, m *meta, due time.Time) (*driver.Message, error) {
+	encoded, err := r.codec.Encode(data)
+	if err != nil {
+		return nil, fmt.Errorf("encode %v: %w", reflect.TypeOf(data).Elem(), err)
+	}
+	if most := r.engine.info.MaxPayload; most > 0 && len(encoded) > most {
+		return nil, fmt.Errorf("%w: the message has %d bytes, engine %s takes %d", ErrInvalidOption, len(encoded), r.engine.info.Engine, most)
+	}
+	msg := &driver.Message{
+		ContentType: r.codec.ContentType(), Data: encoded, Bare: r.bare,
+		Headers: m.headers, ID: m.id, Key: m.key, HasKey: m.hasKey, Time: m.time, Due: due, Expires: m.expires,
+	}
+	if !msg.HasKey && r.core.keyOf != nil {
+		msg.Key, msg.HasKey = r.core.keyOf(data), true
+	}
+	if m.failure != nil {
+		msg.Headers = withFailure(msg.Headers, m.failure)
+	}
+	return msg, nil
+}
+
+// withFailure returns headers that carry the failure record too.
+func withFailure(headers map[string]string, f *Failure) map[string]string {
+	record, err := json.Marshal(f)
+	if err != nil { // it is made of strings, numbers and times of our own
+		panic(err)
+	}
+	headers = maps.Clone(headers)
+	if headers == nil {
+		headers = map[string]string{}
+	}
+	headers[failureHeader] = string(record)
+	return headers
+}
+
+// publish sends messages of which the i-th carries the value that data(i)
+// points to. It returns which were not accepted.
+func (r *remoteTopic) publish(ctx context.Context, n int, data func(i int) any, m *meta, due time.Time) error {
+	topic, err := r.open(ctx)
+	if err != nil {
+		return err
+	}
+	ms := make([]*driver.Message, n)
+	for i := range ms {
+		if ms[i], err = r.message(data(i), m, due); err != nil {
+			return err
+		}
+	}
+	err = topic.Publish(ctx, ms)
+	accepted := n
+	var some driver.PartialError
+	switch {
+	case errors.As(err, &some):
+		for _, err := range some {
+			if err != nil {
+				accepted--
+			}
+		}
+	case err != nil:
+		return engineError(err)
+	}
+	r.published.Add(uint64(accepted))
+	r.engine.dirty.Store(true)
+	if accepted > 0 {
+		r.core.bus.hooks.onPublish(PublishEvent{Topic: r.core.name, Count: accepted})
+	}
+	if err == nil {
+		return nil
+	}
+	batch := &BatchError{}
+	for i, err := range some {
+		if err != nil {
+			batch.Items = append(batch.Items, ItemError{i, engineError(err)})
+		}
+	}
+	return batch
+}
+
+// refuses returns why a topic whose bus is closing takes nothing from ctx.
+func (r *remoteTopic) refuses(ctx context.Context) error {
+	r.mu.Lock()
+	sealed := r.sealed
+	r.mu.Unlock()
+	if sealed && handlerOf(ctx) == nil && !inHandler() {
+		return fmt.Errorf("bus %w", ErrClosed)
+	}
+	return nil
+}
+
+// publishRemote is Publish and PublishAll over an engine.
+func (t *Topic[T]) publishRemote(ctx context.Context, vs []T, opts []PublishOption) error {
+	r := t.remote
+	if err := r.refuses(ctx); err != nil {
+		return err
+	}
+	m, due, err := t.core.newMeta(opts)
+	if err != nil {
+		return err
+	}
+	if due.IsZero() || time.Until(due) <= 0 {
+		return r.publish(ctx, len(vs), func(i int) any { return &vs[i] }, m, time.Time{})
+	}
+	need := driver.Delay
+	if r.config.Stored == nil {
+		need = driver.EphemeralDelay
+	}
+	if r.engine.info.Has(need) {
+		return r.publish(ctx, len(vs), func(i int) any { return &vs[i] }, m, due)
+	}
+	if r.config.Stored != nil {
+		return r.engine.needs(need)
+	}
+	// Until it is due an ephemeral message lives as long as its publisher,
+	// as it does in process.
+	vs = slices.Clone(vs)
+	return t.core.delayed.add(due, func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if r.publish(ctx, len(vs), func(i int) any { return &vs[i] }, m, time.Time{}) != nil {
+			t.core.bus.hooks.onDrop(DropEvent{Source: Source{Kind: t.core.kind, Name: t.core.name}, Count: len(vs), Reason: DropUnreachable})
+		}
+	})
+}
+
+// publishAllRemote is publishRemote with the error of a batch.
+func (t *Topic[T]) publishAllRemote(ctx context.Context, vs []T, opts []PublishOption) error {
+	if len(vs) == 0 {
+		return nil
+	}
+	err := t.publishRemote(ctx, vs, opts)
+	if err == nil {
+		return nil
+	}
+	if _, ok := err.(*BatchError); ok {
+		return t.failed(err)
+	}
+	return t.failedFrom(0, len(vs), err)
+}
+
+// soleError returns the error of the only item of a batch.
+func soleError(err error) error {
+	if batch, ok := err.(*BatchError); ok && len(batch.Items) > 0 {
+		return batch.Items[0].Err
+	}
+	return err
+}
+
+// depositRemote is deposit over an engine.
+func (t *Topic[T]) depositRemote(e entry[T]) error {
+	if t.remote.config.Stored == nil {
+		return errNobodyListens // or perhaps somebody does, but nobody can tell
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return t.remote.publish(ctx, 1, func(int) any { return &e.value }, e.meta, time.Time{})
+}
+
+// metaOf returns what a received message says of itself.
+func metaOf(m *driver.Received, a *arrival) *meta {
+	to := &meta{
+		id: m.ID, key: m.Key, hasKey: m.HasKey, headers: m.Headers, time: m.Time, expires: m.Expires, arrival: a,
+	}
+	if record, ok := m.Headers[failureHeader]; ok {
+		f := &Failure{}
+		if json.Unmarshal([]byte(record), f) == nil {
+			to.failure = f
+			delete(to.headers, failureHeader)
+		}
+	}
+	return to
+}
+
+// The face of a topic over an engine on its bus.
+
+func (r *remoteTopic) snapshot() []inboxFace {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.inboxes)
+}
+
+func (r *remoteTopic) add(in inboxFace) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.sealed {
+		return fmt.Errorf("bus %w", ErrClosed)
+	}
+	r.inboxes = append(r.inboxes, in)
+	return nil
+}
+
+func (r *remoteTopic) remove(in inboxFace) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if i := slices.Index(r.inboxes, in); i >= 0 {
+		r.inboxes = slices.Delete(r.inboxes, i, i+1)
+	}
+}
+
+func (r *remoteTopic) seal() {
+	r.mu.Lock()
+	r.sealed = true
+	r.mu.Unlock()
+	for _, in := range r.snapshot() {
+		in.seal()
+	}
+}
+
+// drain waits until what the engine had for this process when it was called is
+// done.
+func (r *remoteTopic) drain(ctx context.Context) {
+	inboxes := r.snapshot()
+	if len(inboxes) == 0 {
+		return
+	}
+	r.engine.dirty.Store(false)
+	if r.engine.conn.Flush(ctx) != nil {
+		return
+	}
+	for _, in := range inboxes {
+		in.catchUp(ctx)
+	}
+}
+
+func (r *remoteTopic) work() (accepted uint64, done bool) {
+	accepted, done = r.published.Load(), true
+	inboxes := r.snapshot()
+	for _, in := range inboxes {
+		received, idle := in.work()
+		accepted += received
+		done = done && idle
+	}
+	return accepted, done && (len(inboxes) == 0 || !r.engine.dirty.Load())
+}
+
+func (r *remoteTopic) stop(ctx context.Context, cause error) []Left {
+	var left []Left
+	for _, in := range r.snapshot() {
+		if l := in.stop(ctx, cause); l.any() {
+			left = append(left, l)
+		}
+	}
+	if n := r.core.delayed.stop(); n > 0 {
+		left = append(left, Left{Kind: r.core.kind, Name: r.core.name, Delayed: n})
+	}
+	return left
+}
+
+func (r *remoteTopic) cancel(cause error) {
+	for _, in := range r.snapshot() {
+		in.cancel(cause)
+	}
+}
+
+func (r *remoteTopic) addStats(ts *TopicStats) {
+	ctx, cancel := context.WithTimeout(context.Background(), statsPatience)
+	defer cancel()
+	ts.Published = r.published.Load()
+	if t := r.topic.Load(); t != nil && r.config.Stored != nil {
+		if s, err := (*t).Stats(ctx); err == nil {
+			ts.Stored, ts.Deduplicated = s.Stored, s.Deduplicated
+			ts.Delayed += s.Delayed
+		}
+	}
+	for _, in := range r.snapshot() {
+		ts.Subscriptions = append(ts.Subscriptions, in.stats())
+	}
+}
+
+// statsPatience bounds what Stats waits for an engine; what it has not said by
+// then is 0.
+const statsPatience = time.Second
+
+// openRemoteTopic is newTopicUntil over an engine.
+func openRemoteTopic[T any](b *Bus, over func() bool, kind Kind, name string, at uintptr, opts []TopicOption, c topicConfig, key func(T) string) (*Topic[T], error) {
+	if err := checkName(name); err != nil {
+		return nil, err
+	}
+	r, err := newRemoteTopic(b, name, reflect.TypeFor[T](), c)
+	if err != nil {
+		return nil, err
+	}
+	t, existed, err := attachUntil(b, over, kind, name, func() *Topic[T] {
+		t := makeTopic(b, kind, name, c, key)
+		t.remote, r.core = r, &t.core
+		t.setModeLocked()
+		return t
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := t.declare(existed, at, opts, c); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if _, err := t.remote.open(ctx); err != nil {
+		if !existed {
+			b.detach(kind, name, t)
+		}
+		return nil, err
+	}
+	return t, nil
+}

@@ -1,0 +1,306 @@
+package hark
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/harkbus/hark/driver"
+)
+
+// The headers of requests and answers over an engine.
+const (
+	deadlineHeader = "hark-deadline" // of the requester's context, Unix nanoseconds
+	errorHeader    = "hark-error"    // the text of the responder's error
+	panicHeader    = "hark-panic"    // the stack, if that was a panic
+	goneHeader     = "hark-gone"     // nobody has answered: the responder has left
+)
+
+func (e *engine) requester() (driver.Requester, error) {
+	r, ok := e.conn.(driver.Requester)
+	if !ok {
+		return nil, e.refuse("requests")
+	}
+	return r, nil
+}
+
+// requestRemote is request over an engine.
+func requestRemote[Q, R any](ctx context.Context, b *Bus, name string, q Q) (r R, err error) {
+	conn, err := b.engine.requester()
+	if err != nil {
+		return r, err
+	}
+	if err := checkName(name); err != nil {
+		return r, err
+	}
+	b.mu.Lock()
+	closing := b.closing
+	b.mu.Unlock()
+	if closing {
+		return r, fmt.Errorf("bus %w", ErrClosed)
+	}
+	m, err := encoded(&q)
+	if err != nil {
+		return r, err
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		m.Headers = map[string]string{deadlineHeader: strconv.FormatInt(deadline.UnixNano(), 10)}
+	}
+	a, err := conn.Request(ctx, name, m)
+	if err != nil {
+		if ctx.Err() != nil {
+			return r, context.Cause(ctx)
+		}
+		return r, engineError(err)
+	}
+	if text, ok := a.Headers[errorHeader]; ok {
+		switch stack, panicked := a.Headers[panicHeader]; {
+		case panicked:
+			return r, &PanicError{Value: text, Stack: []byte(stack)}
+		case a.Headers[goneHeader] != "":
+			return r, fmt.Errorf("%w: %s", ErrNoResponders, text)
+		}
+		return r, errors.New(text)
+	}
+	if err := codecFor(reflect.TypeFor[R]()).Decode(a.Data, &r); err != nil {
+		return r, fmt.Errorf("decode the answer: %w", err)
+	}
+	return r, nil
+}
+
+// encoded returns a message that carries what v points to.
+func encoded[V any](v *V) (*driver.Message, error) {
+	codec := codecFor(reflect.TypeFor[V]())
+	data, err := codec.Encode(v)
+	if err != nil {
+		return nil, fmt.Errorf("encode %v: %w", reflect.TypeFor[V](), err)
+	}
+	return &driver.Message{ContentType: codec.ContentType(), Data: data, Time: time.Now()}, nil
+}
+
+// respondent takes requests from an engine to the responders of this process.
+type respondent[Q, R any] struct {
+	topic  *Topic[call[Q, R]]
+	member *member[call[Q, R]]
+	calls  driver.Responder
+	engine *engine
+	open   *openCalls
+	pumped chan struct{} // closed when the pump has returned
+}
+
+// openCalls are the requests of one name that this process owes an answer.
+type openCalls struct {
+	mu  sync.Mutex // guards all
+	all map[*driver.Call]struct{}
+}
+
+func (o *openCalls) add(c *driver.Call) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.all[c] = struct{}{}
+}
+
+// claim reports whether c is still to be answered; the caller does so.
+func (o *openCalls) claim(c *driver.Call) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	_, open := o.all[c]
+	delete(o.all, c)
+	return open
+}
+
+func (o *openCalls) claimAll() []*driver.Call {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	all := slices.Collect(maps.Keys(o.all))
+	clear(o.all)
+	return all
+}
+
+// replyWindow is how many requests wait between the engine and the responders
+// of a process.
+const replyWindow = 1024
+
+// replyRemote begins to take requests for m.
+func replyRemote[Q, R any](b *Bus, name string, t *Topic[call[Q, R]], m *member[call[Q, R]]) error {
+	conn, err := b.engine.requester()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	calls, err := conn.Respond(ctx, name, replyWindow)
+	if err != nil {
+		return engineError(err)
+	}
+	p := &respondent[Q, R]{topic: t, member: m, calls: calls, engine: b.engine, open: b.engine.openCalls(name), pumped: make(chan struct{})}
+	m.Subscription.impl = p
+	b.engine.enlist(p)
+	go p.pump()
+	return nil
+}
+
+func (p *respondent[Q, R]) pump() {
+	defer close(p.pumped)
+	for {
+		calls, err := p.calls.Receive(context.Background(), 64)
+		if err != nil {
+			return
+		}
+		for _, c := range calls {
+			p.take(c)
+		}
+	}
+}
+
+// take hands a request to the responders.
+func (p *respondent[Q, R]) take(c *driver.Call) {
+	p.open.add(c)
+	var q call[Q, R]
+	if err := codecFor(reflect.TypeFor[Q]()).Decode(c.Data, &q.query); err != nil {
+		p.answer(c, answer[R]{err: fmt.Errorf("decode %v: %w", reflect.TypeFor[Q](), err)})
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	if at, err := strconv.ParseInt(c.Headers[deadlineHeader], 10, 64); err == nil {
+		ctx, cancel = context.WithDeadline(context.Background(), time.Unix(0, at))
+	}
+	q.ctx = ctx
+	q.answer = func(a answer[R]) {
+		cancel()
+		p.answer(c, a)
+	}
+	if c.Cancelled != nil {
+		go func() { // ends with the request
+			select {
+			case <-c.Cancelled:
+				cancel()
+			case <-ctx.Done():
+			}
+		}()
+	}
+	if err := p.topic.admit(ctx, entry[call[Q, R]]{value: q}, time.Time{}, &p.topic.log); err != nil {
+		q.answer(answer[R]{err: err})
+	}
+}
+
+// answer answers a request, unless that has been done.
+func (p *respondent[Q, R]) answer(c *driver.Call, a answer[R]) {
+	if p.open.claim(c) {
+		send(c, a)
+	}
+}
+
+func send[R any](c *driver.Call, a answer[R]) {
+	m, err := encoded(&a.value)
+	if a.err == nil {
+		a.err = err
+	}
+	if a.err != nil {
+		m = &driver.Message{Headers: map[string]string{errorHeader: a.err.Error()}}
+		var panicked *PanicError
+		switch {
+		case errors.As(a.err, &panicked):
+			m.Headers[errorHeader] = fmt.Sprint(panicked.Value)
+			m.Headers[panicHeader] = string(panicked.Stack)
+		case errors.Is(a.err, ErrNoResponders):
+			m.Headers[goneHeader] = "1"
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	_ = c.Answer(ctx, m) // the requester waits in its context
+}
+
+// retire takes no more requests. Those that were taken are still answered.
+func (p *respondent[Q, R]) retire() {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	_ = p.calls.Close(ctx) // nothing more can be done about it
+	<-p.pumped
+	p.engine.discharge(p)
+}
+
+// leave answers what nobody will answer any more, if no other responder is
+// left in this process.
+func (p *respondent[Q, R]) leave() {
+	if p.topic.group(replyGroup) != nil {
+		return
+	}
+	for _, c := range p.open.claimAll() {
+		send(c, answer[R]{err: fmt.Errorf("%w: the last one left", ErrNoResponders)})
+	}
+}
+
+// What a respondent does for its Subscription.
+
+func (p *respondent[Q, R]) name() string             { return p.member.name() }
+func (p *respondent[Q, R]) stats() SubscriptionStats { return p.member.stats() }
+func (p *respondent[Q, R]) setPaused(paused bool)    { p.member.setPaused(paused) }
+
+func (p *respondent[Q, R]) drain(ctx context.Context) error {
+	p.retire()
+	err := p.member.drain(ctx)
+	p.leave()
+	return err
+}
+
+func (p *respondent[Q, R]) shut() error {
+	p.retire()
+	err := p.member.shut()
+	p.leave()
+	return err
+}
+
+// respondents are the takers of requests of a bus.
+type respondents struct {
+	mu   sync.Mutex // guards all
+	all  map[interface{ retire() }]struct{}
+	open map[string]*openCalls // by name
+}
+
+func (r *respondents) openCalls(name string) *openCalls {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.open == nil {
+		r.open = map[string]*openCalls{}
+	}
+	if r.open[name] == nil {
+		r.open[name] = &openCalls{all: map[*driver.Call]struct{}{}}
+	}
+	return r.open[name]
+}
+
+func (r *respondents) enlist(p interface{ retire() }) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.all == nil {
+		r.all = map[interface{ retire() }]struct{}{}
+	}
+	r.all[p] = struct{}{}
+}
+
+func (r *respondents) discharge(p interface{ retire() }) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.all, p)
+}
+
+// retireAll makes none of them take requests any more.
+func (r *respondents) retireAll() {
+	r.mu.Lock()
+	var all []interface{ retire() }
+	for p := range r.all {
+		all = append(all, p)
+	}
+	r.mu.Unlock()
+	for _, p := range all {
+		p.retire()
+	}
+}
