@@ -292,7 +292,7 @@ func TestChanInClosed(t *testing.T) {
 }
 
 func TestCHN17Memory(t *testing.T) {
-	type payload struct{ data [64]byte }
+	type payload struct{ _ [64]byte }
 	alive := func(ps []weak.Pointer[payload]) int {
 		runtime.GC()
 		n := 0
