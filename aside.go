@@ -2,6 +2,7 @@ package hark
 
 import (
 	"container/heap"
+	"fmt"
 	"slices"
 	"time"
 )
@@ -24,6 +25,7 @@ type held[T any] struct {
 	Message[T]
 	key     string
 	keyed   bool
+	fault   error     // its key could not be made: it fails with that
 	claimed bool      // no other message of its key is handled before it is done
 	first   time.Time // when the first attempt failed; zero before
 	due     time.Time // of the next attempt
@@ -32,12 +34,27 @@ type held[T any] struct {
 // line is what waits behind a message of the same key.
 type line[T any] struct{ waiting fifo[*held[T]] }
 
-func hold[T any](m *Message[T]) *held[T] {
-	h := &held[T]{Message: *m}
-	if m.topic.keyOf != nil || m.meta != nil && m.meta.hasKey {
-		h.key, h.keyed = m.Key(), true
-	}
+// hold returns a message with its key, which the program makes: no lock may be
+// held.
+func hold[T any](m *Message[T]) (h *held[T]) {
+	h = &held[T]{Message: *m}
+	made := false
+	defer func() {
+		if !made {
+			h.fault = fmt.Errorf("KeyBy: %w", caught(recover()))
+		}
+	}()
+	h.key = m.Key()
+	h.keyed, made = h.key != "", true
 	return h
+}
+
+func holdAll[T any](ms []Message[T]) []*held[T] {
+	line := make([]*held[T], len(ms))
+	for i := range ms {
+		line[i] = hold(&ms[i])
+	}
+	return line
 }
 
 // enter takes a message in, behind those that are here.
@@ -120,6 +137,10 @@ func (w *worker[T]) putAside(m *Message[T], failed, due time.Time) {
 		h.first = failed
 	}
 	h.due = due
+	var behind []*held[T]
+	if h.keyed {
+		behind = holdAll(w.buf[w.at:w.n])
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.over.Load() {
@@ -139,8 +160,8 @@ func (w *worker[T]) putAside(m *Message[T], failed, due time.Time) {
 		heap.Push(&a.timed, h)
 	}
 	if h.keyed {
-		for i := w.at; i < w.n; i++ {
-			a.enter(hold(&w.buf[i]))
+		for _, h := range behind {
+			a.enter(h)
 		}
 		w.n = w.at
 	}
@@ -157,15 +178,15 @@ func (w *worker[T]) holds() bool {
 // be taken first.
 func (w *worker[T]) handBack() {
 	c := w.member.consumer
+	rest := []*held[T]{w.held}
+	if w.held == nil {
+		rest = holdAll(w.buf[w.at:w.n])
+	}
+	w.held = nil
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if w.held != nil {
-		c.aside.putBack(w.held)
-		w.held = nil
-	} else {
-		for i := w.n - 1; i >= w.at; i-- {
-			c.aside.putBack(hold(&w.buf[i]))
-		}
+	for _, h := range slices.Backward(rest) {
+		c.aside.putBack(h)
 	}
 	w.at, w.n = 0, 0
 	if w.pile != nil {

@@ -68,9 +68,11 @@ func (w *worker[T]) admits(m *Message[T]) bool {
 			w.settle(m, f, err)
 		}
 	}()
-	f = w.sift(m)
+	if f = w.sift(m); f == handled && w.held != nil {
+		err = w.held.fault
+	}
 	returned = true
-	return f == handled
+	return f == handled && err == nil
 }
 
 // pileRests reports whether there is nothing to do for the pile but to wait,

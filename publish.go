@@ -22,7 +22,8 @@ type publishOption func(*publishConfig) error
 
 func (f publishOption) applyPublish(c *publishConfig) error { return f(c) }
 
-// Key gives the message its ordering key, instead of the topic's KeyBy.
+// Key gives the message its ordering key, instead of the topic's KeyBy. An
+// empty key is none.
 func Key(key string) PublishOption {
 	return publishOption(func(c *publishConfig) error {
 		c.meta.key, c.meta.hasKey = key, true

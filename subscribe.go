@@ -385,7 +385,8 @@ func newConsumer[T any](b *Bus, topic string, cfg *subscribeConfig, stored bool)
 	c.clears = holdsPointers(reflect.TypeFor[T]())
 	lossy := cfg.queue.policy != Block && cfg.queue.policy != Fail
 	c.yields = stored || lossy && cfg.queue.buffer != Unbounded
-	c.sole = cfg.group == "" && cfg.workers == 1 && !c.yields && cfg.queue.policy != Fail
+	c.lone = cfg.group == "" && cfg.workers == 1
+	c.sole = c.lone && !c.yields && cfg.queue.policy != Fail
 	c.serial = b.serial.Add(1)
 	if c.name == "" {
 		c.name = topic + "#" + strconv.FormatUint(c.serial, 10)

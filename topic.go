@@ -87,9 +87,11 @@ type topicOption func(*topicConfig) error
 func (f topicOption) applyTopic(c *topicConfig) error { return f(c) }
 
 // KeyBy gives the messages of a topic their key: parallel handlers get the
-// messages of one key in order, one at a time. It is called once or more for a
-// message, by subscriptions that need the key, so it must be quick and always
-// say the same. A key passed to Publish with Key comes before it.
+// messages of one key in order, one at a time. An empty key is none. The function
+// is called once or more for a message, by subscriptions that need the key and
+// by several at a time, so it must be quick and always say the same. If it
+// panics the message fails where the key was needed, as if the handler had
+// panicked. A key passed to Publish with Key comes before it.
 func KeyBy[T any](key func(T) string) TopicOption {
 	return topicOption(func(c *topicConfig) error {
 		c.keyOf = key

@@ -270,7 +270,11 @@ func (w *worker[T]) handleOne() {
 		w.settle(m, f, err)
 	}()
 	if f = w.sift(m); f == handled {
-		err = w.member.call(w.ctx, m)
+		if w.held != nil && w.held.fault != nil {
+			err = w.held.fault
+		} else {
+			err = w.member.call(w.ctx, m)
+		}
 	}
 	returned = true
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -23,6 +24,8 @@ var groupClauses = []Clause{
 	{"KEY-3", "retries keep the order of a key", testKEY3},
 	{"KEY-4", "the members of a group keep the order of keys together", testKEY4},
 	{"KEY-5", "a key given to Publish comes before KeyBy", testKEY5},
+	{"KEY-6", "an empty key is none", testKEY6},
+	{"KEY-7", "KeyBy is the program's own code: it may use the bus, and panic", testKEY7},
 }
 
 func testGRP1(t *testing.T, open Opener) {
@@ -301,4 +304,63 @@ func testKEY5(t *testing.T, open Opener) {
 		t.Fatal(err)
 	}
 	wantEqual(t, "keys", w.wait(ctx, t, 2), []string{"by x", "own"})
+}
+
+func testKEY6(t *testing.T, open Opener) {
+	ctx, bus := start(t, open)
+	topic := newTopic[int](t, bus, "a", hark.KeyBy(func(n int) string { return map[bool]string{true: "key"}[n < 10] }))
+	g := newGate(t)
+	w := newWitness[int]()
+	subscribe(t, topic, func(ctx context.Context, m *hark.Message[int]) error {
+		if m.Value == 10 {
+			if err := g.pass(ctx); err != nil {
+				return err
+			}
+		}
+		return w.handle(ctx, m)
+	}, hark.Workers(2))
+	publish(ctx, t, topic, 10, 11)
+	wantEqual(t, "beside one that is held", w.wait(ctx, t, 1), []int{11})
+	if err := topic.Publish(ctx, 1, hark.Key("")); err != nil {
+		t.Fatal(err)
+	}
+	wantEqual(t, "with Key(\"\")", w.wait(ctx, t, 2), []int{11, 1})
+	g.release()
+	w.wait(ctx, t, 3)
+}
+
+func testKEY7(t *testing.T, open Opener) {
+	for _, workers := range []int{1, 3} {
+		ctx, bus := start(t, open)
+		dead := deadOf(t, bus, "a.dead")
+		topic := newTopic[int](t, bus, "a", hark.KeyBy(func(n int) string {
+			bus.Stats()
+			if n == 3 {
+				panic("no key")
+			}
+			return string(rune('a' + n%2))
+		}))
+		w := newWitness[int]()
+		handle := func(ctx context.Context, m *hark.Message[int]) error {
+			if m.Value == 3 && workers == 1 { // one worker needs no key until it fails
+				return errHandler
+			}
+			return w.handle(ctx, m)
+		}
+		sub := subscribe(t, topic, handle, append(quick(2), hark.Workers(workers))...)
+		publish(ctx, t, topic, count(0, 10)...)
+		if err := sub.Drain(ctx); err != nil {
+			t.Fatal(err)
+		}
+		got := w.all()
+		slices.Sort(got)
+		wantEqual(t, "values", got, []int{0, 1, 2, 4, 5, 6, 7, 8, 9})
+		m := dead.wait(ctx, t, 1)[0]
+		if f := m.Failure(); m.Value != 3 || f == nil || !strings.Contains(f.Reason, "no key") && workers > 1 {
+			t.Errorf("%d workers: got %d with %+v, want 3 and the panic of KeyBy", workers, m.Value, f)
+		}
+		if s := sub.Stats(); s.Delivered != 9 || s.Dead != 1 || s.Failed != 2 {
+			t.Errorf("%d workers: got %+v, want 9 delivered, 1 dead, 2 failed", workers, s)
+		}
+	}
 }

@@ -1,0 +1,203 @@
+package hark
+
+import "slices"
+
+// How workers get messages from their consumer.
+
+// take moves messages to w's buffer and returns how many. With last, sources
+// that have nothing are put to sleep; without, they are left to be looked at
+// once more.
+func (c *consumer[T]) take(w *worker[T], last bool) int {
+	var few, some [4]source[T]
+	asleep := few[:0]
+	c.mu.Lock()
+	n, keyed, from := c.takeLocked(w, some[:0])
+	entered := false
+	for keyed {
+		entered, c.keying = true, true
+		c.mu.Unlock()
+		for _, src := range from {
+			src.opened()
+		}
+		c.enterKeyed(w.buf[:n])
+		c.mu.Lock()
+		n, keyed, from = c.takeLocked(w, from[:0])
+	}
+	if n == 0 && last {
+		asleep = c.sleepLocked(asleep)
+	}
+	more := (n > 0 || entered) && (c.aside.runnable.len() > 0 || c.ready.any())
+	c.mu.Unlock()
+	for _, src := range from {
+		src.opened()
+	}
+	for _, src := range asleep {
+		c.tidy(src)
+	}
+	if more {
+		c.share(w)
+	}
+	c.report()
+	return n
+}
+
+// takeLocked takes a message from aside, or else messages from the source whose
+// turn it is, which it appends to from if it is not there. If they are keyed
+// they are not to be handled before they have been through aside.
+func (c *consumer[T]) takeLocked(w *worker[T], from []source[T]) (n int, keyed bool, _ []source[T]) {
+	if c.over.Load() || w.member.state.Load()&memberHalts != 0 {
+		return 0, false, from
+	}
+	h := c.aside.pop()
+	c.setTimerLocked()
+	if h != nil {
+		w.buf[0], w.held = h.Message, h
+		return 1, false, from
+	}
+	if c.keying || c.aside.n >= c.window() {
+		return 0, false, from // whoever makes keys wakes others; so does what is done
+	}
+	chunk := c.fair(w)
+	if chunk > len(w.buf) {
+		w.buf = make([]Message[T], chunk)
+	}
+	n, src := c.claimLocked(w.buf[:chunk])
+	if src != nil && !slices.Contains(from, src) {
+		from = append(from, src)
+	}
+	return n, n > 0 && c.ordered(w.buf[:n]), from
+}
+
+// enterKeyed puts messages aside that have been claimed with keying set. Their
+// keys are the program's own to make, so no lock is held; that nobody claims
+// meanwhile keeps the order.
+func (c *consumer[T]) enterKeyed(ms []Message[T]) {
+	line := make([]*held[T], len(ms))
+	defer func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		for i, h := range line {
+			if h == nil { // making a key has ended the goroutine
+				h = &held[T]{Message: ms[i], fault: errGoexit}
+			}
+			c.aside.enter(h)
+		}
+		c.keying = false
+		c.busy.Store(true)
+	}()
+	for i := range ms {
+		line[i] = hold(&ms[i])
+	}
+}
+
+// claimLocked claims from the next source that has messages, which it returns.
+func (c *consumer[T]) claimLocked(dst []Message[T]) (n int, from source[T]) {
+	first := c.ready.first()
+	for node := first; node != nil; {
+		src := node.source.(source[T])
+		n = src.claim(dst)
+		c.ready.rotate()
+		if n > 0 {
+			return n, src
+		}
+		if node = c.ready.head; node == first {
+			break
+		}
+	}
+	return 0, nil
+}
+
+// sleepLocked puts the sources to sleep that have nothing to read, and appends
+// them to asleep.
+func (c *consumer[T]) sleepLocked(asleep []source[T]) []source[T] {
+	if c.over.Load() || c.keying || c.aside.n >= c.window() {
+		return asleep // they have not been looked at
+	}
+	for node := c.ready.first(); node != nil; node = c.ready.first() {
+		src := node.source.(source[T])
+		// Out of the list first: once asleep it may join again at once.
+		c.ready.drop()
+		if !src.arm() {
+			c.arrive(node)
+			break
+		}
+		asleep = append(asleep, src)
+	}
+	return asleep
+}
+
+// tidy cleans up behind a source that sleeps. No lock is held.
+func (c *consumer[T]) tidy(src source[T]) {
+	src.tidy()
+	if src.over() {
+		c.retire(src)
+	}
+}
+
+// retire lets go of a source that has nothing more to give.
+func (c *consumer[T]) retire(src source[T]) {
+	c.mu.Lock()
+	i := slices.Index(c.sources, src)
+	if i >= 0 {
+		c.sources = slices.Delete(c.sources, i, i+1)
+		_, passed := src.lag()
+		c.passed += passed
+	}
+	c.mu.Unlock()
+	if i >= 0 {
+		src.detach()
+	}
+}
+
+// ordered reports whether one of the messages has to wait for others of its
+// key: always if there are several workers and it has a key; with one worker
+// only while a message of some key waits for another attempt.
+func (c *consumer[T]) ordered(ms []Message[T]) bool {
+	if c.lone && c.aside.empty() {
+		return false
+	}
+	for i := range ms {
+		if m := &ms[i]; m.topic.keyOf != nil || m.meta != nil && m.meta.hasKey {
+			return true
+		}
+	}
+	return false
+}
+
+// fair returns how many messages worker w may take at a time: no more than its
+// share of what waits.
+func (c *consumer[T]) fair(w *worker[T]) int {
+	if c.sole || w.chunk == 1 {
+		return w.chunk
+	}
+	if c.queue.policy != Block && c.queue.buffer != Unbounded {
+		return 1 // what is dropped is decided as late as possible
+	}
+	var waiting uint64
+	for _, src := range c.sources {
+		n, _ := src.lag()
+		waiting += n
+	}
+	return int(min(uint64(w.chunk), 1+waiting/uint64(2*len(*c.wakers.Load()))))
+}
+
+// window is how many messages may be outside the log: waiting for another
+// attempt, or for their key.
+func (c *core) window() int {
+	if c.queue.buffer == Unbounded {
+		return defaultBuffer
+	}
+	return max(c.queue.buffer, minWindow)
+}
+
+const minWindow = 64
+
+// share wakes another worker than w, if one sleeps. Those that run look once
+// more before they sleep.
+func (c *core) share(w waker) {
+	for _, other := range *c.wakers.Load() {
+		if other != w && other.Notify() {
+			return
+		}
+	}
+}

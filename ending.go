@@ -1,0 +1,200 @@
+package hark
+
+import (
+	"context"
+	"slices"
+)
+
+// How a consumer comes to rest, and to its end.
+
+// idle reports whether every message so far is done with, or will not be
+// because there is no member to do it.
+func (c *consumer[T]) idle() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.members) == 0 {
+		return true
+	}
+	done := c.tally.done()
+	waiting, passed := c.countsLocked()
+	return waiting == 0 && done == passed
+}
+
+// settle waits until the consumer is idle or ctx ends.
+func (c *consumer[T]) settle(ctx context.Context) {
+	for {
+		ch := make(chan struct{})
+		c.mu.Lock()
+		c.idlers = append(c.idlers, ch)
+		c.tally.watched.Store(int32(len(c.idlers)))
+		c.mu.Unlock()
+		if c.over.Load() || c.idle() {
+			c.unwatch(ch)
+			return
+		}
+		select {
+		case <-ch:
+		case <-ctx.Done():
+			c.unwatch(ch)
+			return
+		}
+	}
+}
+
+// ended returns what is closed when the consumer has ended.
+func (c *core) ended() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.gone == nil {
+		c.gone = make(chan struct{})
+		if c.over.Load() {
+			close(c.gone)
+		}
+	}
+	return c.gone
+}
+
+func (c *core) unwatch(ch chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if i := slices.Index(c.idlers, ch); i >= 0 {
+		c.idlers = slices.Delete(c.idlers, i, i+1)
+		c.tally.watched.Store(int32(len(c.idlers)))
+	}
+}
+
+// tellIdle lets those that wait for idleness look.
+func (c *core) tellIdle() {
+	if c.tally.watched.Load() == 0 {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, ch := range c.idlers {
+		close(ch)
+	}
+	c.idlers = nil
+	c.tally.watched.Store(0)
+}
+
+// lasting reports whether the consumer stays when its last member leaves: a
+// group on a stored topic keeps its place.
+func (c *core) lasting() bool { return c.grouped && c.stored }
+
+// lastToLeave marks m as about to leave and reports whether nobody stays.
+func (c *consumer[T]) lastToLeave(m *member[T]) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m.state.Or(memberLeaving)
+	for _, other := range c.members {
+		if other != m && other.state.Load()&(memberLeaving|memberClosed) == 0 {
+			return false
+		}
+	}
+	return slices.Contains(c.members, m)
+}
+
+// finish makes the messages that are there now the last ones.
+func (c *consumer[T]) finish() {
+	c.untap()
+	c.mu.Lock()
+	sources := slices.Clone(c.sources)
+	c.mu.Unlock()
+	for _, src := range sources {
+		src.finish()
+	}
+}
+
+// remove takes a member out. With the last one an ephemeral consumer ends: its
+// sources are detached, and what was not done is counted as dropped and
+// returned.
+func (c *consumer[T]) remove(m *member[T]) Left {
+	c.mu.Lock()
+	i := slices.Index(c.members, m)
+	if i < 0 {
+		c.mu.Unlock()
+		return Left{}
+	}
+	c.members = slices.Delete(c.members, i, i+1)
+	c.setWakersLocked()
+	last := len(c.members) == 0
+	ends := last && !c.lasting()
+	c.closing = c.closing || ends
+	c.mu.Unlock()
+	if ends {
+		return c.end()
+	}
+	c.wake()
+	c.tellIdle() // without members it has nothing to do
+	return Left{}
+}
+
+// end detaches the consumer from its topic for good.
+func (c *consumer[T]) end() Left {
+	c.untap()
+	c.mu.Lock()
+	if c.over.Load() {
+		c.mu.Unlock()
+		return Left{}
+	}
+	left := c.leftLocked()
+	c.over.Store(true)
+	sources := c.sources
+	c.sources = nil
+	for _, src := range sources {
+		_, passed := src.lag()
+		c.passed += passed
+	}
+	// What waits outside the log has been passed, what waits in it has not.
+	c.lost(DropClosed, uint64(c.aside.n))
+	c.passed += uint64(left.Waiting) - uint64(c.aside.n-c.aside.retrying)
+	c.lost(DropClosed, uint64(left.Waiting)-uint64(c.aside.n-c.aside.retrying))
+	if c.aside.timer != nil {
+		c.aside.timer.Stop()
+	}
+	c.aside = aside[T]{}
+	if c.gone != nil {
+		close(c.gone)
+	}
+	c.mu.Unlock()
+	for _, src := range sources {
+		src.detach()
+	}
+	c.report()
+	c.tellIdle()
+	return left
+}
+
+// leftLocked returns what is not done.
+func (c *consumer[T]) leftLocked() Left {
+	s := c.statsLocked()
+	return Left{
+		Kind: c.kind(), Name: c.topic, Subscription: c.name,
+		Waiting: int(s.Waiting), InFlight: int(s.InFlight), Retrying: int(s.Retrying),
+	}
+}
+
+// stop ends the consumer when its bus closes: handlers' contexts are cancelled
+// and it waits for them until ctx ends.
+func (c *consumer[T]) stop(ctx context.Context, cause error) Left {
+	quiet := c.cancel(cause)
+	await(ctx, quiet)
+	left := c.end()
+	if len(quiet) == 0 { // what waits for a group without members is its topic's
+		return Left{}
+	}
+	return left
+}
+
+// cancel halts the members and cancels their contexts. It returns what is
+// closed when they have stopped.
+func (c *consumer[T]) cancel(cause error) (quiet []chan struct{}) {
+	c.mu.Lock()
+	members := slices.Clone(c.members)
+	c.mu.Unlock()
+	for _, m := range members {
+		quiet = append(quiet, m.halt()...)
+		m.abort(cause)
+	}
+	return quiet
+}

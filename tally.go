@@ -1,0 +1,94 @@
+package hark
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// tally counts what became of messages; see SubscriptionStats.
+type tally struct {
+	delivered, filtered, dropped, dead atomic.Uint64
+	undecided                          atomic.Uint64 // part of filtered
+	failed, redelivered, overgrown     atomic.Uint64
+	watched                            atomic.Int32 // len(idlers)
+}
+
+// done returns how many messages are done with.
+func (t *tally) done() uint64 {
+	return t.delivered.Load() + t.filtered.Load() + t.dropped.Load() + t.dead.Load()
+}
+
+// countsLocked returns what waits, and what has been passed to workers so far.
+func (c *consumer[T]) countsLocked() (waiting, passed uint64) {
+	passed = c.passed
+	for _, src := range c.sources {
+		w, p := src.lag()
+		waiting, passed = waiting+w, passed+p
+	}
+	return waiting, passed
+}
+
+// stats returns the numbers of the consumer.
+func (c *consumer[T]) stats() SubscriptionStats {
+	c.mu.Lock()
+	s := c.statsLocked()
+	c.mu.Unlock()
+	c.report()
+	return s
+}
+
+func (c *consumer[T]) statsLocked() SubscriptionStats {
+	for _, src := range c.sources {
+		if c.yields {
+			src.overflow()
+		}
+	}
+	s := SubscriptionStats{
+		Name:        c.name,
+		Members:     len(c.members),
+		Delivered:   c.tally.delivered.Load(),
+		Filtered:    c.tally.filtered.Load(),
+		Undecided:   c.tally.undecided.Load(),
+		Dropped:     c.tally.dropped.Load(),
+		Dead:        c.tally.dead.Load(),
+		Failed:      c.tally.failed.Load(),
+		Redelivered: c.tally.redelivered.Load(),
+		Overgrown:   c.tally.overgrown.Load(),
+		Retrying:    uint64(c.aside.retrying),
+	}
+	done := s.Delivered + s.Filtered + s.Dropped + s.Dead
+	waiting, passed := c.countsLocked()
+	s.Waiting = waiting + uint64(c.aside.n-c.aside.retrying)
+	s.InFlight = passed - done - uint64(c.aside.n)
+	if c.pattern {
+		s.Pattern = c.topic
+	}
+	s.OldestAge = c.oldestLocked()
+	return s
+}
+
+// oldestLocked returns the age of the oldest message whose time is known and
+// that waits.
+func (c *consumer[T]) oldestLocked() time.Duration {
+	var oldest time.Time
+	note := func(m *meta) {
+		if m != nil && (oldest.IsZero() || m.time.Before(oldest)) {
+			oldest = m.time
+		}
+	}
+	for _, h := range c.aside.timed {
+		note(h.meta)
+	}
+	for _, h := range c.aside.runnable.items[c.aside.runnable.head:] {
+		note(h.meta)
+	}
+	if !c.sole {
+		for _, src := range c.sources {
+			note(src.oldest())
+		}
+	}
+	if oldest.IsZero() {
+		return 0
+	}
+	return max(0, time.Since(oldest))
+}
