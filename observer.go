@@ -90,7 +90,7 @@ func (v *Value[T]) observe(f func(old, new T), at uintptr, opts []ObserveOption)
 	v.observed++
 	o.name = v.core.name + "#" + strconv.FormatUint(v.observed, 10)
 	if !buffered {
-		v.inline = append(slices.Clip(v.inline), o)
+		v.inline = append(slices.Clip(v.inline), told[T]{f, o})
 	} else {
 		if v.core.pool == nil {
 			v.core.pool = exec.NewPool()
@@ -117,10 +117,9 @@ func (v *Value[T]) removeLocked(o *observer[T]) {
 	if o.closed.Swap(true) {
 		return
 	}
-	others := func(all []*observer[T]) []*observer[T] {
-		return slices.DeleteFunc(slices.Clone(all), func(other *observer[T]) bool { return other == o })
-	}
-	v.inline, v.buffered = others(v.inline), others(v.buffered)
+	v.removals.Add(1)
+	v.inline = slices.DeleteFunc(slices.Clone(v.inline), func(other told[T]) bool { return other.o == o })
+	v.buffered = slices.DeleteFunc(slices.Clone(v.buffered), func(other *observer[T]) bool { return other == o })
 	o.unreported += uint64(o.waiting.len())
 	v.lost += uint64(o.waiting.len())
 	o.waiting = fifo[T]{}
@@ -219,6 +218,9 @@ func (o *observer[T]) callWatched(old, value T) {
 	defer slow.Stop()
 	o.f(old, value)
 }
+
+// end is the observer in a Topology.
+func (o *observer[T]) end() End { return End{Role: "observe", Name: o.name, At: place(o.at)} }
 
 func (o *observer[T]) source() Source {
 	return Source{Kind: KindValue, Name: o.v.core.name, Subscription: o.name}

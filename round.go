@@ -26,7 +26,15 @@ type round[T any] struct {
 // change is a change and who is to be told of it.
 type change[T any] struct {
 	old, new T
-	to       []*observer[T]
+	to       []told[T]
+	removals uint64 // Value.removals when to was as it is
+}
+
+// told is an inline observer as rounds see it: its function is at hand, and
+// need not be looked up.
+type told[T any] struct {
+	f func(old, new T)
+	o *observer[T]
 }
 
 // inRoundLocked reports whether a round goes on; if so it will look for what
@@ -101,9 +109,9 @@ func (v *Value[T]) changeLocked(ctx context.Context, value T, n uint64) (changed
 	case len(v.inline) == 0:
 		v.wakeSetterLocked()
 	case inRound:
-		v.queue.push(change[T]{old, value, v.inline})
+		v.queue.push(change[T]{old, value, v.inline, v.removals.Load()})
 	default:
-		v.queue.push(change[T]{old, value, v.inline})
+		v.queue.push(change[T]{old, value, v.inline, v.removals.Load()})
 		r.beginLocked()
 	}
 	v.mu.Unlock()
@@ -124,11 +132,17 @@ func (v *Value[T]) tellLocked(value T) bool {
 	if v.attention != inlineOnly || v.begun != v.ended.Load() || v.queue.len() > 0 {
 		return false
 	}
-	var r round[T]
-	r.v, r.old, r.new, r.to = v, v.value, value, v.inline
-	v.putLocked(value)
 	v.begun++
+	// Field by field: a copy of the whole, as a literal would make one, waits
+	// until the parts have been stored (BenchmarkValueObservers).
+	var r round[T]
+	r.v = v
+	r.old = v.value
+	r.new = value
+	r.to = v.inline
+	r.removals = v.removals.Load()
 	r.number = v.begun
+	v.putLocked(value)
 	v.mu.Unlock()
 	r.finish()
 	return true
@@ -151,13 +165,15 @@ func (r *round[T]) run() (over bool) {
 	v := r.v
 	watched := len(v.core.hooks.slow) > 0
 	for {
-		for to := r.to; r.next < len(to); r.next++ {
-			switch o := to[r.next]; {
-			case o.closed.Load():
+		to, old, now, removals := r.to, r.old, r.new, r.removals
+		for i := r.next; i < len(to); i++ {
+			r.next = i // for failed
+			switch t := &to[i]; {
+			case v.removals.Load() != removals && t.o.closed.Load():
 			case watched:
-				o.callWatched(r.old, r.new)
+				t.o.callWatched(old, now)
 			default:
-				o.f(r.old, r.new)
+				t.f(old, now)
 			}
 		}
 		if !v.knock.Load() {
@@ -174,7 +190,7 @@ func (r *round[T]) run() (over bool) {
 
 // failed reports the observer that did not return.
 func (r *round[T]) failed(value any) {
-	o := r.to[r.next]
+	o := r.to[r.next].o
 	r.next++
 	o.failed(caught(value))
 	if value == nil {
