@@ -27,7 +27,7 @@ type address struct {
 	single bool
 	wild   bool // owner has wildcards
 	shard  uint8
-	slot   uint8 // of owner in Notifier.present
+	slot   uint16 // of owner in Notifier.present
 }
 
 // idLimit is one more than the greatest ID: those below begin with a digit.
@@ -157,7 +157,7 @@ func word(s string) uint64 {
 // place finds out where in a notifier the owner belongs.
 func (a *address) place() {
 	h := hashName(a.owner)
-	a.shard, a.slot = uint8(h%shardCount), uint8(h>>8%presentSlots)
+	a.shard, a.slot = uint8(h%shardCount), uint16(h>>8%presentSlots)
 }
 
 const targetSlots = 512

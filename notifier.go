@@ -52,7 +52,7 @@ type Notifier struct {
 }
 
 const (
-	presentSlots = 256
+	presentSlots = 1024
 	shardCount   = 16
 )
 
@@ -85,7 +85,7 @@ type shard struct {
 // listens or waits under it, or it or a method is latched.
 type owner struct {
 	name    string
-	slot    uint8 // in Notifier.present
+	slot    uint16 // in Notifier.present
 	bare    group
 	methods map[string]*group
 	shown   bool // there was a listener, which refers to it for good

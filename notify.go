@@ -202,8 +202,10 @@ func (n *Notifier) deliverLocked(a *address) (reached int) {
 	case o == nil:
 	case a.member == "":
 		reached = n.signalLocked(s, &o.bare, a)
-		for _, g := range o.methods {
-			reached += n.signalLocked(s, g, a)
+		if len(o.methods) > 0 {
+			for _, g := range o.methods {
+				reached += n.signalLocked(s, g, a)
+			}
 		}
 	default:
 		if g := o.methods[a.member]; g != nil {
