@@ -276,6 +276,11 @@ func (b *Bus) shutDown(ctx context.Context) error {
 	if hard.Err() == nil { // all handlers have returned
 		b.pool.Wait()
 	}
+	for _, f := range faces {
+		if f, ok := f.(lingerer); ok {
+			left = append(left, f.linger(hard)...)
+		}
+	}
 	var failed error
 	if b.engine != nil {
 		failed = b.engine.conn.Close(hard)
@@ -292,6 +297,12 @@ func (b *Bus) shutDown(ctx context.Context) error {
 // canceller is a face whose handlers' contexts can be cancelled before stop
 // waits for them.
 type canceller interface{ cancel(cause error) }
+
+// lingerer is a face that after stop still has something for whoever comes for
+// it. linger waits until that is had or ctx ends, and reports what was left.
+type lingerer interface {
+	linger(ctx context.Context) []Left
+}
 
 // everything returns the faces, those of pattern subscriptions last.
 func (b *Bus) everything() []face {

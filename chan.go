@@ -461,6 +461,14 @@ func (c *Chan[T]) stop(_ context.Context, cause error) []Left {
 	return nil
 }
 
+// linger waits until those at Out have received what is left, and ends Out.
+func (c *Chan[T]) linger(ctx context.Context) []Left {
+	if waiting := c.endOut(ctx); waiting > 0 {
+		return []Left{{Kind: KindChan, Name: c.name, Waiting: waiting}}
+	}
+	return nil
+}
+
 // Stats returns the numbers of the channel.
 func (c *Chan[T]) Stats() ChanStats {
 	c.lock()

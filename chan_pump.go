@@ -1,6 +1,9 @@
 package hark
 
-import "sync"
+import (
+	"context"
+	"sync"
+)
 
 // chanOutlet hands the values of a channel to the Go channel that Out returns.
 //
@@ -12,7 +15,9 @@ import "sync"
 type chanOutlet[T any] struct {
 	ch       chan T        // what Out returns; nil until then
 	busy     bool          // the pump offers the first value
-	over     bool          // the pump has ended
+	over     bool          // the pump has ended, or will offer nothing more
+	ended    bool          // it is to end whether or not anything is left: the bus is closed
+	gone     chan struct{} // closed when the pump has ended
 	handed   chan struct{} // gets a token when the pump has handed over what it offered
 	withdraw chan struct{} // makes the pump let go
 	wakeup   chan struct{} // tells an idle pump that there may be something to offer
@@ -38,22 +43,59 @@ type chanInlet[T any] struct {
 // it from Out. So nothing is lost when a select picks another case. It is
 // closed when this channel is closed and empty.
 //
-// The first call starts a goroutine, which ends when the channel is closed and
-// everything in it has been received, by Out or otherwise. Once Out or In is in
-// use everything costs more; a receiver that waits in Receive comes before those
-// that wait at Out.
+// When the bus is closed, whoever uses Out gets as long as its Grace period to
+// receive what is left. Then Out is closed all the same; what nobody has
+// received is reported in the *CloseError, and Receive still gets it.
+//
+// The first call starts a goroutine, which ends when Out is closed. Without a
+// bus that is only when everything has been received, by Out or otherwise. Once
+// Out or In is in use everything costs more; a receiver that waits in Receive
+// comes before those that wait at Out.
 func (c *Chan[T]) Out() <-chan T {
 	c.lock()
 	defer c.unlock()
 	o := &c.out
 	if o.ch == nil {
 		o.ch = make(chan T)
+		if o.ended {
+			o.over = true
+			close(o.ch)
+			return o.ch
+		}
+		o.gone = make(chan struct{})
 		o.handed, o.withdraw, o.wakeup = make(chan struct{}, 1), make(chan struct{}), make(chan struct{}, 1)
 		c.attendLocked()
 		c.noticeLocked()
 		go c.pumpOut()
 	}
 	return o.ch
+}
+
+// endOut waits until everything has been received, if Out is in use, or ctx
+// ends, and then closes it. It returns how much is left. The channel must be
+// closed.
+func (c *Chan[T]) endOut(ctx context.Context) (left int) {
+	o := &c.out
+	c.lock()
+	gone := o.gone
+	o.ended = gone == nil // it will be closed from the beginning
+	c.unlock()
+	if gone == nil {
+		return 0
+	}
+	select {
+	case <-gone:
+		return 0
+	case <-ctx.Done():
+	}
+	c.lock()
+	c.settleLocked()
+	o.ended = true
+	c.noticeLocked()
+	left = c.queue.len()
+	c.unlock()
+	<-gone
+	return left
 }
 
 // In returns a Go channel whose values are sent to this channel, for select. It
@@ -112,9 +154,11 @@ func (c *Chan[T]) settleLocked() {
 	}
 }
 
-// pumpOut offers the first value at Out until the channel is closed and empty.
+// pumpOut offers the first value at Out until the channel is closed and empty,
+// or Out is to end.
 func (c *Chan[T]) pumpOut() {
 	o := &c.out
+	defer close(o.gone)
 	for {
 		c.lock()
 		select {
@@ -123,8 +167,8 @@ func (c *Chan[T]) pumpOut() {
 		default: // somebody else has seen to it, or it was withdrawn
 		}
 		v, ok := c.frontLocked()
-		o.busy = ok
-		o.over = !ok && c.closed != nil
+		o.over = o.ended || !ok && c.closed != nil
+		o.busy = ok && !o.over
 		over := o.over
 		c.unlock()
 		switch {

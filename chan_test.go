@@ -256,6 +256,115 @@ func TestCHN16Goroutines(t *testing.T) {
 	}
 }
 
+// TestCHN18BusClose closes the bus of a channel whose Out is in use. The bubble
+// fails if a goroutine is left.
+func TestCHN18BusClose(t *testing.T) {
+	const grace = 3 * time.Second
+	open := func(t *testing.T, capacity int) (*hark.Bus, *hark.Chan[int]) {
+		bus := hark.New(hark.Grace(grace))
+		c, err := hark.NewChan[int](bus, "jobs", capacity)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return bus, c
+	}
+	send := func(t *testing.T, c *hark.Chan[int], n int) {
+		for i := range n {
+			if err := c.Send(t.Context(), i); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, capacity := range []int{0, 5, hark.Unbounded} {
+		t.Run("nobody reads", func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				bus, c := open(t, capacity)
+				out, n := c.Out(), 3
+				if capacity == 0 { // one is taken ahead
+					c.In() <- 0
+					n = 1
+				} else {
+					send(t, c, n)
+				}
+				synctest.Wait()
+				begin := time.Now()
+				err := bus.Close(t.Context())
+				var left *hark.CloseError
+				want := hark.Left{Kind: hark.KindChan, Name: "jobs", Waiting: n}
+				if !errors.As(err, &left) || len(left.Left) != 1 || left.Left[0] != want {
+					t.Errorf("capacity %d: Close = %v, want %v left", capacity, err, want)
+				}
+				if took := time.Since(begin); took != grace {
+					t.Errorf("capacity %d: Close took %v, want %v", capacity, took, grace)
+				}
+				if v, ok := <-out; ok {
+					t.Errorf("capacity %d: received %d from Out after the close of the bus", capacity, v)
+				}
+				for i := range n {
+					if got, err := c.Receive(t.Context()); got != i || err != nil {
+						t.Errorf("capacity %d: received %d, %v; want %d", capacity, got, err, i)
+					}
+				}
+				if _, err := c.Receive(t.Context()); !errors.Is(err, hark.ErrClosed) {
+					t.Errorf("capacity %d: Receive of what is empty = %v, want ErrClosed", capacity, err)
+				}
+			})
+		})
+		t.Run("a slow reader", func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				bus, c := open(t, capacity)
+				n := 5
+				got := make(chan int, n)
+				out := c.Out()
+				go func() {
+					for v := range out {
+						time.Sleep(grace / 10)
+						got <- v
+					}
+					close(got)
+				}()
+				send(t, c, n) // at most one is with the reader
+				begin := time.Now()
+				if err := bus.Close(t.Context()); err != nil {
+					t.Errorf("capacity %d: Close = %v", capacity, err)
+				}
+				if took := time.Since(begin); took >= grace {
+					t.Errorf("capacity %d: Close took %v", capacity, took)
+				}
+				i := 0
+				for v := range got {
+					if v != i {
+						t.Errorf("capacity %d: received %d, want %d", capacity, v, i)
+					}
+					i++
+				}
+				if i != n {
+					t.Errorf("capacity %d: received %d values, want %d", capacity, i, n)
+				}
+			})
+		})
+		t.Run("Out after the close", func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				bus, c := open(t, capacity)
+				n := max(0, min(capacity, 2))
+				send(t, c, n)
+				begin := time.Now()
+				if err := bus.Close(t.Context()); err != nil || time.Since(begin) != 0 {
+					t.Errorf("capacity %d: Close = %v after %v", capacity, err, time.Since(begin))
+				}
+				if v, ok := <-c.Out(); ok {
+					t.Errorf("capacity %d: received %d from Out after the close of the bus", capacity, v)
+				}
+				for i := range n {
+					if got, err := c.Receive(t.Context()); got != i || err != nil {
+						t.Errorf("capacity %d: received %d, %v; want %d", capacity, got, err, i)
+					}
+				}
+			})
+		})
+	}
+}
+
 // TestChanInClosed closes the channel through In, by each of those who may
 // notice.
 func TestChanInClosed(t *testing.T) {
