@@ -1,12 +1,18 @@
-// Package hark is typed messaging for Go: an event bus and shared values inside
-// a process.
+// Package hark is typed messaging for Go: an event bus, channels, notifications
+// and shared values.
 //
 // # Overview
 //
 // A [Bus] connects the parts of a program by name. A [Topic] is a named stream
 // of values of one Go type; handlers subscribe to it, alone or as members of a
 // group, or to all topics that match a pattern. [Request] and [Reply] ask and
-// answer. A [Value] is shared state that others observe.
+// answer.
+//
+// A [Chan] is a queue of values, each for one receiver: a Go channel that may be
+// unbounded, waits no longer than a context, and is closed without a panic. A
+// [Notifier] lets goroutines tell each other that something happened, by name,
+// and remembers it for the late if it is latched. A [Value] is shared state that
+// others observe. These three work without a bus as well.
 //
 // # Delivery
 //

@@ -41,6 +41,31 @@ func Example() {
 	// Output: ada pays 42
 }
 
+func Example_faces() {
+	ctx := context.Background()
+	bus := hark.New()
+	defer bus.Close(ctx)
+	jobs, err1 := hark.NewChan[Job](bus, "jobs", 16)      // a channel; or 0, or hark.Unbounded
+	notifier, err2 := hark.NewNotifier(bus)               // signals between goroutines
+	done, err3 := hark.NewValue(bus, "jobs.done", Job{0}) // shared state that others observe
+	if err := errors.Join(err1, err2, err3); err != nil {
+		log.Fatal(err)
+	}
+	go func() {
+		for job := range jobs.All(ctx) { // each job to one receiver; Out is for select
+			if err := done.Set(ctx, job); err != nil {
+				log.Print(err)
+			}
+		}
+		if err := notifier.Latch(ctx, "idle"); err != nil { // who waits later sees it too
+			log.Print(err)
+		}
+	}()
+	err := errors.Join(jobs.Send(ctx, Job{1}), jobs.Send(ctx, Job{2}), jobs.Close(), notifier.Wait(ctx, "idle"))
+	fmt.Println(done.Get(), err) // {2} <nil>
+	// Output: {2} <nil>
+}
+
 func ExampleTopic_Messages() {
 	ctx := context.Background()
 	bus := hark.New()

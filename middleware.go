@@ -14,7 +14,8 @@ type Middleware func(next MessageHandler) MessageHandler
 
 // Use wraps the handlers of subscriptions made from now on; the first
 // Middleware is the outermost. It has no effect on batch handlers and
-// iterators, which have no handler of single messages. How failures are
+// iterators, which have no handler of single messages, nor on listeners of a
+// Notifier and observers of a Value, which get no message. How failures are
 // retried is up to the subscription: no order of middleware changes it.
 func (b *Bus) Use(mw ...Middleware) {
 	b.mu.Lock()
