@@ -268,33 +268,18 @@ func (w *notifierWorld) check() {
 // TestNotifierWalk does random things to a notifier and compares it with a
 // model.
 func TestNotifierWalk(t *testing.T) {
-	walks := 60
-	if testing.Short() {
-		walks = 6
-	}
-	walk := func() {
-		seed := rand.Uint64() // put one from a failure here to see it again
-		defer func() {
-			if t.Failed() {
-				t.Logf("seed %d", seed)
+	walk(t, 30, func(t *testing.T, rnd *rand.Rand) {
+		bus := hark.New()
+		w := &notifierWorld{t: t, rnd: rnd, n: newNotifier(t, bus), latched: map[string]bool{}}
+		for range 200 {
+			w.step()
+		}
+		w.check()
+		closeBus(t, bus)
+		for name := range w.latched {
+			if err := w.n.Latch(t.Context(), name); !errors.Is(err, hark.ErrClosed) {
+				t.Errorf("latch after Close: %v", err)
 			}
-		}()
-		synctest.Test(t, func(t *testing.T) {
-			bus := hark.New()
-			w := &notifierWorld{t: t, rnd: rand.New(rand.NewPCG(seed, 0)), n: newNotifier(t, bus), latched: map[string]bool{}}
-			for range 200 {
-				w.step()
-			}
-			w.check()
-			closeBus(t, bus)
-			for name := range w.latched {
-				if err := w.n.Latch(t.Context(), name); !errors.Is(err, hark.ErrClosed) {
-					t.Errorf("latch after Close: %v", err)
-				}
-			}
-		})
-	}
-	for range walks {
-		walk()
-	}
+		}
+	})
 }

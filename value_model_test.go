@@ -174,24 +174,14 @@ func (w *valueWorld) check() {
 
 // TestValueWalk does random things to a value and compares it with a model.
 func TestValueWalk(t *testing.T) {
-	walks := 40
-	if testing.Short() {
-		walks = 5
-	}
-	for range walks {
-		seed := rand.Uint64()
-		synctest.Test(t, func(t *testing.T) {
-			bus := hark.New()
-			w := &valueWorld{t: t, rnd: rand.New(rand.NewPCG(seed, 0)), version: 1}
-			w.v = newValue(t, bus, 0)
-			for range 150 {
-				w.step()
-			}
-			closeBus(t, bus)
-			w.check()
-		})
-		if t.Failed() {
-			t.Fatalf("seed %d", seed)
+	walk(t, 20, func(t *testing.T, rnd *rand.Rand) {
+		bus := hark.New()
+		w := &valueWorld{t: t, rnd: rnd, version: 1}
+		w.v = newValue(t, bus, 0)
+		for range 150 {
+			w.step()
 		}
-	}
+		closeBus(t, bus)
+		w.check()
+	})
 }
