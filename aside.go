@@ -64,8 +64,9 @@ func (a *aside[T]) enter(h *held[T]) {
 }
 
 // pop returns the message to handle next, nil without one. If it has a key, it
-// has claimed that.
-func (a *aside[T]) pop() *held[T] {
+// has claimed that; but for a lone worker, which takes its messages in order
+// anyway, only failing claims it.
+func (a *aside[T]) pop(lone bool) *held[T] {
 	if len(a.timed) > 0 {
 		now := time.Now()
 		for len(a.timed) > 0 && !a.timed[0].due.After(now) {
@@ -79,7 +80,9 @@ func (a *aside[T]) pop() *held[T] {
 				line.waiting.push(h)
 				continue
 			}
-			a.claim(h)
+			if !lone {
+				a.claim(h)
+			}
 		}
 		a.n--
 		if h.attempt > 0 {

@@ -85,7 +85,7 @@ func (w *worker[T]) pileRests() bool {
 	}
 	wait := time.Until(p.until)
 	switch {
-	case wait <= 0:
+	case wait <= 0 || w.member.state.Load()&memberLeaving != 0:
 		w.handlePile()
 		return false
 	case p.timer == nil:

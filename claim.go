@@ -48,7 +48,7 @@ func (c *consumer[T]) takeLocked(w *worker[T], from []source[T]) (n int, keyed b
 	if c.over.Load() || w.member.state.Load()&memberHalts != 0 {
 		return 0, false, from
 	}
-	h := c.aside.pop()
+	h := c.aside.pop(c.lone)
 	c.setTimerLocked()
 	if h != nil {
 		w.buf[0], w.held = h.Message, h

@@ -450,7 +450,7 @@ func (r *road) checkOrder() {
 			continue // items of one batch have been seen together
 		}
 		if prev, ok := last[l]; ok && e.p.ID < prev {
-			r.w.t.Errorf("%s: parcel %d came after %d, of topic %s, lane %d, key %d", r.name, e.p.ID, prev, e.p.Topic, e.p.Lane, e.p.Key)
+			r.w.t.Errorf("%s %+v: parcel %d came after %d, of topic %s, lane %d, key %d", r.name, r.cfg, e.p.ID, prev, e.p.Topic, e.p.Lane, e.p.Key)
 		}
 		last[l] = e.p.ID
 	}

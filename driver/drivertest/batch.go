@@ -19,6 +19,7 @@ var batchClauses = []Clause{
 	{"BAT-4", "a batch that does not fill is handled all the same", testBAT4},
 	{"BAT-5", "a member that leaves hands its unfinished batch back", testBAT5},
 	{"BAT-6", "failed items of one key are retried in order", testBAT6},
+	{"BAT-7", "batches of one worker keep the order, also after a pause", testBAT7},
 	{"DLY-1", "a delayed message comes when it is due, in order of due times", testDLY1},
 	{"DLY-2", "a time that has passed means at once", testDLY2},
 	{"TTL-1", "an expired message is dropped and counted", testTTL1},
@@ -177,6 +178,30 @@ func testBAT6(t *testing.T, open Opener) {
 		}
 		wantOrderPer(t, got, 2)
 	}
+}
+
+func testBAT7(t *testing.T, open Opener) {
+	ctx, bus := start(t, open)
+	topic := newTopic[int](t, bus, "a", hark.KeyBy(func(n int) string { return string(rune('a' + n%3)) }))
+	w := newWitness[int]()
+	sub := must(topic.SubscribeBatch(func(_ context.Context, batch []*hark.Message[int]) error {
+		for _, m := range batch {
+			w.note(m.Value)
+		}
+		return nil
+	}, hark.Batch(40, time.Hour)))(t)
+	publish(ctx, t, topic, count(0, 20)...)
+	until(ctx, t, "half a batch is gathered", func() bool { return sub.Stats().InFlight == 20 })
+	sub.Pause()
+	publish(ctx, t, topic, count(20, 30)...)
+	until(ctx, t, "it is handed back", func() bool { return sub.Stats().InFlight == 0 })
+	sub.Resume()
+	publish(ctx, t, topic, count(30, 45)...)
+	wantEqual(t, "values", w.wait(ctx, t, 40), count(0, 40))
+	if err := sub.Drain(ctx); err != nil { // which does not wait for a full batch
+		t.Fatal(err)
+	}
+	wantEqual(t, "all values", w.all(), count(0, 45))
 }
 
 func testDLY1(t *testing.T, open Opener) {
