@@ -87,7 +87,7 @@ const (
 
 const (
 	walkAttempts = 3
-	walkSeconds  = 50 * time.Millisecond
+	walkTick     = 50 * time.Millisecond
 )
 
 // fateOf decides, always the same, what a road's handler makes of an attempt.
@@ -117,7 +117,7 @@ func (r *road) handle(ctx context.Context, m *hark.Message[parcel]) error {
 	f := r.fateOf(p, m.Attempt())
 	if r.cfg.slow && p.ID%4 == 0 {
 		select {
-		case <-time.After(time.Duration(p.ID%7+1) * walkSeconds):
+		case <-time.After(time.Duration(p.ID%7+1) * walkTick):
 		case <-ctx.Done():
 			f = fateCut
 		}
@@ -152,7 +152,7 @@ func (r *road) handleBatch(ctx context.Context, ms []*hark.Message[parcel]) erro
 func (r *road) options() []hark.SubscribeOption {
 	c := r.cfg
 	opts := []hark.SubscribeOption{
-		hark.MaxAttempts(walkAttempts), hark.Backoff(hark.BackoffPolicy{Min: walkSeconds, Max: 4 * walkSeconds}), hark.DeadLetter("dead"),
+		hark.MaxAttempts(walkAttempts), hark.Backoff(hark.BackoffPolicy{Min: walkTick, Max: 4 * walkTick}), hark.DeadLetter("dead"),
 	}
 	if c.workers > 1 {
 		opts = append(opts, hark.Workers(c.workers))
@@ -180,7 +180,7 @@ func (r *road) join() {
 	case len(r.topics) > 1:
 		sub, err = hark.SubscribePattern(r.w.bus, "walk.*", r.handle, opts...)
 	case r.cfg.batch:
-		sub, err = r.topics[0].SubscribeBatch(r.handleBatch, append(opts, hark.Batch(1+r.w.rnd.IntN(7), walkSeconds))...)
+		sub, err = r.topics[0].SubscribeBatch(r.handleBatch, append(opts, hark.Batch(1+r.w.rnd.IntN(7), walkTick))...)
 	default:
 		sub, err = r.topics[0].Subscribe(r.handle, opts...)
 	}
@@ -476,7 +476,7 @@ func (w *topicWorld) step() {
 	case k < 16:
 		w.leave(r)
 	case k < 18:
-		time.Sleep(time.Duration(w.rnd.IntN(10)) * walkSeconds)
+		time.Sleep(time.Duration(w.rnd.IntN(10)) * walkTick)
 	default:
 		synctest.Wait()
 	}

@@ -7,7 +7,8 @@ import (
 )
 
 // witness watches how the messages of each repository are handled: one at a
-// time, and those of one topic in the order published.
+// time, and those of one topic in the order published. Events of no repository
+// have no key, and so no order.
 type witness struct {
 	mu       sync.Mutex // guards what follows
 	busy     map[string]bool
@@ -21,9 +22,12 @@ func newWitness() *witness {
 }
 
 func (w *witness) begins(m *hark.Message[webhook]) {
+	repository := m.Value.Repository
+	if repository == "" {
+		return
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	repository := m.Value.Repository
 	if w.busy[repository] {
 		w.overlaps++
 	}
@@ -38,14 +42,12 @@ func (w *witness) begins(m *hark.Message[webhook]) {
 func (w *witness) ends(m *hark.Message[webhook]) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.busy[m.Value.Repository] = false
+	if m.Value.Repository != "" {
+		w.busy[m.Value.Repository] = false
+	}
 }
 
 // repositoriesLocked returns how many repositories there were.
 func (w *witness) repositoriesLocked() int {
-	n := len(w.busy)
-	if _, ok := w.busy[""]; ok { // events of no repository
-		n--
-	}
-	return n
+	return len(w.busy)
 }
