@@ -15,8 +15,7 @@ import (
 // ratio: below 1 the Chan is faster. With a context that can end, the built-in
 // channel is used in a select beside its Done.
 func BenchmarkChan(b *testing.B) {
-	cancellable, cancel := context.WithCancel(context.Background())
-	defer cancel()
+	cancellable := b.Context()
 	for _, shape := range []struct {
 		name     string
 		capacity int

@@ -26,6 +26,7 @@ package driver
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 )
 
@@ -91,12 +92,7 @@ type Info struct {
 
 // Has reports whether the engine has a capability.
 func (i *Info) Has(c Capability) bool {
-	for _, have := range i.Can {
-		if have == c {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(i.Can, c)
 }
 
 // Conn is a connection to an engine.
