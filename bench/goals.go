@@ -66,7 +66,6 @@ var goals = []goal{
 	withoutAllocs("H 10,000 topics", plainHark),
 	withoutAllocs("K channel, capacity 0", plainHark),
 	withoutAllocs("K channel, capacity 1024", plainHark),
-	withoutAllocs("K channel, unbounded", plainHark),
 	withoutAllocs("N notify, nobody listens", plainHark),
 	withoutAllocs("N wake a goroutine", harkListen),
 	withoutAllocs("N wake a goroutine", harkWait),

@@ -7,11 +7,19 @@ import (
 )
 
 const (
-	othersListen = "hark, others listen"
+	othersListen = "hark, 100 other names"
 	mutexMap     = "mutex and map"
 )
 
-// toNobody notify a name under which nobody listens.
+// quietNames are names under which nobody listens.
+var quietNames = func() (names [16]string) {
+	for i := range names {
+		names[i] = fmt.Sprintf("counter.incremented%d", i)
+	}
+	return names
+}()
+
+// toNobody notify those names in turn.
 var toNobody = []peer{
 	{name: plainHark, operate: func(n int) time.Duration { return notifyNobody(n, 0) }},
 	{name: othersListen, operate: func(n int) time.Duration { return notifyNobody(n, 100) }},
@@ -22,9 +30,9 @@ var toNobody = []peer{
 			listeners[other(i)] = make(chan struct{}, 1)
 		}
 		start := time.Now()
-		for range n {
+		for i := range n {
 			mu.Lock()
-			_, ok := listeners["counter.incremented"]
+			_, ok := listeners[quietNames[i%len(quietNames)]]
 			mu.Unlock()
 			if ok {
 				panic("somebody listens")
@@ -43,8 +51,8 @@ func notifyNobody(n, others int) time.Duration {
 		must(err)
 	}
 	start := time.Now()
-	for range n {
-		reached, err := notifier.Notify(background, "counter.incremented")
+	for i := range n {
+		reached, err := notifier.Notify(background, quietNames[i%len(quietNames)])
 		must(err)
 		if reached > 0 {
 			panic("somebody listens")

@@ -67,7 +67,7 @@ var workloads = []workload{
 	{name: "N notify, nobody listens", units: []string{"ns"}, messages: 4_000_000, peers: toNobody, baseline: mutexMap, run: operating},
 	{
 		name: "N wake a goroutine", units: []string{"ns"}, messages: 200_000, peers: wakeUps, baseline: channel1, run: operating,
-		note: "And hear back through a channel of capacity 1, which is half of the figure of a channel.",
+		note: "And hear back through a channel of capacity 1.",
 	},
 	{name: "V get", units: []string{"ns"}, messages: 20_000_000, peers: gets, baseline: pointer, run: operating},
 	{name: "V set, nobody waits", units: []string{"ns"}, messages: 4_000_000, peers: sets, baseline: mutex, run: operating},
