@@ -142,12 +142,9 @@ func (k *compiler) testCall(e ast.Expr) (testFn, error) {
 			}
 			return failed
 		}, nil
-	case operators.Equals:
-		return k.equals(args[0], args[1], yes, no)
-	case operators.NotEquals:
-		return k.equals(args[0], args[1], no, yes)
-	case operators.Less, operators.LessEquals, operators.Greater, operators.GreaterEquals:
-		return k.order(c.FunctionName(), args[0], args[1])
+	case operators.Equals, operators.NotEquals,
+		operators.Less, operators.LessEquals, operators.Greater, operators.GreaterEquals:
+		return k.comparison(c.FunctionName(), args[0], args[1])
 	case operators.In:
 		return k.in(args[0], args[1])
 	case "startsWith", "endsWith", "contains":

@@ -8,6 +8,24 @@ import (
 	"cel.dev/cel-go/common/operators"
 )
 
+// comparison compiles ==, !=, <, <=, > and >=.
+func (k *compiler) comparison(op string, a, b ast.Expr) (testFn, error) {
+	var t testFn
+	var err error
+	switch op {
+	case operators.Equals:
+		t, err = k.equals(a, b, yes, no)
+	case operators.NotEquals:
+		t, err = k.equals(a, b, no, yes)
+	default:
+		t, err = k.order(op, a, b)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return k.doubleTest(op, a, b, t), nil
+}
+
 // equals compiles a == b, with the verdicts for equal and unequal.
 func (k *compiler) equals(a, b ast.Expr, same, other verdict) (testFn, error) {
 	if _, ok := k.constant(a); ok {

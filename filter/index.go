@@ -19,10 +19,16 @@ type entry[K comparable] struct {
 // once built.
 type index[K comparable] struct {
 	entries []*entry[K]
+	tests   []testFn    // of all entries, one after the other
+	ranges  []testRange // by entry
+	general int         // so many entries, the first ones, are ruled out by no field
 	fields  []fieldIndex
-	general []posting // filters that no field rules out
-	postees int       // entries that have several postings
+	postees int // entries that have several postings
 }
+
+// testRange is where an entry's tests are. They are kept apart from the entries, so
+// that filters of which most fail the first test cost little memory traffic.
+type testRange struct{ from, to int32 }
 
 // posting is an entry's place in an index.
 type posting struct {
@@ -51,7 +57,7 @@ type affixIndex struct {
 
 // newIndex builds an index of the entries.
 func newIndex[K comparable](entries []*entry[K]) *index[K] {
-	x := &index[K]{entries: entries}
+	x := &index[K]{}
 	spread := make(map[fieldRef]map[atom]struct{})
 	for _, e := range entries {
 		for _, a := range e.anchors {
@@ -65,31 +71,39 @@ func newIndex[K comparable](entries []*entry[K]) *index[K] {
 			}
 		}
 	}
+	best := make(map[*entry[K]]int, len(entries))
+	var general, posted []*entry[K]
+	for _, e := range entries {
+		n := leastLikely(e.anchors, spread)
+		if best[e] = n; n < 0 {
+			general = append(general, e)
+		} else {
+			posted = append(posted, e)
+		}
+	}
+	x.general = len(general)
+	x.entries = append(general, posted...)
+	x.ranges = make([]testRange, len(entries))
+	for i, e := range x.entries {
+		from := int32(len(x.tests))
+		x.tests = append(x.tests, e.tests...)
+		x.ranges[i] = testRange{from, int32(len(x.tests))}
+	}
 	fields := make(map[fieldRef]int)
-	for i, e := range entries {
-		best, bestChance := -1, 1.0
-		for n, a := range e.anchors {
-			if c := chance(a, spread); c < bestChance {
-				best, bestChance = n, c
-			}
-		}
-		p := posting{entry: int32(i), once: -1}
-		if best < 0 {
-			x.general = append(x.general, p)
-			continue
-		}
-		a := e.anchors[best]
+	for i, e := range x.entries[x.general:] {
+		p := posting{entry: int32(x.general + i), once: -1}
+		a := e.anchors[best[e]]
 		p.skip = a.terms
 		if !exclusive(a.atoms) {
 			p.once = int32(x.postees)
 			x.postees++
 		}
-		posted := make(map[atom]bool, len(a.atoms))
+		done := make(map[atom]bool, len(a.atoms))
 		for _, at := range a.atoms {
-			if posted[at] {
+			if done[at] {
 				continue
 			}
-			posted[at] = true
+			done[at] = true
 			n, ok := fields[at.ref]
 			if !ok {
 				n = len(x.fields)
@@ -103,6 +117,18 @@ func newIndex[K comparable](entries []*entry[K]) *index[K] {
 		x.fields[i].finish()
 	}
 	return x
+}
+
+// leastLikely returns which of the anchors comes true least often; -1 if there
+// are none that are worth a look-up.
+func leastLikely(anchors []anchor, spread map[fieldRef]map[atom]struct{}) int {
+	best, bestChance := -1, 1.0
+	for n, a := range anchors {
+		if c := chance(a, spread); c < bestChance {
+			best, bestChance = n, c
+		}
+	}
+	return best
 }
 
 // chance estimates how often an anchor comes true: the more different values a

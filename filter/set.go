@@ -187,31 +187,34 @@ func (s *Set[K]) Match(m Envelope, dst []K) []K {
 	for _, x := range now.indexes {
 		h := &c.hits
 		h.reset(x.postees)
-		h.addAll(x.general)
 		for i := range x.fields {
 			x.fields[i].lookIn(c, h)
 		}
+		for i := range x.general {
+			dst = x.try(c, posting{entry: int32(i)}, dst)
+		}
 		for _, p := range h.list {
-			e := x.entries[p.entry]
-			if e.passes(c, p.skip) && !e.removed.Load() {
-				dst = append(dst, e.key)
-			}
+			dst = x.try(c, p, dst)
 		}
 	}
 	c.end()
 	return dst
 }
 
-// passes evaluates the terms that are not decided yet.
-func (e *entry[K]) passes(c *evaluation, skip uint64) bool {
+// try appends the key of an entry whose undecided terms are all true.
+func (x *index[K]) try(c *evaluation, p posting, dst []K) []K {
 	c.steps = c.opts.steps
-	for i, t := range e.tests {
-		if i < 64 && skip>>i&1 != 0 {
+	at := x.ranges[p.entry]
+	for i, t := range x.tests[at.from:at.to] {
+		if i < 64 && p.skip>>i&1 != 0 {
 			continue
 		}
 		if t(c) != yes {
-			return false
+			return dst
 		}
 	}
-	return true
+	if e := x.entries[p.entry]; !e.removed.Load() {
+		return append(dst, e.key)
+	}
+	return dst
 }
