@@ -135,7 +135,7 @@ func compare(t testing.TB, expr string, doc []byte, cut int) {
 	exact := mustCompile(t, expr, append([]Option{Exact()}, fuzzLimits...)...)
 	m := newMessage(doc)
 
-	// FLT-2: an exact filter is json.Unmarshal and cel-go, whatever the bytes.
+	// CEL-2: an exact filter is json.Unmarshal and cel-go, whatever the bytes.
 	var data any
 	if err := json.Unmarshal(doc, &data); err != nil {
 		data = types.WrapErr(err)
@@ -146,7 +146,7 @@ func compare(t testing.TB, expr string, doc []byte, cut int) {
 		t.Fatalf("exact: %s\non %s\ngot  %v (%v)\nwant %v (%v)\n%s", expr, clip(doc), got, gotErr, want, wantErr, exact.Explain())
 	}
 
-	// FLT-3: any other filter gives the same on valid text, except that the
+	// CEL-3: any other filter gives the same on valid text, except that the
 	// first of several members of one name counts.
 	got, gotErr = ours(loose, m)
 	if types.IsError(asVal(data)) {
@@ -162,7 +162,7 @@ func compare(t testing.TB, expr string, doc []byte, cut int) {
 		t.Fatalf("%s\non %s\ngot  %v (%v)\nwant %v (%v)\n%s", expr, clip(doc), got, gotErr, want, wantErr, loose.Explain())
 	}
 
-	// FLT-4: of a document that is cut off, the answer is the one for the whole
+	// CEL-4: of a document that is cut off, the answer is the one for the whole
 	// document or an error, never another.
 	if len(doc) == 0 || json.Valid(doc[:cut%len(doc)]) {
 		return // what is left is another document

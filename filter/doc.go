@@ -25,18 +25,18 @@
 // The answers are those of cel-go. A differential fuzz test holds the package to
 // these clauses:
 //
-//   - FLT-1: A filter that was compiled for a Go type gives the same answer for a
+//   - CEL-1: A filter that was compiled for a Go type gives the same answer for a
 //     value of that type and for its JSON text.
-//   - FLT-2: A filter compiled with [Exact] gives the answer, error or not, that
+//   - CEL-2: A filter compiled with [Exact] gives the answer, error or not, that
 //     cel-go gives over what json.Unmarshal makes of the text, whatever the bytes.
-//   - FLT-3: Any other filter gives the same answer for valid text in which no
+//   - CEL-3: Any other filter gives the same answer for valid text in which no
 //     object has two members of one name. Where one has, the first counts.
-//   - FLT-4: Without Exact the text is read, and checked, from its beginning up
+//   - CEL-4: Without Exact the text is read, and checked, from its beginning up
 //     to the end of the last field that the expression needs. Damage behind that
 //     place is not noticed; before it, it is an error. A document that is cut off
 //     has the answer of the whole document or none. A part that runs on the
 //     interpreter needs the whole payload.
-//   - FLT-5: A Set reports exactly the filters that match alone.
+//   - CEL-5: A Set reports exactly the filters that match alone.
 //
 // Without a declared type, a number is a double, as in all of JSON: write
 // data.total + 1.0, not data.total + 1. Comparisons do not mind: data.total > 1

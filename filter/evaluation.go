@@ -123,7 +123,7 @@ func (c *evaluation) fetch(i int) {
 // load looks at the payload. It returns true when fields are to be fetched from
 // c.goData one by one; otherwise it has filled every slot.
 func (c *evaluation) load() bool {
-	data := c.env.Data()
+	data := payload(c.env)
 	text, ok := jsonText(data)
 	switch {
 	case c.sh != nil && !ok:
@@ -164,6 +164,16 @@ func (c *evaluation) fill(v value) {
 	for i := range c.slots {
 		c.slots[i] = v
 	}
+}
+
+// payload returns what the message carries: for a subscription to values of any
+// type, what is in the interface that Data points to.
+func payload(m Envelope) any {
+	data := m.Data()
+	if p, ok := data.(*any); ok && p != nil {
+		return *p
+	}
+	return data
 }
 
 // jsonText returns the payload if it is JSON text.

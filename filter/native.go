@@ -261,7 +261,7 @@ func (v activation) ResolveName(name string) (any, bool) {
 
 // wholeData returns all of the payload, or the error of reading it.
 func (c *evaluation) wholeData() any {
-	data := c.env.Data()
+	data := payload(c.env)
 	text, ok := jsonText(data)
 	if c.sh == nil {
 		if !ok {

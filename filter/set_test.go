@@ -78,7 +78,7 @@ func newTestSet(t testing.TB, exprs []string) (*Set[int], []*Filter) {
 	return s, filters
 }
 
-// sameAsAlone holds the set to FLT-5: its answer is that of every filter alone.
+// sameAsAlone holds the set to CEL-5: its answer is that of every filter alone.
 func sameAsAlone(t testing.TB, s interface {
 	Match(Envelope, []int) []int
 }, filters map[int]*Filter, m *message,

@@ -170,7 +170,7 @@ var typedTests = []string{
 	`string(data.at) != ""`, `data.lines[0].next.next.next.count == 0u`, `data.meta == {"a": "a"}`, `data.customer.home.city.size() == 2`, `data.paid ? data.total > 0 : data.units > 0u`,
 }
 
-// compareTyped holds three ways to the same answer (FLT-1): closures on the Go
+// compareTyped holds three ways to the same answer (CEL-1): closures on the Go
 // value, closures on its JSON text, and cel-go on the Go value.
 func compareTyped(t testing.TB, expr string, o *order) {
 	t.Helper()

@@ -62,3 +62,58 @@ func TestWhere(t *testing.T) {
 		})
 	}
 }
+
+// TestWhereAny filters what a subscription to values of any type gets: Data is
+// then a pointer to an interface.
+func TestWhereAny(t *testing.T) {
+	type order struct {
+		ID    string `json:"id"`
+		Total int    `json:"total"`
+	}
+	for name, f := range map[string]*filter.Filter{
+		"declared":   filter.MustCompile(`data.total > 10`, filter.For[order]()),
+		"undeclared": filter.MustCompile(`data.total > 10`),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				bus := hark.New()
+				var got []string
+				sub, err := hark.SubscribePattern(bus, "orders.*", func(_ context.Context, m *hark.Message[any]) error {
+					got = append(got, m.Topic())
+					return nil
+				}, hark.Where(f))
+				if err != nil {
+					t.Fatal(err)
+				}
+				publish(t, bus, "orders.small", order{"a", 5})
+				publish(t, bus, "orders.large", order{"b", 50})
+				publish(t, bus, "orders.pointer", &order{"c", 50})
+				publish(t, bus, "orders.text", []byte(`{"id":"d","total":50}`))
+				publish(t, bus, "orders.nil", (*order)(nil))
+				publish(t, bus, "orders.other", "text")
+				synctest.Wait()
+				if err := bus.Close(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				slices.Sort(got)
+				if want := []string{"orders.large", "orders.pointer", "orders.text"}; !slices.Equal(got, want) {
+					t.Errorf("delivered %v, want %v", got, want)
+				}
+				if s := sub.Stats(); s.Filtered != 3 || s.Undecided != 2 || s.Failed != 0 {
+					t.Errorf("got %+v, want 3 filtered, 2 of them undecided", s)
+				}
+			})
+		})
+	}
+}
+
+func publish[T any](t *testing.T, bus *hark.Bus, name string, v T) {
+	t.Helper()
+	topic, err := hark.NewTopic[T](bus, name)
+	if err == nil {
+		err = topic.Publish(t.Context(), v)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}

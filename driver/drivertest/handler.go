@@ -24,9 +24,6 @@ var handlerClauses = []Clause{
 	{"ITR-5", "options without a meaning for iterators are refused", testITR5},
 	{"MID-1", "the first middleware is the outermost", testMID1},
 	{"MID-2", "retries are the subscription's, whatever the middleware", testMID2},
-	{"FLT-1", "Where lets matches through and counts the rest", testFLT1},
-	{"FLT-2", "a predicate that panics has failed, like a handler", testFLT2},
-	{"FLT-3", "what a predicate cannot decide is filtered, and counted", testFLT3},
 }
 
 // circle subscribes to each topic with a handler that publishes what it gets
@@ -321,88 +318,5 @@ func testMID2(t *testing.T, open Opener) {
 	wantEqual(t, "attempts", w.all(), []int{1, 2, 3, 4})
 	if s := sub.Stats(); s.Dead != 1 {
 		t.Errorf("got %+v, want 1 dead", s)
-	}
-}
-
-func testFLT1(t *testing.T, open Opener) {
-	ctx, bus := start(t, open)
-	topic := newTopic[int](t, bus, "a")
-	w := newWitness[int]()
-	sub := subscribe(t, topic, w.handle,
-		hark.Where(hark.MatchFunc[int](func(n int) bool { return n%2 == 0 })),
-		hark.Where(hark.MatchFunc[int](func(n int) bool { return n%3 == 0 })))
-	none := newWitness[int]()
-	never := subscribe(t, topic, none.handle, hark.Where(hark.MatchFunc[string](func(string) bool { return true })))
-	publish(ctx, t, topic, count(0, 30)...)
-	for _, sub := range []*hark.Subscription{sub, never} {
-		if err := sub.Drain(ctx); err != nil {
-			t.Fatal(err)
-		}
-	}
-	wantEqual(t, "values", w.all(), []int{0, 6, 12, 18, 24})
-	if s := sub.Stats(); s.Filtered != 25 || s.Delivered != 5 {
-		t.Errorf("got %+v, want 25 filtered and 5 delivered", s)
-	}
-	if s := never.Stats(); s.Filtered != 30 || len(none.all()) != 0 {
-		t.Errorf("predicate of another type: got %+v, want 30 filtered", s)
-	}
-	if _, err := topic.Subscribe(w.handle, hark.Where(nil)); !errors.Is(err, hark.ErrInvalidOption) {
-		t.Errorf("Where(nil): got %v, want ErrInvalidOption", err)
-	}
-}
-
-func testFLT2(t *testing.T, open Opener) {
-	for _, batch := range []bool{false, true} {
-		ctx, bus := start(t, open)
-		topic := newTopic[int](t, bus, "a")
-		w := newWitness[int]()
-		opts := append(quick(2), hark.NoDeadLetter(), hark.Where(hark.MatchFunc[int](func(n int) bool {
-			if n == 1 {
-				panic("no good")
-			}
-			return true
-		})))
-		var sub *hark.Subscription
-		if batch {
-			sub = must(topic.SubscribeBatch(batches(w, newWitness[int]()), opts...))(t)
-		} else {
-			sub = subscribe(t, topic, w.handle, opts...)
-		}
-		publish(ctx, t, topic, 0, 1, 2)
-		if err := sub.Drain(ctx); err != nil {
-			t.Fatal(err)
-		}
-		wantEqual(t, "values", w.all(), []int{0, 2})
-		if s := sub.Stats(); s.Failed != 2 || s.Dropped != 1 || s.Delivered != 2 {
-			t.Errorf("got %+v, want 2 failed, 1 dropped, 2 delivered", s)
-		}
-	}
-}
-
-// odd cannot decide about 0.
-type odd struct{}
-
-func (odd) Match(hark.Envelope) bool { panic("Eval comes first") }
-
-func (odd) Eval(e hark.Envelope) (bool, error) {
-	n := *e.Data().(*int)
-	if n == 0 {
-		return true, errors.New("neither odd nor even")
-	}
-	return n%2 == 1, nil
-}
-
-func testFLT3(t *testing.T, open Opener) {
-	ctx, bus := start(t, open)
-	topic := newTopic[int](t, bus, "a")
-	w := newWitness[int]()
-	sub := subscribe(t, topic, w.handle, hark.Where(odd{}))
-	publish(ctx, t, topic, 0, 1, 2, 3, 0)
-	if err := sub.Drain(ctx); err != nil {
-		t.Fatal(err)
-	}
-	wantEqual(t, "values", w.all(), []int{1, 3})
-	if s := sub.Stats(); s.Filtered != 3 || s.Undecided != 2 || s.Failed != 0 || s.Delivered != 2 {
-		t.Errorf("got %+v, want 3 filtered, 2 of them undecided, 2 delivered", s)
 	}
 }
