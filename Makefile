@@ -14,7 +14,7 @@ test: ## run all tests of what ships
 .PHONY: check
 check: tools ## run everything that must hold before a change lands
 	@before=$$(git status --porcelain 2>/dev/null); \
-	$(MAKE) --no-print-directory check-format check-lint check-race check-modules check-bench test && \
+	$(MAKE) --no-print-directory check-format check-lint check-race check-modules check-bench check-fuzz test && \
 	after=$$(git status --porcelain 2>/dev/null); \
 	if [ "$$before" != "$$after" ]; then echo "the check changed files:"; echo "$$after"; exit 1; fi
 
@@ -53,15 +53,22 @@ check-bench:
 	@$(GO) test -run '^$$' -bench . -benchtime 1x ./... > /dev/null
 	@$(GO) -C bench vet ./... && $(GO) -C bench test ./...
 
+.PHONY: check-fuzz
+check-fuzz:
+	@echo "== fuzz tests, a little"
+	@$(MAKE) --no-print-directory fuzz FUZZTIME=5s > /dev/null
+
 .PHONY: bench
 bench: ## measure hark against its peers, print the table and write bench/results
 	$(GO) run -C bench .
 
+FUZZTIME ?= 1m
+
 .PHONY: fuzz
-fuzz: ## fuzz each fuzz test for a minute
+fuzz: ## fuzz each fuzz test for a minute, or FUZZTIME
 	@$(GO) list ./... | while read -r pkg; do \
 		$(GO) test -list '^Fuzz' "$$pkg" | grep '^Fuzz' | while read -r name; do \
-			echo "== $$pkg $$name"; $(GO) test -run '^$$' -fuzz "^$$name$$" -fuzztime 1m "$$pkg" || exit 1; done; done
+			echo "== $$pkg $$name"; $(GO) test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) "$$pkg" || exit 1; done; done
 
 .PHONY: fmt
 fmt: tools ## format the code

@@ -127,23 +127,3 @@ func TestParseFlags(t *testing.T) {
 		}
 	}
 }
-
-func TestFilterLines(t *testing.T) {
-	in := "{\"a\":1}\n{\"a\":2}\n{\"a\":1,\"b\":0}\n"
-	tests := []struct {
-		args []string
-		want string
-	}{
-		{[]string{"filter", "test", "data.a == 1"}, "{\"a\":1}\n{\"a\":1,\"b\":0}\n"},
-		{[]string{"filter", "test", "--count", "data.a == 1"}, "2\n"},
-		{[]string{"filter", "test", "data.a == 1", "--invert"}, "{\"a\":2}\n"},
-	}
-	for _, tt := range tests {
-		if code, out, errs := call(t, in, tt.args...); code != exitOK || out != tt.want {
-			t.Errorf("%q: got %d %q %q, want %q", tt.args, code, out, errs, tt.want)
-		}
-	}
-	if code, _, errs := call(t, "{\"a\":1}\n{\n", "filter", "test", "data.a == 1"); code != exitFailed || !strings.Contains(errs, "line 2") {
-		t.Errorf("a bad line: got %d %q, want code %d and its number", code, errs, exitFailed)
-	}
-}

@@ -82,7 +82,11 @@ func (c command) misused(err error) error {
 	if words != "" {
 		words += ": "
 	}
-	return usageError{fmt.Errorf("%s%w; see %s --help", words, err, c.path)}
+	sep := "; "
+	if strings.Contains(err.Error(), "\n") {
+		sep = "\n" // the last line points at a place in the one above it
+	}
+	return usageError{fmt.Errorf("%s%w%ssee %s --help", words, err, sep, c.path)}
 }
 
 func (c command) subNames() []string {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"flag"
 	"fmt"
@@ -21,19 +22,21 @@ var filterCommand = command{
 		},
 		{
 			name: "test", args: "EXPR", about: "print the JSON lines of the input that match",
-			long: `The whole line is "data". A line that cannot be evaluated is reported, and makes
-the command fail at the end.`,
+			long: `The whole line is "data"; empty lines count for nothing. A line that cannot be
+evaluated, by itself or for a field that it lacks, is reported and not printed,
+with --invert neither, and the command ends with exit code 1 after the last
+line. That nothing matches is no failure.`,
 			setup: func(fs *flag.FlagSet) action {
 				count := fs.Bool("count", false, "print only how many lines match")
 				invert := fs.Bool("invert", false, "print the lines that do not match")
-				explain := fs.Bool("explain", false, "print how the expression is evaluated first")
+				explain := fs.Bool("explain", false, "say first, on standard error, how the expression is evaluated")
 				return func(ctx context.Context, words []string, s Streams) error {
 					f, err := compile(words)
 					if err != nil {
 						return err
 					}
 					if *explain {
-						fmt.Fprintln(s.Out, f.Explain())
+						fmt.Fprintln(s.Err, f.Explain())
 					}
 					return testFilter(ctx, f, *count, *invert, s)
 				}
@@ -65,47 +68,65 @@ func compile(words []string) (*filter.Filter, error) {
 
 // testFilter prints the lines of the input that f matches.
 func testFilter(ctx context.Context, f *filter.Filter, count, invert bool, s Streams) error {
-	in := bufio.NewReaderSize(s.In, 64<<10)
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	in := bufio.NewReaderSize(newInput(ctx, s.In), 64<<10)
 	out := bufio.NewWriter(s.Out)
-	matched, failed := 0, 0
-	for n := 1; ctx.Err() == nil; n++ {
-		line, tooLong, err := readLine(in)
-		if len(line) > 0 || tooLong {
-			ok, bad := f.Eval(lineMessage(line))
-			if tooLong {
-				ok, bad = false, fmt.Errorf("longer than %d bytes", maxLine)
-			}
-			if bad != nil {
-				failed++
-				fmt.Fprintf(s.Err, "line %d: %v\n", n, bad)
-			}
-			if ok != invert && bad == nil {
-				matched++
-				if !count {
-					out.Write(line)
-				}
-			}
+	matched, failed, err := 0, 0, error(nil)
+	for n := 1; err == nil; n++ {
+		var line []byte
+		var tooLong bool
+		if line, tooLong, err = readLine(in); n == 1 {
+			line = bytes.TrimPrefix(line, byteOrderMark)
 		}
-		if err == io.EOF {
-			break
+		if len(bytes.TrimSpace(line)) == 0 && !tooLong {
+			continue
 		}
-		if err != nil {
-			return err
+		ok, bad := f.Eval(lineMessage(line))
+		if tooLong {
+			bad = fmt.Errorf("longer than %d bytes", maxLine)
+		}
+		if bad != nil {
+			failed++
+			fmt.Fprintf(s.Err, "line %d: %v\n", n, bad)
+			continue
+		}
+		if ok == invert {
+			continue
+		}
+		if matched++; !count {
+			if writeErr := writeLine(out, line, in.Buffered() == 0); writeErr != nil {
+				return writeErr
+			}
 		}
 	}
-	if count {
+	if count && (err == io.EOF || err == errInterrupted) {
 		fmt.Fprintln(out, matched)
 	}
-	if err := out.Flush(); err != nil {
+	switch flushed := out.Flush(); {
+	case err != io.EOF:
 		return err
-	}
-	if ctx.Err() != nil {
-		return errInterrupted
-	}
-	if failed > 0 {
-		return fmt.Errorf("%d lines could not be evaluated", failed)
+	case flushed != nil:
+		return flushed
+	case failed > 0:
+		return fmt.Errorf("%s could not be evaluated", plural(failed, "line", "lines"))
 	}
 	return nil
+}
+
+// byteOrderMark is what some programs on Windows begin a text with.
+var byteOrderMark = []byte("\xef\xbb\xbf")
+
+// writeLine writes a line, and what has been held back too if the next one may
+// be long in coming.
+func writeLine(out *bufio.Writer, line []byte, flush bool) error {
+	if line[len(line)-1] != '\n' {
+		line = append(line, '\n')
+	}
+	if _, err := out.Write(line); err != nil || !flush {
+		return err
+	}
+	return out.Flush()
 }
 
 // lineMessage is a line of JSON as a message without metadata.

@@ -1,0 +1,67 @@
+package cli
+
+import (
+	"context"
+	"io"
+)
+
+// input reads from a terminal or a pipe until a context ends, which the read
+// that waits there does not notice. It is left waiting then: its goroutine ends
+// with the next byte, or with the program.
+type input struct {
+	ctx    context.Context
+	chunks chan chunk
+	taken  chan struct{} // what was in the last chunk has been copied
+	rest   chunk
+}
+
+type chunk struct {
+	b   []byte
+	err error
+}
+
+func newInput(ctx context.Context, r io.Reader) *input {
+	in := &input{ctx: ctx, chunks: make(chan chunk), taken: make(chan struct{}, 1)}
+	go in.pump(r)
+	return in
+}
+
+func (in *input) pump(r io.Reader) {
+	b := make([]byte, 64<<10)
+	for {
+		n, err := r.Read(b)
+		select {
+		case in.chunks <- chunk{b[:n], err}:
+		case <-in.ctx.Done():
+			return
+		}
+		if err != nil {
+			return
+		}
+		select {
+		case <-in.taken:
+		case <-in.ctx.Done():
+			return
+		}
+	}
+}
+
+// Read implements io.Reader. It returns errInterrupted once the context has
+// ended.
+func (in *input) Read(p []byte) (int, error) {
+	if len(in.rest.b) == 0 {
+		if in.rest.err != nil {
+			return 0, in.rest.err
+		}
+		select {
+		case in.rest = <-in.chunks:
+		case <-in.ctx.Done():
+			return 0, errInterrupted
+		}
+	}
+	n := copy(p, in.rest.b)
+	if in.rest.b = in.rest.b[n:]; len(in.rest.b) == 0 && in.rest.err == nil {
+		in.taken <- struct{}{}
+	}
+	return n, nil
+}
