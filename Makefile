@@ -56,7 +56,7 @@ check-bench:
 .PHONY: check-fuzz
 check-fuzz:
 	@echo "== fuzz tests, a little"
-	@$(MAKE) --no-print-directory fuzz FUZZTIME=5s > /dev/null
+	@out=$$($(MAKE) --no-print-directory fuzz FUZZTIME=5s 2>&1) || { echo "$$out"; exit 1; }
 
 .PHONY: bench
 bench: ## measure hark against its peers, print the table and write bench/results

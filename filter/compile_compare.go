@@ -179,6 +179,22 @@ func (k *compiler) affix(fn string, a, b ast.Expr) (testFn, error) {
 	}
 	overload := k.overload(fn)
 	if s, ok := constString(b); ok {
+		if names, ok := k.path(a); ok {
+			slot := k.table.slot(names)
+			missing := k.missing(pathName(names))
+			return func(c *evaluation) verdict {
+				v := c.slot(slot)
+				if v.k == kString {
+					return verdictOf(test(v.s, s))
+				}
+				c.fail = overload
+				if v.failed() {
+					x := v.reason(missing)
+					return c.failWith(&x)
+				}
+				return failed
+			}, nil
+		}
 		return func(c *evaluation) verdict {
 			v := x(c)
 			if v.k == kString {

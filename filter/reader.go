@@ -61,6 +61,10 @@ func (r *reader) value(n *fieldNode) bool {
 		if !ok {
 			return false
 		}
+		if n.plain() {
+			r.put(n.slot, value{k: kString, s: r.text(start, end, flags)})
+			return true
+		}
 		v.k = kString
 		if n.slot >= 0 {
 			v.s = r.text(start, end, flags)
@@ -109,6 +113,12 @@ func (r *reader) value(n *fieldNode) bool {
 		if !ok {
 			return false
 		}
+		if n.plain() {
+			if f, ok := parseFloat(text); ok {
+				r.put(n.slot, floatValue(f))
+				return true
+			}
+		}
 		v.k = kDouble
 		if n.slot >= 0 {
 			v = number(n.sh, text, integer)
@@ -122,6 +132,10 @@ func (r *reader) value(n *fieldNode) bool {
 	}
 	return true
 }
+
+// plain says that a string or a number at n becomes the value of a slot, with
+// nothing else to look at.
+func (n *fieldNode) plain() bool { return n.slot >= 0 && n.sh == nil && len(n.children) == 0 }
 
 // number converts the text of a number to what the shape asks for.
 func number(sh *shape, text []byte, integer bool) value {
@@ -147,10 +161,11 @@ func (r *reader) store(n *fieldNode, v value) {
 }
 
 func (r *reader) put(slot int, v value) {
-	if r.slots[slot].k == kUnread {
+	p := &r.slots[slot]
+	if p.k == kUnread {
 		r.left--
 	}
-	r.slots[slot] = v
+	*p = v
 }
 
 // noChildren settles the fields below a node whose value is no object.
@@ -240,8 +255,11 @@ func (r *reader) members(n *fieldNode) bool {
 }
 
 func (r *reader) find(n *fieldNode, start, end int, flags textFlags) *fieldNode {
-	var c *fieldNode
 	name := r.b[start:end]
+	if flags == 0 && !r.table.typed {
+		return n.child(name)
+	}
+	var c *fieldNode
 	at := len(r.scratch)
 	if flags != 0 {
 		name = viewBytes(r.text(start, end, flags))
