@@ -89,6 +89,16 @@ func (c *core) lost(why DropReason, n uint64) {
 	c.missed[why] += n
 }
 
+// misses counts messages of an engine that were meant for the consumer and that
+// its inbox has not got.
+func (c *consumer[T]) misses(why DropReason, n uint64) {
+	c.mu.Lock()
+	c.passed += n
+	c.lost(why, n)
+	c.mu.Unlock()
+	c.report()
+}
+
 // report tells the hooks of drops since the last time. No lock is held.
 func (c *core) report() {
 	if len(c.bus.hooks.drop) == 0 {

@@ -27,6 +27,9 @@ type inbox[T any] struct {
 	received atomic.Uint64
 	lastSeq  atomic.Uint64
 
+	abandoned atomic.Bool
+	lag       atomic.Pointer[driver.Lag] // the last one, once abandoned
+
 	cancelPump context.CancelFunc
 	pumped     chan struct{} // closed when the pump has returned
 	acked      chan struct{} // closed when the acknowledger has; nil without one
@@ -35,6 +38,7 @@ type inbox[T any] struct {
 	closing    sync.Once
 	closed     chan struct{} // closed when close has finished
 	home       inboxHome
+	decode     func(m *driver.Received, v *T) error
 
 	mu      sync.Mutex // guards what follows
 	held    map[*arrival]struct{}
@@ -103,6 +107,9 @@ func (t *Topic[T]) subscribeRemote(cfg *subscribeConfig, how mode, h Handler[T],
 		dc.From, dc.Seq, dc.Time = cfg.start.forEngine()
 	}
 	if dc.Keyed {
+		if !stored {
+			return nil, r.engine.refuse("order by key across a group on an ephemeral topic")
+		}
 		if err := r.engine.needs(driver.KeyOrder); err != nil {
 			return nil, err
 		}
@@ -119,7 +126,8 @@ func newInbox[T any](b *Bus, r *remoteTopic, window int, stored, shared bool) *i
 	return &inbox[T]{
 		remote: r, stored: stored, shared: shared, window: window,
 		pumped: make(chan struct{}), news: make(chan struct{}, 1), over: make(chan struct{}), closed: make(chan struct{}),
-		held: map[*arrival]struct{}{},
+		held:   map[*arrival]struct{}{},
+		decode: func(m *driver.Received, v *T) error { return r.codec.Decode(m.Data, v) },
 	}
 }
 
@@ -250,10 +258,12 @@ func (in *inbox[T]) enter(ctx context.Context, m *driver.Received) bool {
 		in.held[a] = struct{}{}
 	}
 	in.mu.Unlock()
-	if m.Seq > 0 {
-		in.lastSeq.Store(m.Seq)
+	if last := in.lastSeq.Load(); m.Seq > 0 {
+		if in.lastSeq.Store(m.Seq); last > 0 && !in.shared && m.Seq > last+1 {
+			in.member.consumer.misses(DropRetention, m.Seq-last-1)
+		}
 	}
-	if err := in.remote.codec.Decode(m.Data, &e.value); err != nil {
+	if err := in.decode(m, &e.value); err != nil {
 		in.undecodable(a, err)
 		return true
 	}
@@ -390,6 +400,7 @@ func (in *inbox[T]) extend() {
 func (in *inbox[T]) giveBack(ms []*driver.Received) {
 	in.received.Add(-uint64(len(ms)))
 	if !in.shared {
+		in.member.consumer.misses(DropClosed, uint64(len(ms)))
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -417,6 +428,9 @@ func (in *inbox[T]) close() {
 		in.mu.Unlock()
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
+		if lag, err := in.sub.Lag(ctx); err == nil {
+			in.lag.CompareAndSwap(nil, &driver.Lag{Lost: lag.Lost, Members: 1})
+		}
 		if in.shared && len(rest) > 0 {
 			_ = in.sub.Return(ctx, rest) // or they come again when their lease ends
 		}

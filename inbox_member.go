@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/harkbus/hark/driver"
 )
 
 // What an inbox does for its Subscription, instead of its member.
@@ -14,6 +16,10 @@ func (in *inbox[T]) places() []End         { return in.member.consumer.places() 
 
 func (in *inbox[T]) stats() SubscriptionStats {
 	s := in.member.stats()
+	if lag := in.lag.Load(); lag != nil {
+		s.Dropped += lag.Lost
+		return s
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), statsPatience)
 	defer cancel()
 	if lag, err := in.sub.Lag(ctx); err == nil {
@@ -26,10 +32,26 @@ func (in *inbox[T]) stats() SubscriptionStats {
 
 // shut implements Close of a subscription.
 func (in *inbox[T]) shut() error {
-	in.cancelPump()
+	in.abandon()
 	err := in.member.shut()
 	in.depart()
 	return err
+}
+
+// abandon receives nothing more. What the engine has for a subscription that
+// nobody will go on with is counted as dropped.
+func (in *inbox[T]) abandon() {
+	in.cancelPump()
+	<-in.pumped
+	if in.shared || !in.abandoned.CompareAndSwap(false, true) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), statsPatience)
+	defer cancel()
+	if lag, err := in.sub.Lag(ctx); err == nil {
+		in.member.consumer.misses(DropClosed, lag.Waiting)
+		in.lag.Store(&driver.Lag{Lost: lag.Lost, Members: lag.Members})
+	}
 }
 
 // depart closes the inbox. Within a handler, which it would wait for, it does

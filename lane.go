@@ -226,7 +226,7 @@ func (l *lane[X]) lag() (waiting, passed uint64) {
 }
 
 func (l *lane[X]) oldest() *meta {
-	if l.topic.core.retention == nil || l.over() {
+	if l.topic.core.retention == nil && !l.topic.core.inbox || l.over() {
 		return nil
 	}
 	if es := l.cursor.Look(); len(es) > 0 {

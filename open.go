@@ -70,6 +70,20 @@ type engine struct {
 	respondents
 }
 
+// Engine describes the engine under the bus and what it can do. In process it
+// is "mem".
+func (b *Bus) Engine() driver.Info {
+	if b.engine == nil {
+		return inProcess
+	}
+	return b.engine.info
+}
+
+var inProcess = driver.Info{Engine: "mem", Can: []driver.Capability{
+	driver.Stored, driver.Dedup, driver.Delay, driver.EphemeralDelay, driver.KeyOrder, driver.Backpressure,
+	driver.HandBack, driver.Deadlocks, driver.Memory,
+}}
+
 // patience bounds calls of the engine for which nobody gave a context.
 const patience = 10 * time.Second
 

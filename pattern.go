@@ -99,6 +99,7 @@ type namedTopic interface {
 	Name() string
 	kind() Kind
 	tapAny(c *consumer[any], s start) (untap func())
+	decodeAny(data []byte, to *any) error
 }
 
 // acceptLocked reports which pattern does not take a topic of that name and

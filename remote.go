@@ -135,12 +135,27 @@ func (r *remoteTopic) message(data any, m *meta, due time.Time) (*driver.Message
 		Headers: m.headers, ID: m.id, Key: m.key, HasKey: m.hasKey, Time: m.time, Due: due, Expires: m.expires,
 	}
 	if !msg.HasKey && r.core.keyOf != nil {
-		msg.Key, msg.HasKey = r.core.keyOf(data), true
+		if msg.Key, err = r.core.keyFor(data); err != nil {
+			return nil, err
+		}
+		msg.HasKey = true
 	}
 	if m.failure != nil {
 		msg.Headers = withFailure(msg.Headers, m.failure)
 	}
 	return msg, nil
+}
+
+// keyFor returns what KeyBy makes of a value, or its panic as an error.
+func (t *topicCore) keyFor(data any) (key string, err error) {
+	made := false
+	defer func() {
+		if !made {
+			err = fmt.Errorf("KeyBy: %w", caught(recover()))
+		}
+	}()
+	key, made = t.keyOf(data), true
+	return key, nil
 }
 
 // withFailure returns headers that carry the failure record too.
@@ -397,6 +412,9 @@ const statsPatience = time.Second
 // openRemoteTopic is newTopicUntil over an engine.
 func openRemoteTopic[T any](b *Bus, over func() bool, kind Kind, name string, at uintptr, opts []TopicOption, c topicConfig, key func(T) string) (*Topic[T], error) {
 	if err := checkName(name); err != nil {
+		return nil, err
+	}
+	if err := b.patterns.accepted(name, reflect.TypeFor[T]()); err != nil {
 		return nil, err
 	}
 	r, err := newRemoteTopic(b, name, reflect.TypeFor[T](), c)

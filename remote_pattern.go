@@ -6,6 +6,7 @@ import (
 	"reflect"
 
 	"github.com/harkbus/hark/driver"
+	"github.com/harkbus/hark/internal/names"
 )
 
 // remotePattern is a subscription to a pattern over an engine: to what is
@@ -40,10 +41,23 @@ func subscribePatternRemote[T any](b *Bus, pattern string, h Handler[T], cfg *su
 		},
 	}}
 	p.core = &t.core
+	for _, other := range b.snapshot() {
+		if t, ok := other.(namedTopic); ok && t.kind() == KindTopic && names.Match(pattern, t.Name()) && !p.accepts(t.valueType()) {
+			return nil, fmt.Errorf("%w: topic %s carries %v, not %v", ErrTypeMismatch, t.Name(), t.valueType(), p.core.typ)
+		}
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	in := newInbox[T](b, &p.remoteTopic, ephemeralWindow, false, false)
 	in.local = makeInboxLog(t, false)
+	in.decode = func(m *driver.Received, v *T) error {
+		if local, ok := b.topicNamed(m.Topic); ok {
+			if boxed, ok := any(v).(*any); ok {
+				return local.decodeAny(m.Data, boxed)
+			}
+		}
+		return p.codec.Decode(m.Data, v)
+	}
 	var err error
 	if in.sub, err = b.engine.conn.SubscribePattern(ctx, pattern, driver.SubscribeConfig{Group: cfg.group, Window: ephemeralWindow}); err != nil {
 		return nil, engineError(err)
@@ -95,4 +109,39 @@ func (p *remotePattern) addTopology(top *Topology) {
 		node.Ends = append(node.Ends, in.places()...)
 	}
 	top.Nodes = append(top.Nodes, node)
+}
+
+// accepts reports whether the pattern takes topics of a type.
+func (p *remotePattern) accepts(typ reflect.Type) bool {
+	return p.core.typ == typ || p.core.typ == reflect.TypeFor[any]()
+}
+
+// accepted reports which pattern does not take a topic of that name and type.
+func (ps *patterns) accepted(name string, typ reflect.Type) error {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	for _, p := range ps.remote {
+		if names.Match(p.core.name, name) && !p.accepts(typ) {
+			return fmt.Errorf("%w: the subscription to %s takes %v, not %v", ErrTypeMismatch, p.core.name, p.core.typ, typ)
+		}
+	}
+	return nil
+}
+
+// topicNamed returns the topic of that name, if this bus has it.
+func (b *Bus) topicNamed(name string) (namedTopic, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	t, ok := b.faces[faceKey{KindTopic, name}].(namedTopic)
+	return t, ok
+}
+
+// decodeAny decodes a value of the topic and boxes it.
+func (t *Topic[T]) decodeAny(data []byte, to *any) error {
+	var v T
+	if err := t.remote.codec.Decode(data, &v); err != nil {
+		return err
+	}
+	*to = v
+	return nil
 }

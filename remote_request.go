@@ -19,8 +19,13 @@ const (
 	deadlineHeader = "hark-deadline" // of the requester's context, Unix nanoseconds
 	errorHeader    = "hark-error"    // the text of the responder's error
 	panicHeader    = "hark-panic"    // the stack, if that was a panic
-	goneHeader     = "hark-gone"     // nobody has answered: the responder has left
+	kindHeader     = "hark-kind"     // the text of the kind of hark's that the error is of
 )
+
+// wireKinds are the kinds of errors that answers carry.
+var wireKinds = []error{
+	ErrNoResponders, ErrClosed, ErrTimeout, ErrFull, ErrWouldDeadlock, ErrTypeMismatch, ErrInvalidName, ErrInvalidOption, ErrUnsupported,
+}
 
 func (e *engine) requester() (driver.Requester, error) {
 	r, ok := e.conn.(driver.Requester)
@@ -36,14 +41,8 @@ func requestRemote[Q, R any](ctx context.Context, b *Bus, name string, q Q) (r R
 	if err != nil {
 		return r, err
 	}
-	if err := checkName(name); err != nil {
-		return r, err
-	}
-	b.mu.Lock()
-	closing := b.closing
-	b.mu.Unlock()
-	if closing {
-		return r, fmt.Errorf("bus %w", ErrClosed)
+	if _, err := newTopic[call[Q, R]](b, KindRequest, name, 0, nil); err != nil {
+		return r, err // another type, or the bus is closing
 	}
 	m, err := encoded(&q)
 	if err != nil {
@@ -60,11 +59,13 @@ func requestRemote[Q, R any](ctx context.Context, b *Bus, name string, q Q) (r R
 		return r, engineError(err)
 	}
 	if text, ok := a.Headers[errorHeader]; ok {
-		switch stack, panicked := a.Headers[panicHeader]; {
-		case panicked:
+		if stack, panicked := a.Headers[panicHeader]; panicked {
 			return r, &PanicError{Value: text, Stack: []byte(stack)}
-		case a.Headers[goneHeader] != "":
-			return r, fmt.Errorf("%w: %s", ErrNoResponders, text)
+		}
+		for _, kind := range wireKinds {
+			if a.Headers[kindHeader] == kind.Error() {
+				return r, kindError{kind, errors.New(text)}
+			}
 		}
 		return r, errors.New(text)
 	}
@@ -205,12 +206,15 @@ func send[R any](c *driver.Call, a answer[R]) {
 	if a.err != nil {
 		m = &driver.Message{Headers: map[string]string{errorHeader: a.err.Error()}}
 		var panicked *PanicError
-		switch {
-		case errors.As(a.err, &panicked):
+		if errors.As(a.err, &panicked) {
 			m.Headers[errorHeader] = fmt.Sprint(panicked.Value)
 			m.Headers[panicHeader] = string(panicked.Stack)
-		case errors.Is(a.err, ErrNoResponders):
-			m.Headers[goneHeader] = "1"
+		}
+		for _, kind := range wireKinds {
+			if errors.Is(a.err, kind) {
+				m.Headers[kindHeader] = kind.Error()
+				break
+			}
 		}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)

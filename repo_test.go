@@ -35,6 +35,7 @@ var importRules = []importRule{
 	{"testdata", nil, "data"},
 	{"filter", []string{"cel.dev/"}, "filters work on messages of any origin, so they must not need the bus; CEL is parsed and checked by cel-go"},
 	{"driver", nil, "the contract of engines depends on nothing"},
+	{"driver/memdriver", []string{module + "/driver"}, "an engine knows the contract and nothing else"},
 	{"driver/drivertest", []string{module, module + "/driver", module + "/filter"}, "the suite speaks to engines through the bus only, and holds filters to the same answers over each"},
 	{"examples", []string{module, module + "/filter", module + "/examples/"}, "examples are what users write"},
 }

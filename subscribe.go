@@ -363,6 +363,7 @@ func (t *Topic[T]) consumerFor(cfg *subscribeConfig) (c *consumer[T], fresh bool
 		}
 	}
 	c = newConsumer[T](t.core.bus, t.core.name, cfg, t.core.retention != nil || t.core.lasting)
+	c.sole = c.sole && !t.core.inbox // whose messages have times that others look at
 	c.untap = func() { t.forget(c) }
 	if cfg.group != "" {
 		if t.groups == nil {

@@ -68,6 +68,11 @@ const (
 	KeyOrder Capability = "order by key across a group"
 	// Backpressure makes Publish on ephemeral topics wait for subscriptions.
 	Backpressure Capability = "backpressure on ephemeral topics"
+	// HandBack gives what a member of a group on an ephemeral topic has not
+	// begun to the others when it leaves or stalls.
+	HandBack Capability = "ephemeral messages handed back to their group"
+	// Deadlocks are recognised: handlers that wait for themselves.
+	Deadlocks Capability = "recognition of handlers that wait for themselves"
 	// Strict, Relaxed and Memory are the classes of durability that can be
 	// promised.
 	Strict  Capability = "durability Strict"

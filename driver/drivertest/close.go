@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/harkbus/hark"
+	"github.com/harkbus/hark/driver"
 )
 
 var closeClauses = []Clause{
@@ -146,6 +147,7 @@ func testCLS4(t *testing.T, open Opener) {
 
 func testCLS5(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
+	needs(t, bus, driver.Backpressure)
 	topic := newTopic[int](t, bus, "a")
 	_, w, g := stalled(ctx, t, topic, hark.Buffer(1))
 	const publishers = 8

@@ -14,11 +14,7 @@ var notifierClauses = slices.Concat(notifyClauses, signalClauses, latchClauses, 
 
 func newNotifier(t *testing.T, bus *hark.Bus) *hark.Notifier {
 	t.Helper()
-	n, err := hark.NewNotifier(bus)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
+	return must(hark.NewNotifier(bus))(t)
 }
 
 // notify notifies target and checks how many that reached.

@@ -80,6 +80,7 @@ func testSUB4(t *testing.T, open Opener) {
 	publish(ctx, t, topic, 1)
 	g.reached(ctx, t, 1)
 	publish(ctx, t, topic, 2, 3, 4)
+	until(ctx, t, "the others wait", func() bool { return sub.Stats().Waiting == 3 })
 	for range 2 {
 		if err := sub.Close(); err != nil {
 			t.Fatal(err)

@@ -28,11 +28,7 @@ var valueClauses = []Clause{
 
 func openValue[T any](t *testing.T, bus *hark.Bus, name string, initial T) *hark.Value[T] {
 	t.Helper()
-	v, err := hark.NewValue(bus, name, initial)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return v
+	return must(hark.NewValue(bus, name, initial))(t)
 }
 
 func mustSet[T any](ctx context.Context, t *testing.T, v *hark.Value[T], value T) {

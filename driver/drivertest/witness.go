@@ -2,12 +2,14 @@ package drivertest
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/harkbus/hark"
+	"github.com/harkbus/hark/driver"
 )
 
 // witness notes what handlers get.
@@ -111,10 +113,13 @@ func until(ctx context.Context, t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// must returns v, or fails the test.
+// must returns v, or fails the test; what the engine refuses skips it.
 func must[V any](v V, err error) func(t *testing.T) V {
 	return func(t *testing.T) V {
 		t.Helper()
+		if errors.Is(err, hark.ErrUnsupported) {
+			t.Skipf("refused: %v", err)
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -156,6 +161,30 @@ func wantEqual[T comparable](t *testing.T, what string, got, want []T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("%s: got %v, want %v", what, got, want)
 	}
+}
+
+// needs skips what the engine has not declared.
+func needs(t *testing.T, bus *hark.Bus, all ...driver.Capability) {
+	t.Helper()
+	info := bus.Engine()
+	for _, c := range all {
+		if !info.Has(c) {
+			t.Skipf("engine %s does not declare: %s", info.Engine, c)
+		}
+	}
+}
+
+// inProcess reports whether values travel as they are.
+func inProcess(bus *hark.Bus) bool { return bus.Engine().Engine == "mem" }
+
+// groupTopic returns a topic whose groups lose nothing when members leave: a
+// stored one, unless the engine promises that of ephemeral ones too.
+func groupTopic[T any](t *testing.T, bus *hark.Bus, name string, opts ...hark.TopicOption) *hark.Topic[T] {
+	t.Helper()
+	if info := bus.Engine(); !info.Has(driver.HandBack) {
+		opts = append(opts, hark.Stored(hark.Retention{}))
+	}
+	return newTopic[T](t, bus, name, opts...)
 }
 
 // quick is a backoff that keeps tests short.
