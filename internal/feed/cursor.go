@@ -24,13 +24,13 @@ type Reader[E any] interface {
 // held that Yield takes). Make one with Log.Attach.
 type Cursor[E any] struct {
 	log    *Log[E]
-	seg    *segment[E] // holds next, or ends there
-	next   uint64      // the next entry to read
+	next   uint64 // the next entry to read
 	reader Reader[E]
-	pos    atomic.Uint64 // next, for everybody else
-	start  uint64        // where it began
-	buffer uint64        // how many entries may wait
-	index  int           // in Log.cursors; guarded by Log.mu
+	seg    atomic.Pointer[segment[E]] // holds next, or ends there; nil before the first entry
+	pos    atomic.Uint64              // next, for everybody else
+	start  uint64                     // where it began
+	buffer uint64                     // how many entries may wait
+	index  int                        // in Log.cursors; guarded by Log.mu
 	armed  atomic.Bool
 	gates  bool // appenders wait when buffer entries wait
 	yields bool // the log may ask it to move on
@@ -67,7 +67,7 @@ func (l *Log[E]) Attach(c *Cursor[E], r Reader[E], start, buffer uint64, gates, 
 	c.start = c.next
 	c.pos.Store(c.next)
 	if l.head != nil {
-		c.seg = l.head.seek(c.next)
+		c.seg.Store(l.head.seek(c.next))
 	}
 	if c.gates {
 		l.limit.Store(min(l.limit.Load(), c.next+buffer))
@@ -130,20 +130,23 @@ func (c *Cursor[E]) Peek(most int) []E {
 	if n == 0 {
 		return nil
 	}
-	if c.next == c.seg.end() {
-		c.seg = c.seg.next
+	s := c.seg.Load()
+	if c.next == s.end() {
+		s = s.next
+		c.seg.Store(s)
 	}
-	i := c.next - c.seg.base
-	return c.seg.slots[i:min(i+n, i+uint64(most), uint64(len(c.seg.slots)))]
+	i := c.next - s.base
+	return s.slots[i:min(i+n, i+uint64(most), uint64(len(s.slots)))]
 }
 
 // Look returns the entry that follows if that is known without moving c, which
 // may be armed.
 func (c *Cursor[E]) Look() []E {
-	if c.seg == nil || c.log.Tail() == c.next {
+	s := c.seg.Load()
+	if s == nil || c.log.Tail() == c.next {
 		return nil
 	}
-	s := c.seg.seek(c.next)
+	s = s.seek(c.next)
 	i := c.next - s.base
 	return s.slots[i : i+1]
 }
@@ -165,10 +168,11 @@ func (c *Cursor[E]) Opened() {
 // Skip passes entries up to ordinal n without reading them, for a cursor that
 // yields; it may be called from Yield.
 func (c *Cursor[E]) Skip(n uint64) {
-	if c.seg == nil { // never read from: only Yield comes here
-		c.seg = c.log.head
+	s := c.seg.Load()
+	if s == nil { // never read from: only Yield comes here
+		s = c.log.head
 	}
-	c.seg = c.seg.seek(n)
+	c.seg.Store(s.seek(n))
 	c.next = n
 	c.pos.Store(n)
 }

@@ -420,8 +420,8 @@ func (l *Log[E]) wake() {
 func (l *Log[E]) rouseLocked(c *Cursor[E]) {
 	if c.armed.Load() && c.armed.CompareAndSwap(true, false) {
 		l.sleepers.Add(-1)
-		if c.seg == nil && l.head != nil {
-			c.seg = l.head.seek(c.next)
+		if c.seg.Load() == nil && l.head != nil {
+			c.seg.Store(l.head.seek(c.next))
 		}
 		c.reader.Ready(c)
 	}
