@@ -315,7 +315,7 @@ func testDED1(t *testing.T, open Opener) {
 
 func testDED2(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
-	topic := groupTopic[int](t, bus, "a", hark.DedupWindow(time.Hour))
+	topic := newTopic[int](t, bus, "a", hark.DedupWindow(time.Hour))
 	_, w, g := stalled(ctx, t, topic, hark.Buffer(1), hark.Overflow(hark.Fail))
 	publish(ctx, t, topic, 1)
 	if err := topic.Publish(ctx, 2, hark.ID("x")); !errors.Is(err, hark.ErrFull) {
@@ -343,7 +343,7 @@ func testDED3(t *testing.T, open Opener) {
 
 func testDED4(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
-	topic := groupTopic[int](t, bus, "a", hark.DedupWindow(time.Hour))
+	topic := newTopic[int](t, bus, "a", hark.DedupWindow(time.Hour))
 	_, w, g := stalled(ctx, t, topic, hark.Buffer(1))
 	publish(ctx, t, topic, 1)
 	short, cancel := context.WithCancel(ctx)
