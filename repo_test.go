@@ -35,13 +35,14 @@ var importRules = []importRule{
 	{"testdata", nil, "data"},
 	{"filter", []string{"cel.dev/"}, "filters work on messages of any origin, so they must not need the bus; CEL is parsed and checked by cel-go"},
 	{"driver", nil, "the contract of engines depends on nothing"},
+	{"driver/natsdriver", []string{module + "/driver", "github.com/nats-io/nats.go", "github.com/nats-io/nats.go/"}, "an engine's package needs the contract and the engine's client; it knows neither the bus nor other engines"},
 	{"driver/memdriver", []string{module + "/driver"}, "an engine knows the contract and nothing else"},
 	{"driver/drivertest", []string{module, module + "/driver", module + "/filter"}, "the suite speaks to engines through the bus only, and holds filters to the same answers over each"},
 	{"examples", []string{module, module + "/filter", module + "/examples/"}, "examples are what users write"},
 }
 
 // testImports may be imported by tests besides what their package may import.
-var testImports = []string{module, module + "/filter", module + "/driver/", module + "/internal/", "github.com/anishathalye/porcupine", "cel.dev/", "github.com/google/cel-go/"}
+var testImports = []string{module, module + "/filter", module + "/driver/", module + "/internal/", "github.com/anishathalye/porcupine", "cel.dev/", "github.com/google/cel-go/", "github.com/nats-io/"}
 
 // goFiles returns the tracked Go files of the released module, parsed.
 func goFiles(t *testing.T) map[string]*ast.File {

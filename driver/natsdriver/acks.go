@@ -1,0 +1,166 @@
+package natsdriver
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/harkbus/hark/driver"
+)
+
+// acks takes what servers say to stored messages to who waits for it: one
+// subscription for all of a connection.
+type acks struct {
+	conn *Conn
+
+	mu      sync.Mutex // guards what follows
+	sub     *nats.Subscription
+	prefix  string
+	last    uint64
+	waiting map[uint64]waiter
+}
+
+// waiter is told once what became of what it sent: an acknowledgement, or why
+// there is none. It must not block.
+type waiter interface {
+	acked(token uint64, a ack, err error)
+}
+
+// ack is what a server says.
+type ack struct {
+	Seq       uint64              `json:"seq"`
+	Duplicate bool                `json:"duplicate"`
+	Batch     string              `json:"batch"`
+	Count     int                 `json:"count"`
+	Error     *jetstream.APIError `json:"error"`
+}
+
+// errNoAnswer says that it is not known whether the server has stored something.
+var errNoAnswer = errors.New("the server did not answer")
+
+func (a *acks) init(c *Conn) {
+	a.conn, a.waiting = c, map[uint64]waiter{}
+	c.state.mu.Lock()
+	c.state.losers[a] = struct{}{}
+	c.state.mu.Unlock()
+}
+
+// start subscribes, if that has not been done.
+func (a *acks) start(ctx context.Context) error {
+	a.mu.Lock()
+	started := a.sub != nil
+	a.mu.Unlock()
+	if started {
+		return nil
+	}
+	prefix := a.conn.nc.NewInbox() + "." + ackToken
+	sub, err := a.conn.nc.Subscribe(prefix[:len(prefix)-len(ackToken)]+"*", a.receive)
+	if err != nil {
+		return kind(err)
+	}
+	if err = sub.SetPendingLimits(-1, -1); err != nil {
+		return kind(err)
+	}
+	a.mu.Lock()
+	if a.sub != nil {
+		a.mu.Unlock()
+		return sub.Unsubscribe()
+	}
+	a.sub, a.prefix = sub, prefix
+	a.mu.Unlock()
+	return a.conn.Flush(ctx)
+}
+
+// expect returns the subject to which the server is to answer w.
+func (a *acks) expect(w waiter) (token uint64, reply string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.last++
+	a.waiting[a.last] = w
+	return a.last, a.prefix + strconv.FormatUint(a.last, 36)
+}
+
+// forget takes no answer any more.
+func (a *acks) forget(token uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.waiting, token)
+}
+
+func (a *acks) receive(m *nats.Msg) {
+	token, err := strconv.ParseUint(m.Subject[strings.LastIndexByte(m.Subject, '.')+1+len(ackToken):], 36, 64)
+	if err != nil {
+		return
+	}
+	a.mu.Lock()
+	w := a.waiting[token]
+	delete(a.waiting, token)
+	a.mu.Unlock()
+	if w != nil {
+		got, err := readAck(m)
+		w.acked(token, got, err)
+	}
+}
+
+// noResponders is the status of a message that nobody takes.
+const noResponders = "503"
+
+func readAck(m *nats.Msg) (ack, error) {
+	var a ack
+	if len(m.Data) == 0 {
+		if m.Header.Get("Status") == noResponders {
+			return a, nats.ErrNoResponders
+		}
+		return a, nil // the beginning of a batch
+	}
+	if err := json.Unmarshal(m.Data, &a); err != nil {
+		return a, fmt.Errorf("the server's answer: %w", err)
+	}
+	if a.Error != nil {
+		return a, a.Error
+	}
+	return a, nil
+}
+
+// lost tells all who wait that their answers may be lost.
+func (a *acks) lost() { a.end(errNoAnswer) }
+
+func (a *acks) end(err error) {
+	a.mu.Lock()
+	waiting := a.waiting
+	a.waiting = map[uint64]waiter{}
+	a.mu.Unlock()
+	for token, w := range waiting {
+		w.acked(token, ack{}, err)
+	}
+}
+
+// close ends all waits.
+func (a *acks) close() {
+	c := a.conn
+	c.state.mu.Lock()
+	delete(c.state.losers, a)
+	c.state.mu.Unlock()
+	a.end(errConnClosed)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.sub != nil && c.owned == nil {
+		_ = a.sub.Unsubscribe() // the client may be closed by now
+	}
+}
+
+// fits returns an error if a message is larger than the server takes.
+func (c *Conn) fits(m *nats.Msg) error {
+	size, most := m.Size()-len(m.Subject)-len(m.Reply), int64(c.info.MaxPayload)
+	if most > 0 && int64(size) > most {
+		return fmt.Errorf("%w: the message has %d bytes with its headers, the server takes %d (max_payload in its configuration)", driver.ErrFull, size, most)
+	}
+	return nil
+}

@@ -1,0 +1,259 @@
+package natsdriver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/harkbus/hark/driver"
+)
+
+func init() {
+	for _, scheme := range []string{"nats", "tls", "hark"} {
+		driver.Register(scheme, func(ctx context.Context, url string) (driver.Conn, error) { return Open(ctx, url) })
+	}
+}
+
+// Conn is a connection to NATS. It fulfils driver.Conn and driver.Requester.
+type Conn struct {
+	nc    *nats.Conn
+	js    jetstream.JetStream // nil without JetStream
+	level int                 // of JetStream's API: 0 before 2.11, then growing
+	info  driver.Info
+	opts  options
+	state *state
+	owned *dialer // nil if the client belongs to the caller
+
+	acks acks
+	ids  ids
+
+	mu      sync.Mutex // guards what follows
+	ends    map[end]struct{}
+	closing chan struct{} // closed when Close has finished; nil before the first
+}
+
+// end is something on a connection that ends with it.
+type end interface {
+	Close(ctx context.Context) error
+}
+
+// Open connects to the servers that the URL names, see the package comment, and
+// returns when it is connected; it does not wait for servers that are not there.
+// A connection that is lost later is made again, for ever.
+func Open(ctx context.Context, url string, opts ...Option) (*Conn, error) {
+	t, err := parseURL(url)
+	if err != nil {
+		return nil, err
+	}
+	o, err := makeOptions(append(t.options, opts...))
+	if err != nil {
+		return nil, err
+	}
+	d := newDialer()
+	stop := context.AfterFunc(ctx, d.stop)
+	nc, err := nats.Connect(strings.Join(t.servers, ","), append(clientOptions(d), o.nats...)...)
+	if !stop() && err == nil {
+		nc.Close()
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		d.stop()
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, fmt.Errorf("connect to %s: %w", addresses(t.servers), err)
+	}
+	c, err := newConn(ctx, nc, d, o)
+	if err != nil {
+		nc.Close()
+		d.stop()
+		return nil, err
+	}
+	return c, nil
+}
+
+// New returns a Conn over a client that is connected, to which it asks the
+// server what it can do. The client stays the caller's: Close does not close
+// it, its handlers are not touched, and its options apply, among them its buffer
+// for times without a connection, in which a message may get in the moment in
+// which the connection is lost.
+func New(ctx context.Context, nc *nats.Conn, opts ...Option) (*Conn, error) {
+	o, err := makeOptions(opts)
+	if err != nil {
+		return nil, err
+	}
+	if len(o.nats) > 0 {
+		return nil, errors.New("option NATS: the client is connected already")
+	}
+	return newConn(ctx, nc, nil, o)
+}
+
+func newConn(ctx context.Context, nc *nats.Conn, d *dialer, o options) (*Conn, error) {
+	if !nc.HeadersSupported() {
+		return nil, fmt.Errorf("%w: engine %s: the server %s does not carry headers (NATS 2.2 does)", driver.ErrUnsupported, o.engine, nc.ConnectedServerVersion())
+	}
+	c := &Conn{nc: nc, opts: o, owned: d, ends: map[end]struct{}{}}
+	if err := c.detect(ctx); err != nil {
+		return nil, err
+	}
+	c.state = newState(nc)
+	c.ids.init()
+	c.acks.init(c)
+	return c, nil
+}
+
+// detectPatience is how long the server gets to say what it can do.
+const detectPatience = 5 * time.Second
+
+// detect finds out what the server can do.
+func (c *Conn) detect(ctx context.Context) error {
+	address := c.opts.address
+	if address == "" {
+		address = c.nc.ConnectedUrlRedacted()
+		if u, err := url.Parse(address); err == nil {
+			address = u.Host
+		}
+	}
+	c.info = driver.Info{
+		Engine: c.opts.engine, Server: c.nc.ConnectedServerVersion(), Address: address,
+		MaxPayload: int(c.nc.MaxPayload()), Lease: lease,
+	}
+	js, err := jetstream.New(c.nc)
+	if c.opts.domain != "" {
+		js, err = jetstream.NewWithDomain(c.nc, c.opts.domain)
+	}
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, detectPatience)
+	defer cancel()
+	account, err := js.AccountInfo(ctx)
+	switch {
+	case err == nil:
+	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
+		return nil
+	default:
+		return fmt.Errorf("ask %s about JetStream: %w", address, err)
+	}
+	c.js, c.level = js, account.API.Level
+	c.info.Can = []driver.Capability{driver.Stored, driver.MaxBytes, driver.Dedup, driver.Relaxed, driver.Memory}
+	if c.opts.syncAlways {
+		c.info.Can = append(c.info.Can, driver.Strict)
+	}
+	return nil
+}
+
+// The levels of JetStream's API at which features came.
+const (
+	levelTTL   = 1 // 2.11: TTL of messages
+	levelBatch = 2 // 2.12: atomic batches, schedules
+)
+
+// refuse says that the server cannot do something.
+func (c *Conn) refuse(what string) error {
+	server := "server " + c.info.Server
+	if c.js == nil {
+		server += " without JetStream"
+	}
+	return fmt.Errorf("%w: engine %s, %s: %s", driver.ErrUnsupported, c.info.Engine, server, what)
+}
+
+// addresses returns URLs of servers without their credentials.
+func addresses(servers []string) string {
+	shown := make([]string, len(servers))
+	for i, s := range servers {
+		shown[i] = "server " + strconv.Itoa(i+1)
+		if u, err := url.Parse(s); err == nil {
+			shown[i] = u.Host
+		}
+	}
+	return strings.Join(shown, ", ")
+}
+
+// Info implements driver.Conn.
+func (c *Conn) Info() driver.Info { return c.info }
+
+// Client returns the client, for what hark does not do. A server that is
+// upgraded while the connection lasts can do what Info says, not more.
+func (c *Conn) Client() *nats.Conn { return c.nc }
+
+// Watch implements driver.Conn.
+func (c *Conn) Watch(f func(up bool, reason error)) {
+	c.state.mu.Lock()
+	defer c.state.mu.Unlock()
+	c.state.watcher = f
+}
+
+// Flush implements driver.Conn.
+func (c *Conn) Flush(ctx context.Context) error {
+	if _, ok := ctx.Deadline(); !ok { // which the client wants
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, 24*time.Hour)
+		defer cancel()
+	}
+	return c.state.do(ctx, func() error { return c.nc.FlushWithContext(ctx) })
+}
+
+// add registers something that ends with the connection.
+func (c *Conn) add(e end) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closing != nil || c.state.isClosed() {
+		return errConnClosed
+	}
+	c.ends[e] = struct{}{}
+	return nil
+}
+
+func (c *Conn) remove(e end) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.ends, e)
+}
+
+// Close implements driver.Conn. While the connection is down it does not wait
+// for it: what was to be written out is lost.
+func (c *Conn) Close(ctx context.Context) error {
+	c.mu.Lock()
+	if done := c.closing; done != nil {
+		c.mu.Unlock()
+		select {
+		case <-done:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	c.closing = make(chan struct{})
+	defer close(c.closing)
+	ends := make([]end, 0, len(c.ends))
+	for e := range c.ends {
+		ends = append(ends, e)
+	}
+	c.mu.Unlock()
+	var err error
+	if c.state.connected() {
+		for _, e := range ends {
+			err = errors.Join(err, e.Close(ctx))
+		}
+		err = errors.Join(err, c.Flush(ctx))
+	}
+	c.state.stop()
+	for _, e := range ends { // those that could not say good-bye
+		_ = e.Close(ctx) // reported above, or there was no connection
+	}
+	c.acks.close()
+	if c.owned != nil {
+		c.owned.stop()
+		c.nc.Close()
+	}
+	return err
+}

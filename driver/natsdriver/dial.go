@@ -1,0 +1,86 @@
+package natsdriver
+
+import (
+	"context"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+const (
+	dialTimeout = 5 * time.Second
+	// A connection over which nothing comes for so long, twice, is lost.
+	pingEvery = 15 * time.Second
+	// The client's pause between attempts to reconnect doubles up to this.
+	maxReconnectPause = 5 * time.Second
+)
+
+// dialer dials for the client, which keeps its lock meanwhile: so stop is what
+// makes it let go.
+type dialer struct {
+	ctx    context.Context // of all dialling
+	cancel context.CancelFunc
+
+	mu   sync.Mutex // guards conn
+	conn net.Conn   // the newest
+}
+
+func newDialer() *dialer {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &dialer{ctx: ctx, cancel: cancel}
+}
+
+// Dial implements nats.CustomDialer.
+func (d *dialer) Dial(network, address string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(d.ctx, dialTimeout)
+	defer cancel()
+	conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	d.conn = conn
+	d.mu.Unlock()
+	if d.ctx.Err() != nil { // stop may have missed it
+		_ = conn.Close() // it is of no use any more
+	}
+	return conn, nil
+}
+
+// stop ends dialling and the connection.
+func (d *dialer) stop() {
+	d.cancel()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.conn != nil {
+		_ = d.conn.Close() // the client may have done so
+	}
+}
+
+// reconnectPause is how long to wait after all servers were tried in vain.
+func reconnectPause(rounds int) time.Duration {
+	pause := maxReconnectPause
+	if rounds < 8 {
+		pause = min(pause, 50*time.Millisecond<<rounds)
+	}
+	return pause/2 + rand.N(pause/2)
+}
+
+// clientOptions are those with which Open connects, before those of the user.
+func clientOptions(d *dialer) []nats.Option {
+	return []nats.Option{
+		nats.Name("hark"),
+		nats.SetCustomDialer(d),
+		nats.Timeout(dialTimeout),
+		nats.MaxReconnects(-1),
+		nats.IgnoreAuthErrorAbort(),
+		nats.CustomReconnectDelay(reconnectPause),
+		nats.ReconnectBufSize(-1), // publishing waits in its context instead
+		nats.PingInterval(pingEvery),
+		nats.MaxPingsOutstanding(2),
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}), // what is lost is counted
+	}
+}

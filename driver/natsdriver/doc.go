@@ -1,0 +1,52 @@
+// Package natsdriver lets hark run over NATS: ephemeral topics and requests on
+// its core, stored topics on JetStream. Importing it, if only for its effect,
+// makes hark.Open understand nats:, tls: and hark: URLs.
+//
+// # URLs
+//
+//	nats://[USER:PASSWORD@|TOKEN@]HOST[:PORT][,HOST[:PORT]…][?PARAMETER=VALUE&…]
+//
+// tls: is nats: with TLS required; hark: is nats: with the port of a hark
+// broker, 7422, where none is given instead of 4222. The parameters:
+//
+//	creds     file with a JWT and its seed (.creds)
+//	nkey      file with the seed of an nkey
+//	token     token, instead of before the host
+//	tlsca     file with the certificates of authorities to trust (PEM)
+//	tlscert   file with the client's certificate (PEM), with tlskey
+//	tlskey    file with its key
+//	tlsfirst  true: begin with the TLS handshake, before the server speaks
+//	name      name of the connection, for the server's monitoring
+//	domain    JetStream domain, for servers behind a leaf node
+//	replicas  how many servers of a cluster keep each stored topic; 1 by default
+//	sync      always: the servers run with sync_interval: always, so that a
+//	          stored message is on disk (durability Strict)
+//
+// # What is on the wire
+//
+// The subject of an ephemeral topic is its name, a group of it is a queue
+// group, and patterns are the same, so every NATS client can take part. A
+// message is a CloudEvent in the binary mode of the NATS binding: the headers
+// ce-specversion, ce-id, ce-source, ce-type (the name of the topic), ce-time,
+// ce-datacontenttype and ce-partitionkey (the key), with values percent-encoded
+// as the binding asks for. Headers of the message that begin with ce- are
+// attributes of the event and come after these. Messages of others are taken as
+// they are: without an envelope, with one in binary mode, or in structured mode
+// (content-type application/cloudevents+json).
+//
+// Other headers of a message travel as they are. hark's own begin with hark-:
+//
+//	hark-expires  when the message is worth nothing any more, RFC 3339
+//	hark-key      the key, of a message without an envelope
+//	hark-encoded  names of headers whose values are percent-encoded, because
+//	              NATS would not carry them unchanged; separated by spaces
+//
+// # Streams
+//
+// A stored topic is a stream named hark-topic- and the topic with = for each
+// dot (characters that NATS does not allow in names of streams, and =, are
+// percent-encoded; a name that gets too long ends in its SHA-256). It keeps what
+// is published to the name of the topic, by whomever. The metadata of the stream
+// say which topic it is and with which durability it was made. A group is a
+// durable consumer, with its name written in the same way.
+package natsdriver

@@ -1,0 +1,102 @@
+package natsdriver
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+)
+
+// NATS lets the name of a stream or consumer be this long, in bytes.
+const maxNATSName = 255
+
+// topicStream is the name of the stream of a topic.
+func topicStream(topic string) string { return streamName("topic", topic) }
+
+// groupConsumer is the name of the consumer of a group.
+func groupConsumer(group string) string { return assetName("", group) }
+
+// streamName returns the name of the stream that keeps the thing of a kind, such
+// as "topic", that is called name. Different things have different streams.
+func streamName(kind, name string) string { return assetName("hark-"+kind+"-", name) }
+
+// assetName returns prefix and name in the characters that NATS allows. It is
+// injective in name.
+func assetName(prefix, name string) string {
+	var b strings.Builder
+	b.WriteString(prefix)
+	for i := range len(name) {
+		switch c := name[i]; {
+		case c == '.':
+			b.WriteByte('=')
+		case c <= ' ' || c >= 0x7f || strings.IndexByte(`*>\/%="<:|?`, c) >= 0: // some of them for the sake of file systems
+			writePercent(&b, c)
+		default:
+			b.WriteByte(c)
+		}
+	}
+	if b.Len() <= maxNATSName-8 { // others append to it
+		return b.String()
+	}
+	// %% is never part of a name that was not cut.
+	sum := sha256.Sum256([]byte(name))
+	return b.String()[:128] + "%%" + hex.EncodeToString(sum[:])
+}
+
+const upperHex = "0123456789ABCDEF"
+
+func writePercent(b *strings.Builder, c byte) {
+	b.WriteByte('%')
+	b.WriteByte(upperHex[c>>4])
+	b.WriteByte(upperHex[c&15])
+}
+
+// keyedPrefix is where messages with a key go that are to be stored, so that the
+// partitions of a topic can be told apart: $HARK.k.TOPIC.PARTITION.
+const keyedPrefix = "$HARK.k."
+
+// keyedSubjects are the subjects of messages with a key of topics, or of those
+// that match a pattern.
+func keyedSubjects(topics string) string {
+	if topics == ">" || strings.HasSuffix(topics, ".>") {
+		return keyedPrefix + topics // the partition is one token of what follows
+	}
+	return keyedPrefix + topics + ".*"
+}
+
+// keyedTopic returns the topic of a message with a key.
+func keyedTopic(subject string) (string, bool) {
+	rest, ok := strings.CutPrefix(subject, keyedPrefix)
+	if !ok {
+		return "", false
+	}
+	return rest[:max(strings.LastIndexByte(rest, '.'), 0)], true
+}
+
+// queueName is the name of the queue group of a group on core NATS.
+func queueName(group string) string {
+	for i := range len(group) {
+		if group[i] <= ' ' || group[i] == '%' {
+			return assetName("", group)
+		}
+	}
+	return group
+}
+
+// inboxRoot returns how the subjects of all replies begin.
+func inboxRoot(nc *nats.Conn) string {
+	if p := nc.Opts.InboxPrefix; p != "" {
+		return strings.TrimSuffix(p, ".") + "."
+	}
+	return nats.InboxPrefix
+}
+
+// ackToken begins the last token of the subjects to which servers acknowledge
+// that messages are stored. By it those who listen to the subject of a topic
+// tell what is published there from requests.
+const ackToken = "hark-"
+
+func isAckSubject(reply string) bool {
+	return strings.HasPrefix(reply[strings.LastIndexByte(reply, '.')+1:], ackToken)
+}

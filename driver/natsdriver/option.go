@@ -1,0 +1,93 @@
+package natsdriver
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/nats-io/nats.go"
+)
+
+// Option configures a connection.
+type Option func(*options) error
+
+type options struct {
+	source     string // of CloudEvents
+	syncAlways bool
+	replicas   int
+	domain     string
+	engine     string
+	address    string
+	nats       []nats.Option
+}
+
+func makeOptions(opts []Option) (options, error) {
+	o := options{source: "/" + filepath.Base(os.Args[0]), replicas: 1, engine: "nats"}
+	for _, opt := range opts {
+		if err := opt(&o); err != nil {
+			return o, err
+		}
+	}
+	return o, nil
+}
+
+// Source sets the source attribute of the CloudEvents that are published, a URI
+// reference that is not empty. The default is a slash and the name of the
+// program.
+func Source(uri string) Option {
+	return func(o *options) error {
+		if uri == "" {
+			return fmt.Errorf("option Source: want a URI reference that is not empty")
+		}
+		o.source = uri
+		return nil
+	}
+}
+
+// SyncAlways says that the servers have each stored message on disk before they
+// acknowledge it (sync_interval: always in their configuration), which cannot be
+// asked of them. It makes the connection promise the durability Strict.
+func SyncAlways() Option {
+	return func(o *options) error {
+		o.syncAlways = true
+		return nil
+	}
+}
+
+// Replicas sets how many servers of a cluster keep each stored topic, 1 to 5; 1
+// by default. It matters when a topic is made.
+func Replicas(n int) Option {
+	return func(o *options) error {
+		if n < 1 || n > 5 {
+			return fmt.Errorf("option Replicas: got %d, want 1 to 5", n)
+		}
+		o.replicas = n
+		return nil
+	}
+}
+
+// Domain sets the JetStream domain, for a server that is behind a leaf node.
+func Domain(name string) Option {
+	return func(o *options) error {
+		o.domain = name
+		return nil
+	}
+}
+
+// NATS adds options of the client to those with which Open connects. They come
+// last. New does not connect and refuses them.
+func NATS(opts ...nats.Option) Option {
+	return func(o *options) error {
+		o.nats = append(o.nats, opts...)
+		return nil
+	}
+}
+
+// Engine sets the name and address of the engine in Info, for engines that are
+// built upon this one. By default they are nats and the host of the server.
+func Engine(name, address string) Option {
+	return func(o *options) error {
+		o.engine, o.address = name, address
+		return nil
+	}
+}

@@ -1,0 +1,227 @@
+package natsdriver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/harkbus/hark/driver"
+)
+
+// state follows whether the connection is up.
+type state struct {
+	nc     *nats.Conn
+	events chan nats.Status
+	quit   chan struct{} // closed by stop
+	over   chan struct{} // closed when follow has returned
+
+	closed atomic.Bool // set with mu locked
+
+	mu      sync.Mutex // guards what follows
+	up      bool
+	reason  error         // why it is not up
+	changed chan struct{} // closed and replaced at each change
+	watcher func(up bool, reason error)
+	losers  map[loser]struct{}
+}
+
+// loser is told when the connection is lost, and with it what was under way.
+type loser interface{ lost() }
+
+func newState(nc *nats.Conn) *state {
+	s := &state{
+		nc: nc, events: nc.StatusChanged(nats.CONNECTED, nats.DISCONNECTED, nats.RECONNECTING, nats.CLOSED),
+		quit: make(chan struct{}), over: make(chan struct{}), changed: make(chan struct{}),
+		up: nc.IsConnected(), losers: map[loser]struct{}{},
+	}
+	go s.follow()
+	return s
+}
+
+// follow ends with the connection or the state.
+func (s *state) follow() {
+	defer close(s.over)
+	for {
+		select {
+		case status, ok := <-s.events:
+			if !ok || status == nats.CLOSED {
+				s.close()
+				return
+			}
+			s.set(status == nats.CONNECTED)
+		case <-s.quit:
+			return
+		}
+	}
+}
+
+func (s *state) set(up bool) {
+	s.mu.Lock()
+	if s.closed.Load() || s.up == up {
+		s.mu.Unlock()
+		return
+	}
+	s.up, s.reason = up, nil
+	s.changeLocked()
+	watcher := s.watcher
+	var losers []loser
+	if !up {
+		losers = slices.Collect(maps.Keys(s.losers))
+	}
+	s.mu.Unlock()
+	for _, l := range losers {
+		l.lost()
+	}
+	var reason error
+	if !up {
+		// The client holds its lock while it dials, so this may take as long.
+		if reason = s.nc.LastError(); reason == nil {
+			reason = errors.New("the connection was lost")
+		}
+		s.mu.Lock()
+		s.reason = reason
+		s.mu.Unlock()
+	}
+	if watcher != nil {
+		watcher(up, reason)
+	}
+}
+
+func (s *state) changeLocked() {
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// close makes every wait end with ErrClosed.
+func (s *state) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed.Load() {
+		s.closed.Store(true)
+		s.up = false
+		s.changeLocked()
+	}
+}
+
+func (s *state) isClosed() bool { return s.closed.Load() }
+
+func (s *state) connected() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.up
+}
+
+// stop ends follow.
+func (s *state) stop() {
+	s.mu.Lock()
+	up := s.up
+	s.mu.Unlock()
+	s.close()
+	if up { // otherwise the client may hold its lock for long
+		s.nc.RemoveStatusListener(s.events)
+	}
+	close(s.quit)
+	<-s.over
+}
+
+// await returns when the connection is up.
+func (s *state) await(ctx context.Context) error {
+	for {
+		s.mu.Lock()
+		up, closed, changed := s.up, s.closed.Load(), s.changed
+		s.mu.Unlock()
+		switch {
+		case closed:
+			return errConnClosed
+		case up:
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return s.interrupted(ctx)
+		}
+	}
+}
+
+// interrupted says why ctx ended, and why the connection is down.
+func (s *state) interrupted(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.reason != nil {
+		return fmt.Errorf("not connected (%w): %w", s.reason, context.Cause(ctx))
+	}
+	return context.Cause(ctx)
+}
+
+var errConnClosed = fmt.Errorf("connection %w", driver.ErrClosed)
+
+// pauses between attempts, see backoff.
+const (
+	firstPause = 20 * time.Millisecond
+	longPause  = 2 * time.Second
+)
+
+// do calls f until it succeeds, fails for good, or ctx ends. An error that
+// passes is the loss of the connection, which is waited out, or wraps
+// driver.ErrAgain.
+func (s *state) do(ctx context.Context, f func() error) error {
+	var last error
+	for pause := firstPause; ; pause = min(2*pause, longPause) {
+		if err := s.await(ctx); err != nil {
+			return because(err, last)
+		}
+		err := f()
+		if err == nil {
+			return nil
+		}
+		if last = err; !s.passes(err) {
+			return kind(err)
+		}
+		select {
+		case <-ctx.Done():
+			return because(context.Cause(ctx), last)
+		case <-time.After(pause):
+		}
+	}
+}
+
+func because(err, last error) error {
+	if last == nil || errors.Is(err, last) {
+		return err
+	}
+	return fmt.Errorf("%w (the last attempt: %w)", err, last)
+}
+
+// passes reports whether an error is one of a connection that breaks or comes
+// back.
+func (s *state) passes(err error) bool {
+	if errors.Is(err, nats.ErrConnectionClosed) && !s.isClosed() {
+		return true // so the client says it to those that wait when it is lost
+	}
+	for _, e := range []error{
+		nats.ErrReconnectBufExceeded, nats.ErrConnectionReconnecting, nats.ErrDisconnected,
+		nats.ErrStaleConnection, nats.ErrNoServers, driver.ErrAgain,
+	} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// kind makes errors of the client those of the contract.
+func kind(err error) error {
+	switch {
+	case errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrConnectionDraining), errors.Is(err, nats.ErrBadSubscription):
+		return fmt.Errorf("%w: %w", errConnClosed, err)
+	}
+	return err
+}

@@ -1,0 +1,200 @@
+package natsdriver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/harkbus/hark/driver"
+)
+
+// inlet takes messages of subjects from the client. The channel is its buffer:
+// what finds it full is dropped and counted by the client.
+type inlet struct {
+	conn *Conn
+	subs []*nats.Subscription
+	msgs chan *nats.Msg
+
+	once  sync.Once
+	ended chan struct{} // closed when nothing is added to msgs any more
+	lost  uint64        // at the end; read after ended is closed
+}
+
+// begin subscribes, and returns when the server knows of it.
+func (in *inlet) begin(ctx context.Context, subjects []string, group string, window int) error {
+	in.msgs, in.ended = make(chan *nats.Msg, window), make(chan struct{})
+	for _, subject := range subjects {
+		sub, err := in.conn.nc.ChanQueueSubscribe(subject, queueName(group), in.msgs)
+		if err != nil {
+			in.end()
+			return fmt.Errorf("subscribe: %w", kind(err))
+		}
+		in.subs = append(in.subs, sub)
+	}
+	if err := in.conn.Flush(ctx); err != nil {
+		in.end()
+		return fmt.Errorf("subscribe: %w", err)
+	}
+	return nil
+}
+
+// end takes no more messages.
+func (in *inlet) end() {
+	in.once.Do(func() {
+		in.lost = in.dropped()
+		for _, sub := range in.subs {
+			_ = sub.Unsubscribe() // with a connection that is closed there is nothing to do
+		}
+		close(in.ended)
+	})
+}
+
+// dropped returns how many messages found no room.
+func (in *inlet) dropped() uint64 {
+	select {
+	case <-in.ended:
+		return in.lost
+	default:
+	}
+	var n uint64
+	for _, sub := range in.subs {
+		if d, err := sub.Dropped(); err == nil { // otherwise it has just ended
+			n += uint64(d)
+		}
+	}
+	return n
+}
+
+// next returns between 1 and most messages.
+func (in *inlet) next(ctx context.Context, most int) ([]*nats.Msg, error) {
+	var first *nats.Msg
+	select {
+	case first = <-in.msgs:
+	default:
+		select {
+		case first = <-in.msgs:
+		case <-in.ended:
+			select {
+			case first = <-in.msgs:
+			default:
+				return nil, driver.ErrEnded
+			}
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	ms := make([]*nats.Msg, 1, min(most, 1+len(in.msgs)))
+	ms[0] = first
+	for len(ms) < cap(ms) {
+		select {
+		case m := <-in.msgs:
+			ms = append(ms, m)
+		default:
+			return ms, nil
+		}
+	}
+	return ms, nil
+}
+
+// subscription receives what is published to subjects while it is there.
+type subscription struct {
+	inlet
+	inbox string // the beginning of subjects of replies; empty if they cannot come
+}
+
+// subscribe begins to receive what is published to a topic or to those that
+// match a pattern.
+func (c *Conn) subscribe(ctx context.Context, topics string, cfg driver.SubscribeConfig) (driver.Subscription, error) {
+	if cfg.From != driver.FromNow {
+		return nil, errors.New("what is published to an ephemeral topic is not kept: there is no start in the past")
+	}
+	s := &subscription{inlet: inlet{conn: c}}
+	subjects := []string{topics}
+	if strings.ContainsAny(topics, "*>") {
+		subjects = append(subjects, keyedSubjects(topics))
+		s.inbox = inboxRoot(c.nc)
+	}
+	if err := s.begin(ctx, subjects, cfg.Group, cfg.Window); err != nil {
+		return nil, err
+	}
+	if err := c.add(s); err != nil {
+		s.end()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Receive implements driver.Subscription.
+func (s *subscription) Receive(ctx context.Context, most int) ([]*driver.Received, error) {
+	for {
+		ms, err := s.next(ctx, most)
+		if err != nil {
+			return nil, err
+		}
+		rs := make([]*driver.Received, 0, len(ms))
+		for _, m := range ms {
+			if topic, ok := s.topicOf(m); ok {
+				rs = append(rs, decode(m, topic))
+			}
+		}
+		if len(rs) > 0 {
+			return rs, nil
+		}
+	}
+}
+
+// topicOf returns the topic to which m was published; false if it is none: a
+// request, or what servers and clients say to each other.
+func (s *subscription) topicOf(m *nats.Msg) (string, bool) {
+	if m.Reply != "" && !isAckSubject(m.Reply) {
+		return "", false
+	}
+	if s.inbox == "" {
+		return m.Subject, true
+	}
+	if m.Sub == s.subs[1] {
+		return keyedTopic(m.Subject)
+	}
+	return m.Subject, m.Subject[0] != '$' && !strings.HasPrefix(m.Subject, s.inbox)
+}
+
+// Ack implements driver.Subscription.
+func (s *subscription) Ack(context.Context, []*driver.Received) error { return nil }
+
+// Extend implements driver.Subscription.
+func (s *subscription) Extend(context.Context, []*driver.Received) error { return nil }
+
+// Return implements driver.Subscription.
+func (s *subscription) Return(context.Context, []*driver.Received) error { return nil }
+
+// Drain implements driver.Subscription.
+func (s *subscription) Drain(ctx context.Context) error {
+	// What the server has sent before it answers is here when it has.
+	if err := s.conn.Flush(ctx); err != nil {
+		return err
+	}
+	s.end()
+	return nil
+}
+
+// Lag implements driver.Subscription.
+func (s *subscription) Lag(context.Context) (driver.Lag, error) {
+	return driver.Lag{Waiting: uint64(len(s.msgs)), Lost: s.dropped(), Members: 1}, nil
+}
+
+// Close implements driver.Subscription.
+func (s *subscription) Close(context.Context) error {
+	s.end()
+	s.conn.remove(s)
+	for {
+		select {
+		case <-s.msgs: // so that Receive ends now
+		default:
+			return nil
+		}
+	}
+}

@@ -1,0 +1,78 @@
+package natsdriver
+
+import (
+	"context"
+
+	"github.com/harkbus/hark/driver"
+)
+
+// OpenTopic implements driver.Conn.
+func (c *Conn) OpenTopic(ctx context.Context, t driver.TopicConfig) (driver.Topic, error) {
+	if c.state.isClosed() {
+		return nil, errConnClosed
+	}
+	if t.Stored == nil {
+		return &topic{conn: c, name: t.Name}, nil
+	}
+	return c.openStored(ctx, t.Name, *t.Stored)
+}
+
+// topic is an ephemeral topic: the subject of its name.
+type topic struct {
+	conn *Conn
+	name string
+}
+
+// Publish implements driver.Topic.
+func (t *topic) Publish(ctx context.Context, ms []*driver.Message) error {
+	c := t.conn
+	return each(ms, func(m *driver.Message) error {
+		if !m.Due.IsZero() {
+			return c.refuse(string(driver.EphemeralDelay))
+		}
+		msg, err := c.encode(t.name, t.name, m)
+		if err != nil {
+			return err
+		}
+		if c.state.isClosed() {
+			return errConnClosed
+		}
+		if err = c.nc.PublishMsg(msg); err == nil {
+			return nil
+		}
+		if err := c.fits(msg); err != nil {
+			return err
+		}
+		return c.state.do(ctx, func() error { return c.nc.PublishMsg(msg) })
+	})
+}
+
+// each calls f for each message and returns what Publish of a topic does.
+func each(ms []*driver.Message, f func(m *driver.Message) error) error {
+	var failed driver.PartialError
+	for i, m := range ms {
+		if err := f(m); err != nil {
+			if failed == nil {
+				failed = make(driver.PartialError, len(ms))
+			}
+			failed[i] = err
+		}
+	}
+	if failed == nil {
+		return nil
+	}
+	return failed
+}
+
+// Stats implements driver.Topic.
+func (t *topic) Stats(context.Context) (driver.TopicStats, error) { return driver.TopicStats{}, nil }
+
+// Subscribe implements driver.Topic.
+func (t *topic) Subscribe(ctx context.Context, cfg driver.SubscribeConfig) (driver.Subscription, error) {
+	return t.conn.subscribe(ctx, t.name, cfg)
+}
+
+// SubscribePattern implements driver.Conn.
+func (c *Conn) SubscribePattern(ctx context.Context, pattern string, cfg driver.SubscribeConfig) (driver.Subscription, error) {
+	return c.subscribe(ctx, pattern, cfg)
+}

@@ -1,0 +1,250 @@
+package natsdriver
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"mime"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/harkbus/hark/driver"
+)
+
+// decode reads a message of a topic, of whomever. What cannot be read stays in
+// the headers as it came. Of a header that is there several times the first
+// counts. Type and source of an event are among the headers when the type is not
+// the topic, as it is in those of hark.
+func decode(msg *nats.Msg, topic string) *driver.Received {
+	r := &driver.Received{Topic: topic, Deliveries: 1}
+	m := &r.Message
+	m.Data, m.Bare = msg.Data, true
+	var typ, source string
+	for name, values := range msg.Header {
+		switch {
+		case len(values) == 0:
+		case name == ceType:
+			typ = values[0]
+		case name == ceSource:
+			source = values[0]
+		case !readOwn(m, name, values[0]):
+			setHeader(m, name, values[0])
+		}
+	}
+	if typ != "" && typ != topic && typ != percentEncode(topic) {
+		setHeader(m, ceType, typ)
+		setHeader(m, ceSource, source)
+	}
+	if m.Headers != nil {
+		settle(m)
+	}
+	return r
+}
+
+func setHeader(m *driver.Message, name, value string) {
+	if m.Headers == nil {
+		m.Headers = map[string]string{}
+	}
+	m.Headers[name] = value
+}
+
+// readOwn reads a header that has its own place in a message, and reports
+// whether name is one.
+func readOwn(m *driver.Message, name, value string) bool {
+	switch name { // as nearly all write them
+	case ceVersion, ceID, ceTime, ceData, ceKey, harkKey, harkExpires:
+	default:
+		if name = strings.ToLower(name); !strings.HasPrefix(name, cePrefix) && !strings.HasPrefix(name, "hark-") {
+			return strings.HasPrefix(name, "nats-")
+		}
+	}
+	switch name {
+	case harkExpires:
+		at, err := time.Parse(time.RFC3339Nano, value)
+		m.Expires = at
+		return err == nil
+	case ceVersion:
+		m.Bare = false
+		return true
+	case ceID, ceTime, ceData, ceKey, harkKey:
+	default:
+		return false
+	}
+	text, err := percentDecode(value)
+	if err != nil {
+		return false
+	}
+	switch name {
+	case ceID:
+		m.ID = text
+	case ceTime:
+		m.Time, err = time.Parse(time.RFC3339Nano, text)
+	case ceData:
+		m.ContentType = text
+	case ceKey, harkKey:
+		m.Key, m.HasKey = text, true
+	}
+	return err == nil
+}
+
+// settle reads what other headers say of each other: those that hark encoded,
+// the attributes of an event that have no place of their own, and an event in
+// structured mode.
+func settle(m *driver.Message) {
+	if names, ok := m.Headers[harkEncoded]; ok {
+		delete(m.Headers, harkEncoded)
+		for name := range strings.FieldsSeq(names) {
+			if text, err := percentBytes(m.Headers[name]); err == nil {
+				m.Headers[name] = string(text)
+			}
+		}
+	}
+	for name, value := range m.Headers {
+		switch {
+		case strings.EqualFold(name, contentType):
+			if isStructured(value) && structured(m) == nil {
+				delete(m.Headers, name)
+			} else if m.ContentType == "" {
+				m.ContentType = value
+			}
+		case !m.Bare && hasPrefixFold(name, cePrefix):
+			if text, err := percentDecode(value); err == nil {
+				m.Headers[name] = text
+			}
+		}
+	}
+	if len(m.Headers) == 0 {
+		m.Headers = nil
+	}
+}
+
+func isStructured(contentType string) bool {
+	media, _, err := mime.ParseMediaType(contentType)
+	return err == nil && (media == "application/cloudevents" || media == "application/cloudevents+json")
+}
+
+// structured reads an event in the JSON format, which m.Data holds. If it cannot
+// it leaves m alone.
+func structured(m *driver.Message) error {
+	var event map[string]json.RawMessage
+	if err := json.Unmarshal(m.Data, &event); err != nil {
+		return err
+	}
+	if event["specversion"] == nil {
+		return fmt.Errorf("specversion is missing")
+	}
+	into := driver.Message{Headers: map[string]string{}, Expires: m.Expires}
+	for name, raw := range event {
+		if name == "data" {
+			into.Data = raw
+			continue
+		}
+		text := string(raw) // numbers and booleans are written as they are
+		if raw[0] == '"' {
+			if err := json.Unmarshal(raw, &text); err != nil {
+				return err
+			}
+		}
+		var err error
+		switch name {
+		case "specversion":
+		case "data_base64":
+			into.Data, err = base64.StdEncoding.DecodeString(text)
+		case "id":
+			into.ID = text
+		case "time":
+			into.Time, err = time.Parse(time.RFC3339Nano, text)
+		case "datacontenttype":
+			into.ContentType = text
+		case "partitionkey":
+			into.Key, into.HasKey = text, true
+		default:
+			into.Headers[cePrefix+name] = text
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	if into.ContentType == "" {
+		into.ContentType = "application/json"
+	}
+	if data := into.Data; !isJSON(into.ContentType) && len(data) > 0 && data[0] == '"' {
+		var text string
+		if err := json.Unmarshal(data, &text); err != nil {
+			return err
+		}
+		into.Data = []byte(text)
+	}
+	for name, value := range m.Headers {
+		into.Headers[name] = value
+	}
+	*m = into
+	return nil
+}
+
+func isJSON(contentType string) bool {
+	media, _, err := mime.ParseMediaType(contentType)
+	return err == nil && (strings.HasSuffix(media, "/json") || strings.HasSuffix(media, "+json"))
+}
+
+// percentDecode reads a value as the bindings of CloudEvents write it, or as
+// older ones did, in double quotes.
+func percentDecode(s string) (string, error) {
+	if len(s) >= 2 && s[0] == '"' && s[len(s)-1] == '"' {
+		s = unquote(s[1 : len(s)-1])
+	}
+	if strings.IndexByte(s, '%') < 0 {
+		return s, nil
+	}
+	b, err := percentBytes(s)
+	if err == nil && !utf8.Valid(b) {
+		err = fmt.Errorf("%q is not percent-encoded UTF-8", s)
+	}
+	return string(b), err
+}
+
+func percentBytes(s string) ([]byte, error) {
+	b := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		if s[i] != '%' {
+			b = append(b, s[i])
+			continue
+		}
+		if i+2 >= len(s) || unhex(s[i+1]) < 0 || unhex(s[i+2]) < 0 {
+			return nil, fmt.Errorf("%q is not percent-encoded at byte %d", s, i)
+		}
+		b = append(b, byte(unhex(s[i+1])<<4|unhex(s[i+2])))
+		i += 2
+	}
+	return b, nil
+}
+
+// unquote resolves the backslashes of a quoted string.
+func unquote(s string) string {
+	if strings.IndexByte(s, '\\') < 0 {
+		return s
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+1 < len(s) {
+			i++
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
+}
+
+func unhex(c byte) int {
+	switch {
+	case '0' <= c && c <= '9':
+		return int(c - '0')
+	case 'a' <= c && c <= 'f':
+		return int(c-'a') + 10
+	case 'A' <= c && c <= 'F':
+		return int(c-'A') + 10
+	}
+	return -1
+}

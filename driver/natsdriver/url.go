@@ -1,0 +1,147 @@
+package natsdriver
+
+import (
+	"fmt"
+	"maps"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+)
+
+// The ports of servers for which a URL gives none.
+const (
+	natsPort = "4222"
+	harkPort = "7422"
+)
+
+// target is what a URL says.
+type target struct {
+	servers []string // as nats.go takes them, with credentials
+	options []Option
+}
+
+// parseURL reads a URL as the package comment describes it. Errors do not show
+// credentials.
+func parseURL(raw string) (target, error) {
+	var t target
+	scheme, rest, ok := strings.Cut(raw, "://")
+	port := natsPort
+	switch scheme {
+	case "nats", "tls":
+	case "hark":
+		scheme, port = "nats", harkPort
+	default:
+		ok = false
+	}
+	if !ok {
+		return t, fmt.Errorf("want nats://HOST:PORT, tls://HOST:PORT or hark://HOST:PORT")
+	}
+	hosts, query, _ := strings.Cut(rest, "?")
+	userinfo := ""
+	for i, host := range strings.Split(hosts, ",") {
+		host = strings.TrimSpace(host)
+		if _, after, repeated := strings.Cut(host, "://"); repeated {
+			host = after
+		}
+		host = strings.TrimSuffix(host, "/")
+		u, err := url.Parse(scheme + "://" + host)
+		if err != nil || u.Hostname() == "" || u.Path != "" || u.Fragment != "" {
+			return t, fmt.Errorf("server %d in the URL is not HOST or HOST:PORT", i+1)
+		}
+		if u.Port() == "" {
+			u.Host = strings.TrimSuffix(u.Host, ":") + ":" + port
+		}
+		switch { // the first may speak for all
+		case u.User != nil && userinfo == "":
+			userinfo = u.User.String()
+		case u.User == nil && userinfo != "":
+			u.User = t.user()
+		}
+		t.servers = append(t.servers, u.String())
+	}
+	if scheme == "tls" {
+		t.options = append(t.options, NATS(nats.Secure()))
+	}
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		return t, fmt.Errorf("the parameters of the URL: %w", err)
+	}
+	return t, t.take(values)
+}
+
+// user returns the credentials of the first server that has some.
+func (t *target) user() *url.Userinfo {
+	for _, s := range t.servers {
+		if u, err := url.Parse(s); err == nil && u.User != nil {
+			return u.User
+		}
+	}
+	return nil
+}
+
+// parameters are what may follow the question mark of a URL.
+var parameters = map[string]func(value string, all url.Values) (Option, error){
+	"creds": func(v string, _ url.Values) (Option, error) { return NATS(nats.UserCredentials(v)), nil },
+	"nkey": func(v string, _ url.Values) (Option, error) {
+		opt, err := nats.NkeyOptionFromSeed(v)
+		return NATS(opt), err
+	},
+	"token":  func(v string, _ url.Values) (Option, error) { return NATS(nats.Token(v)), nil },
+	"tlsca":  func(v string, _ url.Values) (Option, error) { return NATS(nats.RootCAs(v)), nil },
+	"tlskey": needs("tlscert"),
+	"tlscert": func(v string, all url.Values) (Option, error) {
+		if !all.Has("tlskey") {
+			return nil, fmt.Errorf("tlskey is missing")
+		}
+		return NATS(nats.ClientCert(v, all.Get("tlskey"))), nil
+	},
+	"tlsfirst": func(v string, _ url.Values) (Option, error) {
+		first, err := strconv.ParseBool(v)
+		if err != nil || !first {
+			return nil, err
+		}
+		return NATS(nats.TLSHandshakeFirst()), nil
+	},
+	"name":   func(v string, _ url.Values) (Option, error) { return NATS(nats.Name(v)), nil },
+	"domain": func(v string, _ url.Values) (Option, error) { return Domain(v), nil },
+	"replicas": func(v string, _ url.Values) (Option, error) {
+		n, err := strconv.Atoi(v)
+		return Replicas(n), err
+	},
+	"sync": func(v string, _ url.Values) (Option, error) {
+		if v != "always" {
+			return nil, fmt.Errorf("got %q, want always", v)
+		}
+		return SyncAlways(), nil
+	},
+}
+
+// needs is a parameter that another one takes along.
+func needs(other string) func(string, url.Values) (Option, error) {
+	return func(_ string, all url.Values) (Option, error) {
+		if !all.Has(other) {
+			return nil, fmt.Errorf("%s is missing", other)
+		}
+		return nil, nil
+	}
+}
+
+func (t *target) take(values url.Values) error {
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		read := parameters[name]
+		if read == nil {
+			return fmt.Errorf("parameter %s of the URL is unknown; there are %s", name, strings.Join(slices.Sorted(maps.Keys(parameters)), ", "))
+		}
+		opt, err := read(values.Get(name), values)
+		if err != nil {
+			return fmt.Errorf("parameter %s of the URL: %w", name, err)
+		}
+		if opt != nil {
+			t.options = append(t.options, opt)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,60 @@
+package natsdriver
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestURLs(t *testing.T) {
+	tests := []struct {
+		url     string
+		servers string // separated by spaces
+		options int
+	}{
+		{"nats://localhost", "nats://localhost:4222", 0},
+		{"hark://localhost", "nats://localhost:7422", 0},
+		{"hark://a:1,b/", "nats://a:1 nats://b:7422", 0},
+		{"nats://u:p%40@a,b:5,nats://x:y@c", "nats://u:p%40@a:4222 nats://u:p%40@b:5 nats://x:y@c:4222", 0},
+		{"tls://secret@a", "tls://secret@a:4222", 1},
+		{"nats://[::1]:99", "nats://[::1]:99", 0},
+		{"nats://a?name=x&sync=always&replicas=3&domain=d&token=t&tlsfirst=true&creds=f", "nats://a:4222", 7},
+	}
+	for _, tt := range tests {
+		got, err := parseURL(tt.url)
+		if err != nil || !slices.Equal(got.servers, strings.Fields(tt.servers)) || len(got.options) != tt.options {
+			t.Errorf("%s: got %v with %d options, %v, want %s with %d", tt.url, got.servers, len(got.options), err, tt.servers, tt.options)
+		}
+	}
+}
+
+func TestURLsThatAreWrong(t *testing.T) {
+	tests := []struct{ url, want string }{
+		{"nats:a", "want nats://"},
+		{"kafka://a", "want nats://"},
+		{"nats://", "server 1"},
+		{"nats://u:secret@a,/x", "server 2"},
+		{"nats://a:b:c", "server 1"},
+		{"nats://a?tls=1", "tls of the URL is unknown; there are creds"},
+		{"nats://a?sync=never", "want always"},
+		{"nats://a?replicas=x", "replicas"},
+		{"nats://a?tlscert=x", "tlskey is missing"},
+		{"nats://a?tlskey=x", "tlscert is missing"},
+		{"nats://a?nkey=/does/not/exist", "nkey"},
+		{"nats://a?%zz", "parameters"},
+	}
+	for _, tt := range tests {
+		_, err := parseURL(tt.url)
+		if err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: got %v, want %q", tt.url, err, tt.want)
+		}
+	}
+}
+
+func TestOptionsThatAreWrong(t *testing.T) {
+	for _, opt := range []Option{Replicas(0), Replicas(6), Source("")} {
+		if _, err := makeOptions([]Option{opt}); err == nil {
+			t.Error("got no error")
+		}
+	}
+}

@@ -1,0 +1,171 @@
+package natsdriver
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/harkbus/hark/driver"
+)
+
+// The headers of a message; see the package comment.
+const (
+	cePrefix    = "ce-"
+	ceVersion   = "ce-specversion"
+	ceID        = "ce-id"
+	ceSource    = "ce-source"
+	ceType      = "ce-type"
+	ceTime      = "ce-time"
+	ceData      = "ce-datacontenttype"
+	ceKey       = "ce-partitionkey"
+	contentType = "content-type"
+
+	harkExpires = "hark-expires"
+	harkKey     = "hark-key"
+	harkEncoded = "hark-encoded"
+
+	specVersion = "1.0"
+)
+
+// maxHeaders bounds the map that a message of hark needs.
+const maxHeaders = 8
+
+// encode makes what travels to subject for a message of a topic.
+func (c *Conn) encode(subject, topic string, m *driver.Message) (*nats.Msg, error) {
+	msg := &nats.Msg{Subject: subject, Data: m.Data}
+	if m.Bare && len(m.Headers) == 0 && m.Expires.IsZero() {
+		return msg, nil
+	}
+	h := make(nats.Header, maxHeaders+len(m.Headers))
+	msg.Header = h
+	if !m.Bare {
+		c.envelope(h, topic, m)
+	}
+	if !m.Expires.IsZero() {
+		h[harkExpires] = []string{m.Expires.UTC().Format(time.RFC3339Nano)}
+	}
+	if err := addHeaders(h, m); err != nil {
+		return nil, err
+	}
+	return msg, nil
+}
+
+// envelope adds the attributes of the event.
+func (c *Conn) envelope(h nats.Header, topic string, m *driver.Message) {
+	id := m.ID
+	if id == "" {
+		id = c.ids.next()
+	}
+	values := make([]string, 0, maxHeaders) // one slice for all
+	set := func(name, value string) {
+		values = append(values, value)
+		n := len(values)
+		h[name] = values[n-1 : n : n]
+	}
+	set(ceVersion, specVersion)
+	set(ceID, percentEncode(id))
+	set(ceSource, percentEncode(c.opts.source))
+	set(ceType, percentEncode(topic))
+	if !m.Time.IsZero() {
+		set(ceTime, m.Time.UTC().Format(time.RFC3339Nano))
+	}
+	if m.ContentType != "" {
+		set(ceData, percentEncode(m.ContentType))
+	}
+	if m.HasKey {
+		set(ceKey, percentEncode(m.Key))
+	}
+}
+
+// own are the headers that Headers of a message must not have: what they say has
+// its place elsewhere in a message.
+var own = []string{ceVersion, ceID, ceTime, ceData, ceKey, harkExpires, harkKey, harkEncoded}
+
+// addHeaders adds the message's own headers.
+func addHeaders(h nats.Header, m *driver.Message) error {
+	var encoded []string
+	for name, value := range m.Headers {
+		switch reason := headerFault(name, m.Bare); {
+		case reason != "":
+			return fmt.Errorf("header %q: %s", name, reason)
+		case !m.Bare && hasPrefixFold(name, cePrefix):
+			h[strings.ToLower(name)] = []string{percentEncode(value)}
+		case plain(value):
+			h[name] = []string{value}
+		default:
+			encoded = append(encoded, name)
+			h[name] = []string{percentEncode(value)}
+		}
+	}
+	if len(encoded) > 0 {
+		slices.Sort(encoded)
+		h[harkEncoded] = []string{strings.Join(encoded, " ")}
+	}
+	return nil
+}
+
+// headerFault says why a header cannot travel; "" if it can.
+func headerFault(name string, bare bool) string {
+	if name == "" {
+		return "the name is empty"
+	}
+	for i := range len(name) {
+		if c := name[i]; c <= ' ' || c >= 0x7f || c == ':' {
+			return "NATS allows printable ASCII without spaces and colons in names"
+		}
+	}
+	switch {
+	case hasPrefixFold(name, "nats-"):
+		return "names that begin with Nats- are those of the server"
+	case !bare && slices.ContainsFunc(own, func(o string) bool { return strings.EqualFold(o, name) }):
+		return "it is made by the engine"
+	case strings.EqualFold(name, "status") || strings.EqualFold(name, "description"):
+		return "NATS uses it itself"
+	}
+	return ""
+}
+
+func hasPrefixFold(s, prefix string) bool {
+	return len(s) >= len(prefix) && strings.EqualFold(s[:len(prefix)], prefix)
+}
+
+// plain reports whether NATS carries a value unchanged.
+func plain(value string) bool {
+	if value == "" {
+		return true
+	}
+	for i := range len(value) {
+		if c := value[i]; c < ' ' && c != '\t' || c == 0x7f {
+			return false
+		}
+	}
+	blank := func(c byte) bool { return c == ' ' || c == '\t' }
+	return !blank(value[0]) && !blank(value[len(value)-1])
+}
+
+// percentEncode writes a value as the bindings of CloudEvents ask for.
+func percentEncode(s string) string {
+	i := 0
+	for i < len(s) && !mustEncode(s[i]) {
+		i++
+	}
+	if i == len(s) {
+		return s
+	}
+	var b strings.Builder
+	b.Grow(len(s) + 16)
+	b.WriteString(s[:i])
+	for ; i < len(s); i++ {
+		if c := s[i]; mustEncode(c) {
+			writePercent(&b, c)
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
+
+func mustEncode(c byte) bool { return c <= ' ' || c >= 0x7f || c == '"' || c == '%' }
