@@ -2,6 +2,7 @@ package hark
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -39,19 +40,22 @@ func (in *inbox[T]) shut() error {
 }
 
 // abandon receives nothing more. What the engine has for a subscription that
-// nobody will go on with is counted as dropped.
-func (in *inbox[T]) abandon() {
+// nobody will go on with is counted as dropped, and returned.
+func (in *inbox[T]) abandon() (dropped int) {
 	in.cancelPump()
 	<-in.pumped
 	if in.shared || !in.abandoned.CompareAndSwap(false, true) {
-		return
+		return 0
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), statsPatience)
 	defer cancel()
-	if lag, err := in.sub.Lag(ctx); err == nil {
-		in.member.consumer.misses(DropClosed, lag.Waiting)
-		in.lag.Store(&driver.Lag{Lost: lag.Lost, Members: lag.Members})
+	lag, err := in.sub.Lag(ctx)
+	if err != nil {
+		return 0
 	}
+	in.member.consumer.misses(DropClosed, lag.Waiting)
+	in.lag.Store(&driver.Lag{Lost: lag.Lost, Members: lag.Members})
+	return int(lag.Waiting)
 }
 
 // depart closes the inbox. Within a handler, which it would wait for, it does
@@ -76,17 +80,29 @@ func (in *inbox[T]) drain(ctx context.Context) error {
 		return fail("drain", m.name(), fmt.Errorf("%w: its own handler waits for it", ErrWouldDeadlock))
 	}
 	m.setPaused(false)
+	dropped := 0
 	if in.shared || in.sub.Drain(ctx) != nil {
-		in.cancelPump()
+		dropped = in.abandon()
 	}
 	select {
 	case <-in.pumped:
 	case <-ctx.Done():
-		in.cancelPump()
-		<-in.pumped
+		dropped += in.abandon()
 	}
 	err := m.drain(ctx)
 	in.depart()
+	var left *CloseError
+	switch {
+	case dropped == 0:
+	case errors.As(err, &left) && len(left.Left) > 0:
+		left.Left[0].Waiting += dropped
+	case err == nil:
+		c := m.consumer
+		err = &CloseError{
+			Left:  []Left{{Kind: c.kind(), Name: c.topic, Subscription: c.name, Waiting: dropped}},
+			Cause: context.Cause(ctx),
+		}
+	}
 	return err
 }
 

@@ -232,6 +232,7 @@ func testCLS8(t *testing.T, open Opener) {
 
 func testCLS9(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
+	needs(t, bus, driver.Stored)
 	topic := newTopic[int](t, bus, "a")
 	w := newWitness[int]()
 	sub := subscribe(t, topic, func(ctx context.Context, m *hark.Message[int]) error {
@@ -254,6 +255,7 @@ func testCLS9(t *testing.T, open Opener) {
 
 func testSTA1(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
+	needs(t, bus, driver.Stored)
 	topic := newTopic[int](t, bus, "a")
 	sub := subscribe(t, topic, func(_ context.Context, m *hark.Message[int]) error {
 		switch m.Value % 4 {

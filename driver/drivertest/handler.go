@@ -306,6 +306,7 @@ func testMID1(t *testing.T, open Opener) {
 
 func testMID2(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
+	needs(t, bus, driver.Stored)
 	w := newWitness[int]()
 	bus.Use(func(next hark.MessageHandler) hark.MessageHandler {
 		return func(ctx context.Context, m hark.AnyMessage) error {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/harkbus/hark"
+	"github.com/harkbus/hark/driver"
 )
 
 var retryClauses = []Clause{
@@ -33,6 +34,7 @@ var errHandler = errors.New("the handler failed")
 
 func testRTY1(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
+	needs(t, bus, driver.Stored)
 	topic := newTopic[int](t, bus, "a")
 	w := newWitness[int]()
 	sub := subscribe(t, topic, func(_ context.Context, m *hark.Message[int]) error {
@@ -183,6 +185,7 @@ func testRTY7(t *testing.T, open Opener) {
 
 func testDLQ1(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
+	needs(t, bus, driver.Stored)
 	topic := newTopic[int](t, bus, "a.b")
 	sub := subscribe(t, topic, func(context.Context, *hark.Message[int]) error { return errHandler }, quick(3)...)
 	before := time.Now()

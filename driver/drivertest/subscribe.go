@@ -144,6 +144,7 @@ func testSUB7(t *testing.T, open Opener) {
 	publish(ctx, t, topic, 1)
 	g.reached(ctx, t, 1)
 	publish(ctx, t, topic, 2, 3)
+	until(ctx, t, "the others wait", func() bool { return sub.Stats().Waiting == 2 })
 	why := errors.New("out of time")
 	over, cancel := context.WithCancelCause(ctx)
 	cancel(why)
