@@ -49,9 +49,11 @@ func codecFor(t reflect.Type) Codec {
 	return jsonCodec{}
 }
 
+const jsonType = "application/json"
+
 type jsonCodec struct{}
 
-func (jsonCodec) ContentType() string             { return "application/json" }
+func (jsonCodec) ContentType() string             { return jsonType }
 func (jsonCodec) Encode(v any) ([]byte, error)    { return json.Marshal(v) }
 func (jsonCodec) Decode(data []byte, v any) error { return json.Unmarshal(data, v) }
 

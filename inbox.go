@@ -39,6 +39,7 @@ type inbox[T any] struct {
 	closed     chan struct{} // closed when close has finished
 	home       inboxHome
 	decode     func(m *driver.Received, v *T) error
+	encoded    bool // its predicates match messages before they are decoded
 
 	mu      sync.Mutex // guards what follows
 	held    map[*arrival]struct{}
@@ -62,7 +63,8 @@ type inboxFace interface {
 // arrival is a message on its way from an engine to a handler.
 type arrival struct {
 	*driver.Received
-	inbox interface{ settled(*arrival) }
+	inbox  interface{ settled(*arrival) }
+	sifted bool // it has been matched as it came, encoded
 }
 
 // settled says that the message is done with: handled, filtered, dropped or
@@ -143,6 +145,7 @@ func makeInboxLog[T any](t *Topic[T], shared bool) *Topic[T] {
 
 // begin starts to receive for a handler.
 func (in *inbox[T]) begin(cfg *subscribeConfig, how mode, h Handler[T], batch BatchHandler[T], role string, at uintptr, home inboxHome) (*member[T], error) {
+	in.encoded = matchEncoded(cfg.where) && in.remote.codec.ContentType() == jsonType
 	m, err := in.local.subscribeTo(cfg, how, h, batch, role, at)
 	if err == nil {
 		in.member = m
@@ -262,6 +265,9 @@ func (in *inbox[T]) enter(ctx context.Context, m *driver.Received) bool {
 		if in.lastSeq.Store(m.Seq); last > 0 && !in.shared && m.Seq > last+1 {
 			in.member.consumer.misses(DropRetention, m.Seq-last-1)
 		}
+	}
+	if in.encoded && !in.wants(a) {
+		return true
 	}
 	if err := in.decode(m, &e.value); err != nil {
 		in.undecodable(a, err)

@@ -87,6 +87,16 @@ const maxWorkers = 10000
 // the subscription's workers, so by several at a time if it has several.
 type Predicate interface{ Match(Envelope) bool }
 
+// EncodedPredicate is a Predicate that gives the same answer about a message
+// whose Data is its JSON text as about one with the value. Over an engine it is
+// then asked before the message is decoded, so that what does not match costs
+// no more than that.
+type EncodedPredicate interface {
+	Predicate
+	// MatchesEncoded reports whether that is so.
+	MatchesEncoded() bool
+}
+
 // Evaluator is a Predicate that may be unable to decide, as an expression is
 // about a message that lacks a field it names. Where then calls Eval instead of
 // Match: an error filters the message, and is counted as Undecided.

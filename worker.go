@@ -293,6 +293,9 @@ func (w *worker[T]) sift(m *Message[T]) fate {
 	if m.meta != nil && !m.meta.expires.IsZero() && !time.Now().Before(m.meta.expires) {
 		return expired
 	}
+	if a := m.arrival(); a != nil && a.sifted {
+		return handled
+	}
 	for _, p := range w.member.cfg.where {
 		if e, ok := p.(Evaluator); ok {
 			matched, err := e.Eval(m)

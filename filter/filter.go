@@ -78,6 +78,11 @@ func (f *Filter) Eval(m Envelope) (bool, error) {
 	return v == yes, nil
 }
 
+// MatchesEncoded reports that a filter says the same of a message whose Data is
+// its JSON text as of one with the value, so that an engine's messages need not
+// be decoded first.
+func (f *Filter) MatchesEncoded() bool { return true }
+
 // String returns the expression.
 func (f *Filter) String() string { return f.text }
 

@@ -174,6 +174,7 @@ func testSUB8(t *testing.T, open Opener) {
 		return w.handle(ctx, m)
 	})
 	publish(ctx, t, topic, count(0, 100)...)
+	until(ctx, t, "all have come", func() bool { s := sub.Stats(); return s.Waiting+s.InFlight == 100 })
 	close(made)
 	wantEqual(t, "values", w.wait(ctx, t, 6), count(0, 6))
 	until(ctx, t, "everything is accounted for", func() bool {
