@@ -25,6 +25,7 @@ type acks struct {
 	prefix  string
 	last    uint64
 	waiting map[uint64]waiter
+	closed  bool
 }
 
 // waiter is told once what became of what it sent: an acknowledgement, or why
@@ -81,17 +82,27 @@ func (a *acks) start(ctx context.Context) error {
 // expect returns the subject to which the server is to answer w.
 func (a *acks) expect(w waiter) (token uint64, reply string) {
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	a.last++
-	a.waiting[a.last] = w
-	return a.last, a.prefix + strconv.FormatUint(a.last, 36)
+	token, closed := a.last, a.closed
+	if !closed {
+		a.waiting[token] = w
+	}
+	reply = a.prefix + strconv.FormatUint(token, 36)
+	a.mu.Unlock()
+	if closed {
+		w.acked(token, ack{}, errConnClosed)
+	}
+	return token, reply
 }
 
-// forget takes no answer any more.
-func (a *acks) forget(token uint64) {
+// forget takes no answer any more. It reports whether there was none: then the
+// waiter is not told.
+func (a *acks) forget(token uint64) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	_, waits := a.waiting[token]
 	delete(a.waiting, token)
+	return waits
 }
 
 func (a *acks) receive(m *nats.Msg) {
@@ -148,6 +159,9 @@ func (a *acks) close() {
 	c.state.mu.Lock()
 	delete(c.state.losers, a)
 	c.state.mu.Unlock()
+	a.mu.Lock()
+	a.closed = true
+	a.mu.Unlock()
 	a.end(errConnClosed)
 	a.mu.Lock()
 	defer a.mu.Unlock()

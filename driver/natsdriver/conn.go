@@ -37,7 +37,8 @@ type Conn struct {
 
 	mu      sync.Mutex // guards what follows
 	ends    map[end]struct{}
-	closing chan struct{} // closed when Close has finished; nil before the first
+	closing chan struct{}  // closed when Close has finished; nil before the first
+	tasks   sync.WaitGroup // goroutines that end with the connection; see begin
 }
 
 // end is something on a connection that ends with it.
@@ -213,6 +214,18 @@ func (c *Conn) add(e end) error {
 	return nil
 }
 
+// begin counts a goroutine that is to call tasks.Done. It reports false when the
+// connection is closed and there must be none.
+func (c *Conn) begin() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closing != nil || c.state.isClosed() {
+		return false
+	}
+	c.tasks.Add(1)
+	return true
+}
+
 func (c *Conn) remove(e end) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -251,6 +264,7 @@ func (c *Conn) Close(ctx context.Context) error {
 		_ = e.Close(ctx) // reported above, or there was no connection
 	}
 	c.acks.close()
+	c.tasks.Wait()
 	if c.owned != nil {
 		c.owned.stop()
 		c.nc.Close()

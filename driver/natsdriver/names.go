@@ -3,6 +3,8 @@ package natsdriver
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"hash/fnv"
+	"strconv"
 	"strings"
 
 	"github.com/nats-io/nats.go"
@@ -63,6 +65,16 @@ func keyedSubjects(topics string) string {
 		return keyedPrefix + topics // the partition is one token of what follows
 	}
 	return keyedPrefix + topics + ".*"
+}
+
+// partitions is how many partitions the messages with a key of a topic have.
+const partitions = 32
+
+// keyedSubject is the subject of a message with a key.
+func keyedSubject(topic, key string) string {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(key)) // a hash does not fail
+	return keyedPrefix + topic + "." + strconv.FormatUint(uint64(h.Sum32()%partitions), 10)
 }
 
 // keyedTopic returns the topic of a message with a key.

@@ -21,6 +21,7 @@ type state struct {
 	events chan nats.Status
 	quit   chan struct{} // closed by stop
 	over   chan struct{} // closed when follow has returned
+	done   chan struct{} // closed by close
 
 	closed atomic.Bool // set with mu locked
 
@@ -38,7 +39,7 @@ type loser interface{ lost() }
 func newState(nc *nats.Conn) *state {
 	s := &state{
 		nc: nc, events: nc.StatusChanged(nats.CONNECTED, nats.DISCONNECTED, nats.RECONNECTING, nats.CLOSED),
-		quit: make(chan struct{}), over: make(chan struct{}), changed: make(chan struct{}),
+		quit: make(chan struct{}), over: make(chan struct{}), done: make(chan struct{}), changed: make(chan struct{}),
 		up: nc.IsConnected(), losers: map[loser]struct{}{},
 	}
 	go s.follow()
@@ -105,6 +106,7 @@ func (s *state) close() {
 	defer s.mu.Unlock()
 	if !s.closed.Load() {
 		s.closed.Store(true)
+		close(s.done)
 		s.up = false
 		s.changeLocked()
 	}
@@ -189,6 +191,7 @@ func (s *state) do(ctx context.Context, f func() error) error {
 		case <-ctx.Done():
 			return because(context.Cause(ctx), last)
 		case <-time.After(pause):
+		case <-s.done:
 		}
 	}
 }

@@ -2,7 +2,13 @@ package natsdriver
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/harkbus/hark/driver"
 )
@@ -10,6 +16,213 @@ import (
 // lease is how long a message may be in hand before others of its group get it.
 const lease = 30 * time.Second
 
+// What the metadata of a stream say of a topic.
+const (
+	metaTopic      = "hark-topic"
+	metaDurability = "hark-durability"
+)
+
+var durabilities = map[driver.Durability]struct {
+	name  string
+	needs driver.Capability
+}{
+	driver.DurableStrict:  {"strict", driver.Strict},
+	driver.DurableRelaxed: {"relaxed", driver.Relaxed},
+	driver.DurableMemory:  {"memory", driver.Memory},
+}
+
+// stored is a stored topic: a stream.
+type stored struct {
+	conn   *Conn
+	topic  string
+	stream string
+	wanted driver.StoredConfig
+	config atomic.Pointer[jetstream.StreamConfig] // as it is
+	writer writer
+
+	deduplicated atomic.Uint64
+}
+
+// openStored implements OpenTopic for stored topics.
 func (c *Conn) openStored(ctx context.Context, name string, cfg driver.StoredConfig) (driver.Topic, error) {
-	return nil, c.refuse(string(driver.Stored))
+	if c.js == nil {
+		return nil, c.refuse(string(driver.Stored))
+	}
+	if _, ok := durabilities[cfg.Durability]; !ok {
+		return nil, fmt.Errorf("durability %d is unknown", cfg.Durability)
+	}
+	t := &stored{conn: c, topic: name, stream: topicStream(name), wanted: cfg}
+	if !cfg.Existing {
+		if err := t.allowed(); err != nil {
+			return nil, err
+		}
+	}
+	t.writer.init(t)
+	return t, t.open(ctx)
+}
+
+// open finds the stream or makes it.
+func (t *stored) open(ctx context.Context) error {
+	c := t.conn
+	return c.state.do(ctx, func() error {
+		stream, err := c.js.Stream(ctx, t.stream)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			if err := t.allowed(); err != nil {
+				return err
+			}
+			stream, err = c.js.CreateStream(ctx, t.streamConfig())
+			if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // somebody was faster, and differs
+				stream, err = c.js.Stream(ctx, t.stream)
+			}
+		}
+		if err != nil {
+			return t.openError(ctx, err)
+		}
+		have := stream.CachedInfo().Config
+		t.config.Store(&have)
+		return t.agrees(&have)
+	})
+}
+
+// allowed refuses to make a stream with a durability that is not declared.
+func (t *stored) allowed() error {
+	d := durabilities[t.wanted.Durability]
+	if t.conn.info.Has(d.needs) {
+		return nil
+	}
+	return t.conn.refuse(string(d.needs) + " cannot be promised: the server does not tell when it writes to disk." +
+		" If its configuration has sync_interval: always, say so (sync=always in the URL, option SyncAlways); otherwise ask for Relaxed or Memory")
+}
+
+func (t *stored) openError(ctx context.Context, err error) error {
+	const overlap = 10065
+	switch code := apiCode(err); {
+	case code == overlap:
+		other, nameErr := t.conn.js.StreamNameBySubject(ctx, t.topic)
+		if nameErr != nil {
+			other = "another stream"
+		}
+		return fmt.Errorf("%w: the stream %s, which is not hark's, keeps what is published to %s", driver.ErrConflict, other, t.topic)
+	case errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil, code >= 500 && isUnavailable(err):
+		return fmt.Errorf("%w: %w", driver.ErrAgain, err)
+	}
+	return kind(storeError(err))
+}
+
+// apiCode returns the code of an error of JetStream's API, 0 for others.
+func apiCode(err error) int {
+	var api *jetstream.APIError
+	if errors.As(err, &api) {
+		return int(api.ErrorCode)
+	}
+	var js jetstream.JetStreamError
+	if errors.As(err, &js) && js.APIError() != nil {
+		return int(js.APIError().ErrorCode)
+	}
+	return 0
+}
+
+// isUnavailable reports whether JetStream may be able to do it later.
+func isUnavailable(err error) bool {
+	switch apiCode(err) {
+	case 10008, 10009, 10023, 10167, 10049: // unavailable, no leader, too few resources, too many requests, still being deleted
+		return true
+	}
+	return false
+}
+
+// storeError makes the errors for want of room ErrFull.
+func storeError(err error) error {
+	switch apiCode(err) {
+	case 10047, 10028, 10054, 10077, 10001, 10002, 10122:
+		return fmt.Errorf("%w: %w", driver.ErrFull, err)
+	}
+	return err
+}
+
+func (t *stored) streamConfig() jetstream.StreamConfig {
+	w := t.wanted
+	cfg := jetstream.StreamConfig{
+		Name: t.stream, Subjects: []string{t.topic, keyedSubjects(t.topic)}, Description: "hark topic " + t.topic,
+		Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardOld,
+		MaxMsgs: -1, MaxBytes: -1, MaxAge: w.MaxAge, Replicas: t.conn.opts.replicas, AllowDirect: true,
+		Duplicates: w.Dedup, Storage: jetstream.FileStorage,
+		Metadata: map[string]string{metaTopic: t.topic, metaDurability: durabilities[w.Durability].name},
+	}
+	if w.MaxMessages > 0 {
+		cfg.MaxMsgs = int64(w.MaxMessages)
+	}
+	if w.MaxBytes > 0 {
+		cfg.MaxBytes = w.MaxBytes
+	}
+	if w.Durability == driver.DurableMemory {
+		cfg.Storage = jetstream.MemoryStorage
+	}
+	// The server wants this: an ID is not remembered longer than its message.
+	if w.MaxAge > 0 && cfg.Duplicates > w.MaxAge {
+		cfg.Duplicates = w.MaxAge
+	}
+	cfg.AllowMsgTTL = t.conn.level >= levelTTL
+	cfg.AllowAtomicPublish = t.conn.level >= levelBatch
+	return cfg
+}
+
+// agrees returns how a stream that is there differs from what is wanted.
+func (t *stored) agrees(have *jetstream.StreamConfig) error {
+	if t.wanted.Existing {
+		return nil
+	}
+	want := t.streamConfig()
+	var differ []string
+	check := func(what string, have, want any) {
+		if have != want {
+			differ = append(differ, fmt.Sprintf("%s is %v, not %v", what, have, want))
+		}
+	}
+	check("MaxMessages", max(have.MaxMsgs, 0), max(want.MaxMsgs, 0))
+	check("MaxBytes", max(have.MaxBytes, 0), max(want.MaxBytes, 0))
+	check("MaxAge", have.MaxAge, want.MaxAge)
+	if want.Duplicates > 0 {
+		check("the window of deduplication", have.Duplicates, want.Duplicates)
+	}
+	check("its storage", have.Storage.String(), want.Storage.String())
+	if d, ok := have.Metadata[metaDurability]; ok {
+		check("the durability", d, want.Metadata[metaDurability])
+	}
+	if len(differ) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: %s (stream %s; open it with these, or change the stream)", driver.ErrConflict, strings.Join(differ, ", "), t.stream)
+}
+
+// info asks for the state of the stream.
+func (t *stored) info(ctx context.Context, opts ...jetstream.StreamInfoOpt) (*jetstream.StreamInfo, error) {
+	var info *jetstream.StreamInfo
+	err := t.conn.state.do(ctx, func() error {
+		stream, err := t.conn.js.Stream(ctx, t.stream)
+		if err == nil {
+			info = stream.CachedInfo()
+			if len(opts) > 0 {
+				info, err = stream.Info(ctx, opts...)
+			}
+		}
+		if err != nil {
+			return t.openError(ctx, err)
+		}
+		return nil
+	})
+	return info, err
+}
+
+// Stats implements driver.Topic.
+func (t *stored) Stats(ctx context.Context) (driver.TopicStats, error) {
+	info, err := t.info(ctx)
+	if err != nil {
+		return driver.TopicStats{}, err
+	}
+	s := driver.TopicStats{Stored: info.State.Msgs, Deduplicated: t.deduplicated.Load()}
+	if s.Stored > 0 {
+		s.First, s.Last = info.State.FirstSeq, info.State.LastSeq
+	}
+	return s, nil
 }

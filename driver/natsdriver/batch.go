@@ -1,0 +1,321 @@
+package natsdriver
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/harkbus/hark/driver"
+)
+
+const (
+	// The server takes so many messages in a batch.
+	maxBatch = 1000
+	// A batch holds at most this many bytes of data, or one message.
+	maxBatchBytes = 4 << 20
+	// maxBatches is how many batches of a topic are on their way at once: while
+	// one is written to disk the next is sent.
+	maxBatches = 2
+)
+
+// The headers of atomic batches.
+const (
+	natsBatchID     = "Nats-Batch-Id"
+	natsBatchSeq    = "Nats-Batch-Sequence"
+	natsBatchCommit = "Nats-Batch-Commit"
+)
+
+// The server's errors about batches.
+const (
+	codeBatchDuplicate  = 10201 // a message in it is stored already
+	codeBatchIncomplete = 10176 // a message in it was refused, or the batch took too long
+	codeBatchTooMany    = 10210 // too many batches are on their way
+	codeBatchDisabled   = 10174
+	codeBatchHeader     = 10177 // a message has a header that batches do not allow
+)
+
+// batches reports whether what is published is gathered into atomic batches: a
+// server that syncs always then does so once for each batch.
+func (t *stored) batches() bool {
+	cfg := t.config.Load()
+	return cfg.AllowAtomicPublish && t.wanted.Durability == driver.DurableStrict && cfg.Replicas <= 1
+}
+
+// writer gathers the messages of concurrent calls into batches. It has
+// goroutines only while there is something to write.
+type writer struct {
+	topic *stored
+
+	mu      sync.Mutex // guards what follows, and the orders
+	queue   []*order
+	writing int // goroutines that write batches
+}
+
+// order is a call that waits for its messages to be stored.
+type order struct {
+	parcels []*parcel
+	next    int           // the first that has not been taken
+	left    int           // those that are not done
+	batch   *batch        // of which it is a part now
+	gone    bool          // nobody waits any more
+	done    chan struct{} // closed when left is 0
+}
+
+// batch is a number of messages that are stored together or not at all.
+type batch struct {
+	parcels []*parcel
+	orders  []*order // with the number of their parcels in counts
+	counts  []int
+	waiting int // orders that are not gone
+	ctx     context.Context
+	cancel  context.CancelFunc
+	// unsure says that an attempt was made of which it is not known what became.
+	unsure bool
+	mu     sync.Mutex // held while messages are handed to the client
+}
+
+func (w *writer) init(t *stored) { w.topic = t }
+
+// write returns when it is known what became of the parcels, or ctx ends: then
+// with its cause, and the parcels must not be looked at.
+func (w *writer) write(ctx context.Context, ps []*parcel) error {
+	if len(ps) == 0 {
+		return nil
+	}
+	c := w.topic.conn
+	o := &order{parcels: ps, left: len(ps), done: make(chan struct{})}
+	w.mu.Lock()
+	start := w.writing < maxBatches
+	if start {
+		if !c.begin() {
+			w.mu.Unlock()
+			return errConnClosed
+		}
+		w.writing++
+	}
+	w.queue = append(w.queue, o)
+	w.mu.Unlock()
+	if start {
+		go w.run()
+	}
+	select {
+	case <-o.done:
+		return nil
+	case <-ctx.Done():
+	}
+	return w.abandon(o, context.Cause(ctx))
+}
+
+// abandon gives up waiting for an order. What has been sent may be stored.
+func (w *writer) abandon(o *order, cause error) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if o.left == 0 {
+		return nil
+	}
+	if i := slices.Index(w.queue, o); i >= 0 && o.next == 0 {
+		w.queue = slices.Delete(w.queue, i, i+1)
+		return cause
+	}
+	o.gone = true
+	if b := o.batch; b != nil {
+		if b.waiting--; b.waiting == 0 {
+			b.cancel()
+		}
+		b.mu.Lock() // the data belong to the caller again
+		for _, p := range o.parcels {
+			p.msg.Data = bytes.Clone(p.msg.Data)
+		}
+		b.mu.Unlock()
+	}
+	return fmt.Errorf("%w (some messages may have been stored)", cause)
+}
+
+// run writes batches until nothing is left to write.
+func (w *writer) run() {
+	defer w.topic.conn.tasks.Done()
+	for {
+		b := w.take()
+		if b == nil {
+			return
+		}
+		w.topic.writeBatch(b)
+		b.cancel()
+		w.finish(b)
+	}
+}
+
+// take makes a batch of what waits; nil if nothing does, and the goroutine is to
+// end.
+func (w *writer) take() *batch {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	b := &batch{}
+	b.ctx, b.cancel = context.WithCancel(context.Background())
+	size := 0
+	for _, o := range w.queue {
+		if o.batch != nil || o.gone {
+			continue // a call's messages keep their order, so the rest waits
+		}
+		first := o.next
+		for o.next < len(o.parcels) && len(b.parcels) < maxBatch {
+			p := o.parcels[o.next]
+			if size += p.msg.Size(); size > maxBatchBytes && len(b.parcels) > 0 {
+				break
+			}
+			b.parcels = append(b.parcels, p)
+			o.next++
+		}
+		if o.next > first {
+			o.batch = b
+			b.orders, b.counts = append(b.orders, o), append(b.counts, o.next-first)
+		}
+		if len(b.parcels) == maxBatch || size > maxBatchBytes {
+			break
+		}
+	}
+	w.queue = slices.DeleteFunc(w.queue, func(o *order) bool { return o.next == len(o.parcels) || o.gone })
+	if len(b.parcels) == 0 {
+		b.cancel()
+		w.writing--
+		return nil
+	}
+	b.waiting = len(b.orders)
+	return b
+}
+
+// finish tells the orders of a batch.
+func (w *writer) finish(b *batch) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i, o := range b.orders {
+		o.batch = nil
+		if o.left -= b.counts[i]; o.left == 0 {
+			close(o.done)
+		}
+	}
+}
+
+// writeBatch stores the messages of a batch, and notes what became of them.
+func (t *stored) writeBatch(b *batch) {
+	if len(b.parcels) == 1 { // a batch of one costs twice as much
+		t.send(b.ctx, b.parcels, &b.mu)
+		return
+	}
+	last := b.parcels[len(b.parcels)-1].msg
+	// The ID of the last message tells whether a batch is stored of which the
+	// answer was lost.
+	ownID := last.Header[natsMsgID] == nil
+	if ownID {
+		setNATSHeader(last, natsMsgID, t.conn.ids.next())
+	}
+	err := t.conn.state.do(b.ctx, func() error { return t.attempt(b) })
+	var single *singlyError
+	if errors.As(err, &single) {
+		t.writeSingly(b, ownID)
+		return
+	}
+	for _, p := range b.parcels {
+		p.err = err
+	}
+}
+
+// singlyError says that messages cannot be stored as a batch.
+type singlyError struct{ cause error }
+
+func (e *singlyError) Error() string { return e.cause.Error() }
+
+// attempt sends a batch once and waits for the answer.
+func (t *stored) attempt(b *batch) error {
+	c := t.conn
+	f := newFlight(1)
+	if err := t.sendBatch(b, f); err != nil {
+		return err
+	}
+	if err := f.wait(b.ctx, &c.acks); err != nil {
+		return err
+	}
+	switch err := f.errs[0]; {
+	case err == nil:
+		if f.acks[0].Count != len(b.parcels) {
+			return fmt.Errorf("the server stored %d of %d messages", f.acks[0].Count, len(b.parcels))
+		}
+		return nil
+	case errors.Is(err, errNoAnswer):
+		b.unsure = true
+		return fmt.Errorf("%w: %w", driver.ErrAgain, err)
+	case errors.Is(err, nats.ErrNoResponders):
+		return t.absent(b.ctx, err)
+	default:
+		switch apiCode(err) {
+		case codeBatchDuplicate, codeBatchIncomplete, codeBatchTooMany, codeBatchDisabled, codeBatchHeader:
+			return &singlyError{err}
+		}
+		if isUnavailable(err) {
+			return fmt.Errorf("%w: %w", driver.ErrAgain, err)
+		}
+		return storeError(err)
+	}
+}
+
+// sendBatch hands the messages of a batch to the client.
+func (t *stored) sendBatch(b *batch, f *flight) error {
+	c := t.conn
+	id := c.ids.next() // another one for each attempt: the server forgets none
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for i, p := range b.parcels {
+		setNATSHeader(p.msg, natsBatchID, id)
+		setNATSHeader(p.msg, natsBatchSeq, strconv.Itoa(i+1))
+		if i == len(b.parcels)-1 {
+			setNATSHeader(p.msg, natsBatchCommit, "1")
+			f.tokens[0], p.msg.Reply = c.acks.expect(flightSeat{f, 0})
+		}
+		if err := c.nc.PublishMsg(p.msg); err != nil {
+			if f.tokens[0] != 0 {
+				c.acks.forget(f.tokens[0])
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// writeSingly stores the messages of a batch one by one.
+func (t *stored) writeSingly(b *batch, ownID bool) {
+	b.mu.Lock()
+	for _, p := range b.parcels {
+		delete(p.msg.Header, natsBatchID)
+		delete(p.msg.Header, natsBatchSeq)
+		delete(p.msg.Header, natsBatchCommit)
+	}
+	b.mu.Unlock()
+	rest := b.parcels
+	if b.unsure {
+		last := rest[len(rest)-1]
+		if t.send(b.ctx, rest[len(rest)-1:], &b.mu); last.err == nil && last.repeated {
+			return // the batch is stored
+		}
+		rest = rest[:len(rest)-1]
+	} else if ownID {
+		delete(rest[len(rest)-1].msg.Header, natsMsgID)
+	}
+	for len(rest) > 0 {
+		n := min(len(rest), maxFlight)
+		t.send(b.ctx, rest[:n], &b.mu)
+		rest = rest[n:]
+	}
+}
+
+func setNATSHeader(m *nats.Msg, name, value string) {
+	if m.Header == nil {
+		m.Header = nats.Header{}
+	}
+	m.Header[name] = []string{value}
+}

@@ -1,0 +1,343 @@
+package natsdriver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/harkbus/hark/driver"
+)
+
+const (
+	// followDepth is how many messages are on their way to a subscription
+	// without a group.
+	followDepth = 512
+	// A server forgets the consumer of a subscription that has not asked for so
+	// long; then it gets another one.
+	followIdle = 2 * time.Minute
+)
+
+// follow receives what is stored from some place on, in order, whether or not
+// connections break: with a consumer that nobody else knows, and a new one
+// where the last was when something is missing.
+type follow struct {
+	topic *stored
+	made  time.Time // when the stream was
+
+	mu     sync.Mutex // guards what follows
+	puller *puller
+	name   string // of the consumer
+	next   uint64 // the next message of the consumer, by its count
+	last   uint64 // the last message received, or that before the first
+	lost   uint64
+	until  uint64 // the last message to receive, once drains is set
+	drains bool
+	ended  bool
+}
+
+// Subscribe implements driver.Topic.
+func (t *stored) Subscribe(ctx context.Context, cfg driver.SubscribeConfig) (driver.Subscription, error) {
+	if cfg.Group != "" {
+		return t.join(ctx, cfg)
+	}
+	info, err := t.info(ctx)
+	if err != nil {
+		return nil, err
+	}
+	start, err := t.start(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	f := &follow{topic: t, made: info.Created}
+	if err := f.begin(ctx, start); err != nil {
+		return nil, err
+	}
+	if err := t.conn.add(f); err != nil {
+		f.puller.discard()
+		return nil, err
+	}
+	return f, nil
+}
+
+// start makes the place at which a consumer begins.
+func (t *stored) start(ctx context.Context, cfg driver.SubscribeConfig) (c jetstream.ConsumerConfig, err error) {
+	switch cfg.From {
+	case driver.FromStart:
+		c.DeliverPolicy = jetstream.DeliverAllPolicy
+	case driver.FromNow:
+		c.DeliverPolicy = jetstream.DeliverNewPolicy
+	case driver.FromSeq:
+		c.DeliverPolicy, c.OptStartSeq = jetstream.DeliverByStartSequencePolicy, max(cfg.Seq, 1)
+	case driver.FromTime:
+		c.DeliverPolicy, c.OptStartTime = jetstream.DeliverByStartTimePolicy, &cfg.Time
+	case driver.FromLast:
+		if cfg.Seq == 0 {
+			c.DeliverPolicy = jetstream.DeliverNewPolicy
+			return c, nil
+		}
+		c.DeliverPolicy = jetstream.DeliverByStartSequencePolicy
+		c.OptStartSeq, err = t.newest(ctx, cfg.Seq)
+	default:
+		err = fmt.Errorf("a start of kind %d is unknown", cfg.From)
+	}
+	return c, err
+}
+
+// newest returns the sequence of the first of the n newest messages.
+func (t *stored) newest(ctx context.Context, n uint64) (uint64, error) {
+	info, err := t.info(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if info.State.NumDeleted > 0 {
+		if info, err = t.info(ctx, jetstream.WithDeletedDetails(true)); err != nil {
+			return 0, err
+		}
+	}
+	s := info.State
+	gone := make(map[uint64]bool, len(s.Deleted))
+	for _, seq := range s.Deleted {
+		gone[seq] = true
+	}
+	seq := s.LastSeq + 1
+	for n > 0 && seq > max(s.FirstSeq, 1) {
+		if seq--; !gone[seq] {
+			n--
+		}
+	}
+	return max(seq, 1), nil
+}
+
+// begin makes a consumer that begins at start.
+func (f *follow) begin(ctx context.Context, start jetstream.ConsumerConfig) error {
+	t := f.topic
+	start.Name = "hark-" + t.conn.ids.next()
+	start.AckPolicy, start.MemoryStorage, start.InactiveThreshold = jetstream.AckNonePolicy, true, followIdle
+	start.Replicas = 1
+	p := newPuller(t.conn, t.stream, start.Name)
+	if err := p.open(ctx, followDepth); err != nil {
+		return err
+	}
+	var info *jetstream.ConsumerInfo
+	err := t.conn.state.do(ctx, func() error {
+		consumer, err := t.conn.js.CreateOrUpdateConsumer(ctx, t.stream, start)
+		if err != nil {
+			return t.consumerError(ctx, err)
+		}
+		info = consumer.CachedInfo()
+		return nil
+	})
+	if err != nil {
+		p.discard()
+		return fmt.Errorf("consumer: %w", err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.puller, f.name, f.next, f.last = p, start.Name, 1, info.Delivered.Stream
+	if f.ended { // meanwhile
+		p.discard()
+	}
+	return nil
+}
+
+// consumerError says whether a consumer may be had later.
+func (t *stored) consumerError(ctx context.Context, err error) error {
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return t.absent(ctx, err)
+	}
+	return t.openError(ctx, err)
+}
+
+// Receive implements driver.Subscription.
+func (f *follow) Receive(ctx context.Context, most int) ([]*driver.Received, error) {
+	for {
+		f.mu.Lock()
+		p, last, drains, ended := f.puller, f.last, f.drains, f.ended || f.drains && f.last >= f.until
+		f.mu.Unlock()
+		if ended {
+			return nil, driver.ErrEnded
+		}
+		var ms []*nats.Msg
+		var err error
+		if drains {
+			ms, err = f.remaining(ctx, p, most)
+		} else {
+			ms, err = p.nextMessages(ctx, most, followDepth)
+		}
+		switch {
+		case errors.Is(err, errCut), errors.Is(err, errNoConsumer):
+			if err := f.resume(ctx, last); err != nil {
+				return nil, err
+			}
+			continue
+		case errors.Is(err, errWoken), errors.Is(err, driver.ErrEnded): // look again
+			continue
+		case err != nil:
+			return nil, err
+		}
+		rs, err := f.read(ctx, p, ms)
+		if err != nil || len(rs) > 0 {
+			return rs, err
+		}
+	}
+}
+
+// read makes what Receive returns of the messages of a consumer, up to the first
+// that is missing.
+func (f *follow) read(ctx context.Context, p *puller, ms []*nats.Msg) ([]*driver.Received, error) {
+	f.mu.Lock()
+	next, last, until := f.next, f.last, f.until
+	if !f.drains {
+		until = math.MaxUint64
+	}
+	f.mu.Unlock()
+	rs := make([]*driver.Received, 0, len(ms))
+	var lost uint64
+	for _, m := range ms {
+		r, at, err := f.topic.received(m)
+		if err != nil {
+			return nil, err
+		}
+		if at.nth != next { // the client had no room, or the connection was lost
+			p.cut.Store(true)
+			p.empty()
+			break
+		}
+		if at.seq > last+1 {
+			lost += f.topic.lostBetween(ctx, last, at.seq)
+		}
+		next, last = next+1, at.seq
+		if at.seq <= until {
+			rs = append(rs, r)
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.next, f.last, f.lost = next, last, f.lost+lost
+	return rs, nil
+}
+
+// drainPoll is how often a subscription that drains asks whether something is
+// still to come: the last messages may have been deleted.
+const drainPoll = 100 * time.Millisecond
+
+// remaining is nextMessages while a subscription drains.
+func (f *follow) remaining(ctx context.Context, p *puller, most int) ([]*nats.Msg, error) {
+	poll, cancel := context.WithTimeout(ctx, drainPoll)
+	defer cancel()
+	ms, err := p.nextMessages(poll, most, followDepth)
+	if err == nil || poll.Err() == nil || ctx.Err() != nil {
+		return ms, err
+	}
+	consumer, err := f.topic.conn.js.Consumer(ctx, f.topic.stream, f.name)
+	if err != nil {
+		return nil, errNoConsumer
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if info := consumer.CachedInfo(); info.NumPending == 0 && info.Delivered.Consumer < f.next {
+		f.ended = true
+	}
+	return nil, errWoken
+}
+
+// lostBetween returns how many messages between two sequences retention has
+// removed, as far as can be found out; others were deleted or have expired.
+func (t *stored) lostBetween(ctx context.Context, last, seq uint64) uint64 {
+	info, err := t.info(ctx)
+	if err != nil {
+		return 0
+	}
+	first := min(info.State.FirstSeq, seq)
+	return max(first, last+1) - last - 1
+}
+
+// resume makes a new consumer for what follows last.
+func (f *follow) resume(ctx context.Context, last uint64) error {
+	f.mu.Lock()
+	f.puller.discard()
+	name := f.name
+	f.mu.Unlock()
+	info, err := f.topic.info(ctx)
+	if err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
+		return err
+	}
+	if err != nil || info.State.LastSeq < last || !f.made.IsZero() && info.Created.After(f.made) {
+		last = 0 // it is another stream, of the same name
+	}
+	if err == nil {
+		f.made = info.Created
+	}
+	start := jetstream.ConsumerConfig{DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: last + 1}
+	if err := f.begin(ctx, start); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	f.last = last
+	f.mu.Unlock()
+	f.topic.forget(name)
+	return nil
+}
+
+// forget removes a consumer, now or when it has been idle for long.
+func (t *stored) forget(consumer string) {
+	// Nobody waits for the answer, nor needs it.
+	_ = t.conn.nc.Publish(t.conn.apiPrefix()+"CONSUMER.DELETE."+t.stream+"."+consumer, nil)
+}
+
+// Ack implements driver.Subscription.
+func (f *follow) Ack(context.Context, []*driver.Received) error { return nil }
+
+// Extend implements driver.Subscription.
+func (f *follow) Extend(context.Context, []*driver.Received) error { return nil }
+
+// Return implements driver.Subscription.
+func (f *follow) Return(context.Context, []*driver.Received) error { return nil }
+
+// Drain implements driver.Subscription.
+func (f *follow) Drain(ctx context.Context) error {
+	info, err := f.topic.info(ctx)
+	if err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.drains {
+		f.drains, f.until = true, info.State.LastSeq
+		f.puller.rouse()
+	}
+	return nil
+}
+
+// Lag implements driver.Subscription.
+func (f *follow) Lag(ctx context.Context) (driver.Lag, error) {
+	info, err := f.topic.info(ctx)
+	if err != nil {
+		return driver.Lag{}, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := info.State
+	lag := driver.Lag{Lost: f.lost, Members: 1}
+	if s.LastSeq > f.last {
+		lag.Waiting = min(s.LastSeq-f.last, s.Msgs)
+	}
+	return lag, nil
+}
+
+// Close implements driver.Subscription.
+func (f *follow) Close(context.Context) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ended = true
+	f.puller.discard()
+	f.topic.forget(f.name)
+	f.topic.conn.remove(f)
+	return nil
+}

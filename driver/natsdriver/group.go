@@ -1,0 +1,268 @@
+package natsdriver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/harkbus/hark/driver"
+)
+
+// member is a member of a group on a stored topic: one of those that share a
+// durable consumer.
+type member struct {
+	topic    *stored
+	consumer string
+	window   int
+	puller   *puller
+
+	mu     sync.Mutex // guards what follows
+	hands  map[*hand]struct{}
+	acked  string // the last message that was acknowledged, by its reply subject
+	closed bool
+}
+
+// hand is a message that was received and is neither acknowledged nor returned.
+type hand struct {
+	member *member
+	reply  string
+}
+
+// What members say of messages.
+var (
+	sayDone   = []byte("+ACK")
+	sayBack   = []byte("-NAK")
+	sayAtWork = []byte("+WPI")
+)
+
+// join makes a member of a group.
+func (t *stored) join(ctx context.Context, cfg driver.SubscribeConfig) (driver.Subscription, error) {
+	if cfg.Keyed {
+		return nil, t.conn.refuse(string(driver.KeyOrder))
+	}
+	m := &member{topic: t, consumer: groupConsumer(cfg.Group), window: cfg.Window, hands: map[*hand]struct{}{}}
+	if err := m.ensure(ctx, cfg); err != nil {
+		return nil, fmt.Errorf("group %s: %w", cfg.Group, err)
+	}
+	m.puller = newPuller(t.conn, t.stream, m.consumer)
+	if err := m.puller.open(ctx, cfg.Window); err != nil {
+		return nil, err
+	}
+	if err := t.conn.add(m); err != nil {
+		m.puller.discard()
+		return nil, err
+	}
+	return m, nil
+}
+
+// ensure makes the consumer of the group, or takes it as it is: it has the
+// group's place. The messages in hand of all members are limited by what the
+// server allows, those of each by what it asks for.
+func (m *member) ensure(ctx context.Context, cfg driver.SubscribeConfig) error {
+	t := m.topic
+	return t.conn.state.do(ctx, func() error {
+		consumer, err := t.conn.js.Consumer(ctx, t.stream, m.consumer)
+		if errors.Is(err, jetstream.ErrConsumerNotFound) {
+			var c jetstream.ConsumerConfig
+			if c, err = t.start(ctx, cfg); err != nil {
+				return err
+			}
+			c.Durable, c.Name = m.consumer, m.consumer
+			c.Description = "hark group " + cfg.Group
+			c.AckPolicy, c.AckWait, c.MaxDeliver = jetstream.AckExplicitPolicy, lease, -1
+			c.MaxAckPending = -1
+			consumer, err = t.conn.js.CreateConsumer(ctx, t.stream, c)
+			if errors.Is(err, jetstream.ErrConsumerExists) { // somebody was faster
+				return fmt.Errorf("%w: %w", driver.ErrAgain, err)
+			}
+		}
+		if err != nil {
+			return t.consumerError(ctx, err)
+		}
+		if have := consumer.CachedInfo().Config; have.AckPolicy != jetstream.AckExplicitPolicy || have.AckWait != lease {
+			return fmt.Errorf("%w: consumer %s of stream %s is none of hark (it acknowledges in another way, or has another ack_wait)", driver.ErrConflict, m.consumer, t.stream)
+		}
+		return nil
+	})
+}
+
+// Receive implements driver.Subscription.
+func (m *member) Receive(ctx context.Context, most int) ([]*driver.Received, error) {
+	for {
+		// Not more are on their way than may be in hand at once: what waits in
+		// the client's buffer is given to others when its lease ends.
+		ms, err := m.puller.nextMessages(ctx, most, min(most, m.window))
+		switch {
+		case errors.Is(err, errCut), errors.Is(err, errWoken):
+			m.puller.forgetRequests() // what was on its way comes again
+			if err := m.topic.conn.state.await(ctx); err != nil {
+				return nil, m.orEnded(err)
+			}
+			continue
+		case errors.Is(err, errNoConsumer):
+			if err := m.revive(ctx); err != nil {
+				return nil, m.orEnded(err)
+			}
+			continue
+		case err != nil:
+			return nil, err
+		}
+		return m.read(ms)
+	}
+}
+
+func (m *member) orEnded(err error) error {
+	if m.puller.over() {
+		return driver.ErrEnded
+	}
+	return err
+}
+
+// revive waits until the consumer is there again.
+func (m *member) revive(ctx context.Context) error {
+	t := m.topic
+	m.puller.forgetRequests()
+	return t.conn.state.do(ctx, func() error {
+		if m.puller.over() {
+			return driver.ErrEnded
+		}
+		_, err := t.conn.js.Consumer(ctx, t.stream, m.consumer)
+		switch {
+		case err == nil:
+			return nil
+		case t.wanted.Durability == driver.DurableMemory && (errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound)):
+			// The server was started again and remembers nothing.
+			if err := t.open(ctx); err != nil {
+				return err
+			}
+			return m.ensure(ctx, driver.SubscribeConfig{Group: m.consumer, From: driver.FromStart})
+		}
+		return t.consumerError(ctx, err)
+	})
+}
+
+func (m *member) read(ms []*nats.Msg) ([]*driver.Received, error) {
+	rs := make([]*driver.Received, 0, len(ms))
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		m.giveBack(ms)
+		return nil, driver.ErrEnded
+	}
+	for _, msg := range ms {
+		r, _, err := m.topic.received(msg)
+		if err != nil {
+			return nil, err
+		}
+		h := &hand{member: m, reply: msg.Reply}
+		r.Token = h
+		m.hands[h] = struct{}{}
+		rs = append(rs, r)
+	}
+	return rs, nil
+}
+
+// giveBack returns messages that nobody has seen.
+func (m *member) giveBack(ms []*nats.Msg) {
+	for _, msg := range ms {
+		_ = m.topic.conn.nc.Publish(msg.Reply, sayBack) // or their lease ends
+	}
+}
+
+// say tells the server something of messages.
+func (m *member) say(ctx context.Context, ms []*driver.Received, what []byte, over bool) error {
+	for _, r := range ms {
+		h, ok := r.Token.(*hand)
+		if !ok || h.member != m {
+			return fmt.Errorf("message %d of %s was not received here", r.Seq, r.Topic)
+		}
+		if err := m.topic.conn.nc.Publish(h.reply, what); err != nil {
+			if err := m.topic.conn.state.do(ctx, func() error { return m.topic.conn.nc.Publish(h.reply, what) }); err != nil {
+				return err
+			}
+		}
+		if over {
+			m.mu.Lock()
+			delete(m.hands, h)
+			m.mu.Unlock()
+		}
+	}
+	return nil
+}
+
+// Ack implements driver.Subscription.
+func (m *member) Ack(ctx context.Context, ms []*driver.Received) error {
+	if err := m.say(ctx, ms, sayDone, true); err != nil || len(ms) == 0 {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.acked = ms[len(ms)-1].Token.(*hand).reply
+	return nil
+}
+
+// Extend implements driver.Subscription.
+func (m *member) Extend(ctx context.Context, ms []*driver.Received) error {
+	return m.say(ctx, ms, sayAtWork, false)
+}
+
+// Return implements driver.Subscription.
+func (m *member) Return(ctx context.Context, ms []*driver.Received) error {
+	return m.say(ctx, ms, sayBack, true)
+}
+
+// Drain implements driver.Subscription.
+func (m *member) Drain(ctx context.Context) error { return m.puller.stop(ctx) }
+
+// Lag implements driver.Subscription.
+func (m *member) Lag(ctx context.Context) (driver.Lag, error) {
+	t := m.topic
+	var lag driver.Lag
+	err := t.conn.state.do(ctx, func() error {
+		consumer, err := t.conn.js.Consumer(ctx, t.stream, m.consumer)
+		if err != nil {
+			return t.consumerError(ctx, err)
+		}
+		info := consumer.CachedInfo()
+		lag = driver.Lag{Waiting: info.NumPending + uint64(len(m.puller.msgs)), Members: 1}
+		return nil
+	})
+	return lag, err
+}
+
+// closePatience is how long a Close waits for the server to confirm the last
+// acknowledgement.
+const closePatience = 2 * time.Second
+
+// Close implements driver.Subscription.
+func (m *member) Close(ctx context.Context) error {
+	c := m.topic.conn
+	err := m.puller.stop(ctx)
+	c.remove(m)
+	gone := false
+	m.giveBack(m.puller.take(nil, math.MaxInt, &gone))
+	m.mu.Lock()
+	acked := m.acked
+	m.closed = true
+	for h := range m.hands {
+		_ = c.nc.Publish(h.reply, sayBack) // or its lease ends
+	}
+	clear(m.hands)
+	m.acked = ""
+	m.mu.Unlock()
+	if acked == "" || !c.state.connected() {
+		return err
+	}
+	// The server works off what it is told of a consumer in turn: when it has
+	// answered this it has remembered all.
+	wait, cancel := context.WithTimeout(ctx, closePatience)
+	defer cancel()
+	_, ackErr := c.nc.RequestWithContext(wait, acked, sayDone)
+	return errors.Join(err, ackErr)
+}

@@ -1,0 +1,309 @@
+package natsdriver
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/harkbus/hark/driver"
+)
+
+const (
+	// A request for messages stands for so long before it is made again.
+	pullExpires = 30 * time.Second
+	// While it stands and there are no messages the server says that it is
+	// there; without a word for twice that time the request is taken for lost.
+	pullHeartbeat = 2 * time.Second
+)
+
+// puller receives the messages of a consumer by asking for them, such that never
+// more are on their way than are wanted. next is called by one goroutine at a
+// time.
+type puller struct {
+	inlet
+	inbox   string // replies come to inbox.N
+	subject string // of the consumer, for requests
+
+	asked atomic.Int64 // messages that the server has been asked for and that were not taken yet
+	count int          // requests
+	cut   atomic.Bool  // the connection was lost since the first request
+	wake  chan struct{}
+}
+
+var (
+	// errNoConsumer says that the consumer does not answer: it is gone, or its
+	// server is.
+	errNoConsumer = errors.New("no consumer")
+	// errCut says that the connection was lost, and perhaps messages with it.
+	errCut = errors.New("the connection was lost")
+	// errWoken says that somebody has something to tell who waits for messages.
+	errWoken = errors.New("woken")
+)
+
+// apiPrefix is how the subjects of requests to JetStream begin.
+func (c *Conn) apiPrefix() string {
+	if d := c.opts.domain; d != "" {
+		return "$JS." + d + ".API."
+	}
+	return "$JS.API."
+}
+
+func newPuller(c *Conn, stream, consumer string) *puller {
+	return &puller{
+		inlet: inlet{conn: c}, inbox: c.nc.NewInbox(), wake: make(chan struct{}, 1),
+		subject: c.apiPrefix() + "CONSUMER.MSG.NEXT." + stream + "." + consumer,
+	}
+}
+
+// open begins to listen for up to room messages that were asked for.
+func (p *puller) open(ctx context.Context, room int) error {
+	// Four times as much, because requests that are made again may both be
+	// answered.
+	if err := p.begin(ctx, []string{p.inbox + ".*"}, "", 4*room+64); err != nil {
+		return err
+	}
+	p.conn.state.mu.Lock()
+	p.conn.state.losers[p] = struct{}{}
+	p.conn.state.mu.Unlock()
+	return nil
+}
+
+// lost implements loser.
+func (p *puller) lost() {
+	p.cut.Store(true)
+	p.rouse()
+}
+
+// rouse makes nextMessages return.
+func (p *puller) rouse() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// discard takes no more messages and forgets those that are here.
+func (p *puller) discard() {
+	p.unlist()
+	p.end()
+	p.empty()
+}
+
+func (p *puller) empty() {
+	for {
+		select {
+		case <-p.msgs:
+		default:
+			return
+		}
+	}
+}
+
+func (p *puller) unlist() {
+	p.conn.state.mu.Lock()
+	defer p.conn.state.mu.Unlock()
+	delete(p.conn.state.losers, p)
+}
+
+// stop takes no more messages: those that the server sent before are the last.
+func (p *puller) stop(ctx context.Context) error {
+	p.unlist()
+	var err error
+	if p.conn.state.connected() {
+		// The client goes on to take them until the server has seen this.
+		for _, sub := range p.subs {
+			err = errors.Join(err, sub.Drain())
+		}
+		err = errors.Join(err, p.conn.Flush(ctx))
+	}
+	p.end()
+	return err
+}
+
+// nextMessages returns between 1 and most messages, having asked for up to
+// depth. It returns errNoConsumer or errCut when there is nothing left that was
+// received before, and driver.ErrEnded after stop.
+func (p *puller) nextMessages(ctx context.Context, most, depth int) ([]*nats.Msg, error) {
+	silence := time.NewTimer(2*pullHeartbeat + pullHeartbeat/2)
+	defer silence.Stop()
+	gone := false
+	for {
+		ms := p.take(make([]*nats.Msg, 0, min(most, len(p.msgs))), most, &gone)
+		ended := p.over()
+		if !ended && !gone && !p.cut.Load() {
+			if err := p.ask(depth); err != nil {
+				return nil, err
+			}
+		}
+		if len(ms) > 0 {
+			return ms, nil
+		}
+		switch {
+		case ended && len(p.msgs) == 0:
+			return nil, driver.ErrEnded
+		case ended:
+			continue
+		case p.cut.Load():
+			return nil, errCut
+		case gone:
+			return nil, errNoConsumer
+		}
+		select {
+		case m := <-p.msgs:
+			if p.isMessage(m, &gone) {
+				return p.take([]*nats.Msg{m}, most, &gone), nil
+			}
+			silence.Reset(2*pullHeartbeat + pullHeartbeat/2)
+		case <-silence.C:
+			p.forgetRequests()
+			return nil, errNoConsumer
+		case <-p.wake:
+			if !p.cut.Load() {
+				return nil, errWoken
+			}
+		case <-p.ended:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// take adds what has arrived to ms, up to most.
+func (p *puller) take(ms []*nats.Msg, most int, gone *bool) []*nats.Msg {
+	for len(ms) < most {
+		select {
+		case m := <-p.msgs:
+			if p.isMessage(m, gone) {
+				ms = append(ms, m)
+			}
+		default:
+			return ms
+		}
+	}
+	return ms
+}
+
+func (p *puller) over() bool {
+	select {
+	case <-p.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+func (p *puller) forgetRequests() {
+	p.asked.Store(0)
+	p.cut.Store(false)
+}
+
+// ask makes sure that up to depth messages are here or on their way. It asks
+// when half of them are missing.
+func (p *puller) ask(depth int) error {
+	asked := int(p.asked.Load())
+	if asked > depth/2 {
+		return nil
+	}
+	n := depth - asked
+	p.count++
+	reply := p.inbox + "." + strconv.Itoa(p.count)
+	request, err := json.Marshal(map[string]int64{
+		"batch": int64(n), "expires": int64(pullExpires), "idle_heartbeat": int64(pullHeartbeat),
+	})
+	if err != nil {
+		return err
+	}
+	err = p.conn.nc.PublishRequest(p.subject, reply, request)
+	switch {
+	case err == nil:
+		p.asked.Add(int64(n))
+		return nil
+	case p.conn.state.passes(err):
+		p.cut.Store(true)
+		return nil
+	}
+	return kind(err)
+}
+
+// isMessage reports whether m is a message; otherwise it takes notice of what
+// the server says.
+func (p *puller) isMessage(m *nats.Msg, gone *bool) bool {
+	status, isStatus := m.Header["Status"]
+	if !isStatus || len(m.Data) > 0 || m.Reply != "" && !strings.HasPrefix(m.Subject, p.inbox) {
+		p.less(1)
+		return true
+	}
+	if status[0] == "100" { // a heartbeat
+		return false
+	}
+	// A request is over: the server says how many messages it still stood for.
+	if left, err := strconv.Atoi(m.Header.Get("Nats-Pending-Messages")); err == nil {
+		p.less(int64(left))
+	} else {
+		p.asked.Store(0)
+	}
+	description := m.Header.Get("Description")
+	*gone = *gone || status[0] == noResponders || status[0] == "409" && (strings.Contains(description, "Consumer Deleted") || strings.Contains(description, "Leadership Change") || strings.Contains(description, "Server Shutdown"))
+	return false
+}
+
+// less notes that n messages fewer are to come. More may come than were asked
+// for, when a request was made again.
+func (p *puller) less(n int64) {
+	if p.asked.Add(-n) < 0 {
+		p.asked.Store(0)
+	}
+}
+
+// place is what the server says of a message of a consumer.
+type place struct {
+	deliveries int
+	seq        uint64 // on the stream
+	nth        uint64 // of the consumer
+	at         time.Time
+	pending    uint64 // messages behind it
+}
+
+// placeOf reads the subject of acknowledgements:
+// $JS.ACK.[domain.account.]stream.consumer.deliveries.seq.nth.time.pending[.random].
+func placeOf(reply string) (place, error) {
+	var p place
+	tokens := strings.Split(reply, ".")
+	first := 4
+	if len(tokens) > 9 {
+		first = 6
+	}
+	if len(tokens) < first+5 || tokens[0] != "$JS" || tokens[1] != "ACK" {
+		return p, fmt.Errorf("the message is none of a stream: its reply subject is %q", reply)
+	}
+	var numbers [5]uint64
+	for i := range numbers {
+		n, err := strconv.ParseUint(tokens[first+i], 10, 64)
+		if err != nil {
+			return p, fmt.Errorf("the reply subject %q: %w", reply, err)
+		}
+		numbers[i] = n
+	}
+	return place{int(numbers[0]), numbers[1], numbers[2], time.Unix(0, int64(numbers[3])), numbers[4]}, nil
+}
+
+// received reads a message of a stream.
+func (t *stored) received(m *nats.Msg) (*driver.Received, place, error) {
+	p, err := placeOf(m.Reply)
+	if err != nil {
+		return nil, p, err
+	}
+	r := decode(m, t.topic)
+	r.Seq, r.Deliveries = p.seq, p.deliveries
+	if r.Time.IsZero() {
+		r.Time = p.at
+	}
+	return r, p, nil
+}

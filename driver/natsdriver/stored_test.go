@@ -1,0 +1,431 @@
+package natsdriver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/harkbus/hark/driver"
+)
+
+func relaxed() *driver.StoredConfig {
+	return &driver.StoredConfig{Durability: driver.DurableRelaxed, Dedup: 2 * time.Minute}
+}
+
+func TestStored(t *testing.T) {
+	s := startServer(t, withJetStream)
+	pub, sub := s.open(t), s.open(t)
+	out, in := openTopic(t, pub, "orders.placed", relaxed()), openTopic(t, sub, "orders.placed", relaxed())
+	publish(t, out, numbered(0, 10)...)
+	before := time.Now()
+	publish(t, out, numbered(10, 10)...)
+
+	tests := []struct {
+		name string
+		cfg  driver.SubscribeConfig
+		want []string
+	}{
+		{"now", driver.SubscribeConfig{}, nil},
+		{"start", driver.SubscribeConfig{From: driver.FromStart}, numbered(0, 20)},
+		{"seq", driver.SubscribeConfig{From: driver.FromSeq, Seq: 15}, numbered(14, 6)},
+		{"seq 0", driver.SubscribeConfig{From: driver.FromSeq}, numbered(0, 20)},
+		{"time", driver.SubscribeConfig{From: driver.FromTime, Time: before}, numbered(10, 10)},
+		{"last", driver.SubscribeConfig{From: driver.FromLast, Seq: 3}, numbered(17, 3)},
+		{"last of more", driver.SubscribeConfig{From: driver.FromLast, Seq: 30}, numbered(0, 20)},
+		{"last 0", driver.SubscribeConfig{From: driver.FromLast}, nil},
+		{"group", driver.SubscribeConfig{From: driver.FromSeq, Seq: 3, Group: "g"}, numbered(2, 18)},
+	}
+	subs := make([]driver.Subscription, len(tests))
+	for i, tt := range tests {
+		subs[i] = subscribe(t, in, tt.cfg)
+	}
+	publish(t, out, "new")
+	for i, tt := range tests {
+		want := append(slices.Clone(tt.want), "new")
+		rs := receive(t, subs[i], len(want))
+		if got := texts(rs); !slices.Equal(got, want) {
+			t.Errorf("%s: got %v, want %v", tt.name, got, want)
+		}
+		last := rs[len(rs)-1]
+		if last.Seq != 21 || last.Topic != "orders.placed" || last.Deliveries != 1 || time.Since(last.Time) > patience {
+			t.Errorf("%s: got %+v", tt.name, last)
+		}
+		if lag, err := subs[i].Lag(testContext(t)); err != nil || lag.Waiting != 0 || lag.Lost != 0 {
+			t.Errorf("%s: got %+v, %v", tt.name, lag, err)
+		}
+		if err := subs[i].Close(testContext(t)); err != nil {
+			t.Errorf("%s: close: %v", tt.name, err)
+		}
+		if _, err := subs[i].Receive(testContext(t), 1); !errors.Is(err, driver.ErrEnded) {
+			t.Errorf("%s: got %v, want ErrEnded", tt.name, err)
+		}
+	}
+	stats, err := in.Stats(testContext(t))
+	if want := (driver.TopicStats{Stored: 21, First: 1, Last: 21}); err != nil || stats != want {
+		t.Errorf("got %+v, %v, want %+v", stats, err, want)
+	}
+}
+
+func TestStoredMessageIsWhole(t *testing.T) {
+	s := startServer(t, withJetStream)
+	topic := openTopic(t, s.open(t), "t", relaxed())
+	sub := subscribe(t, topic, driver.SubscribeConfig{From: driver.FromStart})
+	at := time.Date(2020, 1, 2, 3, 4, 5, 6, time.UTC)
+	ms := []*driver.Message{
+		{ID: "i d", Key: "k.*", HasKey: true, Time: at, Headers: map[string]string{"a": "b"}, ContentType: "x/y", Data: []byte("1")},
+		{Bare: true, ID: "bare", Key: "", HasKey: true, Data: []byte("2")},
+	}
+	if err := topic.Publish(testContext(t), ms); err != nil {
+		t.Fatal(err)
+	}
+	rs := receive(t, sub, 2)
+	if got := rs[0]; got.ID != "i d" || got.Key != "k.*" || !got.HasKey || !got.Time.Equal(at) || got.Headers["a"] != "b" || got.ContentType != "x/y" || got.Bare || got.Topic != "t" {
+		t.Errorf("got %+v", got)
+	}
+	if got := rs[1]; !got.Bare || got.Key != "" || !got.HasKey || got.Topic != "t" || string(got.Data) != "2" {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestDedup(t *testing.T) {
+	s := startServer(t, withSync)
+	for _, d := range []driver.Durability{driver.DurableStrict, driver.DurableRelaxed, driver.DurableMemory} {
+		t.Run(durabilities[d].name, func(t *testing.T) {
+			topic := openTopic(t, s.open(t, SyncAlways()), "t."+durabilities[d].name, &driver.StoredConfig{Durability: d, Dedup: time.Minute})
+			ids := func(all ...string) (ms []*driver.Message) {
+				for _, id := range all {
+					ms = append(ms, &driver.Message{ID: id, Data: []byte(id)})
+				}
+				return ms
+			}
+			for _, ms := range [][]*driver.Message{ids("1", "2", "", ""), ids("2"), ids("3", "1", "3", "4")} {
+				if err := topic.Publish(testContext(t), ms); err != nil {
+					t.Fatal(err)
+				}
+			}
+			stats, err := topic.Stats(testContext(t))
+			if err != nil || stats.Stored != 6 || stats.Deduplicated != 3 {
+				t.Errorf("got %+v, %v, want 6 stored and 3 deduplicated", stats, err)
+			}
+			sub := subscribe(t, topic, driver.SubscribeConfig{From: driver.FromStart})
+			if got, want := texts(receive(t, sub, 6)), []string{"1", "2", "", "", "3", "4"}; !slices.Equal(got, want) {
+				t.Errorf("got %v, want %v", got, want)
+			}
+		})
+	}
+}
+
+func TestWithoutDedupIDsRepeat(t *testing.T) {
+	s := startServer(t, withJetStream)
+	topic := openTopic(t, s.open(t), "t", &driver.StoredConfig{Durability: driver.DurableRelaxed})
+	for range 2 {
+		if err := topic.Publish(testContext(t), []*driver.Message{{ID: "same"}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if stats, err := topic.Stats(testContext(t)); err != nil || stats.Stored != 2 {
+		t.Errorf("got %+v, %v", stats, err)
+	}
+}
+
+func TestRetention(t *testing.T) {
+	s := startServer(t, withJetStream)
+	c := s.open(t)
+	newest := openTopic(t, c, "newest", &driver.StoredConfig{MaxMessages: 10, Durability: driver.DurableMemory})
+	sub := subscribe(t, newest, driver.SubscribeConfig{From: driver.FromStart})
+	bytes := openTopic(t, c, "bytes", &driver.StoredConfig{MaxBytes: 4096, Durability: driver.DurableRelaxed})
+	for _, topic := range []driver.Topic{newest, bytes} {
+		publish(t, topic, slices.Repeat([]string{strings.Repeat("x", 1000)}, 2000)...)
+	}
+	stats, err := newest.Stats(testContext(t))
+	if want := (driver.TopicStats{Stored: 10, First: 1991, Last: 2000}); err != nil || stats != want {
+		t.Errorf("got %+v, %v, want %+v", stats, err, want)
+	}
+	if stats, err := bytes.Stats(testContext(t)); err != nil || stats.Stored < 1 || stats.Stored > 4 {
+		t.Errorf("got %+v, %v, want 1 to 4 messages", stats, err)
+	}
+	got := 0
+	for last := uint64(0); last < 2000; got++ {
+		last = receive(t, sub, 1)[0].Seq
+	}
+	if lag, err := sub.Lag(testContext(t)); err != nil || lag.Lost == 0 || int(lag.Lost) != 2000-got {
+		t.Errorf("got %+v, %v after %d messages, want %d lost", lag, err, got, 2000-got)
+	}
+}
+
+func TestOtherConfiguration(t *testing.T) {
+	s := startServer(t, withJetStream)
+	c := s.open(t)
+	made := driver.StoredConfig{MaxMessages: 10, MaxAge: time.Hour, Durability: driver.DurableRelaxed, Dedup: 2 * time.Hour}
+	openTopic(t, c, "t", &made)
+	openTopic(t, c, "t", &made)
+	for what, change := range map[string]func(*driver.StoredConfig){
+		"MaxMessages": func(s *driver.StoredConfig) { s.MaxMessages = 11 },
+		"MaxAge":      func(s *driver.StoredConfig) { s.MaxAge = 0 },
+		"MaxBytes":    func(s *driver.StoredConfig) { s.MaxBytes = 1 << 20 },
+		"storage":     func(s *driver.StoredConfig) { s.Durability = driver.DurableMemory },
+		"dedup":       func(s *driver.StoredConfig) { s.Dedup = time.Minute },
+	} {
+		other := made
+		change(&other)
+		_, err := c.OpenTopic(testContext(t), driver.TopicConfig{Name: "t", Stored: &other})
+		if !errors.Is(err, driver.ErrConflict) || !strings.Contains(err.Error(), what) {
+			t.Errorf("got %v, want ErrConflict that names %s", err, what)
+		}
+		other.Existing = true
+		openTopic(t, c, "t", &other)
+	}
+	js, err := jetstream.New(c.Client())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.CreateStream(testContext(t), jetstream.StreamConfig{Name: "foreign", Subjects: []string{"other.>"}}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.OpenTopic(testContext(t), driver.TopicConfig{Name: "other.t", Stored: &made})
+	if !errors.Is(err, driver.ErrConflict) || !strings.Contains(err.Error(), "foreign") {
+		t.Errorf("got %v, want ErrConflict that names the stream", err)
+	}
+}
+
+func TestStrictIsRefusedUnlessKnown(t *testing.T) {
+	s := startServer(t, withJetStream)
+	c := s.open(t)
+	if info := c.Info(); info.Has(driver.Strict) {
+		t.Error("Strict is declared")
+	}
+	_, err := c.OpenTopic(testContext(t), driver.TopicConfig{Name: "t", Stored: &driver.StoredConfig{}})
+	if !errors.Is(err, driver.ErrUnsupported) || !strings.Contains(err.Error(), "sync=always") {
+		t.Errorf("got %v, want ErrUnsupported that says what to write", err)
+	}
+}
+
+func TestConcurrentPublish(t *testing.T) {
+	s := startServer(t, withSync)
+	for _, d := range []driver.Durability{driver.DurableStrict, driver.DurableRelaxed, driver.DurableMemory} {
+		t.Run(durabilities[d].name, func(t *testing.T) {
+			topic := openTopic(t, s.open(t, SyncAlways()), "t."+durabilities[d].name, &driver.StoredConfig{Durability: d})
+			const callers, calls = 16, 20
+			var wg sync.WaitGroup
+			for c := range callers {
+				wg.Go(func() {
+					for i := range calls {
+						ms := bare(fmt.Sprintf("%d.%d.0", c, i), fmt.Sprintf("%d.%d.1", c, i))
+						if err := topic.Publish(testContext(t), ms[:1+i%2]); err != nil {
+							t.Error(err)
+						}
+					}
+				})
+			}
+			wg.Wait()
+			const total = callers * calls * 3 / 2
+			sub := subscribe(t, topic, driver.SubscribeConfig{From: driver.FromStart})
+			next := map[string]string{}
+			for i, r := range receive(t, sub, total) {
+				if r.Seq != uint64(i+1) {
+					t.Fatalf("message %d has sequence %d", i+1, r.Seq)
+				}
+				var c, call, n int
+				if _, err := fmt.Sscanf(string(r.Data), "%d.%d.%d", &c, &call, &n); err != nil {
+					t.Fatal(err)
+				}
+				caller, place := fmt.Sprint(c), fmt.Sprintf("%03d.%d", call, n)
+				if place <= next[caller] {
+					t.Errorf("caller %s: %s after %s", caller, place, next[caller])
+				}
+				next[caller] = place
+			}
+		})
+	}
+}
+
+func TestPublishLotsKeepsItsOrder(t *testing.T) {
+	s := startServer(t, withSync)
+	for _, d := range []driver.Durability{driver.DurableStrict, driver.DurableMemory} {
+		topic := openTopic(t, s.open(t, SyncAlways()), "t."+durabilities[d].name, &driver.StoredConfig{Durability: d})
+		publish(t, topic, numbered(0, 3500)...)
+		sub := subscribe(t, topic, driver.SubscribeConfig{From: driver.FromStart})
+		if got := texts(receive(t, sub, 3500)); !slices.Equal(got, numbered(0, 3500)) {
+			t.Error("out of order")
+		}
+	}
+}
+
+func TestPartialError(t *testing.T) {
+	s := startServer(t, withSync)
+	c := s.open(t, SyncAlways())
+	for _, d := range []driver.Durability{driver.DurableStrict, driver.DurableMemory} {
+		topic := openTopic(t, c, "t."+durabilities[d].name, &driver.StoredConfig{Durability: d})
+		err := topic.Publish(testContext(t), []*driver.Message{{Data: []byte("a")}, {Headers: map[string]string{"": ""}}, {Data: make([]byte, 2<<20)}, {Data: []byte("b")}})
+		var some driver.PartialError
+		if !errors.As(err, &some) || len(some) != 4 || some[0] != nil || some[1] == nil || !errors.Is(some[2], driver.ErrFull) || some[3] != nil {
+			t.Errorf("got %v, want errors of the middle two", err)
+		}
+		if stats, err := topic.Stats(testContext(t)); err != nil || stats.Stored != 2 {
+			t.Errorf("got %+v, %v", stats, err)
+		}
+	}
+}
+
+func TestGroup(t *testing.T) {
+	s := startServer(t, withJetStream)
+	a, b := s.open(t), s.open(t)
+	ta, tb := openTopic(t, a, "t", relaxed()), openTopic(t, b, "t", relaxed())
+	one := subscribe(t, ta, driver.SubscribeConfig{Group: "g.h i", From: driver.FromStart, Window: 4})
+	publish(t, ta, numbered(0, 10)...)
+	rs := receive(t, one, 4)
+	ctx, cancel := context.WithTimeout(testContext(t), 50*time.Millisecond)
+	defer cancel()
+	if more, err := one.Receive(ctx, 4); err == nil && len(more) > 0 {
+		// Receive is asked for 4 while 4 are in hand: it is the caller's room.
+		rs = append(rs, more...)
+	}
+	if lag, err := one.Lag(testContext(t)); err != nil || lag.Waiting != uint64(10-len(rs)) {
+		t.Errorf("got %+v, %v, want %d waiting", lag, err, 10-len(rs))
+	}
+	if err := one.Ack(testContext(t), rs[:2]); err != nil {
+		t.Fatal(err)
+	}
+	if err := one.Close(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	// What it had in hand is for others at once.
+	two := subscribe(t, tb, driver.SubscribeConfig{Group: "g.h i", From: driver.FromNow})
+	rest := receive(t, two, 8)
+	got := texts(rest)
+	slices.Sort(got)
+	if want := numbered(2, 8); !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	for _, r := range rest {
+		want := 1
+		for _, held := range rs[2:] {
+			if held.Seq == r.Seq {
+				want = 2
+			}
+		}
+		if r.Deliveries < want {
+			t.Errorf("message %d: got %d deliveries, want %d", r.Seq, r.Deliveries, want)
+		}
+	}
+	if err := two.Ack(testContext(t), rest); err != nil {
+		t.Fatal(err)
+	}
+	if err := two.Close(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	three := subscribe(t, ta, driver.SubscribeConfig{Group: "g.h i", From: driver.FromStart})
+	publish(t, ta, "new")
+	if got := texts(receive(t, three, 1)); got[0] != "new" {
+		t.Errorf("got %v, want the group's place kept", got)
+	}
+}
+
+func TestReturn(t *testing.T) {
+	s := startServer(t, withJetStream)
+	topic := openTopic(t, s.open(t), "t", relaxed())
+	sub := subscribe(t, topic, driver.SubscribeConfig{Group: "g", From: driver.FromStart})
+	publish(t, topic, "x")
+	for want := 1; want <= 3; want++ {
+		rs := receive(t, sub, 1)
+		if rs[0].Deliveries != want {
+			t.Errorf("got %d deliveries, want %d", rs[0].Deliveries, want)
+		}
+		if err := sub.Return(testContext(t), rs); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := sub.Ack(testContext(t), []*driver.Received{{Message: driver.Message{}, Seq: 1}}); err == nil {
+		t.Error("a message of somebody else was acknowledged")
+	}
+}
+
+func TestDrainOfStored(t *testing.T) {
+	s := startServer(t, withJetStream)
+	topic := openTopic(t, s.open(t), "t", relaxed())
+	all := subscribe(t, topic, driver.SubscribeConfig{From: driver.FromStart})
+	group := subscribe(t, topic, driver.SubscribeConfig{Group: "g", From: driver.FromStart, Window: 8})
+	publish(t, topic, numbered(0, 700)...)
+	receive(t, group, 8)
+	if err := all.Drain(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if err := group.Drain(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	publish(t, topic, "late")
+	if got := texts(receive(t, all, 700)); !slices.Equal(got, numbered(0, 700)) {
+		t.Errorf("got %d messages", len(got))
+	}
+	ended := make(chan error, 1)
+	go func() {
+		for {
+			if _, err := group.Receive(testContext(t), 100); err != nil {
+				ended <- err
+				return
+			}
+		}
+	}()
+	if err := <-ended; !errors.Is(err, driver.ErrEnded) {
+		t.Errorf("group: got %v, want ErrEnded", err)
+	}
+	if _, err := all.Receive(testContext(t), 1); !errors.Is(err, driver.ErrEnded) {
+		t.Errorf("got %v, want ErrEnded", err)
+	}
+}
+
+// A drain ends also when the last message is not there any more, and when
+// Receive waits already.
+func TestDrainWithoutTheLastMessage(t *testing.T) {
+	s := startServer(t, withJetStream)
+	c := s.open(t)
+	topic := openTopic(t, c, "t", relaxed())
+	publish(t, topic, "a", "b")
+	stream, err := c.js.Stream(testContext(t), topicStream("t"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.DeleteMsg(testContext(t), 2); err != nil {
+		t.Fatal(err)
+	}
+	sub := subscribe(t, topic, driver.SubscribeConfig{From: driver.FromLast, Seq: 1})
+	if got := texts(receive(t, sub, 1)); got[0] != "a" {
+		t.Errorf("got %v, want the newest that is there", got)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := sub.Receive(testContext(t), 1)
+		ended <- err
+	}()
+	if err := sub.Drain(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; !errors.Is(err, driver.ErrEnded) {
+		t.Errorf("got %v, want ErrEnded", err)
+	}
+}
+
+func TestPlaceOf(t *testing.T) {
+	want := place{3, 7, 5, time.Unix(0, 1700000000000000000), 9}
+	for _, reply := range []string{
+		"$JS.ACK.s.c.3.7.5.1700000000000000000.9",
+		"$JS.ACK._.hash.s.c.3.7.5.1700000000000000000.9.random",
+		"$JS.ACK.domain.hash.s.c.3.7.5.1700000000000000000.9.random",
+	} {
+		if got, err := placeOf(reply); err != nil || got != want {
+			t.Errorf("%s: got %+v, %v, want %+v", reply, got, err, want)
+		}
+	}
+	for _, reply := range []string{"", "a.b", "$JS.ACK.s.c.3.7.5.x.9", "$JS.ACK.s.c.3.7.5"} {
+		if _, err := placeOf(reply); err == nil {
+			t.Errorf("%s: got no error", reply)
+		}
+	}
+}

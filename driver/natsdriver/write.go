@@ -1,0 +1,255 @@
+package natsdriver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/harkbus/hark/driver"
+)
+
+const (
+	// answerPatience is how long the server gets to acknowledge messages before
+	// they are sent again.
+	answerPatience = 5 * time.Second
+	// maxFlight is how many messages of one call wait for their acknowledgement
+	// at the same time: servers hold 10,000 of a stream before they refuse.
+	maxFlight = 1024
+)
+
+// The headers with which a message asks something of the server.
+const (
+	natsMsgID = "Nats-Msg-Id"
+	natsTTL   = "Nats-TTL" // at least 1 s
+)
+
+// parcel is a message on its way to a stream.
+type parcel struct {
+	msg      *nats.Msg
+	err      error // what became of it, once it is known
+	repeated bool  // it was stored already
+}
+
+// prepare makes the parcels of messages. Those that cannot be sent have errors.
+func (t *stored) prepare(ms []*driver.Message) (all []parcel, sound []*parcel) {
+	all, sound = make([]parcel, len(ms)), make([]*parcel, 0, len(ms))
+	for i, m := range ms {
+		p := &all[i]
+		if p.msg, p.err = t.message(m); p.err == nil {
+			sound = append(sound, p)
+		}
+	}
+	return all, sound
+}
+
+func (t *stored) message(m *driver.Message) (*nats.Msg, error) {
+	c := t.conn
+	if !m.Due.IsZero() && !c.info.Has(driver.Delay) {
+		return nil, c.refuse(string(driver.Delay))
+	}
+	subject := t.topic
+	if m.HasKey {
+		subject = keyedSubject(t.topic, m.Key)
+	}
+	msg, err := c.encode(subject, t.topic, m)
+	if err != nil {
+		return nil, err
+	}
+	if m.Bare && m.HasKey {
+		setNATSHeader(msg, harkKey, percentEncode(m.Key))
+	}
+	if m.ID != "" && t.wanted.Dedup > 0 {
+		setNATSHeader(msg, natsMsgID, percentEncode(m.ID))
+	}
+	if cfg := t.config.Load(); !m.Expires.IsZero() && cfg.AllowMsgTTL {
+		// Whole seconds, rounded up: before that the receiver sees that it has
+		// expired.
+		ttl := max(time.Until(m.Expires), time.Second)
+		setNATSHeader(msg, natsTTL, strconv.FormatInt(int64((ttl+time.Second-1)/time.Second), 10)+"s")
+	}
+	return msg, c.fits(msg)
+}
+
+// Publish implements driver.Topic.
+func (t *stored) Publish(ctx context.Context, ms []*driver.Message) error {
+	if t.conn.state.isClosed() {
+		return errConnClosed
+	}
+	if err := t.conn.acks.start(ctx); err != nil {
+		return err
+	}
+	all, sound := t.prepare(ms)
+	if t.batches() {
+		if err := t.writer.write(ctx, sound); err != nil {
+			return slices.Repeat(driver.PartialError{err}, len(ms)) // none is known to be accepted
+		}
+	} else {
+		for len(sound) > 0 {
+			n := min(len(sound), maxFlight)
+			t.send(ctx, sound[:n], nil)
+			sound = sound[n:]
+		}
+	}
+	var failed driver.PartialError
+	for i := range all {
+		if all[i].err != nil && failed == nil {
+			failed = make(driver.PartialError, len(all))
+		}
+		if failed != nil {
+			failed[i] = all[i].err
+		}
+	}
+	if failed == nil {
+		return nil
+	}
+	return failed
+}
+
+// send sends parcels in their order and waits until it is known what became of
+// them, or ctx ends. It locks mu, if that is not nil, while it looks at them.
+func (t *stored) send(ctx context.Context, ps []*parcel, mu *sync.Mutex) {
+	c := t.conn
+	err := c.state.do(ctx, func() error {
+		f := newFlight(len(ps))
+		if err := c.launch(f, ps, mu); err != nil {
+			return err
+		}
+		if err := f.wait(ctx, &c.acks); err != nil {
+			return err
+		}
+		rest := ps[:0:0]
+		var passing error
+		for i, p := range ps {
+			again, err := t.landed(f.acks[i], f.errs[i])
+			if again {
+				passing = err
+				rest = append(rest, p)
+			} else {
+				p.err, p.repeated = err, f.acks[i].Duplicate
+			}
+		}
+		if ps = rest; len(ps) > 0 {
+			if errors.Is(passing, nats.ErrNoResponders) {
+				passing = t.absent(ctx, passing)
+			}
+			return passing
+		}
+		return nil
+	})
+	for _, p := range ps {
+		p.err = err
+	}
+}
+
+// launch hands the messages of a flight to the client.
+func (c *Conn) launch(f *flight, ps []*parcel, mu *sync.Mutex) error {
+	if mu != nil {
+		mu.Lock()
+		defer mu.Unlock()
+	}
+	for i, p := range ps {
+		f.tokens[i], p.msg.Reply = c.acks.expect(flightSeat{f, i})
+		if err := c.nc.PublishMsg(p.msg); err != nil {
+			for _, token := range f.tokens[:i+1] {
+				c.acks.forget(token)
+			}
+			return err // those before it are sent again
+		}
+	}
+	return nil
+}
+
+// landed reads what the server said to a message: whether to send it again, and
+// why or what is wrong with it.
+func (t *stored) landed(a ack, err error) (again bool, _ error) {
+	switch {
+	case err == nil:
+		if a.Duplicate {
+			t.deduplicated.Add(1)
+		}
+		return false, nil
+	case errors.Is(err, errNoAnswer):
+		return true, fmt.Errorf("%w: %w", driver.ErrAgain, err)
+	case errors.Is(err, nats.ErrNoResponders):
+		return true, err
+	case isUnavailable(err):
+		return true, fmt.Errorf("%w: %w", driver.ErrAgain, err)
+	}
+	return false, storeError(err)
+}
+
+// absent finds out why nobody takes what is published to the topic. A stream in
+// memory that has gone with its server is made again.
+func (t *stored) absent(ctx context.Context, cause error) error {
+	if t.wanted.Durability == driver.DurableMemory {
+		if err := t.open(ctx); err != nil {
+			return err
+		}
+		return fmt.Errorf("%w: the stream was gone", driver.ErrAgain)
+	}
+	if _, err := t.info(ctx); err != nil {
+		return fmt.Errorf("stream %s: %w", t.stream, err)
+	}
+	return fmt.Errorf("%w: %w", driver.ErrAgain, cause)
+}
+
+// flight is a number of messages that wait for their acknowledgements.
+type flight struct {
+	tokens []uint64
+	done   chan struct{}
+
+	mu   sync.Mutex // guards what follows, until done
+	left int
+	acks []ack
+	errs []error
+}
+
+func newFlight(n int) *flight {
+	return &flight{tokens: make([]uint64, n), done: make(chan struct{}), left: n, acks: make([]ack, n), errs: make([]error, n)}
+}
+
+// flightSeat is one message of a flight.
+type flightSeat struct {
+	*flight
+	i int
+}
+
+// acked implements waiter.
+func (s flightSeat) acked(_ uint64, a ack, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.acks[s.i], s.errs[s.i] = a, err
+	if s.left--; s.left == 0 {
+		close(s.done)
+	}
+}
+
+// wait returns when all is known, or what is not known has taken too long. It
+// returns an error when ctx ends.
+func (f *flight) wait(ctx context.Context, a *acks) error {
+	late := time.NewTimer(answerPatience)
+	defer late.Stop()
+	select {
+	case <-f.done:
+		return nil
+	case <-late.C:
+	case <-ctx.Done():
+		for _, token := range f.tokens {
+			a.forget(token)
+		}
+		return fmt.Errorf("%w (some messages may have been stored)", context.Cause(ctx))
+	}
+	for i, token := range f.tokens {
+		if a.forget(token) {
+			flightSeat{f, i}.acked(token, ack{}, errNoAnswer)
+		}
+	}
+	<-f.done // what was not forgotten is being told
+	return nil
+}
