@@ -1,9 +1,11 @@
 package hark
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,11 +43,13 @@ type inbox[T any] struct {
 	decode     func(m *driver.Received, v *T) error
 	encoded    bool // its predicates match messages before they are decoded
 
-	mu      sync.Mutex // guards what follows
-	held    map[*arrival]struct{}
-	done    []*driver.Received // not acknowledged yet
-	roomy   chan struct{}      // closed when there is room again; nil if nobody waits
-	resting bool               // the pump waits for the engine
+	mu        sync.Mutex // guards what follows
+	held      map[*arrival]struct{}
+	done      []*driver.Received // not acknowledged yet
+	roomy     chan struct{}      // closed when there is room again; nil if nobody waits
+	turn      context.Context    // of the pump; ends when somebody asks what it holds
+	interrupt context.CancelFunc // ends turn
+	asked     []chan struct{}    // closed when the pump holds nothing
 }
 
 // inboxFace is an inbox of any type.
@@ -192,20 +196,22 @@ func (s start) forEngine() (driver.From, uint64, time.Time) {
 // pump receives messages until the subscription ends.
 func (in *inbox[T]) pump(ctx context.Context) {
 	defer close(in.pumped)
-	for {
-		room, err := in.room(ctx)
+	for ctx.Err() == nil {
+		turn := in.nextTurn(ctx)
+		room, err := in.room(turn)
 		if err != nil {
-			return
+			continue
 		}
-		in.rests(true)
-		ms, err := in.sub.Receive(ctx, room)
-		if err != nil {
-			if ctx.Err() == nil && !errors.Is(err, driver.ErrEnded) {
+		ms, err := in.sub.Receive(turn, room)
+		switch {
+		case err != nil && turn.Err() != nil:
+			continue
+		case err != nil:
+			if !errors.Is(err, driver.ErrEnded) {
 				in.remote.engine.lost(in.local.core.bus, fmt.Errorf("subscription %s: %w", in.name(), err))
 			}
 			return
 		}
-		in.rests(false)
 		in.received.Add(uint64(len(ms)))
 		for i, m := range ms {
 			if !in.enter(ctx, m) {
@@ -216,15 +222,43 @@ func (in *inbox[T]) pump(ctx context.Context) {
 	}
 }
 
+// nextTurn returns the context for the pump to receive in, and answers those
+// who want to know that it holds nothing.
+func (in *inbox[T]) nextTurn(ctx context.Context) context.Context {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for _, ch := range in.asked {
+		close(ch)
+	}
+	in.asked = nil
+	if in.turn == nil || in.turn.Err() != nil {
+		in.turn, in.interrupt = context.WithCancel(ctx)
+	}
+	return in.turn
+}
+
+// emptyHanded waits until everything that the pump had received is in the log,
+// and reports false if ctx ends first.
+func (in *inbox[T]) emptyHanded(ctx context.Context) bool {
+	ch := make(chan struct{})
+	in.mu.Lock()
+	in.asked = append(in.asked, ch)
+	if in.interrupt != nil {
+		in.interrupt()
+	}
+	in.mu.Unlock()
+	select {
+	case <-ch:
+	case <-in.pumped:
+	case <-ctx.Done():
+		return false
+	}
+	return true
+}
+
 // lost tells the hooks that a subscription has ended for good.
 func (e *engine) lost(b *Bus, err error) {
 	b.hooks.onConn(ConnEvent{Engine: e.info.Engine, Address: e.info.Address, Err: err})
-}
-
-func (in *inbox[T]) rests(resting bool) {
-	in.mu.Lock()
-	in.resting = resting
-	in.mu.Unlock()
 }
 
 // room waits until more messages may be in hand, and returns how many.
@@ -238,7 +272,6 @@ func (in *inbox[T]) room(ctx context.Context) (int, error) {
 				in.roomy = make(chan struct{})
 			}
 			wait = in.roomy
-			in.resting = true
 		}
 		in.mu.Unlock()
 		if wait == nil {
@@ -261,10 +294,8 @@ func (in *inbox[T]) enter(ctx context.Context, m *driver.Received) bool {
 		in.held[a] = struct{}{}
 	}
 	in.mu.Unlock()
-	if last := in.lastSeq.Load(); m.Seq > 0 {
-		if in.lastSeq.Store(m.Seq); last > 0 && !in.shared && m.Seq > last+1 {
-			in.member.consumer.misses(DropRetention, m.Seq-last-1)
-		}
+	if m.Seq > 0 {
+		in.lastSeq.Store(m.Seq)
 	}
 	if in.encoded && !in.wants(a) {
 		return true
@@ -432,6 +463,7 @@ func (in *inbox[T]) close() {
 		}
 		clear(in.held)
 		in.mu.Unlock()
+		slices.SortFunc(rest, func(a, b *driver.Received) int { return cmp.Compare(a.Seq, b.Seq) })
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		if lag, err := in.sub.Lag(ctx); err == nil {

@@ -143,24 +143,16 @@ func (in *inbox[T]) catchUp(ctx context.Context) {
 // caughtUp reports whether everything up to the sequence target, or without one
 // everything, has been received by this subscription or its group.
 func (in *inbox[T]) caughtUp(ctx context.Context, target uint64) bool {
-	if target > 0 && in.lastSeq.Load() >= target {
-		return true
+	if target == 0 || in.lastSeq.Load() < target {
+		if lag, err := in.sub.Lag(ctx); err == nil && lag.Waiting > 0 {
+			return false
+		}
 	}
-	if !in.isResting() {
-		return false
-	}
-	lag, err := in.sub.Lag(ctx)
-	return err != nil || lag.Waiting == 0 && in.isResting()
-}
-
-func (in *inbox[T]) isResting() bool {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return in.resting
+	return in.emptyHanded(ctx)
 }
 
 func (in *inbox[T]) work() (received uint64, idle bool) {
-	return in.received.Load(), in.isResting() && in.member.consumer.idle()
+	return in.received.Load(), in.member.consumer.idle()
 }
 
 func (in *inbox[T]) stop(ctx context.Context, cause error) Left {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"testing"
 
@@ -237,7 +238,16 @@ func testITR3(t *testing.T, open Opener) {
 			}
 		}
 	}
-	wantEqual(t, "values", got, count(0, 100))
+	wantEqual(t, "values", inTurn(bus, got), count(0, 100))
+}
+
+// inTurn returns what a group got in order: over an engine, what went back to
+// it comes again behind what had been fetched already.
+func inTurn(bus *hark.Bus, got []int) []int {
+	if !inProcess(bus) {
+		slices.Sort(got)
+	}
+	return got
 }
 
 func testITR4(t *testing.T, open Opener) {
@@ -261,7 +271,7 @@ func testITR4(t *testing.T, open Opener) {
 	}()
 	w := newWitness[int]()
 	subscribe(t, topic, w.handle, hark.Group("g"))
-	wantEqual(t, "values after the panic", w.wait(ctx, t, 2), []int{2, 3})
+	wantEqual(t, "values after the panic", inTurn(bus, w.wait(ctx, t, 2)), []int{2, 3})
 }
 
 func testITR5(t *testing.T, open Opener) {

@@ -192,7 +192,8 @@ func testSTO10(t *testing.T, open Opener) {
 	})
 	got := w.all()
 	for i := 2; i < len(got); i++ {
-		if got[i] != got[i-1]+1 && i > 1 {
+		// In process it is overtaken once, while it is stalled.
+		if got[i] <= got[i-1] || inProcess(bus) && got[i] != got[i-1]+1 {
 			t.Errorf("got %d after %d", got[i], got[i-1])
 		}
 	}

@@ -7,14 +7,18 @@ import (
 	"github.com/harkbus/hark/driver/drivertest"
 )
 
-// TestConformance holds a bus over a server without JetStream to the clauses.
+// TestConformance holds a bus over NATS to the clauses: over a server without
+// JetStream, and over one with it.
 func TestConformance(t *testing.T) {
-	drivertest.Run(t, func(tb testing.TB) *hark.Bus {
-		s := startServer(tb.(*testing.T))
-		conn, err := Open(tb.Context(), s.url())
-		if err != nil {
-			tb.Fatal(err)
-		}
-		return hark.Over(conn)
-	})
+	for name, opts := range map[string][]serverOption{"core": nil, "jetstream": {withJetStream}} {
+		t.Run(name, func(t *testing.T) {
+			drivertest.Run(t, func(tb testing.TB) *hark.Bus {
+				conn, err := Open(tb.Context(), startServer(tb.(*testing.T), opts...).url())
+				if err != nil {
+					tb.Fatal(err)
+				}
+				return hark.Over(conn)
+			})
+		})
+	}
 }
