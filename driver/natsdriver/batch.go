@@ -215,7 +215,7 @@ func (t *stored) writeBatch(b *batch) {
 	if ownID {
 		setNATSHeader(last, natsMsgID, t.conn.ids.next())
 	}
-	err := t.conn.state.do(b.ctx, func() error { return t.attempt(b) })
+	err := t.conn.state.do(b.ctx, func(context.Context) error { return t.attempt(b) })
 	var single *singlyError
 	if errors.As(err, &single) {
 		t.writeSingly(b, ownID)

@@ -125,7 +125,7 @@ func (c *Conn) detect(ctx context.Context) error {
 	}
 	c.info = driver.Info{
 		Engine: c.opts.engine, Server: c.nc.ConnectedServerVersion(), Address: address,
-		MaxPayload: int(c.nc.MaxPayload()), Lease: lease,
+		MaxPayload: int(c.nc.MaxPayload()), Lease: c.opts.lease,
 	}
 	js, err := jetstream.New(c.nc)
 	if c.opts.domain != "" {
@@ -195,12 +195,8 @@ func (c *Conn) Watch(f func(up bool, reason error)) {
 
 // Flush implements driver.Conn.
 func (c *Conn) Flush(ctx context.Context) error {
-	if _, ok := ctx.Deadline(); !ok { // which the client wants
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, 24*time.Hour)
-		defer cancel()
-	}
-	return c.state.do(ctx, func() error { return c.nc.FlushWithContext(ctx) })
+	// A ping whose connection is lost is not answered: it is sent again.
+	return c.state.do(ctx, func(ctx context.Context) error { return c.nc.FlushWithContext(ctx) })
 }
 
 // add registers something that ends with the connection.

@@ -66,7 +66,7 @@ func (t *stored) join(ctx context.Context, cfg driver.SubscribeConfig) (driver.S
 // server allows, those of each by what it asks for.
 func (m *member) ensure(ctx context.Context, cfg driver.SubscribeConfig) error {
 	t := m.topic
-	return t.conn.state.do(ctx, func() error {
+	return t.conn.state.do(ctx, func(ctx context.Context) error {
 		consumer, err := t.conn.js.Consumer(ctx, t.stream, m.consumer)
 		if errors.Is(err, jetstream.ErrConsumerNotFound) {
 			var c jetstream.ConsumerConfig
@@ -75,7 +75,7 @@ func (m *member) ensure(ctx context.Context, cfg driver.SubscribeConfig) error {
 			}
 			c.Durable, c.Name = m.consumer, m.consumer
 			c.Description = "hark group " + cfg.Group
-			c.AckPolicy, c.AckWait, c.MaxDeliver = jetstream.AckExplicitPolicy, lease, -1
+			c.AckPolicy, c.AckWait, c.MaxDeliver = jetstream.AckExplicitPolicy, t.conn.opts.lease, -1
 			c.MaxAckPending = -1
 			consumer, err = t.conn.js.CreateConsumer(ctx, t.stream, c)
 			if errors.Is(err, jetstream.ErrConsumerExists) { // somebody was faster
@@ -85,8 +85,12 @@ func (m *member) ensure(ctx context.Context, cfg driver.SubscribeConfig) error {
 		if err != nil {
 			return t.consumerError(ctx, err)
 		}
-		if have := consumer.CachedInfo().Config; have.AckPolicy != jetstream.AckExplicitPolicy || have.AckWait != lease {
-			return fmt.Errorf("%w: consumer %s of stream %s is none of hark (it acknowledges in another way, or has another ack_wait)", driver.ErrConflict, m.consumer, t.stream)
+		have := consumer.CachedInfo().Config
+		switch {
+		case have.AckPolicy != jetstream.AckExplicitPolicy:
+			return fmt.Errorf("%w: consumer %s of stream %s is none of hark: its acknowledgements are %v", driver.ErrConflict, m.consumer, t.stream, have.AckPolicy)
+		case have.AckWait != t.conn.opts.lease:
+			return fmt.Errorf("%w: the group has Lease %v, not %v", driver.ErrConflict, have.AckWait, t.conn.opts.lease)
 		}
 		return nil
 	})
@@ -128,7 +132,7 @@ func (m *member) orEnded(err error) error {
 func (m *member) revive(ctx context.Context) error {
 	t := m.topic
 	m.puller.forgetRequests()
-	return t.conn.state.do(ctx, func() error {
+	return t.conn.state.do(ctx, func(ctx context.Context) error {
 		if m.puller.over() {
 			return driver.ErrEnded
 		}
@@ -183,7 +187,7 @@ func (m *member) say(ctx context.Context, ms []*driver.Received, what []byte, ov
 			return fmt.Errorf("message %d of %s was not received here", r.Seq, r.Topic)
 		}
 		if err := m.topic.conn.nc.Publish(h.reply, what); err != nil {
-			if err := m.topic.conn.state.do(ctx, func() error { return m.topic.conn.nc.Publish(h.reply, what) }); err != nil {
+			if err := m.topic.conn.state.do(ctx, func(context.Context) error { return m.topic.conn.nc.Publish(h.reply, what) }); err != nil {
 				return err
 			}
 		}
@@ -224,7 +228,7 @@ func (m *member) Drain(ctx context.Context) error { return m.puller.stop(ctx) }
 func (m *member) Lag(ctx context.Context) (driver.Lag, error) {
 	t := m.topic
 	var lag driver.Lag
-	err := t.conn.state.do(ctx, func() error {
+	err := t.conn.state.do(ctx, func(ctx context.Context) error {
 		consumer, err := t.conn.js.Consumer(ctx, t.stream, m.consumer)
 		if err != nil {
 			return t.consumerError(ctx, err)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/nats-io/nats.go"
 )
@@ -16,13 +17,14 @@ type options struct {
 	syncAlways bool
 	replicas   int
 	domain     string
+	lease      time.Duration
 	engine     string
 	address    string
 	nats       []nats.Option
 }
 
 func makeOptions(opts []Option) (options, error) {
-	o := options{source: "/" + filepath.Base(os.Args[0]), replicas: 1, engine: "nats"}
+	o := options{source: "/" + filepath.Base(os.Args[0]), replicas: 1, engine: "nats", lease: 30 * time.Second}
 	for _, opt := range opts {
 		if err := opt(&o); err != nil {
 			return o, err
@@ -62,6 +64,20 @@ func Replicas(n int) Option {
 			return fmt.Errorf("option Replicas: got %d, want 1 to 5", n)
 		}
 		o.replicas = n
+		return nil
+	}
+}
+
+// Lease sets how long a message may be in hand before others of its group get
+// it, unless it is extended, as hark does; at least 1 s and 30 s by default. All
+// members of a group must have the same. A member whose process or connection
+// ends without a word makes the others wait for so long.
+func Lease(d time.Duration) Option {
+	return func(o *options) error {
+		if d < time.Second {
+			return fmt.Errorf("option Lease: got %v, want at least 1s", d)
+		}
+		o.lease = d
 		return nil
 	}
 }

@@ -13,7 +13,9 @@ import (
 	"github.com/harkbus/hark/internal/leak"
 )
 
-func TestMain(m *testing.M) { leak.Main(m) }
+// A server that is shut down in the middle of a batch leaves the goroutines of
+// the store in which it gathered it.
+func TestMain(m *testing.M) { leak.Main(m, "github.com/nats-io/nats-server/") }
 
 // patience bounds every wait of these tests.
 const patience = 20 * time.Second

@@ -27,7 +27,9 @@ type state struct {
 
 	mu      sync.Mutex // guards what follows
 	up      bool
-	reason  error         // why it is not up
+	reason  error           // why it is not up
+	live    context.Context // ends when it is not up any more
+	die     context.CancelFunc
 	changed chan struct{} // closed and replaced at each change
 	watcher func(up bool, reason error)
 	losers  map[loser]struct{}
@@ -42,6 +44,7 @@ func newState(nc *nats.Conn) *state {
 		quit: make(chan struct{}), over: make(chan struct{}), done: make(chan struct{}), changed: make(chan struct{}),
 		up: nc.IsConnected(), losers: map[loser]struct{}{},
 	}
+	s.live, s.die = context.WithCancel(context.Background())
 	go s.follow()
 	return s
 }
@@ -70,6 +73,10 @@ func (s *state) set(up bool) {
 		return
 	}
 	s.up, s.reason = up, nil
+	s.die()
+	if up {
+		s.live, s.die = context.WithCancel(context.Background())
+	}
 	s.changeLocked()
 	watcher := s.watcher
 	var losers []loser
@@ -107,6 +114,7 @@ func (s *state) close() {
 	if !s.closed.Load() {
 		s.closed.Store(true)
 		close(s.done)
+		s.die()
 		s.up = false
 		s.changeLocked()
 	}
@@ -171,20 +179,24 @@ const (
 	longPause  = 2 * time.Second
 )
 
-// do calls f until it succeeds, fails for good, or ctx ends. An error that
-// passes is the loss of the connection, which is waited out, or wraps
-// driver.ErrAgain.
-func (s *state) do(ctx context.Context, f func() error) error {
+// attemptPatience is how long one attempt may take before it is made again.
+const attemptPatience = 5 * time.Second
+
+// do calls f until it succeeds, fails for good, or ctx ends. The context of f
+// ends also when the connection is lost, or when it takes long. An error that
+// passes is one for which that is the reason, the loss of the connection, which
+// is waited out, or one that wraps driver.ErrAgain.
+func (s *state) do(ctx context.Context, f func(ctx context.Context) error) error {
 	var last error
 	for pause := firstPause; ; pause = min(2*pause, longPause) {
 		if err := s.await(ctx); err != nil {
 			return because(err, last)
 		}
-		err := f()
+		err, cut := s.attempt(ctx, f)
 		if err == nil {
 			return nil
 		}
-		if last = err; !s.passes(err) {
+		if last = err; !cut && !s.passes(err) {
 			return kind(err)
 		}
 		select {
@@ -194,6 +206,18 @@ func (s *state) do(ctx context.Context, f func() error) error {
 		case <-s.done:
 		}
 	}
+}
+
+// attempt calls f, and reports whether its context ended before that of do.
+func (s *state) attempt(ctx context.Context, f func(ctx context.Context) error) (err error, cut bool) {
+	s.mu.Lock()
+	live := s.live
+	s.mu.Unlock()
+	attempt, cancel := context.WithTimeout(ctx, attemptPatience)
+	defer cancel()
+	defer context.AfterFunc(live, cancel)()
+	err = f(attempt)
+	return err, err != nil && attempt.Err() != nil && ctx.Err() == nil
 }
 
 func because(err, last error) error {

@@ -1,7 +1,6 @@
 package natsdriver
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -281,14 +280,8 @@ func TestGroup(t *testing.T) {
 	one := subscribe(t, ta, driver.SubscribeConfig{Group: "g.h i", From: driver.FromStart, Window: 4})
 	publish(t, ta, numbered(0, 10)...)
 	rs := receive(t, one, 4)
-	ctx, cancel := context.WithTimeout(testContext(t), 50*time.Millisecond)
-	defer cancel()
-	if more, err := one.Receive(ctx, 4); err == nil && len(more) > 0 {
-		// Receive is asked for 4 while 4 are in hand: it is the caller's room.
-		rs = append(rs, more...)
-	}
-	if lag, err := one.Lag(testContext(t)); err != nil || lag.Waiting != uint64(10-len(rs)) {
-		t.Errorf("got %+v, %v, want %d waiting", lag, err, 10-len(rs))
+	if lag, err := one.Lag(testContext(t)); err != nil || lag.Waiting != 6 {
+		t.Errorf("got %+v, %v, want 6 waiting", lag, err)
 	}
 	if err := one.Ack(testContext(t), rs[:2]); err != nil {
 		t.Fatal(err)

@@ -6,15 +6,11 @@ import (
 	"fmt"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/harkbus/hark/driver"
 )
-
-// lease is how long a message may be in hand before others of its group get it.
-const lease = 30 * time.Second
 
 // What the metadata of a stream say of a topic.
 const (
@@ -64,7 +60,7 @@ func (c *Conn) openStored(ctx context.Context, name string, cfg driver.StoredCon
 // open finds the stream or makes it.
 func (t *stored) open(ctx context.Context) error {
 	c := t.conn
-	return c.state.do(ctx, func() error {
+	return c.state.do(ctx, func(ctx context.Context) error {
 		stream, err := c.js.Stream(ctx, t.stream)
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
 			if err := t.allowed(); err != nil {
@@ -198,7 +194,7 @@ func (t *stored) agrees(have *jetstream.StreamConfig) error {
 // info asks for the state of the stream.
 func (t *stored) info(ctx context.Context, opts ...jetstream.StreamInfoOpt) (*jetstream.StreamInfo, error) {
 	var info *jetstream.StreamInfo
-	err := t.conn.state.do(ctx, func() error {
+	err := t.conn.state.do(ctx, func(ctx context.Context) error {
 		stream, err := t.conn.js.Stream(ctx, t.stream)
 		if err == nil {
 			info = stream.CachedInfo()

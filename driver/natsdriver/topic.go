@@ -43,7 +43,7 @@ func (t *topic) Publish(ctx context.Context, ms []*driver.Message) error {
 		if err := c.fits(msg); err != nil {
 			return err
 		}
-		return c.state.do(ctx, func() error { return c.nc.PublishMsg(msg) })
+		return c.state.do(ctx, func(context.Context) error { return c.nc.PublishMsg(msg) })
 	})
 }
 

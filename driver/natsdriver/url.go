@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 )
@@ -107,6 +108,10 @@ var parameters = map[string]func(value string, all url.Values) (Option, error){
 	},
 	"name":   func(v string, _ url.Values) (Option, error) { return NATS(nats.Name(v)), nil },
 	"domain": func(v string, _ url.Values) (Option, error) { return Domain(v), nil },
+	"lease": func(v string, _ url.Values) (Option, error) {
+		d, err := time.ParseDuration(v)
+		return Lease(d), err
+	},
 	"replicas": func(v string, _ url.Values) (Option, error) {
 		n, err := strconv.Atoi(v)
 		return Replicas(n), err

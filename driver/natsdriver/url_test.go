@@ -18,7 +18,7 @@ func TestURLs(t *testing.T) {
 		{"nats://u:p%40@a,b:5,nats://x:y@c", "nats://u:p%40@a:4222 nats://u:p%40@b:5 nats://x:y@c:4222", 0},
 		{"tls://secret@a", "tls://secret@a:4222", 1},
 		{"nats://[::1]:99", "nats://[::1]:99", 0},
-		{"nats://a?name=x&sync=always&replicas=3&domain=d&token=t&tlsfirst=true&creds=f", "nats://a:4222", 7},
+		{"nats://a?name=x&sync=always&replicas=3&domain=d&token=t&tlsfirst=true&creds=f&lease=2s", "nats://a:4222", 8},
 	}
 	for _, tt := range tests {
 		got, err := parseURL(tt.url)
@@ -52,7 +52,7 @@ func TestURLsThatAreWrong(t *testing.T) {
 }
 
 func TestOptionsThatAreWrong(t *testing.T) {
-	for _, opt := range []Option{Replicas(0), Replicas(6), Source("")} {
+	for _, opt := range []Option{Replicas(0), Replicas(6), Lease(1), Source("")} {
 		if _, err := makeOptions([]Option{opt}); err == nil {
 			t.Error("got no error")
 		}

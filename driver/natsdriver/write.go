@@ -115,7 +115,7 @@ func (t *stored) Publish(ctx context.Context, ms []*driver.Message) error {
 // them, or ctx ends. It locks mu, if that is not nil, while it looks at them.
 func (t *stored) send(ctx context.Context, ps []*parcel, mu *sync.Mutex) {
 	c := t.conn
-	err := c.state.do(ctx, func() error {
+	err := c.state.do(ctx, func(context.Context) error { // an answer is waited for beyond an attempt
 		f := newFlight(len(ps))
 		if err := c.launch(f, ps, mu); err != nil {
 			return err

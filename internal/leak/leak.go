@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -27,12 +28,17 @@ func Check(t testing.TB) {
 }
 
 // Main runs the tests of a package and exits; if all pass, it fails for
-// goroutines that are left after them.
-func Main(m *testing.M) {
+// goroutines that are left after them, but those that were created by functions
+// whose names begin with one of others: what other people leave behind.
+func Main(m *testing.M, others ...string) {
 	before := stacks()
 	code := m.Run()
 	if code == 0 {
-		if left := wait(before, patience); len(left) > 0 {
+		left := wait(before, patience)
+		left = slices.DeleteFunc(left, func(stack string) bool {
+			return slices.ContainsFunc(others, func(o string) bool { return strings.Contains(stack, "\ncreated by "+o) })
+		})
+		if len(left) > 0 {
 			fmt.Fprintf(os.Stderr, "%d goroutines are left after all tests:\n\n%s\n", len(left), strings.Join(left, "\n\n"))
 			code = 1
 		}

@@ -1,0 +1,142 @@
+package natsdriver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/harkbus/hark/driver"
+)
+
+// While publishers publish and subscriptions receive, the server is stopped and
+// started again. Nothing that was acknowledged is missing, and subscriptions go
+// on where they were.
+func TestServerRestarts(t *testing.T) {
+	for _, d := range []driver.Durability{driver.DurableStrict, driver.DurableRelaxed} {
+		t.Run(durabilities[d].name, func(t *testing.T) {
+			s := startServer(t, withSync)
+			pub, sub := s.open(t, SyncAlways()), s.open(t, SyncAlways(), Lease(2*time.Second))
+			cfg := &driver.StoredConfig{Durability: d}
+			out, in := openTopic(t, pub, "t", cfg), openTopic(t, sub, "t", cfg)
+			follower := subscribe(t, in, driver.SubscribeConfig{From: driver.FromStart})
+			group := subscribe(t, in, driver.SubscribeConfig{Group: "g", From: driver.FromStart, Window: 64})
+
+			var stop atomic.Bool
+			var wg sync.WaitGroup
+			const publishers = 4
+			var published [publishers]atomic.Int64
+			for i := range publishers {
+				wg.Go(func() {
+					for n := 0; !stop.Load(); n++ {
+						if err := out.Publish(testContext(t), bare(fmt.Sprintf("%d %d", i, n))); err != nil {
+							t.Errorf("publish: %v", err)
+							return
+						}
+						published[i].Add(1)
+					}
+				})
+			}
+			ctx, cancel := context.WithCancel(testContext(t))
+			defer cancel()
+			var followed, shared collector
+			wg.Go(func() { followed.collect(ctx, t, follower, false) })
+			wg.Go(func() { shared.collect(ctx, t, group, true) })
+
+			for round := range 3 {
+				at := published[0].Load()
+				eventually(t, "publishing", func() bool { return published[0].Load() > at+20 })
+				s.stop()
+				s.start()
+				t.Logf("round %d: %d messages", round, published[0].Load())
+			}
+			at := published[0].Load()
+			eventually(t, "publishing after the last restart", func() bool { return published[0].Load() > at+20 })
+			stop.Store(true)
+			for i := range publishers {
+				want := published[i].Load()
+				for name, c := range map[string]*collector{"follower": &followed, "group": &shared} {
+					eventually(t, name+" has it all", func() bool { return c.has(i, int(want)) })
+				}
+			}
+			cancel()
+			wg.Wait()
+			if followed.disorder != "" {
+				t.Error(followed.disorder)
+			}
+		})
+	}
+}
+
+// collector notes what a subscription receives: texts of a publisher and a
+// number.
+type collector struct {
+	mu       sync.Mutex
+	seen     map[string]bool
+	seq      uint64
+	disorder string
+}
+
+func (c *collector) has(publisher, n int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := range n {
+		if !c.seen[strconv.Itoa(publisher)+" "+strconv.Itoa(i)] {
+			return false
+		}
+	}
+	return true
+}
+
+func (c *collector) collect(ctx context.Context, t *testing.T, s driver.Subscription, ack bool) {
+	for {
+		rs, err := s.Receive(ctx, 32)
+		if err != nil {
+			if ctx.Err() == nil && !errors.Is(err, driver.ErrEnded) {
+				t.Errorf("receive: %v", err)
+			}
+			return
+		}
+		if ack {
+			if err := s.Ack(ctx, rs); err != nil && ctx.Err() == nil {
+				t.Errorf("ack: %v", err)
+			}
+		}
+		c.mu.Lock()
+		if c.seen == nil {
+			c.seen = map[string]bool{}
+		}
+		for _, r := range rs {
+			if r.Seq <= c.seq {
+				c.disorder = fmt.Sprintf("message %d came after %d", r.Seq, c.seq)
+			}
+			c.seq = r.Seq
+			c.seen[string(r.Data)] = true
+		}
+		c.mu.Unlock()
+	}
+}
+
+// What is kept in memory is gone after a restart, but the topic goes on.
+func TestMemoryTopicAfterRestart(t *testing.T) {
+	s := startServer(t, withJetStream)
+	c := s.open(t)
+	topic := openTopic(t, c, "t", &driver.StoredConfig{Durability: driver.DurableMemory})
+	all := subscribe(t, topic, driver.SubscribeConfig{From: driver.FromStart})
+	group := subscribe(t, topic, driver.SubscribeConfig{Group: "g"})
+	publish(t, topic, "a", "b")
+	receive(t, all, 2)
+	receive(t, group, 2)
+	s.stop()
+	s.start()
+	publish(t, topic, "c")
+	for _, sub := range []driver.Subscription{all, group} {
+		if rs := receive(t, sub, 1); string(rs[0].Data) != "c" || rs[0].Seq != 1 {
+			t.Errorf("got %q with sequence %d", rs[0].Data, rs[0].Seq)
+		}
+	}
+}
