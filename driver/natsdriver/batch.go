@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/harkbus/hark/driver"
 )
@@ -44,7 +45,7 @@ const (
 // server that syncs always then does so once for each batch.
 func (t *stored) batches() bool {
 	cfg := t.config.Load()
-	return cfg.AllowAtomicPublish && t.wanted.Durability == driver.DurableStrict && cfg.Replicas <= 1
+	return t.conn.opts.syncAlways && cfg.AllowAtomicPublish && cfg.Storage == jetstream.FileStorage && cfg.Replicas <= 1
 }
 
 // writer gathers the messages of concurrent calls into batches. It has
@@ -306,11 +307,7 @@ func (t *stored) writeSingly(b *batch, ownID bool) {
 	} else if ownID {
 		delete(rest[len(rest)-1].msg.Header, natsMsgID)
 	}
-	for len(rest) > 0 {
-		n := min(len(rest), maxFlight)
-		t.send(b.ctx, rest[:n], &b.mu)
-		rest = rest[n:]
-	}
+	t.sendAll(b.ctx, rest, &b.mu)
 }
 
 func setNATSHeader(m *nats.Msg, name, value string) {

@@ -34,6 +34,7 @@ type Conn struct {
 
 	acks acks
 	ids  ids
+	due  dueTopics
 
 	mu      sync.Mutex // guards what follows
 	ends    map[end]struct{}
@@ -149,13 +150,19 @@ func (c *Conn) detect(ctx context.Context) error {
 	if c.opts.syncAlways {
 		c.info.Can = append(c.info.Can, driver.Strict)
 	}
+	if c.level >= levelSchedule {
+		c.info.Can = append(c.info.Can, driver.Delay)
+	}
 	return nil
 }
 
 // The levels of JetStream's API at which features came.
 const (
 	levelTTL   = 1 // 2.11: TTL of messages
-	levelBatch = 2 // 2.12: atomic batches, schedules
+	levelBatch = 2 // 2.12: atomic batches
+	// 2.12 has schedules, but only 2.14 removes from a work queue what another
+	// stream has taken.
+	levelSchedule = 4
 )
 
 // refuse says that the server cannot do something.

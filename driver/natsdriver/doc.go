@@ -51,4 +51,8 @@
 // is published to the name of the topic, by whomever. The metadata of the stream
 // say which topic it is and with which durability it was made. A group is a
 // durable consumer, with its name written in the same way.
+//
+// Messages with a key are published to $HARK.k.TOPIC.PARTITION instead, so that
+// groups can keep the order of keys. Messages that are to be delivered later
+// wait in the stream hark-due, which the streams of topics have as a source.
 package natsdriver

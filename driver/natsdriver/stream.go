@@ -217,6 +217,9 @@ func (t *stored) Stats(ctx context.Context) (driver.TopicStats, error) {
 		return driver.TopicStats{}, err
 	}
 	s := driver.TopicStats{Stored: info.State.Msgs, Deduplicated: t.deduplicated.Load()}
+	if s.Delayed, err = t.delayed(ctx); err != nil {
+		return s, err
+	}
 	if s.Stored > 0 {
 		s.First, s.Last = info.State.FirstSeq, info.State.LastSeq
 	}

@@ -36,16 +36,25 @@ type parcel struct {
 	repeated bool  // it was stored already
 }
 
-// prepare makes the parcels of messages. Those that cannot be sent have errors.
-func (t *stored) prepare(ms []*driver.Message) (all []parcel, sound []*parcel) {
-	all, sound = make([]parcel, len(ms)), make([]*parcel, 0, len(ms))
+// prepare makes the parcels of messages: all, and apart those that can be sent,
+// at once or to wait until they are due.
+func (t *stored) prepare(ctx context.Context, ms []*driver.Message) (all []parcel, now, later []*parcel) {
+	all, now = make([]parcel, len(ms)), make([]*parcel, 0, len(ms))
 	for i, m := range ms {
 		p := &all[i]
-		if p.msg, p.err = t.message(m); p.err == nil {
-			sound = append(sound, p)
+		p.msg, p.err = t.message(m)
+		if !m.Due.IsZero() && p.err == nil {
+			if p.err = t.takeDue(ctx); p.err == nil {
+				t.delay(p.msg, m.Due)
+				later = append(later, p)
+			}
+			continue
+		}
+		if p.err == nil {
+			now = append(now, p)
 		}
 	}
-	return all, sound
+	return all, now, later
 }
 
 func (t *stored) message(m *driver.Message) (*nats.Msg, error) {
@@ -67,7 +76,7 @@ func (t *stored) message(m *driver.Message) (*nats.Msg, error) {
 	if m.ID != "" && t.wanted.Dedup > 0 {
 		setNATSHeader(msg, natsMsgID, percentEncode(m.ID))
 	}
-	if cfg := t.config.Load(); !m.Expires.IsZero() && cfg.AllowMsgTTL {
+	if cfg := t.config.Load(); !m.Expires.IsZero() && cfg.AllowMsgTTL && m.Due.IsZero() {
 		// Whole seconds, rounded up: before that the receiver sees that it has
 		// expired.
 		ttl := max(time.Until(m.Expires), time.Second)
@@ -84,17 +93,12 @@ func (t *stored) Publish(ctx context.Context, ms []*driver.Message) error {
 	if err := t.conn.acks.start(ctx); err != nil {
 		return err
 	}
-	all, sound := t.prepare(ms)
-	if t.batches() {
-		if err := t.writer.write(ctx, sound); err != nil {
-			return slices.Repeat(driver.PartialError{err}, len(ms)) // none is known to be accepted
-		}
-	} else {
-		for len(sound) > 0 {
-			n := min(len(sound), maxFlight)
-			t.send(ctx, sound[:n], nil)
-			sound = sound[n:]
-		}
+	all, now, later := t.prepare(ctx, ms)
+	t.sendAll(ctx, later, nil)
+	if !t.batches() {
+		t.sendAll(ctx, now, nil)
+	} else if err := t.writer.write(ctx, now); err != nil {
+		return slices.Repeat(driver.PartialError{err}, len(ms)) // none is known to be accepted
 	}
 	var failed driver.PartialError
 	for i := range all {
@@ -109,6 +113,15 @@ func (t *stored) Publish(ctx context.Context, ms []*driver.Message) error {
 		return nil
 	}
 	return failed
+}
+
+// sendAll sends parcels in their order, not too many at once.
+func (t *stored) sendAll(ctx context.Context, ps []*parcel, mu *sync.Mutex) {
+	for len(ps) > 0 {
+		n := min(len(ps), maxFlight)
+		t.send(ctx, ps[:n], mu)
+		ps = ps[n:]
+	}
 }
 
 // send sends parcels in their order and waits until it is known what became of

@@ -1,0 +1,75 @@
+package natsdriver
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/harkbus/hark/driver"
+)
+
+// BenchmarkPublish measures publishing to stored topics over TCP by callers that
+// wait for each message.
+func BenchmarkPublish(b *testing.B) {
+	for _, d := range []driver.Durability{driver.DurableStrict, driver.DurableRelaxed, driver.DurableMemory} {
+		for _, callers := range []int{1, 64, 256} {
+			b.Run(fmt.Sprintf("%s/callers=%d", durabilities[d].name, callers), func(b *testing.B) {
+				c := benchConn(b, d == driver.DurableStrict)
+				topic, err := c.OpenTopic(b.Context(), driver.TopicConfig{Name: "t", Stored: &driver.StoredConfig{Durability: d}})
+				if err != nil {
+					b.Fatal(err)
+				}
+				ms := []*driver.Message{{Data: make([]byte, 128), Bare: true}}
+				parallel(b, callers, func() error { return topic.Publish(b.Context(), ms) })
+			})
+		}
+	}
+}
+
+// parallel runs f b.N times, by callers at once.
+func parallel(b *testing.B, callers int, f func() error) {
+	var left atomic.Int64
+	left.Store(int64(b.N))
+	b.ReportAllocs()
+	b.ResetTimer()
+	var wg sync.WaitGroup
+	for range callers {
+		wg.Go(func() {
+			for left.Add(-1) >= 0 {
+				if err := f(); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func benchConn(b *testing.B, sync bool) *Conn {
+	b.Helper()
+	srv, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: -1, NoSigs: true, NoLog: true, StoreDir: b.TempDir(), JetStream: true, SyncAlways: sync})
+	if err != nil {
+		b.Fatal(err)
+	}
+	srv.Start()
+	if !srv.ReadyForConnections(patience) {
+		b.Fatal("the server does not start")
+	}
+	c, err := Open(b.Context(), srv.ClientURL(), SyncAlways())
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		if err := c.Close(context.Background()); err != nil {
+			b.Error(err)
+		}
+		srv.Shutdown()
+		srv.WaitForShutdown()
+	})
+	return c
+}

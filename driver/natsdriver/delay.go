@@ -1,0 +1,133 @@
+package natsdriver
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/harkbus/hark/driver"
+)
+
+// Messages that are not due wait in a stream of their own, where they neither
+// count for the limits of their topics nor leave gaps in their sequences. When
+// one is due the server puts it on a subject of its topic there, from which the
+// stream of the topic takes it.
+const (
+	dueStream    = "hark-due"
+	duePrefix    = "$HARK.due." // and the topic, and something unique
+	firePrefix   = "$HARK.fire."
+	firePlain    = firePrefix + "t." // and the topic
+	fireKeyed    = firePrefix + "k." // and the topic and the partition
+	dueRemembers = 2 * time.Minute   // IDs
+)
+
+// The headers of schedules.
+const (
+	natsSchedule       = "Nats-Schedule"
+	natsScheduleTarget = "Nats-Schedule-Target"
+)
+
+// dueTopics knows which topics take messages that became due.
+type dueTopics struct {
+	mu    sync.Mutex // guards ready, and is held while one is made so
+	ready map[string]bool
+}
+
+// delay turns a message of the topic into one that waits.
+func (t *stored) delay(m *nats.Msg, due time.Time) {
+	target := firePlain + t.topic
+	if rest, keyed := strings.CutPrefix(m.Subject, keyedPrefix); keyed {
+		target = fireKeyed + rest
+	}
+	setNATSHeader(m, natsSchedule, "@at "+due.UTC().Format(time.RFC3339Nano))
+	setNATSHeader(m, natsScheduleTarget, target)
+	if id, ok := m.Header[natsMsgID]; ok { // all topics share the window
+		setNATSHeader(m, natsMsgID, percentEncode(t.topic)+" "+id[0])
+	}
+	m.Subject = duePrefix + t.topic + "." + t.conn.ids.next()
+}
+
+// takeDue makes sure that what becomes due comes to the topic.
+func (t *stored) takeDue(ctx context.Context) error {
+	d := &t.conn.due
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.ready[t.topic] {
+		return nil
+	}
+	err := t.conn.state.do(ctx, func(ctx context.Context) error {
+		if err := t.conn.makeDueStream(ctx); err != nil {
+			return t.openError(ctx, err)
+		}
+		stream, err := t.conn.js.Stream(ctx, t.stream)
+		if err != nil {
+			return t.openError(ctx, err)
+		}
+		cfg := stream.CachedInfo().Config
+		if slices.ContainsFunc(cfg.Sources, func(s *jetstream.StreamSource) bool { return s.Name == dueStream }) {
+			return nil
+		}
+		cfg.Sources = append(cfg.Sources, &jetstream.StreamSource{Name: dueStream, SubjectTransforms: []jetstream.SubjectTransformConfig{
+			{Source: firePlain + t.topic, Destination: t.topic},
+			{Source: fireKeyed + t.topic + ".*", Destination: keyedPrefix + t.topic + ".{{wildcard(1)}}"},
+		}})
+		if _, err = t.conn.js.UpdateStream(ctx, cfg); err != nil {
+			return t.openError(ctx, err)
+		}
+		return nil
+	})
+	if err == nil {
+		if d.ready == nil {
+			d.ready = map[string]bool{}
+		}
+		d.ready[t.topic] = true
+	}
+	return err
+}
+
+func (c *Conn) makeDueStream(ctx context.Context) error {
+	_, err := c.js.Stream(ctx, dueStream)
+	if !errors.Is(err, jetstream.ErrStreamNotFound) {
+		return err
+	}
+	_, err = c.js.CreateStream(ctx, jetstream.StreamConfig{
+		Name: dueStream, Description: "messages of hark that are not due", Subjects: []string{duePrefix + ">", firePrefix + ">"},
+		// What the streams of topics have taken is removed.
+		Retention: jetstream.WorkQueuePolicy, Storage: jetstream.FileStorage, Replicas: c.opts.replicas,
+		AllowMsgSchedules: true, AllowMsgTTL: true, Duplicates: dueRemembers,
+	})
+	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // somebody was faster
+		return nil
+	}
+	return err
+}
+
+// delayed returns how many messages of the topic are not due.
+func (t *stored) delayed(ctx context.Context) (uint64, error) {
+	if !t.conn.info.Has(driver.Delay) {
+		return 0, nil
+	}
+	var n uint64
+	err := t.conn.state.do(ctx, func(ctx context.Context) error {
+		stream, err := t.conn.js.Stream(ctx, dueStream)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			return nil
+		}
+		var info *jetstream.StreamInfo
+		if err == nil {
+			info, err = stream.Info(ctx, jetstream.WithSubjectFilter(duePrefix+t.topic+".*"))
+		}
+		if err != nil {
+			return t.openError(ctx, err)
+		}
+		n = uint64(len(info.State.Subjects))
+		return nil
+	})
+	return n, err
+}
