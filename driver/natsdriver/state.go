@@ -217,7 +217,7 @@ func (s *state) attempt(ctx context.Context, f func(ctx context.Context) error) 
 	defer cancel()
 	defer context.AfterFunc(live, cancel)()
 	err = f(attempt)
-	return err, err != nil && attempt.Err() != nil && ctx.Err() == nil
+	return err, attempt.Err() != nil && ctx.Err() == nil && errors.Is(err, attempt.Err())
 }
 
 func because(err, last error) error {

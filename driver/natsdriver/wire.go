@@ -26,6 +26,7 @@ const (
 	harkExpires = "hark-expires"
 	harkKey     = "hark-key"
 	harkEncoded = "hark-encoded"
+	harkRequest = "hark-request"
 
 	specVersion = "1.0"
 )
@@ -82,7 +83,7 @@ func (c *Conn) envelope(h nats.Header, topic string, m *driver.Message) {
 
 // own are the headers that Headers of a message must not have: what they say has
 // its place elsewhere in a message.
-var own = []string{ceVersion, ceID, ceTime, ceData, ceKey, harkExpires, harkKey, harkEncoded}
+var own = []string{ceVersion, ceID, ceTime, ceData, ceKey, harkExpires, harkKey, harkEncoded, harkRequest}
 
 // addHeaders adds the message's own headers.
 func addHeaders(h nats.Header, m *driver.Message) error {

@@ -1,0 +1,174 @@
+package natsdriver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/harkbus/hark/driver"
+)
+
+const (
+	// responders is the queue group of those who answer requests.
+	responders = "hark"
+	// cancelPrefix and the name of a request are where the subject to which an
+	// answer was to go is published when nobody waits for it any more.
+	cancelPrefix = "$HARK.cancel."
+)
+
+// Request implements driver.Requester. When the connection is lost while it
+// waits for the answer it returns at once: the request may have been handled.
+func (c *Conn) Request(ctx context.Context, name string, m *driver.Message) (*driver.Message, error) {
+	msg, err := c.encode(name, name, m)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.fits(msg); err != nil {
+		return nil, err
+	}
+	setNATSHeader(msg, harkRequest, c.ids.next())
+	var answer *nats.Msg
+	err = c.state.do(ctx, func(context.Context) error { // an answer may take longer than an attempt
+		var err error
+		answer, err = c.ask(ctx, msg)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &decode(answer, name).Message, nil
+}
+
+// errUnanswered says that the connection was lost before an answer came.
+var errUnanswered = errors.New("the connection was lost before the answer came; the request may have been handled")
+
+func (c *Conn) ask(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
+	c.state.mu.Lock()
+	live := c.state.live
+	c.state.mu.Unlock()
+	wait, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(live, cancel)()
+	answer, err := c.nc.RequestMsgWithContext(wait, msg)
+	switch {
+	case err == nil:
+		return answer, nil
+	case errors.Is(err, nats.ErrNoResponders):
+		return nil, driver.ErrNoResponders
+	case ctx.Err() != nil:
+		_ = c.nc.Publish(cancelPrefix+msg.Subject, []byte(msg.Header.Get(harkRequest))) // it spares work, no more
+		return nil, context.Cause(ctx)
+	case wait.Err() != nil:
+		return nil, errUnanswered
+	}
+	return nil, err
+}
+
+// Respond implements driver.Requester.
+func (c *Conn) Respond(ctx context.Context, name string, window int) (driver.Responder, error) {
+	r := &responder{inlet: inlet{conn: c}, name: name, open: map[string]chan struct{}{}}
+	sub, err := c.nc.Subscribe(cancelPrefix+name, r.cancelled)
+	if err != nil {
+		return nil, fmt.Errorf("subscribe: %w", kind(err))
+	}
+	r.cancels = sub
+	if err := r.begin(ctx, []string{name}, responders, window); err != nil {
+		_ = sub.Unsubscribe() // the error is reported
+		return nil, err
+	}
+	if err := c.add(r); err != nil {
+		r.end()
+		_ = sub.Unsubscribe()
+		return nil, err
+	}
+	return r, nil
+}
+
+// responder takes requests of a name.
+type responder struct {
+	inlet
+	name    string
+	cancels *nats.Subscription
+
+	mu   sync.Mutex               // guards open
+	open map[string]chan struct{} // calls that are not answered, by their requests
+}
+
+// Receive implements driver.Responder.
+func (r *responder) Receive(ctx context.Context, most int) ([]*driver.Call, error) {
+	for {
+		ms, err := r.next(ctx, most)
+		if err != nil {
+			return nil, err
+		}
+		calls := make([]*driver.Call, 0, len(ms))
+		for _, m := range ms {
+			if m.Reply != "" && !isAckSubject(m.Reply) { // otherwise it was published to a topic
+				calls = append(calls, r.call(m))
+			}
+		}
+		if len(calls) > 0 {
+			return calls, nil
+		}
+	}
+}
+
+func (r *responder) call(m *nats.Msg) *driver.Call {
+	id := m.Header.Get(harkRequest)
+	delete(m.Header, harkRequest)
+	call := &driver.Call{Message: decode(m, r.name).Message}
+	var cancelled chan struct{}
+	if id != "" {
+		cancelled = make(chan struct{})
+		call.Cancelled = cancelled
+		r.mu.Lock()
+		r.open[id] = cancelled
+		r.mu.Unlock()
+	}
+	call.Answer = func(ctx context.Context, answer *driver.Message) error {
+		r.mu.Lock()
+		delete(r.open, id)
+		r.mu.Unlock()
+		c := r.conn
+		msg, err := c.encode(m.Reply, r.name, answer)
+		if err != nil {
+			return err
+		}
+		if err := c.fits(msg); err != nil {
+			return err
+		}
+		return c.state.do(ctx, func(context.Context) error { return c.nc.PublishMsg(msg) })
+	}
+	return call
+}
+
+// cancelled takes notice that a requester waits no more.
+func (r *responder) cancelled(m *nats.Msg) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if open, ok := r.open[string(m.Data)]; ok {
+		delete(r.open, string(m.Data))
+		close(open)
+	}
+}
+
+// Close implements driver.Responder.
+func (r *responder) Close(ctx context.Context) error {
+	r.conn.remove(r)
+	var err error
+	if r.conn.state.connected() {
+		// What the server has sent us nobody else gets: it is still taken.
+		for _, sub := range r.subs {
+			if e := sub.Drain(); !errors.Is(e, nats.ErrBadSubscription) { // it was closed before
+				err = errors.Join(err, e)
+			}
+		}
+		err = errors.Join(err, r.conn.Flush(ctx))
+	}
+	_ = r.cancels.Unsubscribe() // nothing is left to do if it is gone
+	r.end()
+	return err
+}
