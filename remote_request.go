@@ -97,22 +97,24 @@ type respondent[Q, R any] struct {
 
 // openCalls are the requests of one name that this process owes an answer.
 type openCalls struct {
-	mu  sync.Mutex // guards all
-	all map[*driver.Call]struct{}
+	mu  sync.Mutex                          // guards all
+	all map[*driver.Call]context.CancelFunc // of the responder's context
 }
 
-func (o *openCalls) add(c *driver.Call) {
+func (o *openCalls) add(c *driver.Call, cancel context.CancelFunc) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.all[c] = struct{}{}
+	o.all[c] = cancel
 }
 
 // claim reports whether c is still to be answered; the caller does so.
 func (o *openCalls) claim(c *driver.Call) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	_, open := o.all[c]
-	delete(o.all, c)
+	cancel, open := o.all[c]
+	if delete(o.all, c); open {
+		cancel()
+	}
 	return open
 }
 
@@ -120,6 +122,9 @@ func (o *openCalls) claimAll() []*driver.Call {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	all := slices.Collect(maps.Keys(o.all))
+	for _, cancel := range o.all {
+		cancel()
+	}
 	clear(o.all)
 	return all
 }
@@ -162,21 +167,19 @@ func (p *respondent[Q, R]) pump() {
 
 // take hands a request to the responders.
 func (p *respondent[Q, R]) take(c *driver.Call) {
-	p.open.add(c)
+	ctx, cancel := context.WithCancel(context.Background())
+	if at, err := strconv.ParseInt(c.Headers[deadlineHeader], 10, 64); err == nil {
+		cancel()
+		ctx, cancel = context.WithDeadline(context.Background(), time.Unix(0, at))
+	}
+	p.open.add(c, cancel)
 	var q call[Q, R]
 	if err := codecFor(reflect.TypeFor[Q]()).Decode(c.Data, &q.query); err != nil {
 		p.answer(c, answer[R]{err: fmt.Errorf("decode %v: %w", reflect.TypeFor[Q](), err)})
 		return
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	if at, err := strconv.ParseInt(c.Headers[deadlineHeader], 10, 64); err == nil {
-		ctx, cancel = context.WithDeadline(context.Background(), time.Unix(0, at))
-	}
 	q.ctx = ctx
-	q.answer = func(a answer[R]) {
-		cancel()
-		p.answer(c, a)
-	}
+	q.answer = func(a answer[R]) { p.answer(c, a) }
 	if c.Cancelled != nil {
 		go func() { // ends with the request
 			select {
@@ -276,7 +279,7 @@ func (r *respondents) openCalls(name string) *openCalls {
 		r.open = map[string]*openCalls{}
 	}
 	if r.open[name] == nil {
-		r.open[name] = &openCalls{all: map[*driver.Call]struct{}{}}
+		r.open[name] = &openCalls{all: map[*driver.Call]context.CancelFunc{}}
 	}
 	return r.open[name]
 }

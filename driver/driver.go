@@ -6,9 +6,9 @@
 // An engine carries bytes and knows nothing of Go types, handlers, retries or
 // workers: all of that is done by package hark, the same over every engine. An
 // engine must fulfil Conn. What not every engine can do is an optional
-// interface of the Conn (Requester, Chans, Values, Signals), or a Capability
-// that it declares; package hark refuses with hark.ErrUnsupported what an
-// engine does not have, when it is opened. The conformance suite
+// interface of the Conn (Requester), or a Capability that it declares; package
+// hark refuses with hark.ErrUnsupported what an engine does not have, when it
+// is opened. The conformance suite
 // (driver/drivertest) holds an engine to what it declares.
 //
 // # Rules for all methods
@@ -51,8 +51,7 @@ var (
 // Capability is something that not every engine can do.
 type Capability string
 
-// The capabilities of topics. Chans, Values, Signals and requests are
-// interfaces of the Conn instead.
+// The capabilities of topics. Requests are an interface of the Conn instead.
 const (
 	// Stored topics keep messages: Topic.Stored may be set.
 	Stored Capability = "stored topics"
