@@ -72,8 +72,8 @@ func refers(t reflect.Type) bool {
 	case reflect.Array:
 		return t.Len() > 0 && refers(t.Elem())
 	case reflect.Struct:
-		for i := range t.NumField() {
-			if refers(t.Field(i).Type) {
+		for field := range t.Fields() {
+			if refers(field.Type) {
 				return true
 			}
 		}

@@ -31,11 +31,11 @@ func Open(ctx context.Context, url string, opts ...BusOption) (*Bus, error) {
 	}
 	open := driver.Lookup(scheme)
 	if open == nil {
-		return nil, fail("open", url, fmt.Errorf("%w: no engine for %s: is linked into this program (there are mem: %s); import the package of the engine", ErrUnsupported, scheme, schemesText()))
+		return nil, fail("open", url, fmt.Errorf("%w: no engine for %s: URLs is linked into this program, only for mem: %s; import its package", ErrUnsupported, scheme, schemesText()))
 	}
 	conn, err := open(ctx, url)
 	if err != nil {
-		return nil, fail("open", scheme+":", engineError(err))
+		return nil, fail("open", scheme, engineError(err))
 	}
 	return Over(conn, opts...), nil
 }

@@ -337,8 +337,8 @@ func holdsPointers(t reflect.Type) bool {
 	case reflect.Array:
 		return t.Len() > 0 && holdsPointers(t.Elem())
 	case reflect.Struct:
-		for i := range t.NumField() {
-			if holdsPointers(t.Field(i).Type) {
+		for field := range t.Fields() {
+			if holdsPointers(field.Type) {
 				return true
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"mime"
 	"strings"
 	"time"
@@ -178,9 +179,7 @@ func structured(m *driver.Message) error {
 		}
 		into.Data = []byte(text)
 	}
-	for name, value := range m.Headers {
-		into.Headers[name] = value
-	}
+	maps.Copy(into.Headers, m.Headers)
 	*m = into
 	return nil
 }
