@@ -27,6 +27,17 @@ func deadTopic[T any](b *Bus, name string) (*Topic[T], error) {
 	return t, err
 }
 
+// burial returns what puts dead letters of T on a topic.
+func burial[T any](b *Bus) func(to string, data any, m *meta) error {
+	return func(to string, data any, m *meta) error {
+		dead, err := deadTopic[T](b, to)
+		if err != nil {
+			return err
+		}
+		return dead.deposit(entry[T]{value: valueAt[T](data), meta: m})
+	}
+}
+
 // deadMeta returns what goes with the dead letter of a message.
 func (d *Delivery) deadMeta(f *Failure) *meta {
 	m := &meta{failure: f, time: f.Last}

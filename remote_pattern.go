@@ -31,14 +31,7 @@ func subscribePatternRemote[T any](b *Bus, pattern string, h Handler[T], cfg *su
 	// The log of its inbox stands for all topics: where each message comes from
 	// is in its arrival.
 	t := &Topic[T]{core: topicCore{
-		bus: b, kind: KindPattern, name: pattern, typ: reflect.TypeFor[T](),
-		bury: func(to string, data any, m *meta) error {
-			dead, err := deadTopic[T](b, to)
-			if err != nil {
-				return err
-			}
-			return dead.deposit(entry[T]{value: valueAt[T](data), meta: m})
-		},
+		bus: b, kind: KindPattern, name: pattern, typ: reflect.TypeFor[T](), bury: burial[T](b),
 	}}
 	p.core = &t.core
 	for _, other := range b.snapshot() {

@@ -253,13 +253,7 @@ func makeTopic[T any](b *Bus, kind Kind, name string, c topicConfig, key func(T)
 	t := &Topic[T]{core: topicCore{
 		bus: b, kind: kind, name: name, typ: typ, retention: c.retention, codec: c.codec, bare: c.bare, pointers: holdsPointers(typ),
 	}}
-	t.core.bury = func(to string, data any, m *meta) error {
-		dead, err := deadTopic[T](b, to)
-		if err != nil {
-			return err
-		}
-		return dead.deposit(entry[T]{value: valueAt[T](data), meta: m})
-	}
+	t.core.bury = burial[T](b)
 	if key != nil {
 		t.core.keyFunc = reflect.ValueOf(key).Pointer()
 		t.core.keyOf = func(data any) string { return key(valueAt[T](data)) }
