@@ -1,0 +1,194 @@
+package filedriver
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// ErrDamaged says that files of the directory are not as they were written.
+var ErrDamaged = errors.New("damaged")
+
+const (
+	// listName is the file that lists the others, as they were when the
+	// directory was closed. While it is open, and after a crash, there is none.
+	listName = "hark.files"
+	// maxSummed is how many bytes of the newest files the list has checksums of:
+	// reading them must not delay opening. Of the others it has the sizes.
+	maxSummed = 32 << 20
+	// streamsDir is where the server keeps streams, each in a directory.
+	streamsDir = "jetstream/$G/streams"
+)
+
+// listed is a file that cannot be made again from others.
+type listed struct {
+	Path   string // below the directory, with slashes
+	Size   int64
+	Summed bool
+	Sum    uint32 `json:",omitempty"` // CRC-32C, if Summed
+}
+
+// lasting reports whether a file of the server is to be listed: the others are
+// made again when they are missing.
+func lasting(path string) bool {
+	name := filepath.Base(path)
+	return strings.HasSuffix(name, ".blk") || name == "meta.inf" || name == "meta.sum" || name == "o.dat"
+}
+
+// writeList lists the files of a directory that nobody writes to any more.
+func writeList(dir string) error {
+	type file struct {
+		listed
+		modified int64
+	}
+	var files []file
+	err := filepath.WalkDir(filepath.Join(dir, streamsDir), func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // there is no stream, or what was gathered for one is gone
+		}
+		if err != nil || d.IsDir() || !lasting(path) {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(dir, path)
+		if err != nil {
+			return err
+		}
+		files = append(files, file{listed{Path: filepath.ToSlash(rel), Size: info.Size()}, info.ModTime().UnixNano()})
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(files, func(a, b file) int { return int(min(max(b.modified-a.modified, -1), 1)) })
+	list := make([]listed, len(files))
+	left := int64(maxSummed)
+	for i := range files {
+		l := &files[i].listed
+		if l.Summed = l.Size <= left; l.Summed {
+			left -= l.Size
+			if l.Sum, err = sum(filepath.Join(dir, l.Path)); err != nil {
+				return err
+			}
+		}
+		list[i] = *l
+	}
+	data, err := json.Marshal(list)
+	if err != nil {
+		return err
+	}
+	return replaceFile(filepath.Join(dir, listName), data)
+}
+
+// replaceFile writes a file such that there is the old or the new one, whole.
+func replaceFile(path string, data []byte) error {
+	f, err := os.Create(path + ".new")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
+
+func sum(path string) (uint32, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	h := crc32.New(crc32.MakeTable(crc32.Castagnoli))
+	_, err = io.Copy(h, f)
+	return h.Sum32(), errors.Join(err, f.Close())
+}
+
+// checkFiles compares the files with the list of them, before the server sees
+// them: it cuts off what it cannot read. Then it removes the list, because the
+// files are about to change.
+func checkFiles(dir string) error {
+	path := filepath.Join(dir, listName)
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var list []listed
+	if err := json.Unmarshal(data, &list); err != nil {
+		return fmt.Errorf("%s is %w: %w", path, ErrDamaged, err)
+	}
+	for _, l := range list {
+		if err := l.check(filepath.Join(dir, filepath.FromSlash(l.Path))); err != nil {
+			return fmt.Errorf("%w; restore it, or remove %s to go on with what can still be read", err, path)
+		}
+	}
+	return os.Remove(path)
+}
+
+func (l *listed) check(path string) error {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%s is %w: it is missing", path, ErrDamaged)
+	case err != nil:
+		return err
+	case info.Size() != l.Size:
+		return fmt.Errorf("%s is %w: it has %d bytes and had %d", path, ErrDamaged, info.Size(), l.Size)
+	case !l.Summed:
+		return nil
+	}
+	got, err := sum(path)
+	if err == nil && got != l.Sum {
+		err = fmt.Errorf("%s is %w: its checksum is wrong", path, ErrDamaged)
+	}
+	return err
+}
+
+// checkStreams looks for streams that the server has passed over, and for what
+// it could not read.
+func (c *Conn) checkStreams(ctx context.Context) error {
+	if said := c.server.log.about("corrupt record"); said != "" {
+		return fmt.Errorf("a file of the store is %w, and what follows in it is lost: %s; opening it again goes on with the rest", ErrDamaged, said)
+	}
+	dir := filepath.Join(c.dir, streamsDir)
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	js, err := jetstream.New(c.client)
+	if err != nil {
+		return err
+	}
+	known := map[string]bool{}
+	names := js.StreamNames(ctx)
+	for name := range names.Name() {
+		known[name] = true
+	}
+	if err := names.Err(); err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.IsDir() && !known[e.Name()] {
+			return fmt.Errorf("%s is %w: %w", filepath.Join(dir, e.Name()), ErrDamaged, c.server.log.asError())
+		}
+	}
+	return nil
+}

@@ -1,0 +1,138 @@
+package filedriver
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/harkbus/hark/driver"
+)
+
+// childVariable makes the test binary the process that is killed: its value is
+// the directory.
+const childVariable = "HARK_FILEDRIVER_CHILD"
+
+// The topics to which the child publishes, some callers each.
+var childTopics = map[string]driver.Durability{"strict": driver.DurableStrict, "relaxed": driver.DurableRelaxed}
+
+const childCallers = 4
+
+// child publishes and says on its standard output what has been accepted, until
+// it is killed.
+func child(dir string) {
+	ctx := context.Background()
+	fail := func(err error) {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	c, err := Open(ctx, dir)
+	if err != nil {
+		fail(err)
+	}
+	fmt.Println("open")
+	for name, class := range childTopics {
+		topic, err := c.OpenTopic(ctx, driver.TopicConfig{Name: name, Stored: &driver.StoredConfig{Durability: class}})
+		if err != nil {
+			fail(err)
+		}
+		for i := range childCallers {
+			go func() {
+				for n := 0; ; n++ {
+					text := fmt.Sprintf("%s %d.%d.%d", name, os.Getpid(), i, n)
+					if err := topic.Publish(ctx, []*driver.Message{{Data: []byte(text)}}); err != nil {
+						fail(err)
+					}
+					if _, err := os.Stdout.WriteString(text + "\n"); err != nil {
+						fail(err)
+					}
+				}
+			}()
+		}
+	}
+	select {}
+}
+
+// A process is killed at many points while it publishes. Everything that was
+// accepted is there, in order, and the directory opens without repair.
+func TestKill(t *testing.T) {
+	const kills = 50
+	dir := t.TempDir()
+	accepted := map[string][]string{}
+	for range kills {
+		for topic, texts := range runAndKill(t, dir, 30+rand.N(200)) {
+			accepted[topic] = append(accepted[topic], texts...)
+		}
+	}
+	c := openDir(t, dir)
+	for name, class := range childTopics {
+		kept := map[string]int{}
+		for i, text := range readAll(t, openTopic(t, c, name, class)) {
+			kept[text] = i
+		}
+		last := map[string]int{}
+		for _, text := range accepted[name] {
+			at, ok := kept[text]
+			if !ok {
+				t.Fatalf("%q was accepted and is not there", text)
+			}
+			caller := text[:strings.LastIndexByte(text, '.')]
+			if before, ok := last[caller]; ok && at <= before {
+				t.Errorf("%q is out of order", text)
+			}
+			last[caller] = at
+		}
+		t.Logf("%s: %d accepted, %d kept after %d kills", name, len(accepted[name]), len(kept), kills)
+		if len(accepted[name]) < kills {
+			t.Errorf("%s: too few messages to say anything", name)
+		}
+	}
+}
+
+// runAndKill runs a child and kills it after it has said so many lines, or in
+// the middle of opening, and returns what was accepted of each topic.
+func runAndKill(t *testing.T, dir string, lines int) map[string][]string {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), childVariable+"="+dir)
+	var complaint strings.Builder
+	cmd.Stderr = &complaint
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var kill sync.Once
+	stop := func() { kill.Do(func() { _ = cmd.Process.Kill() }) } // it may have ended
+	if lines%10 == 0 {                                            // some while they open
+		time.AfterFunc(time.Duration(rand.N(8000))*time.Microsecond, stop)
+	}
+	limit := time.AfterFunc(patience, stop)
+	defer limit.Stop()
+	accepted := map[string][]string{}
+	reader := bufio.NewReader(out)
+	for n := 0; ; n++ {
+		line, err := reader.ReadString('\n') // what is not whole was not said
+		if err != nil {
+			break
+		}
+		if topic, _, ok := strings.Cut(line, " "); ok {
+			accepted[topic] = append(accepted[topic], strings.TrimSuffix(line, "\n"))
+		}
+		if n == lines {
+			stop()
+		}
+	}
+	if err := cmd.Wait(); err == nil || complaint.Len() > 0 {
+		t.Fatalf("the child ended by itself: %v %s", err, &complaint)
+	}
+	return accepted
+}

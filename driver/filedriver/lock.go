@@ -1,0 +1,69 @@
+package filedriver
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// ErrInUse says that another process has the directory.
+var ErrInUse = errors.New("in use")
+
+// lockName is the file that the process which has the directory keeps locked.
+// It says who that is.
+const lockName = "hark.lock"
+
+// lock keeps a directory for this process.
+type lock struct{ file *os.File }
+
+// acquire locks a directory.
+func acquire(dir string) (*lock, error) {
+	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := lockFile(f); err != nil {
+		holder, readErr := io.ReadAll(io.LimitReader(f, 1024))
+		err = errors.Join(readErr, f.Close(), refusal(dir, string(holder), err))
+		return nil, err
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "this host"
+	}
+	text := fmt.Sprintf("process %d on %s since %s\n", os.Getpid(), host, time.Now().Format(time.RFC3339))
+	if err := write(f, text); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return &lock{f}, nil
+}
+
+func refusal(dir, holder string, err error) error {
+	if !errors.Is(err, errLocked) {
+		return err
+	}
+	if holder = strings.TrimSpace(holder); holder == "" {
+		holder = "another process"
+	}
+	return fmt.Errorf("%s is %w by %s; for several processes run hark serve on it and open hark://HOST", dir, ErrInUse, holder)
+}
+
+func write(f *os.File, text string) error {
+	if err := f.Truncate(0); err != nil {
+		return err
+	}
+	_, err := f.WriteAt([]byte(text), 0)
+	return err
+}
+
+// release lets others have the directory.
+func (l *lock) release() error {
+	return errors.Join(l.file.Truncate(0), l.file.Close())
+}
+
+// errLocked says that another process has the lock.
+var errLocked = errors.New("locked")

@@ -1,0 +1,49 @@
+package filedriver
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/harkbus/hark/driver/natsdriver"
+)
+
+// parseURL returns the directory that a URL names, and the options.
+func parseURL(raw string) (dir string, opts []natsdriver.Option, err error) {
+	rest, ok := strings.CutPrefix(raw, "file:")
+	if !ok {
+		return "", nil, fmt.Errorf("want file:PATH")
+	}
+	if after, ok := strings.CutPrefix(rest, "//"); ok { // file://[localhost]/PATH
+		slash := strings.IndexByte(after, '/')
+		if slash < 0 || after[:slash] != "" && after[:slash] != "localhost" {
+			return "", nil, fmt.Errorf("want file:PATH; a URL that begins with file:// goes on with a slash and an absolute path")
+		}
+		rest = after[slash:]
+	}
+	path, query, _ := strings.Cut(rest, "?")
+	if dir, err = url.PathUnescape(path); err != nil {
+		return "", nil, err
+	}
+	if dir == "" {
+		return "", nil, fmt.Errorf("want file:PATH, such as file:./data")
+	}
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		return "", nil, fmt.Errorf("the parameters of the URL: %w", err)
+	}
+	for name := range values {
+		if name != "lease" {
+			return "", nil, fmt.Errorf("parameter %s of the URL is unknown; there is lease", name)
+		}
+	}
+	if values.Has("lease") {
+		lease, err := time.ParseDuration(values.Get("lease"))
+		if err != nil {
+			return "", nil, fmt.Errorf("parameter lease of the URL: %w", err)
+		}
+		opts = append(opts, natsdriver.Lease(lease))
+	}
+	return dir, opts, nil
+}
