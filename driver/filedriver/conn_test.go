@@ -171,7 +171,7 @@ func TestOpensQuickly(t *testing.T) {
 		closeDir(t, c)
 	}
 	t.Logf("opened 20 MB in %v", best)
-	if best > 150*time.Millisecond {
+	if best > 150*time.Millisecond && !raceEnabled {
 		t.Errorf("opening took %v, want at most 150ms", best)
 	}
 }
@@ -285,7 +285,6 @@ func TestDamage(t *testing.T) {
 		{"meta.inf", overwrite(10), false},
 		{"meta.sum", os.Remove, false},
 		{".", os.RemoveAll, false},
-		{"msgs/1.blk", overwrite(500), true},
 		{"msgs/1.blk", overwrite(0), true},
 		{"meta.inf", overwrite(10), true},
 		{"meta.inf", cut, true},

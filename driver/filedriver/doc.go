@@ -18,12 +18,18 @@
 // They survive the loss of power. The messages of calls that wait at the same
 // time are written together.
 //
-// Relaxed: a message has been handed to the operating system, which survives the
-// end of the process at any moment, and is on disk within a second. Those of the
-// last second may be lost with the power.
+// Relaxed: as Strict, which is more than it asks for.
 //
 // Memory: until the connection is closed.
 //
 // The places of groups are written in the background; after a crash a group may
 // get messages again that it had done.
+//
+// # Damage
+//
+// A directory that was closed has a list of its files, which opening compares
+// with what is there: their sizes, and the checksums of the newest 32 MiB. What
+// differs is ErrDamaged, and the text names the file; nothing is changed. After
+// a crash there is no list: then streams that cannot be read and records that
+// are cut or mangled are found, but not a byte that has changed within a message.
 package filedriver

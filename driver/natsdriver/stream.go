@@ -121,7 +121,7 @@ func apiCode(err error) int {
 // isUnavailable reports whether JetStream may be able to do it later.
 func isUnavailable(err error) bool {
 	switch apiCode(err) {
-	case 10008, 10009, 10023, 10167, 10049: // unavailable, no leader, too few resources, too many requests, still being deleted
+	case 10008, 10009, 10167, 10049: // unavailable, no leader, too many requests, still being deleted
 		return true
 	}
 	return false
@@ -130,7 +130,7 @@ func isUnavailable(err error) bool {
 // storeError makes the errors for want of room ErrFull.
 func storeError(err error) error {
 	switch apiCode(err) {
-	case 10047, 10028, 10054, 10077, 10001, 10002, 10122:
+	case 10023, 10047, 10028, 10054, 10077, 10001, 10002, 10122:
 		return fmt.Errorf("%w: %w", driver.ErrFull, err)
 	}
 	return err
