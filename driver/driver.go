@@ -6,7 +6,7 @@
 // An engine carries bytes and knows nothing of Go types, handlers, retries or
 // workers: all of that is done by package hark, the same over every engine. An
 // engine must fulfil Conn. What not every engine can do is an optional
-// interface of the Conn (Requester), or a Capability that it declares; package
+// interface of the Conn (Requester, Chans, Values, Signals), or a Capability that it declares; package
 // hark refuses with hark.ErrUnsupported what an engine does not have, when it
 // is opened. The conformance suite
 // (driver/drivertest) holds an engine to what it declares.
@@ -44,6 +44,9 @@ var (
 	ErrFull = errors.New("full")
 	// ErrNoResponders says that nobody answers requests of that name.
 	ErrNoResponders = errors.New("no responders")
+	// ErrUnsure says that it is not known whether something happened: the
+	// connection was lost, or the context ended, before the engine answered.
+	ErrUnsure = errors.New("not known whether it happened")
 	// ErrAgain says that nothing happened and that the call may be made again.
 	ErrAgain = errors.New("try again")
 )
@@ -51,7 +54,7 @@ var (
 // Capability is something that not every engine can do.
 type Capability string
 
-// The capabilities of topics. Requests are an interface of the Conn instead.
+// The capabilities of topics. The other faces are interfaces of the Conn instead.
 const (
 	// Stored topics keep messages: Topic.Stored may be set.
 	Stored Capability = "stored topics"
