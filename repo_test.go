@@ -36,7 +36,7 @@ var importRules = []importRule{
 	{"filter", []string{"cel.dev/"}, "filters work on messages of any origin, so they must not need the bus; CEL is parsed and checked by cel-go"},
 	{"driver", nil, "the contract of engines depends on nothing"},
 	{"driver/natsdriver", []string{module + "/driver", "github.com/nats-io/nats.go", "github.com/nats-io/nats.go/"}, "an engine's package needs the contract and the engine's client; it knows neither the bus nor other engines"},
-	{"driver/filedriver", []string{module + "/driver", module + "/driver/natsdriver", "github.com/nats-io/", "golang.org/x/sys/windows"}, "it is the NATS engine with the server inside (docs/adr/0004-engines.md)"},
+	{"driver/filedriver", []string{module + "/driver", module + "/driver/natsdriver", module + "/internal/disk", "github.com/nats-io/", "golang.org/x/sys/windows"}, "it is the NATS engine with the server inside (docs/adr/0004-engines.md)"},
 	{"driver/memdriver", []string{module + "/driver"}, "an engine knows the contract and nothing else"},
 	{"driver/drivertest", []string{module, module + "/driver", module + "/filter"}, "the suite speaks to engines through the bus only, and holds filters to the same answers over each"},
 	{"examples", []string{module, module + "/filter", module + "/examples/"}, "examples are what users write"},

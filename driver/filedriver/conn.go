@@ -12,6 +12,7 @@ import (
 
 	"github.com/harkbus/hark/driver"
 	"github.com/harkbus/hark/driver/natsdriver"
+	"github.com/harkbus/hark/internal/disk"
 )
 
 func init() {
@@ -31,6 +32,7 @@ type Conn struct {
 	lock   *lock
 	server *server
 	client *nats.Conn
+	disk   *disk.Streams
 	sound  bool // the files are as they should be
 
 	closing sync.Once
@@ -74,7 +76,8 @@ func open(ctx context.Context, dir string, opts []natsdriver.Option) (_ *Conn, e
 	if c.client, err = c.server.connect(); err != nil {
 		return nil, err
 	}
-	opts = append(opts, natsdriver.SyncAlways(), natsdriver.Engine("file", dir))
+	c.disk = disk.NewStreams(filepath.Join(dir, streamsDir))
+	opts = append(opts, natsdriver.Sync(c.disk.Sync), natsdriver.Engine("file", dir))
 	if c.Conn, err = natsdriver.New(ctx, c.client, opts...); err != nil {
 		return nil, err
 	}
@@ -99,6 +102,9 @@ func (c *Conn) shut(ctx context.Context) error {
 	}
 	if c.client != nil {
 		c.client.Close()
+	}
+	if c.disk != nil {
+		c.disk.Close()
 	}
 	if c.server != nil {
 		c.server.stop()

@@ -20,6 +20,9 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(childVariable); dir != "" {
 		child(dir)
 	}
+	if dir := os.Getenv(syncChildVariable); dir != "" {
+		syncChild(dir)
+	}
 	leak.Main(m, "github.com/nats-io/nats-server/")
 }
 

@@ -15,15 +15,18 @@
 // # Durability
 //
 // Strict, the default: a publishing call returns when its messages are on disk.
-// They survive the loss of power. The messages of calls that wait at the same
-// time are written together.
+// They survive the loss of power. The disk is written once for all calls that
+// wait at the same time.
 //
-// Relaxed: as Strict, which is more than it asks for.
+// Relaxed: a publishing call returns when the operating system has its messages.
+// They survive the end of the process at any moment, and are on disk a second
+// later.
 //
 // Memory: until the connection is closed.
 //
 // The places of groups are written in the background; after a crash a group may
-// get messages again that it had done.
+// get messages again that it had done. A delayed message is on disk while it waits
+// and within a second after it is due.
 //
 // # Damage
 //

@@ -16,6 +16,9 @@ const (
 	startPatience = time.Minute
 	// maxPayload is how large a message may be, with its headers.
 	maxPayload = 8 << 20
+	// syncInterval is how long the server leaves to the operating system what
+	// nobody waits for to be on the disk.
+	syncInterval = time.Second
 )
 
 // server is a NATS server in this process.
@@ -28,7 +31,7 @@ type server struct {
 func startServer(dir string) (*server, error) {
 	s, err := natsserver.NewServer(&natsserver.Options{
 		ServerName: "hark", DontListen: true, NoSigs: true, DisableJetStreamBanner: true,
-		JetStream: true, StoreDir: dir, SyncAlways: true, MaxPayload: maxPayload, MaxPending: 256 << 20,
+		JetStream: true, StoreDir: dir, SyncInterval: syncInterval, MaxPayload: maxPayload, MaxPending: 256 << 20,
 	})
 	if err != nil {
 		return nil, err

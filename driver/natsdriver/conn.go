@@ -147,7 +147,7 @@ func (c *Conn) detect(ctx context.Context) error {
 	}
 	c.js, c.level = js, account.API.Level
 	c.info.Can = []driver.Capability{driver.Stored, driver.MaxBytes, driver.Dedup, driver.Relaxed, driver.Memory}
-	if c.opts.syncAlways {
+	if c.opts.syncAlways || c.opts.sync != nil {
 		c.info.Can = append(c.info.Can, driver.Strict)
 	}
 	if c.level >= levelSchedule {

@@ -1,6 +1,7 @@
 package natsdriver
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ type Option func(*options) error
 type options struct {
 	source     string // of CloudEvents
 	syncAlways bool
+	sync       func(ctx context.Context, stream string) error
 	replicas   int
 	domain     string
 	lease      time.Duration
@@ -52,6 +54,17 @@ func Source(uri string) Option {
 func SyncAlways() Option {
 	return func(o *options) error {
 		o.syncAlways = true
+		return nil
+	}
+}
+
+// Sync gives a way to have the disk written: f returns when all that the servers
+// have acknowledged for a stream is on it. It is called by many goroutines at the
+// same time. It makes the connection promise the durability Strict, for streams
+// that servers do not sync by themselves; with SyncAlways it is not needed.
+func Sync(f func(ctx context.Context, stream string) error) Option {
+	return func(o *options) error {
+		o.sync = f
 		return nil
 	}
 }

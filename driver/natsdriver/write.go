@@ -100,6 +100,10 @@ func (t *stored) Publish(ctx context.Context, ms []*driver.Message) error {
 	} else if err := t.writer.write(ctx, now); err != nil {
 		return slices.Repeat(driver.PartialError{err}, len(ms)) // none is known to be accepted
 	}
+	if t.syncs() {
+		t.sync(ctx, t.stream, now)
+		t.sync(ctx, dueStream, later)
+	}
 	var failed driver.PartialError
 	for i := range all {
 		if all[i].err != nil && failed == nil {
@@ -113,6 +117,32 @@ func (t *stored) Publish(ctx context.Context, ms []*driver.Message) error {
 		return nil
 	}
 	return failed
+}
+
+// syncs reports whether what has been acknowledged is still to be synced.
+func (t *stored) syncs() bool {
+	class, ok := t.config.Load().Metadata[metaDurability]
+	if !ok {
+		class = durabilities[t.wanted.Durability].name
+	}
+	return t.conn.opts.sync != nil && class == durabilities[driver.DurableStrict].name
+}
+
+// sync returns when those parcels that a stream has taken are on the disk.
+func (t *stored) sync(ctx context.Context, stream string, ps []*parcel) {
+	taken := func(p *parcel) bool { return p.err == nil }
+	if !slices.ContainsFunc(ps, taken) {
+		return
+	}
+	err := t.conn.opts.sync(ctx, stream)
+	if err == nil {
+		return
+	}
+	for _, p := range ps {
+		if taken(p) {
+			p.err = fmt.Errorf("%w (the message is stored, and may not be on the disk)", err)
+		}
+	}
 }
 
 // sendAll sends parcels in their order, not too many at once.

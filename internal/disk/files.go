@@ -1,0 +1,166 @@
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+var errClosed = errors.New("the store is closed")
+
+// files are those in which the server keeps a stream: numbered blocks in msgs, of
+// which it appends to the last one only. It makes a block smaller by putting
+// another file in its place, and forgets old ones. Either, like a new block, is
+// seen by the time at which msgs was modified.
+type files struct {
+	dir    string
+	flush  func(*os.File) error   // (*os.File).Sync
+	known  map[string]fs.FileInfo // the blocks as they were when they were last synced
+	last   *os.File               // the newest block
+	msgs   fs.FileInfo            // msgs when it was last read
+	racy   bool                   // msgs had been modified too shortly before
+	synced bool                   // the stream itself is on the disk
+	// broken is the first error of flush. What was to be written then may be
+	// lost, and no later flush says so.
+	broken error
+}
+
+// racyFor is longer than the steps of the clock by which file systems note when
+// a directory was modified: what happens within a step cannot be told apart.
+const racyFor = 100 * time.Millisecond
+
+// sync returns when all that is in the files is on the disk.
+func (f *files) sync() error {
+	path := filepath.Join(f.dir, "msgs")
+	now := time.Now()
+	msgs, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	switch same := f.msgs != nil && os.SameFile(msgs, f.msgs); {
+	case f.broken != nil:
+		return f.broken
+	case same && f.last != nil && !f.racy && msgs.ModTime().Equal(f.msgs.ModTime()):
+		return f.write(f.last)
+	case !same: // it is new, or another one of that name
+		f.synced, f.known = false, nil
+	}
+	if !f.synced {
+		if err := f.syncStream(); err != nil {
+			return err
+		}
+	}
+	if err := f.syncBlocks(path); err != nil {
+		f.known = nil // it is not known what has been written
+		return err
+	}
+	f.msgs, f.racy, f.synced = msgs, now.Sub(msgs.ModTime()) < racyFor, true
+	return nil
+}
+
+// syncStream syncs what says that there is a stream.
+func (f *files) syncStream() error {
+	for _, name := range []string{"meta.inf", "meta.sum"} {
+		if err := f.syncPath(filepath.Join(f.dir, name)); err != nil {
+			return err
+		}
+	}
+	for dir, n := f.dir, 0; n < 4; dir, n = filepath.Dir(dir), n+1 { // the stream, streams, the account, jetstream
+		if err := f.syncDir(dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// syncBlocks syncs the blocks that are not as they were, and msgs itself.
+func (f *files) syncBlocks(path string) error {
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return err
+	}
+	known := make(map[string]fs.FileInfo, len(entries))
+	newest, newestName := -1, ""
+	for _, e := range entries {
+		number, ok := strings.CutSuffix(e.Name(), ".blk")
+		if !ok {
+			continue
+		}
+		n, err := strconv.Atoi(number)
+		if err != nil {
+			return fmt.Errorf("%s: the server keeps its blocks in a way that is not known", filepath.Join(path, e.Name()))
+		}
+		info, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // what was in it is gone, or in another block
+		}
+		if err != nil {
+			return err
+		}
+		if n > newest {
+			newest, newestName = n, e.Name()
+		}
+		if was := f.known[e.Name()]; was == nil || !os.SameFile(was, info) || was.Size() != info.Size() || !was.ModTime().Equal(info.ModTime()) {
+			if err := f.syncPath(filepath.Join(path, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+		known[e.Name()] = info
+	}
+	if newest < 0 {
+		return fmt.Errorf("%s: the server keeps no blocks there", path)
+	}
+	if err := f.syncDir(path); err != nil {
+		return err
+	}
+	f.close()
+	if f.last, err = os.OpenFile(filepath.Join(path, newestName), os.O_RDWR, 0); err != nil {
+		return err
+	}
+	f.known = known
+	return nil
+}
+
+func (f *files) close() {
+	if f.last != nil {
+		_ = f.last.Close() // it was only ever synced
+		f.last = nil
+	}
+}
+
+// syncPath syncs a file that others write to.
+func (f *files) syncPath(path string) error {
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.write(file), file.Close())
+}
+
+// syncDir syncs the entries of a directory. Windows has no means for that, and
+// writes them out by itself.
+func (f *files) syncDir(path string) error {
+	if slices.Contains([]string{"windows", "plan9"}, runtime.GOOS) {
+		return nil
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.write(file), file.Close())
+}
+
+func (f *files) write(file *os.File) error {
+	err := f.flush(file)
+	if err != nil {
+		f.broken = fmt.Errorf("what was stored may not be on the disk: %w", err)
+	}
+	return err
+}
