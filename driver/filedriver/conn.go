@@ -77,7 +77,7 @@ func open(ctx context.Context, dir string, opts []natsdriver.Option) (_ *Conn, e
 		return nil, err
 	}
 	c.disk = disk.NewStreams(filepath.Join(dir, streamsDir))
-	opts = append(opts, natsdriver.Sync(c.disk.Sync), natsdriver.Engine("file", dir))
+	opts = append(opts, natsdriver.Sync(c.disk.Sync), natsdriver.Alone(), natsdriver.Engine("file", dir))
 	if c.Conn, err = natsdriver.New(ctx, c.client, opts...); err != nil {
 		return nil, err
 	}

@@ -73,3 +73,56 @@ func benchConn(b *testing.B, sync bool) *Conn {
 	})
 	return c
 }
+
+// BenchmarkGroup measures four members of a group that receive what is stored
+// and acknowledge it, in any order and in that of 1,000 keys.
+func BenchmarkGroup(b *testing.B) {
+	for _, keyed := range []bool{false, true} {
+		b.Run(fmt.Sprintf("keyed=%v", keyed), func(b *testing.B) {
+			c := benchConn(b, false)
+			topic, err := c.OpenTopic(b.Context(), driver.TopicConfig{Name: "t", Stored: &driver.StoredConfig{Durability: driver.DurableRelaxed}})
+			if err != nil {
+				b.Fatal(err)
+			}
+			ms := make([]*driver.Message, 0, 1000)
+			for n := range b.N {
+				ms = append(ms, &driver.Message{Data: make([]byte, 128), Key: fmt.Sprint(n % 1000), HasKey: true, Bare: true})
+				if len(ms) == cap(ms) || n == b.N-1 {
+					if err := topic.Publish(b.Context(), ms); err != nil {
+						b.Fatal(err)
+					}
+					ms = ms[:0]
+				}
+			}
+			b.ReportAllocs()
+			b.ResetTimer()
+			ctx, cancel := context.WithCancel(b.Context())
+			var wg sync.WaitGroup
+			var left atomic.Int64
+			left.Store(int64(b.N))
+			for range 4 {
+				m, err := topic.Subscribe(b.Context(), driver.SubscribeConfig{Group: "g", Keyed: keyed, From: driver.FromStart, Window: 1024})
+				if err != nil {
+					b.Fatal(err)
+				}
+				wg.Go(func() {
+					for {
+						rs, err := m.Receive(ctx, 256)
+						if err != nil {
+							return
+						}
+						if err := m.Ack(b.Context(), rs); err != nil {
+							b.Error(err)
+						}
+						if left.Add(-int64(len(rs))) <= 0 {
+							cancel()
+						}
+					}
+				})
+			}
+			wg.Wait()
+			cancel()
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "msg/s")
+		})
+	}
+}

@@ -106,6 +106,9 @@ func newConn(ctx context.Context, nc *nats.Conn, d *dialer, o options) (*Conn, e
 	if err := c.detect(ctx); err != nil {
 		return nil, err
 	}
+	if err := c.beAlone(ctx); err != nil {
+		return nil, err
+	}
 	c.state = newState(nc)
 	c.ids.init()
 	c.acks.init(c)
@@ -146,7 +149,7 @@ func (c *Conn) detect(ctx context.Context) error {
 		return fmt.Errorf("ask %s about JetStream: %w", address, err)
 	}
 	c.js, c.level = js, account.API.Level
-	c.info.Can = []driver.Capability{driver.Stored, driver.MaxBytes, driver.Dedup, driver.Relaxed, driver.Memory}
+	c.info.Can = []driver.Capability{driver.Stored, driver.MaxBytes, driver.Dedup, driver.KeyOrder, driver.Relaxed, driver.Memory}
 	if c.opts.syncAlways || c.opts.sync != nil {
 		c.info.Can = append(c.info.Can, driver.Strict)
 	}
@@ -156,6 +159,21 @@ func (c *Conn) detect(ctx context.Context) error {
 	return nil
 }
 
+// beAlone forgets the members of groups, if nobody else can be one.
+func (c *Conn) beAlone(ctx context.Context) error {
+	if !c.opts.alone || c.js == nil {
+		return nil
+	}
+	stream, err := c.js.Stream(ctx, groupsStream)
+	if err == nil {
+		err = stream.Purge(ctx)
+	}
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil
+	}
+	return err
+}
+
 // The levels of JetStream's API at which features came.
 const (
 	levelTTL   = 1 // 2.11: TTL of messages
@@ -163,6 +181,7 @@ const (
 	// 2.12 has schedules, but only 2.14 removes from a work queue what another
 	// stream has taken.
 	levelSchedule = 4
+	levelReset    = 4 // 2.14: consumers that begin again
 )
 
 // refuse says that the server cannot do something.

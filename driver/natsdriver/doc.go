@@ -60,6 +60,8 @@
 // durable consumer, with its name written in the same way.
 //
 // Messages with a key are published to $HARK.k.TOPIC.PARTITION instead, so that
-// groups can keep the order of keys. Messages that are to be delivered later
+// groups can keep the order of keys: such a group has a durable consumer for each
+// of the 16 partitions too, named after it with %k and the partition, and in the
+// stream hark-groups says which member has which. Messages that are to be delivered later
 // wait in the stream hark-due, which the streams of topics have as a source.
 package natsdriver

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 type member struct {
 	topic    *stored
 	consumer string
+	subjects []string // of the messages that it gets; nil for all
 	window   int
 	puller   *puller
 
@@ -44,14 +46,10 @@ var (
 // join makes a member of a group.
 func (t *stored) join(ctx context.Context, cfg driver.SubscribeConfig) (driver.Subscription, error) {
 	if cfg.Keyed {
-		return nil, t.conn.refuse(string(driver.KeyOrder))
+		return t.joinKeyed(ctx, cfg)
 	}
-	m := &member{topic: t, consumer: groupConsumer(cfg.Group), window: cfg.Window, hands: map[*hand]struct{}{}}
-	if err := m.ensure(ctx, cfg); err != nil {
-		return nil, fmt.Errorf("group %s: %w", cfg.Group, err)
-	}
-	m.puller = newPuller(t.conn, t.stream, m.consumer)
-	if err := m.puller.open(ctx, cfg.Window); err != nil {
+	m, err := t.newMember(ctx, cfg, nil)
+	if err != nil {
 		return nil, err
 	}
 	if err := t.conn.add(m); err != nil {
@@ -61,22 +59,41 @@ func (t *stored) join(ctx context.Context, cfg driver.SubscribeConfig) (driver.S
 	return m, nil
 }
 
-// ensure makes the consumer of the group, or takes it as it is: it has the
+// newMember makes a member of a group that gets the messages of some subjects of
+// the stream, or of all.
+func (t *stored) newMember(ctx context.Context, cfg driver.SubscribeConfig, subjects []string) (*member, error) {
+	m := &member{topic: t, consumer: groupConsumer(cfg.Group), subjects: subjects, window: cfg.Window, hands: map[*hand]struct{}{}}
+	if err := m.ensure(ctx, cfg); err != nil {
+		return nil, fmt.Errorf("group %s: %w", cfg.Group, err)
+	}
+	m.puller = newPuller(t.conn, t.stream, m.consumer)
+	if err := m.puller.open(ctx, cfg.Window); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// ensure makes the consumer of the group, or takes it as it is.
+func (m *member) ensure(ctx context.Context, cfg driver.SubscribeConfig) error {
+	return m.topic.ensureConsumer(ctx, cfg, m.consumer, m.subjects, m.topic.conn.opts.lease)
+}
+
+// ensureConsumer makes a consumer of a group, or takes it as it is: it has the
 // group's place. The messages in hand of all members are limited by what the
 // server allows, those of each by what it asks for.
-func (m *member) ensure(ctx context.Context, cfg driver.SubscribeConfig) error {
-	t := m.topic
+func (t *stored) ensureConsumer(ctx context.Context, cfg driver.SubscribeConfig, name string, subjects []string, lease time.Duration) error {
 	return t.conn.state.do(ctx, func(ctx context.Context) error {
-		consumer, err := t.conn.js.Consumer(ctx, t.stream, m.consumer)
+		consumer, err := t.conn.js.Consumer(ctx, t.stream, name)
 		if errors.Is(err, jetstream.ErrConsumerNotFound) {
 			var c jetstream.ConsumerConfig
 			if c, err = t.start(ctx, cfg); err != nil {
 				return err
 			}
-			c.Durable, c.Name = m.consumer, m.consumer
+			c.Durable, c.Name = name, name
 			c.Description = "hark group " + cfg.Group
-			c.AckPolicy, c.AckWait, c.MaxDeliver = jetstream.AckExplicitPolicy, t.conn.opts.lease, -1
+			c.AckPolicy, c.AckWait, c.MaxDeliver = jetstream.AckExplicitPolicy, lease, -1
 			c.MaxAckPending = -1
+			c.FilterSubjects = subjects
 			consumer, err = t.conn.js.CreateConsumer(ctx, t.stream, c)
 			if errors.Is(err, jetstream.ErrConsumerExists) { // somebody was faster
 				return fmt.Errorf("%w: %w", driver.ErrAgain, err)
@@ -88,12 +105,23 @@ func (m *member) ensure(ctx context.Context, cfg driver.SubscribeConfig) error {
 		have := consumer.CachedInfo().Config
 		switch {
 		case have.AckPolicy != jetstream.AckExplicitPolicy:
-			return fmt.Errorf("%w: consumer %s of stream %s is none of hark: its acknowledgements are %v", driver.ErrConflict, m.consumer, t.stream, have.AckPolicy)
-		case have.AckWait != t.conn.opts.lease:
-			return fmt.Errorf("%w: the group has Lease %v, not %v", driver.ErrConflict, have.AckWait, t.conn.opts.lease)
+			return fmt.Errorf("%w: consumer %s of stream %s is none of hark: its acknowledgements are %v", driver.ErrConflict, name, t.stream, have.AckPolicy)
+		case have.AckWait != lease:
+			return fmt.Errorf("%w: the group has Lease %v, not %v", driver.ErrConflict, have.AckWait, lease)
+		case !slices.Equal(filters(&have), subjects):
+			return fmt.Errorf("%w: the members of the group do not agree on whether messages have keys (KeyBy)", driver.ErrConflict)
 		}
 		return nil
 	})
+}
+
+// filters returns the subjects of a consumer. A single one has a field of its
+// own.
+func filters(c *jetstream.ConsumerConfig) []string {
+	if c.FilterSubject != "" {
+		return []string{c.FilterSubject}
+	}
+	return c.FilterSubjects
 }
 
 // Receive implements driver.Subscription.

@@ -67,14 +67,21 @@ func keyedSubjects(topics string) string {
 	return keyedPrefix + topics + ".*"
 }
 
-// partitions is how many partitions the messages with a key of a topic have.
-const partitions = 32
+// partitions is into how many the messages with a key of a topic are divided, and
+// so how many members of a group that keeps the order of keys can work on them at
+// the same time.
+const partitions = 16
 
 // keyedSubject is the subject of a message with a key.
 func keyedSubject(topic, key string) string {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(key)) // a hash does not fail
-	return keyedPrefix + topic + "." + strconv.FormatUint(uint64(h.Sum32()%partitions), 10)
+	return partitionSubject(topic, int(h.Sum32()%partitions))
+}
+
+// partitionSubject is the subject of the messages of a partition.
+func partitionSubject(topic string, n int) string {
+	return keyedPrefix + topic + "." + strconv.Itoa(n)
 }
 
 // keyedTopic returns the topic of a message with a key.

@@ -20,6 +20,7 @@ type options struct {
 	replicas   int
 	domain     string
 	lease      time.Duration
+	alone      bool
 	engine     string
 	address    string
 	nats       []nats.Option
@@ -91,6 +92,15 @@ func Lease(d time.Duration) Option {
 			return fmt.Errorf("option Lease: got %v, want at least 1s", d)
 		}
 		o.lease = d
+		return nil
+	}
+}
+
+// Alone says that nobody but this connection uses what the server keeps, and that
+// whoever did has gone: a group does not wait for the leases of former members.
+func Alone() Option {
+	return func(o *options) error {
+		o.alone = true
 		return nil
 	}
 }

@@ -1,0 +1,98 @@
+package natsdriver
+
+import (
+	"maps"
+	"slices"
+	"time"
+)
+
+// roster is what the members of a group that keeps the order of keys have agreed
+// upon: who they are, and who has which slot: the messages of a partition. It is one message of a stream, that
+// is replaced by whoever sees first what is to change.
+type roster struct {
+	// Members has a number for each that changes as long as it lives.
+	Members map[string]uint64     `json:"members"`
+	Slots   [partitions]slotState `json:"slots"`
+}
+
+// slotState says who has a slot and what whoever had it before has left.
+type slotState struct {
+	Owner string `json:"owner,omitempty"`
+	// Last is the sequence of the last message that was in hand; all up to it
+	// are done but those that are Left. 0 if that is not known.
+	Last uint64   `json:"last,omitempty"`
+	Left []uint64 `json:"left,omitempty"`
+}
+
+// newRoster is that of a group of which nothing is known.
+func newRoster() *roster { return &roster{Members: map[string]uint64{}} }
+
+// quota is how many slots a member is to have.
+func (r *roster) quota(member string) int {
+	members := slices.Sorted(maps.Keys(r.Members))
+	i, found := slices.BinarySearch(members, member)
+	switch {
+	case !found:
+		return 0
+	case i < partitions%len(members):
+		return partitions/len(members) + 1
+	}
+	return partitions / len(members)
+}
+
+// claim gives a member up to n of the slots that nobody has and that may be
+// taken, and reports whether there were any.
+func (r *roster) claim(member string, n int, may func(slot int) bool) bool {
+	before := n
+	for i := range r.Slots {
+		if n > 0 && r.Slots[i].Owner == "" && may(i) {
+			r.Slots[i].Owner = member
+			n--
+		}
+	}
+	return n < before
+}
+
+// orphans frees the slots of those who are no members, and reports whether there
+// were any.
+func (r *roster) orphans() bool {
+	found := false
+	for i := range r.Slots {
+		owner := r.Slots[i].Owner
+		if _, member := r.Members[owner]; owner != "" && !member {
+			r.Slots[i] = slotState{}
+			found = true
+		}
+	}
+	return found
+}
+
+// pulse is when a number of a member was seen for the first time.
+type pulse struct {
+	beat uint64
+	at   time.Time
+}
+
+// pulses tells which members live: those whose number changes. Clocks of
+// different machines are not compared.
+type pulses map[string]pulse
+
+// silent returns the members of a roster whose numbers have not changed for
+// longer than a lease.
+func (p pulses) silent(r *roster, now time.Time, lease time.Duration) []string {
+	maps.DeleteFunc(p, func(member string, _ pulse) bool {
+		_, there := r.Members[member]
+		return !there
+	})
+	var silent []string
+	for member, beat := range r.Members {
+		seen, ok := p[member]
+		switch {
+		case !ok || seen.beat != beat:
+			p[member] = pulse{beat, now}
+		case now.Sub(seen.at) > lease:
+			silent = append(silent, member)
+		}
+	}
+	return silent
+}
