@@ -39,7 +39,7 @@ func Run(t *testing.T, open Opener) {
 }
 
 // patience bounds every wait of the suite; a healthy engine never needs it.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // start opens a bus that is closed when the test ends, and a context that ends
 // before the test would hang.
