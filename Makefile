@@ -5,7 +5,7 @@ BIN := bin
 
 .PHONY: help
 help: ## print this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: test
 test: ## run all tests of what ships
@@ -61,6 +61,10 @@ check-fuzz:
 .PHONY: bench
 bench: ## measure hark against its peers, print the table and write bench/results
 	$(GO) run -C bench .
+
+.PHONY: bench-engines
+bench-engines: ## the same over engines, beside a NATS server in another process
+	$(GO) run -C bench . -engines
 
 FUZZTIME ?= 1m
 

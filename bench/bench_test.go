@@ -2,14 +2,21 @@ package main
 
 import (
 	"errors"
+	"os"
+	"slices"
 	"testing"
 )
+
+func TestMain(m *testing.M) {
+	serveIfAsked()
+	os.Exit(m.Run())
+}
 
 // TestEveryContender runs every workload once with few messages: each run
 // checks that all messages arrive once, undamaged and in order, so that the
 // benchmark goes on measuring what it says.
 func TestEveryContender(t *testing.T) {
-	for _, w := range workloads {
+	for _, w := range slices.Concat(workloads, engineWorkloads) {
 		baseline := w.baseline == ""
 		for _, p := range w.peers {
 			baseline = baseline || p.name == w.baseline
@@ -36,7 +43,7 @@ func TestEveryContender(t *testing.T) {
 }
 
 func TestContenderNamesAreUnique(t *testing.T) {
-	for _, w := range workloads {
+	for _, w := range slices.Concat(workloads, engineWorkloads) {
 		seen := map[string]bool{}
 		for _, p := range w.peers {
 			if seen[p.name] {

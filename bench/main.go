@@ -1,6 +1,6 @@
 // Command bench measures hark against its peers, side by side in one process:
 //
-//	go run -C bench . [-runs 6] [-only regexp] [-messages n] [-scale 1] [-out results]
+//	go run -C bench . [-runs 6] [-only regexp] [-messages n] [-scale 1] [-engines] [-out results]
 //
 // See README.md for what is measured and how.
 package main
@@ -14,12 +14,14 @@ import (
 )
 
 func main() {
+	serveIfAsked()
 	log.SetFlags(0)
 	log.SetPrefix("bench: ")
 	runs := flag.Int("runs", 6, "timed `runs` of each contender")
 	only := flag.String("only", "", "measure only the workloads whose name matches this `regexp`")
 	messages := flag.Int("messages", 0, "timed `messages` of one run; 0 leaves them to the workload. Slow contenders get fewer, and where the number is a part of the question it stays")
 	scale := flag.Float64("scale", 1, "multiply the messages of workloads by this `factor`")
+	engines := flag.Bool("engines", false, "measure engines, over a server in another process, instead of what happens in this one")
 	out := flag.String("out", "results", "`folder` for the results; empty for none")
 	flag.Parse()
 	pattern, err := regexp.Compile(*only)
@@ -30,6 +32,9 @@ func main() {
 		log.Fatalf("unexpected argument %q", flag.Arg(0))
 	case *runs < 1 || *messages < 0 || *scale <= 0:
 		log.Fatal("-runs must be at least 1, -messages at least 0, -scale above 0")
+	}
+	if *engines {
+		workloads = engineWorkloads
 	}
 	report, err := measure(pattern, *runs, func(w *workload) int {
 		switch {
@@ -45,12 +50,16 @@ func main() {
 	}
 	flag.Visit(func(f *flag.Flag) {
 		if f.Name != "out" { // says nothing about the figures
-			report.Flags = append(report.Flags, fmt.Sprintf("-%s '%s'", f.Name, f.Value))
+			report.Flags = append(report.Flags, fmt.Sprintf("-%s='%s'", f.Name, f.Value))
 		}
 	})
 	fmt.Print(report.markdown())
 	if *out != "" {
-		if err := report.write(*out); err != nil {
+		name := "inprocess"
+		if *engines {
+			name = "engines"
+		}
+		if err := report.write(*out, name); err != nil {
 			log.Fatal(err)
 		}
 	}

@@ -30,6 +30,8 @@ type peer struct {
 	many func(subscribers []func(message)) topics
 	// operate does something n times and returns how long it took.
 	operate func(n int) time.Duration
+	// ask makes n requests, one after the other, and returns how long each took.
+	ask func(n int) []time.Duration
 }
 
 // share is how many of n messages the peer gets in one run.

@@ -21,7 +21,7 @@ func newReport(runs int) *report { return &report{Machine: thisMachine(), Runs: 
 
 func (r *report) markdown() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "# hark and its peers, side by side\n\n%v. Medians of %d runs, contenders taking turns in one process; payload three words; only messages that a handler got count. Reproduce with `%s`; `README.md` says what is measured.\n", r.Machine, r.Runs, r.command())
+	fmt.Fprintf(&b, "# hark and its peers, side by side\n\n%v. Medians of %d runs, contenders taking turns; only messages that a handler got count. Reproduce with `%s`; `README.md` says what is measured.\n", r.Machine, r.Runs, r.command())
 	for _, w := range workloads {
 		for part := range w.units {
 			r.table(&b, &w, w.partName(part))
@@ -33,8 +33,11 @@ func (r *report) markdown() string {
 
 // command is how to make such a report again.
 func (r *report) command() string {
-	if len(r.Flags) == 0 {
+	switch {
+	case len(r.Flags) == 0:
 		return "make bench"
+	case len(r.Flags) == 1 && r.Flags[0] == "-engines='true'":
+		return "make bench-engines"
 	}
 	return "go run -C bench . " + strings.Join(r.Flags, " ")
 }
@@ -126,8 +129,8 @@ func percent(x float64) string {
 	return fmt.Sprintf("%.1f %%", 100*x)
 }
 
-// write puts the report into dir, as inprocess.md and inprocess.json.
-func (r *report) write(dir string) error {
+// write puts the report into dir, as name.md and name.json.
+func (r *report) write(dir, name string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
@@ -135,8 +138,8 @@ func (r *report) write(dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(dir, "inprocess.json"), append(data, '\n'), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, name+".json"), append(data, '\n'), 0o644); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, "inprocess.md"), []byte(r.markdown()), 0o644)
+	return os.WriteFile(filepath.Join(dir, name+".md"), []byte(r.markdown()), 0o644)
 }

@@ -1,0 +1,237 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/harkbus/hark"
+	"github.com/harkbus/hark/driver/filedriver"
+	"github.com/harkbus/hark/driver/natsdriver"
+)
+
+const (
+	harkBare      = "hark, Bare"
+	harkFile      = "hark, file:"
+	harkTCP       = "hark, over TCP"
+	harkUnordered = "hark"
+	harkKeyed     = "hark, in order by key"
+)
+
+// open returns a bus over the server.
+func (s *engineServer) open(opts ...natsdriver.Option) *hark.Bus {
+	conn, err := natsdriver.Open(background, s.url, opts...)
+	must(err)
+	return hark.Over(conn)
+}
+
+func closeBus(b *hark.Bus) {
+	ctx, cancel := context.WithTimeout(background, patience)
+	defer cancel()
+	must(b.Close(ctx))
+}
+
+func newBytes(b *hark.Bus, opts ...hark.TopicOption) *hark.Topic[[]byte] {
+	t, err := hark.NewTopic[[]byte](b, "t", opts...)
+	must(err)
+	return t
+}
+
+func counter(all *tally, size int) hark.Handler[[]byte] {
+	return func(_ context.Context, m *hark.Message[[]byte]) error {
+		all.one(m.Value, size)
+		return nil
+	}
+}
+
+func harkEphemeral(name string, size int, opts ...hark.TopicOption) peer {
+	return peer{name: name, operate: func(n int) time.Duration {
+		s := startServer(false)
+		defer s.end()
+		in, out := s.open(), s.open()
+		defer closeBus(in)
+		defer closeBus(out)
+		all, data := newTally(n), make([]byte, size)
+		_, err := newBytes(in, opts...).Subscribe(counter(all, size))
+		must(err)
+		to := newBytes(out, opts...)
+		start := time.Now()
+		for i := range n {
+			must(to.Publish(background, data))
+			all.keepPace(i + 1)
+		}
+		all.wait()
+		return time.Since(start)
+	}}
+}
+
+// relaxed is what a server does by itself: nats.go gets no more.
+func relaxed(opts ...hark.TopicOption) []hark.TopicOption {
+	return append(opts, hark.Stored(hark.Retention{Durability: hark.Relaxed}))
+}
+
+// harkStored publishes from some goroutines to a group, until all is acknowledged.
+func harkStored(name string, size, publishers int, opts ...hark.TopicOption) peer {
+	return peer{name: name, operate: func(n int) time.Duration {
+		s := startServer(false)
+		defer s.end()
+		in, out := s.open(), s.open()
+		defer closeBus(in)
+		defer closeBus(out)
+		each := n / publishers
+		all := newTally(each * publishers)
+		sub, err := newBytes(in, relaxed(opts...)...).Subscribe(counter(all, size), hark.Group("g"))
+		must(err)
+		to := newBytes(out, relaxed(opts...)...)
+		start := time.Now()
+		publishFromMany(to, publishers, each, size)
+		all.wait()
+		must(sub.Drain(background))
+		return time.Since(start)
+	}}
+}
+
+func publishFromMany(to *hark.Topic[[]byte], publishers, each, size int) {
+	data := make([]byte, size)
+	var wg sync.WaitGroup
+	for range publishers {
+		wg.Go(func() {
+			for range each {
+				must(to.Publish(background, data))
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// fill stores n messages, whose first bytes number them.
+func fill(to *hark.Topic[[]byte], n, size int) {
+	for from := 0; from < n; from += 1000 {
+		batch := make([][]byte, 0, 1000)
+		for i := from; i < min(n, from+1000); i++ {
+			data := make([]byte, size)
+			binary.LittleEndian.PutUint64(data, uint64(i))
+			batch = append(batch, data)
+		}
+		must(to.PublishAll(background, batch))
+	}
+}
+
+func harkRead(size int) peer {
+	return peer{name: plainHark, operate: func(n int) time.Duration {
+		s := startServer(false)
+		defer s.end()
+		in, out := s.open(), s.open()
+		defer closeBus(in)
+		defer closeBus(out)
+		fill(newBytes(out, relaxed(hark.Bare())...), n, size)
+		from := newBytes(in, relaxed(hark.Bare())...)
+		all := newTally(n)
+		start := time.Now()
+		_, err := from.Subscribe(counter(all, size), hark.FromStart())
+		must(err)
+		all.wait()
+		return time.Since(start)
+	}}
+}
+
+// harkSynced publishes to a server that syncs always, or to a directory.
+func harkSynced(name string, size int, directory bool) peer {
+	return peer{name: name, operate: func(n int) time.Duration {
+		var b *hark.Bus
+		if directory {
+			dir, err := os.MkdirTemp("", "hark-bench-")
+			must(err)
+			defer func() { must(os.RemoveAll(dir)) }()
+			b = openDirectory(dir)
+		} else {
+			s := startServer(true)
+			defer s.end()
+			b = s.open(natsdriver.SyncAlways())
+		}
+		defer closeBus(b)
+		to := newBytes(b, hark.Stored(hark.Retention{Durability: hark.Strict}), hark.Bare())
+		start := time.Now()
+		publishFromMany(to, 64, n/64, size)
+		return time.Since(start)
+	}}
+}
+
+func openDirectory(dir string) *hark.Bus {
+	conn, err := filedriver.Open(background, dir)
+	must(err)
+	return hark.Over(conn)
+}
+
+func harkGroup(name string, size int, opts ...hark.TopicOption) peer {
+	return peer{name: name, operate: func(n int) time.Duration {
+		s := startServer(false)
+		defer s.end()
+		out := s.open()
+		defer closeBus(out)
+		// What is published has keys either way.
+		fill(newBytes(out, relaxed(hark.Bare(), keyed)...), n, size)
+		all := newTally(n)
+		topics := make([]*hark.Topic[[]byte], 4)
+		for i := range topics {
+			b := s.open()
+			defer closeBus(b)
+			topics[i] = newBytes(b, relaxed(append(opts, hark.Bare())...)...)
+		}
+		start := time.Now()
+		subs := make([]*hark.Subscription, len(topics))
+		for i, t := range topics {
+			var err error
+			subs[i], err = t.Subscribe(counter(all, size), hark.Group("g"), hark.FromStart())
+			must(err)
+		}
+		all.wait()
+		for _, sub := range subs {
+			must(sub.Drain(background))
+		}
+		return time.Since(start)
+	}}
+}
+
+// keyed gives the numbers of fill 1,000 keys.
+var keyed = hark.KeyBy(func(data []byte) string { return strconv.Itoa(int(binary.LittleEndian.Uint64(data) % 1000)) })
+
+var harkRequests = peer{name: plainHark, ask: func(n int) []time.Duration {
+	s := startServer(false)
+	defer s.end()
+	in, out := s.open(), s.open()
+	defer closeBus(in)
+	defer closeBus(out)
+	_, err := hark.Reply(in, "t", func(_ context.Context, data []byte) ([]byte, error) { return data, nil })
+	must(err)
+	data := make([]byte, 128)
+	return timed(n, func() {
+		_, err := hark.Request[[]byte, []byte](background, out, "t", data)
+		must(err)
+	})
+}}
+
+// harkSingly publishes one at a time, to a directory or over TCP.
+func harkSingly(name string, size int, directory bool) peer {
+	return peer{name: name, operate: func(n int) time.Duration {
+		var b *hark.Bus
+		if directory {
+			dir, err := os.MkdirTemp("", "hark-bench-")
+			must(err)
+			defer func() { must(os.RemoveAll(dir)) }()
+			b = openDirectory(dir)
+		} else {
+			s := startServer(false)
+			defer s.end()
+			b = s.open()
+		}
+		defer closeBus(b)
+		to := newBytes(b, relaxed(hark.Bare())...)
+		start := time.Now()
+		publishFromMany(to, 1, n, size)
+		return time.Since(start)
+	}}
+}

@@ -1,0 +1,185 @@
+package main
+
+import (
+	"time"
+
+	client "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// rawClient is a connection as an expert makes it, with JetStream.
+type rawClient struct {
+	*client.Conn
+	js jetstream.JetStream
+}
+
+func (s *engineServer) connect() rawClient {
+	c, err := client.Connect(s.url)
+	must(err)
+	js, err := jetstream.New(c, jetstream.WithPublishAsyncMaxPending(1024))
+	must(err)
+	return rawClient{c, js}
+}
+
+func (c rawClient) stream(name string) jetstream.Stream {
+	s, err := c.js.CreateStream(background, jetstream.StreamConfig{Name: name, Subjects: []string{"t"}})
+	must(err)
+	return s
+}
+
+// consume counts what a durable consumer gets and acknowledges it.
+func consume(s jetstream.Stream, all *tally, size int) jetstream.ConsumeContext {
+	consumer, err := s.CreateConsumer(background, jetstream.ConsumerConfig{Durable: "g", AckPolicy: jetstream.AckExplicitPolicy, MaxAckPending: -1})
+	must(err)
+	c, err := consumer.Consume(func(m jetstream.Msg) {
+		must(m.Ack())
+		all.one(m.Data(), size)
+	})
+	must(err)
+	return c
+}
+
+func rawEphemeral(size int) peer {
+	return peer{name: rawNATS, operate: func(n int) time.Duration {
+		s := startServer(false)
+		defer s.end()
+		in, out := s.connect(), s.connect()
+		defer in.Close()
+		defer out.Close()
+		all, data := newTally(n), make([]byte, size)
+		sub, err := in.Subscribe("t", func(m *client.Msg) { all.one(m.Data, size) })
+		must(err)
+		must(sub.SetPendingLimits(-1, -1))
+		must(in.Flush())
+		start := time.Now()
+		for i := range n {
+			must(out.Publish("t", data))
+			all.keepPace(i + 1)
+		}
+		must(out.Flush())
+		all.wait()
+		return time.Since(start)
+	}}
+}
+
+func rawSingly(size int) peer {
+	return peer{name: rawNATS, operate: func(n int) time.Duration {
+		s := startServer(false)
+		defer s.end()
+		in, out := s.connect(), s.connect()
+		defer in.Close()
+		defer out.Close()
+		all, data := newTally(n), make([]byte, size)
+		c := consume(in.stream("T"), all, size)
+		defer c.Stop()
+		start := time.Now()
+		for range n {
+			_, err := out.js.Publish(background, "t", data)
+			must(err)
+		}
+		all.wait()
+		must(in.Flush())
+		return time.Since(start)
+	}}
+}
+
+// publishAsync publishes with a window and returns when all is stored.
+func (c rawClient) publishAsync(n int, data []byte) {
+	for range n {
+		_, err := c.js.PublishAsync("t", data, jetstream.WithStallWait(patience))
+		must(err)
+	}
+	<-c.js.PublishAsyncComplete()
+}
+
+func rawByMany(size int) peer {
+	return peer{name: rawAsync, operate: func(n int) time.Duration {
+		s := startServer(false)
+		defer s.end()
+		in, out := s.connect(), s.connect()
+		defer in.Close()
+		defer out.Close()
+		all := newTally(n)
+		c := consume(in.stream("T"), all, size)
+		defer c.Stop()
+		start := time.Now()
+		out.publishAsync(n, make([]byte, size))
+		all.wait()
+		must(in.Flush())
+		return time.Since(start)
+	}}
+}
+
+func rawSynced(size int) peer {
+	return peer{name: rawAsync, slow: 4, operate: func(n int) time.Duration {
+		s := startServer(true)
+		defer s.end()
+		c := s.connect()
+		defer c.Close()
+		c.stream("T")
+		start := time.Now()
+		c.publishAsync(n, make([]byte, size))
+		return time.Since(start)
+	}}
+}
+
+// rawRead reads what a stream has: with acknowledgements, or with an ordered
+// consumer, which needs none.
+func rawRead(name string, size int, ordered bool) peer {
+	return peer{name: name, operate: func(n int) time.Duration {
+		s := startServer(false)
+		defer s.end()
+		in, out := s.connect(), s.connect()
+		defer in.Close()
+		defer out.Close()
+		stream := in.stream("T")
+		out.publishAsync(n, make([]byte, size))
+		all := newTally(n)
+		start := time.Now()
+		if ordered {
+			consumer, err := in.js.OrderedConsumer(background, "T", jetstream.OrderedConsumerConfig{})
+			must(err)
+			c, err := consumer.Consume(func(m jetstream.Msg) { all.one(m.Data(), size) })
+			must(err)
+			defer c.Stop()
+			all.wait()
+			return time.Since(start)
+		}
+		c := consume(stream, all, size)
+		defer c.Stop()
+		all.wait()
+		must(in.Flush())
+		return time.Since(start)
+	}}
+}
+
+var rawRequests = peer{name: rawNATS, ask: func(n int) []time.Duration {
+	s := startServer(false)
+	defer s.end()
+	in, out := s.connect(), s.connect()
+	defer in.Close()
+	defer out.Close()
+	_, err := in.Subscribe("t", func(m *client.Msg) { must(m.Respond(m.Data)) })
+	must(err)
+	must(in.Flush())
+	data := make([]byte, 128)
+	return timed(n, func() {
+		_, err := out.RequestWithContext(background, "t", data)
+		must(err)
+	})
+}}
+
+// timed calls f n times and returns how long each took, after some that do not
+// count.
+func timed(n int, f func()) []time.Duration {
+	for range n/10 + 1 {
+		f()
+	}
+	took := make([]time.Duration, n)
+	for i := range took {
+		start := time.Now()
+		f()
+		took[i] = time.Since(start)
+	}
+	return took
+}
