@@ -213,8 +213,9 @@ func (in *inbox[T]) pump(ctx context.Context) {
 			return
 		}
 		in.received.Add(uint64(len(ms)))
+		landings := make([]landing, len(ms))
 		for i, m := range ms {
-			if !in.enter(ctx, m) {
+			if !in.enter(ctx, m, &landings[i]) {
 				in.giveBack(ms[i:])
 				return
 			}
@@ -285,15 +286,23 @@ func (in *inbox[T]) room(ctx context.Context) (int, error) {
 	}
 }
 
+// landing is what an arrival needs here.
+type landing struct {
+	arrival arrival
+	meta    meta
+}
+
 // enter puts a message into the log. It reports whether the pump goes on.
-func (in *inbox[T]) enter(ctx context.Context, m *driver.Received) bool {
-	a := &arrival{Received: m, inbox: in}
-	e := entry[T]{meta: metaOf(m, a)}
-	in.mu.Lock()
+func (in *inbox[T]) enter(ctx context.Context, m *driver.Received, at *landing) bool {
+	a := &at.arrival
+	*a = arrival{Received: m, inbox: in}
+	at.meta.fromEngine(m, a)
+	e := entry[T]{meta: &at.meta}
 	if in.stored {
+		in.mu.Lock()
 		in.held[a] = struct{}{}
+		in.mu.Unlock()
 	}
-	in.mu.Unlock()
 	if m.Seq > 0 {
 		in.lastSeq.Store(m.Seq)
 	}

@@ -121,29 +121,59 @@ func (r *remoteTopic) open(ctx context.Context) (driver.Topic, error) {
 // The names of headers that carry what CloudEvents has no place for.
 const failureHeader = "hark-failure"
 
-// message returns what travels for a value.
-func (r *remoteTopic) message(data any, m *meta, due time.Time) (*driver.Message, error) {
+// message makes what travels for a value.
+func (r *remoteTopic) message(msg *driver.Message, data any, m *meta, due time.Time) error {
 	encoded, err := r.codec.Encode(data)
 	if err != nil {
-		return nil, fmt.Errorf("encode %v: %w", reflect.TypeOf(data).Elem(), err)
+		return fmt.Errorf("encode %v: %w", reflect.TypeOf(data).Elem(), err)
 	}
 	if most := r.engine.info.MaxPayload; most > 0 && len(encoded) > most {
-		return nil, fmt.Errorf("%w: the message has %d bytes, engine %s takes %d", ErrInvalidOption, len(encoded), r.engine.info.Engine, most)
+		return fmt.Errorf("%w: the message has %d bytes, engine %s takes %d", ErrInvalidOption, len(encoded), r.engine.info.Engine, most)
 	}
-	msg := &driver.Message{
+	*msg = driver.Message{
 		ContentType: r.codec.ContentType(), Data: encoded, Bare: r.bare,
 		Headers: m.headers, ID: m.id, Key: m.key, HasKey: m.hasKey, Time: m.time, Due: due, Expires: m.expires,
 	}
 	if !msg.HasKey && r.core.keyOf != nil {
 		if msg.Key, err = r.core.keyFor(data); err != nil {
-			return nil, err
+			return err
 		}
 		msg.HasKey = true
 	}
 	if m.failure != nil {
 		msg.Headers = withFailure(msg.Headers, m.failure)
 	}
-	return msg, nil
+	return nil
+}
+
+// shipment is room for the messages of a call.
+type shipment struct {
+	messages []driver.Message
+	pointers []*driver.Message
+}
+
+// maxShipment is for how many messages room is kept.
+const maxShipment = 1024
+
+var shipments = sync.Pool{New: func() any { return new(shipment) }}
+
+func newShipment(n int) *shipment {
+	s := shipments.Get().(*shipment)
+	if cap(s.messages) < n {
+		s.messages, s.pointers = make([]driver.Message, n), make([]*driver.Message, n)
+		for i := range s.pointers {
+			s.pointers[i] = &s.messages[i]
+		}
+	}
+	s.messages, s.pointers = s.messages[:n], s.pointers[:n]
+	return s
+}
+
+func (s *shipment) free() {
+	if cap(s.messages) <= maxShipment {
+		clear(s.messages)
+		shipments.Put(s)
+	}
 }
 
 // keyFor returns what KeyBy makes of a value, or its panic as an error.
@@ -179,13 +209,14 @@ func (r *remoteTopic) publish(ctx context.Context, n int, data func(i int) any, 
 	if err != nil {
 		return err
 	}
-	ms := make([]*driver.Message, n)
-	for i := range ms {
-		if ms[i], err = r.message(data(i), m, due); err != nil {
+	s := newShipment(n)
+	defer s.free()
+	for i := range s.messages {
+		if err := r.message(&s.messages[i], data(i), m, due); err != nil {
 			return err
 		}
 	}
-	err = topic.Publish(ctx, ms)
+	err = topic.Publish(ctx, s.pointers)
 	accepted := n
 	var some driver.PartialError
 	switch {
@@ -199,7 +230,9 @@ func (r *remoteTopic) publish(ctx context.Context, n int, data func(i int) any, 
 		return engineError(err)
 	}
 	r.published.Add(uint64(accepted))
-	r.engine.dirty.Store(true)
+	if !r.engine.dirty.Load() {
+		r.engine.dirty.Store(true)
+	}
 	if accepted > 0 {
 		r.core.bus.hooks.onPublish(PublishEvent{Topic: r.core.name, Count: accepted})
 	}
@@ -232,19 +265,25 @@ func (t *Topic[T]) publishRemote(ctx context.Context, vs []T, opts []PublishOpti
 	if err := r.refuses(ctx); err != nil {
 		return err
 	}
-	m, due, err := t.core.newMeta(opts)
-	if err != nil {
-		return err
+	m, due := meta{}, time.Time{}
+	if len(opts) > 0 {
+		made, at, err := t.core.newMeta(opts)
+		if err != nil {
+			return err
+		}
+		m, due = *made, at
+	} else if !r.bare || r.config.Stored != nil {
+		m.time = time.Now()
 	}
 	if due.IsZero() || time.Until(due) <= 0 {
-		return r.publish(ctx, len(vs), func(i int) any { return &vs[i] }, m, time.Time{})
+		return r.publish(ctx, len(vs), func(i int) any { return &vs[i] }, &m, time.Time{})
 	}
 	need := driver.Delay
 	if r.config.Stored == nil {
 		need = driver.EphemeralDelay
 	}
 	if r.engine.info.Has(need) {
-		return r.publish(ctx, len(vs), func(i int) any { return &vs[i] }, m, due)
+		return r.publish(ctx, len(vs), func(i int) any { return &vs[i] }, &m, due)
 	}
 	if r.config.Stored != nil {
 		return r.engine.needs(need)
@@ -252,10 +291,11 @@ func (t *Topic[T]) publishRemote(ctx context.Context, vs []T, opts []PublishOpti
 	// Until it is due an ephemeral message lives as long as its publisher,
 	// as it does in process.
 	vs = slices.Clone(vs)
+	later := m
 	return t.core.delayed.add(due, func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		if r.publish(ctx, len(vs), func(i int) any { return &vs[i] }, m, time.Time{}) != nil {
+		if r.publish(ctx, len(vs), func(i int) any { return &vs[i] }, &later, time.Time{}) != nil {
 			t.core.bus.hooks.onDrop(DropEvent{Source: Source{Kind: t.core.kind, Name: t.core.name}, Count: len(vs), Reason: DropUnreachable})
 		}
 	})
@@ -294,9 +334,9 @@ func (t *Topic[T]) depositRemote(e entry[T]) error {
 	return t.remote.publish(ctx, 1, func(int) any { return &e.value }, e.meta, time.Time{})
 }
 
-// metaOf returns what a received message says of itself.
-func metaOf(m *driver.Received, a *arrival) *meta {
-	to := &meta{
+// fromEngine is what a received message says of itself.
+func (to *meta) fromEngine(m *driver.Received, a *arrival) {
+	*to = meta{
 		id: m.ID, key: m.Key, hasKey: m.HasKey, headers: m.Headers, time: m.Time, expires: m.Expires, arrival: a,
 	}
 	if record, ok := m.Headers[failureHeader]; ok {
@@ -306,7 +346,6 @@ func metaOf(m *driver.Received, a *arrival) *meta {
 			delete(to.headers, failureHeader)
 		}
 	}
-	return to
 }
 
 // The face of a topic over an engine on its bus.

@@ -58,7 +58,9 @@ func work(ms <-chan *wmsg.Message, all *tally, size int) {
 	}
 }
 
-func newPayload(size int) *wmsg.Message { return wmsg.NewMessage(wm.NewShortUUID(), make([]byte, size)) }
+func newPayload(size int) *wmsg.Message {
+	return wmsg.NewMessage(wm.NewShortUUID(), make([]byte, size))
+}
 
 func watermillEphemeral(size int) peer {
 	return peer{name: watermillCore, slow: 4, operate: func(n int) time.Duration {

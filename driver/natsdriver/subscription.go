@@ -135,10 +135,12 @@ func (s *subscription) Receive(ctx context.Context, most int) ([]*driver.Receive
 		if err != nil {
 			return nil, err
 		}
-		rs := make([]*driver.Received, 0, len(ms))
+		rs, room := make([]*driver.Received, 0, len(ms)), make([]driver.Received, len(ms))
 		for _, m := range ms {
 			if topic, ok := s.topicOf(m); ok {
-				rs = append(rs, decode(m, topic))
+				r := &room[len(rs)]
+				decodeInto(r, m, topic)
+				rs = append(rs, r)
 			}
 		}
 		if len(rs) > 0 {

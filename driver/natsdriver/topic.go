@@ -30,12 +30,14 @@ func (t *topic) Publish(ctx context.Context, ms []*driver.Message) error {
 		if !m.Due.IsZero() {
 			return c.refuse(string(driver.EphemeralDelay))
 		}
-		msg, err := c.encode(t.name, t.name, m)
-		if err != nil {
-			return err
-		}
 		if c.state.isClosed() {
 			return errConnClosed
+		}
+		l := letters.Get().(*letter)
+		defer letters.Put(l)
+		msg, err := l.write(c, t.name, m)
+		if err != nil {
+			return err
 		}
 		if err = c.nc.PublishMsg(msg); err == nil {
 			return nil

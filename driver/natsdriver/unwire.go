@@ -20,7 +20,14 @@ import (
 // counts. Type and source of an event are among the headers when the type is not
 // the topic, as it is in those of hark.
 func decode(msg *nats.Msg, topic string) *driver.Received {
-	r := &driver.Received{Topic: topic, Deliveries: 1}
+	r := &driver.Received{}
+	decodeInto(r, msg, topic)
+	return r
+}
+
+// decodeInto is decode for who has the room.
+func decodeInto(r *driver.Received, msg *nats.Msg, topic string) {
+	r.Topic, r.Deliveries = topic, 1
 	m := &r.Message
 	m.Data, m.Bare = msg.Data, true
 	var typ, source string
@@ -42,7 +49,6 @@ func decode(msg *nats.Msg, topic string) *driver.Received {
 	if m.Headers != nil {
 		settle(m)
 	}
-	return r
 }
 
 func setHeader(m *driver.Message, name, value string) {

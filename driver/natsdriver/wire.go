@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -31,53 +32,76 @@ const (
 	specVersion = "1.0"
 )
 
-// maxHeaders bounds the map that a message of hark needs.
+// maxHeaders bounds the headers that are hark's own.
 const maxHeaders = 8
+
+// letter is room for a message on its way to the client, which does not keep it.
+type letter struct {
+	msg    nats.Msg
+	header nats.Header
+	values [maxHeaders]string
+	used   int
+}
+
+var letters = sync.Pool{New: func() any { return &letter{header: make(nats.Header, maxHeaders)} }}
+
+// write makes what travels for a message of an ephemeral topic. It is valid until
+// the next write.
+func (l *letter) write(c *Conn, topic string, m *driver.Message) (*nats.Msg, error) {
+	l.msg = nats.Msg{Subject: topic, Data: m.Data}
+	return &l.msg, l.fill(c, topic, m)
+}
 
 // encode makes what travels to subject for a message of a topic.
 func (c *Conn) encode(subject, topic string, m *driver.Message) (*nats.Msg, error) {
-	msg := &nats.Msg{Subject: subject, Data: m.Data}
+	l := &letter{msg: nats.Msg{Subject: subject, Data: m.Data}}
+	return &l.msg, l.fill(c, topic, m)
+}
+
+// fill adds the headers.
+func (l *letter) fill(c *Conn, topic string, m *driver.Message) error {
 	if m.Bare && len(m.Headers) == 0 && m.Expires.IsZero() {
-		return msg, nil
+		return nil
 	}
-	h := make(nats.Header, maxHeaders+len(m.Headers))
-	msg.Header = h
+	if l.header == nil {
+		l.header = make(nats.Header, maxHeaders+len(m.Headers))
+	}
+	clear(l.header)
+	l.used, l.msg.Header = 0, l.header
 	if !m.Bare {
-		c.envelope(h, topic, m)
+		l.envelope(c, topic, m)
 	}
 	if !m.Expires.IsZero() {
-		h[harkExpires] = []string{m.Expires.UTC().Format(time.RFC3339Nano)}
+		l.set(harkExpires, m.Expires.UTC().Format(time.RFC3339Nano))
 	}
-	if err := addHeaders(h, m); err != nil {
-		return nil, err
-	}
-	return msg, nil
+	return addHeaders(l.header, m)
+}
+
+// set sets a header of which there is one.
+func (l *letter) set(name, value string) {
+	l.values[l.used] = value
+	l.used++
+	l.header[name] = l.values[l.used-1 : l.used : l.used]
 }
 
 // envelope adds the attributes of the event.
-func (c *Conn) envelope(h nats.Header, topic string, m *driver.Message) {
+func (l *letter) envelope(c *Conn, topic string, m *driver.Message) {
 	id := m.ID
 	if id == "" {
 		id = c.ids.next()
 	}
-	values := make([]string, 0, maxHeaders) // one slice for all
-	set := func(name, value string) {
-		values = append(values, value)
-		n := len(values)
-		h[name] = values[n-1 : n : n]
-	}
-	set(ceVersion, specVersion)
-	set(ceID, percentEncode(id))
-	set(ceSource, percentEncode(c.opts.source))
-	set(ceType, percentEncode(topic))
+	l.set(ceVersion, specVersion)
+	l.set(ceID, percentEncode(id))
+	l.set(ceSource, percentEncode(c.opts.source))
+	l.set(ceType, percentEncode(topic))
 	if !m.Time.IsZero() {
-		set(ceTime, m.Time.UTC().Format(time.RFC3339Nano))
+		l.set(ceTime, m.Time.UTC().Format(time.RFC3339Nano))
 	}
 	if m.ContentType != "" {
-		set(ceData, percentEncode(m.ContentType))
+		l.set(ceData, percentEncode(m.ContentType))
 	}
 	if m.HasKey {
-		set(ceKey, percentEncode(m.Key))
+		l.set(ceKey, percentEncode(m.Key))
 	}
 }
 
