@@ -27,15 +27,17 @@ type Signal struct {
 // of a type, one method, one listener or a pattern of names. Notifications
 // carry no data; a Value or a Topic does.
 //
-// All notifiers of a bus share one space of names. A Notifier is safe for
-// concurrent use. What a goroutine did before it notified is visible to the
-// listeners and waiters that this reaches.
+// All notifiers of a bus share one space of names, and so do those of all buses
+// over one engine: what is said below holds across processes, but where it says
+// otherwise. A Notifier is safe for concurrent use. What a goroutine did before
+// it notified is visible to the listeners and waiters that this reaches.
 type Notifier struct {
-	bus   *Bus   // nil for a private notifier
-	hooks *hooks // never nil
-	waits *waits
-	pool  *exec.Pool
-	grace time.Duration // how long Close waits for a listener that runs
+	bus    *Bus   // nil for a private notifier
+	hooks  *hooks // never nil
+	waits  *waits
+	pool   *exec.Pool
+	grace  time.Duration   // how long Close waits for a listener that runs
+	remote *remoteNotifier // nil in process
 
 	state   atomic.Uint32 // open, sealed or stopped
 	waiters atomic.Int64  // calls of Wait that wait
@@ -106,21 +108,30 @@ func (g *group) empty() bool { return len(g.listeners) == 0 && g.wants == nil &&
 
 // NewNotifier returns the notifier of the bus. With a nil bus it makes a
 // private one, which needs no closing: it is garbage once its listeners are
-// closed. It returns ErrClosed if the bus is being closed.
+// closed. It returns ErrClosed if the bus is being closed. The first one of a
+// bus over an engine waits for that, up to ten seconds; an engine that carries no
+// notifications is ErrUnsupported.
 func NewNotifier(b *Bus) (*Notifier, error) {
 	if b == nil {
 		n := newNotifier()
 		n.hooks, n.waits, n.pool, n.grace = &noHooks, &waits{}, exec.NewPool(), defaultGrace
 		return n, nil
 	}
-	if err := b.onlyInProcess("notifiers"); err != nil {
+	signals, err := b.signals()
+	if err != nil {
 		return nil, fail("notifier", "", err)
 	}
 	n, _, err := attach(b, KindNotifier, "notifier", func() *Notifier {
 		n := newNotifier()
 		n.bus, n.hooks, n.waits, n.pool, n.grace = b, &b.hooks, &b.waits, b.pool, b.grace
+		if signals != nil {
+			n.remote = newRemoteNotifier(n, signals)
+		}
 		return n
 	})
+	if err == nil && n.remote != nil {
+		err = n.remote.listen()
+	}
 	if err != nil {
 		return nil, fail("notifier", "", err)
 	}

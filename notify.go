@@ -27,6 +27,18 @@ import (
 // 65,536 such signals Notify returns ErrWouldDeadlock. If one with
 // Overflow(Fail) has no room, nobody is reached and Notify returns ErrFull.
 //
+// Over an engine the listeners of this process come first, as said so far, and
+// then those of the others. Notify waits for the answers of the other processes,
+// about as long as a message and its answer take, until ctx ends, or at most a
+// second: one that does not answer in time is signalled but not counted, nor
+// waited for again before it is heard of. While the connection is down Notify
+// waits in ctx. An error then says that other processes were not reached, or
+// that this is not known, and the count is that of this process. Listeners of
+// other processes hold up nobody: one with Overflow(Block) takes up to 65,536
+// signals beyond its buffer, and what finds no room then, or with
+// Overflow(Fail), is dropped there, counted. Signals of one process come in its
+// order.
+//
 // A context that has already ended notifies nobody. Once the bus is being
 // closed only handlers may notify, and others get ErrClosed.
 func (n *Notifier) Notify(ctx context.Context, target string) (reached int, err error) {
@@ -40,11 +52,13 @@ func (n *Notifier) Notify(ctx context.Context, target string) (reached int, err 
 			return 0, fail("notify", "", err)
 		}
 	}
-	if !a.wild && n.present[a.slot].Load() == 0 && n.state.Load() == open {
-		return 0, nil
+	if a.wild || n.present[a.slot].Load() != 0 || n.state.Load() != open {
+		if reached, err = n.send(ctx, a, false); err != nil {
+			return 0, fail("notify", target, err)
+		}
 	}
-	if reached, err = n.send(ctx, a, false); err != nil {
-		return 0, fail("notify", target, err)
+	if n.remote != nil {
+		return n.remote.notify(ctx, a, reached)
 	}
 	return reached, nil
 }
@@ -56,6 +70,13 @@ func (n *Notifier) Notify(ctx context.Context, target string) (reached int, err 
 //
 // It waits and refuses as Notify does, and then has not latched the name; the
 // name must not be a pattern or a listener's ID.
+//
+// Over an engine a latch holds in all processes, those that come later too, and
+// until somebody ends it: whoever set it may be gone. Latch returns when it is
+// stored and holds here; after an error, but ErrFull, it may be stored
+// nevertheless. Another process that sees several changes at once may give its
+// listeners a signal for the last only. An engine that stores nothing is
+// ErrUnsupported.
 func (n *Notifier) Latch(ctx context.Context, name string) error {
 	if ctx.Err() != nil {
 		return fail("latch", name, context.Cause(ctx))
@@ -64,7 +85,12 @@ func (n *Notifier) Latch(ctx context.Context, name string) error {
 	if err != nil {
 		return fail("latch", "", err)
 	}
-	if _, err := n.send(ctx, &a, true); err != nil {
+	if n.remote != nil {
+		err = n.remote.latch(ctx, &a)
+	} else {
+		_, err = n.send(ctx, &a, true)
+	}
+	if err != nil {
 		return fail("latch", name, err)
 	}
 	return nil
@@ -79,17 +105,27 @@ func (n *Notifier) Unlatch(ctx context.Context, name string) error {
 	if err != nil {
 		return fail("unlatch", "", err)
 	}
-	if err := n.refuses(ctx); err != nil {
+	if err = n.refuses(ctx); err == nil {
+		if n.remote != nil {
+			err = n.remote.store(ctx, &a, false)
+		} else {
+			n.unlatch(&a)
+		}
+	}
+	if err != nil {
 		return fail("unlatch", name, err)
 	}
+	return nil
+}
+
+func (n *Notifier) unlatch(a *address) {
 	s := &n.shards[a.shard]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if g := s.find(&a); g != nil {
+	if g := s.find(a); g != nil {
 		g.latched = false
 		n.tidyLocked(s, g)
 	}
-	return nil
 }
 
 // find returns the group of a's name or method, nil if there is none.
@@ -134,21 +170,25 @@ func (n *Notifier) send(ctx context.Context, a *address, latch bool) (reached in
 		n.unlock(a)
 		return 0, errBusClosed
 	}
-	if latch {
-		g := n.groupLocked(a)
-		if g.latched {
-			n.unlock(a)
-			return 0, nil
-		}
-		g.latched = true
+	if latch && !n.latchLocked(a) {
+		n.unlock(a)
+		return 0, nil
 	}
-	reached = n.deliverLocked(a)
+	reached = n.deliverLocked(a, false)
 	if reached > 0 {
 		first.notified++
 	}
 	n.unlock(a)
 	n.reportDrops()
 	return reached, nil
+}
+
+// latchLocked latches the name, and reports false if it was latched before.
+func (n *Notifier) latchLocked(a *address) bool {
+	g := n.groupLocked(a)
+	was := g.latched
+	g.latched = true
+	return !was
 }
 
 // latchedLocked reports whether the name itself is latched.
@@ -182,45 +222,50 @@ func (n *Notifier) unlock(a *address) {
 	}
 }
 
-// deliverLocked signals everybody whom a means.
-func (n *Notifier) deliverLocked(a *address) (reached int) {
+// deliverLocked signals everybody whom a means. What comes from outside the
+// process cannot wait for room: where others would it is dropped.
+func (n *Notifier) deliverLocked(a *address, outside bool) (reached int) {
 	s := &n.shards[a.shard]
 	if a.single {
 		l := s.single(a)
-		if l == nil {
+		if l == nil || outside && l.refusesLocked() {
 			return 0
 		}
 		l.offerLocked(Signal{a.text, 1})
 		return 1
 	}
 	if a.wild {
-		n.visitLocked(a, func(s *shard, g *group) { reached += n.signalLocked(s, g, a) })
+		n.visitLocked(a, func(s *shard, g *group) { reached += n.signalLocked(s, g, a, outside) })
 		return reached
 	}
 	o := s.owners[a.owner]
 	switch {
 	case o == nil:
 	case a.member == "":
-		reached = n.signalLocked(s, &o.bare, a)
+		reached = n.signalLocked(s, &o.bare, a, outside)
 		if len(o.methods) > 0 {
 			for _, g := range o.methods {
-				reached += n.signalLocked(s, g, a)
+				reached += n.signalLocked(s, g, a, outside)
 			}
 		}
 	default:
 		if g := o.methods[a.member]; g != nil {
-			reached = n.signalLocked(s, g, a)
+			reached = n.signalLocked(s, g, a, outside)
 		}
 	}
 	return reached
 }
 
 // signalLocked signals everybody in the group.
-func (n *Notifier) signalLocked(s *shard, g *group, a *address) (reached int) {
+func (n *Notifier) signalLocked(s *shard, g *group, a *address, outside bool) (reached int) {
+	reached = len(g.listeners)
 	for _, l := range g.listeners {
+		if outside && l.refusesLocked() {
+			reached--
+			continue
+		}
 		l.offerLocked(Signal{a.text, 1})
 	}
-	reached = len(g.listeners)
 	if g.wants != nil {
 		reached += g.satisfyLocked()
 		n.tidyLocked(s, g)

@@ -54,7 +54,8 @@ var (
 // Capability is something that not every engine can do.
 type Capability string
 
-// The capabilities of topics. The other faces are interfaces of the Conn instead.
+// The capabilities of topics, and of Signals. The other faces are interfaces of
+// the Conn instead.
 const (
 	// Stored topics keep messages: Topic.Stored may be set.
 	Stored Capability = "stored topics"
@@ -80,6 +81,9 @@ const (
 	Strict  Capability = "durability Strict"
 	Relaxed Capability = "durability Relaxed"
 	Memory  Capability = "durability Memory"
+	// Latches are kept for connections that listen later, and set until somebody
+	// clears them.
+	Latches Capability = "latches"
 )
 
 // Info describes an engine and the server behind it.

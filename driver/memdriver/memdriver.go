@@ -1,6 +1,6 @@
 // Package memdriver is an engine in memory: the smallest that fulfils the whole
-// contract of package driver for topics and requests, to read before writing
-// another, and to test package hark without a server. Programs that want to
+// contract of package driver for topics, requests and signals, to read before
+// writing another, and to test package hark without a server. Programs that want to
 // stay in their process use hark.New, which encodes nothing and is faster by
 // far.
 package memdriver
@@ -22,6 +22,8 @@ type Engine struct {
 	patterns   map[*subscription]string
 	responders map[string][]*responder
 	turns      map[string]int // whose turn it is to respond
+
+	signals signals
 }
 
 // New returns an engine that holds nothing.
@@ -29,6 +31,7 @@ func New() *Engine {
 	return &Engine{
 		topics:   map[string]*topic{},
 		patterns: map[*subscription]string{}, responders: map[string][]*responder{}, turns: map[string]int{},
+		signals: signals{listeners: map[*conn]*listener{}, latches: map[string]bool{}},
 	}
 }
 
@@ -55,7 +58,7 @@ type conn struct {
 func (c *conn) Info() driver.Info {
 	return driver.Info{
 		Engine: "memory", Lease: lease,
-		Can: []driver.Capability{driver.Stored, driver.Dedup, driver.KeyOrder, driver.Memory},
+		Can: []driver.Capability{driver.Stored, driver.Dedup, driver.KeyOrder, driver.Memory, driver.Latches},
 	}
 }
 
@@ -129,6 +132,7 @@ func (c *conn) Close(ctx context.Context) error {
 	subs, responders := c.subs, c.responders
 	c.subs, c.responders = nil, nil
 	c.mu.Unlock()
+	c.engine.signals.leave(c)
 	for s := range subs {
 		_ = s.Close(ctx) // it never fails
 	}
