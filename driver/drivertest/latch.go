@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/harkbus/hark"
+	"github.com/harkbus/hark/driver"
 )
 
 var latchClauses = []Clause{
@@ -25,6 +26,7 @@ func latch(ctx context.Context, t *testing.T, n *hark.Notifier, name string) {
 
 func testNTF14(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
+	needs(t, bus, driver.Latches)
 	n := newNotifier(t, bus)
 	early, late := newEars(), newEars()
 	early.register(t, n, "initialized")
@@ -78,6 +80,7 @@ func testNTF14(t *testing.T, open Opener) {
 
 func testNTF15(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
+	needs(t, bus, driver.Latches)
 	n := newNotifier(t, bus)
 	e := newEars()
 	e.register(t, n, "a", hark.EachSignal())
@@ -141,6 +144,7 @@ func testNTF16(t *testing.T, open Opener) {
 
 func testNTF17(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
+	needs(t, bus, driver.Latches)
 	n := newNotifier(t, bus)
 	notify(ctx, t, n, "a", 0) // before: does not count
 	short, cancel := context.WithCancelCause(ctx)

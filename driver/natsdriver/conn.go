@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -22,7 +23,8 @@ func init() {
 	}
 }
 
-// Conn is a connection to NATS. It fulfils driver.Conn and driver.Requester.
+// Conn is a connection to NATS. It fulfils driver.Conn, driver.Requester and
+// driver.Signals.
 type Conn struct {
 	nc    *nats.Conn
 	js    jetstream.JetStream // nil without JetStream
@@ -35,6 +37,8 @@ type Conn struct {
 	acks acks
 	ids  ids
 	due  dueTopics
+
+	signals atomic.Pointer[signals] // nil until it listens
 
 	mu      sync.Mutex // guards what follows
 	ends    map[end]struct{}
@@ -149,7 +153,7 @@ func (c *Conn) detect(ctx context.Context) error {
 		return fmt.Errorf("ask %s about JetStream: %w", address, err)
 	}
 	c.js, c.level = js, account.API.Level
-	c.info.Can = []driver.Capability{driver.Stored, driver.MaxBytes, driver.Dedup, driver.KeyOrder, driver.Relaxed, driver.Memory}
+	c.info.Can = []driver.Capability{driver.Stored, driver.MaxBytes, driver.Dedup, driver.KeyOrder, driver.Relaxed, driver.Memory, driver.Latches}
 	if c.opts.syncAlways || c.opts.sync != nil {
 		c.info.Can = append(c.info.Can, driver.Strict)
 	}

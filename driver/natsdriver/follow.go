@@ -286,9 +286,11 @@ func (f *follow) resume(ctx context.Context, last uint64) error {
 }
 
 // forget removes a consumer, now or when it has been idle for long.
-func (t *stored) forget(consumer string) {
+func (t *stored) forget(consumer string) { t.conn.forgetConsumer(t.stream, consumer) }
+
+func (c *Conn) forgetConsumer(stream, consumer string) {
 	// Nobody waits for the answer, nor needs it.
-	_ = t.conn.nc.Publish(t.conn.apiPrefix()+"CONSUMER.DELETE."+t.stream+"."+consumer, nil)
+	_ = c.nc.Publish(c.apiPrefix()+"CONSUMER.DELETE."+stream+"."+consumer, nil)
 }
 
 // Ack implements driver.Subscription.

@@ -46,9 +46,7 @@ func (c *Conn) Request(ctx context.Context, name string, m *driver.Message) (*dr
 var errUnanswered = errors.New("the connection was lost before the answer came; the request may have been handled")
 
 func (c *Conn) ask(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
-	c.state.mu.Lock()
-	live := c.state.live
-	c.state.mu.Unlock()
+	live := c.state.present()
 	wait, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(live, cancel)()

@@ -128,6 +128,14 @@ func (s *state) connected() bool {
 	return s.up
 }
 
+// present returns a context that ends when the connection that is up now is
+// lost; if none is up it has ended.
+func (s *state) present() context.Context {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.live
+}
+
 // stop ends follow.
 func (s *state) stop() {
 	s.mu.Lock()
@@ -210,9 +218,7 @@ func (s *state) do(ctx context.Context, f func(ctx context.Context) error) error
 
 // attempt calls f, and reports whether its context ended before that of do.
 func (s *state) attempt(ctx context.Context, f func(ctx context.Context) error) (err error, cut bool) {
-	s.mu.Lock()
-	live := s.live
-	s.mu.Unlock()
+	live := s.present()
 	attempt, cancel := context.WithTimeout(ctx, attemptPatience)
 	defer cancel()
 	defer context.AfterFunc(live, cancel)()

@@ -91,14 +91,20 @@ func (t *stored) allowed() error {
 }
 
 func (t *stored) openError(ctx context.Context, err error) error {
+	return t.conn.openError(ctx, t.topic, err)
+}
+
+// openError says what is wrong with the stream of a subject, and whether it may
+// be had later.
+func (c *Conn) openError(ctx context.Context, subject string, err error) error {
 	const overlap = 10065
 	switch code := apiCode(err); {
 	case code == overlap:
-		other, nameErr := t.conn.js.StreamNameBySubject(ctx, t.topic)
+		other, nameErr := c.js.StreamNameBySubject(ctx, subject)
 		if nameErr != nil {
 			other = "another stream"
 		}
-		return fmt.Errorf("%w: the stream %s, which is not hark's, keeps what is published to %s", driver.ErrConflict, other, t.topic)
+		return fmt.Errorf("%w: the stream %s, which is not hark's, keeps what is published to %s", driver.ErrConflict, other, subject)
 	case errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil, code >= 500 && isUnavailable(err):
 		return fmt.Errorf("%w: %w", driver.ErrAgain, err)
 	}

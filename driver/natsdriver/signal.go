@@ -1,0 +1,282 @@
+package natsdriver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/harkbus/hark/driver"
+)
+
+const (
+	// Every connection that listens subscribes to signalSubject; what is for
+	// one of them goes to signalPrefix, its ID and the ID of the sender.
+	signalSubject = "$HARK.signal"
+	signalPrefix  = signalSubject + "."
+	// signalWindow is how many messages may wait to be looked at.
+	signalWindow = 16384
+	// signalPatience is how long Notify waits for an answer.
+	signalPatience = time.Second
+	// After firstProbe, and then each nextProbe, Notify asks the server whether
+	// the connections that have not answered are there at all.
+	firstProbe = 5 * time.Millisecond
+	nextProbe  = 100 * time.Millisecond
+)
+
+var (
+	errNotListening = errors.New("the connection does not listen")
+	errSignalUnsure = fmt.Errorf("%w: the connection was lost while the signal was sent", driver.ErrUnsure)
+)
+
+// signals are what a connection that listens hears and says.
+type signals struct {
+	inlet
+	audience
+	f       func(driver.Signal) int
+	telling sync.Mutex // held while f runs
+
+	latches latches
+	ctx     context.Context // of its goroutines
+	cancel  context.CancelFunc
+}
+
+// Listen implements driver.Signals.
+func (c *Conn) Listen(ctx context.Context, f func(driver.Signal) int) error {
+	if c.nc.Opts.NoEcho {
+		return errors.New("the client has the option NoEcho, without which nobody can tell who listens")
+	}
+	s := &signals{inlet: inlet{conn: c}, f: f}
+	s.audience.init()
+	s.latches.init(s)
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	if !c.signals.CompareAndSwap(nil, s) {
+		return errors.New("the connection listens already")
+	}
+	if err := s.listen(ctx); err != nil {
+		s.end()
+		c.signals.Store(nil)
+		return err
+	}
+	return nil
+}
+
+func (s *signals) listen(ctx context.Context) error {
+	c := s.conn
+	if err := s.begin(ctx, []string{signalSubject, s.inbox("*")}, "", signalWindow); err != nil {
+		return err
+	}
+	if err := c.add(s); err != nil {
+		return err
+	}
+	if !c.spawn(s.serve) {
+		return errConnClosed
+	}
+	if err := s.join(ctx); err != nil {
+		return err
+	}
+	if !c.spawn(s.stay) {
+		return errConnClosed
+	}
+	if c.js == nil {
+		return nil
+	}
+	if !c.spawn(s.latches.follow) {
+		return errConnClosed
+	}
+	return s.latches.await(ctx)
+}
+
+// spawn runs f on a goroutine that ends with the connection, unless that is
+// closed.
+func (c *Conn) spawn(f func()) bool {
+	if !c.begin() {
+		return false
+	}
+	go func() {
+		defer c.tasks.Done()
+		f()
+	}()
+	return true
+}
+
+// tell calls f.
+func (s *signals) tell(sig driver.Signal) int {
+	s.telling.Lock()
+	defer s.telling.Unlock()
+	return s.f(sig)
+}
+
+// end takes no more signals and makes the goroutines end.
+func (s *signals) end() {
+	s.cancel()
+	s.inlet.end()
+	s.unroll()
+	s.conn.remove(s)
+}
+
+// Close says good-bye.
+func (s *signals) Close(context.Context) error {
+	if s.conn.state.connected() && s.ctx.Err() == nil {
+		_ = s.conn.nc.Publish(signalSubject, s.words(byeWord)) // it spares others a wait, no more
+	}
+	s.end()
+	return nil
+}
+
+// serve takes messages until the end.
+func (s *signals) serve() {
+	for {
+		ms, err := s.next(s.ctx, 256)
+		if err != nil {
+			return
+		}
+		for _, m := range ms {
+			s.take(m)
+		}
+	}
+}
+
+// stay joins again each time that the connection was lost.
+func (s *signals) stay() {
+	state := s.conn.state
+	live := state.present()
+	for {
+		select {
+		case <-live.Done():
+		case <-s.ctx.Done():
+			return
+		}
+		if state.await(s.ctx) != nil {
+			return
+		}
+		live = state.present()
+		if s.join(s.ctx) != nil {
+			return
+		}
+	}
+}
+
+// ask is a signal of ours that is to be answered.
+type ask struct {
+	back chan struct{} // closed when it has come back to us
+	done chan struct{} // closed when nobody is missing
+	// Guarded by audience.mu.
+	reached int
+	early   map[string]bool // who has answered before it came back
+	missing map[string]bool // who has still to answer; nil until it came back
+}
+
+// Notify implements driver.Signals. The signal comes back to this connection
+// too. By then everything that others have published before has come, so that
+// it is known who has joined.
+func (c *Conn) Notify(ctx context.Context, target string) (int, error) {
+	s := c.signals.Load()
+	if s == nil {
+		return 0, errNotListening
+	}
+	a, seq := s.open()
+	defer s.forget(seq)
+	said := s.words(notifyWord, strconv.FormatUint(seq, 10), target)
+	var live context.Context
+	err := c.state.do(ctx, func(context.Context) error {
+		live = c.state.present()
+		return c.nc.Publish(signalSubject, said)
+	})
+	if err != nil {
+		return 0, err
+	}
+	late := time.NewTimer(signalPatience)
+	defer late.Stop()
+	probe := time.NewTimer(firstProbe)
+	defer probe.Stop()
+	for {
+		select {
+		case <-a.done:
+			return s.reached(a), nil
+		case <-probe.C:
+			s.probe(a)
+			probe.Reset(nextProbe)
+		case <-late.C:
+			s.giveUp(a)
+			return s.reached(a), nil
+		case <-ctx.Done():
+			return s.reached(a), nil
+		case <-live.Done():
+			select {
+			case <-a.back:
+				return s.reached(a), nil
+			default:
+				return s.reached(a), errSignalUnsure
+			}
+		}
+	}
+}
+
+// notified takes a signal of another connection and answers it.
+func (s *signals) notified(from, rest string) {
+	number, target, _ := strings.Cut(rest, " ")
+	seq, err := strconv.ParseUint(number, 10, 64)
+	if err != nil || !s.isNew(from, seq) {
+		return
+	}
+	reached := s.tell(driver.Signal{Target: target})
+	// Without a connection the answer is of no use to anybody.
+	_ = s.conn.nc.Publish(s.outbox(from), []byte(answerWord+" "+number+" "+strconv.Itoa(reached)))
+}
+
+// take looks at a message.
+func (s *signals) take(m *nats.Msg) {
+	if m.Subject == rollSubject {
+		_ = m.Respond([]byte(rollWord + " " + s.everybody())) // who asks asks again
+		return
+	}
+	if m.Subject != signalSubject {
+		s.takeOwn(m)
+		return
+	}
+	word, rest, _ := strings.Cut(string(m.Data), " ")
+	from, rest, _ := strings.Cut(rest, " ")
+	if from == s.id {
+		if seq, _, _ := strings.Cut(rest, " "); seq != "" {
+			s.came(seq)
+		}
+		return
+	}
+	switch word {
+	case notifyWord:
+		s.notified(from, rest)
+	case helloWord:
+		s.hear(from)
+		_ = s.conn.nc.Publish(s.outbox(from), []byte(hereWord)) // otherwise the next signal tells
+	case byeWord:
+		s.drop(from)
+	}
+}
+
+// takeOwn looks at a message that is for us alone.
+func (s *signals) takeOwn(m *nats.Msg) {
+	from := m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]
+	if m.Header.Get("Status") == noResponders {
+		if from == rollToken {
+			s.called(nil)
+		} else {
+			s.drop(from)
+		}
+		return
+	}
+	word, rest, _ := strings.Cut(string(m.Data), " ")
+	if word == rollWord && from == rollToken {
+		s.called(strings.Fields(rest))
+		return
+	}
+	s.hear(from)
+	if word == answerWord {
+		s.answered(from, rest)
+	}
+}
