@@ -14,3 +14,10 @@ func TestMain(m *testing.M) { leak.Main(m) }
 func TestConformance(t *testing.T) {
 	drivertest.Run(t, func(testing.TB) *hark.Bus { return hark.Over(memdriver.New().Connect()) })
 }
+
+func TestConformanceAcross(t *testing.T) {
+	drivertest.RunAcross(t, func(testing.TB) drivertest.Connector {
+		e := memdriver.New()
+		return func() *hark.Bus { return hark.Over(e.Connect()) }
+	})
+}
