@@ -1,0 +1,86 @@
+package natsdriver
+
+import (
+	"io"
+	"net"
+	"sync"
+	"testing"
+)
+
+// proxy stands between a client and a server, and can be cut.
+type proxy struct {
+	t        *testing.T
+	to       string
+	listener net.Listener
+	tasks    sync.WaitGroup
+
+	mu    sync.Mutex // guards what follows
+	conns map[net.Conn]struct{}
+	isCut bool
+}
+
+// startProxy returns a proxy for the server that ends with the test.
+func (s *testServer) startProxy(t *testing.T) *proxy {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &proxy{t: t, to: s.srv.Addr().String(), listener: l, conns: map[net.Conn]struct{}{}}
+	p.tasks.Go(p.serve)
+	t.Cleanup(func() {
+		_ = l.Close() // ends serve
+		p.cut()
+		p.tasks.Wait()
+	})
+	return p
+}
+
+func (p *proxy) url() string { return "nats://" + p.listener.Addr().String() }
+
+func (p *proxy) serve() {
+	for {
+		in, err := p.listener.Accept()
+		if err != nil {
+			return
+		}
+		out, err := net.Dial("tcp", p.to)
+		if err != nil {
+			_ = in.Close() // the server may be down
+			continue
+		}
+		p.mu.Lock()
+		p.conns[in], p.conns[out] = struct{}{}, struct{}{}
+		if p.isCut {
+			p.closeLocked()
+		}
+		p.mu.Unlock()
+		for _, pair := range [][2]net.Conn{{in, out}, {out, in}} {
+			p.tasks.Go(func() {
+				_, _ = io.Copy(pair[0], pair[1]) // until one of them is closed
+				_, _ = pair[0].Close(), pair[1].Close()
+			})
+		}
+	}
+}
+
+func (p *proxy) closeLocked() {
+	for c := range p.conns {
+		_ = c.Close() // it may be closed already
+	}
+	clear(p.conns)
+}
+
+// cut ends all connections, and each that is made before mend.
+func (p *proxy) cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.isCut = true
+	p.closeLocked()
+}
+
+func (p *proxy) mend() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.isCut = false
+}
