@@ -23,6 +23,9 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(syncChildVariable); dir != "" {
 		syncChild(dir)
 	}
+	if dir := os.Getenv(latchChildVariable); dir != "" {
+		latchChild(dir)
+	}
 	leak.Main(m, "github.com/nats-io/nats-server/")
 }
 

@@ -1,0 +1,124 @@
+package filedriver
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/harkbus/hark/driver"
+)
+
+// latchChildVariable makes the test binary the process that latches and is
+// killed: its value is the directory.
+const latchChildVariable = "HARK_FILEDRIVER_LATCH_CHILD"
+
+// latchChild sets and clears latches and says before and after each, until it is
+// killed.
+func latchChild(dir string) {
+	ctx := context.Background()
+	fail := func(err error) {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	c, err := Open(ctx, dir)
+	if err != nil {
+		fail(err)
+	}
+	if err := c.Listen(ctx, func(driver.Signal) int { return 0 }); err != nil {
+		fail(err)
+	}
+	for {
+		name, set := fmt.Sprintf("n%d", rand.N(10)), rand.N(2) == 0
+		fmt.Println("begin", name, set)
+		if err := c.Latch(ctx, name, set); err != nil {
+			fail(err)
+		}
+		fmt.Println("done", name, set)
+	}
+}
+
+// A process is killed while it latches. Each time everything that it was told is
+// stored holds, and what it had begun may.
+func TestLatchesAfterKill(t *testing.T) {
+	const kills = 20
+	dir := t.TempDir()
+	want, changes := map[string]bool{}, 0
+	for range kills {
+		doubtful, n := latchAndKill(t, dir, want)
+		changes += n
+		c := openDir(t, dir)
+		got := map[string]bool{}
+		if err := c.Listen(testContext(t), func(s driver.Signal) int {
+			if delete(got, s.Target); s.Set {
+				got[s.Target] = true
+			}
+			return 0
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if got[doubtful] {
+			want[doubtful] = true
+		} else {
+			delete(want, doubtful)
+		}
+		if !maps.Equal(got, want) {
+			t.Fatalf("latched: got %v, want %v", got, want)
+		}
+		closeDir(t, c)
+	}
+	t.Logf("%d changes were acknowledged", changes)
+	if changes < kills {
+		t.Error("too few changes to say anything")
+	}
+}
+
+// latchAndKill runs a child and kills it after some changes, which it makes to
+// latched. It returns the name of which it is not known whether it was changed,
+// and how many changes were.
+func latchAndKill(t *testing.T, dir string, latched map[string]bool) (doubtful string, changes int) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), latchChildVariable+"="+dir)
+	var complaint strings.Builder
+	cmd.Stderr = &complaint
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	stop := func() { _ = cmd.Process.Kill() } // it may have ended
+	limit := time.AfterFunc(patience, stop)
+	defer limit.Stop()
+	most := 1 + rand.N(40)
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		var word, name string
+		var set bool
+		if _, err := fmt.Sscan(lines.Text(), &word, &name, &set); err != nil {
+			break // what is not whole was not said
+		}
+		if word == "begin" {
+			doubtful = name
+			continue
+		}
+		doubtful = ""
+		if delete(latched, name); set {
+			latched[name] = true
+		}
+		if changes++; changes == most {
+			stop()
+		}
+	}
+	if err := cmd.Wait(); err == nil || complaint.Len() > 0 {
+		t.Fatalf("the child ended by itself: %v %s", err, &complaint)
+	}
+	return doubtful, changes
+}
