@@ -29,8 +29,8 @@ import (
 //
 // Over an engine the listeners of this process come first, as said so far, and
 // then those of the others. Notify waits for the answers of the other processes,
-// about as long as a message and its answer take, until ctx ends, or at most a
-// second: one that does not answer in time is signalled but not counted, nor
+// about as long as a message and its answer take, until ctx ends, or at most two
+// seconds: one that does not answer in time is signalled but not counted, nor
 // waited for again before it is heard of. While the connection is down Notify
 // waits in ctx. An error then says that other processes were not reached, or
 // that this is not known, and the count is that of this process. Listeners of

@@ -101,11 +101,13 @@ func testNTF26(ctx context.Context, t *testing.T, connect Connector) {
 
 	var wg sync.WaitGroup
 	for i, n := range notifiers {
-		wg.Go(func() {
-			for range each {
-				notify(ctx, t, n, targets[i], processes)
-			}
-		})
+		for range 4 {
+			wg.Go(func() {
+				for range each / 4 {
+					notify(ctx, t, n, targets[i], processes)
+				}
+			})
+		}
 	}
 	wg.Wait()
 	for i, e := range all {

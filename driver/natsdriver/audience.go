@@ -22,7 +22,8 @@ const (
 
 	answerWord = "answer" // number, how many were reached
 	hereWord   = "here"   // in answer to hello
-	probeWord  = "probe"  // not answered
+	probeWord  = "probe"  // number of a signal
+	pastWord   = "past"   // in answer to probe, with its number
 	rollWord   = "roll"   // IDs
 )
 
@@ -46,10 +47,12 @@ const (
 type audience struct {
 	id string // ours: one token
 
+	saying sync.Mutex // guards last, held until what has that number is on its way
+	last   uint64     // number of an ask
+
 	mu    sync.Mutex // guards what follows
 	peers map[string]*peer
 	asks  map[uint64]*ask
-	last  uint64        // number of an ask
 	calls chan struct{} // has a token when a roll has been called
 	roll  *nats.Subscription
 }
@@ -136,20 +139,24 @@ func (o *audience) called(ids []string) {
 	}
 }
 
-// open makes an ask.
-func (o *audience) open() (*ask, uint64) {
-	a := &ask{back: make(chan struct{}), done: make(chan struct{})}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.last++
-	o.asks[o.last] = a
-	return a, o.last
+// say says something that comes back, with the next number. Numbers go out in
+// their order.
+func (s *signals) say(a *ask, word, rest string) error {
+	s.saying.Lock()
+	defer s.saying.Unlock()
+	s.mu.Lock()
+	delete(s.asks, a.seq) // of the attempt before
+	s.last++
+	a.seq = s.last
+	s.asks[a.seq] = a
+	s.mu.Unlock()
+	return s.conn.nc.Publish(signalSubject, s.words(word, strconv.FormatUint(a.seq, 10), rest))
 }
 
-func (o *audience) forget(seq uint64) {
+func (o *audience) forget(a *ask) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	delete(o.asks, seq)
+	delete(o.asks, a.seq)
 }
 
 // came notes that an ask has come back to us.
@@ -193,6 +200,18 @@ func (o *audience) answered(id, rest string) {
 	a.early[id] = true
 }
 
+// past notes that a connection has looked at all that was said to it up to an
+// ask, whose number is given, and beyond: if it has not answered it did not get
+// it.
+func (o *audience) past(id, number string) {
+	seq, err := strconv.ParseUint(number, 10, 64)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if a := o.asks[seq]; err == nil && a != nil {
+		a.lessLocked(id)
+	}
+}
+
 // lessLocked waits for that connection no more.
 func (a *ask) lessLocked(id string) {
 	if a.missing[id] {
@@ -232,11 +251,13 @@ func (o *audience) giveUp(a *ask) {
 	}
 }
 
-// probe asks for those who have not answered: for one that is gone the server
-// says so.
+// probe asks those who have not answered whether they still will: for one that
+// is gone the server answers, and one that missed the signal while it had no
+// connection says that it is past it.
 func (s *signals) probe(a *ask) {
+	question := []byte(probeWord + " " + strconv.FormatUint(a.seq, 10))
 	for _, id := range s.absent(a) {
-		_ = s.conn.nc.PublishRequest(s.outbox(id), s.inbox(id), []byte(probeWord)) // there is another one
+		_ = s.conn.nc.PublishRequest(s.outbox(id), s.inbox(id), question) // it is asked again
 	}
 }
 
@@ -263,9 +284,9 @@ func (s *signals) join(ctx context.Context) error {
 			return err
 		}
 		// What has been said to us so far is answered when this is back.
-		a, seq := s.open()
-		defer s.forget(seq)
-		if err := nc.Publish(signalSubject, s.words(readyWord, strconv.FormatUint(seq, 10))); err != nil {
+		a := newAsk()
+		defer s.forget(a)
+		if err := s.say(a, readyWord, ""); err != nil {
 			return err
 		}
 		select {

@@ -21,12 +21,13 @@ const (
 	signalPrefix  = signalSubject + "."
 	// signalWindow is how many messages may wait to be looked at.
 	signalWindow = 16384
-	// signalPatience is how long Notify waits for an answer.
-	signalPatience = time.Second
 	// After firstProbe, and then each nextProbe, Notify asks the server whether
 	// the connections that have not answered are there at all.
 	firstProbe = 5 * time.Millisecond
 	nextProbe  = 100 * time.Millisecond
+	// signalPatience is how long Notify waits for an answer. It is counted in
+	// probes: who was stopped meanwhile does not blame the others.
+	signalPatience = 2 * time.Second
 )
 
 var (
@@ -164,6 +165,7 @@ func (s *signals) stay() {
 
 // ask is a signal of ours that is to be answered.
 type ask struct {
+	seq  uint64        // its number, from the first on
 	back chan struct{} // closed when it has come back to us
 	done chan struct{} // closed when nobody is missing
 	// Guarded by audience.mu.
@@ -171,6 +173,8 @@ type ask struct {
 	early   map[string]bool // who has answered before it came back
 	missing map[string]bool // who has still to answer; nil until it came back
 }
+
+func newAsk() *ask { return &ask{back: make(chan struct{}), done: make(chan struct{})} }
 
 // Notify implements driver.Signals. The signal comes back to this connection
 // too. By then everything that others have published before has come, so that
@@ -180,31 +184,29 @@ func (c *Conn) Notify(ctx context.Context, target string) (int, error) {
 	if s == nil {
 		return 0, errNotListening
 	}
-	a, seq := s.open()
-	defer s.forget(seq)
-	said := s.words(notifyWord, strconv.FormatUint(seq, 10), target)
+	a := newAsk()
+	defer s.forget(a)
 	var live context.Context
 	err := c.state.do(ctx, func(context.Context) error {
 		live = c.state.present()
-		return c.nc.Publish(signalSubject, said)
+		return s.say(a, notifyWord, target)
 	})
 	if err != nil {
 		return 0, err
 	}
-	late := time.NewTimer(signalPatience)
-	defer late.Stop()
 	probe := time.NewTimer(firstProbe)
 	defer probe.Stop()
-	for {
+	for probes := 0; ; {
 		select {
 		case <-a.done:
 			return s.reached(a), nil
 		case <-probe.C:
+			if probes++; probes > int(signalPatience/nextProbe) {
+				s.giveUp(a)
+				return s.reached(a), nil
+			}
 			s.probe(a)
 			probe.Reset(nextProbe)
-		case <-late.C:
-			s.giveUp(a)
-			return s.reached(a), nil
 		case <-ctx.Done():
 			return s.reached(a), nil
 		case <-live.Done():
@@ -276,7 +278,12 @@ func (s *signals) takeOwn(m *nats.Msg) {
 		return
 	}
 	s.hear(from)
-	if word == answerWord {
+	switch word {
+	case answerWord:
 		s.answered(from, rest)
+	case probeWord:
+		_ = s.conn.nc.Publish(s.outbox(from), []byte(pastWord+" "+rest)) // it will be asked again
+	case pastWord:
+		s.past(from, rest)
 	}
 }
