@@ -1,5 +1,5 @@
-// Package natsdriver lets hark run over NATS: ephemeral topics and requests on
-// its core, stored topics on JetStream. Importing it, if only for its effect,
+// Package natsdriver lets hark run over NATS: ephemeral topics, requests and
+// signals on its core, stored topics and latches on JetStream. Importing it, if only for its effect,
 // makes hark.Open understand nats:, tls: and hark: URLs.
 //
 // # URLs
@@ -64,4 +64,16 @@
 // of the 16 partitions too, named after it with %k and the partition, and in the
 // stream hark-groups says which member has which. Messages that are to be delivered later
 // wait in the stream hark-due, which the streams of topics have as a source.
+//
+// # Signals and latches
+//
+// Each connection that has a notifier has an ID and subscribes to $HARK.signal,
+// where it says hello, notify and bye, and to $HARK.signal.ID.*, where others
+// answer it, with their IDs as the last token. Who comes asks for the list of the
+// others at $HARK.roll. Connections through a client with the option NoEcho
+// cannot listen.
+//
+// A latch is the last message at $HARK.latch. and its name, set or clear, in the
+// stream hark-latches, which is made for the first who listens. What is cleared
+// expires after an hour, where servers can do that (2.11).
 package natsdriver

@@ -28,8 +28,11 @@ const (
 	// latchPoll is how often one who begins to follow asks whether there is more
 	// to come: the last message may be gone.
 	latchPoll = 250 * time.Millisecond
-	// latchPause is how long it waits when the stream cannot be had.
-	latchPause = 2 * time.Second
+	// latchPause is how long it waits when the stream cannot be had. It also
+	// waits, for removedPause, when its consumer is gone: a consumer that is made
+	// while a server removes the stream lives on without it and says nothing.
+	latchPause   = 2 * time.Second
+	removedPause = 250 * time.Millisecond
 )
 
 // latches follows the latches.
@@ -136,15 +139,21 @@ func (l *latches) follow() {
 		if ctx.Err() != nil {
 			return
 		}
-		if err == nil {
+		var pause time.Duration
+		switch {
+		case err == nil:
 			continue
+		case errors.Is(err, errNoConsumer):
+			pause = removedPause
+		default:
+			pause = latchPause
+			l.mu.Lock()
+			l.err = err
+			l.moveLocked()
+			l.mu.Unlock()
 		}
-		l.mu.Lock()
-		l.err = err
-		l.moveLocked()
-		l.mu.Unlock()
 		select {
-		case <-time.After(latchPause):
+		case <-time.After(pause):
 		case <-ctx.Done():
 			return
 		}
@@ -157,7 +166,8 @@ func (l *latches) moveLocked() {
 }
 
 // pass tells f of all latches that have changed since it was told last, and then
-// of those that change, until the consumer is lost.
+// of those that change, until something may be missing. It returns an error that
+// is errNoConsumer when the consumer is gone.
 func (l *latches) pass(ctx context.Context) error {
 	c := l.signals.conn
 	name := "hark-" + c.ids.next()
@@ -184,7 +194,7 @@ func (l *latches) pass(ctx context.Context) error {
 	for next := uint64(1); ; {
 		ms, err := l.next(ctx, p, name, !all)
 		switch {
-		case errors.Is(err, errCut), errors.Is(err, errNoConsumer):
+		case errors.Is(err, errCut):
 			return nil
 		case errors.Is(err, errWoken):
 			continue

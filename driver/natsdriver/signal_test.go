@@ -170,12 +170,12 @@ func TestNotifyTheSilent(t *testing.T) {
 	if got := b.signals(); len(got) < 7 {
 		t.Errorf("the other heard %v", got)
 	}
-	ctx, cancel := context.WithTimeout(testContext(t), 20*time.Millisecond)
-	defer cancel()
 	silent.mu.Lock()
 	silent.hold = make(chan struct{})
 	hold = silent.hold
 	silent.mu.Unlock()
+	ctx, cancel := context.WithTimeout(testContext(t), signalPatience/2)
+	defer cancel()
 	if got, err := a.conn.Notify(ctx, "z"); got != 1 || err != nil {
 		t.Errorf("a context that ends while it waits: got %d, %v, want 1", got, err)
 	}
