@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -99,24 +100,10 @@ func TestKill(t *testing.T) {
 // the middle of opening, and returns what was accepted of each topic.
 func runAndKill(t *testing.T, dir string, lines int) map[string][]string {
 	t.Helper()
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), childVariable+"="+dir)
-	var complaint strings.Builder
-	cmd.Stderr = &complaint
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	var kill sync.Once
-	stop := func() { kill.Do(func() { _ = cmd.Process.Kill() }) } // it may have ended
-	if lines%10 == 0 {                                            // some while they open
+	out, stop, wait := startChild(t, childVariable, dir)
+	if lines%10 == 0 { // some while they open
 		time.AfterFunc(time.Duration(rand.N(8000))*time.Microsecond, stop)
 	}
-	limit := time.AfterFunc(patience, stop)
-	defer limit.Stop()
 	accepted := map[string][]string{}
 	reader := bufio.NewReader(out)
 	for n := 0; ; n++ {
@@ -131,8 +118,33 @@ func runAndKill(t *testing.T, dir string, lines int) map[string][]string {
 			stop()
 		}
 	}
-	if err := cmd.Wait(); err == nil || complaint.Len() > 0 {
-		t.Fatalf("the child ended by itself: %v %s", err, &complaint)
-	}
+	wait()
 	return accepted
+}
+
+// startChild starts the test binary with a variable set to a directory. stop
+// kills it; wait waits until it has ended, and fails if it was not killed.
+func startChild(t *testing.T, variable, dir string) (out io.Reader, stop, wait func()) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), variable+"="+dir)
+	var complaint strings.Builder
+	cmd.Stderr = &complaint
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var kill sync.Once
+	stop = func() { kill.Do(func() { _ = cmd.Process.Kill() }) } // it may have ended
+	limit := time.AfterFunc(patience, stop)
+	return out, stop, func() {
+		t.Helper()
+		defer limit.Stop()
+		if err := cmd.Wait(); err == nil || complaint.Len() > 0 {
+			t.Fatalf("the child ended by itself: %v %s", err, &complaint)
+		}
+	}
 }

@@ -7,10 +7,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
-	"os/exec"
-	"strings"
 	"testing"
-	"time"
 
 	"github.com/harkbus/hark/driver"
 )
@@ -84,20 +81,7 @@ func TestLatchesAfterKill(t *testing.T) {
 // and how many changes were.
 func latchAndKill(t *testing.T, dir string, latched map[string]bool) (doubtful string, changes int) {
 	t.Helper()
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), latchChildVariable+"="+dir)
-	var complaint strings.Builder
-	cmd.Stderr = &complaint
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	stop := func() { _ = cmd.Process.Kill() } // it may have ended
-	limit := time.AfterFunc(patience, stop)
-	defer limit.Stop()
+	out, stop, wait := startChild(t, latchChildVariable, dir)
 	most := 1 + rand.N(40)
 	for lines := bufio.NewScanner(out); lines.Scan(); {
 		var word, name string
@@ -117,8 +101,6 @@ func latchAndKill(t *testing.T, dir string, latched map[string]bool) (doubtful s
 			stop()
 		}
 	}
-	if err := cmd.Wait(); err == nil || complaint.Len() > 0 {
-		t.Fatalf("the child ended by itself: %v %s", err, &complaint)
-	}
+	wait()
 	return doubtful, changes
 }
