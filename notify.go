@@ -52,15 +52,16 @@ func (n *Notifier) Notify(ctx context.Context, target string) (reached int, err 
 			return 0, fail("notify", "", err)
 		}
 	}
-	if a.wild || n.present[a.slot].Load() != 0 || n.state.Load() != open {
-		if reached, err = n.send(ctx, a, false); err != nil {
-			return 0, fail("notify", target, err)
-		}
+	if !a.wild && n.present[a.slot].Load() == 0 && n.state.Load() == open && n.remote == nil {
+		return 0, nil
 	}
-	if n.remote != nil {
-		return n.remote.notify(ctx, a, reached)
+	if reached, err = n.send(ctx, a, false); err != nil {
+		return 0, fail("notify", target, err)
 	}
-	return reached, nil
+	if n.remote == nil {
+		return reached, nil
+	}
+	return n.remote.notify(ctx, a, reached)
 }
 
 // Latch notifies the name and makes that last: until Unlatch, listeners that
