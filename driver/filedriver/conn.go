@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"sync"
 
@@ -13,6 +12,7 @@ import (
 	"github.com/harkbus/hark/driver"
 	"github.com/harkbus/hark/driver/natsdriver"
 	"github.com/harkbus/hark/internal/disk"
+	"github.com/harkbus/hark/internal/store"
 )
 
 func init() {
@@ -25,15 +25,20 @@ func init() {
 	})
 }
 
+// The kinds of errors of opening a directory, for errors.Is.
+var (
+	// ErrInUse says that another process has the directory.
+	ErrInUse = store.ErrInUse
+	// ErrDamaged says that files of the directory are not as they were written.
+	ErrDamaged = store.ErrDamaged
+)
+
 // Conn is a connection to a directory. It can do what one to NATS can.
 type Conn struct {
 	*natsdriver.Conn
-	dir    string
-	lock   *lock
-	server *server
+	store  *store.Store
 	client *nats.Conn
 	disk   *disk.Streams
-	sound  bool // the files are as they should be
 
 	closing sync.Once
 	err     error // of closing
@@ -51,40 +56,24 @@ func Open(ctx context.Context, dir string, opts ...natsdriver.Option) (*Conn, er
 }
 
 func open(ctx context.Context, dir string, opts []natsdriver.Option) (_ *Conn, err error) {
-	if dir, err = filepath.Abs(dir); err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
-	l, err := acquire(dir)
+	s, err := startServer(dir)
 	if err != nil {
 		return nil, err
 	}
-	c := &Conn{dir: dir, lock: l}
+	c := &Conn{store: s}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.shut(ctx))
 		}
 	}()
-	if err := checkFiles(dir); err != nil {
+	if c.client, err = connect(s); err != nil {
 		return nil, err
 	}
-	if c.server, err = startServer(dir); err != nil {
-		return nil, err
-	}
-	if c.client, err = c.server.connect(); err != nil {
-		return nil, err
-	}
-	c.disk = disk.NewStreams(filepath.Join(dir, streamsDir))
-	opts = append(opts, natsdriver.Sync(c.disk.Sync), natsdriver.Alone(), natsdriver.Engine("file", dir))
+	c.disk = disk.NewStreams(filepath.Join(s.Dir(), store.StreamsDir))
+	opts = append(opts, natsdriver.Sync(c.disk.Sync), natsdriver.Alone(), natsdriver.Engine("file", s.Dir()))
 	if c.Conn, err = natsdriver.New(ctx, c.client, opts...); err != nil {
 		return nil, err
 	}
-	if err := c.checkStreams(ctx); err != nil {
-		return nil, err
-	}
-	c.sound = true
 	return c, nil
 }
 
@@ -106,11 +95,5 @@ func (c *Conn) shut(ctx context.Context) error {
 	if c.disk != nil {
 		c.disk.Close()
 	}
-	if c.server != nil {
-		c.server.stop()
-	}
-	if c.sound {
-		err = errors.Join(err, writeList(c.dir))
-	}
-	return errors.Join(err, c.lock.release())
+	return errors.Join(err, c.store.Close())
 }

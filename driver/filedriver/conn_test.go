@@ -14,6 +14,7 @@ import (
 
 	"github.com/harkbus/hark/driver"
 	"github.com/harkbus/hark/internal/leak"
+	"github.com/harkbus/hark/internal/store"
 )
 
 func TestMain(m *testing.M) {
@@ -302,11 +303,11 @@ func TestDamage(t *testing.T) {
 			publish(t, openTopic(t, c, "t", driver.DurableStrict), numbers(1000, 50)...)
 			closeDir(t, c)
 			if tt.crashed {
-				if err := os.Remove(filepath.Join(dir, listName)); err != nil {
+				if err := os.Remove(filepath.Join(dir, store.ListName)); err != nil {
 					t.Fatal(err)
 				}
 			}
-			path := filepath.Join(dir, streamsDir, "hark-topic-t")
+			path := filepath.Join(dir, store.StreamsDir, "hark-topic-t")
 			if err := tt.damage(filepath.Join(path, tt.file)); err != nil {
 				t.Fatal(err)
 			}

@@ -1,4 +1,4 @@
-package filedriver
+package store
 
 import (
 	"errors"

@@ -1,7 +1,6 @@
-package filedriver
+package store
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,22 +11,20 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-
-	"github.com/nats-io/nats.go/jetstream"
 )
 
 // ErrDamaged says that files of the directory are not as they were written.
 var ErrDamaged = errors.New("damaged")
 
 const (
-	// listName is the file that lists the others, as they were when the
+	// ListName is the file that lists the others, as they were when the
 	// directory was closed. While it is open, and after a crash, there is none.
-	listName = "hark.files"
+	ListName = "hark.files"
 	// maxSummed is how many bytes of the newest files the list has checksums of:
 	// reading them must not delay opening. Of the others it has the sizes.
 	maxSummed = 32 << 20
-	// streamsDir is where the server keeps streams, each in a directory.
-	streamsDir = "jetstream/$G/streams"
+	// StreamsDir is where the server keeps streams, each in a directory.
+	StreamsDir = "jetstream/$G/streams"
 )
 
 // listed is a file that cannot be made again from others.
@@ -52,7 +49,7 @@ func writeList(dir string) error {
 		modified int64
 	}
 	var files []file
-	err := filepath.WalkDir(filepath.Join(dir, streamsDir), func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(filepath.Join(dir, StreamsDir), func(path string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil // there is no stream, or what was gathered for one is gone
 		}
@@ -90,7 +87,7 @@ func writeList(dir string) error {
 	if err != nil {
 		return err
 	}
-	return replaceFile(filepath.Join(dir, listName), data)
+	return replaceFile(filepath.Join(dir, ListName), data)
 }
 
 // replaceFile writes a file such that there is the old or the new one, whole.
@@ -120,7 +117,7 @@ func sum(path string) (uint32, error) {
 // them: it cuts off what it cannot read. Then it removes the list, because the
 // files are about to change.
 func checkFiles(dir string) error {
-	path := filepath.Join(dir, listName)
+	path := filepath.Join(dir, ListName)
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -157,38 +154,4 @@ func (l *listed) check(path string) error {
 		err = fmt.Errorf("%s is %w: its checksum is wrong", path, ErrDamaged)
 	}
 	return err
-}
-
-// checkStreams looks for streams that the server has passed over, and for what
-// it could not read.
-func (c *Conn) checkStreams(ctx context.Context) error {
-	if said := c.server.log.about("corrupt record"); said != "" {
-		return fmt.Errorf("a file of the store is %w, and what follows in it is lost: %s; opening it again goes on with the rest", ErrDamaged, said)
-	}
-	dir := filepath.Join(c.dir, streamsDir)
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	js, err := jetstream.New(c.client)
-	if err != nil {
-		return err
-	}
-	known := map[string]bool{}
-	names := js.StreamNames(ctx)
-	for name := range names.Name() {
-		known[name] = true
-	}
-	if err := names.Err(); err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if e.IsDir() && !known[e.Name()] {
-			return fmt.Errorf("%s is %w: %w", filepath.Join(dir, e.Name()), ErrDamaged, c.server.log.asError())
-		}
-	}
-	return nil
 }

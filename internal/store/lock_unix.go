@@ -1,6 +1,6 @@
 //go:build unix
 
-package filedriver
+package store
 
 import (
 	"errors"

@@ -1,0 +1,89 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	natsserver "github.com/nats-io/nats-server/v2/server"
+)
+
+// complaints are what the server logs of trouble while it starts. It implements
+// the server's Logger, and passes everything on to another one.
+type complaints struct {
+	next natsserver.Logger // may be nil
+
+	mu   sync.Mutex // guards said
+	said []string
+}
+
+// maxComplaints bounds what is kept.
+const maxComplaints = 20
+
+func (c *complaints) add(format string, v ...any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.said) < maxComplaints {
+		c.said = append(c.said, strings.TrimSpace(fmt.Sprintf(format, v...)))
+	}
+}
+
+// about returns what was said with these words in it, or "".
+func (c *complaints) about(words string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, said := range c.said {
+		if strings.Contains(said, words) {
+			return said
+		}
+	}
+	return ""
+}
+
+// asError returns what was said.
+func (c *complaints) asError() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.said) == 0 {
+		return errors.New("the server does not say why")
+	}
+	return errors.New(strings.Join(c.said, "; "))
+}
+
+// Noticef implements the server's Logger.
+func (c *complaints) Noticef(format string, v ...any) {
+	if c.next != nil {
+		c.next.Noticef(format, v...)
+	}
+}
+
+// Debugf implements the server's Logger.
+func (c *complaints) Debugf(string, ...any) {}
+
+// Tracef implements the server's Logger.
+func (c *complaints) Tracef(string, ...any) {}
+
+// Warnf implements the server's Logger.
+func (c *complaints) Warnf(format string, v ...any) {
+	c.add(format, v...)
+	if c.next != nil {
+		c.next.Warnf(format, v...)
+	}
+}
+
+// Errorf implements the server's Logger.
+func (c *complaints) Errorf(format string, v ...any) {
+	c.add(format, v...)
+	if c.next != nil {
+		c.next.Errorf(format, v...)
+	}
+}
+
+// Fatalf implements the server's Logger. The server goes on without what failed.
+func (c *complaints) Fatalf(format string, v ...any) {
+	c.add(format, v...)
+	if c.next != nil {
+		c.next.Errorf(format, v...)
+	}
+}
