@@ -14,6 +14,7 @@ var ErrEnded = errors.New("ended")
 // headers of the engine beside them.
 type Message struct {
 	ID      string // empty without one; an envelope then gets one that is made up
+	DedupID string // what deduplication goes by instead of ID, if it is not empty; it does not travel
 	Key     string
 	HasKey  bool
 	Time    time.Time // zero if not known

@@ -1,6 +1,7 @@
 package memdriver
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -65,12 +66,12 @@ func (t *topic) publishLocked(m *driver.Message) {
 	r := &driver.Received{Message: *m, Topic: t.name, Deliveries: 1}
 	r.Data, r.Headers = slices.Clone(m.Data), maps.Clone(m.Headers)
 	if t.stored != nil {
-		if window := t.stored.Dedup; window > 0 && m.ID != "" {
-			if at, ok := t.ids[m.ID]; ok && time.Since(at) < window {
+		if id, window := cmp.Or(m.DedupID, m.ID), t.stored.Dedup; window > 0 && id != "" {
+			if at, ok := t.ids[id]; ok && time.Since(at) < window {
 				t.repeats++
 				return
 			}
-			t.ids[m.ID] = time.Now()
+			t.ids[id] = time.Now()
 		}
 		r.Seq = t.first + uint64(len(t.log))
 		t.log = append(t.log, r)

@@ -24,6 +24,9 @@
 //	sync      always: the servers run with sync_interval: always, so that a
 //	          stored message is on disk (durability Strict)
 //
+// A client with a user name has the inbox prefix _INBOX.USER, so that a server
+// can keep the replies of users apart; see Access.
+//
 // # What is on the wire
 //
 // The subject of an ephemeral topic is its name, a group of it is a queue

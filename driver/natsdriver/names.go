@@ -61,8 +61,8 @@ const keyedPrefix = "$HARK.k."
 // keyedSubjects are the subjects of messages with a key of topics, or of those
 // that match a pattern.
 func keyedSubjects(topics string) string {
-	if topics == ">" || strings.HasSuffix(topics, ".>") {
-		return keyedPrefix + topics // the partition is one token of what follows
+	if root, ok := strings.CutSuffix(topics, ">"); ok {
+		return keyedPrefix + root + "*.>" // the topic has a token here, before that of the partition
 	}
 	return keyedPrefix + topics + ".*"
 }
@@ -105,10 +105,11 @@ func queueName(group string) string {
 
 // inboxRoot returns how the subjects of all replies begin.
 func inboxRoot(nc *nats.Conn) string {
-	if p := nc.Opts.InboxPrefix; p != "" {
-		return strings.TrimSuffix(p, ".") + "."
+	p := strings.TrimSuffix(nc.Opts.InboxPrefix, ".") + "."
+	if p == "." || strings.HasPrefix(p, nats.InboxPrefix) {
+		return nats.InboxPrefix // that of others, too
 	}
-	return nats.InboxPrefix
+	return p
 }
 
 // ackToken begins the last token of the subjects to which servers acknowledge

@@ -22,6 +22,7 @@ type options struct {
 	lease      time.Duration
 	alone      bool
 	engine     string
+	attributes bool
 	address    string
 	nats       []nats.Option
 }
@@ -127,6 +128,17 @@ func NATS(opts ...nats.Option) Option {
 func Engine(name, address string) Option {
 	return func(o *options) error {
 		o.engine, o.address = name, address
+		return nil
+	}
+}
+
+// Attributes makes received messages have the attributes type and source of
+// their events among their headers, as ce-type and ce-source, also where the type
+// is the topic: for those who pass messages on. Published messages with these
+// headers keep them.
+func Attributes() Option {
+	return func(o *options) error {
+		o.attributes = true
 		return nil
 	}
 }

@@ -300,7 +300,7 @@ func (t *stored) received(m *nats.Msg) (*driver.Received, place, error) {
 	if err != nil {
 		return nil, p, err
 	}
-	r := decode(m, t.topic)
+	r := t.conn.decode(m, t.topic)
 	r.Seq, r.Deliveries = p.seq, p.deliveries
 	if r.Time.IsZero() {
 		r.Time = p.at

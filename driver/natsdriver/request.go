@@ -39,7 +39,7 @@ func (c *Conn) Request(ctx context.Context, name string, m *driver.Message) (*dr
 	if err != nil {
 		return nil, err
 	}
-	return &decode(answer, name).Message, nil
+	return &c.decode(answer, name).Message, nil
 }
 
 // errUnanswered says that the connection was lost before an answer came.
@@ -117,7 +117,7 @@ func (r *responder) Receive(ctx context.Context, most int) ([]*driver.Call, erro
 func (r *responder) call(m *nats.Msg) *driver.Call {
 	id := m.Header.Get(harkRequest)
 	delete(m.Header, harkRequest)
-	call := &driver.Call{Message: decode(m, r.name).Message}
+	call := &driver.Call{Message: r.conn.decode(m, r.name).Message}
 	var cancelled chan struct{}
 	if id != "" {
 		cancelled = make(chan struct{})

@@ -139,7 +139,7 @@ func (s *subscription) Receive(ctx context.Context, most int) ([]*driver.Receive
 		for _, m := range ms {
 			if topic, ok := s.topicOf(m); ok {
 				r := &room[len(rs)]
-				decodeInto(r, m, topic)
+				s.conn.decodeInto(r, m, topic)
 				rs = append(rs, r)
 			}
 		}

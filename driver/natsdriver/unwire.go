@@ -18,15 +18,15 @@ import (
 // decode reads a message of a topic, of whomever. What cannot be read stays in
 // the headers as it came. Of a header that is there several times the first
 // counts. Type and source of an event are among the headers when the type is not
-// the topic, as it is in those of hark.
-func decode(msg *nats.Msg, topic string) *driver.Received {
+// the topic, as it is in those of hark, or with the option Attributes.
+func (c *Conn) decode(msg *nats.Msg, topic string) *driver.Received {
 	r := &driver.Received{}
-	decodeInto(r, msg, topic)
+	c.decodeInto(r, msg, topic)
 	return r
 }
 
 // decodeInto is decode for who has the room.
-func decodeInto(r *driver.Received, msg *nats.Msg, topic string) {
+func (c *Conn) decodeInto(r *driver.Received, msg *nats.Msg, topic string) {
 	r.Topic, r.Deliveries = topic, 1
 	m := &r.Message
 	m.Data, m.Bare = msg.Data, true
@@ -42,7 +42,7 @@ func decodeInto(r *driver.Received, msg *nats.Msg, topic string) {
 			setHeader(m, name, values[0])
 		}
 	}
-	if typ != "" && typ != topic && typ != percentEncode(topic) {
+	if typ != "" && (c.opts.attributes || typ != topic && typ != percentEncode(topic)) {
 		setHeader(m, ceType, typ)
 		setHeader(m, ceSource, source)
 	}

@@ -63,6 +63,12 @@ func parseURL(raw string) (target, error) {
 		}
 		t.servers = append(t.servers, u.String())
 	}
+	if u := t.user(); u != nil && isToken(u.Username()) {
+		// Servers that tell users apart keep replies apart by it, see Access.
+		if _, ok := u.Password(); ok {
+			t.options = append(t.options, NATS(nats.CustomInboxPrefix(InboxPrefix(u.Username()))))
+		}
+	}
 	if scheme == "tls" {
 		t.options = append(t.options, NATS(nats.Secure()))
 	}
@@ -71,6 +77,16 @@ func parseURL(raw string) (target, error) {
 		return t, fmt.Errorf("the parameters of the URL: %w", err)
 	}
 	return t, t.take(values)
+}
+
+// isToken reports whether a name can be a token of a subject.
+func isToken(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c <= ' ' || c >= 0x7f || c == '.' || c == '*' || c == '>' {
+			return false
+		}
+	}
+	return s != ""
 }
 
 // user returns the credentials of the first server that has some.

@@ -15,7 +15,7 @@ func TestURLs(t *testing.T) {
 		{"nats://localhost", "nats://localhost:4222", 0},
 		{"hark://localhost", "nats://localhost:7422", 0},
 		{"hark://a:1,b/", "nats://a:1 nats://b:7422", 0},
-		{"nats://u:p%40@a,b:5,nats://x:y@c", "nats://u:p%40@a:4222 nats://u:p%40@b:5 nats://x:y@c:4222", 0},
+		{"nats://u:p%40@a,b:5,nats://x:y@c", "nats://u:p%40@a:4222 nats://u:p%40@b:5 nats://x:y@c:4222", 1},
 		{"tls://secret@a", "tls://secret@a:4222", 1},
 		{"nats://[::1]:99", "nats://[::1]:99", 0},
 		{"nats://a?name=x&sync=always&replicas=3&domain=d&token=t&tlsfirst=true&creds=f&lease=2s", "nats://a:4222", 8},

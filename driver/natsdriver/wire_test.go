@@ -69,7 +69,7 @@ func TestWireRoundTrip(t *testing.T) {
 			t.Log(err)
 			return false
 		}
-		got := decode(msg, topic)
+		got := (&Conn{}).decode(msg, topic)
 		return reflect.DeepEqual(got.Message, m)
 	}
 	if err := quick.Check(f, nil); err != nil {
@@ -122,7 +122,7 @@ func TestMessagesOfOthers(t *testing.T) {
 		},
 	}
 	for _, tt := range tests {
-		got := decode(&tt.msg, "topic").Message
+		got := (&Conn{}).decode(&tt.msg, "topic").Message
 		if len(got.Headers) == 0 && len(tt.want.Headers) == 0 {
 			got.Headers, tt.want.Headers = nil, nil
 		}
@@ -146,7 +146,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add("hark-encoded", "a b", "a", "%", []byte(nil))
 	f.Add("ce-time", `"`, "ce-", `"\`, []byte(`{"specversion":1,"id":null}`))
 	f.Fuzz(func(_ *testing.T, a, av, b, bv string, data []byte) {
-		decode(&nats.Msg{Header: nats.Header{a: {av}, b: {bv}}, Data: data}, "topic") // must not panic
+		(&Conn{}).decode(&nats.Msg{Header: nats.Header{a: {av}, b: {bv}}, Data: data}, "topic") // must not panic
 	})
 }
 

@@ -1,6 +1,7 @@
 package natsdriver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -73,8 +74,8 @@ func (t *stored) message(m *driver.Message) (*nats.Msg, error) {
 	if m.Bare && m.HasKey {
 		setNATSHeader(msg, harkKey, percentEncode(m.Key))
 	}
-	if m.ID != "" && t.wanted.Dedup > 0 {
-		setNATSHeader(msg, natsMsgID, percentEncode(m.ID))
+	if id := cmp.Or(m.DedupID, m.ID); id != "" && t.wanted.Dedup > 0 {
+		setNATSHeader(msg, natsMsgID, percentEncode(id))
 	}
 	if cfg := t.config.Load(); !m.Expires.IsZero() && cfg.AllowMsgTTL && m.Due.IsZero() {
 		// Whole seconds, rounded up: before that the receiver sees that it has

@@ -6,9 +6,11 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"text/tabwriter"
+	"unicode/utf8"
+
+	"github.com/harkbus/hark/internal/spell"
 )
 
 // command is a word of the command line: something to run, a group of further
@@ -117,19 +119,37 @@ func (c command) help(w io.Writer, fs *flag.FlagSet) {
 	header := "\nFlags:\n"
 	fs.VisitAll(func(f *flag.Flag) {
 		value, usage := flag.UnquoteUsage(f)
-		fmt.Fprintf(w, "%s  %s\n        %s", header, strings.TrimSpace("--"+f.Name+" "+value), usage)
+		usage = strings.TrimPrefix(usage, value+": ") // where the value is no word of the text
 		if f.DefValue != "" && f.DefValue != "false" {
-			fmt.Fprintf(w, " (default %s)", f.DefValue)
+			usage += fmt.Sprintf(" (default %s)", f.DefValue)
 		}
-		header = "\n"
+		fmt.Fprintf(w, "%s  %s\n%s", header, strings.TrimSpace("--"+f.Name+" "+value), indented(usage))
+		header = ""
 	})
-	if header == "\n" {
-		fmt.Fprintln(w)
-	}
 	if len(c.subs) > 0 {
 		fmt.Fprintf(w, "\n%s COMMAND --help says more.", c.path)
 	}
 	fmt.Fprint(w, "\nExit codes: 0 done, 1 failed, 2 not understood, 130 interrupted.\n")
+}
+
+// indented breaks a text into lines of at most 90 columns, indented by 8.
+func indented(text string) string {
+	var b strings.Builder
+	column := 90
+	for word := range strings.FieldsSeq(text) {
+		n := utf8.RuneCountInString(word)
+		switch {
+		case column+1+n <= 90:
+			b.WriteString(" " + word)
+			column += 1 + n
+			continue
+		case b.Len() > 0:
+			b.WriteByte('\n')
+		}
+		b.WriteString("        " + word)
+		column = 8 + n
+	}
+	return b.String() + "\n"
 }
 
 // parseFlags parses the flags in args, which may stand before, between and
@@ -172,41 +192,9 @@ func flagError(fs *flag.FlagSet, err error) error {
 // suggestion returns ", did you mean …?" if one of the known words is near, or
 // the only one that begins with word.
 func suggestion(word string, known []string) string {
-	best, least := "", 3
-	for _, k := range known {
-		if d := distance(word, k); d < least && d < len(k) {
-			best, least = k, d
-		}
-	}
-	if best == "" && len(word) > 0 {
-		begins := func(k string) bool { return strings.HasPrefix(k, word) }
-		if i := slices.IndexFunc(known, begins); i >= 0 && !slices.ContainsFunc(known[i+1:], begins) {
-			best = known[i]
-		}
-	}
+	best := spell.Nearest(word, known)
 	if best == "" {
 		return ""
 	}
 	return fmt.Sprintf(", did you mean %s?", best)
-}
-
-// distance is the number of single-byte edits between a and b.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			edit := diagonal
-			if a[i] != b[j] {
-				edit++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(edit, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -1,0 +1,116 @@
+package broker
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	natsserver "github.com/nats-io/nats-server/v2/server"
+	"golang.org/x/crypto/bcrypt"
+
+	"github.com/harkbus/hark/driver/natsdriver"
+	"github.com/harkbus/hark/internal/names"
+)
+
+// authenticator lets users in. It implements the server's Authentication.
+type authenticator struct {
+	secret string // of the broker's own client
+	users  atomic.Pointer[map[string]*user]
+	// checking bounds the work that strangers can cause: a password takes some
+	// 50 ms to check.
+	checking chan struct{}
+}
+
+// user is somebody who may connect.
+type user struct {
+	UserConfig
+	permissions *natsserver.Permissions
+}
+
+// nobody has the hash of no password, so that a name that is not there takes as
+// long to refuse as one that is.
+var nobody = []byte("$2a$10$7EqJtq98hPqEX7fNZaFWoO5rwVt1X4JYv8QJ3r0L6m3v9yN1bX4aG")
+
+func newAuthenticator(c *Config) *authenticator {
+	a := &authenticator{secret: rand.Text(), checking: make(chan struct{}, 2)}
+	a.set(c)
+	return a
+}
+
+// set takes the users of a configuration. Those who are connected keep their
+// permissions until they connect again.
+func (a *authenticator) set(c *Config) {
+	users := make(map[string]*user, len(c.Users))
+	for _, u := range c.Users {
+		users[u.Name] = &user{u, permissions(&u, c.Topics)}
+	}
+	a.users.Store(&users)
+}
+
+// Check implements the server's Authentication.
+func (a *authenticator) Check(c natsserver.ClientAuthentication) bool {
+	opts := c.GetOpts()
+	if opts.Username == internalUser {
+		if subtle.ConstantTimeCompare([]byte(opts.Password), []byte(a.secret)) != 1 {
+			return false
+		}
+		c.RegisterUser(&natsserver.User{Username: internalUser})
+		return true
+	}
+	u := (*a.users.Load())[opts.Username]
+	if !a.knows(u, opts.Password) {
+		return false
+	}
+	c.RegisterUser(&natsserver.User{Username: u.Name, Permissions: u.permissions})
+	return true
+}
+
+// knows reports whether a password or token is that of a user, who may be nil.
+func (a *authenticator) knows(u *user, password string) bool {
+	if u != nil && u.Token != "" {
+		sum := sha256.Sum256([]byte(password))
+		if subtle.ConstantTimeCompare([]byte(hex.EncodeToString(sum[:])), []byte(strings.ToLower(strings.TrimPrefix(u.Token, tokenPrefix)))) == 1 {
+			return true
+		}
+	}
+	hash := nobody
+	if u != nil && u.Password != "" {
+		hash = []byte(u.Password)
+	}
+	a.checking <- struct{}{}
+	defer func() { <-a.checking }()
+	return bcrypt.CompareHashAndPassword(hash, []byte(password)) == nil && u != nil && u.Password != ""
+}
+
+// permissions returns what the server lets a user do: nothing but what is
+// listed.
+func permissions(u *UserConfig, topics []TopicConfig) *natsserver.Permissions {
+	access := natsdriver.Access{User: u.Name, Publish: u.Publish, Subscribe: u.Subscribe}
+	for _, t := range topics {
+		if matchesAny(u.Publish, t.Name) {
+			access.Writes = append(access.Writes, t.Name)
+		}
+		if matchesAny(u.Subscribe, t.Name) {
+			access.Reads = append(access.Reads, t.Name)
+		}
+	}
+	publish, subscribe := access.Subjects()
+	return &natsserver.Permissions{
+		Publish:   &natsserver.SubjectPermission{Allow: publish},
+		Subscribe: &natsserver.SubjectPermission{Allow: subscribe},
+		Response:  &natsserver.ResponsePermission{MaxMsgs: 1, Expires: 5 * time.Minute},
+	}
+}
+
+func matchesAny(patterns []string, name string) bool {
+	for _, p := range patterns {
+		if names.Match(p, name) {
+			return true
+		}
+	}
+	return false
+}

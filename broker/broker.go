@@ -1,0 +1,184 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/harkbus/hark/driver/natsdriver"
+	"github.com/harkbus/hark/internal/store"
+)
+
+// Broker is a message broker in this process.
+type Broker struct {
+	log    *slog.Logger
+	logger serverLog
+	config *Config // what it was made with; reloading guards it
+
+	reloading sync.Mutex // held by Start, Stop and Reload
+	state     state
+	took      time.Duration // of starting
+
+	auth    *authenticator // nil without users
+	store   *store.Store
+	client  *nats.Conn
+	conn    *natsdriver.Conn
+	routing *routing
+	web     *webServer
+}
+
+// state says where a broker is in its life, which it goes through once.
+type state uint8
+
+const (
+	stateNew state = iota
+	stateRunning
+	stateStopped
+)
+
+// ErrStopped says that a broker has been stopped.
+var ErrStopped = errors.New("stopped")
+
+// New returns a broker that does nothing yet. What is wrong with the configuration
+// is returned as Problems. A nil logger discards what would be logged. The
+// configuration must not be changed afterwards.
+func New(c *Config, log *slog.Logger) (*Broker, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	b := &Broker{log: log, logger: serverLog{log.With("part", "server")}, config: c}
+	if len(c.Users) > 0 {
+		b.auth = newAuthenticator(c)
+	}
+	return b, nil
+}
+
+// Run starts the broker, waits until ctx ends, and stops it within the StopTimeout
+// of its configuration. It returns nil after a stop that left nothing undone.
+func (b *Broker) Run(ctx context.Context) error {
+	if err := b.Start(ctx); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return b.Stop(context.WithoutCancel(ctx))
+}
+
+// Start returns when the broker serves clients and its routes run, or with why it
+// cannot: then nothing is left of it. A broker starts once.
+func (b *Broker) Start(ctx context.Context) error {
+	b.reloading.Lock()
+	defer b.reloading.Unlock()
+	if b.state != stateNew {
+		return errors.New("a broker starts once")
+	}
+	b.state = stateRunning
+	began := time.Now()
+	if err := b.start(ctx); err != nil {
+		b.state = stateStopped
+		return errors.Join(err, b.shut(ctx))
+	}
+	b.took = time.Since(began)
+	b.log.Info("started", "listen", b.Addr().String(), "data", b.store.Dir(), "routes", len(b.config.Routes), "took", b.took)
+	return nil
+}
+
+func (b *Broker) start(ctx context.Context) (err error) {
+	if b.web, err = listenWeb(b); err != nil {
+		return err
+	}
+	if b.store, err = startServer(b.config, b.auth, b.logger); err != nil {
+		return err
+	}
+	if b.client, err = connect(b.store, b.auth); err != nil {
+		return fmt.Errorf("connect to the server in this process: %w", err)
+	}
+	b.conn, err = natsdriver.New(ctx, b.client, natsdriver.SyncAlways(), natsdriver.Attributes(),
+		natsdriver.Source("/"+b.config.Name), natsdriver.Engine("hark", b.config.Listen))
+	if err != nil {
+		return err
+	}
+	if _, err := b.applyTopics(ctx, nil, b.config); err != nil {
+		return err
+	}
+	router, err := NewRouter(b.config)
+	if err != nil {
+		return err
+	}
+	b.routing = newRouting(b.conn, b.log)
+	if err := b.routing.swap(ctx, b.config, router); err != nil {
+		return err
+	}
+	b.web.serve()
+	return nil
+}
+
+// Stop ends routes, when what they have taken is done with, then the server. It
+// takes at most the StopTimeout of the configuration, and returns what could not
+// be finished. It is idempotent, and does nothing to a broker that was not started.
+func (b *Broker) Stop(ctx context.Context) error {
+	b.reloading.Lock()
+	defer b.reloading.Unlock()
+	if b.state != stateRunning {
+		b.state = stateStopped
+		return nil
+	}
+	b.state = stateStopped
+	ctx, cancel := context.WithTimeout(ctx, b.config.StopTimeout)
+	defer cancel()
+	b.log.Info("stopping", "within", b.config.StopTimeout)
+	err := b.shut(ctx)
+	b.log.Info("stopped", "err", err)
+	return err
+}
+
+// shut ends what has been started, in the opposite order.
+func (b *Broker) shut(ctx context.Context) (err error) {
+	if b.web != nil {
+		err = b.web.close(ctx)
+	}
+	if b.routing != nil {
+		err = errors.Join(err, b.routing.stop(ctx))
+	}
+	if b.conn != nil {
+		err = errors.Join(err, b.conn.Close(ctx))
+	}
+	if b.client != nil {
+		b.client.Close()
+	}
+	if b.store == nil {
+		return err
+	}
+	done := make(chan error, 1)
+	go func() { done <- b.store.Close() }()
+	select {
+	case closeErr := <-done:
+		return errors.Join(err, closeErr)
+	case <-ctx.Done():
+		return errors.Join(err, fmt.Errorf("the server has not stopped within %v; what was acknowledged is stored", b.config.StopTimeout))
+	}
+}
+
+// Addr returns where clients connect, nil before Start has returned.
+func (b *Broker) Addr() net.Addr {
+	if b.store == nil || b.store.Server == nil {
+		return nil
+	}
+	return b.store.Addr()
+}
+
+// HTTPAddr returns where HTTP is served, nil if it is not.
+func (b *Broker) HTTPAddr() net.Addr {
+	if b.web == nil || b.web.listener == nil {
+		return nil
+	}
+	return b.web.listener.Addr()
+}

@@ -1,0 +1,74 @@
+package broker
+
+import (
+	"log/slog"
+	"time"
+)
+
+// Config says what a broker does. Make one with Default or Load: the zero Config
+// has limits of 0, which are refused.
+type Config struct {
+	Name        string        // of the server, as clients see it
+	Listen      string        // HOST:PORT for messages; port 0 takes a free one
+	HTTP        string        // HOST:PORT for HTTP, or "off"
+	Data        string        // directory
+	Insecure    bool          // addresses that others reach may be without users and TLS
+	StopTimeout time.Duration // how long Run takes at most once its context has ended
+	MaxHops     int           // how often a message may be routed
+	Log         LogConfig
+	TLS         TLSConfig
+	Limits      LimitsConfig
+	Users       []UserConfig
+	Topics      []TopicConfig
+	Routes      []RouteConfig
+
+	file    string              // where it was read from, "" for none
+	lines   []string            // of the file
+	places  map[string]position // of what is in the file, by path such as routes[0].to
+	sources map[string]string   // the flags and variables of settings that are not from the file
+}
+
+// LogConfig says what a program around a broker logs. New is given a logger.
+type LogConfig struct {
+	Level  string // debug, info, warn or error
+	Format string // text or json
+}
+
+// SlogLevel returns the level.
+func (c LogConfig) SlogLevel() slog.Level {
+	var l slog.Level
+	if l.UnmarshalText([]byte(c.Level)) != nil {
+		return slog.LevelInfo // it is checked in Validate
+	}
+	return l
+}
+
+// TLSConfig names PEM files. Without Cert there is no TLS.
+type TLSConfig struct {
+	Cert     string
+	Key      string
+	ClientCA string // clients must have a certificate of one of these
+}
+
+// LimitsConfig bounds what clients may ask of the broker.
+type LimitsConfig struct {
+	Message     int64 // bytes of a message with its headers
+	Connections int64 // of NATS clients
+	Pending     int64 // bytes that wait for a client, before it is cut off
+	Memory      int64 // bytes of topics in memory; 0: the server's choice
+	Disk        int64 // bytes of topics on disk; 0: the server's choice
+}
+
+// position is a place in a file; lines and columns count from 1.
+type position struct{ line, column int }
+
+// Default returns the configuration of a broker for which nothing is said.
+func Default() *Config {
+	c := &Config{places: map[string]position{}, sources: map[string]string{}}
+	for _, f := range settings {
+		if err := f.set(c, []string{f.def}); err != nil {
+			panic(err) // TestDefaults holds the table to it
+		}
+	}
+	return c
+}

@@ -1,0 +1,40 @@
+package broker
+
+import (
+	"fmt"
+	"log"
+	"log/slog"
+	"strings"
+)
+
+// serverLog writes what the NATS server says to a slog.Logger. It implements the
+// server's Logger.
+type serverLog struct{ log *slog.Logger }
+
+func (l serverLog) text(format string, v []any) string {
+	return strings.TrimSpace(fmt.Sprintf(format, v...))
+}
+
+// Noticef implements the server's Logger: what it says of its start is for those
+// who look for faults.
+func (l serverLog) Noticef(format string, v ...any) { l.log.Debug(l.text(format, v)) }
+
+// Warnf implements the server's Logger.
+func (l serverLog) Warnf(format string, v ...any) { l.log.Warn(l.text(format, v)) }
+
+// Errorf implements the server's Logger.
+func (l serverLog) Errorf(format string, v ...any) { l.log.Error(l.text(format, v)) }
+
+// Fatalf implements the server's Logger.
+func (l serverLog) Fatalf(format string, v ...any) { l.log.Error(l.text(format, v)) }
+
+// Debugf implements the server's Logger.
+func (l serverLog) Debugf(string, ...any) {}
+
+// Tracef implements the server's Logger.
+func (l serverLog) Tracef(string, ...any) {}
+
+// newErrorLog returns a logger for package net/http.
+func newErrorLog(l *slog.Logger) *log.Logger {
+	return slog.NewLogLogger(l.With("part", "http").Handler(), slog.LevelDebug)
+}

@@ -1,0 +1,293 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/harkbus/hark/driver"
+)
+
+const (
+	// storedBatch is how many messages of a stored topic are routed together.
+	storedBatch = 256
+	// liveWindow is how many messages of other topics wait to be routed before
+	// the newest are dropped, counted.
+	liveWindow = 8192
+	// hopsHeader counts how often a message has been routed.
+	hopsHeader = "hark-hops"
+	// attemptPatience is how long one attempt to publish may take, well within
+	// the lease of messages in hand.
+	attemptPatience = 10 * time.Second
+	firstPause      = 50 * time.Millisecond
+	longPause       = 5 * time.Second
+)
+
+// reader routes the messages of a topic or of a pattern, one batch after the
+// other, so that the messages of a topic keep their order.
+type reader struct {
+	routing *routing
+	key     readerKey
+	sub     driver.Subscription
+	done    chan struct{} // closed when run has returned
+	looped  atomic.Uint64 // messages that have been routed too often
+}
+
+func (in *reader) start() {
+	go func() {
+		defer close(in.done)
+		in.run()
+	}()
+}
+
+// stop ends it when what it has taken is done, or ctx ends.
+func (in *reader) stop(ctx context.Context) error {
+	err := in.sub.Drain(ctx)
+	if err == nil {
+		select {
+		case <-in.done:
+		case <-ctx.Done():
+			err = fmt.Errorf("routes from %s: %w", in.key.from, context.Cause(ctx))
+		}
+	}
+	err = errors.Join(err, in.sub.Close(ctx))
+	select {
+	case <-in.done:
+	case <-ctx.Done():
+		in.routing.cut() // it cannot wait for anything any more
+		<-in.done
+	}
+	return err
+}
+
+func (in *reader) run() {
+	log := in.routing.log.With("from", in.key.from)
+	for pause := firstPause; ; {
+		ms, err := in.sub.Receive(in.routing.work, storedBatch)
+		switch {
+		case err == nil:
+			pause = firstPause
+		case errors.Is(err, driver.ErrEnded), errors.Is(err, driver.ErrClosed), in.routing.work.Err() != nil:
+			return
+		default:
+			log.Error("messages cannot be received", "err", err, "again_in", pause)
+			in.routing.wait(pause)
+			pause = min(2*pause, longPause)
+			continue
+		}
+		done := in.route(in.routing.plan.Load(), ms)
+		if !in.key.stored {
+			continue
+		}
+		if err := in.sub.Ack(in.routing.work, ms[:done]); err != nil && in.routing.work.Err() == nil {
+			log.Warn("messages are not acknowledged and come again", "err", err)
+		}
+		if done < len(ms) { // only when it is cut short
+			return
+		}
+	}
+}
+
+// wait pauses, unless stopping takes too long.
+func (r *routing) wait(d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-r.work.Done():
+	}
+}
+
+// delivery is a message on its way to one target.
+type delivery struct {
+	number int // of the message in its batch
+	route  *route
+	out    *driver.Message
+	err    error // for good
+}
+
+// route does with messages what a plan says, and returns how many of them, from
+// the first on, are done with.
+func (in *reader) route(p *plan, ms []*driver.Received) int {
+	groups := p.tasks[in.key]
+	byTarget := map[string][]*delivery{}
+	moves := map[int]bool{} // messages to be removed if all goes well
+	for i, m := range ms {
+		if !in.key.stored && p.declared(m.Topic) {
+			continue // another reader has it from its store
+		}
+		decisions := p.router.decide(groups, &event{m})
+		if len(decisions) == 0 {
+			continue
+		}
+		out, err := in.outgoing(p, m)
+		if err != nil {
+			in.looped.Add(1)
+			in.routing.log.Error("message not routed", "topic", m.Topic, "seq", m.Seq, "id", m.ID, "err", err)
+			continue
+		}
+		for _, d := range decisions {
+			in.count(&d)
+			for _, target := range d.Targets {
+				byTarget[target] = append(byTarget[target], &delivery{number: i, route: d.route, out: out})
+				if d.Move && !p.declared(target) {
+					moves[i] = false // it would be nowhere
+				}
+			}
+			if _, decided := moves[i]; d.Move && !decided && len(d.Targets) > 0 {
+				moves[i] = len(d.Unresolved) == 0
+			}
+		}
+	}
+	if !in.deliver(p, ms, byTarget) {
+		return 0 // repeats are recognised
+	}
+	for _, ds := range byTarget {
+		for _, d := range ds {
+			if d.err != nil {
+				moves[d.number] = false
+			}
+		}
+	}
+	for i, m := range ms {
+		if !moves[i] {
+			continue
+		}
+		if err := in.routing.conn.DeleteMessage(in.routing.work, m.Topic, m.Seq); err != nil {
+			if in.routing.work.Err() != nil {
+				return i
+			}
+			in.routing.log.Error("message moved, and still where it was", "topic", m.Topic, "seq", m.Seq, "err", err)
+		}
+	}
+	return len(ms)
+}
+
+func (in *reader) count(d *Decision) {
+	c := d.route.counters
+	switch {
+	case d.SampledOut:
+		c.matched.Add(1)
+		c.sampledOut.Add(1)
+	case d.Otherwise:
+		c.otherwise.Add(1)
+	default:
+		c.matched.Add(1)
+	}
+	c.unresolved.Add(uint64(len(d.Unresolved)))
+}
+
+// outgoing makes the message that goes to targets.
+func (in *reader) outgoing(p *plan, m *driver.Received) (*driver.Message, error) {
+	hops, _ := strconv.Atoi(m.Headers[hopsHeader]) // what is no number counts as none
+	if hops >= p.maxHops {
+		return nil, fmt.Errorf("it has been routed %d times, which max_hops does not let go on: do routes and programs pass it in a circle?", hops)
+	}
+	out := m.Message
+	out.Headers = maps.Clone(m.Headers)
+	if out.Headers == nil {
+		out.Headers = map[string]string{}
+	}
+	out.Headers[hopsHeader] = strconv.Itoa(max(hops, 0) + 1)
+	switch { // different messages of different topics may have the same ID
+	case in.key.stored:
+		out.DedupID = "route/" + m.Topic + "/" + strconv.FormatUint(m.Seq, 10) + "/" + m.ID
+	case m.ID != "":
+		out.DedupID = "route/" + m.Topic + "//" + m.ID
+	}
+	return &out, nil
+}
+
+// deliver publishes to all targets, each in the order of the messages. It reports
+// false if it was cut short.
+func (in *reader) deliver(p *plan, ms []*driver.Received, byTarget map[string][]*delivery) bool {
+	var all sync.WaitGroup
+	for target, ds := range byTarget {
+		topic := p.topics[target]
+		if topic == nil {
+			live, err := in.routing.conn.OpenTopic(in.routing.work, driver.TopicConfig{Name: target})
+			if err != nil {
+				for _, d := range ds {
+					d.err = err
+				}
+				continue
+			}
+			in.publish(ms, target, live, ds) // it does not wait for anything
+			continue
+		}
+		all.Go(func() { in.publish(ms, target, topic, ds) })
+	}
+	all.Wait()
+	if in.key.stored && len(byTarget) > 0 && in.routing.conn.Flush(in.routing.work) != nil {
+		return false
+	}
+	return in.routing.work.Err() == nil
+}
+
+// publish publishes to one target. From a stored topic it tries for as long as
+// it takes.
+func (in *reader) publish(ms []*driver.Received, target string, topic driver.Topic, ds []*delivery) {
+	for pause := firstPause; len(ds) > 0; pause = min(2*pause, longPause) {
+		again, why := in.attempt(topic, ds)
+		for _, d := range ds {
+			switch {
+			case d.err == nil:
+			case in.key.stored && len(again) > 0 && passes(d.err):
+			default:
+				d.route.counters.failed.Add(1)
+				in.routing.log.Error("message not routed", "route", d.route.Name, "to", target, "topic", ms[d.number].Topic, "seq", ms[d.number].Seq, "err", d.err)
+			}
+		}
+		if ds = again; len(ds) == 0 || in.routing.work.Err() != nil {
+			return
+		}
+		in.routing.log.Warn("a target takes no messages", "to", target, "waiting", len(ds), "err", why, "again_in", pause)
+		if err := in.sub.Extend(in.routing.work, ms); err != nil {
+			in.routing.log.Warn("messages in hand may come again", "err", err)
+		}
+		in.routing.wait(pause)
+		for _, d := range ds {
+			d.err = nil
+		}
+	}
+}
+
+// attempt publishes once, counts what is accepted, and returns what is to be
+// tried again, and why.
+func (in *reader) attempt(topic driver.Topic, ds []*delivery) (again []*delivery, why error) {
+	ctx, cancel := context.WithTimeout(in.routing.work, attemptPatience)
+	defer cancel()
+	outs := make([]*driver.Message, len(ds))
+	for i, d := range ds {
+		outs[i] = d.out
+	}
+	err := topic.Publish(ctx, outs)
+	var some driver.PartialError
+	partial := errors.As(err, &some)
+	for i, d := range ds {
+		d.err = err
+		if partial {
+			d.err = some[i]
+		}
+		switch {
+		case d.err == nil:
+			d.route.counters.routed.Add(1)
+		case in.key.stored && passes(d.err):
+			again, why = append(again, d), d.err
+		}
+	}
+	return again, why
+}
+
+// passes reports whether publishing may succeed later.
+func passes(err error) bool {
+	for _, e := range []error{driver.ErrAgain, driver.ErrFull, driver.ErrUnsure, context.DeadlineExceeded, context.Canceled} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,68 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+)
+
+// Reload takes another configuration: its topics, routes and users. All of it
+// holds when Reload returns nil; otherwise everything is as it was. Other keys,
+// and whether there are users at all, cannot change while the broker runs, and
+// are an error that names them. Messages in hand are finished by the routes that
+// took them. Clients that are connected keep their permissions until they connect
+// again.
+func (b *Broker) Reload(ctx context.Context, c *Config) error {
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	b.reloading.Lock()
+	defer b.reloading.Unlock()
+	if b.state != stateRunning {
+		return fmt.Errorf("reload: %w", ErrStopped)
+	}
+	if err := c.fixed(b.config); err != nil {
+		return err
+	}
+	router, err := NewRouter(c)
+	if err != nil {
+		return err
+	}
+	back, err := b.applyTopics(ctx, b.config, c)
+	if err != nil {
+		return err
+	}
+	if err := b.routing.swap(ctx, c, router); err != nil {
+		return errors.Join(err, back.run(ctx))
+	}
+	if b.auth != nil {
+		b.auth.set(c)
+	}
+	b.config = c
+	b.log.Info("reloaded", "topics", len(c.Topics), "routes", len(c.Routes), "users", len(c.Users))
+	return nil
+}
+
+// fixed returns which keys differ that cannot change while a broker runs.
+func (c *Config) fixed(old *Config) error {
+	var ps Problems
+	differ := func(key string, was, is any) {
+		if !reflect.DeepEqual(was, is) {
+			ps = append(ps, c.problem(key, "cannot change while the broker runs: restart it"))
+		}
+	}
+	differ("listen", old.Listen, c.Listen)
+	differ("http", old.HTTP, c.HTTP)
+	differ("data", old.Data, c.Data)
+	differ("name", old.Name, c.Name)
+	differ("insecure", old.Insecure, c.Insecure)
+	differ("stop_timeout", old.StopTimeout, c.StopTimeout)
+	differ("log", old.Log, c.Log)
+	differ("tls", old.TLS, c.TLS)
+	differ("limits", old.Limits, c.Limits)
+	if (len(old.Users) > 0) != (len(c.Users) > 0) {
+		ps = append(ps, c.problem("users", "whether there are users cannot change while the broker runs: restart it"))
+	}
+	return ps.asError()
+}

@@ -1,0 +1,320 @@
+package broker
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"github.com/harkbus/hark/driver"
+	"github.com/harkbus/hark/filter"
+	"github.com/harkbus/hark/internal/names"
+)
+
+// Router decides where messages go by the routes of a configuration. It has no
+// connection to anything, and is safe for concurrent use.
+type Router struct {
+	routes []*route
+	groups []*routeGroup // in the order of the configuration
+}
+
+// route is a rule that is ready to be applied.
+type route struct {
+	RouteConfig
+	to, otherwise []*template
+	counters      *routeCounters
+}
+
+// routeCounters count messages.
+type routeCounters struct {
+	matched, sampledOut, otherwise, routed, unresolved, failed atomic.Uint64
+}
+
+// routeGroup is the routes that have the same From: one index finds those that a
+// message matches.
+type routeGroup struct {
+	from   string
+	set    *filter.Set[int] // by number of the route
+	every  []int            // routes without a filter
+	others []int            // routes with targets for what no route has taken
+}
+
+// NewRouter returns the router of a configuration. What is wrong with its routes
+// is returned as Problems.
+func NewRouter(c *Config) (*Router, error) {
+	r, ps := newRouter(c)
+	if err := ps.asError(); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+func newRouter(c *Config) (*Router, Problems) {
+	b := &routerBuilder{config: c, router: &Router{}, groups: map[string]*routeGroup{}, names: map[string]int{}}
+	for i := range c.Routes {
+		b.add(i)
+	}
+	for _, g := range b.router.groups {
+		if err := b.index(g); err != nil {
+			b.bad("routes", "from %s: %s", g.from, err)
+		}
+	}
+	if len(b.problems) == 0 {
+		b.findCycle()
+	}
+	return b.router, b.problems
+}
+
+type routerBuilder struct {
+	config   *Config
+	router   *Router
+	groups   map[string]*routeGroup
+	names    map[string]int
+	filters  []*filter.Filter // by number of the route
+	problems Problems
+}
+
+func (b *routerBuilder) bad(key, format string, args ...any) {
+	b.problems = append(b.problems, b.config.problem(key, format, args...))
+}
+
+// add checks a route and takes it into its group.
+func (b *routerBuilder) add(i int) {
+	key := fmt.Sprintf("routes[%d]", i)
+	r := &route{RouteConfig: b.config.Routes[i], counters: &routeCounters{}}
+	if r.Name == "" {
+		r.Name = strconv.Itoa(i + 1)
+	}
+	if other, ok := b.names[r.Name]; ok {
+		b.bad(key+".name", "routes %d and %d are both called %s", other+1, i+1, r.Name)
+	}
+	b.names[r.Name] = i
+	switch err := names.CheckPattern(r.From); {
+	case r.From == "":
+		b.bad(key+".from", `is missing; if it is the pattern > it needs quotes: ">"`)
+	case err != nil:
+		b.bad(key+".from", "%s", nameFault(err))
+	case isReply(r.From):
+		b.bad(key+".from", "names that begin with _INBOX are those of replies")
+	}
+	if len(r.To) == 0 && len(r.Otherwise) == 0 {
+		b.bad(key+".to", "is missing")
+	}
+	if len(r.To) == 0 && (r.Where != "" || r.Sample != 0 || r.Mode == modeMove) {
+		b.bad(key+".to", "is missing: where, sample and mode are about it")
+	}
+	r.to = b.templates(key+".to", r.To)
+	r.otherwise = b.templates(key+".otherwise", r.Otherwise)
+	if r.Sample < 0 || r.Sample > 1 {
+		b.bad(key+".sample", "must be between 0 and 1")
+	}
+	switch r.Mode {
+	case "", modeCopy:
+	case modeMove:
+		if !b.declared(r.From) {
+			b.bad(key+".mode", "only a message of a stored topic can be moved; declare %s under topics, or copy", r.From)
+		}
+		for _, t := range r.to {
+			if t.constant() && !b.declared(t.text) {
+				b.bad(key+".to", "%s is not declared under topics: what is moved there would not be stored anywhere", t.text)
+			}
+		}
+	default:
+		b.bad(key+".mode", "got %q, want copy or move", r.Mode)
+	}
+	var f *filter.Filter
+	if r.Where != "" {
+		var err error
+		if f, err = filter.Compile(r.Where); err != nil {
+			b.problems = append(b.problems, b.config.filterProblems(key+".where", err)...)
+		}
+	}
+	b.filters = append(b.filters, f)
+	b.router.routes = append(b.router.routes, r)
+	g := b.groups[r.From]
+	if g == nil {
+		g = &routeGroup{from: r.From}
+		b.groups[r.From] = g
+		b.router.groups = append(b.router.groups, g)
+	}
+	if len(r.otherwise) > 0 {
+		g.others = append(g.others, i)
+	}
+	if f == nil && len(r.to) > 0 {
+		g.every = append(g.every, i)
+	}
+}
+
+func (b *routerBuilder) declared(topic string) bool {
+	return slices.ContainsFunc(b.config.Topics, func(t TopicConfig) bool { return t.Name == topic })
+}
+
+func (b *routerBuilder) templates(key string, texts []string) (all []*template) {
+	for i, text := range texts {
+		t, err := parseTemplate(text)
+		if err != nil {
+			at := key
+			if _, ok := b.config.places[fmt.Sprintf("%s[%d]", key, i)]; ok || len(texts) > 1 {
+				at = fmt.Sprintf("%s[%d]", key, i)
+			}
+			b.bad(at, "%s", err)
+			continue
+		}
+		all = append(all, t)
+	}
+	return all
+}
+
+// index makes the index of a group.
+func (b *routerBuilder) index(g *routeGroup) (err error) {
+	if g.set, err = filter.NewSet[int](); err != nil {
+		return err
+	}
+	var numbers []int
+	var filters []*filter.Filter
+	for i, f := range b.filters {
+		if f != nil && b.router.routes[i].From == g.from {
+			numbers, filters = append(numbers, i), append(filters, f)
+		}
+	}
+	return g.set.AddAll(numbers, filters)
+}
+
+// filterProblems returns what is wrong with a filter, with the places in the
+// file.
+func (c *Config) filterProblems(key string, err error) (ps Problems) {
+	var all filter.Errors
+	var one *filter.Error
+	switch {
+	case errors.As(err, &all):
+	case errors.As(err, &one):
+		all = filter.Errors{one}
+	default:
+		return Problems{c.problem(key, "%s", err)}
+	}
+	for _, e := range all {
+		_, text, _ := strings.Cut(e.Error(), ": ") // without the package
+		if _, rest, ok := strings.Cut(text, ": "); ok {
+			text = rest
+		}
+		p := c.problem(key, "%s", text)
+		if p.Line > 0 {
+			if at, ok := c.within(position{p.Line, p.Column}, e); ok {
+				p.Line, p.Column = at.line, at.column
+			}
+		}
+		ps = append(ps, p)
+	}
+	return ps
+}
+
+// within returns the place of an error in a filter that is written at a place of
+// the file; false if it is not there as it is, such as with escapes in it.
+func (c *Config) within(start position, e *filter.Error) (position, bool) {
+	lines := strings.Split(e.Expr, "\n")
+	if e.Line < 1 || e.Line > len(lines) {
+		return position{}, false
+	}
+	want := strings.TrimSpace(lines[e.Line-1])
+	indent := len(lines[e.Line-1]) - len(strings.TrimLeft(lines[e.Line-1], " "))
+	first := start.line
+	if len(lines) > 1 {
+		first += e.Line // a block begins below its mark
+	}
+	for _, at := range []int{first, start.line + e.Line} { // a block of one line, too
+		if at > len(c.lines) {
+			break
+		}
+		from := 0
+		if at == start.line {
+			from = min(start.column-1, len(c.lines[at-1]))
+		}
+		if i := strings.Index(c.lines[at-1][from:], want); i >= 0 && want != "" {
+			return position{at, from + i + e.Column - indent}, true
+		}
+	}
+	return position{}, false
+}
+
+// Decision is what a route does with a message.
+type Decision struct {
+	Route     string   `json:"route"`
+	Targets   []string `json:"targets,omitempty"`
+	Otherwise bool     `json:"otherwise,omitempty"` // because no route has taken it
+	// SampledOut says that it matches and is not in the sample.
+	SampledOut bool `json:"sampled_out,omitempty"`
+	// Unresolved are targets for which the message lacks a value.
+	Unresolved []string `json:"unresolved,omitempty"`
+	Move       bool     `json:"move,omitempty"`
+
+	route *route
+}
+
+// decide returns what the routes of groups do with a message. A topic is the
+// target of one of them only.
+func (r *Router) decide(groups []*routeGroup, e *event) (ds []Decision) {
+	var numbers []int
+	seen := map[string]bool{}
+	for _, g := range groups {
+		numbers = g.set.Match(e, append(numbers[:0], g.every...))
+		slices.Sort(numbers)
+		taken := false
+		for _, i := range numbers {
+			d := r.routes[i].apply(e, seen)
+			taken = taken || d.SampledOut || len(d.Unresolved) < len(r.routes[i].to)
+			ds = append(ds, d)
+		}
+		if taken {
+			continue
+		}
+		for _, i := range g.others {
+			d := Decision{Route: r.routes[i].Name, Otherwise: true, route: r.routes[i]}
+			d.expand(r.routes[i].otherwise, e, seen)
+			ds = append(ds, d)
+		}
+	}
+	return ds
+}
+
+// apply returns what a route does with a message that matches.
+func (r *route) apply(e *event, seen map[string]bool) Decision {
+	d := Decision{Route: r.Name, route: r}
+	if !sampled(r.Sample, e) {
+		d.SampledOut = true
+		return d
+	}
+	d.expand(r.to, e, seen)
+	d.Move = r.Mode == modeMove
+	return d
+}
+
+// expand makes the targets that are not among those seen.
+func (d *Decision) expand(ts []*template, e *event, seen map[string]bool) {
+	for _, t := range ts {
+		name, err := t.expand(e)
+		switch {
+		case err != nil:
+			d.Unresolved = append(d.Unresolved, t.text+": "+err.Error())
+		case !seen[name]:
+			seen[name] = true
+			d.Targets = append(d.Targets, name)
+		}
+	}
+}
+
+// groupsFor returns the groups that take messages of a topic.
+func (r *Router) groupsFor(topic string) (gs []*routeGroup) {
+	for _, g := range r.groups {
+		if names.Match(g.from, topic) {
+			gs = append(gs, g)
+		}
+	}
+	return gs
+}
+
+// Decide returns what the routes do with a message of a topic, without doing it.
+func (r *Router) Decide(m *driver.Received) []Decision {
+	return r.decide(r.groupsFor(m.Topic), &event{m})
+}

@@ -1,0 +1,219 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/harkbus/hark/driver"
+	"github.com/harkbus/hark/driver/natsdriver"
+	"github.com/harkbus/hark/internal/names"
+)
+
+// routesGroup is the group that keeps the place of routes on a stored topic.
+const routesGroup = "hark-routes"
+
+// routing runs the routes of a configuration: a reader for each declared topic
+// that has routes, and one for each other From.
+type routing struct {
+	conn *natsdriver.Conn
+	log  *slog.Logger
+	// work ends when stopping takes too long.
+	work context.Context
+	cut  context.CancelFunc
+
+	mu      sync.Mutex // guards what follows
+	readers map[readerKey]*reader
+	plan    atomic.Pointer[plan]
+}
+
+// plan is what readers go by. It does not change.
+type plan struct {
+	router  *Router
+	maxHops int
+	topics  map[string]driver.Topic // those that are declared
+	tasks   map[readerKey][]*routeGroup
+}
+
+// readerKey says what a reader reads.
+type readerKey struct {
+	from   string
+	stored bool // a declared topic; otherwise a subscription
+}
+
+func newRouting(conn *natsdriver.Conn, log *slog.Logger) *routing {
+	r := &routing{conn: conn, log: log.With("part", "routes"), readers: map[readerKey]*reader{}}
+	r.work, r.cut = context.WithCancel(context.Background())
+	return r
+}
+
+// newPlan opens what a router needs.
+func (r *routing) newPlan(ctx context.Context, c *Config, router *Router) (*plan, error) {
+	p := &plan{router: router, maxHops: c.MaxHops, topics: map[string]driver.Topic{}, tasks: map[readerKey][]*routeGroup{}}
+	for _, t := range c.Topics {
+		topic, err := r.conn.OpenTopic(ctx, driver.TopicConfig{Name: t.Name, Stored: t.stored()})
+		if err != nil {
+			return nil, fmt.Errorf("topic %s: %w", t.Name, err)
+		}
+		p.topics[t.Name] = topic
+		if groups := router.groupsFor(t.Name); len(groups) > 0 {
+			p.tasks[readerKey{t.Name, true}] = groups
+		}
+	}
+	for _, g := range router.groups {
+		if p.topics[g.from] == nil {
+			p.tasks[readerKey{g.from, false}] = []*routeGroup{g}
+		}
+	}
+	return p, nil
+}
+
+// swap runs the routes of another configuration instead, or leaves everything as
+// it is.
+func (r *routing) swap(ctx context.Context, c *Config, router *Router) error {
+	p, err := r.newPlan(ctx, c, router)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	old := r.plan.Load()
+	if old != nil {
+		router.takeCounters(old.router)
+	}
+	fresh := map[readerKey]*reader{}
+	for key := range p.tasks {
+		if r.readers[key] != nil {
+			continue
+		}
+		reader, err := r.open(ctx, key)
+		if err != nil {
+			for _, other := range fresh {
+				err = errors.Join(err, other.sub.Close(ctx))
+			}
+			return fmt.Errorf("route from %s: %w", key.from, err)
+		}
+		fresh[key] = reader
+	}
+	// From here on nothing fails.
+	r.plan.Store(p)
+	for key, reader := range fresh {
+		r.readers[key] = reader
+		reader.start()
+	}
+	for key, reader := range r.readers {
+		if p.tasks[key] != nil {
+			continue
+		}
+		delete(r.readers, key)
+		if err := reader.stop(ctx); err != nil {
+			r.log.Warn("a reader did not end well", "from", key.from, "err", err)
+		}
+	}
+	r.forgetPlaces(ctx, p)
+	return nil
+}
+
+// forgetPlaces removes the group from declared topics without routes, so that a
+// route that is added later begins with what is published then.
+func (r *routing) forgetPlaces(ctx context.Context, p *plan) {
+	for name := range p.topics {
+		if p.tasks[readerKey{name, true}] != nil {
+			continue
+		}
+		if err := r.conn.DeleteGroup(ctx, name, routesGroup); err != nil {
+			r.log.Warn("the place of former routes is not forgotten", "topic", name, "err", err)
+		}
+	}
+}
+
+// stop ends all readers when they have done what they have taken, or ctx ends.
+func (r *routing) stop(ctx context.Context) error {
+	defer context.AfterFunc(ctx, r.cut)()
+	defer r.cut()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	errs := make([]error, len(r.readers))
+	var all sync.WaitGroup
+	for i, reader := range slices.Collect(maps.Values(r.readers)) {
+		all.Go(func() { errs[i] = reader.stop(ctx) })
+	}
+	all.Wait()
+	clear(r.readers)
+	return errors.Join(errs...)
+}
+
+// RouteStats are the numbers of a route since the broker was started.
+type RouteStats struct {
+	Route      string `json:"route"`
+	Matched    uint64 `json:"matched"`
+	SampledOut uint64 `json:"sampled_out"`
+	Otherwise  uint64 `json:"otherwise"`  // messages taken because no other route had
+	Routed     uint64 `json:"routed"`     // messages that targets have taken
+	Unresolved uint64 `json:"unresolved"` // targets for which messages lacked a value
+	Failed     uint64 `json:"failed"`     // messages that targets have refused
+}
+
+// RouteStats returns the numbers of each route, in the order of the
+// configuration.
+func (b *Broker) RouteStats() (all []RouteStats) {
+	p := b.routing.plan.Load()
+	if p == nil {
+		return nil
+	}
+	for _, r := range p.router.routes {
+		c := r.counters
+		all = append(all, RouteStats{
+			r.Name, c.matched.Load(), c.sampledOut.Load(), c.otherwise.Load(), c.routed.Load(), c.unresolved.Load(), c.failed.Load(),
+		})
+	}
+	return all
+}
+
+// takeCounters goes on with the counters of the routes of another router.
+func (r *Router) takeCounters(from *Router) {
+	byName := map[string]*routeCounters{}
+	for _, route := range from.routes {
+		byName[route.Name] = route.counters
+	}
+	for _, route := range r.routes {
+		if c := byName[route.Name]; c != nil {
+			route.counters = c
+		}
+	}
+}
+
+// declared reports whether messages of a topic are read from its store.
+func (p *plan) declared(topic string) bool { return p.topics[topic] != nil }
+
+// open begins to receive.
+func (r *routing) open(ctx context.Context, key readerKey) (*reader, error) {
+	in := &reader{routing: r, key: key, done: make(chan struct{})}
+	var err error
+	switch {
+	case key.stored:
+		// What was in hand when the broker ended comes again at once, and so in
+		// order.
+		if err = r.conn.ResetGroup(ctx, key.from, routesGroup); err != nil {
+			return nil, err
+		}
+		var topic driver.Topic
+		topic, err = r.conn.OpenTopic(ctx, driver.TopicConfig{Name: key.from, Stored: &driver.StoredConfig{Existing: true}})
+		if err == nil {
+			in.sub, err = topic.Subscribe(ctx, driver.SubscribeConfig{Group: routesGroup, From: driver.FromNow, Window: storedBatch})
+		}
+	case names.IsPattern(key.from):
+		in.sub, err = r.conn.SubscribePattern(ctx, key.from, driver.SubscribeConfig{Window: liveWindow})
+	default:
+		var topic driver.Topic
+		if topic, err = r.conn.OpenTopic(ctx, driver.TopicConfig{Name: key.from}); err == nil {
+			in.sub, err = topic.Subscribe(ctx, driver.SubscribeConfig{Window: liveWindow})
+		}
+	}
+	return in, err
+}

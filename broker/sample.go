@@ -1,0 +1,31 @@
+package broker
+
+import (
+	"hash/fnv"
+	"math"
+)
+
+// sampled reports whether a message is in the part of messages that a route
+// takes. It says the same of all messages of one key, in every process.
+func sampled(part float64, e *event) bool {
+	if part == 0 || part >= 1 {
+		return true
+	}
+	h := fnv.New64a()
+	switch { // a hash does not fail
+	case e.m.HasKey:
+		_, _ = h.Write([]byte(e.m.Key))
+	case e.m.ID != "":
+		_, _ = h.Write([]byte(e.m.ID))
+	default:
+		_, _ = h.Write(e.m.Data)
+	}
+	// The high bits of FNV depend little on the last bytes: mix them.
+	x := h.Sum64()
+	x ^= x >> 33
+	x *= 0xff51afd7ed558ccd
+	x ^= x >> 33
+	x *= 0xc4ceb9fe1a85ec53
+	x ^= x >> 33
+	return float64(x) < part*math.MaxUint64
+}

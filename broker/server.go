@@ -1,0 +1,90 @@
+package broker
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"syscall"
+
+	natsserver "github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+
+	"github.com/harkbus/hark/internal/store"
+)
+
+// startServer starts the server that clients speak to.
+func startServer(c *Config, auth *authenticator, log natsserver.Logger) (*store.Store, error) {
+	host, port, err := splitAddress(c.Listen)
+	if err != nil {
+		return nil, err
+	}
+	number, err := net.LookupPort("tcp", port)
+	if err != nil {
+		return nil, err
+	}
+	if err := portIsFree(c.Listen); err != nil {
+		return nil, err
+	}
+	if number == 0 {
+		number = natsserver.RANDOM_PORT
+	}
+	if host == "" {
+		host = "0.0.0.0"
+	}
+	tlsConfig, err := c.TLS.load()
+	if err != nil {
+		return nil, err
+	}
+	opts := natsserver.Options{
+		ServerName: c.Name, Host: host, Port: number, SyncAlways: true,
+		MaxPayload: int32(c.Limits.Message), MaxPending: c.Limits.Pending, MaxConn: int(min(c.Limits.Connections, 1<<30)),
+		JetStreamMaxMemory: c.Limits.Memory, JetStreamMaxStore: c.Limits.Disk,
+		TLSConfig: tlsConfig, TLSVerify: tlsConfig != nil && c.TLS.ClientCA != "", TLSTimeout: 5, AuthTimeout: 5,
+	}
+	if opts.JetStreamMaxMemory == 0 {
+		opts.JetStreamMaxMemory = -1
+	}
+	if opts.JetStreamMaxStore == 0 {
+		opts.JetStreamMaxStore = -1
+	}
+	if auth != nil {
+		opts.CustomClientAuthentication = auth
+	}
+	s, err := store.Open(c.Data, opts, log)
+	if err != nil {
+		return nil, fmt.Errorf("data in %s: %w", c.Data, err)
+	}
+	if s.Addr() == nil {
+		return nil, errors.Join(fmt.Errorf("listen on %s: it is taken", c.Listen), s.Close())
+	}
+	return s, nil
+}
+
+// portIsFree says who to ask about an address that is taken.
+func portIsFree(address string) error {
+	l, err := net.Listen("tcp", address)
+	if err == nil {
+		return l.Close()
+	}
+	return listenError("listen", address, err)
+}
+
+func listenError(key, address string, err error) error {
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("listen on %s: %w", address, err)
+	}
+	_, port, _ := net.SplitHostPort(address)
+	return fmt.Errorf("listen on %s: another program has the port, perhaps another hark serve (lsof -i :%s tells); stop it, or choose another one with --%s", address, port, flagName(key))
+}
+
+// connect returns the broker's own client, in this process.
+func connect(s *store.Store, auth *authenticator) (*nats.Conn, error) {
+	opts := []nats.Option{
+		nats.InProcessServer(s), nats.Name("hark broker"), nats.MaxReconnects(-1), nats.ReconnectBufSize(-1),
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}),
+	}
+	if auth != nil {
+		opts = append(opts, nats.UserInfo(internalUser, auth.secret))
+	}
+	return nats.Connect("", opts...)
+}

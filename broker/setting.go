@@ -1,0 +1,63 @@
+package broker
+
+import (
+	"strings"
+	"time"
+)
+
+// off says that something is not to be there.
+const off = "off"
+
+// settings are the keys of the configuration that are a flag and an environment
+// variable too.
+var settings = []field[Config]{
+	text("listen", "HOST:PORT", "127.0.0.1:7422", "where clients connect; port 0 takes a free one", func(c *Config) *string { return &c.Listen }),
+	text("http", "HOST:PORT or off", "127.0.0.1:7480", "where HTTP is served", func(c *Config) *string { return &c.HTTP }),
+	text("data", "directory", "./hark-data", "where stored topics are kept; relative to the working directory", func(c *Config) *string { return &c.Data }),
+	text("name", "text", "hark", "the name of the server, as clients see it", func(c *Config) *string { return &c.Name }),
+	boolean("insecure", "false", "allow addresses that other machines reach without users and TLS", func(c *Config) *bool { return &c.Insecure }),
+	duration("stop_timeout", "10s", "how long stopping may take", func(c *Config) *time.Duration { return &c.StopTimeout }),
+	scalar("max_hops", "number", "16", "how often one message may be routed before it is dropped", func(c *Config, s string) error {
+		var n int64
+		err := count("", "", "", func(*int64) *int64 { return &n }).set(&n, []string{s})
+		c.MaxHops = int(min(n, 1<<20))
+		return err
+	}),
+	choice("log.level", "info", "what is logged", func(c *Config) *string { return &c.Log.Level }, "debug", "info", "warn", "error"),
+	choice("log.format", "text", "how it is logged", func(c *Config) *string { return &c.Log.Format }, "text", "json"),
+	text("tls.cert", "file", "", "the certificate (PEM) with which clients are spoken to over TLS", func(c *Config) *string { return &c.TLS.Cert }),
+	text("tls.key", "file", "", "its key (PEM)", func(c *Config) *string { return &c.TLS.Key }),
+	text("tls.client_ca", "file", "", "authorities (PEM) of which each client must have a certificate", func(c *Config) *string { return &c.TLS.ClientCA }),
+	size("limits.message", "8MiB", "how large a message may be with its headers; at most 64MiB", func(c *Config) *int64 { return &c.Limits.Message }),
+	count("limits.connections", "65536", "how many clients may be connected", func(c *Config) *int64 { return &c.Limits.Connections }),
+	size("limits.pending", "256MiB", "how much may wait for a client that reads too slowly, before it is cut off", func(c *Config) *int64 { return &c.Limits.Pending }),
+	size("limits.memory", "0", "how much topics may keep in memory; 0 for three quarters of what there is", func(c *Config) *int64 { return &c.Limits.Memory }),
+	size("limits.disk", "0", "how much topics may keep on disk; 0 for three quarters of what is free", func(c *Config) *int64 { return &c.Limits.Disk }),
+}
+
+// Setting describes a key of the configuration that is a flag and an environment
+// variable too.
+type Setting struct {
+	Key     string // in the file, with a dot for a section: limits.message
+	Flag    string // without dashes: limits-message
+	Env     string // HARK_LIMITS_MESSAGE
+	Value   string // what is to be given, for people
+	Default string
+	Doc     string
+	Bool    bool // the flag needs no value
+}
+
+// Settings returns the keys that are flags and environment variables too.
+func Settings() []Setting {
+	all := make([]Setting, len(settings))
+	for i, f := range settings {
+		all[i] = Setting{f.key, flagName(f.key), envName(f.key), f.value, f.def, f.doc, f.isBool}
+	}
+	return all
+}
+
+func flagName(key string) string { return strings.NewReplacer(".", "-", "_", "-").Replace(key) }
+
+func envName(key string) string {
+	return "HARK_" + strings.ToUpper(strings.ReplaceAll(key, ".", "_"))
+}

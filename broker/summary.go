@@ -1,0 +1,107 @@
+package broker
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Summary describes a broker that runs, on one screen: where it listens, where it
+// stores, and what it routes.
+func (b *Broker) Summary() string {
+	b.reloading.Lock()
+	defer b.reloading.Unlock()
+	c := b.config
+	var s strings.Builder
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(&s, "  %-9s %s\n", name, fmt.Sprintf(format, args...))
+	}
+	fmt.Fprintf(&s, "hark broker, started in %v\n\n", b.took.Round(100_000))
+	line("messages", "hark://%s%s", b.Addr(), guarded(c))
+	if a := b.HTTPAddr(); a != nil {
+		scheme := "http"
+		if c.TLS.Cert != "" {
+			scheme = "https"
+		}
+		line("HTTP", "%s://%s  /healthz /readyz", scheme, a)
+	} else {
+		line("HTTP", "off")
+	}
+	line("data", "%s", b.store.Dir())
+	if c.file != "" {
+		line("config", "%s", c.file)
+	} else {
+		line("config", "none (%s is not here): defaults, the environment and flags", DefaultFile)
+	}
+	list(&s, "topics", len(c.Topics), func(i int) string { return c.Topics[i].summary() })
+	list(&s, "routes", len(c.Routes), func(i int) string { return c.Routes[i].summary(i) })
+	return s.String()
+}
+
+func guarded(c *Config) string {
+	switch {
+	case len(c.Users) > 0 && c.TLS.Cert != "":
+		return fmt.Sprintf("  (TLS, %d users)", len(c.Users))
+	case len(c.Users) > 0:
+		return fmt.Sprintf("  (%d users)", len(c.Users))
+	case c.TLS.Cert != "":
+		return "  (TLS, no users: whoever connects may do everything)"
+	}
+	return "  (no users: whoever connects may do everything)"
+}
+
+// maxListed is how many topics or routes the summary shows.
+const maxListed = 8
+
+func list(s *strings.Builder, name string, n int, item func(i int) string) {
+	if n == 0 {
+		fmt.Fprintf(s, "  %-9s none\n", name)
+		return
+	}
+	for i := range min(n, maxListed) {
+		if i > 0 {
+			name = ""
+		}
+		fmt.Fprintf(s, "  %-9s %s\n", name, item(i))
+	}
+	if n > maxListed {
+		fmt.Fprintf(s, "  %-9s and %d more\n", "", n-maxListed)
+	}
+}
+
+func (t *TopicConfig) summary() string {
+	parts := []string{t.Name, t.Durability}
+	if t.Age > 0 {
+		parts = append(parts, "for "+short(t.Age))
+	}
+	if t.Bytes > 0 {
+		parts = append(parts, "up to "+shortSize(t.Bytes))
+	}
+	if t.Count > 0 {
+		parts = append(parts, fmt.Sprintf("up to %d messages", t.Count))
+	}
+	return strings.Join(parts, "  ")
+}
+
+func (r *RouteConfig) summary(i int) string {
+	name := r.Name
+	if name == "" {
+		name = fmt.Sprint(i + 1)
+	}
+	text := name + ": " + r.From
+	if r.Where != "" {
+		text += " where " + strings.Join(strings.Fields(r.Where), " ")
+	}
+	if r.Sample > 0 {
+		text += fmt.Sprintf(", %v%% of them", r.Sample*100)
+	}
+	if len(r.To) > 0 {
+		text += " → " + strings.Join(r.To, ", ")
+	}
+	if r.Mode == modeMove {
+		text += " (moved)"
+	}
+	if len(r.Otherwise) > 0 {
+		text += ", otherwise → " + strings.Join(r.Otherwise, ", ")
+	}
+	return text
+}

@@ -1,0 +1,27 @@
+package broker
+
+// UserConfig is somebody who may connect, with a name and a password or token.
+type UserConfig struct {
+	Name string
+	// Password is the bcrypt hash of a password.
+	Password string
+	// Token is sha256: and the SHA-256 of a random token in hexadecimal digits.
+	Token string
+	// Publish and Subscribe are the topics and patterns to which the user may
+	// publish, send requests, subscribe and answer.
+	Publish, Subscribe []string
+}
+
+var userFields = []field[UserConfig]{
+	text("name", "token without dots", "", "the name with which the user connects", func(u *UserConfig) *string { return &u.Name }),
+	text("password", "bcrypt hash", "", "the hash of a password (`hark user --password`)", func(u *UserConfig) *string { return &u.Password }),
+	text("token", "sha256:HEX", "", "the hash of a token (`hark user`), with which the user connects instead of the password", func(u *UserConfig) *string { return &u.Token }),
+	words("publish", "topics or patterns", "to which topics the user may publish and send requests", func(u *UserConfig) *[]string { return &u.Publish }),
+	words("subscribe", "topics or patterns", "to which topics the user may subscribe, and which requests the user may answer", func(u *UserConfig) *[]string { return &u.Subscribe }),
+}
+
+const (
+	tokenPrefix = "sha256:"
+	// internalUser is who the broker itself is to its server.
+	internalUser = "hark-broker"
+)

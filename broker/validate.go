@@ -1,0 +1,236 @@
+package broker
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+
+	"golang.org/x/crypto/bcrypt"
+
+	"github.com/harkbus/hark/internal/names"
+)
+
+// maxMessage is the largest message that the server takes.
+const maxMessage = 64 << 20
+
+// Validate returns all that is wrong with a configuration as Problems, nil if
+// nothing is. It looks up host names and reads the files of TLS.
+func (c *Config) Validate() error { return c.validate().asError() }
+
+// validate checks everything.
+func (c *Config) validate() (ps Problems) {
+	bad := func(key, format string, args ...any) { ps = append(ps, c.problem(key, format, args...)) }
+	c.validateSettings(bad)
+	c.validateExposure(bad)
+	c.validateUsers(bad)
+	c.validateTopics(bad)
+	_, problems := newRouter(c)
+	return append(ps, problems...)
+}
+
+// report notes what is wrong with a key.
+type report func(key, format string, args ...any)
+
+func (c *Config) validateSettings(bad report) {
+	if c.Data == "" {
+		bad("data", "want a directory")
+	}
+	if _, _, err := splitAddress(c.Listen); err != nil {
+		bad("listen", "%s", err)
+	}
+	if c.HTTP != off {
+		if _, _, err := splitAddress(c.HTTP); err != nil {
+			bad("http", "%s; or off", err)
+		}
+	}
+	if c.Name == "" || strings.ContainsAny(c.Name, " \t\r\n") {
+		bad("name", "want a text without white space")
+	}
+	if c.StopTimeout <= 0 {
+		bad("stop_timeout", "must be above 0")
+	}
+	if c.MaxHops < 1 {
+		bad("max_hops", "must be at least 1")
+	}
+	if c.Limits.Message < 1024 || c.Limits.Message > maxMessage {
+		bad("limits.message", "must be between 1KiB and 64MiB")
+	}
+	if c.Limits.Connections < 1 {
+		bad("limits.connections", "must be at least 1")
+	}
+	if c.Limits.Pending < c.Limits.Message {
+		bad("limits.pending", "must be at least limits.message")
+	}
+	switch {
+	case c.TLS.Cert == "" && (c.TLS.Key != "" || c.TLS.ClientCA != ""):
+		bad("tls.cert", "is missing")
+	case c.TLS.Cert != "" && c.TLS.Key == "":
+		bad("tls.key", "is missing")
+	case c.TLS.Cert != "":
+		if _, err := c.TLS.load(); err != nil {
+			bad("tls", "%s", err)
+		}
+	}
+}
+
+// splitAddress reads HOST:PORT.
+func splitAddress(address string) (host, port string, err error) {
+	host, port, err = net.SplitHostPort(address)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
+	if err != nil {
+		return "", "", fmt.Errorf("got %q, want HOST:PORT such as 127.0.0.1:7422", address)
+	}
+	return host, port, nil
+}
+
+// exposed begins what is said of addresses that nothing guards.
+const exposed = "other machines reach"
+
+// validateExposure refuses addresses that others reach and that nothing guards.
+func (c *Config) validateExposure(bad report) {
+	if c.Insecure {
+		return
+	}
+	for key, address := range map[string]string{"listen": c.Listen, "http": c.HTTP} {
+		host, _, err := net.SplitHostPort(address)
+		if err != nil || loopback(host) {
+			continue
+		}
+		var missing []string
+		if len(c.Users) == 0 {
+			missing = append(missing, "users")
+		}
+		if c.TLS.Cert == "" {
+			missing = append(missing, "tls")
+		}
+		if len(missing) > 0 {
+			bad(key, exposed+" %s, and %s missing; add %s, or listen on 127.0.0.1, or say --insecure",
+				address, isAre(missing), strings.Join(missing, " and "))
+		}
+	}
+}
+
+func isAre(what []string) string {
+	if len(what) == 1 {
+		return what[0] + " is"
+	}
+	return strings.Join(what, " and ") + " are"
+}
+
+// loopback reports whether only this machine reaches a host.
+func loopback(host string) bool {
+	if ip := net.ParseIP(host); ip != nil {
+		return ip.IsLoopback()
+	}
+	if host == "" {
+		return false
+	}
+	addresses, err := net.LookupIP(host)
+	if err != nil || len(addresses) == 0 {
+		return false
+	}
+	for _, ip := range addresses {
+		if !ip.IsLoopback() {
+			return false
+		}
+	}
+	return true
+}
+
+func (c *Config) validateUsers(bad report) {
+	seen := map[string]bool{}
+	for i, u := range c.Users {
+		key := fmt.Sprintf("users[%d]", i)
+		switch {
+		case u.Name == "":
+			bad(key+".name", "is missing")
+		case !isUserName(u.Name) || u.Name == internalUser:
+			bad(key+".name", "%q cannot be a name of a user: want letters, digits, - and _", u.Name)
+		case seen[u.Name]:
+			bad(key+".name", "there are two users %s", u.Name)
+		}
+		seen[u.Name] = true
+		if u.Password == "" && u.Token == "" {
+			bad(key, "password or token is missing; hark user %s makes one", u.Name)
+		}
+		if u.Password != "" {
+			if _, err := bcrypt.Cost([]byte(u.Password)); err != nil {
+				bad(key+".password", "want the bcrypt hash of a password, such as hark user %s --password makes", u.Name)
+			}
+		}
+		if u.Token != "" {
+			if sum, ok := strings.CutPrefix(u.Token, tokenPrefix); !ok || !isSHA256(sum) {
+				bad(key+".token", "want sha256: and 64 hexadecimal digits, such as hark user %s makes", u.Name)
+			}
+		}
+		for _, list := range []struct {
+			key      string
+			patterns []string
+		}{{".publish", u.Publish}, {".subscribe", u.Subscribe}} {
+			for j, p := range list.patterns {
+				at := fmt.Sprintf("%s%s[%d]", key, list.key, j)
+				first, _, more := strings.Cut(p, ".")
+				if err := names.CheckPattern(p); err != nil {
+					bad(at, "%s", nameFault(err))
+				} else if first == "*" || first == ">" && more || isReply(p) {
+					bad(at, "%q: want a pattern that begins with a name, or > alone for everything", p)
+				}
+			}
+		}
+	}
+}
+
+// isUserName reports whether a name can be a part of subjects and of URLs.
+func isUserName(s string) bool {
+	return strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") == ""
+}
+
+func isSHA256(s string) bool {
+	b, err := hex.DecodeString(s)
+	return err == nil && len(b) == 32
+}
+
+func (c *Config) validateTopics(bad report) {
+	seen := map[string]bool{}
+	for i, t := range c.Topics {
+		key := fmt.Sprintf("topics[%d]", i)
+		switch {
+		case t.Name == "":
+			bad(key+".name", "is missing")
+		case names.IsPattern(t.Name):
+			bad(key+".name", "%s is a pattern; what is stored is declared topic by topic", t.Name)
+		case names.Check(t.Name) != nil:
+			bad(key+".name", "%s", nameFault(names.Check(t.Name)))
+		case isReply(t.Name):
+			bad(key+".name", "names that begin with _INBOX are those of replies")
+		case seen[t.Name]:
+			bad(key+".name", "there are two topics %s", t.Name)
+		}
+		seen[t.Name] = true
+		if t.Age < 0 || t.Bytes < 0 || t.Count < 0 || t.Dedup < 0 {
+			bad(key, "a limit must not be negative")
+		}
+		if t.Age > 0 && t.Dedup > t.Age {
+			bad(key+".dedup", "an ID cannot be remembered longer (%s) than its message is kept (%s)", short(t.Dedup), short(t.Age))
+		}
+		if _, ok := durabilities[t.Durability]; !ok {
+			bad(key+".durability", "got %q, want strict, relaxed or memory", t.Durability)
+		}
+	}
+}
+
+// isReply reports whether a name is one of those to which replies go.
+func isReply(name string) bool { return name == "_INBOX" || strings.HasPrefix(name, "_INBOX.") }
+
+// nameFault says what is wrong with a name.
+func nameFault(err error) string {
+	var fault *names.Error
+	if errors.As(err, &fault) {
+		return fmt.Sprintf("%q: %s at byte %d", fault.Name, fault.Reason, fault.Offset)
+	}
+	return err.Error()
+}

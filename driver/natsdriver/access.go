@@ -1,0 +1,48 @@
+package natsdriver
+
+// Access is what somebody is to be allowed on a server that checks permissions.
+type Access struct {
+	// User is the name with which the somebody connects. The client must take
+	// _INBOX. and this name as the prefix of its inboxes, as Open does: so that
+	// nobody sees the replies to others.
+	User string
+	// Publish and Subscribe are topics and patterns. Requests are published,
+	// and answered by those who may subscribe.
+	Publish, Subscribe []string
+	// Writes and Reads are stored topics that are there, which the user may
+	// publish and subscribe to: no others can be used as stored topics.
+	Writes, Reads []string
+}
+
+// InboxPrefix returns how the subjects of replies to a user begin.
+func InboxPrefix(user string) string { return "_INBOX." + user }
+
+// Subjects returns the subjects to which a client has to be allowed to publish
+// and to subscribe. Replies to requests are beside that; servers allow them by
+// the requests.
+//
+// To read a stored topic is to make a consumer for it, and the server lets a
+// consumer push to any subject: who may subscribe to a stored topic can have its
+// messages sent elsewhere. The pattern > is all subjects, those of the server
+// too: who may publish to it may do everything.
+func (a *Access) Subjects() (publish, subscribe []string) {
+	subscribe = []string{InboxPrefix(a.User) + ".>"}
+	for _, topics := range a.Publish {
+		publish = append(publish, topics, keyedSubjects(topics), cancelPrefix+topics)
+	}
+	for _, topics := range a.Subscribe {
+		subscribe = append(subscribe, topics, keyedSubjects(topics), cancelPrefix+topics)
+	}
+	publish = append(publish, "$JS.API.INFO")
+	for _, topic := range a.Writes {
+		publish = append(publish, "$JS.API.STREAM.INFO."+topicStream(topic))
+	}
+	for _, topic := range a.Reads {
+		stream := topicStream(topic)
+		publish = append(publish, "$JS.API.STREAM.INFO."+stream, "$JS.ACK."+stream+".>")
+		for _, call := range []string{"CREATE", "INFO", "MSG.NEXT", "DELETE"} {
+			publish = append(publish, "$JS.API.CONSUMER."+call+"."+stream+".>")
+		}
+	}
+	return publish, subscribe
+}

@@ -1,0 +1,128 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/harkbus/hark/broker"
+)
+
+var serveCommand = command{
+	name:  "serve",
+	about: "run a broker",
+	long: `Every NATS client is a client of the broker, and so is hark.Open with the URL that
+it prints. Topics that are stored, routes and users are in the configuration,
+hark.yaml; each setting below is also a key of that file and an environment
+variable: a flag comes before a variable, and that before the file.
+
+SIGINT and SIGTERM stop it when what it has taken is done, a second signal stops it
+at once. SIGHUP reads the configuration again: topics, routes and users change all
+together, or not at all if there is a fault in it.`,
+	setup: func(fs *flag.FlagSet) action {
+		file := fs.String("config", "", "read the configuration from this `file`, or from none if it is - (default hark.yaml, if it is there; HARK_CONFIG)")
+		check := fs.Bool("check", false, "only check the configuration, and say what is wrong with it")
+		flags := map[string]string{}
+		for _, s := range broker.Settings() {
+			fs.Var(&settingFlag{s, flags}, s.Flag, usageOf(s))
+		}
+		return func(ctx context.Context, _ []string, s Streams) error {
+			source := broker.Source{File: configFile(*file), Getenv: os.Getenv, Flags: flags}
+			cfg, err := broker.Load(source)
+			switch {
+			case err != nil:
+				return configError(err)
+			case *check:
+				_, err := fmt.Fprintln(s.Out, "the configuration is valid")
+				return err
+			}
+			return serve(ctx, cfg, source, s)
+		}
+	},
+}
+
+// configFile returns the file that is to be read.
+func configFile(flag string) string {
+	if flag == "" {
+		return os.Getenv("HARK_CONFIG")
+	}
+	return flag
+}
+
+// configError puts faults below each other.
+func configError(err error) error {
+	var ps broker.Problems
+	if !errors.As(err, &ps) {
+		return err
+	}
+	return fmt.Errorf("%s in the configuration:\n%w", plural(len(ps), "fault", "faults"), err)
+}
+
+// settingFlag is a flag that says what was given, and nothing else.
+type settingFlag struct {
+	broker.Setting
+	given map[string]string
+}
+
+// Set implements flag.Value.
+func (f *settingFlag) Set(s string) error { f.given[f.Flag] = s; return nil }
+
+// String implements flag.Value.
+func (f *settingFlag) String() string { return f.Default }
+
+// IsBoolFlag makes the flag alone mean true.
+func (f *settingFlag) IsBoolFlag() bool { return f.Bool }
+
+func usageOf(s broker.Setting) string {
+	if s.Bool {
+		return s.Doc + " (" + s.Env + ")"
+	}
+	value := strings.NewReplacer(" or ", "|", " ", "-").Replace(s.Value)
+	return fmt.Sprintf("`%s`: %s (%s)", value, s.Doc, s.Env)
+}
+
+// serve runs a broker until ctx ends.
+func serve(ctx context.Context, cfg *broker.Config, source broker.Source, s Streams) error {
+	log := newLogger(cfg.Log, s.Err)
+	b, err := broker.New(cfg, log)
+	if err != nil {
+		return configError(err)
+	}
+	reload := make(chan os.Signal, 1)
+	signal.Notify(reload, syscall.SIGHUP)
+	defer signal.Stop(reload)
+	if err := b.Start(ctx); err != nil {
+		return err
+	}
+	fmt.Fprintln(s.Out, b.Summary())
+	for {
+		select {
+		case <-ctx.Done():
+			return b.Stop(context.WithoutCancel(ctx))
+		case <-reload:
+			next, err := broker.Load(source)
+			if err == nil {
+				err = b.Reload(ctx, next)
+			}
+			if err != nil {
+				log.Error("the configuration was not reloaded, everything is as it was")
+				fmt.Fprintln(s.Err, configError(err))
+			}
+		}
+	}
+}
+
+func newLogger(c broker.LogConfig, w io.Writer) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: c.SlogLevel()}
+	if c.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, opts))
+	}
+	return slog.New(slog.NewTextHandler(w, opts))
+}
