@@ -84,6 +84,8 @@ func (b *Broker) Start(ctx context.Context) error {
 	began := time.Now()
 	if err := b.start(ctx); err != nil {
 		b.state = stateStopped
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), b.config.StopTimeout)
+		defer cancel()
 		return errors.Join(err, b.shut(ctx))
 	}
 	b.took = time.Since(began)
@@ -136,7 +138,11 @@ func (b *Broker) Stop(ctx context.Context) error {
 	defer cancel()
 	b.log.Info("stopping", "within", b.config.StopTimeout)
 	err := b.shut(ctx)
-	b.log.Info("stopped", "err", err)
+	if err != nil {
+		b.log.Error("stopped with work undone", "err", err)
+	} else {
+		b.log.Info("stopped")
+	}
 	return err
 }
 

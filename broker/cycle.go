@@ -65,7 +65,7 @@ func newRouteGraph(r *Router) *routeGraph {
 	for i, route := range r.routes {
 		for _, targets := range [][]*template{route.to, route.otherwise} {
 			for _, t := range targets {
-				if k := [2]string{route.From, t.reaches()}; !seen[k] {
+				if k := [2]string{route.From, t.reaches(route.From)}; !seen[k] {
 					seen[k] = true
 					at := number[route.From]
 					g.arcs[at] = append(g.arcs[at], arc{i, t})
@@ -101,7 +101,7 @@ func (g *routeGraph) visit(i int) []arc {
 	g.entered = append(g.entered, i)
 	for _, a := range g.arcs[i] {
 		g.path = append(g.path, a)
-		for _, next := range g.reached(a.target.reaches()) {
+		for _, next := range g.reached(a.target.reaches(g.groups[i].from)) {
 			if path := g.visit(next); path != nil {
 				return path
 			}

@@ -50,7 +50,7 @@ func (c *Config) decode(data []byte) Problems {
 // fault notes what is wrong at a node.
 func (d *decoder) fault(n ast.Node, key, format string, args ...any) {
 	at := place(n)
-	d.problems = append(d.problems, &Problem{d.config.file, at.line, at.column, key, fmt.Sprintf(format, args...)})
+	d.problems = append(d.problems, &Problem{Where: d.config.file, Line: at.line, Column: at.column, Key: key, Text: fmt.Sprintf(format, args...)})
 }
 
 // place returns where a node begins.

@@ -14,7 +14,12 @@ type Problem struct {
 	Line, Column int    // in a file, from 1; 0 if it is nowhere in it
 	Key          string // such as routes[0].where; may be empty
 	Text         string // what is wrong; may have further lines
+
+	err error // behind it, if there is one
 }
+
+// Unwrap returns the error behind the problem, nil if there is none.
+func (p *Problem) Unwrap() error { return p.err }
 
 // Error shows the place first, in the way that editors understand.
 func (p *Problem) Error() string {

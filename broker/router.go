@@ -52,7 +52,7 @@ func NewRouter(c *Config) (*Router, error) {
 }
 
 func newRouter(c *Config) (*Router, Problems) {
-	b := &routerBuilder{config: c, router: &Router{}, groups: map[string]*routeGroup{}, names: map[string]int{}}
+	b := &routerBuilder{config: c, router: &Router{}, groups: map[string]*routeGroup{}, names: map[string]int{}, filtered: map[*routeGroup][]int{}}
 	for i := range c.Routes {
 		b.add(i)
 	}
@@ -73,6 +73,7 @@ type routerBuilder struct {
 	groups   map[string]*routeGroup
 	names    map[string]int
 	filters  []*filter.Filter // by number of the route
+	filtered map[*routeGroup][]int
 	problems Problems
 }
 
@@ -142,7 +143,9 @@ func (b *routerBuilder) add(i int) {
 	if len(r.otherwise) > 0 {
 		g.others = append(g.others, i)
 	}
-	if f == nil && len(r.to) > 0 {
+	if f != nil {
+		b.filtered[g] = append(b.filtered[g], i)
+	} else if len(r.to) > 0 {
 		g.every = append(g.every, i)
 	}
 }
@@ -172,14 +175,11 @@ func (b *routerBuilder) index(g *routeGroup) (err error) {
 	if g.set, err = filter.NewSet[int](); err != nil {
 		return err
 	}
-	var numbers []int
-	var filters []*filter.Filter
-	for i, f := range b.filters {
-		if f != nil && b.router.routes[i].From == g.from {
-			numbers, filters = append(numbers, i), append(filters, f)
-		}
+	filters := make([]*filter.Filter, len(b.filtered[g]))
+	for i, number := range b.filtered[g] {
+		filters[i] = b.filters[number]
 	}
-	return g.set.AddAll(numbers, filters)
+	return g.set.AddAll(b.filtered[g], filters)
 }
 
 // filterProblems returns what is wrong with a filter, with the places in the

@@ -93,41 +93,32 @@ func (t *template) pattern(value string) string {
 	return b.String()
 }
 
-// reaches returns a pattern that matches all names that the template makes.
-func (t *template) reaches() string {
-	var tokens []string
-	for token := range strings.SplitSeq(t.marked(), ".") {
-		switch {
-		case strings.Contains(token, manyMark): // any number of tokens
-			return strings.Join(append(tokens, ">"), ".")
-		case strings.Contains(token, oneMark):
-			tokens = append(tokens, "*")
-		default:
-			tokens = append(tokens, token)
-		}
-	}
-	return strings.Join(tokens, ".")
-}
-
-// The marks stand for values; they cannot be in names.
-const (
-	oneMark  = "\x01"
-	manyMark = "\x02"
-)
-
-func (t *template) marked() string {
+// reaches returns a pattern that matches all names that the template makes for
+// messages of topics that match from.
+func (t *template) reaches(from string) string {
 	var b strings.Builder
 	for _, p := range t.parts {
 		switch {
 		case p.value == nil:
 			b.WriteString(p.text)
 		case p.value.wholeTopic():
-			b.WriteString(manyMark)
+			b.WriteString(from)
 		default:
-			b.WriteString(oneMark)
+			b.WriteByte('*')
 		}
 	}
-	return b.String()
+	var tokens []string
+	for token := range strings.SplitSeq(b.String(), ".") {
+		switch {
+		case strings.Contains(token, ">"): // any number of tokens
+			return strings.Join(append(tokens, ">"), ".")
+		case strings.Contains(token, "*"):
+			tokens = append(tokens, "*")
+		default:
+			tokens = append(tokens, token)
+		}
+	}
+	return strings.Join(tokens, ".")
 }
 
 // expand returns the topic for a message. It fails if the message lacks a value,

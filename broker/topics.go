@@ -37,6 +37,7 @@ func (b *Broker) applyTopics(ctx context.Context, before, c *Config) (done undo,
 		back, err := b.applyTopic(ctx, &t)
 		if err != nil {
 			p := c.problem(fmt.Sprintf("topics[%d]", i), "%s", err)
+			p.err = err
 			return nil, errors.Join(p, done.run(ctx))
 		}
 		if back != nil {

@@ -82,6 +82,10 @@ func (c *Conn) DeleteGroup(ctx context.Context, topic, group string) error {
 // that message ends. It must have no members. One that is not there is no error.
 func (c *Conn) ResetGroup(ctx context.Context, topic, group string) error {
 	return c.admin(ctx, func(ctx context.Context) error {
+		// The server does not answer for one that is not there.
+		if _, err := c.js.Consumer(ctx, topicStream(topic), groupConsumer(group)); err != nil {
+			return err
+		}
 		_, err := c.js.ResetConsumer(ctx, topicStream(topic), groupConsumer(group))
 		return err
 	})

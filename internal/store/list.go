@@ -42,6 +42,10 @@ func lasting(path string) bool {
 	return strings.HasSuffix(name, ".blk") || name == "meta.inf" || name == "meta.sum" || name == "o.dat"
 }
 
+// isLeftover reports whether a directory is one that the server removes: it
+// gives it such a name first, which is that of no stream.
+func isLeftover(name string) bool { return strings.HasPrefix(name, ".") }
+
 // writeList lists the files of a directory that nobody writes to any more.
 func writeList(dir string) error {
 	type file struct {
@@ -52,6 +56,9 @@ func writeList(dir string) error {
 	err := filepath.WalkDir(filepath.Join(dir, StreamsDir), func(path string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil // there is no stream, or what was gathered for one is gone
+		}
+		if err == nil && d.IsDir() && isLeftover(d.Name()) {
+			return fs.SkipDir
 		}
 		if err != nil || d.IsDir() || !lasting(path) {
 			return err

@@ -111,7 +111,7 @@ func (s *Store) checkStreams() error {
 		}
 	}
 	for _, e := range entries {
-		if e.IsDir() && !known[e.Name()] {
+		if e.IsDir() && !known[e.Name()] && !isLeftover(e.Name()) {
 			return fmt.Errorf("%s is %w: %w", filepath.Join(dir, e.Name()), ErrDamaged, s.log.asError())
 		}
 	}

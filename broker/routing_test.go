@@ -1,0 +1,257 @@
+package broker
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/harkbus/hark/driver"
+)
+
+// storedTopic opens a declared topic.
+func storedTopic(t *testing.T, c driver.Conn, name string) driver.Topic {
+	t.Helper()
+	topic, err := c.OpenTopic(testContext(t), driver.TopicConfig{Name: name, Stored: &driver.StoredConfig{Existing: true}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return topic
+}
+
+// listen subscribes to what is published from now on.
+func listen(t *testing.T, c driver.Conn, pattern string) driver.Subscription {
+	t.Helper()
+	sub, err := c.SubscribePattern(testContext(t), pattern, driver.SubscribeConfig{Window: 4096})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sub
+}
+
+// replay subscribes to all that is stored.
+func replay(t *testing.T, c driver.Conn, name string) driver.Subscription {
+	t.Helper()
+	sub, err := storedTopic(t, c, name).Subscribe(testContext(t), driver.SubscribeConfig{From: driver.FromStart, Window: 4096})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sub
+}
+
+// receive returns the next n messages.
+func receive(t *testing.T, sub driver.Subscription, n int) (all []*driver.Received) {
+	t.Helper()
+	for len(all) < n {
+		ms, err := sub.Receive(testContext(t), n-len(all))
+		if err != nil {
+			t.Fatalf("%v after %d of %d messages", err, len(all), n)
+		}
+		all = append(all, ms...)
+	}
+	return all
+}
+
+// nothing fails if there is a message before the one that says end, which is
+// published to the topic.
+func nothing(t *testing.T, sub driver.Subscription, c driver.Conn, topic string) {
+	t.Helper()
+	publish(t, c, topic, &driver.Message{Data: []byte(`"end"`)})
+	if m := receive(t, sub, 1)[0]; string(m.Data) != `"end"` {
+		t.Errorf("got %s on %s, want nothing more", m.Data, m.Topic)
+	}
+}
+
+func publish(t *testing.T, c driver.Conn, name string, ms ...*driver.Message) {
+	t.Helper()
+	topic, err := c.OpenTopic(testContext(t), driver.TopicConfig{Name: name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	publishTo(t, topic, ms...)
+}
+
+func publishTo(t *testing.T, topic driver.Topic, ms ...*driver.Message) {
+	t.Helper()
+	if err := topic.Publish(testContext(t), ms); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func stats(t *testing.T, topic driver.Topic) driver.TopicStats {
+	t.Helper()
+	s, err := topic.Stats(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func keyed(i int, key, data string) *driver.Message {
+	return &driver.Message{ID: fmt.Sprint("id-", i), Key: key, HasKey: true, ContentType: "application/json", Data: []byte(data), Headers: map[string]string{"n": fmt.Sprint(i)}}
+}
+
+func TestLiveRoutes(t *testing.T) {
+	b := start(t, config(t, `
+routes:
+  - {name: eu, from: orders.*, where: data.region == "eu", to: ["region.{data.region}", copy]}
+  - {name: rest, from: orders.*, otherwise: rest}
+`))
+	c := dial(t, b, "")
+	regions, copies, rest := listen(t, c, "region.*"), listen(t, c, "copy"), listen(t, c, "rest")
+	for i := range 100 {
+		region := []string{"eu", "us"}[i%2]
+		publish(t, c, "orders.placed", keyed(i, "k", fmt.Sprintf(`{"region":%q}`, region)))
+	}
+	for _, sub := range []driver.Subscription{regions, copies, rest} {
+		for j, m := range receive(t, sub, 50) {
+			i := 2 * j
+			if sub == rest {
+				i++
+			}
+			if m.ID != fmt.Sprint("id-", i) || m.Key != "k" || m.Headers["n"] != fmt.Sprint(i) || m.Headers[hopsHeader] != "1" || m.ContentType != "application/json" || m.Headers["ce-type"] != "orders.placed" {
+				t.Fatalf("message %d of %s: got %+v", i, m.Topic, m)
+			}
+		}
+	}
+	want := []RouteStats{{Route: "eu", Matched: 50, Routed: 100}, {Route: "rest", Otherwise: 50, Routed: 50}}
+	if got := b.RouteStats(); len(got) != 2 || got[0] != want[0] || got[1] != want[1] {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+func TestStoredRoutes(t *testing.T) {
+	dir := t.TempDir()
+	text := `
+topics:
+  - {name: orders.placed}
+  - {name: orders.eu}
+routes:
+  - {name: eu, from: orders.placed, where: data.region == "eu", to: orders.eu}
+  - {name: all, from: orders.placed, to: live}
+`
+	b := start(t, configIn(t, dir, text))
+	c := dial(t, b, "")
+	live := listen(t, c, "live")
+	placed := storedTopic(t, c, "orders.placed")
+	for i := range 300 {
+		publishTo(t, placed, keyed(i, fmt.Sprint("k", i%7), fmt.Sprintf(`{"region":%q}`, []string{"eu", "us", "asia"}[i%3])))
+	}
+	check := func(ms []*driver.Received, step int) {
+		t.Helper()
+		for i, m := range ms {
+			if want := fmt.Sprint("id-", i*step); m.ID != want || m.Key != fmt.Sprint("k", i*step%7) {
+				t.Fatalf("got %s with key %s, want %s", m.ID, m.Key, want)
+			}
+		}
+	}
+	check(receive(t, live, 300), 1)
+	check(receive(t, replay(t, c, "orders.eu"), 100), 3)
+	stop(t, b)
+
+	// It goes on where it was, and nothing comes twice.
+	b = start(t, configIn(t, dir, text))
+	c = dial(t, b, "")
+	live = listen(t, c, "live")
+	publishTo(t, storedTopic(t, c, "orders.placed"), keyed(300, "k6", `{"region":"eu"}`))
+	if m := receive(t, live, 1)[0]; m.ID != "id-300" {
+		t.Errorf("got %s after a restart, want only what is new", m.ID)
+	}
+	check(receive(t, replay(t, c, "orders.eu"), 101), 3)
+}
+
+// TestRepeatsAreHarmless has the routes do everything again.
+func TestRepeatsAreHarmless(t *testing.T) {
+	dir := t.TempDir()
+	text := "topics: [{name: a}, {name: b}, {name: both}]\nroutes: [{from: a, to: both}, {from: b, to: both}]"
+	b := start(t, configIn(t, dir, text))
+	c := dial(t, b, "")
+	for i := range 20 { // the same IDs on both topics, of different messages
+		publishTo(t, storedTopic(t, c, "a"), keyed(i, "", `"a"`))
+		publishTo(t, storedTopic(t, c, "b"), keyed(i, "", `"b"`))
+	}
+	receive(t, replay(t, c, "both"), 40)
+	// As if it had been killed before it acknowledged anything.
+	for _, topic := range []string{"a", "b"} {
+		in := &reader{routing: b.routing, key: readerKey{topic, true}}
+		if done := in.route(b.routing.plan.Load(), receive(t, replay(t, c, topic), 20)); done != 20 {
+			t.Errorf("got %d done, want 20", done)
+		}
+	}
+	if s := stats(t, storedTopic(t, c, "both")); s.Stored != 40 {
+		t.Errorf("got %d messages, want 40", s.Stored)
+	}
+}
+
+func TestMove(t *testing.T) {
+	b := start(t, config(t, `
+topics: [{name: in}, {name: big}]
+routes:
+  - {name: big, from: in, where: data.n >= 50, to: big, mode: move}
+  - {name: bad, from: in, where: data.n == 7, to: "{data.none}.x", mode: move}
+`))
+	c := dial(t, b, "")
+	in := storedTopic(t, c, "in")
+	for i := range 100 {
+		publishTo(t, in, keyed(i, "", fmt.Sprintf(`{"n":%d}`, i)))
+	}
+	receive(t, replay(t, c, "big"), 50)
+	stop(t, b) // waits until what was taken is done
+	b = start(t, b.config)
+	c = dial(t, b, "")
+	if s := stats(t, storedTopic(t, c, "in")); s.Stored != 50 || s.Last != 100 {
+		t.Errorf("got %+v, want the 50 messages that were not moved", s)
+	}
+	if s := stats(t, storedTopic(t, c, "big")); s.Stored != 50 {
+		t.Errorf("got %+v, want the 50 that were", s)
+	}
+}
+
+// TestHops sends messages in a circle through a program.
+func TestHops(t *testing.T) {
+	b := start(t, config(t, "max_hops: 5\nroutes: [{from: there, to: back}]"))
+	c := dial(t, b, "")
+	back := listen(t, c, "back")
+	m := &driver.Message{ID: "x", Data: []byte("{}")}
+	for hop := 1; hop <= 5; hop++ {
+		publish(t, c, "there", m)
+		got := receive(t, back, 1)[0]
+		if got.Headers[hopsHeader] != fmt.Sprint(hop) {
+			t.Fatalf("got %q hops, want %d", got.Headers[hopsHeader], hop)
+		}
+		m = &got.Message
+	}
+	publish(t, c, "there", m)
+	nothing(t, back, c, "there")
+}
+
+func TestNewRoutesOnOldTopics(t *testing.T) {
+	dir := t.TempDir()
+	topics := "topics: [{name: in}, {name: out}]\n"
+	routes := "routes: [{from: in, to: out}]"
+	for _, step := range []struct {
+		text string
+		want uint64 // on out after one more message on in
+	}{{topics, 0}, {topics + routes, 1}, {topics, 1}, {topics + routes, 2}} {
+		b := start(t, configIn(t, dir, step.text))
+		c := dial(t, b, "")
+		publishTo(t, storedTopic(t, c, "in"), &driver.Message{Data: []byte("{}")})
+		if strings.Contains(step.text, "routes") {
+			receive(t, replay(t, c, "out"), int(step.want))
+		}
+		if s := stats(t, storedTopic(t, c, "out")); s.Stored != step.want {
+			t.Errorf("got %d messages, want %d: what came without routes is not routed", s.Stored, step.want)
+		}
+		stop(t, b)
+	}
+}
+
+func TestStopIsBounded(t *testing.T) {
+	b := start(t, config(t, "topics: [{name: in}]\nroutes: [{from: in, to: out}]"))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_ = b.Stop(ctx) // it returns, whatever it could not finish
+	if err := b.Reload(testContext(t), b.config); err == nil {
+		t.Error("a stopped broker was reloaded")
+	}
+}
