@@ -280,10 +280,12 @@ func (c *Conn) Close(ctx context.Context) error {
 	c.mu.Unlock()
 	var err error
 	if c.state.connected() {
+		up, cancel := c.state.whileUp(ctx) // it may be lost at any moment
 		for _, e := range ends {
-			err = errors.Join(err, e.Close(ctx))
+			err = errors.Join(err, e.Close(up))
 		}
-		err = errors.Join(err, c.Flush(ctx))
+		err = errors.Join(err, c.Flush(up))
+		cancel()
 	}
 	c.state.stop()
 	for _, e := range ends { // those that could not say good-bye

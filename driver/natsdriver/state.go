@@ -91,7 +91,7 @@ func (s *state) set(up bool) {
 	if !up {
 		// The client holds its lock while it dials, so this may take as long.
 		if reason = s.nc.LastError(); reason == nil {
-			reason = errors.New("the connection was lost")
+			reason = errLost
 		}
 		s.mu.Lock()
 		s.reason = reason
@@ -135,6 +135,19 @@ func (s *state) present() context.Context {
 	defer s.mu.Unlock()
 	return s.live
 }
+
+// whileUp returns a context that ends with ctx or with the connection as it is
+// now.
+func (s *state) whileUp(ctx context.Context) (context.Context, context.CancelFunc) {
+	up, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(s.present(), func() { cancel(errLost) })
+	return up, func() {
+		stop()
+		cancel(nil)
+	}
+}
+
+var errLost = errors.New("the connection was lost")
 
 // stop ends follow.
 func (s *state) stop() {
