@@ -7,13 +7,9 @@ import (
 	"encoding/hex"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	natsserver "github.com/nats-io/nats-server/v2/server"
 	"golang.org/x/crypto/bcrypt"
-
-	"github.com/harkbus/hark/driver/natsdriver"
-	"github.com/harkbus/hark/internal/names"
 )
 
 // authenticator lets users in. It implements the server's Authentication.
@@ -46,7 +42,11 @@ func newAuthenticator(c *Config) *authenticator {
 func (a *authenticator) set(c *Config) {
 	users := make(map[string]*user, len(c.Users))
 	for _, u := range c.Users {
-		users[u.Name] = &user{u, permissions(&u, c.Topics)}
+		allowed, err := permissions(&u, c.Topics)
+		if err != nil { // Validate has found it
+			allowed = &natsserver.Permissions{Publish: &natsserver.SubjectPermission{Deny: []string{">"}}, Subscribe: &natsserver.SubjectPermission{Deny: []string{">"}}}
+		}
+		users[u.Name] = &user{u, allowed}
 	}
 	a.users.Store(&users)
 }
@@ -84,33 +84,4 @@ func (a *authenticator) knows(u *user, password string) bool {
 	a.checking <- struct{}{}
 	defer func() { <-a.checking }()
 	return bcrypt.CompareHashAndPassword(hash, []byte(password)) == nil && u != nil && u.Password != ""
-}
-
-// permissions returns what the server lets a user do: nothing but what is
-// listed.
-func permissions(u *UserConfig, topics []TopicConfig) *natsserver.Permissions {
-	access := natsdriver.Access{User: u.Name, Publish: u.Publish, Subscribe: u.Subscribe}
-	for _, t := range topics {
-		if matchesAny(u.Publish, t.Name) {
-			access.Writes = append(access.Writes, t.Name)
-		}
-		if matchesAny(u.Subscribe, t.Name) {
-			access.Reads = append(access.Reads, t.Name)
-		}
-	}
-	publish, subscribe := access.Subjects()
-	return &natsserver.Permissions{
-		Publish:   &natsserver.SubjectPermission{Allow: publish},
-		Subscribe: &natsserver.SubjectPermission{Allow: subscribe},
-		Response:  &natsserver.ResponsePermission{MaxMsgs: 1, Expires: 5 * time.Minute},
-	}
-}
-
-func matchesAny(patterns []string, name string) bool {
-	for _, p := range patterns {
-		if names.Match(p, name) {
-			return true
-		}
-	}
-	return false
 }

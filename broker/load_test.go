@@ -184,6 +184,7 @@ func TestFaults(t *testing.T) {
 		{"users:\n  - {name: ada, token: secret}", `2:24: users[0].token: want sha256:`},
 		{"users:\n  - {name: ada, password: secret}", `2:27: users[0].password: want the bcrypt hash`},
 		{"users:\n  - {name: ada, publish: '*.x'}", `2:26: users[0].publish[0]: "*.x": want a pattern that begins with a name`},
+		{"users:\n  - {name: ada, token: 'sha256:" + strings.Repeat("0", 64) + "', subscribe: [a.*, a.b.c]}", `2:110: users[0].subscribe: a.* and a.b.c: the server cannot allow both and nothing else below a.*; say a.>`},
 	}
 	for _, tt := range tests {
 		file := write(t, tt.text)

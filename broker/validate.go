@@ -167,6 +167,9 @@ func (c *Config) validateUsers(bad report) {
 				bad(key+".token", "want sha256: and 64 hexadecimal digits, such as hark user %s makes", u.Name)
 			}
 		}
+		if _, err := permissions(&u, c.Topics); err != nil {
+			bad(key+".subscribe", "%s", err)
+		}
 		for _, list := range []struct {
 			key      string
 			patterns []string

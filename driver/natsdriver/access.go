@@ -1,5 +1,7 @@
 package natsdriver
 
+import "strings"
+
 // Access is what somebody is to be allowed on a server that checks permissions.
 type Access struct {
 	// User is the name with which the somebody connects. The client must take
@@ -31,7 +33,10 @@ func (a *Access) Subjects() (publish, subscribe []string) {
 		publish = append(publish, topics, keyedSubjects(topics), cancelPrefix+topics)
 	}
 	for _, topics := range a.Subscribe {
-		subscribe = append(subscribe, topics, keyedSubjects(topics), cancelPrefix+topics)
+		subscribe = append(subscribe, topics, cancelPrefix+topics)
+		if strings.ContainsAny(topics, "*>") { // otherwise stored messages come from the store
+			subscribe = append(subscribe, keyedSubjects(topics))
+		}
 	}
 	publish = append(publish, "$JS.API.INFO")
 	for _, topic := range a.Writes {

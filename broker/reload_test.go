@@ -1,0 +1,125 @@
+package broker
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/harkbus/hark/driver"
+)
+
+func TestReload(t *testing.T) {
+	dir := t.TempDir()
+	b := start(t, configIn(t, dir, "topics: [{name: in, count: 5}]\nroutes: [{name: r, from: in, to: old}, {name: live, from: live, to: live.old}]"))
+	c := dial(t, b, "")
+	in := storedTopic(t, c, "in")
+	old, fresh := listen(t, c, "old"), listen(t, c, "new")
+	liveOld, liveNew := listen(t, c, "live.old"), listen(t, c, "live.new")
+	for i := range 50 {
+		publishTo(t, in, keyed(i, "", `{}`))
+	}
+	publish(t, c, "live", keyed(0, "", `{}`))
+	receive(t, old, 50)
+	receive(t, liveOld, 1)
+
+	if err := b.Reload(testContext(t), configIn(t, dir, "topics: [{name: in, count: 9}, {name: more}]\nroutes: [{name: r, from: in, to: new}, {name: live, from: live, to: live.new}]")); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 50 {
+		publishTo(t, in, keyed(50+i, "", `{}`))
+	}
+	publish(t, c, "live", keyed(1, "", `{}`))
+	for i, m := range receive(t, fresh, 50) {
+		if m.ID != fmt.Sprint("id-", 50+i) {
+			t.Fatalf("got %s, want id-%d: once and in order", m.ID, 50+i)
+		}
+	}
+	if m := receive(t, liveNew, 1)[0]; m.ID != "id-1" {
+		t.Errorf("got %s, want id-1", m.ID)
+	}
+	nothing(t, old, c, "old")
+	if s := stats(t, in); s.Stored != 9 {
+		t.Errorf("got %d messages, want the new limit of 9", s.Stored)
+	}
+	storedTopic(t, c, "more")
+	if got := b.RouteStats()[0]; got.Matched != 100 {
+		t.Errorf("got %+v, want the counters to go on", got)
+	}
+}
+
+// TestReloadIsAllOrNothing reloads what cannot be, and looks whether anything is
+// other than before.
+func TestReloadIsAllOrNothing(t *testing.T) {
+	dir := t.TempDir()
+	text := "topics: [{name: in, count: 5}]\nroutes: [{name: r, from: in, to: out}]"
+	b := start(t, configIn(t, dir, text))
+	c := dial(t, b, "")
+	in, out, other := storedTopic(t, c, "in"), listen(t, c, "out"), listen(t, c, "other")
+	tests := []struct {
+		text   string
+		change func(*Config)
+		want   string
+	}{
+		{strings.Replace(text, "count: 5", "count: 9", 1) + "\nname: x", nil, "name: cannot change while the broker runs"},
+		{text, func(c *Config) { c.Listen = "127.0.0.1:1" }, "--listen: cannot change"},
+		{text, func(c *Config) { c.Limits.Message = 2048 }, "limits: cannot change"},
+		{text, func(c *Config) { c.Routes[0].Where = "data." }, "Syntax error"},
+		{text + "\nusers: [{name: a, token: 'sha256:" + strings.Repeat("0", 64) + "'}]", nil, "users: whether there are users"},
+		{"topics: [{name: fresh}, {name: in, count: 9}, {name: taken}]\nroutes: [{name: r, from: in, to: other}]", nil, "topics[2]: exists"},
+	}
+	// What is not hark's keeps what is published to a topic.
+	nc, err := nats.Connect("nats://" + b.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := nc.JetStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.AddStream(&nats.StreamConfig{Name: "foreign", Subjects: []string{"taken"}}); err != nil {
+		t.Fatal(err)
+	}
+	for i, tt := range tests {
+		next := configIn(t, dir, tt.text)
+		if tt.change != nil {
+			tt.change(next)
+		}
+		err := b.Reload(testContext(t), next)
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Fatalf("%s: got %v, want %s", tt.text, err, tt.want)
+		}
+		for j := range 10 {
+			publishTo(t, in, keyed(10*i+j, "", `{}`))
+		}
+		receive(t, out, 10)
+		if s := stats(t, in); s.Stored != 5 {
+			t.Errorf("%s: got %d messages, want the old limit of 5", tt.text, s.Stored)
+		}
+		if has, err := b.conn.HasTopic(testContext(t), "fresh"); has || err != nil {
+			t.Errorf("%s: a topic was made: %v", tt.text, err)
+		}
+	}
+	nothing(t, other, c, "other")
+	if !errors.Is(b.Reload(testContext(t), configIn(t, dir, tests[5].text)), driver.ErrConflict) {
+		t.Error("want ErrConflict")
+	}
+}
+
+func TestReloadUsers(t *testing.T) {
+	dir := t.TempDir()
+	text := users(t)
+	b := start(t, configIn(t, dir, text))
+	dial(t, b, "bob:secret-bob@")
+	if err := b.Reload(testContext(t), configIn(t, dir, strings.Replace(text, "name: bob", "name: eve", 1))); err != nil {
+		t.Fatal(err)
+	}
+	if nc, err := nats.Connect("nats://bob:secret-bob@" + b.Addr().String()); !errors.Is(err, nats.ErrAuthorization) {
+		t.Errorf("bob is let in: %v", err)
+		nc.Close()
+	}
+	dial(t, b, "eve:secret-bob@")
+}
