@@ -1,34 +1,165 @@
 package broker
 
 import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"mime"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/harkbus/hark/driver"
 )
 
-// event is a message as filters and templates see it. Where a message has no
-// header type, source or subject, these are the attributes of its CloudEvent.
-type event struct{ m *driver.Received }
+// Event is a message of an engine as filters and templates see it, and as JSON:
+// the names are those of the JSON format of CloudEvents, with topic, key, headers
+// and seq beside them. Where a message has no header type, source or subject,
+// these are the attributes of its CloudEvent.
+type Event struct{ Message *driver.Received }
 
-// ID implements filter.Envelope, as do the following.
-func (e *event) ID() string      { return e.m.ID }
-func (e *event) Topic() string   { return e.m.Topic }
-func (e *event) Key() string     { return e.m.Key }
-func (e *event) Time() time.Time { return e.m.Time }
-func (e *event) Data() any       { return e.m.Data }
-func (e *event) Source() string  { return e.attribute("source") }
-func (e *event) Type() string    { return e.attribute("type") }
-func (e *event) Subject() string { return e.attribute("subject") }
+// ID implements filter.Envelope.
+func (e *Event) ID() string { return e.Message.ID }
 
-func (e *event) attribute(name string) string {
-	if s, ok := e.m.Headers[name]; ok {
+// Topic implements filter.Envelope.
+func (e *Event) Topic() string { return e.Message.Topic }
+
+// Key implements filter.Envelope.
+func (e *Event) Key() string { return e.Message.Key }
+
+// Time implements filter.Envelope.
+func (e *Event) Time() time.Time { return e.Message.Time }
+
+// Data implements filter.Envelope.
+func (e *Event) Data() any { return e.Message.Data }
+
+// Source implements filter.Envelope.
+func (e *Event) Source() string { return e.attribute("source") }
+
+// Type implements filter.Envelope.
+func (e *Event) Type() string { return e.attribute("type") }
+
+// Subject implements filter.Envelope.
+func (e *Event) Subject() string { return e.attribute("subject") }
+
+func (e *Event) attribute(name string) string {
+	if s, ok := e.Message.Headers[name]; ok {
 		return s
 	}
-	return e.m.Headers["ce-"+name]
+	return e.Message.Headers[cePrefix+name]
 }
 
+// cePrefix begins the headers that are attributes of an event.
+const cePrefix = "ce-"
+
 // Header implements filter.Envelope.
-func (e *event) Header(name string) (string, bool) {
-	s, ok := e.m.Headers[name]
+func (e *Event) Header(name string) (string, bool) {
+	s, ok := e.Message.Headers[name]
 	return s, ok
+}
+
+// eventJSON is an Event as it is written.
+type eventJSON struct {
+	Topic       string            `json:"topic"`
+	Seq         uint64            `json:"seq,omitempty"`
+	ID          string            `json:"id,omitempty"`
+	Source      string            `json:"source,omitempty"`
+	Type        string            `json:"type,omitempty"`
+	Subject     string            `json:"subject,omitempty"`
+	Time        *time.Time        `json:"time,omitempty"`
+	Key         *string           `json:"key,omitempty"`
+	Partition   *string           `json:"partitionkey,omitempty"` // what CloudEvents calls the key; only read
+	Headers     map[string]string `json:"headers,omitempty"`
+	ContentType string            `json:"datacontenttype,omitempty"`
+	Data        json.RawMessage   `json:"data,omitempty"`
+	Base64      []byte            `json:"data_base64,omitempty"`
+}
+
+// MarshalJSON implements json.Marshaler. Data that is no JSON is a string, or in
+// base64.
+func (e *Event) MarshalJSON() ([]byte, error) {
+	m := e.Message
+	out := eventJSON{Topic: m.Topic, Seq: m.Seq, ID: m.ID, Source: e.Source(), Type: e.Type(), Subject: e.Subject()}
+	if m.HasKey {
+		out.Key = &m.Key
+	}
+	if !m.Time.IsZero() {
+		out.Time = &m.Time
+	}
+	for name, value := range m.Headers {
+		if strings.HasPrefix(name, cePrefix) || name == "type" || name == "source" || name == "subject" {
+			continue
+		}
+		if out.Headers == nil {
+			out.Headers = map[string]string{}
+		}
+		out.Headers[name] = value
+	}
+	if !isJSON(m.ContentType) {
+		out.ContentType = m.ContentType
+	}
+	switch {
+	case len(m.Data) == 0:
+	case isJSON(m.ContentType) && json.Valid(m.Data):
+		out.Data = m.Data
+	case utf8.Valid(m.Data):
+		text, err := json.Marshal(string(m.Data))
+		if err != nil {
+			return nil, err
+		}
+		if out.Data = text; out.ContentType == "" {
+			out.ContentType = "text/plain" // so that it is read as it was
+		}
+	default:
+		out.Base64 = m.Data
+	}
+	return json.Marshal(out)
+}
+
+// isJSON reports whether a media type is JSON. Without one, data is taken to be.
+func isJSON(contentType string) bool {
+	media, _, err := mime.ParseMediaType(contentType)
+	return contentType == "" || err == nil && (strings.HasSuffix(media, "/json") || strings.HasSuffix(media, "+json"))
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (e *Event) UnmarshalJSON(text []byte) error {
+	var in eventJSON
+	if err := json.Unmarshal(text, &in); err != nil {
+		return err
+	}
+	m := &driver.Received{Topic: in.Topic, Seq: in.Seq}
+	m.ID, m.Headers, m.ContentType = in.ID, in.Headers, in.ContentType
+	if in.Time != nil {
+		m.Time = *in.Time
+	}
+	for _, key := range []*string{in.Partition, in.Key} {
+		if key != nil {
+			m.Key, m.HasKey = *key, true
+		}
+	}
+	for name, value := range map[string]string{"source": in.Source, "type": in.Type, "subject": in.Subject} {
+		if value != "" {
+			if m.Headers == nil {
+				m.Headers = map[string]string{}
+			}
+			m.Headers[cePrefix+name] = value
+		}
+	}
+	switch {
+	case in.Data != nil && in.Base64 != nil:
+		return errors.New("data and data_base64: want one of them")
+	case in.Base64 != nil:
+		m.Data = in.Base64
+	case isJSON(in.ContentType):
+		m.Data = in.Data
+	default:
+		var s string
+		if err := json.Unmarshal(in.Data, &s); err != nil {
+			return fmt.Errorf("data of type %s: want a string", in.ContentType)
+		}
+		m.Data = []byte(s)
+	}
+	e.Message = m
+	return nil
 }

@@ -101,7 +101,7 @@ func (l *lookup) wholeTopic() bool { return l.root == "topic" && len(l.path) == 
 var errNoValue = errors.New("the message has no such value")
 
 // find returns the value for a message.
-func (l *lookup) find(m *event) (string, error) {
+func (l *lookup) find(m *Event) (string, error) {
 	value, ok := "", false
 	switch l.root {
 	case "topic":
@@ -115,9 +115,9 @@ func (l *lookup) find(m *event) (string, error) {
 	case "headers":
 		value, ok = m.Header(l.path[0].name)
 	case "key":
-		value, ok = m.m.Key, m.m.HasKey
+		value, ok = m.Message.Key, m.Message.HasKey
 	case "id":
-		value, ok = m.m.ID, m.m.ID != ""
+		value, ok = m.Message.ID, m.Message.ID != ""
 	case "type":
 		value = m.Type()
 		ok = value != ""
@@ -128,7 +128,7 @@ func (l *lookup) find(m *event) (string, error) {
 		value = m.Subject()
 		ok = value != ""
 	default:
-		value, ok = findJSON(m.m.Data, l.path)
+		value, ok = findJSON(m.Message.Data, l.path)
 	}
 	if !ok {
 		return "", fmt.Errorf("{%s}: %w", l.text, errNoValue)

@@ -119,7 +119,7 @@ func (in *reader) route(p *plan, ms []*driver.Received) int {
 		if !in.key.stored && p.declared(m.Topic) {
 			continue // another reader has it from its store
 		}
-		decisions := p.router.decide(groups, &event{m})
+		decisions := p.router.decide(groups, &Event{Message: m})
 		if len(decisions) == 0 {
 			continue
 		}

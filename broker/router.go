@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync/atomic"
 
-	"github.com/harkbus/hark/driver"
 	"github.com/harkbus/hark/filter"
 	"github.com/harkbus/hark/internal/names"
 )
@@ -254,7 +253,7 @@ type Decision struct {
 
 // decide returns what the routes of groups do with a message. A topic is the
 // target of one of them only.
-func (r *Router) decide(groups []*routeGroup, e *event) (ds []Decision) {
+func (r *Router) decide(groups []*routeGroup, e *Event) (ds []Decision) {
 	var numbers []int
 	seen := map[string]bool{}
 	for _, g := range groups {
@@ -279,7 +278,7 @@ func (r *Router) decide(groups []*routeGroup, e *event) (ds []Decision) {
 }
 
 // apply returns what a route does with a message that matches.
-func (r *route) apply(e *event, seen map[string]bool) Decision {
+func (r *route) apply(e *Event, seen map[string]bool) Decision {
 	d := Decision{Route: r.Name, route: r}
 	if !sampled(r.Sample, e) {
 		d.SampledOut = true
@@ -291,7 +290,7 @@ func (r *route) apply(e *event, seen map[string]bool) Decision {
 }
 
 // expand makes the targets that are not among those seen.
-func (d *Decision) expand(ts []*template, e *event, seen map[string]bool) {
+func (d *Decision) expand(ts []*template, e *Event, seen map[string]bool) {
 	for _, t := range ts {
 		name, err := t.expand(e)
 		switch {
@@ -315,6 +314,4 @@ func (r *Router) groupsFor(topic string) (gs []*routeGroup) {
 }
 
 // Decide returns what the routes do with a message of a topic, without doing it.
-func (r *Router) Decide(m *driver.Received) []Decision {
-	return r.decide(r.groupsFor(m.Topic), &event{m})
-}
+func (r *Router) Decide(e *Event) []Decision { return r.decide(r.groupsFor(e.Topic()), e) }

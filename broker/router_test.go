@@ -65,7 +65,7 @@ routes:
 		{"other", `{}`, ""},
 	}
 	for _, tt := range tests {
-		if got := targets(r.Decide(message(tt.topic, tt.data))); got != tt.want {
+		if got := targets(r.Decide(&Event{message(tt.topic, tt.data)})); got != tt.want {
 			t.Errorf("%s %s: got %q, want %q", tt.topic, tt.data, got, tt.want)
 		}
 	}
@@ -85,7 +85,7 @@ routes:
 		{`{"x":2}`, "template:! rest?:rest"}, // it would be nowhere
 		{`{"x":3}`, "rest?:rest"},
 	} {
-		if got := targets(r.Decide(message("a", tt.data))); got != tt.want {
+		if got := targets(r.Decide(&Event{message("a", tt.data)})); got != tt.want {
 			t.Errorf("%s: got %q, want %q", tt.data, got, tt.want)
 		}
 	}
@@ -130,7 +130,7 @@ func TestTemplates(t *testing.T) {
 			t.Errorf("%s: %v", tt.template, err)
 			continue
 		}
-		got, err := p.expand(&event{m})
+		got, err := p.expand(&Event{Message: m})
 		if err != nil {
 			got = "!"
 		}
@@ -181,7 +181,7 @@ func FuzzTemplate(f *testing.F) {
 			return
 		}
 		m := &driver.Received{Topic: "a.b", Message: driver.Message{Key: key, HasKey: true, Data: []byte(data), Headers: map[string]string{"h": key}}}
-		name, err := p.expand(&event{m})
+		name, err := p.expand(&Event{Message: m})
 		if err != nil {
 			return
 		}
@@ -210,12 +210,12 @@ func TestSample(t *testing.T) {
 	for _, part := range []float64{0.01, 0.1, 0.5} {
 		in := 0
 		for i := range n {
-			e := &event{&driver.Received{Message: driver.Message{Key: fmt.Sprint(i), HasKey: true}}}
+			e := &Event{Message: &driver.Received{Message: driver.Message{Key: fmt.Sprint(i), HasKey: true}}}
 			if sampled(part, e) {
 				in++
 			}
 			for _, id := range []string{"1", "2"} { // of one key all or none
-				again := &event{&driver.Received{Message: driver.Message{Key: fmt.Sprint(i), HasKey: true, ID: id, Data: []byte(id)}}}
+				again := &Event{Message: &driver.Received{Message: driver.Message{Key: fmt.Sprint(i), HasKey: true, ID: id, Data: []byte(id)}}}
 				if sampled(part, again) != sampled(part, e) {
 					t.Fatalf("messages of key %d are taken in part", i)
 				}
@@ -228,14 +228,14 @@ func TestSample(t *testing.T) {
 	// The same in every process and release.
 	var taken []int
 	for i := range 40 {
-		if sampled(0.1, &event{&driver.Received{Message: driver.Message{ID: fmt.Sprint(i)}}}) {
+		if sampled(0.1, &Event{Message: &driver.Received{Message: driver.Message{ID: fmt.Sprint(i)}}}) {
 			taken = append(taken, i)
 		}
 	}
 	if want := []int{8, 10, 14, 18, 31, 34}; !slices.Equal(taken, want) {
 		t.Errorf("got %v, want %v", taken, want)
 	}
-	if !sampled(0, &event{&driver.Received{}}) || !sampled(1, &event{&driver.Received{}}) {
+	if !sampled(0, &Event{Message: &driver.Received{}}) || !sampled(1, &Event{Message: &driver.Received{}}) {
 		t.Error("all is not all")
 	}
 }
@@ -289,7 +289,7 @@ func TestManyRoutes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := targets(r.Decide(message("orders", `{"customer":"c2777"}`))); got != "5555:customer.2777" {
+	if got := targets(r.Decide(&Event{message("orders", `{"customer":"c2777"}`)})); got != "5555:customer.2777" {
 		t.Errorf("got %s", got)
 	}
 }
@@ -305,7 +305,7 @@ func BenchmarkDecide(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			m := &event{message("orders", `{"id": 1, "customer":"c0", "total": 12}`)}
+			m := &Event{Message: message("orders", `{"id": 1, "customer":"c0", "total": 12}`)}
 			b.ReportAllocs()
 			for b.Loop() {
 				if len(r.decide(r.groups, m)) != 1 {

@@ -7,18 +7,18 @@ import (
 
 // sampled reports whether a message is in the part of messages that a route
 // takes. It says the same of all messages of one key, in every process.
-func sampled(part float64, e *event) bool {
+func sampled(part float64, e *Event) bool {
 	if part == 0 || part >= 1 {
 		return true
 	}
 	h := fnv.New64a()
 	switch { // a hash does not fail
-	case e.m.HasKey:
-		_, _ = h.Write([]byte(e.m.Key))
-	case e.m.ID != "":
-		_, _ = h.Write([]byte(e.m.ID))
+	case e.Message.HasKey:
+		_, _ = h.Write([]byte(e.Message.Key))
+	case e.Message.ID != "":
+		_, _ = h.Write([]byte(e.Message.ID))
 	default:
-		_, _ = h.Write(e.m.Data)
+		_, _ = h.Write(e.Message.Data)
 	}
 	// The high bits of FNV depend little on the last bytes: mix them.
 	x := h.Sum64()

@@ -123,7 +123,7 @@ func (t *template) reaches(from string) string {
 
 // expand returns the topic for a message. It fails if the message lacks a value,
 // or the name gets too long.
-func (t *template) expand(m *event) (string, error) {
+func (t *template) expand(m *Event) (string, error) {
 	if len(t.parts) == 1 && t.parts[0].value == nil {
 		return t.text, nil
 	}
