@@ -85,3 +85,17 @@ func (a *authenticator) knows(u *user, password string) bool {
 	defer func() { <-a.checking }()
 	return bcrypt.CompareHashAndPassword(hash, []byte(password)) == nil && u != nil && u.Password != ""
 }
+
+// HashPassword returns what Password of a UserConfig is for a password, of at most
+// 72 bytes.
+func HashPassword(password []byte) (string, error) {
+	hash, err := bcrypt.GenerateFromPassword(password, bcrypt.DefaultCost)
+	return string(hash), err
+}
+
+// HashToken returns what Token of a UserConfig is for a token, which must be hard
+// to guess: made by a machine.
+func HashToken(token string) string {
+	sum := sha256.Sum256([]byte(token))
+	return tokenPrefix + hex.EncodeToString(sum[:])
+}

@@ -29,7 +29,7 @@ const (
 var root = command{
 	name:  "hark",
 	about: "typed messaging for Go",
-	subs:  []command{demoCommand, filterCommand, serveCommand, versionCommand},
+	subs:  []command{serveCommand, pubCommand, subCommand, routeCommand, userCommand, filterCommand, demoCommand, versionCommand},
 }
 
 // usageError is a call that was not understood.

@@ -10,39 +10,34 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
-	"github.com/harkbus/hark"
+	"github.com/harkbus/hark/driver"
+	"github.com/harkbus/hark/internal/names"
 )
 
 var pubCommand = command{
 	name: "pub", args: "TOPIC [DATA]", about: "publish messages",
 	long: `It publishes DATA, or each line of the input as a message of its own if there is no
-DATA; empty lines count for nothing. What is not JSON is published as text. A topic
-that the broker stores has the message on disk when the command ends.`,
+DATA; empty lines count for nothing. What is not JSON is published as text. If the
+broker stores the topic, it has stored all messages when the command ends.`,
 	setup: func(fs *flag.FlagSet) action {
 		url := urlFlag(fs)
 		key := fs.String("key", "", "`key` that orders the messages")
-		id := fs.String("id", "", "`id` of the message, for deduplication; not for several")
+		id := fs.String("id", "", "`id` of the message, for deduplication; only with DATA")
 		headers := headerFlag{}
-		fs.Var(headers, "header", "`name=value` of a header; may be repeated")
+		fs.Var(headers, "header", "`name=value` of a header; may be given several times")
 		return func(ctx context.Context, words []string, s Streams) error {
-			if len(words) < 1 || len(words) > 2 {
-				return usageError{fmt.Errorf("want TOPIC and perhaps DATA in quotes, and not %s", plural(len(words), "word", "words"))}
+			switch {
+			case len(words) < 1 || len(words) > 2:
+				return usageError{fmt.Errorf("want TOPIC and perhaps DATA, in quotes, and not %s", plural(len(words), "word", "words"))}
+			case names.Check(words[0]) != nil:
+				return usageError{names.Check(words[0])}
+			case *id != "" && len(words) == 1:
+				return usageError{errors.New("--id is for one message: give DATA")}
 			}
-			var opts []hark.PublishOption
-			if *key != "" {
-				opts = append(opts, hark.Key(*key))
-			}
-			for name, value := range headers {
-				opts = append(opts, hark.Header(name, value))
-			}
-			if *id != "" {
-				if len(words) == 1 {
-					return usageError{errors.New("--id is for one message: give DATA")}
-				}
-				opts = append(opts, hark.ID(*id))
-			}
-			return pub(ctx, *url, words, opts, s)
+			m := driver.Message{ID: *id, Key: *key, HasKey: *key != "", Headers: headers}
+			return pub(ctx, *url, words[0], m, words[1:], s)
 		}
 	},
 }
@@ -63,81 +58,64 @@ func (f headerFlag) Set(s string) error {
 // String implements flag.Value.
 func (f headerFlag) String() string { return "" }
 
-// publisher publishes to one topic, which has a bus for each kind of content:
-// a topic of a bus has one codec.
-type publisher struct {
-	url, topic string
-	opts       []hark.PublishOption
-	buses      map[string]*hark.Bus
-	topics     map[string]*hark.Topic[[]byte]
-}
+// maxTogether is how many messages are published with one call.
+const maxTogether = 500
 
-// open returns the topic for a kind of content. A topic that the broker stores
-// is opened as it is, so that publishing waits until it is stored.
-func (p *publisher) open(ctx context.Context, contentType string) (*hark.Topic[[]byte], error) {
-	if t := p.topics[contentType]; t != nil {
-		return t, nil
-	}
-	bus, err := connect(ctx, p.url)
-	if err != nil {
-		return nil, err
-	}
-	p.buses[contentType] = bus
-	t, err := hark.NewTopic[[]byte](bus, p.topic, hark.WithCodec(textCodec{contentType}))
-	if err != nil {
-		return nil, err
-	}
-	p.topics[contentType] = t
-	return t, nil
-}
-
-func (p *publisher) publish(ctx context.Context, data []byte) error {
-	contentType := "text/plain"
-	if json.Valid(data) {
-		contentType = "application/json"
-	}
-	t, err := p.open(ctx, contentType)
+// pub publishes data, or each line of the input if there is none.
+func pub(ctx context.Context, url, name string, m driver.Message, data []string, s Streams) (err error) {
+	conn, err := connect(ctx, url)
 	if err != nil {
 		return err
 	}
-	return t.Publish(ctx, data, p.opts...)
-}
-
-func (p *publisher) close(ctx context.Context) (err error) {
-	for _, bus := range p.buses {
-		err = errors.Join(err, bus.Close(ctx))
+	defer func() { err = errors.Join(err, closed(ctx, conn)) }()
+	topic, _, err := openTopic(ctx, conn, name)
+	if err != nil {
+		return err
 	}
+	if len(data) > 0 {
+		return topic.Publish(ctx, []*driver.Message{withData(m, []byte(data[0]))})
+	}
+	count, err := pubLines(ctx, topic, m, s)
+	fmt.Fprintf(s.Err, "%s published\n", plural(count, "message", "messages"))
 	return err
 }
 
-func pub(ctx context.Context, url string, words []string, opts []hark.PublishOption, s Streams) (err error) {
-	p := &publisher{url: url, topic: words[0], opts: opts, buses: map[string]*hark.Bus{}, topics: map[string]*hark.Topic[[]byte]{}}
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectPatience)
-		defer cancel()
-		err = errors.Join(err, p.close(ctx))
-	}()
-	if len(words) == 2 {
-		return p.publish(ctx, []byte(words[1]))
+// withData returns m with data.
+func withData(m driver.Message, data []byte) *driver.Message {
+	m.Data, m.ContentType, m.Time = data, "text/plain", time.Now()
+	if json.Valid(data) {
+		m.ContentType = "application/json"
 	}
+	return &m
+}
+
+// pubLines publishes each line, and returns how many it has published.
+func pubLines(ctx context.Context, topic driver.Topic, m driver.Message, s Streams) (count int, err error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	in := bufio.NewReaderSize(newInput(ctx, s.In), 64<<10)
+	var batch []*driver.Message
 	for n := 1; ; n++ {
 		line, tooLong, readErr := readLine(in)
 		if tooLong {
-			return fmt.Errorf("line %d is longer than %d bytes", n, maxLine)
+			return count, fmt.Errorf("line %d is longer than %d bytes", n, maxLine)
 		}
 		if line = bytes.TrimSpace(line); len(line) > 0 {
-			if err := p.publish(ctx, bytes.Clone(line)); err != nil {
-				return fmt.Errorf("line %d: %w", n, err)
+			batch = append(batch, withData(m, bytes.Clone(line)))
+		}
+		// What has come is published before more is waited for.
+		if len(batch) == maxTogether || len(batch) > 0 && (readErr != nil || in.Buffered() == 0) {
+			if err := topic.Publish(ctx, batch); err != nil {
+				return count, fmt.Errorf("up to line %d: %w", n, err)
 			}
+			count += len(batch)
+			batch = batch[:0]
 		}
 		if readErr == io.EOF {
-			return nil
+			return count, nil
 		}
 		if readErr != nil {
-			return readErr
+			return count, readErr
 		}
 	}
 }

@@ -6,19 +6,17 @@ import (
 	"strings"
 )
 
-// Nearest returns the known word that is at most two edits away from word, or
-// the only one that begins with it; "" if there is none.
+// Nearest returns the only known word that begins with word, or else the one that
+// is at most two edits away; "" if there is none.
 func Nearest(word string, known []string) string {
+	begins := func(k string) bool { return word != "" && strings.HasPrefix(k, word) }
+	if i := slices.IndexFunc(known, begins); i >= 0 && !slices.ContainsFunc(known[i+1:], begins) {
+		return known[i]
+	}
 	best, least := "", 3
 	for _, k := range known {
 		if d := distance(word, k); d < least && d < len(k) {
 			best, least = k, d
-		}
-	}
-	if best == "" && len(word) > 0 {
-		begins := func(k string) bool { return strings.HasPrefix(k, word) }
-		if i := slices.IndexFunc(known, begins); i >= 0 && !slices.ContainsFunc(known[i+1:], begins) {
-			best = known[i]
 		}
 	}
 	return best
