@@ -15,8 +15,10 @@ func TestEventJSON(t *testing.T) {
 		m    driver.Received
 		text string
 	}{
-		{driver.Received{Topic: "a.b", Seq: 7, Message: driver.Message{ID: "1", Key: "k", HasKey: true, Time: at, Headers: map[string]string{"n": "1", "ce-type": "t", "ce-source": "/s"}, Data: []byte(`{"x":1}`)}},
-			`{"topic":"a.b","seq":7,"id":"1","source":"/s","type":"t","time":"2026-03-04T05:06:07.000000008Z","key":"k","headers":{"n":"1"},"data":{"x":1}}`},
+		{
+			driver.Received{Topic: "a.b", Seq: 7, Message: driver.Message{ID: "1", Key: "k", HasKey: true, Time: at, Headers: map[string]string{"n": "1", "ce-type": "t", "ce-source": "/s"}, Data: []byte(`{"x":1}`)}},
+			`{"topic":"a.b","seq":7,"id":"1","source":"/s","type":"t","time":"2026-03-04T05:06:07.000000008Z","key":"k","headers":{"n":"1"},"data":{"x":1}}`,
+		},
 		{driver.Received{Topic: "a", Message: driver.Message{HasKey: true}}, `{"topic":"a","key":""}`},
 		{driver.Received{Topic: "a", Message: driver.Message{ContentType: "text/plain", Data: []byte("plain <text>")}}, `{"topic":"a","datacontenttype":"text/plain","data":"plain \u003ctext\u003e"}`},
 		{driver.Received{Topic: "a", Message: driver.Message{ContentType: "image/png", Data: []byte{0xff, 1}}}, `{"topic":"a","datacontenttype":"image/png","data_base64":"/wE="}`},

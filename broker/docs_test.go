@@ -1,0 +1,126 @@
+package broker
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "write docs/configuration.md")
+
+// configurationDoc is the page about the configuration, made from the tables.
+func configurationDoc() string {
+	var b strings.Builder
+	b.WriteString(`# Configuration of the broker
+
+<!-- Made from the tables in package broker: go test ./broker -run TestConfigurationDoc -update -->
+
+` + "`hark serve` reads `hark.yaml` from the working directory, if it is there, or the file that `--config` or `HARK_CONFIG` names. A flag comes before an environment variable, that before the file, and that before the default. `hark serve --check` says what is wrong, with line and column, and starts nothing. On SIGHUP the broker reads everything again: topics, routes and users change all together, or not at all.\n\n" + "```yaml\n" + exampleConfig + "```\n\n" + `A time is written 90s, 12h, 7d or 2w, a size 1000, 64KiB, 1.5GiB or 10GB. Patterns that begin with * or are > need quotes.
+
+## Settings
+
+| key | flag | variable | default | |
+|---|---|---|---|---|
+`)
+	for _, s := range Settings() {
+		def := ""
+		if s.Default != "" {
+			def = "`" + s.Default + "`"
+		}
+		fmt.Fprintf(&b, "| `%s` | `--%s` | `%s` | %s | %s |\n", s.Key, s.Flag, s.Env, def, upper(s.Doc))
+	}
+	b.WriteString("\nAn address that other machines reach is refused unless there are users and TLS, or `insecure` is set.\n")
+	section(&b, "Topics", "`topics` declares stored topics. They are made when the broker starts; one that is there with other limits is given these. Another durability is an error: the topic would have to be made anew. Topics that are not declared are not touched.", topicFields)
+	section(&b, "Routes", "`routes` copies or moves messages to other topics. A route from a declared topic is durable: what is published while the broker is down, or while a target takes nothing, is routed later, in order, and once as long as the target remembers IDs (`dedup`). A route from other topics, and from a pattern as far as its topics are not declared, sees what is published while the broker runs, at most once.", routeFields)
+	b.WriteString(templatesDoc)
+	section(&b, "Users", "`users` are those who may connect; without any, everybody may, and do everything. `hark user NAME` makes the lines. Nothing is allowed but what is listed; `>` alone is everything, the server's own subjects included, so it lets a user make and delete topics.", userFields)
+	b.WriteString(usersDoc)
+	return b.String()
+}
+
+const exampleConfig = `topics:
+  - name: orders.placed
+    age: 7d
+  - name: orders.eu
+    bytes: 10GiB
+routes:
+  - name: europe
+    from: orders.placed
+    where: data.region == "eu" && data.total > 100
+    to: [orders.eu, "region.{data.region}"]
+    otherwise: orders.rest
+  - name: sample
+    from: web.*
+    sample: 10%
+    to: samples
+users:
+  - name: shop
+    token: sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+    publish: orders.>
+    subscribe: [orders.>, "region.*"]
+`
+
+const templatesDoc = `
+In a target, {…} stands for a value of the message, as one token: data.customer.id, data["odd name"], data.items[0].sku, headers.tenant, key, id, type, source, subject, topic[0] (the first token of the topic). {topic} is the whole name with its dots. What a token cannot have is percent-encoded: a dot is %2E, a space %20, and an empty value is a single %. A message without the value does not reach that target; it is counted, and if it reaches none it goes to ` + "`otherwise`" + `.
+
+A circle of routes is refused when it is loaded, also one that only some messages would take; the header hark-hops counts how often a message has been routed, up to ` + "`max_hops`" + `. ` + "`hark route test < messages.jsonl`" + ` shows where messages would go, without a broker.
+
+A message that matches and is not in the sample counts as taken. A topic gets a message once, however many routes lead there.
+`
+
+const usersDoc = `
+A user connects with name and password, where a token is a password too: hark://NAME:TOKEN@HOST. Clients that are not hark's set the inbox prefix _INBOX.NAME, because nobody sees the replies to others. Stored topics can be used by users if they are declared under ` + "`topics`" + `. Who may subscribe to a stored topic may have its messages sent to any subject (a consumer of NATS can do that).
+`
+
+func section[T any](b *strings.Builder, title, about string, fields []field[T]) {
+	fmt.Fprintf(b, "\n## %s\n\n%s\n\n| key | value | default | |\n|---|---|---|---|\n", title, about)
+	for _, f := range fields {
+		def := ""
+		if f.def != "" {
+			def = "`" + f.def + "`"
+		}
+		value := f.value
+		if f.many {
+			value += ", one or a list"
+		}
+		fmt.Fprintf(b, "| `%s` | %s | %s | %s |\n", f.key, value, def, upper(f.doc))
+	}
+}
+
+func upper(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
+
+func TestConfigurationDoc(t *testing.T) {
+	const path = "../docs/configuration.md"
+	want := configurationDoc()
+	if *update {
+		if err := os.WriteFile(path, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(path)
+	if err != nil || string(got) != want {
+		t.Errorf("%s is stale (%v); write it with: go test ./broker -run TestConfigurationDoc -update", path, err)
+	}
+	load(t, exampleConfig)
+}
+
+// TestDefaultsOfEntries holds the defaults that the tables show to those that hold.
+func TestDefaultsOfEntries(t *testing.T) {
+	topic, route := newTopicConfig(), newRouteConfig()
+	for _, f := range topicFields {
+		if f.def == "" {
+			continue
+		}
+		given := topic
+		if err := f.set(&given, []string{f.def}); err != nil || given != topic {
+			t.Errorf("%s: the default is not %s: %+v, %v", f.key, f.def, topic, err)
+		}
+	}
+	for _, f := range routeFields {
+		if f.def != "" && (f.key != "mode" || f.def != route.Mode) {
+			t.Errorf("%s: the default is not %s", f.key, f.def)
+		}
+	}
+}
