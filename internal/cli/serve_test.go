@@ -1,0 +1,167 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+const servePatience = 20 * time.Second
+
+// screen is where a command writes while a test reads it.
+type screen struct {
+	mu   sync.Mutex // guards text
+	text bytes.Buffer
+	more chan struct{}
+}
+
+func newScreen() *screen { return &screen{more: make(chan struct{}, 1)} }
+
+// Write implements io.Writer.
+func (s *screen) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case s.more <- struct{}{}:
+	default:
+	}
+	return s.text.Write(p)
+}
+
+// after waits for the word that follows mark.
+func (s *screen) after(t *testing.T, mark string) string {
+	t.Helper()
+	timeout := time.After(servePatience)
+	for {
+		s.mu.Lock()
+		_, rest, ok := strings.Cut(s.text.String(), mark)
+		s.mu.Unlock()
+		if word, _, whole := strings.Cut(rest, "\n"); ok && whole {
+			return strings.Fields(word)[0]
+		}
+		select {
+		case <-s.more:
+		case <-timeout:
+			t.Fatalf("%q was not printed:\n%s", mark, s.text.String())
+		}
+	}
+}
+
+// TestServe runs a broker, publishes, and sees what is routed.
+func TestServe(t *testing.T) {
+	t.Setenv("HARK_URL", "")
+	dir := t.TempDir()
+	file := filepath.Join(dir, "hark.yaml")
+	text := "topics: [{name: orders}, {name: eu}]\nroutes: [{name: europe, from: orders, where: data.region == \"eu\", to: eu}]\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	out, done := newScreen(), make(chan int, 1)
+	var errs bytes.Buffer
+	go func() {
+		done <- Run(ctx, []string{"serve", "--config", file, "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data", filepath.Join(dir, "data")}, Streams{Out: out, Err: &errs})
+	}()
+	url := "nats://" + strings.TrimPrefix(out.after(t, "messages  "), "hark://")
+
+	if code, _, errs := call(t, "", "pub", "orders", `{"region":"eu","n":1}`, "--url", url, "--key", "ada", "--header", "tenant=acme"); code != exitOK || errs != "" {
+		t.Errorf("pub: got %d %s", code, errs)
+	}
+	if code, _, errs := call(t, "{\"region\":\"us\"}\n\n{\"region\":\"eu\",\"n\":2}\nplain\n", "pub", "orders", "--url", url); code != exitOK || errs != "3 messages published\n" {
+		t.Errorf("pub: got %d %s", code, errs)
+	}
+	code, got, _ := call(t, "", "sub", "eu", "--url", url, "--from-start", "--count", "2")
+	lines := strings.Split(strings.TrimSpace(got), "\n")
+	if code != exitOK || len(lines) != 2 {
+		t.Fatalf("sub: got %d %s", code, got)
+	}
+	var first struct {
+		Topic, Key string
+		Headers    map[string]string
+		Data       struct{ N int }
+	}
+	if err := json.Unmarshal([]byte(lines[0]), &first); err != nil || first.Topic != "eu" || first.Key != "ada" || first.Headers["tenant"] != "acme" || first.Data.N != 1 {
+		t.Errorf("sub: got %s, %v", lines[0], err)
+	}
+	if code, got, _ := call(t, "", "sub", "orders", "--url", url, "--from-start", "--count", "1", "--where", "data.n == 2"); code != exitOK || !strings.Contains(got, `"n":2`) {
+		t.Errorf("sub --where: got %d %s", code, got)
+	}
+	if code, _, errs := call(t, "", "sub", "live", "--url", url, "--from-start"); code != exitFailed || !strings.Contains(errs, "live is not stored") {
+		t.Errorf("sub of what is not stored: got %d %s", code, errs)
+	}
+	cancel()
+	if code := <-done; code != exitOK {
+		t.Errorf("serve: got %d\n%s", code, errs.String())
+	}
+	if code, _, errs := call(t, "", "pub", "orders", "x", "--url", url); code != exitFailed || !strings.Contains(errs, "hark serve starts a broker") {
+		t.Errorf("pub to nobody: got %d %s", code, errs)
+	}
+}
+
+func TestServeCheck(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "hark.yaml")
+	for _, tt := range []struct {
+		text string
+		code int
+		want string
+	}{
+		{"name: x", exitOK, "the configuration is valid\n"},
+		{"nme: x", exitFailed, "hark: serve: 1 fault in the configuration:\n" + file + ":1:1: unknown key \"nme\"; did you mean name?\n"},
+	} {
+		if err := os.WriteFile(file, []byte(tt.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if code, out, errs := call(t, "", "serve", "--check", "--config", file); code != tt.code || out+errs != tt.want {
+			t.Errorf("%s: got %d %s%s, want %d %s", tt.text, code, out, errs, tt.code, tt.want)
+		}
+	}
+}
+
+func TestRouteTest(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "hark.yaml")
+	text := "routes:\n  - {name: eu, from: orders.*, where: data.region == \"eu\", to: \"region.{data.region}\"}\n  - {name: rest, from: orders.*, otherwise: rest}\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	in := `{"topic":"orders.placed","data":{"region":"eu"}}
+{"topic":"orders.placed","id":"7","data":{}}
+
+{"topic":"other","data":{}}
+nonsense
+{"data":{}}
+`
+	code, out, errs := call(t, in, "route", "test", "--config", file)
+	want := "1 orders.placed → region.eu (route eu)\n2 orders.placed → rest (route rest, otherwise)\n4 other → nowhere\n"
+	if code != exitFailed || out != want {
+		t.Errorf("got %d\n%s, want\n%s", code, out, want)
+	}
+	for _, part := range []string{"line 5: ", `line 6: no "topic"`, "3 messages read", "1 by route eu", "1 by route rest", "1 nowhere", "2 lines could not be read"} {
+		if !strings.Contains(errs, part) {
+			t.Errorf("%q is not in\n%s", part, errs)
+		}
+	}
+	code, out, _ = call(t, "{\"region\":\"us\"}\n", "route", "test", "--config", file, "--topic", "orders.x", "--output", "json")
+	if want := `{"line":1,"topic":"orders.x","routes":[{"route":"rest","targets":["rest"],"otherwise":true}]}` + "\n"; code != exitOK || out != want {
+		t.Errorf("got %d %s, want %s", code, out, want)
+	}
+}
+
+// TestUser makes a user and has the configuration take it.
+func TestUser(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "hark.yaml")
+	for _, args := range [][]string{{"user", "ada"}, {"user", "ada", "--password"}} {
+		code, out, _ := call(t, "secret\n", args...)
+		if err := os.WriteFile(file, []byte(out), 0o600); err != nil || code != exitOK || strings.Contains(out, "secret") {
+			t.Fatalf("%v: got %d %s, %v", args, code, out, err)
+		}
+		if code, _, errs := call(t, "", "serve", "--check", "--config", file); code != exitOK {
+			t.Errorf("%v: %s", args, errs)
+		}
+	}
+}
