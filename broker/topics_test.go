@@ -1,0 +1,47 @@
+package broker
+
+import (
+	"testing"
+
+	"github.com/harkbus/hark/driver"
+)
+
+// TestAdminTwice has what is removed removed again, as after a crash.
+func TestAdminTwice(t *testing.T) {
+	b := start(t, config(t, "topics: [{name: a}]"))
+	publishTo(t, storedTopic(t, b.conn, "a"), &driver.Message{Data: []byte("1")}, &driver.Message{Data: []byte("2")})
+	ctx := testContext(t)
+	for range 2 {
+		for what, err := range map[string]error{
+			"message":            b.conn.DeleteMessage(ctx, "a", 1),
+			"group":              b.conn.DeleteGroup(ctx, "a", "g"),
+			"place of the group": b.conn.ResetGroup(ctx, "a", "g"),
+			"group of no topic":  b.conn.ResetGroup(ctx, "none", "g"),
+		} {
+			if err != nil {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+	}
+	if s := stats(t, storedTopic(t, b.conn, "a")); s.Stored != 1 || s.First != 2 {
+		t.Errorf("got %+v, want message 2 alone", s)
+	}
+	for range 2 {
+		if err := b.conn.DeleteTopic(ctx, "a"); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestPatternsOfStoredTopics holds that a pattern has no messages of the topic
+// above it, which have a key and so other subjects.
+func TestPatternsOfStoredTopics(t *testing.T) {
+	b := start(t, config(t, "topics: [{name: a}, {name: a.b}]"))
+	c := dial(t, b, "")
+	sub := listen(t, c, "a.>")
+	publishTo(t, storedTopic(t, c, "a"), keyed(1, "k", `"above"`))
+	publishTo(t, storedTopic(t, c, "a.b"), keyed(2, "k", `"below"`))
+	if m := receive(t, sub, 1)[0]; m.Topic != "a.b" || string(m.Data) != `"below"` {
+		t.Errorf("got %s on %s, want what is on a.b", m.Data, m.Topic)
+	}
+}
