@@ -2,12 +2,15 @@ package hark
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
+
+	"github.com/harkbus/hark/driver"
 )
 
 // Chan is a channel: each value sent is received by exactly one receiver, in
@@ -46,10 +49,29 @@ type Chan[T any] struct {
 	done      chan struct{}  // what Done returns; nil until somebody asks
 	at        []uintptr      // callers of NewChan
 
-	in  chanInlet[T]
-	out chanOutlet[T]
+	in    chanInlet[T]
+	out   chanOutlet[T]
+	taken chanHands[T]
 
 	spare atomic.Pointer[chanWaiter[T]] // a list of waiters not in use
+
+	remote *remoteChan[T] // nil in process; then split is false, and nothing else is in use
+}
+
+// ChanOption configures NewChan: a Durability, or WithCodec.
+type ChanOption interface{ applyChan(*chanConfig) error }
+
+type chanConfig struct {
+	durability Durability
+	codec      Codec
+}
+
+func (d Durability) applyChan(c *chanConfig) error {
+	if d < Strict || d > Memory {
+		return fmt.Errorf("%w: durability %v", ErrInvalidOption, d)
+	}
+	c.durability = d
+	return nil
 }
 
 // NewChan returns the channel of that name, made with that capacity if need
@@ -58,15 +80,32 @@ type Chan[T any] struct {
 // channel is there already, another capacity is ErrInvalidOption and another T
 // ErrTypeMismatch. With a nil bus it makes a private channel, whose name may
 // be empty.
-func NewChan[T any](b *Bus, name string, capacity int) (*Chan[T], error) {
-	c, err := openChan[T](b, name, capacity, caller())
+//
+// On a bus over an engine everybody shares the channel who opens it on that
+// engine, in whatever process, with the same capacity and durability; it stays
+// there, with what is in it, when the bus is closed. It waits for the engine, at
+// most ten seconds. The option Durability says what the values in it survive:
+// Relaxed by default, or what the engine has; in process there is only Memory.
+// With capacity 0 no value is in it, so there it changes nothing.
+func NewChan[T any](b *Bus, name string, capacity int, opts ...ChanOption) (*Chan[T], error) {
+	c, err := openChan[T](b, name, capacity, caller(), opts)
 	if err != nil {
 		return nil, fail("channel", name, err)
 	}
 	return c, nil
 }
 
-func openChan[T any](b *Bus, name string, capacity int, at uintptr) (*Chan[T], error) {
+func openChan[T any](b *Bus, name string, capacity int, at uintptr, opts []ChanOption) (*Chan[T], error) {
+	var cfg chanConfig
+	for _, opt := range opts {
+		if err := opt.applyChan(&cfg); err != nil {
+			return nil, err
+		}
+	}
+	remote := b != nil && b.engine != nil
+	if d := cfg.durability; !remote && d != 0 && d != Memory {
+		return nil, fmt.Errorf("%w: in-process engine: durability %v", ErrUnsupported, d)
+	}
 	if capacity < 0 && capacity != Unbounded {
 		return nil, fmt.Errorf("%w: capacity %d: want 0, more, or Unbounded", ErrInvalidOption, capacity)
 	}
@@ -78,15 +117,24 @@ func openChan[T any](b *Bus, name string, capacity int, at uintptr) (*Chan[T], e
 		}
 		return makeChan[T](name, capacity), nil
 	}
-	if err := b.onlyInProcess("channels"); err != nil {
-		return nil, err
+	var c *Chan[T]
+	var existed bool
+	var err error
+	if remote {
+		c, existed, err = openRemoteChan[T](b, name, capacity, cfg)
+	} else {
+		c, existed, err = attach(b, KindChan, name, func() *Chan[T] { return makeChan[T](name, capacity) })
 	}
-	c, _, err := attach(b, KindChan, name, func() *Chan[T] { return makeChan[T](name, capacity) })
 	if err != nil {
 		return nil, err
 	}
 	if c.capacity != capacity {
 		return nil, fmt.Errorf("%w: capacity %s: the channel is there with %s", ErrInvalidOption, capacityText(capacity), capacityText(c.capacity))
+	}
+	if r := c.remote; existed && r != nil {
+		if err := r.agrees(cfg); err != nil {
+			return nil, err
+		}
 	}
 	c.lock()
 	defer c.unlock()
@@ -115,13 +163,18 @@ func (c *Chan[T]) Name() string { return c.name }
 // Cap returns the capacity: 0, a number or Unbounded.
 func (c *Chan[T]) Cap() int { return c.capacity }
 
-// Len returns how many values can be received without waiting for a Send to
-// begin. Values of senders that wait do not count.
+// Len returns how many values are in the channel: those that can be received
+// without waiting for a Send to begin, and those that were taken (Take) and are
+// not done with. Values of senders that wait do not count. Over an engine it is
+// asked, for a second at most; what it does not know by then is 0.
 func (c *Chan[T]) Len() int {
+	if c.remote != nil {
+		return c.remote.len()
+	}
 	c.lock()
 	defer c.unlock()
 	c.settleLocked()
-	return c.queue.len()
+	return c.queue.len() + c.taken.outside()
 }
 
 // Send sends v. It waits until there is room, or with capacity 0 until a
@@ -129,7 +182,12 @@ func (c *Chan[T]) Len() int {
 // and it returns the cause. A context that has already ended sends nothing. On
 // a closed channel, and when it is closed while Send waits, it returns
 // ErrClosed and nothing has been sent. Senders that wait are served in the
-// order in which they came.
+// order in which they came; over an engine that is not promised.
+//
+// Over an engine Send waits for a lost connection too, and sends a value once
+// however often it has to try. When ctx ends while it is not known whether the
+// value was sent, it waits for the answer, a second at most; an error that wraps
+// ErrUnsure says that it is still not known.
 func (c *Chan[T]) Send(ctx context.Context, v T) error {
 	if ctx.Err() != nil {
 		return fail("send", c.name, context.Cause(ctx))
@@ -163,6 +221,9 @@ func (c *Chan[T]) TrySend(ctx context.Context, v T) (bool, error) {
 		}
 		c.sendMu.Unlock()
 	}
+	if c.remote != nil {
+		return c.remote.send(ctx, v, true)
+	}
 	c.lock()
 	sent, served := c.sendLocked(v, true)
 	err := c.closed
@@ -178,7 +239,13 @@ func (c *Chan[T]) TrySend(ctx context.Context, v T) (bool, error) {
 // then it has received nothing, and returns the cause. A context that has
 // already ended receives nothing. Once the channel is closed and what was in
 // it has been received, it returns ErrClosed. Receivers that wait are served
-// in the order in which they came.
+// in the order in which they came; over an engine that is not promised.
+//
+// Over an engine a value that Receive returns is nobody else's any more. It is
+// lost if the process ends just then: Take does without that. So may be the
+// value of a Receive whose context ended while the connection was lost, if the
+// error wraps ErrUnsure. A value that cannot be decoded is an error, lost too,
+// and told to the DropHooks.
 func (c *Chan[T]) Receive(ctx context.Context) (T, error) {
 	if ctx.Err() != nil {
 		var zero T
@@ -213,9 +280,17 @@ func (c *Chan[T]) TryReceive(ctx context.Context) (v T, ok bool, err error) {
 		}
 		c.recvMu.Unlock()
 	}
+	if c.remote != nil {
+		if v, err = c.remote.receive(ctx, true); errors.Is(err, driver.ErrAgain) {
+			return v, false, nil
+		} else if err != nil {
+			return v, false, fail("receive", c.name, err)
+		}
+		return v, true, nil
+	}
 	c.lock()
 	v, ok, served := c.receiveLocked()
-	err = c.closed
+	err = c.endedLocked()
 	c.unlock()
 	served.wake()
 	if !ok && err != nil {
@@ -242,8 +317,15 @@ func (c *Chan[T]) All(ctx context.Context) iter.Seq[T] {
 
 // Close closes the channel. Senders, also those who wait, get ErrClosed;
 // receivers get what is left and then ErrClosed. Closing again does nothing.
-// It returns nil; on engines that can fail it returns why.
+// In process it returns nil. Over an engine it closes the channel for all
+// processes, for good, and waits ten seconds at most for the engine to say so.
 func (c *Chan[T]) Close() error {
+	if c.remote != nil {
+		if err := c.remote.close(); err != nil {
+			return fail("close", c.name, err)
+		}
+		return nil
+	}
 	c.close(ErrClosed)
 	return nil
 }
@@ -251,6 +333,9 @@ func (c *Chan[T]) Close() error {
 // Done returns a Go channel that is closed when this channel is closed, for a
 // select beside In.
 func (c *Chan[T]) Done() <-chan struct{} {
+	if c.remote != nil {
+		return c.remote.chann().Closed()
+	}
 	c.lock()
 	defer c.unlock()
 	if c.done == nil {
@@ -278,11 +363,16 @@ func (c *Chan[T]) unlock() {
 
 // attendLocked sets attention from what is there.
 func (c *Chan[T]) attendLocked() {
-	c.attention = c.receivers.first != nil || c.senders.first != nil || c.closed != nil || c.in.ch != nil || c.out.ch != nil
+	c.attention = c.receivers.first != nil || c.senders.first != nil || c.closed != nil || c.in.ch != nil || c.out.ch != nil ||
+		len(c.taken.back) > 0 || len(c.taken.waiting) > 0
 }
 
 // send is Send where the way is not clear.
 func (c *Chan[T]) send(ctx context.Context, v T) error {
+	if c.remote != nil {
+		_, err := c.remote.send(ctx, v, false)
+		return err
+	}
 	c.lock()
 	sent, served := c.sendLocked(v, false)
 	if sent {
@@ -321,7 +411,8 @@ func (c *Chan[T]) sendLocked(v T, sure bool) (sent bool, served *chanWaiter[T]) 
 	if c.closed != nil {
 		return false, nil
 	}
-	if w := c.receivers.pop(); w != nil {
+	if c.receivers.first != nil && c.placeLocked() {
+		w := c.receivers.pop()
 		w.value = v
 		c.direct++
 		c.attendLocked()
@@ -347,6 +438,13 @@ func (c *Chan[T]) sendLocked(v T, sure bool) (sent bool, served *chanWaiter[T]) 
 
 // receive is Receive where the way is not clear.
 func (c *Chan[T]) receive(ctx context.Context) (T, error) {
+	if c.remote != nil {
+		v, err := c.remote.receive(ctx, false)
+		if err != nil {
+			return v, fail("receive", c.name, err)
+		}
+		return v, nil
+	}
 	c.lock()
 	v, ok, served := c.receiveLocked()
 	if ok {
@@ -354,7 +452,7 @@ func (c *Chan[T]) receive(ctx context.Context) (T, error) {
 		served.wake()
 		return v, nil
 	}
-	if err := c.closed; err != nil {
+	if err := c.endedLocked(); err != nil {
 		c.unlock()
 		return v, fail("receive", c.name, err)
 	}
@@ -380,6 +478,13 @@ func (c *Chan[T]) receiveLocked() (v T, ok bool, served *chanWaiter[T]) {
 	if c.out.busy {
 		c.settleOutLocked()
 	}
+	if len(c.taken.back) > 0 {
+		v = c.backLocked()
+		served = c.refillLocked()
+		c.attendLocked()
+		c.noticeLocked()
+		return v, true, served
+	}
 	if !c.queue.any() && c.in.busy {
 		c.settleInLocked()
 	}
@@ -389,7 +494,8 @@ func (c *Chan[T]) receiveLocked() (v T, ok bool, served *chanWaiter[T]) {
 		c.noticeLocked()
 		return v, true, served
 	}
-	if served = c.senders.pop(); served != nil { // the capacity is 0
+	if c.capacity == 0 && c.senders.first != nil {
+		served = c.senders.pop()
 		c.direct++
 		c.attendLocked()
 		c.noticeLocked()
@@ -430,11 +536,15 @@ func (c *Chan[T]) close(why error) {
 // closeLocked is called with both pumps settled.
 func (c *Chan[T]) closeLocked(why error) {
 	c.closed = why
-	for _, q := range []*waiterQueue[T]{&c.senders, &c.receivers} {
-		for w := q.pop(); w != nil; w = q.pop() {
-			w.closed = true
-			w.wake()
-		}
+	c.dismissLocked(&c.senders)
+	for len(c.taken.offers) > 0 {
+		t := c.taken.offers[0]
+		c.letGoLocked(t)
+		t.sender.closed = true
+		t.sender.wake()
+	}
+	if c.endedLocked() != nil {
+		c.dismissLocked(&c.receivers)
 	}
 	c.attendLocked()
 	if c.done != nil {
@@ -455,14 +565,21 @@ func (c *Chan[T]) drain(context.Context) {}
 
 func (c *Chan[T]) work() (accepted uint64, done bool) { return 0, true }
 
-// stop closes the channel. What is left in it can still be received.
+// stop closes the channel. What is left in it can still be received, over an
+// engine by others.
 func (c *Chan[T]) stop(_ context.Context, cause error) []Left {
+	if c.remote != nil {
+		return c.remote.stop(cause)
+	}
 	c.close(cause)
 	return nil
 }
 
 // linger waits until those at Out have received what is left, and ends Out.
 func (c *Chan[T]) linger(ctx context.Context) []Left {
+	if c.remote != nil {
+		return nil // the engine keeps it
+	}
 	if waiting := c.endOut(ctx); waiting > 0 {
 		return []Left{{Kind: KindChan, Name: c.name, Waiting: waiting}}
 	}
@@ -471,17 +588,20 @@ func (c *Chan[T]) linger(ctx context.Context) []Left {
 
 // Stats returns the numbers of the channel.
 func (c *Chan[T]) Stats() ChanStats {
+	if c.remote != nil {
+		return c.remote.stats()
+	}
 	c.lock()
 	defer c.unlock()
 	c.settleLocked()
 	return ChanStats{
 		Name:      c.name,
-		Len:       c.queue.len(),
+		Len:       c.queue.len() + c.taken.outside(),
 		Cap:       c.capacity,
 		Sent:      c.queue.tail.Load() + c.direct,
-		Received:  c.queue.head.Load() + c.direct,
-		Senders:   c.senders.len,
-		Receivers: c.receivers.len,
+		Received:  c.queue.head.Load() + c.direct - uint64(c.taken.outside()),
+		Senders:   c.senders.len + len(c.taken.offers),
+		Receivers: c.receivers.len + len(c.taken.waiting),
 		Closed:    c.closed != nil,
 	}
 }

@@ -52,6 +52,9 @@ type chanInlet[T any] struct {
 // Out or In is in use everything costs more; a receiver that waits in Receive
 // comes before those that wait at Out.
 func (c *Chan[T]) Out() <-chan T {
+	if c.remote != nil {
+		return c.remote.out.channel()
+	}
 	c.lock()
 	defer c.unlock()
 	o := &c.out
@@ -92,7 +95,7 @@ func (c *Chan[T]) endOut(ctx context.Context) (left int) {
 	c.settleLocked()
 	o.ended = true
 	c.noticeLocked()
-	left = c.queue.len()
+	left = c.queue.len() + c.taken.outside()
 	c.unlock()
 	<-gone
 	return left
@@ -112,6 +115,9 @@ func (c *Chan[T]) endOut(ctx context.Context) (left int) {
 // The first call starts a goroutine that Close ends. Senders that wait in Send
 // come before those that wait at In.
 func (c *Chan[T]) In() chan<- T {
+	if c.remote != nil {
+		return c.remote.in.channel()
+	}
 	c.lock()
 	defer c.unlock()
 	i := &c.in
@@ -131,8 +137,16 @@ func (c *Chan[T]) noticeLocked() {
 	if c.in.ch != nil && !c.in.busy && (c.closed != nil || c.mayTakeLocked()) {
 		signal(c.in.wakeup)
 	}
-	if c.out.ch != nil && !c.out.busy && (c.closed != nil || c.queue.any() || c.senders.first != nil) {
+	news := c.closed != nil || c.anyLocked() || c.senders.first != nil
+	if c.out.ch != nil && !c.out.busy && news {
 		signal(c.out.wakeup)
+	}
+	if news {
+		for _, w := range c.taken.waiting {
+			if signal(w); c.closed == nil {
+				break // it tells the next
+			}
+		}
 	}
 }
 
@@ -167,7 +181,7 @@ func (c *Chan[T]) pumpOut() {
 		default: // somebody else has seen to it, or it was withdrawn
 		}
 		v, ok := c.frontLocked()
-		o.over = o.ended || !ok && c.closed != nil
+		o.over = o.ended || !ok && c.endedLocked() != nil
 		o.busy = ok && !o.over
 		over := o.over
 		c.unlock()
@@ -189,10 +203,13 @@ func (c *Chan[T]) pumpOut() {
 
 // frontLocked returns the value that is first.
 func (c *Chan[T]) frontLocked() (v T, ok bool) {
+	if b := c.taken.back; len(b) > 0 {
+		return b[0].Value, true
+	}
 	if c.queue.any() {
 		return c.queue.peek(), true
 	}
-	if w := c.senders.first; w != nil {
+	if w := c.senders.first; w != nil && c.capacity == 0 {
 		return w.value, true
 	}
 	return v, false
@@ -212,7 +229,11 @@ func (c *Chan[T]) settleOutLocked() {
 // handedLocked notes that somebody has taken the first value from Out.
 func (c *Chan[T]) handedLocked() {
 	c.out.busy = false
-	if c.queue.any() {
+	if len(c.taken.back) > 0 {
+		c.backLocked()
+		c.refillLocked().wake()
+		c.attendLocked()
+	} else if c.queue.any() {
 		c.queue.pop()
 		c.refillLocked().wake()
 	} else {
@@ -227,7 +248,7 @@ func (c *Chan[T]) handedLocked() {
 // offerLocked hands v, which is next, to somebody who waits at Out, if there
 // is one.
 func (c *Chan[T]) offerLocked(v T) bool {
-	if c.out.ch == nil || c.out.busy || c.out.over || c.queue.any() {
+	if c.out.ch == nil || c.out.busy || c.out.over || c.anyLocked() || !c.placeLocked() {
 		return false
 	}
 	select {
@@ -272,8 +293,8 @@ func (c *Chan[T]) mayTakeLocked() bool {
 	if c.senders.first != nil {
 		return false
 	}
-	return c.receivers.first != nil || c.queue.room() ||
-		c.capacity == 0 && c.out.ch != nil && !c.queue.any()
+	return c.receivers.first != nil && c.placeLocked() || c.queue.room() ||
+		c.capacity == 0 && (c.out.ch != nil || len(c.taken.waiting) > 0) && !c.queue.any()
 }
 
 // settleInLocked makes the pump stop taking, or accounts for what it has taken.
@@ -323,7 +344,7 @@ func (c *Chan[T]) shutLocked() {
 // fetchLocked takes a value that a sender offers at In, for a receiver that
 // finds the queue empty: with capacity 0 nothing is taken ahead.
 func (c *Chan[T]) fetchLocked() (v T, ok bool) {
-	if c.in.ch == nil || c.closed != nil {
+	if c.in.ch == nil || c.closed != nil || !c.placeLocked() {
 		return v, false
 	}
 	select {

@@ -11,6 +11,7 @@ type chanWaiter[T any] struct {
 	value      T    // to be sent, or received
 	closed     bool // the channel was closed first
 	queue      *waiterQueue[T]
+	hand       *Taken[T] // of a sender whose value was taken, and is not received yet
 	next, prev *chanWaiter[T]
 	spares     atomic.Int32 // how many there are from this one on in a list of spare ones
 }
@@ -29,6 +30,17 @@ func (q *waiterQueue[T]) push(w *chanWaiter[T]) {
 		q.last.next = w
 	}
 	q.last = w
+	q.len++
+}
+
+func (q *waiterQueue[T]) pushFront(w *chanWaiter[T]) {
+	w.queue, w.prev, w.next = q, nil, q.first
+	if q.first == nil {
+		q.last = w
+	} else {
+		q.first.prev = w
+	}
+	q.first = w
 	q.len++
 }
 
@@ -71,14 +83,16 @@ func (c *Chan[T]) await(ctx context.Context, w *chanWaiter[T]) bool {
 	}
 	c.lock()
 	c.settleLocked() // a value may have changed hands at In or Out
-	q := w.queue
+	q, hand := w.queue, w.hand
 	if q != nil {
 		q.remove(w)
 		c.attendLocked()
 		c.noticeLocked()
+	} else if hand != nil {
+		c.letGoLocked(hand)
 	}
 	c.unlock()
-	if q == nil {
+	if q == nil && hand == nil {
 		w.wait() // it was served
 		return true
 	}

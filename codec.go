@@ -17,17 +17,28 @@ type Codec interface {
 	Decode(data []byte, v any) error
 }
 
-// WithCodec sets the codec of a topic, instead of JSON, or for topics of
-// []byte the bytes as they are. In process values travel as they are, so there
-// it is not called.
-func WithCodec(c Codec) TopicOption {
-	return topicOption(func(t *topicConfig) error {
-		if c == nil {
-			return fmt.Errorf("%w: WithCodec(nil)", ErrInvalidOption)
-		}
-		t.codec = c
-		return nil
-	})
+// CodecOption is an option for what carries values; see WithCodec.
+type CodecOption interface {
+	TopicOption
+	ChanOption
+}
+
+// WithCodec sets the codec of a topic or channel, instead of JSON, or for those
+// of []byte the bytes as they are. In process values travel as they are, so
+// there it is not called.
+func WithCodec(c Codec) CodecOption { return codecOption{c} }
+
+type codecOption struct{ codec Codec }
+
+func (o codecOption) applyTopic(t *topicConfig) error { return o.set(&t.codec) }
+func (o codecOption) applyChan(c *chanConfig) error   { return o.set(&c.codec) }
+
+func (o codecOption) set(to *Codec) error {
+	if o.codec == nil {
+		return fmt.Errorf("%w: WithCodec(nil)", ErrInvalidOption)
+	}
+	*to = o.codec
+	return nil
 }
 
 // Bare leaves the CloudEvents envelope out of the messages that a bus over an

@@ -30,6 +30,12 @@ var (
 	ErrNoResponders = errors.New("no responders")
 	// ErrTimeout says that a handler took longer than its Timeout.
 	ErrTimeout = errors.New("handler timed out")
+	// ErrUnsure says that it is not known whether something happened: the
+	// engine did not answer in time.
+	ErrUnsure = errors.New("not known whether it happened")
+	// ErrNotHeld says that a value that was taken from a channel is not held any
+	// more: it was done with or returned, or others have it.
+	ErrNotHeld = errors.New("not held any more")
 )
 
 // PanicError is the error of a handler that panicked.

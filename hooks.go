@@ -91,6 +91,8 @@ const (
 	// DropUnreachable is for a delayed message of an ephemeral topic that could
 	// not be sent when it was due.
 	DropUnreachable DropReason = "unreachable"
+	// DropUndecodable is for a value of a channel that cannot be decoded.
+	DropUndecodable DropReason = "undecodable"
 )
 
 // SlowEvent says which handler sits too long.

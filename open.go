@@ -115,6 +115,7 @@ func engineError(err error) error {
 		{driver.ErrConflict, ErrInvalidOption},
 		{driver.ErrFull, ErrFull},
 		{driver.ErrNoResponders, ErrNoResponders},
+		{driver.ErrUnsure, ErrUnsure},
 	} {
 		if errors.Is(err, kind.theirs) {
 			return kindError{kind.ours, err}

@@ -325,7 +325,8 @@ func testChanStats(t *testing.T, open Opener) {
 	if err := idle.Close(); err != nil {
 		t.Error(err)
 	}
-	if s := idle.Stats(); !s.Closed || s.Receivers != 0 {
+	wantWaiting(ctx, t, idle, 0, 0)
+	if s := idle.Stats(); !s.Closed {
 		t.Errorf("after the close: %+v", s)
 	}
 	var nodes []hark.Node

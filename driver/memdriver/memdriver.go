@@ -22,6 +22,7 @@ type Engine struct {
 	patterns   map[*subscription]string
 	responders map[string][]*responder
 	turns      map[string]int // whose turn it is to respond
+	chans      map[string]*channel
 
 	signals signals
 }
@@ -31,6 +32,7 @@ func New() *Engine {
 	return &Engine{
 		topics:   map[string]*topic{},
 		patterns: map[*subscription]string{}, responders: map[string][]*responder{}, turns: map[string]int{},
+		chans:   map[string]*channel{},
 		signals: signals{listeners: map[*conn]*listener{}, latches: map[string]bool{}},
 	}
 }
@@ -51,8 +53,11 @@ type conn struct {
 	mu         sync.Mutex // guards what follows
 	subs       map[*subscription]struct{}
 	responders map[*responder]struct{}
+	chans      []*chanHandle
 	closed     bool
 }
+
+var errClosed = fmt.Errorf("connection %w", driver.ErrClosed)
 
 // Info implements driver.Conn.
 func (c *conn) Info() driver.Info {
@@ -69,7 +74,7 @@ func (c *conn) check(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		return fmt.Errorf("connection %w", driver.ErrClosed)
+		return errClosed
 	}
 	return nil
 }
@@ -129,8 +134,8 @@ func (c *conn) Watch(func(bool, error)) {}
 func (c *conn) Close(ctx context.Context) error {
 	c.mu.Lock()
 	c.closed = true
-	subs, responders := c.subs, c.responders
-	c.subs, c.responders = nil, nil
+	subs, responders, chans := c.subs, c.responders, c.chans
+	c.subs, c.responders, c.chans = nil, nil, nil
 	c.mu.Unlock()
 	c.engine.signals.leave(c)
 	for s := range subs {
@@ -138,6 +143,9 @@ func (c *conn) Close(ctx context.Context) error {
 	}
 	for r := range responders {
 		_ = r.Close(ctx)
+	}
+	for _, h := range chans {
+		h.leave()
 	}
 	return nil
 }

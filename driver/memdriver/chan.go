@@ -1,0 +1,365 @@
+package memdriver
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/harkbus/hark/driver"
+)
+
+// channel is a channel of the engine.
+type channel struct {
+	config driver.ChanConfig
+
+	mu      sync.Mutex // guards what follows
+	last    uint64     // number of the last value
+	values  []*chanValue
+	hands   map[*chanValue]*chanHandle
+	handles map[*chanHandle]struct{}
+	closed  bool
+	changed chan struct{} // closed and replaced when there is something to look at
+}
+
+// chanValue is a value in the channel, or with capacity 0 one whose sender waits.
+type chanValue struct {
+	nth      uint64
+	data     []byte
+	received bool
+}
+
+// chanHandle is a channel as one connection sees it.
+type chanHandle struct {
+	*channel
+
+	over chan struct{} // what Closed returns
+
+	// The channel's mu guards what follows.
+	ended              bool // over is closed
+	gone               bool // the connection is closed
+	senders, receivers int  // that wait
+}
+
+// OpenChan implements driver.Chans.
+func (c *conn) OpenChan(ctx context.Context, config driver.ChanConfig) (driver.Chan, error) {
+	if err := c.check(ctx); err != nil {
+		return nil, err
+	}
+	if config.Capacity == 0 {
+		config.Durability = driver.DurableMemory
+	}
+	if config.Durability != driver.DurableMemory {
+		return nil, fmt.Errorf("%w: engine memory: nothing outlives the process", driver.ErrUnsupported)
+	}
+	e := c.engine
+	e.mu.Lock()
+	ch := e.chans[config.Name]
+	if ch == nil {
+		ch = &channel{
+			config: config, hands: map[*chanValue]*chanHandle{}, handles: map[*chanHandle]struct{}{}, changed: make(chan struct{}),
+		}
+		e.chans[config.Name] = ch
+	}
+	e.mu.Unlock()
+	if ch.config.Capacity != config.Capacity {
+		return nil, fmt.Errorf("%w: the capacity is %d, not %d", driver.ErrConflict, ch.config.Capacity, config.Capacity)
+	}
+	h := &chanHandle{channel: ch, over: make(chan struct{})}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil, errClosed
+	}
+	c.chans = append(c.chans, h)
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	ch.handles[h] = struct{}{}
+	if ch.closed {
+		h.finishLocked()
+	}
+	return h, nil
+}
+
+func (h *chanHandle) finishLocked() {
+	if !h.ended {
+		h.ended = true
+		close(h.over)
+	}
+}
+
+// leave ends the handle with its connection: others get what it has in hand.
+func (h *chanHandle) leave() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.gone = true
+	for v, holder := range h.hands {
+		if holder == h {
+			h.putBackLocked(v)
+		}
+	}
+	delete(h.handles, h)
+	h.finishLocked()
+	h.changeLocked()
+}
+
+func (ch *channel) changeLocked() {
+	close(ch.changed)
+	ch.changed = make(chan struct{})
+}
+
+// putBackLocked makes a value in hand receivable again, in its old place.
+func (ch *channel) putBackLocked(v *chanValue) {
+	delete(ch.hands, v)
+	i, _ := slices.BinarySearchFunc(ch.values, v, func(a, b *chanValue) int { return int(int64(a.nth - b.nth)) })
+	ch.values = slices.Insert(ch.values, i, v)
+	ch.changeLocked()
+}
+
+// removeLocked takes out a value that is still there, whoever has it in hand.
+func (ch *channel) removeLocked(v *chanValue) bool {
+	if i := slices.Index(ch.values, v); i >= 0 {
+		ch.values = slices.Delete(ch.values, i, i+1)
+	} else if _, ok := ch.hands[v]; !ok {
+		return false
+	}
+	delete(ch.hands, v)
+	ch.changeLocked()
+	return true
+}
+
+func (ch *channel) putLocked(data []byte) *chanValue {
+	ch.last++
+	v := &chanValue{nth: ch.last, data: slices.Clone(data)}
+	ch.values = append(ch.values, v)
+	ch.changeLocked()
+	return v
+}
+
+// awaitLocked waits for a change, with the lock given up meanwhile. count is
+// what counts those that wait.
+func (h *chanHandle) awaitLocked(ctx context.Context, count *int) error {
+	*count++
+	if count == &h.receivers && h.config.Capacity == 0 {
+		h.changeLocked() // there is one to send to
+	}
+	changed := h.changed
+	h.mu.Unlock()
+	var err error
+	select {
+	case <-changed:
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	}
+	h.mu.Lock()
+	*count--
+	return err
+}
+
+// refusesLocked says why nothing can be sent.
+func (h *chanHandle) refusesLocked() error {
+	switch {
+	case h.gone:
+		return errClosed
+	case h.closed:
+		return fmt.Errorf("channel %w", driver.ErrClosed)
+	}
+	return nil
+}
+
+// Send implements driver.Chan.
+func (h *chanHandle) Send(ctx context.Context, data []byte, try bool) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.config.Capacity == 0 {
+		return h.meetLocked(ctx, data, try)
+	}
+	for {
+		if err := h.refusesLocked(); err != nil {
+			return err
+		}
+		if h.roomLocked() {
+			h.putLocked(data)
+			return nil
+		}
+		if try {
+			return driver.ErrAgain
+		}
+		if err := h.awaitLocked(ctx, &h.senders); err != nil {
+			return err
+		}
+	}
+}
+
+// tryPatience is how long one that waits in Receive gets to be done with what is
+// sent to it with try.
+const tryPatience = 100 * time.Millisecond
+
+// meetLocked sends with capacity 0.
+func (h *chanHandle) meetLocked(ctx context.Context, data []byte, try bool) error {
+	if err := h.refusesLocked(); err != nil {
+		return err
+	}
+	if try {
+		if !h.roomLocked() {
+			return driver.ErrAgain
+		}
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, tryPatience, driver.ErrAgain)
+		defer cancel()
+	}
+	v := h.putLocked(data)
+	for !v.received {
+		err := h.refusesLocked()
+		if err == nil {
+			err = h.awaitLocked(ctx, &h.senders)
+		}
+		if err != nil && !v.received {
+			h.removeLocked(v)
+			return err
+		}
+	}
+	return nil
+}
+
+// Receive implements driver.Chan.
+func (h *chanHandle) Receive(ctx context.Context, try bool) (*driver.ChanValue, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for {
+		switch {
+		case h.gone:
+			return nil, errClosed
+		case h.closed && (h.config.Capacity == 0 || len(h.values)+len(h.hands) == 0):
+			return nil, fmt.Errorf("channel %w", driver.ErrClosed)
+		case len(h.values) > 0:
+			v := h.values[0]
+			h.values = slices.Delete(h.values, 0, 1)
+			h.hands[v] = h
+			return h.handed(v), nil
+		case try:
+			return nil, driver.ErrAgain
+		}
+		if err := h.awaitLocked(ctx, &h.receivers); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (h *chanHandle) handed(v *chanValue) *driver.ChanValue {
+	holds := func() error {
+		switch {
+		case h.gone:
+			return errClosed
+		case h.hands[v] != h:
+			return driver.ErrEnded
+		}
+		return nil
+	}
+	return &driver.ChanValue{
+		Data: slices.Clone(v.data),
+		Done: func(context.Context) error {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			if err := holds(); err != nil {
+				return err
+			}
+			v.received = true
+			h.removeLocked(v)
+			return nil
+		},
+		Return: func(context.Context) error {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			if err := holds(); err != nil {
+				return err
+			}
+			h.putBackLocked(v)
+			return nil
+		},
+	}
+}
+
+// Len implements driver.Chan.
+func (h *chanHandle) Len(ctx context.Context) (int, error) {
+	if ctx.Err() != nil {
+		return 0, context.Cause(ctx)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.gone {
+		return 0, errClosed
+	}
+	if h.config.Capacity == 0 {
+		return 0, nil
+	}
+	return len(h.values) + len(h.hands), nil
+}
+
+// roomLocked reports whether there is room, or a receiver that nobody has sent
+// anything.
+func (h *chanHandle) roomLocked() bool {
+	switch h.config.Capacity {
+	case driver.Unbounded:
+		return true
+	case 0:
+		receivers := 0
+		for other := range h.handles {
+			receivers += other.receivers
+		}
+		return receivers > len(h.values)
+	}
+	return len(h.values)+len(h.hands) < h.config.Capacity
+}
+
+// Room implements driver.Chan.
+func (h *chanHandle) Room(ctx context.Context) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var unseen int
+	for h.refusesLocked() == nil && !h.roomLocked() {
+		if err := h.awaitLocked(ctx, &unseen); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Waiting implements driver.Chan.
+func (h *chanHandle) Waiting() (senders, receivers int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.senders, h.receivers
+}
+
+// Close implements driver.Chan.
+func (h *chanHandle) Close(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.gone {
+		return errClosed
+	}
+	h.closed = true
+	if h.config.Capacity == 0 { // they are their senders' again
+		h.values = nil
+		clear(h.hands)
+	}
+	for other := range h.handles {
+		other.finishLocked()
+	}
+	h.changeLocked()
+	return nil
+}
+
+// Closed implements driver.Chan.
+func (h *chanHandle) Closed() <-chan struct{} { return h.over }

@@ -1,0 +1,287 @@
+package hark
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"sync"
+	"sync/atomic"
+
+	"github.com/harkbus/hark/driver"
+)
+
+// remoteChan is a channel as its engine knows it.
+type remoteChan[T any] struct {
+	bus    *Bus
+	name   string
+	codec  Codec
+	config driver.ChanConfig
+
+	opening sync.Mutex // guards the making of engine
+	engine  atomic.Pointer[driver.Chan]
+
+	sent, received atomic.Uint64
+
+	life    context.Context // ends with the face on the bus
+	end     context.CancelCauseFunc
+	stopped atomic.Bool
+	pumps   sync.WaitGroup
+	in      remoteInlet[T]
+	out     remoteOutlet[T]
+}
+
+// openRemoteChan is openChan over an engine.
+func openRemoteChan[T any](b *Bus, name string, capacity int, cfg chanConfig) (*Chan[T], bool, error) {
+	engine, ok := b.engine.conn.(driver.Chans)
+	if !ok {
+		return nil, false, b.engine.refuse("channels")
+	}
+	config := driver.ChanConfig{Name: name, Capacity: capacity}
+	if cfg.durability == 0 {
+		cfg.durability = Memory
+		if b.engine.info.Has(driver.Relaxed) {
+			cfg.durability = Relaxed
+		}
+	}
+	var err error
+	if config.Durability, err = b.engine.durability(cfg.durability); err != nil {
+		return nil, false, err
+	}
+	if cfg.codec == nil {
+		cfg.codec = codecFor(reflect.TypeFor[T]())
+	}
+	c, existed, err := attach(b, KindChan, name, func() *Chan[T] {
+		r := &remoteChan[T]{bus: b, name: name, codec: cfg.codec, config: config}
+		r.life, r.end = context.WithCancelCause(context.Background())
+		r.in.init(r)
+		r.out.init(r)
+		return &Chan[T]{name: name, capacity: capacity, remote: r}
+	})
+	if err != nil || c.capacity != capacity {
+		return c, existed, err // the caller sees to the capacity
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := c.remote.open(ctx, engine); err != nil {
+		if !existed {
+			b.detach(KindChan, name, c)
+		}
+		return nil, existed, err
+	}
+	return c, existed, nil
+}
+
+// open opens the engine's channel, if nobody has.
+func (r *remoteChan[T]) open(ctx context.Context, engine driver.Chans) error {
+	r.opening.Lock()
+	defer r.opening.Unlock()
+	if r.engine.Load() != nil {
+		return nil
+	}
+	ch, err := engine.OpenChan(ctx, r.config)
+	if err != nil {
+		return engineError(err)
+	}
+	r.engine.Store(&ch)
+	return nil
+}
+
+// agrees reports how a later maker's options differ.
+func (r *remoteChan[T]) agrees(cfg chanConfig) error {
+	if cfg.codec != nil && reflect.TypeOf(cfg.codec) != reflect.TypeOf(r.codec) {
+		return fmt.Errorf("%w: it was made without this WithCodec; make it with its options first", ErrInvalidOption)
+	}
+	if cfg.durability != 0 {
+		d, err := r.bus.engine.durability(cfg.durability)
+		if err != nil {
+			return err
+		}
+		if d != r.config.Durability {
+			return fmt.Errorf("%w: it was made without durability %v", ErrInvalidOption, cfg.durability)
+		}
+	}
+	return nil
+}
+
+func (r *remoteChan[T]) chann() driver.Chan { return *r.engine.Load() }
+
+// over returns why nothing can be done with the channel here any more.
+func (r *remoteChan[T]) over() error {
+	if r.stopped.Load() {
+		return fmt.Errorf("bus %w", ErrClosed)
+	}
+	return nil
+}
+
+// send is Send, and with try TrySend.
+func (r *remoteChan[T]) send(ctx context.Context, v T, try bool) (bool, error) {
+	if err := r.over(); err != nil {
+		return false, fail("send", r.name, err)
+	}
+	// What was put into In before comes before.
+	if settled, err := r.in.settle(ctx, try); err != nil {
+		return false, fail("send", r.name, err)
+	} else if !settled {
+		return false, nil
+	}
+	err := r.put(ctx, v, try)
+	switch {
+	case err == nil:
+		return true, nil
+	case try && errors.Is(err, driver.ErrAgain):
+		return false, nil
+	}
+	return false, fail("send", r.name, err)
+}
+
+// put hands a value to the engine.
+func (r *remoteChan[T]) put(ctx context.Context, v T, try bool) error {
+	data, err := r.codec.Encode(&v)
+	if err != nil {
+		return fmt.Errorf("encode %v: %w", reflect.TypeFor[T](), err)
+	}
+	if info := r.bus.engine.info; info.MaxPayload > 0 && len(data) > info.MaxPayload {
+		return fmt.Errorf("%w: the value has %d bytes, engine %s takes %d", ErrInvalidOption, len(data), info.Engine, info.MaxPayload)
+	}
+	if err := r.chann().Send(ctx, data, try); err != nil {
+		return engineError(err)
+	}
+	r.sent.Add(1)
+	return nil
+}
+
+// receive is Receive, and with try TryReceive, which returns driver.ErrAgain
+// if there is nothing.
+func (r *remoteChan[T]) receive(ctx context.Context, try bool) (v T, err error) {
+	for {
+		t, err := r.take(ctx, try)
+		if err != nil {
+			return v, err
+		}
+		if err = t.done(ctx); err == nil {
+			return t.Value, nil
+		}
+		if !errors.Is(err, ErrNotHeld) {
+			return v, err
+		}
+	}
+}
+
+// take is Take; with try it does not wait.
+func (r *remoteChan[T]) take(ctx context.Context, try bool) (*Taken[T], error) {
+	if err := r.over(); err != nil {
+		return nil, err
+	}
+	if try {
+		if _, err := r.in.settle(ctx, try); err != nil {
+			return nil, err
+		}
+	}
+	cv, asked, err := r.out.ask(ctx, try)
+	if !asked {
+		cv, err = r.next(ctx, try)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return r.taken(ctx, cv)
+}
+
+// next takes a value from the engine, or what In has left over.
+func (r *remoteChan[T]) next(ctx context.Context, try bool) (*driver.ChanValue, error) {
+	cv, err := r.chann().Receive(ctx, try)
+	if err == nil {
+		return cv, nil
+	}
+	if errors.Is(err, driver.ErrClosed) {
+		if cv := r.in.remainder(ctx); cv != nil {
+			return cv, nil
+		}
+	}
+	return nil, engineError(err)
+}
+
+// taken decodes a value. One that cannot be decoded is lost.
+func (r *remoteChan[T]) taken(ctx context.Context, cv *driver.ChanValue) (*Taken[T], error) {
+	t := &Taken[T]{name: r.name, remote: r, held: cv}
+	if err := r.codec.Decode(cv.Data, &t.Value); err != nil {
+		err = fmt.Errorf("decode %v: %w", reflect.TypeFor[T](), err)
+		if done := cv.Done(ctx); done != nil {
+			return nil, errors.Join(err, done)
+		}
+		r.bus.hooks.onDrop(DropEvent{Source: Source{Kind: KindChan, Name: r.name}, Count: 1, Reason: DropUndecodable})
+		return nil, err
+	}
+	return t, nil
+}
+
+// close is Close.
+func (r *remoteChan[T]) close() error {
+	if r.over() != nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	err := r.chann().Close(ctx)
+	if err != nil && !errors.Is(err, driver.ErrClosed) {
+		return engineError(err)
+	}
+	return nil
+}
+
+// len is Len.
+func (r *remoteChan[T]) len() int {
+	if r.over() != nil {
+		return 0
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), statsPatience)
+	defer cancel()
+	if r.config.Capacity == 0 {
+		return r.in.ahead()
+	}
+	_, err := r.in.settle(ctx, false)
+	if err == nil {
+		err = r.out.settle(ctx)
+	}
+	if err != nil {
+		return 0
+	}
+	n, err := r.chann().Len(ctx)
+	if err != nil {
+		return 0
+	}
+	return n + r.in.ahead()
+}
+
+// stop ends the channel of this bus; the engine's stays as it is.
+func (r *remoteChan[T]) stop(cause error) []Left {
+	if r.stopped.Swap(true) {
+		return nil
+	}
+	r.end(cause)
+	r.in.shut()
+	r.out.shut()
+	r.pumps.Wait()
+	if n := r.in.ahead(); n > 0 {
+		return []Left{{Kind: KindChan, Name: r.name, Waiting: n}}
+	}
+	return nil
+}
+
+func (r *remoteChan[T]) stats() ChanStats {
+	if r.engine.Load() == nil { // it is being opened
+		return ChanStats{Name: r.name, Cap: r.config.Capacity}
+	}
+	senders, receivers := r.chann().Waiting()
+	closed := r.over() != nil
+	select {
+	case <-r.chann().Closed():
+		closed = true
+	default:
+	}
+	return ChanStats{
+		Name: r.name, Len: r.len(), Cap: r.config.Capacity, Sent: r.sent.Load(), Received: r.received.Load(),
+		Senders: senders, Receivers: max(receivers+r.out.waiting(), 0), Closed: closed,
+	}
+}

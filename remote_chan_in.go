@@ -1,0 +1,232 @@
+package hark
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/harkbus/hark/driver"
+)
+
+// remoteInlet sends what is put into the Go channel that In returns. The pump
+// takes a value when there is room for it, and sends it then.
+type remoteInlet[T any] struct {
+	r *remoteChan[T]
+
+	withdraw chan struct{} // makes the pump that may take a value start again
+
+	mu    sync.Mutex // guards what follows
+	ch    chan T
+	trip  *inletTrip    // of the value that the pump may take, or has taken; nil if none
+	gone  chan struct{} // closed when the pump has ended
+	left  []T           // a value that was taken and could not be sent
+	ended bool          // there is to be no pump
+}
+
+// inletTrip is the way of a value from In to the engine.
+type inletTrip struct {
+	taken chan struct{} // closed when the pump has taken it
+	over  chan struct{} // closed when it is sent, or will not be
+}
+
+func (i *remoteInlet[T]) init(r *remoteChan[T]) { i.r, i.withdraw = r, make(chan struct{}) }
+
+// shut lets no pump begin any more.
+func (i *remoteInlet[T]) shut() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.ended = true
+}
+
+// channel is In.
+func (i *remoteInlet[T]) channel() chan<- T {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.ch == nil {
+		i.ch = make(chan T)
+		if !i.ended {
+			i.gone = make(chan struct{})
+			i.r.pumps.Go(i.pump)
+		}
+	}
+	return i.ch
+}
+
+func (i *remoteInlet[T]) pump() {
+	defer close(i.gone)
+	r := i.r
+	pause := firstChanPause
+	for {
+		if err := r.chann().Room(r.life); err != nil {
+			if !r.pause(&pause) {
+				return
+			}
+			continue
+		}
+		pause = firstChanPause
+		if !i.carry() {
+			return
+		}
+	}
+}
+
+// carry takes a value and sends it. It reports false when the pump is to end.
+func (i *remoteInlet[T]) carry() bool {
+	r := i.r
+	trip := &inletTrip{make(chan struct{}), make(chan struct{})}
+	i.mu.Lock()
+	i.trip = trip
+	i.mu.Unlock()
+	var v T
+	taken, open := false, true
+	select {
+	case v, open = <-i.ch:
+		taken = open
+	case <-i.withdraw:
+	case <-r.chann().Closed():
+		open = false
+	case <-r.life.Done():
+		open = false
+	}
+	if taken {
+		close(trip.taken)
+		open = i.send(v)
+	}
+	i.mu.Lock()
+	if i.trip = nil; taken && !open {
+		i.left = append(i.left, v)
+	}
+	i.mu.Unlock()
+	close(trip.over)
+	if !taken && !open && r.life.Err() == nil {
+		_ = r.close() // there is nobody to tell; if it is closed already that changes nothing
+	}
+	return open
+}
+
+// send sends what was taken, and reports false when that cannot be done any more.
+func (i *remoteInlet[T]) send(v T) bool {
+	r := i.r
+	pause := firstChanPause
+	err := r.put(r.life, v, false)
+	for err != nil && !errors.Is(err, ErrClosed) && !errors.Is(err, ErrUnsure) && r.pause(&pause) {
+		err = r.put(r.life, v, false)
+	}
+	if errors.Is(err, ErrUnsure) { // to send it again might be once too often
+		r.bus.hooks.onDrop(DropEvent{Source: Source{Kind: KindChan, Name: r.name}, Count: 1, Reason: DropUnreachable})
+		return true
+	}
+	return err == nil
+}
+
+// The pumps try again after errors that may pass, with these pauses.
+const (
+	firstChanPause = 10 * time.Millisecond
+	longChanPause  = time.Second
+)
+
+// pause waits a little, each time longer. It reports false if the channel is
+// over.
+func (r *remoteChan[T]) pause(d *time.Duration) bool {
+	select {
+	case <-time.After(*d):
+		*d = min(2**d, longChanPause)
+		return true
+	case <-r.chann().Closed():
+	case <-r.life.Done():
+	}
+	return false
+}
+
+// settle waits until what was put into In is sent; with try not for long, and
+// with capacity 0 not at all, because that is when it is received. It reports
+// whether all is sent.
+func (i *remoteInlet[T]) settle(ctx context.Context, try bool) (bool, error) {
+	trip := i.way()
+	if trip == nil || i.r.config.Capacity == 0 {
+		return true, nil
+	}
+	var late <-chan time.Time
+	if try {
+		timer := time.NewTimer(tryPatience)
+		defer timer.Stop()
+		late = timer.C
+	}
+	select {
+	case i.withdraw <- struct{}{}: // nothing was taken
+		return true, nil
+	case <-trip.over:
+		return true, nil
+	case <-late:
+		return false, nil
+	case <-ctx.Done():
+		return false, context.Cause(ctx)
+	}
+}
+
+// tryPatience is how long TrySend and TryReceive wait for a value that was put
+// into In and is on its way.
+const tryPatience = 100 * time.Millisecond
+
+func (i *remoteInlet[T]) way() *inletTrip {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.trip
+}
+
+// ahead returns how many values were taken that do not count at the engine.
+func (i *remoteInlet[T]) ahead() (n int) {
+	if trip := i.way(); trip != nil && i.r.config.Capacity == 0 {
+		select {
+		case i.withdraw <- struct{}{}:
+		case <-trip.taken:
+			select {
+			case <-trip.over:
+			default:
+				n++
+			}
+		case <-trip.over:
+		}
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return n + len(i.left)
+}
+
+// remainder returns the value that In has taken and could not send because the
+// channel was closed.
+func (i *remoteInlet[T]) remainder(ctx context.Context) *driver.ChanValue {
+	i.mu.Lock()
+	gone := i.gone
+	i.mu.Unlock()
+	if gone == nil {
+		return nil
+	}
+	select {
+	case <-gone: // at once: the channel is closed
+	case <-ctx.Done():
+		return nil
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if len(i.left) == 0 {
+		return nil
+	}
+	v := i.left[0]
+	data, err := i.r.codec.Encode(&v)
+	if err != nil {
+		return nil
+	}
+	i.left = nil
+	return &driver.ChanValue{
+		Data: data,
+		Done: func(context.Context) error { return nil },
+		Return: func(context.Context) error {
+			i.mu.Lock()
+			defer i.mu.Unlock()
+			i.left = append(i.left, v)
+			return nil
+		},
+	}
+}
