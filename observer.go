@@ -138,7 +138,7 @@ func (o *observer[T]) fullLocked() bool {
 func (o *observer[T]) pushLocked(value T) {
 	switch {
 	case !o.fullLocked():
-	case o.queue.policy == DropNewest:
+	case o.queue.policy == DropNewest || o.queue.policy == Fail && o.v.remote != nil: // it was made elsewhere
 		o.unreported++
 		o.v.lost++
 		return

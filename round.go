@@ -2,6 +2,7 @@ package hark
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 )
@@ -47,6 +48,9 @@ func (v *Value[T]) inRoundLocked() bool {
 	return v.begun != v.ended.Load()
 }
 
+// errOvertaken says that another change came first.
+var errOvertaken = errors.New("overtaken")
+
 // changeLocked makes value the value as soon as it may, if the version is n or
 // n is 0, and tells observers and watchers. It releases mu.
 func (v *Value[T]) changeLocked(ctx context.Context, value T, n uint64) (changed bool, err error) {
@@ -57,33 +61,66 @@ func (v *Value[T]) changeLocked(ctx context.Context, value T, n uint64) (changed
 		}
 		v.mu.Lock()
 	}
-	var inRound, known, inside, waited bool
+	for {
+		inRound, err := v.enterLocked(ctx, func() bool { return n != 0 && v.version != n }, false)
+		var version uint64
+		switch {
+		case err != nil:
+		case v.remote == nil:
+			version = v.version + 1
+		default:
+			if version, err = v.commitLocked(ctx, value); err == nil {
+				inRound = inRound && v.inRoundLocked()
+			}
+		}
+		switch {
+		case err == nil:
+			v.tellAllLocked(value, version, inRound)
+			return true, nil
+		case !errors.Is(err, errOvertaken):
+			return false, err
+		case n != 0:
+			return false, nil
+		}
+		v.mu.Lock()
+	}
+}
+
+// enterLocked waits until a change may be made, and reports whether a round goes
+// on then. It returns errOvertaken when over says that there is nothing to do any
+// more. foreign is for changes that have been made elsewhere: they are not
+// refused. With an error mu is released.
+func (v *Value[T]) enterLocked(ctx context.Context, over func() bool, foreign bool) (inRound bool, err error) {
+	var known, inside, waited bool
 	for {
 		if v.stopped != nil {
 			v.mu.Unlock()
 			return false, v.stopped
 		}
-		if n != 0 && v.version != n {
+		if over() {
 			v.wakeSetterLocked()
 			v.mu.Unlock()
-			return false, nil
+			return false, errOvertaken
 		}
 		inRound = len(v.inline) > 0 && v.inRoundLocked()
-		full := v.fullLocked()
-		if !inRound && full == 0 {
-			break
+		full, writing := v.fullLocked(), v.remote != nil && v.remote.writing
+		if full == Fail && foreign {
+			full = 0
+		}
+		if !inRound && full == 0 && !writing {
+			return false, nil
 		}
 		if full == Fail {
 			v.wakeSetterLocked()
 			v.mu.Unlock()
 			return false, ErrFull
 		}
-		if known && inside {
+		if known && inside && !writing {
 			if v.overgrownLocked() {
 				v.mu.Unlock()
 				return false, ErrWouldDeadlock
 			}
-			break
+			return inRound, nil
 		}
 		if !known {
 			v.mu.Unlock()
@@ -96,9 +133,14 @@ func (v *Value[T]) changeLocked(ctx context.Context, value T, n uint64) (changed
 		}
 		waited = true
 	}
+}
 
+// tellAllLocked makes value the value and tells observers and watchers, after
+// those of the round that goes on, if there is one. It releases mu.
+func (v *Value[T]) tellAllLocked(value T, version uint64, inRound bool) {
 	old := v.value
 	v.putLocked(value)
+	v.version = version
 	buffered := v.buffered
 	for _, o := range buffered {
 		o.pushLocked(value)
@@ -122,7 +164,6 @@ func (v *Value[T]) changeLocked(ctx context.Context, value T, n uint64) (changed
 	if r.number != 0 {
 		r.finish()
 	}
-	return true, nil
 }
 
 // tellLocked makes value the value and tells the inline observers, if there is

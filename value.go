@@ -30,7 +30,8 @@ type Value[T any] struct {
 	// (BenchmarkValueGet).
 	recent unsafe.Pointer
 
-	core valueCore
+	core   valueCore
+	remote *remoteValue[T] // nil in process
 
 	// ended and knock are what the end of a round needs without mu: the
 	// number of the last round that has ended, and whether somebody wants to
@@ -118,8 +119,13 @@ func newValue[T any](b *Bus, name string, initial T, at uintptr) (*Value[T], err
 		}
 		return &Value[T]{core: valueCore{hooks: &noHooks, name: name}, value: initial, version: 1}, nil
 	}
-	if err := b.onlyInProcess("values"); err != nil {
-		return nil, err
+	if b.engine != nil {
+		v, err := openRemoteValue(b, name, initial)
+		if err != nil {
+			return nil, err
+		}
+		v.declare(at)
+		return v, nil
 	}
 	v, _, err := attach(b, KindValue, name, func() *Value[T] {
 		return &Value[T]{
@@ -130,12 +136,17 @@ func newValue[T any](b *Bus, name string, initial T, at uintptr) (*Value[T], err
 	if err != nil {
 		return nil, err
 	}
+	v.declare(at)
+	return v, nil
+}
+
+// declare notes who named the value.
+func (v *Value[T]) declare(at uintptr) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if len(v.core.at) < maxPlaces && !slices.Contains(v.core.at, at) {
 		v.core.at = append(v.core.at, at)
 	}
-	return v, nil
 }
 
 // Name returns the name of the value.
@@ -292,7 +303,7 @@ func (v *Value[T]) putLocked(value T) {
 // attendLocked sets attention from what is there.
 func (v *Value[T]) attendLocked() {
 	switch {
-	case len(v.buffered) > 0 || v.parked != nil || v.sealed || v.stopped != nil:
+	case len(v.buffered) > 0 || v.parked != nil || v.sealed || v.stopped != nil || v.remote != nil:
 		v.attention = everybody
 	case len(v.inline) > 0:
 		v.attention = inlineOnly
@@ -342,6 +353,9 @@ func (v *Value[T]) stop(ctx context.Context, cause error) []Left {
 	v.mu.Unlock()
 	woken.wake()
 	v.reportDrops(observers)
+	if v.remote != nil {
+		v.remote.stop(ctx)
+	}
 	v.settle(ctx) // those that run
 	v.mu.Lock()
 	defer v.mu.Unlock()

@@ -23,6 +23,7 @@ type Engine struct {
 	responders map[string][]*responder
 	turns      map[string]int // whose turn it is to respond
 	chans      map[string]*channel
+	values     map[string]*value
 
 	signals signals
 }
@@ -32,7 +33,7 @@ func New() *Engine {
 	return &Engine{
 		topics:   map[string]*topic{},
 		patterns: map[*subscription]string{}, responders: map[string][]*responder{}, turns: map[string]int{},
-		chans:   map[string]*channel{},
+		chans: map[string]*channel{}, values: map[string]*value{},
 		signals: signals{listeners: map[*conn]*listener{}, latches: map[string]bool{}},
 	}
 }

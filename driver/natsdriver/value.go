@@ -1,0 +1,381 @@
+package natsdriver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/harkbus/hark/driver"
+)
+
+// The state of each value is the one message of its subject in a stream, and its
+// version the sequence. The server sends every state that it has stored to those
+// who watch, who are on core NATS: what they miss they fetch.
+const (
+	valueStream  = "hark-values"
+	valuePrefix  = "$HARK.value." // and the name
+	watchPrefix  = "$HARK.watch." // and the name
+	natsSequence = "Nats-Sequence"
+	// writersHeader has the last change of each of those who have changed the
+	// value, the newest last. By it one whose answer was lost tells whether the
+	// change was made.
+	writersHeader = "hark-writers"
+	maxWriters    = 64
+	// watchPoll is how often a watch looks whether it has missed something,
+	// because a cluster may change its leader before it has sent a state.
+	watchPoll = 10 * time.Second
+)
+
+// The server's answers to a change that does not follow the version it says.
+const (
+	codeWrongSequence = 10071
+	codeBeingWritten  = 10164 // another change of it is on its way in the cluster
+)
+
+// value is a driver.Value.
+type value struct {
+	conn *Conn
+	name string
+	turn chan struct{} // has room for one: who changes the value
+
+	mu      sync.Mutex // guards what follows
+	version uint64     // the newest that is known here
+	writers string     // and its header
+}
+
+// OpenValue implements driver.Values.
+func (c *Conn) OpenValue(ctx context.Context, name string, initial []byte) (driver.Value, error) {
+	if c.js == nil {
+		return nil, c.refuse("values")
+	}
+	if c.state.isClosed() {
+		return nil, errConnClosed
+	}
+	v := &value{conn: c, name: name, turn: make(chan struct{}, 1)}
+	if err := v.ensureStream(ctx); err != nil {
+		return nil, err
+	}
+	state, err := v.Load(ctx)
+	if err == nil && state.Version == 0 {
+		_, _, err = v.CompareAndSet(ctx, 0, initial)
+	}
+	return v, err
+}
+
+// ensureStream makes the stream of values.
+func (v *value) ensureStream(ctx context.Context) error {
+	c := v.conn
+	return c.state.do(ctx, func(ctx context.Context) error {
+		_, err := c.js.Stream(ctx, valueStream)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			_, err = c.js.CreateStream(ctx, jetstream.StreamConfig{
+				Name: valueStream, Description: "values of hark", Subjects: []string{valuePrefix + ">"},
+				MaxMsgsPerSubject: 1, Storage: jetstream.FileStorage, Replicas: c.opts.replicas,
+				RePublish: &jetstream.RePublish{Source: valuePrefix + ">", Destination: watchPrefix + ">"},
+			})
+			if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // somebody was faster
+				err = nil
+			}
+		}
+		return passing(err)
+	})
+}
+
+// Load implements driver.Value. The version of a value that has no state is 0.
+func (v *value) Load(ctx context.Context) (state driver.State, err error) {
+	err = v.conn.state.do(ctx, func(ctx context.Context) error {
+		stream, err := v.conn.js.Stream(ctx, valueStream)
+		if err != nil {
+			return passing(err)
+		}
+		m, err := stream.GetLastMsgForSubject(ctx, valuePrefix+v.name)
+		switch {
+		case errors.Is(err, jetstream.ErrMsgNotFound):
+			if state = (driver.State{}); v.known() > 0 {
+				return fmt.Errorf("value %s has been removed from stream %s", v.name, valueStream)
+			}
+			return nil
+		case err != nil:
+			return passing(err)
+		case m.Sequence < v.known():
+			return fmt.Errorf("%w: the server that answered is behind", driver.ErrAgain)
+		}
+		state = driver.State{Version: m.Sequence, Data: m.Data}
+		v.note(m.Sequence, m.Header.Get(writersHeader))
+		return nil
+	})
+	return state, err
+}
+
+func (v *value) known() uint64 {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.version
+}
+
+// note notes a version and who has written it and those before.
+func (v *value) note(version uint64, writers string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if version > v.version {
+		v.version, v.writers = version, writers
+	}
+}
+
+// wrote reports whether a change is among the last ones of those who have changed
+// the value; known is false if nobody has noted that.
+func (v *value) wrote(id string) (wrote, known bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for other := range strings.FieldsSeq(v.writers) {
+		if other == id {
+			return true, true
+		}
+	}
+	return false, v.writers != ""
+}
+
+// written returns writers with a change by this connection, in the place of its
+// last one.
+func (v *value) written(writers, id string) string {
+	all := slices.DeleteFunc(strings.Fields(writers), func(other string) bool { return strings.HasPrefix(other, v.conn.ids.prefix) })
+	all = append(all, id)
+	return strings.Join(all[max(len(all)-maxWriters, 0):], " ")
+}
+
+// CompareAndSet implements driver.Value.
+func (v *value) CompareAndSet(ctx context.Context, version uint64, data []byte) (driver.State, bool, error) {
+	select {
+	case v.turn <- struct{}{}:
+		defer func() { <-v.turn }()
+	case <-ctx.Done():
+		return driver.State{}, false, context.Cause(ctx)
+	}
+	if v.known() < version {
+		if _, err := v.Load(ctx); err != nil {
+			return driver.State{}, false, err
+		}
+	}
+	v.mu.Lock()
+	present, writers := v.version, v.writers
+	v.mu.Unlock()
+	if present != version {
+		state, err := v.Load(ctx)
+		return state, false, err
+	}
+	id := v.conn.ids.next()
+	writers = v.written(writers, id)
+	m := &nats.Msg{Subject: valuePrefix + v.name, Data: data, Header: nats.Header{}}
+	setNATSHeader(m, jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(version, 10))
+	setNATSHeader(m, writersHeader, writers)
+	seq, err := v.send(ctx, m, id)
+	switch {
+	case err != nil:
+		return driver.State{}, false, err
+	case seq == 0:
+		state, err := v.Load(ctx)
+		return state, false, err
+	}
+	if sync := v.conn.opts.sync; sync != nil {
+		if err := sync(ctx, valueStream); err != nil {
+			return driver.State{}, false, fmt.Errorf("%w: %w", driver.ErrUnsure, err)
+		}
+	}
+	v.note(seq, writers)
+	return driver.State{Version: seq, Data: data}, true, nil
+}
+
+// send sends a change until it is known whether it has been made, and returns its
+// version then, or 0. When others have changed the value again before the answer
+// came, any number between their versions stands for its own.
+func (v *value) send(ctx context.Context, m *nats.Msg, id string) (seq uint64, err error) {
+	c := v.conn
+	unsure := false
+	err = c.state.do(ctx, func(ctx context.Context) error {
+		ack, err := c.js.PublishMsg(ctx, m)
+		switch code := apiCode(err); {
+		case err == nil:
+			seq = ack.Sequence
+			return nil
+		case code == codeWrongSequence && unsure:
+			seq, err = v.outcome(ctx, id)
+			return err
+		case code == codeWrongSequence:
+			return nil // and nothing has been made
+		case code == codeBeingWritten:
+			return fmt.Errorf("%w: %w", driver.ErrAgain, err)
+		case code != 0:
+			return passing(storeError(err))
+		}
+		unsure = true
+		return passing(err)
+	})
+	if err != nil && unsure && !errors.Is(err, driver.ErrUnsure) {
+		err = fmt.Errorf("%w: %w", driver.ErrUnsure, err)
+	}
+	return seq, err
+}
+
+// outcome finds out whether a change was made that the server has refused now.
+func (v *value) outcome(ctx context.Context, id string) (seq uint64, err error) {
+	before := v.known()
+	state, err := v.Load(ctx)
+	if err != nil {
+		return 0, err
+	}
+	switch wrote, known := v.wrote(id); {
+	case !known:
+		return 0, fmt.Errorf("%w: somebody else than hark has changed the value", driver.ErrUnsure)
+	case !wrote:
+		return 0, nil
+	}
+	v.mu.Lock()
+	last := strings.HasSuffix(v.writers, id)
+	v.mu.Unlock()
+	if last {
+		return state.Version, nil
+	}
+	return before + 1, nil
+}
+
+// valueWatch is a driver.ValueWatch.
+type valueWatch struct {
+	value *value
+	sub   *nats.Subscription
+	given uint64        // the version that Next returned last
+	stale bool          // something may have been missed; used by Next alone
+	look  chan struct{} // something may have been missed
+	news  chan struct{} // newest has changed
+	once  sync.Once
+	ended chan struct{}
+
+	mu     sync.Mutex // guards newest
+	newest driver.State
+}
+
+// Watch implements driver.Value.
+func (v *value) Watch(ctx context.Context) (driver.ValueWatch, error) {
+	c := v.conn
+	w := &valueWatch{value: v, look: make(chan struct{}, 1), news: make(chan struct{}, 1), ended: make(chan struct{}), stale: true}
+	var err error
+	if w.sub, err = c.nc.Subscribe(watchPrefix+v.name, w.receive); err != nil {
+		return nil, kind(err)
+	}
+	if err = w.sub.SetPendingLimits(-1, -1); err == nil { // receive does not wait
+		err = c.Flush(ctx)
+	}
+	if err == nil {
+		err = c.add(closer{w})
+	}
+	if err != nil {
+		_ = w.sub.Unsubscribe() // the error is reported
+		return nil, kind(err)
+	}
+	c.state.mu.Lock()
+	c.state.losers[w] = struct{}{}
+	c.state.mu.Unlock()
+	return w, nil
+}
+
+// closer is what a watch is among the things that end with the connection.
+type closer struct{ *valueWatch }
+
+// Close implements end.
+func (c closer) Close(context.Context) error { return c.valueWatch.Close() }
+
+// receive takes a state from the server.
+func (w *valueWatch) receive(m *nats.Msg) {
+	seq, err := strconv.ParseUint(m.Header.Get(natsSequence), 10, 64)
+	if err != nil {
+		return // it is none of the server's
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if seq > w.newest.Version {
+		w.newest = driver.State{Version: seq, Data: m.Data}
+		w.value.note(seq, m.Header.Get(writersHeader))
+		tick(w.news)
+	}
+}
+
+// lost implements loser.
+func (w *valueWatch) lost() { tick(w.look) }
+
+// tick puts something into a channel of capacity 1, if there is nothing.
+func tick(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
+// Next implements driver.ValueWatch.
+func (w *valueWatch) Next(ctx context.Context) (driver.State, error) {
+	poll := time.NewTicker(watchPoll)
+	defer poll.Stop()
+	for {
+		if w.stale {
+			if err := w.fetch(ctx); err != nil {
+				return driver.State{}, err
+			}
+		}
+		w.mu.Lock()
+		state := w.newest
+		w.mu.Unlock()
+		if state.Version > w.given {
+			w.given = state.Version
+			return state, nil
+		}
+		select {
+		case <-w.news:
+		case <-w.look:
+			w.stale = true
+		case <-poll.C:
+			w.stale = true
+		case <-w.ended:
+			return driver.State{}, driver.ErrEnded
+		case <-ctx.Done():
+			return driver.State{}, context.Cause(ctx)
+		}
+	}
+}
+
+// fetch asks the server for the state, when the connection is there.
+func (w *valueWatch) fetch(ctx context.Context) error {
+	state, err := w.value.Load(ctx)
+	if err != nil {
+		if errors.Is(err, driver.ErrClosed) {
+			return driver.ErrEnded
+		}
+		return err
+	}
+	w.stale = false
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if state.Version > w.newest.Version {
+		w.newest = state
+	}
+	return nil
+}
+
+// Close implements driver.ValueWatch.
+func (w *valueWatch) Close() error {
+	w.once.Do(func() {
+		close(w.ended)
+		c := w.value.conn
+		c.state.mu.Lock()
+		delete(c.state.losers, w)
+		c.state.mu.Unlock()
+		c.remove(closer{w})
+		_ = w.sub.Unsubscribe() // the connection may be closed
+	})
+	return nil
+}

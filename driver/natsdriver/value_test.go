@@ -1,0 +1,271 @@
+package natsdriver
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+
+	"github.com/harkbus/hark"
+	"github.com/harkbus/hark/driver"
+)
+
+// openBus returns a bus over the server, until the test ends.
+func (s *testServer) openBus(t *testing.T) *hark.Bus {
+	t.Helper()
+	c, err := Open(testContext(t), s.url())
+	if err != nil {
+		t.Fatal(err)
+	}
+	bus := hark.Over(c)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := bus.Close(ctx); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return bus
+}
+
+func (s *testServer) openValue(t *testing.T, initial int) *hark.Value[int] {
+	t.Helper()
+	v, err := hark.NewValue(s.openBus(t), "counter", initial)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// Eight processes add to a number, while the server is stopped and started again.
+// No update is lost and none made twice; everybody sees the last state, and
+// observers see numbers that only grow.
+func TestValueIsUpdatedByMany(t *testing.T) {
+	const processes, goroutines, each = 8, 3, 20
+	s := startServer(t, withJetStream)
+	watching := s.openValue(t, 0)
+	var last atomic.Int64
+	if _, err := watching.Observe(func(old, now int) {
+		if before := last.Swap(int64(now)); before != int64(old) || now <= old {
+			t.Errorf("told of %d to %d after %d", old, now, before)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	var done atomic.Int64
+	for range processes {
+		v := s.openValue(t, 100)
+		for range goroutines {
+			wg.Go(func() {
+				for range each {
+					if _, err := v.Update(testContext(t), func(n int) int { return n + 1 }); err != nil {
+						t.Errorf("update: %v", err)
+					}
+					done.Add(1)
+				}
+			})
+		}
+	}
+	for _, at := range []int64{100, 250} {
+		eventually(t, "updates", func() bool { return done.Load() > at })
+		s.stop()
+		s.start()
+	}
+	wg.Wait()
+	const want = processes * goroutines * each
+	if got, err := watching.WaitUntil(testContext(t), func(n int) bool { return n >= want }); err != nil || got != want {
+		t.Errorf("got %d, %v, want %d", got, err, want)
+	}
+	if got := s.openValue(t, 0).Get(); got != want {
+		t.Errorf("who comes later gets %d, want %d", got, want)
+	}
+	eventually(t, "the observer is told of the last state", func() bool { return last.Load() == want })
+}
+
+// A watch whose connection was lost goes on with the state that is there then.
+func TestValueWatchAfterRestart(t *testing.T) {
+	s := startServer(t, withJetStream)
+	c := s.open(t)
+	v, err := c.OpenValue(testContext(t), "v", []byte("a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := v.Watch(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := func() driver.State {
+		t.Helper()
+		state, err := w.Next(testContext(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return state
+	}
+	first := next()
+	if string(first.Data) != "a" {
+		t.Fatalf("got %q, want a", first.Data)
+	}
+	s.stop()
+	s.start()
+	other, err := s.open(t).OpenValue(testContext(t), "v", []byte("ignored"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	state, done, err := other.CompareAndSet(testContext(t), first.Version, []byte("b"))
+	if err != nil || !done || state.Version <= first.Version {
+		t.Fatalf("got %+v, %v, %v", state, done, err)
+	}
+	if got := next(); string(got.Data) != "b" || got.Version != state.Version {
+		t.Errorf("got %+v, want %+v", got, state)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Next(testContext(t)); !errors.Is(err, driver.ErrEnded) {
+		t.Errorf("after Close: got %v, want ErrEnded", err)
+	}
+}
+
+func TestValueWhileDisconnected(t *testing.T) {
+	s := startServer(t, withJetStream)
+	v := s.openValue(t, 1)
+	s.stop()
+	ctx, cancel := context.WithTimeout(testContext(t), 50*time.Millisecond)
+	defer cancel()
+	if err := v.Set(ctx, 2); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want the end of the context", err)
+	}
+	if got := v.Get(); got != 1 {
+		t.Errorf("got %d, want what was known", got)
+	}
+	s.start()
+	if err := v.Set(testContext(t), 3); err != nil || v.Get() != 3 {
+		t.Errorf("after it is back: got %d, %v", v.Get(), err)
+	}
+}
+
+// valueInput and valueOutput are what a client asks of a register and what it
+// gets.
+type (
+	valueInput struct {
+		cas     bool
+		version uint64
+		data    string
+	}
+	valueOutput struct {
+		state  driver.State
+		done   bool
+		unsure bool
+	}
+	register struct {
+		version uint64
+		data    string
+	}
+)
+
+// valueModel is a register with versions, of which it is only known that they
+// grow. What is not known to have happened may have, or not.
+var valueModel = (&porcupine.NondeterministicModel{
+	Init: func() []any { return []any{register{}} },
+	Step: func(state, input, output any) []any {
+		s, in, out := state.(register), input.(valueInput), output.(valueOutput)
+		seen := register{out.state.Version, string(out.state.Data)}
+		switch {
+		case !in.cas && (s == register{} || s == seen || s.version == 0 && s.data == seen.data): // {} before the first look
+			return []any{seen}
+		case !in.cas:
+			return nil
+		case out.unsure:
+			next := []any{s}
+			if s.version == in.version {
+				next = append(next, register{0, in.data}) // with a version that nobody knows yet
+			}
+			return next
+		case out.done:
+			if s.version == in.version && seen.version > s.version && seen.data == in.data {
+				return []any{seen, register{0, in.data}} // the version may stand for another one
+			}
+			return nil
+		case s == seen && s.version != in.version:
+			return []any{s}
+		case s.version == 0 && s.data == seen.data && seen.version != in.version:
+			return []any{seen}
+		}
+		return nil
+	},
+}).ToModel()
+
+// What several connections do with a value can be put into one order, while the
+// server is stopped and started again.
+func TestValueIsLinearizable(t *testing.T) {
+	const clients, each = 4, 60
+	s := startServer(t, withJetStream)
+	start := time.Now()
+	var mu sync.Mutex
+	var history []porcupine.Operation
+	note := func(client int, in valueInput, call time.Time, out valueOutput) {
+		mu.Lock()
+		defer mu.Unlock()
+		end := int64(time.Since(start))
+		if out.unsure {
+			end = int64(time.Hour)
+		}
+		history = append(history, porcupine.Operation{ClientId: client, Input: in, Call: int64(call.Sub(start)), Output: out, Return: end})
+	}
+	var wg sync.WaitGroup
+	var done atomic.Int64
+	opened := make(chan struct{})
+	for client := range clients {
+		c := s.open(t)
+		v, err := c.OpenValue(testContext(t), "v", []byte("initial"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		wg.Go(func() {
+			<-opened
+			var known driver.State
+			for n := range each {
+				call := time.Now()
+				if n%3 == 0 {
+					state, err := v.Load(testContext(t))
+					if err != nil {
+						t.Errorf("load: %v", err)
+						return
+					}
+					known = state
+					note(client, valueInput{}, call, valueOutput{state: state})
+				} else {
+					in := valueInput{cas: true, version: known.Version, data: strconv.Itoa(client) + "." + strconv.Itoa(n)}
+					ctx, cancel := context.WithTimeout(testContext(t), time.Duration(1+rand.N(200))*time.Millisecond)
+					state, swapped, err := v.CompareAndSet(ctx, known.Version, []byte(in.data))
+					cancel()
+					note(client, in, call, valueOutput{state, swapped, err != nil})
+					if err == nil {
+						known = state
+					} else {
+						client += clients // the operation may still happen
+					}
+				}
+				done.Add(1)
+			}
+		})
+	}
+	close(opened)
+	for _, at := range []int64{40, 120} {
+		eventually(t, "operations", func() bool { return done.Load() > at })
+		s.stop()
+		s.start()
+	}
+	wg.Wait()
+	if got := porcupine.CheckOperationsTimeout(valueModel, history, 30*time.Second); got != porcupine.Ok {
+		t.Errorf("the history of %d operations: %v", len(history), got)
+	}
+}

@@ -1,0 +1,234 @@
+package hark
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"time"
+
+	"github.com/harkbus/hark/driver"
+)
+
+// remoteValue is a value as its engine knows it. The Value has the newest state
+// that has come to this process: a change made here is made at the engine first,
+// and what others change comes by a watch.
+type remoteValue[T any] struct {
+	bus    *Bus
+	name   string
+	codec  Codec
+	engine driver.Value
+	opened chan struct{} // closed when engine is set, or the value has failed to open
+	failed error         // why it did
+
+	// writing says that a change is on its way to the engine. Others wait for
+	// their turn meanwhile. Guarded by Value.mu.
+	writing bool
+	// pause is how long a change waits at most when one of another process was
+	// faster. Guarded by Value.mu.
+	pause time.Duration
+
+	cancel  context.CancelFunc // ends the watch
+	watched chan struct{}      // closed when it has ended
+}
+
+// openRemoteValue is newValue on a bus over an engine.
+func openRemoteValue[T any](b *Bus, name string, initial T) (*Value[T], error) {
+	values, ok := b.engine.conn.(driver.Values)
+	if !ok {
+		return nil, b.engine.refuse("values")
+	}
+	v, existed, err := attach(b, KindValue, name, func() *Value[T] {
+		return &Value[T]{
+			core:      valueCore{bus: b, hooks: &b.hooks, name: name, pool: b.pool},
+			attention: everybody,
+			remote:    &remoteValue[T]{bus: b, name: name, codec: codecFor(reflect.TypeFor[T]()), opened: make(chan struct{}), watched: make(chan struct{})},
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	r := v.remote
+	if existed {
+		<-r.opened // within the patience of whoever opens it
+		return v, r.failed
+	}
+	r.failed = v.openAt(values, initial)
+	close(r.opened)
+	if r.failed != nil {
+		b.detach(KindValue, name, v)
+		return nil, r.failed
+	}
+	return v, nil
+}
+
+// openAt opens the engine's value and begins to watch it.
+func (v *Value[T]) openAt(values driver.Values, initial T) error {
+	r := v.remote
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	data, err := r.encode(initial)
+	if err != nil {
+		return err
+	}
+	if r.engine, err = values.OpenValue(ctx, r.name, data); err != nil {
+		return engineError(err)
+	}
+	state, err := r.engine.Load(ctx)
+	if err != nil {
+		return engineError(err)
+	}
+	value, err := r.decode(state.Data)
+	if err != nil {
+		return err
+	}
+	v.mu.Lock()
+	v.value, v.version = value, state.Version
+	v.mu.Unlock()
+	watch, err := r.engine.Watch(ctx)
+	if err != nil {
+		return engineError(err)
+	}
+	life, end := context.WithCancel(context.Background())
+	r.cancel = end
+	go v.follow(life, watch)
+	return nil
+}
+
+func (r *remoteValue[T]) encode(value T) ([]byte, error) {
+	data, err := r.codec.Encode(&value)
+	if err != nil {
+		return nil, fmt.Errorf("encode %v: %w", reflect.TypeFor[T](), err)
+	}
+	if most := r.bus.engine.info.MaxPayload; most > 0 && len(data) > most {
+		return nil, fmt.Errorf("%w: the value has %d bytes, engine %s takes %d", ErrInvalidOption, len(data), r.bus.engine.info.Engine, most)
+	}
+	return data, nil
+}
+
+func (r *remoteValue[T]) decode(data []byte) (value T, err error) {
+	if err = r.codec.Decode(data, &value); err != nil {
+		err = fmt.Errorf("decode %v: %w", reflect.TypeFor[T](), err)
+	}
+	return value, err
+}
+
+// follow makes the states that come by the watch those of the value.
+func (v *Value[T]) follow(ctx context.Context, watch driver.ValueWatch) {
+	r := v.remote
+	defer close(r.watched)
+	defer func() { _ = watch.Close() }() // there is nothing more to do about it
+	for {
+		state, err := watch.Next(ctx)
+		if err != nil {
+			if ctx.Err() == nil && !errors.Is(err, driver.ErrClosed) {
+				r.bus.engine.lost(r.bus, fmt.Errorf("watch %s: %w", r.name, err))
+			}
+			return
+		}
+		if err := v.adopt(ctx, state); err != nil && ctx.Err() == nil {
+			v.failures.Add(1)
+			v.core.hooks.onFail(FailEvent{Source: Source{Kind: KindValue, Name: r.name}, Attempt: 1, Err: err})
+		}
+	}
+}
+
+// adopt makes a state that is elsewhere already the one here, if it is newer, and
+// tells observers and watchers.
+func (v *Value[T]) adopt(ctx context.Context, state driver.State) error {
+	v.mu.Lock()
+	if v.version >= state.Version {
+		v.mu.Unlock()
+		return nil
+	}
+	v.mu.Unlock()
+	value, err := v.remote.decode(state.Data)
+	if err != nil {
+		return err
+	}
+	v.mu.Lock()
+	known := func() bool { return v.version >= state.Version }
+	inRound, err := v.enterLocked(ctx, known, true)
+	if err == nil {
+		v.tellAllLocked(value, state.Version, inRound)
+	}
+	if errors.Is(err, errOvertaken) || errors.Is(err, ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// commitLocked makes a change at the engine, from the version that is here, and
+// returns the new one. It releases mu meanwhile and keeps others from changing the
+// value. When somebody else was faster their change is made the one here, and the
+// error is errOvertaken. With an error mu is released.
+func (v *Value[T]) commitLocked(ctx context.Context, value T) (version uint64, err error) {
+	r := v.remote
+	base := v.version
+	r.writing = true
+	v.mu.Unlock()
+	state, done, err := r.compareAndSet(ctx, base, value)
+	v.mu.Lock()
+	r.writing = false
+	if err == nil && done {
+		r.pause = 0
+		return state.Version, nil
+	}
+	pause := r.pause
+	r.pause = min(max(2*pause, firstCollision), longCollision)
+	v.wakeSetterLocked()
+	v.mu.Unlock()
+	if err != nil {
+		return 0, err
+	}
+	if err := v.adopt(ctx, state); err != nil {
+		return 0, err
+	}
+	collide(ctx, pause)
+	return 0, errOvertaken
+}
+
+func (r *remoteValue[T]) compareAndSet(ctx context.Context, base uint64, value T) (driver.State, bool, error) {
+	data, err := r.encode(value)
+	if err != nil {
+		return driver.State{}, false, err
+	}
+	for {
+		state, done, err := r.engine.CompareAndSet(ctx, base, data)
+		if !errors.Is(err, driver.ErrAgain) {
+			return state, done, engineError(err)
+		}
+		if collide(ctx, longCollision); ctx.Err() != nil {
+			return driver.State{}, false, context.Cause(ctx)
+		}
+	}
+}
+
+// How long a change waits at most when another process was faster, before it is
+// tried again: not at all at first, then a random time whose limit doubles.
+const (
+	firstCollision = 200 * time.Microsecond
+	longCollision  = 20 * time.Millisecond
+)
+
+// collide waits up to pause, at random, or until ctx ends.
+func collide(ctx context.Context, pause time.Duration) {
+	select {
+	case <-time.After(rand.N(max(pause, 1))):
+	case <-ctx.Done():
+	}
+}
+
+// stop ends the watch. It waits until it has, or ctx ends: an observer that is
+// being told of a change may be stuck.
+func (r *remoteValue[T]) stop(ctx context.Context) {
+	if r.cancel == nil {
+		return // it has not been opened
+	}
+	r.cancel()
+	select {
+	case <-r.watched:
+	case <-ctx.Done():
+	}
+}
