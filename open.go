@@ -99,14 +99,6 @@ func (e *engine) needs(c driver.Capability) error {
 	return e.refuse(string(c))
 }
 
-// onlyInProcess refuses a face that engines do not carry.
-func (b *Bus) onlyInProcess(what string) error {
-	if b == nil || b.engine == nil {
-		return nil
-	}
-	return b.engine.refuse(what)
-}
-
 // engineError makes an engine's error one of hark's kinds.
 func engineError(err error) error {
 	for _, kind := range []struct{ theirs, ours error }{

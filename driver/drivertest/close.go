@@ -94,7 +94,7 @@ func testCLS3(t *testing.T, open Opener) {
 	topic := newTopic[int](t, bus, "a")
 	g := newGate(t)
 	ended := make(chan error, 1)
-	subscribe(t, topic, func(ctx context.Context, m *hark.Message[int]) error {
+	sub := subscribe(t, topic, func(ctx context.Context, m *hark.Message[int]) error {
 		err := g.pass(ctx)
 		ended <- err
 		return err
@@ -102,6 +102,7 @@ func testCLS3(t *testing.T, open Opener) {
 	publish(ctx, t, topic, 1)
 	g.reached(ctx, t, 1)
 	publish(ctx, t, topic, 2, 3)
+	until(ctx, t, "the others wait", func() bool { return sub.Stats().Waiting == 2 })
 	why := errors.New("out of time")
 	short, cancel := context.WithCancelCause(ctx)
 	closed := make(chan error, 1)
