@@ -54,8 +54,8 @@ func (l *Log[E]) Attach(c *Cursor[E], r Reader[E], start, buffer uint64, gates, 
 	l.trimLocked()
 	// Armed before the tail is read: an entry appended meanwhile is either
 	// before the start or wakes the reader.
-	c.armed.Store(true)
 	l.sleepers.Add(1)
+	c.armed.Store(true)
 	c.next = l.Tail()
 	armed = true
 	if start < c.next {
@@ -187,8 +187,10 @@ func (c *Cursor[E]) Next() uint64 { return c.next }
 // Arm puts c to sleep: its reader will be told by Ready when an entry follows.
 // It reports false, and leaves c awake, if one has followed already.
 func (c *Cursor[E]) Arm() bool {
-	c.armed.Store(true)
+	// Counted first: never are more cursors armed than count, even while another
+	// one is woken, so that an appender that finds none may pass by.
 	c.log.sleepers.Add(1)
+	c.armed.Store(true)
 	if c.log.Tail() != c.next && c.armed.CompareAndSwap(true, false) {
 		c.log.sleepers.Add(-1)
 		return false

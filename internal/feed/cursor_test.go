@@ -1,0 +1,95 @@
+package feed
+
+import (
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/harkbus/hark/internal/leak"
+)
+
+func TestMain(m *testing.M) { leak.Main(m) }
+
+// sleeper reads what there is and goes to sleep, until it is told to end.
+type sleeper struct {
+	Cursor[int]
+	ready chan struct{}
+	read  chan uint64 // how many entries it has passed when it goes to sleep
+}
+
+func (s *sleeper) Ready(*Cursor[int]) { s.ready <- struct{}{} }
+func (s *sleeper) Yield(*Cursor[int]) {}
+
+func (s *sleeper) run(end <-chan struct{}) {
+	for {
+		for es := s.Peek(64); len(es) > 0; es = s.Peek(64) {
+			s.Pass(len(es))
+			s.Opened()
+		}
+		select {
+		case <-s.read: // what nobody has looked at is old
+		default:
+		}
+		s.read <- s.Pos()
+		if !s.Arm() {
+			continue
+		}
+		select {
+		case <-s.ready:
+		case <-end:
+			return
+		}
+	}
+}
+
+// Readers that go to sleep at the very moment at which others are woken take
+// nobody's wake-up away.
+func TestEachSleeperIsWoken(t *testing.T) {
+	const rounds, readers, appenders = 20_000, 3, 2
+	var log Log[int]
+	log.Init(Config[int]{})
+	end := make(chan struct{})
+	var wg sync.WaitGroup
+	all := make([]*sleeper, readers)
+	for i := range all {
+		s := &sleeper{ready: make(chan struct{}, 1), read: make(chan uint64, 1)}
+		all[i] = s
+		if !log.Attach(&s.Cursor, s, FromNow, Unbounded, false, false) {
+			t.Fatal("an empty log has entries")
+		}
+		wg.Go(func() {
+			select {
+			case <-s.ready:
+				s.run(end)
+			case <-end:
+			}
+		})
+	}
+	defer wg.Wait()
+	defer close(end)
+	late := time.NewTimer(10*time.Second)
+	defer late.Stop()
+	for round := range rounds {
+		var appending sync.WaitGroup
+		for range appenders {
+			appending.Go(func() {
+				for !log.Append(round) {
+					if room, _ := log.Grow(); room != Open {
+						t.Errorf("Grow: %v", room)
+						return
+					}
+				}
+			})
+		}
+		appending.Wait()
+		for i, s := range all {
+			for s.Pos() != log.Tail() {
+				select {
+				case <-s.read:
+				case <-late.C:
+					t.Fatalf("round %d: reader %d sleeps at %d of %d", round, i, s.Pos(), log.Tail())
+				}
+			}
+		}
+	}
+}
