@@ -67,7 +67,7 @@ func TestEachSleeperIsWoken(t *testing.T) {
 	}
 	defer wg.Wait()
 	defer close(end)
-	late := time.NewTimer(10*time.Second)
+	late := time.NewTimer(10 * time.Second)
 	defer late.Stop()
 	for round := range rounds {
 		var appending sync.WaitGroup
