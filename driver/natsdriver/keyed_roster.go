@@ -1,0 +1,250 @@
+package natsdriver
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/harkbus/hark/driver"
+)
+
+// How a member of a group that keeps the order of keys agrees with the others on
+// who has which slot.
+
+// ensureGroups makes the stream of rosters.
+func (c *Conn) ensureGroups(ctx context.Context) error {
+	return c.state.do(ctx, func(ctx context.Context) error {
+		_, err := c.js.Stream(ctx, groupsStream)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			_, err = c.js.CreateStream(ctx, jetstream.StreamConfig{
+				Name: groupsStream, Description: "members of groups of hark that keep the order of keys",
+				Subjects: []string{rosterSubject + ">"}, MaxMsgsPerSubject: 1, Replicas: c.opts.replicas,
+				Storage: jetstream.FileStorage, MaxMsgs: -1, MaxBytes: -1, Discard: jetstream.DiscardOld,
+			})
+			if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+				err = nil
+			}
+		}
+		return passing(err)
+	})
+}
+
+// passing marks errors of JetStream's API that are those of a moment.
+func passing(err error) error {
+	if errors.Is(err, jetstream.ErrNoStreamResponse) || isUnavailable(err) {
+		return fmt.Errorf("%w: %w", driver.ErrAgain, err)
+	}
+	return err
+}
+
+// keepRoster looks at the roster when it changes, and now and then says that this
+// member lives.
+func (k *keyed) keepRoster() {
+	defer close(k.steward)
+	tick := time.NewTicker(k.lease() / 3)
+	defer tick.Stop()
+	for {
+		renew := false
+		select {
+		case <-tick.C:
+			renew = true
+		case <-k.nudged:
+		case <-k.ctx.Done():
+			return
+		}
+		if err := k.agree(k.ctx, renew); err != nil {
+			k.fail(k.ctx, err)
+			return
+		}
+	}
+}
+
+// fresh waits until the other members have heard of this one so recently that its
+// slots are its own. It reports false if ctx ends.
+func (k *keyed) fresh(ctx context.Context) bool {
+	for {
+		k.mu.Lock()
+		fresh, renewal := time.Since(k.renewed) < k.lease()*2/3, k.renewal
+		k.mu.Unlock()
+		if fresh {
+			return ctx.Err() == nil
+		}
+		select {
+		case <-renewal:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// errChanged says that somebody else has replaced the roster.
+var errChanged = errors.New("the roster has changed")
+
+// agree makes the roster what it should be as this member sees it, and then the
+// slots of this member what the roster says. With renew it says that this member
+// lives.
+func (k *keyed) agree(ctx context.Context, renew bool) error {
+	k.agreeing.Lock()
+	defer k.agreeing.Unlock()
+	return k.replaceRoster(ctx, func(r *roster) (changed bool) {
+		return k.propose(r, renew)
+	}, k.apply)
+}
+
+// replaceRoster reads the roster, lets change it and stores what has changed,
+// again if somebody else was faster. Then it calls use.
+func (k *keyed) replaceRoster(ctx context.Context, change func(*roster) bool, use func(*roster, time.Time)) error {
+	return k.topic.conn.state.do(ctx, func(ctx context.Context) error {
+		for {
+			began := time.Now()
+			r, seq, err := k.loadRoster(ctx)
+			if err != nil {
+				return err
+			}
+			if change(r) {
+				switch err := k.storeRoster(ctx, r, seq); {
+				case errors.Is(err, errChanged):
+					continue
+				case err != nil:
+					return err
+				}
+			} else {
+				began = time.Time{}
+			}
+			use(r, began)
+			return nil
+		}
+	})
+}
+
+func (k *keyed) loadRoster(ctx context.Context) (*roster, uint64, error) {
+	r := newRoster()
+	stream, err := k.topic.conn.js.Stream(ctx, groupsStream)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil, 0, errors.Join(driver.ErrAgain, k.topic.conn.ensureGroups(ctx))
+	}
+	if err != nil {
+		return nil, 0, passing(err)
+	}
+	m, err := stream.GetLastMsgForSubject(ctx, k.subject)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return r, 0, nil
+	}
+	if err != nil {
+		return nil, 0, passing(err)
+	}
+	if err := json.Unmarshal(m.Data, r); err != nil {
+		return nil, 0, fmt.Errorf("the roster in stream %s, subject %s: %w", groupsStream, k.subject, err)
+	}
+	return r, m.Sequence, nil
+}
+
+func (k *keyed) storeRoster(ctx context.Context, r *roster, seq uint64) error {
+	data, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	m := nats.NewMsg(k.subject)
+	m.Data = data
+	m.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(seq, 10))
+	_, err = k.topic.conn.js.PublishMsg(ctx, m)
+	switch apiCode(err) {
+	case 10071, 10164: // another sequence, or one that is just being written
+		return errChanged
+	}
+	return passing(err)
+}
+
+// propose changes a roster into what it should be, and reports whether it did.
+func (k *keyed) propose(r *roster, renew bool) (changed bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, member := range k.pulses.silent(r, time.Now(), k.lease()) {
+		if member != k.id {
+			delete(r.Members, member)
+			changed = true
+		}
+	}
+	beat, known := r.Members[k.id]
+	r.Members[k.id] = beat
+	changed = changed || renew || !known
+	changed = r.orphans() || changed
+	held := 0
+	for n := range r.Slots {
+		if r.Slots[n].Owner != k.id {
+			continue
+		}
+		switch s := k.slots[n]; {
+		case s == nil || !s.isLeaving():
+			held++
+		case s.settled():
+			r.Slots[n] = s.state()
+			changed = true
+		}
+	}
+	free := func(n int) bool { return k.slots[n] == nil }
+	changed = r.claim(k.id, r.quota(k.id)-held, free) || changed
+	if changed {
+		r.Members[k.id] = beat + 1 // whoever writes lives
+	}
+	return changed
+}
+
+// apply makes the slots of this member what the roster says. stored is when it
+// was replaced by this member, if it was.
+func (k *keyed) apply(r *roster, stored time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.ctx.Err() != nil {
+		return
+	}
+	if !stored.IsZero() {
+		k.renewed = stored
+		close(k.renewal)
+		k.renewal = make(chan struct{})
+	}
+	excess := -r.quota(k.id)
+	for n := range r.Slots {
+		s, mine := k.slots[n], r.Slots[n].Owner == k.id
+		switch {
+		case mine && s == nil:
+			k.slots[n] = k.takeSlot(n, r.Slots[n])
+			excess++
+		case mine && !s.isLeaving():
+			if excess++; excess > 0 {
+				k.leave(s)
+			}
+		case !mine && s != nil && s.isStopped():
+			delete(k.slots, n)
+		case !mine && s != nil && !s.isLeaving(): // it was taken away
+			k.leave(s)
+		}
+	}
+}
+
+// leave stops taking messages of a slot, and looks at the roster when it has.
+func (k *keyed) leave(s *slot) {
+	s.beginLeaving()
+	k.sources.Go(func() {
+		s.stop(k.ctx)
+		k.nudge()
+	})
+}
+
+// resign takes this member out of a roster.
+func (k *keyed) resign(r *roster) (changed bool) {
+	_, changed = r.Members[k.id]
+	delete(r.Members, k.id)
+	for n := range r.Slots {
+		if s := k.slots[n]; r.Slots[n].Owner == k.id && s != nil {
+			r.Slots[n] = s.state()
+		}
+	}
+	return r.orphans() || changed
+}
