@@ -278,15 +278,23 @@ func TestChanIsLinearizable(t *testing.T) {
 			}
 			t.Run(fmt.Sprintf("capacity %d/%s", capacity, way.name), func(t *testing.T) {
 				leak.Check(t)
-				for range rounds {
-					checkChanHistory(t, capacity, way.in, way.out)
+				undecided := 0
+				for decided := 0; decided < rounds; {
+					if checkChanHistory(t, capacity, way.in, way.out) {
+						decided++
+					} else if undecided++; undecided > 3 {
+						t.Fatalf("the check of %d histories did not finish", undecided)
+					}
 				}
 			})
 		}
 	}
 }
 
-func checkChanHistory(t *testing.T, capacity int, in, out bool) {
+// checkChanHistory makes a history and checks it. It reports false if that would
+// take too long, as it may for one of a machine that was busy: operations then
+// overlap more. Another one has to be made instead.
+func checkChanHistory(t *testing.T, capacity int, in, out bool) (decided bool) {
 	const each = 25
 	seed := rand.Uint64()
 	c, err := hark.NewChan[int](nil, "", capacity)
@@ -355,12 +363,13 @@ func checkChanHistory(t *testing.T, capacity int, in, out bool) {
 			t.Fatalf("seed %d: %v", seed, err)
 		}
 	}
-	switch porcupine.CheckOperationsTimeout(chanModel(capacity, receives(history)), history, time.Minute) {
+	switch porcupine.CheckOperationsTimeout(chanModel(capacity, receives(history)), history, 15*time.Second) {
 	case porcupine.Illegal:
 		t.Fatalf("seed %d: no order explains the history of %d operations", seed, len(history))
 	case porcupine.Unknown:
-		t.Fatalf("seed %d: the check did not finish", seed)
+		return false
 	}
+	return true
 }
 
 // TestChanModelRefuses makes sure that the model can tell right from wrong.
