@@ -40,12 +40,7 @@ type Notifier struct {
 	remote *remoteNotifier // nil in process
 
 	state   atomic.Uint32 // open, sealed or stopped
-	waiters atomic.Int64  // calls of Wait that wait
 	dropped atomic.Bool   // some shard has drops that no hook has been told of
-
-	spareMu sync.Mutex // guards what follows; nothing else is locked while it is held
-	spare   *waiter    // a list of waiters not in use
-	spares  int
 
 	// present counts, by hash, the names that somebody is under: to notify
 	// nobody takes no lock.
@@ -71,7 +66,11 @@ const (
 type shard struct {
 	mu      sync.Mutex // guards what follows, and the listeners and waiters under the names
 	owners  map[string]*owner
-	spare   *owner // not in use; nil if there is none
+	last    *owner  // of owners, looked up last; nil if it is gone
+	idle    *group  // nobody may be left in it, see restLocked; nil if there is none
+	spare   *owner  // not in use; nil if there is none
+	waiters *waiter // a list of those not in use, whose calls began here
+	spares  int     // in that list
 	ids     map[uint32]*Listener
 	strict  int // listeners that notifications may have to wait for, or to fail for
 	working int // functions that have a signal or run
@@ -147,11 +146,23 @@ func newNotifier() *Notifier {
 	return n
 }
 
+// owner returns the owner of that name, nil if there is none.
+func (s *shard) owner(name string) *owner {
+	if o := s.last; o != nil && o.name == name {
+		return o // much faster than the map
+	}
+	o := s.owners[name]
+	if o != nil {
+		s.last = o
+	}
+	return o
+}
+
 // groupLocked returns the group of a's name or method, made if need be. The
 // caller puts somebody into it, or latches it.
 func (n *Notifier) groupLocked(a *address) *group {
 	s := &n.shards[a.shard]
-	o := s.owners[a.owner]
+	o := s.owner(a.owner)
 	if o == nil {
 		if o, s.spare = s.spare, nil; o == nil {
 			o = &owner{}
@@ -180,15 +191,43 @@ func (n *Notifier) tidyLocked(s *shard, g *group) {
 	if !g.empty() {
 		return
 	}
+	if s.idle == g {
+		s.idle = nil
+	}
 	o := g.owner
 	delete(o.methods, g.method)
-	if len(o.methods) == 0 && o.bare.empty() && s.owners[o.name] == o {
-		delete(s.owners, o.name)
-		n.present[o.slot].Add(^uint32(0))
-		if !o.shown && o.methods == nil {
-			o.name = ""
-			s.spare = o
-		}
+	if len(o.methods) > 0 || !o.bare.empty() || s.owners[o.name] != o {
+		return
+	}
+	delete(s.owners, o.name)
+	n.present[o.slot].Add(^uint32(0))
+	if s.last == o {
+		s.last = nil
+	}
+	if s.idle == &o.bare {
+		s.idle = nil
+	}
+	if !o.shown && o.methods == nil {
+		o.name = ""
+		s.spare = o
+	}
+}
+
+// restLocked is tidyLocked for a group whose waiters have just been woken:
+// mostly they come back, so that it is forgotten only when another group rests,
+// or a notification reaches nobody.
+func (n *Notifier) restLocked(s *shard, g *group) {
+	if g.empty() && s.idle != g {
+		n.endRestLocked(s)
+		s.idle = g
+	}
+}
+
+// endRestLocked forgets the group that rests, if nobody has come back to it.
+func (n *Notifier) endRestLocked(s *shard) {
+	if g := s.idle; g != nil {
+		s.idle = nil
+		n.tidyLocked(s, g)
 	}
 }
 
@@ -317,8 +356,12 @@ func (n *Notifier) eachGroup(f func(*shard, *group)) {
 
 // Stats returns the numbers of the notifier.
 func (n *Notifier) Stats() NotifierStats {
-	st := NotifierStats{Waiters: int(n.waiters.Load())}
+	var st NotifierStats
+	waiters := map[*waiter]bool{} // some wait for several names
 	n.eachGroup(func(_ *shard, g *group) {
+		for t := g.wants; t != nil; t = t.next {
+			waiters[t.waiter] = true
+		}
 		st.Listeners += len(g.listeners)
 		for _, l := range g.listeners {
 			st.add(l.statsLocked())
@@ -327,6 +370,7 @@ func (n *Notifier) Stats() NotifierStats {
 			st.Latched = append(st.Latched, g.name())
 		}
 	})
+	st.Waiters = len(waiters)
 	slices.Sort(st.Latched)
 	for i := range n.shards {
 		s := &n.shards[i]

@@ -90,6 +90,47 @@ func TestNTF23IdleListeners(t *testing.T) {
 	})
 }
 
+// TestWaitedForNamesAreForgotten holds the notifier to the few names that it keeps for those
+// who come back to wait.
+func TestWaitedForNamesAreForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bus := hark.New()
+		defer closeBus(t, bus)
+		n := newNotifier(t, bus)
+		var names []string
+		for i := range 500 {
+			name := fmt.Sprintf("waited.w%d", i)
+			if i%2 == 0 {
+				name += "#M"
+			}
+			names = append(names, name)
+			go func() {
+				if err := n.Wait(t.Context(), name); err != nil {
+					t.Error(err)
+				}
+			}()
+			synctest.Wait()
+			if got := n.Stats().Waiters; got != 1 {
+				t.Fatalf("%d wait, want 1", got)
+			}
+			notify(t, n, name, 1)
+			synctest.Wait()
+			if got := n.Stats().Waiters; got != 0 {
+				t.Fatalf("%d wait, want nobody", got)
+			}
+		}
+		if got, most := hark.NamesOf(n), 2*16; got > most || got == 0 {
+			t.Errorf("%d entries are left of names that were waited for, want some, at most %d", got, most)
+		}
+		for _, name := range names {
+			notify(t, n, name, 0)
+		}
+		if got := hark.NamesOf(n); got != 0 {
+			t.Errorf("%d entries are left after nobody was reached, want 0", got)
+		}
+	})
+}
+
 func TestNTF24StuckFunction(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		bus := hark.New()

@@ -131,7 +131,7 @@ func (n *Notifier) unlatch(a *address) {
 
 // find returns the group of a's name or method, nil if there is none.
 func (s *shard) find(a *address) *group {
-	o := s.owners[a.owner]
+	o := s.owner(a.owner)
 	switch {
 	case o == nil:
 		return nil
@@ -178,6 +178,8 @@ func (n *Notifier) send(ctx context.Context, a *address, latch bool) (reached in
 	reached = n.deliverLocked(a, false)
 	if reached > 0 {
 		first.notified++
+	} else if first.idle != nil {
+		n.endRestLocked(first) // to notify nobody again takes no lock
 	}
 	n.unlock(a)
 	n.reportDrops()
@@ -239,7 +241,7 @@ func (n *Notifier) deliverLocked(a *address, outside bool) (reached int) {
 		n.visitLocked(a, func(s *shard, g *group) { reached += n.signalLocked(s, g, a, outside) })
 		return reached
 	}
-	o := s.owners[a.owner]
+	o := s.owner(a.owner)
 	switch {
 	case o == nil:
 	case a.member == "":
@@ -269,7 +271,7 @@ func (n *Notifier) signalLocked(s *shard, g *group, a *address, outside bool) (r
 	}
 	if g.wants != nil {
 		reached += g.satisfyLocked()
-		n.tidyLocked(s, g)
+		n.restLocked(s, g)
 	}
 	return reached
 }
@@ -287,7 +289,7 @@ func (s *shard) single(a *address) *Listener {
 func (n *Notifier) visitLocked(a *address, f func(*shard, *group)) {
 	if !a.wild {
 		s := &n.shards[a.shard]
-		if o := s.owners[a.owner]; o != nil {
+		if o := s.owner(a.owner); o != nil {
 			o.visit(s, a, f)
 		}
 		return

@@ -9,13 +9,12 @@ import (
 // waiter is a call of Wait or WaitAny.
 type waiter struct {
 	sleeper              // woken by whoever decides how the wait ends
-	left    atomic.Int32 // names to go
-	over    atomic.Bool  // that is decided
+	left    atomic.Int32 // names to go, 0 once that is decided
 	// Set by whoever decided, before it wakes.
 	name  string
 	err   error
 	wants []want
-	next  *waiter // in Notifier.spare
+	next  *waiter // in shard.waiters
 }
 
 // want is one name that a waiter waits for. It is guarded by the lock of the
@@ -27,23 +26,34 @@ type want struct {
 	next, prev *want  // in group.wants
 }
 
-// end decides how the wait ends, and reports whether that was still open.
-func (w *waiter) end(name string, err error) bool {
-	if w.over.Swap(true) {
-		return false
+// decide reports whether it is the caller who decides how the wait ends; it was
+// still going on then.
+func (w *waiter) decide() bool { return w.left.Swap(0) > 0 }
+
+// end ends the wait, if it is still going on.
+func (w *waiter) end(err error) {
+	if w.decide() {
+		w.err = err
+		w.wake()
 	}
-	w.name, w.err = name, err
-	w.wake()
-	return true
 }
 
 // satisfied notes that one more name has come, and reports whether the wait was
 // still going on.
 func (w *waiter) satisfied(name string) bool {
-	if w.over.Load() {
-		return false
+	for {
+		left := w.left.Load()
+		if left == 0 {
+			return false
+		}
+		if w.left.CompareAndSwap(left, left-1) {
+			if left == 1 {
+				w.name = name
+				w.wake()
+			}
+			return true
+		}
 	}
-	return w.left.Add(-1) != 0 || w.end(name, nil)
 }
 
 // Wait waits until each of the names has been notified, or latched, at some
@@ -74,21 +84,21 @@ func (n *Notifier) await(ctx context.Context, names []string, count int) (string
 	if ctx.Err() != nil {
 		return "", fail("wait", names[0], context.Cause(ctx))
 	}
-	w := n.waiter(len(names), count)
-	if err := w.parse(names); err != nil {
-		n.release(w)
-		return "", fail("wait", "", err)
+	var room [4]*address
+	addresses := room[:0]
+	for _, name := range names {
+		a, err := nameOf(name)
+		if err != nil {
+			return "", fail("wait", "", err)
+		}
+		addresses = append(addresses, a)
 	}
 	if err := n.refuses(ctx); err != nil {
-		n.release(w)
 		return "", fail("wait", names[0], err)
 	}
-	n.waiters.Add(1)
-	for i := range w.wants {
-		n.want(&w.wants[i], w)
-	}
+	w := n.enlist(addresses, count)
 	woken := w.sleep(ctx)
-	if !woken && w.over.Swap(true) {
+	if !woken && !w.decide() {
 		w.wait() // it ended at the same moment
 		woken = true
 	}
@@ -101,7 +111,6 @@ func (n *Notifier) await(ctx context.Context, names []string, count int) (string
 			n.unwant(&w.wants[i])
 		}
 	}
-	n.waiters.Add(-1)
 	n.release(w) // nobody refers to it any more
 	if err != nil {
 		return "", fail("wait", names[0], err)
@@ -109,77 +118,82 @@ func (n *Notifier) await(ctx context.Context, names []string, count int) (string
 	return name, nil
 }
 
-// parse finds out what the names stand for.
-func (w *waiter) parse(names []string) error {
-	for i, name := range names {
-		// Names are targets too, and those have been parsed, as a rule.
-		a, err := targetOf(name, hashName(name))
-		if err == nil && (a.wild || a.single) {
-			_, err = parseName(name)
-		}
-		if err != nil {
-			return err
-		}
-		w.wants[i].address = a
+// nameOf returns the address of a name to wait for.
+func nameOf(name string) (*address, error) {
+	// Names are targets too, and those have been parsed, as a rule.
+	a, err := targetOf(name, hashName(name))
+	if err == nil && (a.wild || a.single) {
+		_, err = parseName(name)
 	}
-	return nil
+	return a, err
 }
 
 const (
-	spareWaiters = 64 // kept for use again
+	spareWaiters = 32 // kept by a shard for use again
 	spareWants   = 16 // that one of them may have
 )
 
-// waiter returns a waiter for that many names, of which count must come.
-func (n *Notifier) waiter(names, count int) *waiter {
-	n.spareMu.Lock()
-	w := n.spare
-	if w != nil {
-		n.spare, w.next = w.next, nil
-		n.spares--
+// enlist returns a waiter that waits until count of the names have come.
+func (n *Notifier) enlist(names []*address, count int) *waiter {
+	s := &n.shards[names[0].shard]
+	s.mu.Lock()
+	w := s.waiterLocked(len(names))
+	w.left.Store(int32(count))
+	for i, a := range names {
+		if i > 0 {
+			s = &n.shards[a.shard]
+			s.mu.Lock()
+		}
+		t := &w.wants[i]
+		t.waiter, t.address = w, a
+		n.wantLocked(s, t)
+		s.mu.Unlock()
 	}
-	n.spareMu.Unlock()
-	if w == nil {
+	return w
+}
+
+// waiterLocked returns a waiter with room for that many names.
+func (s *shard) waiterLocked(names int) *waiter {
+	w := s.waiters
+	if w != nil {
+		s.waiters, w.next = w.next, nil
+		s.spares--
+	} else {
 		w = &waiter{sleeper: newSleeper()}
 	}
 	if cap(w.wants) < names {
 		w.wants = make([]want, names)
 	}
 	w.wants = w.wants[:names]
-	w.left.Store(int32(count))
 	return w
 }
 
 // release gives w back, once nobody refers to it any more.
 func (n *Notifier) release(w *waiter) {
+	s := &n.shards[w.wants[0].address.shard]
 	clear(w.wants)
 	if cap(w.wants) > spareWants {
 		w.wants = nil
 	}
-	w.reset()
-	w.over.Store(false)
 	w.name, w.err = "", nil
-	n.spareMu.Lock()
-	defer n.spareMu.Unlock()
-	if n.spares < spareWaiters {
-		w.next, n.spare = n.spare, w
-		n.spares++
+	w.reset()
+	s.mu.Lock()
+	if s.spares < spareWaiters {
+		w.next, s.waiters = s.waiters, w
+		s.spares++
 	}
+	s.mu.Unlock()
 }
 
-// want lets w wait for the name in t, unless that is latched.
-func (n *Notifier) want(t *want, w *waiter) {
-	s := &n.shards[t.address.shard]
-	t.waiter = w
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// wantLocked lets the waiter of t wait for its name, unless that is latched.
+func (n *Notifier) wantLocked(s *shard, t *want) {
 	if n.state.Load() == stopped {
-		w.end("", errBusClosed)
+		t.waiter.end(errBusClosed)
 		return
 	}
 	g := n.groupLocked(t.address)
 	if g.latched || g.owner.bare.latched {
-		w.satisfied(g.name())
+		t.waiter.satisfied(g.name())
 		n.tidyLocked(s, g)
 		return
 	}
@@ -237,7 +251,7 @@ func (n *Notifier) endWaits(cause error) {
 		for t := g.takeWants(); t != nil; {
 			next := t.next
 			t.group = nil
-			t.waiter.end("", cause)
+			t.waiter.end(cause)
 			t = next
 		}
 		n.tidyLocked(s, g)
