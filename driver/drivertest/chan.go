@@ -311,11 +311,12 @@ func testChanStats(t *testing.T, open Opener) {
 	send(ctx, t, c, "a", "b", "c")
 	wantReceive(ctx, t, c, "a")
 	idle := openChan[int](t, bus, "idle", hark.Unbounded)
-	go func() {
+	var receiving sync.WaitGroup
+	receiving.Go(func() {
 		if _, err := idle.Receive(ctx); !errors.Is(err, hark.ErrClosed) {
 			t.Error(err)
 		}
-	}()
+	})
 	wantWaiting(ctx, t, idle, 0, 1)
 	want := []hark.ChanStats{
 		{Name: "idle", Cap: hark.Unbounded, Receivers: 1},
@@ -325,6 +326,7 @@ func testChanStats(t *testing.T, open Opener) {
 	if err := idle.Close(); err != nil {
 		t.Error(err)
 	}
+	receiving.Wait()
 	wantWaiting(ctx, t, idle, 0, 0)
 	if s := idle.Stats(); !s.Closed {
 		t.Errorf("after the close: %+v", s)

@@ -3,6 +3,7 @@ package filedriver
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -24,6 +25,9 @@ const childVariable = "HARK_FILEDRIVER_CHILD"
 var childTopics = map[string]driver.Durability{"strict": driver.DurableStrict, "relaxed": driver.DurableRelaxed}
 
 const childCallers = 4
+
+// The channel to which it sends.
+var childChan = driver.ChanConfig{Name: "chan", Capacity: driver.Unbounded, Durability: driver.DurableStrict}
 
 // child publishes and says on its standard output what has been accepted, until
 // it is killed.
@@ -57,7 +61,19 @@ func child(dir string) {
 			}()
 		}
 	}
-	select {}
+	ch, err := c.OpenChan(ctx, childChan)
+	if err != nil {
+		fail(err)
+	}
+	for n := 0; ; n++ {
+		text := fmt.Sprintf("%s %d.0.%d", childChan.Name, os.Getpid(), n)
+		if err := ch.Send(ctx, []byte(text), false); err != nil {
+			fail(err)
+		}
+		if _, err := os.Stdout.WriteString(text + "\n"); err != nil {
+			fail(err)
+		}
+	}
 }
 
 // A process is killed at many points while it publishes. Everything that was
@@ -72,10 +88,17 @@ func TestKill(t *testing.T) {
 		}
 	}
 	c := openDir(t, dir)
+	all := map[string][]string{childChan.Name: receiveAll(t, c)}
 	for name, class := range childTopics {
+		all[name] = readAll(t, openTopic(t, c, name, class))
+	}
+	for name, texts := range all {
 		kept := map[string]int{}
-		for i, text := range readAll(t, openTopic(t, c, name, class)) {
+		for i, text := range texts {
 			kept[text] = i
+		}
+		if len(kept) != len(texts) {
+			t.Errorf("%s: of %d messages %d are there twice", name, len(texts), len(texts)-len(kept))
 		}
 		last := map[string]int{}
 		for _, text := range accepted[name] {
@@ -93,6 +116,30 @@ func TestKill(t *testing.T) {
 		if len(accepted[name]) < kills {
 			t.Errorf("%s: too few messages to say anything", name)
 		}
+	}
+}
+
+// receiveAll receives what is in the channel.
+func receiveAll(t *testing.T, c *Conn) []string {
+	t.Helper()
+	ctx := testContext(t)
+	ch, err := c.OpenChan(ctx, childChan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var texts []string
+	for {
+		v, err := ch.Receive(ctx, true)
+		if errors.Is(err, driver.ErrAgain) {
+			return texts
+		}
+		if err == nil {
+			err = v.Done(ctx)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts = append(texts, string(v.Data))
 	}
 }
 

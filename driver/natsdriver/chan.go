@@ -1,0 +1,396 @@
+package natsdriver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/harkbus/hark/driver"
+)
+
+// The subjects of a channel, which its name follows.
+const (
+	chanPrefix       = "$HARK.chan."       // its values
+	chanEndPrefix    = "$HARK.chanend."    // the marker that says that it is closed
+	chanClosedPrefix = "$HARK.chanclosed." // where the server repeats the marker when it is stored
+	chanWaitPrefix   = "$HARK.chanwait."   // where receivers of a rendezvous say that they wait
+)
+
+const (
+	chanConsumer = "receivers"
+	metaChan     = "hark-chan"
+	metaCapacity = "hark-capacity"
+
+	// chanLease is how long a value may be in hand without a sign of life, at
+	// most; Lease can make it shorter. Others get it then.
+	chanLease = 5 * time.Second
+	// chanRepeat is how long the server remembers what was sent, so that sending
+	// again does no harm.
+	chanRepeat = 20 * time.Second
+	// chanAnswer is how long the server gets to answer one attempt.
+	chanAnswer = time.Second
+	// chanSettle is how long a call goes on after the end of its context to find
+	// out what came of it.
+	chanSettle = time.Second
+	// chanPoll is how long those who wait for something rely on being told of it.
+	chanPoll = 100 * time.Millisecond
+)
+
+// channel is a channel: a stream of which each value is for one receiver.
+type channel struct {
+	conn   *Conn
+	config driver.ChanConfig
+	stream string
+
+	subs []*nats.Subscription
+	over chan struct{} // what Closed returns
+	quit chan struct{} // closed when the connection is
+	news chan struct{} // has a token when the keeper is to look at what there is
+
+	mu     sync.Mutex // guards what follows
+	lease  time.Duration
+	closed bool // the channel is
+	gone   bool // the connection is
+	epoch  chan struct{}
+
+	intake    *intake
+	receivers []*chanReceiver
+	tries     []*chanReceiver
+	spare     []*chanHand // in hand for nobody yet
+	left      time.Time   // when the last of them who waited here left
+	hands     map[*chanHand]struct{}
+
+	samples *nats.Subscription // tells of room
+	blocked []*chanSender
+
+	offers  map[string]*chanOffer
+	decided []*chanOffer
+	claims  string // claims of offers come to claims.ID
+	offered int    // offers that are at the server
+}
+
+// OpenChan implements driver.Chans.
+func (c *Conn) OpenChan(ctx context.Context, config driver.ChanConfig) (driver.Chan, error) {
+	if c.state.isClosed() {
+		return nil, errConnClosed
+	}
+	if c.js == nil || c.level < levelTTL {
+		return nil, c.refuse("channels (they need JetStream of NATS 2.11)")
+	}
+	if config.Capacity == 0 {
+		config.Durability = driver.DurableMemory
+	}
+	d, ok := durabilities[config.Durability]
+	if !ok {
+		return nil, fmt.Errorf("durability %d is unknown", config.Durability)
+	}
+	if !c.info.Has(d.needs) {
+		return nil, c.refuse(string(d.needs))
+	}
+	ch := &channel{
+		conn: c, config: config, stream: streamName("chan", config.Name), lease: min(c.opts.lease, chanLease),
+		over: make(chan struct{}), quit: make(chan struct{}), news: make(chan struct{}, 1), epoch: make(chan struct{}),
+		hands: map[*chanHand]struct{}{}, offers: map[string]*chanOffer{},
+	}
+	if err := c.acks.start(ctx); err != nil {
+		return nil, err
+	}
+	if err := ch.ensure(ctx); err != nil {
+		return nil, err
+	}
+	if err := ch.listen(ctx); err != nil {
+		ch.unlisten()
+		return nil, err
+	}
+	if err := ch.look(ctx); err != nil {
+		ch.unlisten()
+		return nil, err
+	}
+	if err := c.add(chanEnd{ch}); err != nil {
+		ch.unlisten()
+		return nil, err
+	}
+	if !c.begin() {
+		ch.unlisten()
+		return nil, errConnClosed
+	}
+	c.state.mu.Lock()
+	c.state.losers[ch] = struct{}{}
+	c.state.mu.Unlock()
+	go ch.keep()
+	return ch, nil
+}
+
+func (ch *channel) streamConfig() jetstream.StreamConfig {
+	name := ch.config.Name
+	cfg := jetstream.StreamConfig{
+		Name: ch.stream, Subjects: []string{chanPrefix + name, chanEndPrefix + name}, Description: "hark channel " + name,
+		Retention: jetstream.WorkQueuePolicy, Discard: jetstream.DiscardNew, MaxMsgs: -1, MaxBytes: -1, MaxMsgsPerSubject: -1,
+		Replicas: ch.conn.opts.replicas, Duplicates: chanRepeat, Storage: jetstream.FileStorage,
+		RePublish: &jetstream.RePublish{Source: chanEndPrefix + name, Destination: chanClosedPrefix + name},
+		Metadata: map[string]string{
+			metaChan: name, metaCapacity: strconv.Itoa(ch.config.Capacity), metaDurability: durabilities[ch.config.Durability].name,
+		},
+	}
+	if ch.config.Durability == driver.DurableMemory {
+		cfg.Storage = jetstream.MemoryStorage
+	}
+	if ch.config.Capacity > 0 {
+		cfg.MaxMsgsPerSubject, cfg.DiscardNewPerSubject = int64(ch.config.Capacity), true
+	}
+	return cfg
+}
+
+// ensure finds the stream and its consumer, or makes them.
+func (ch *channel) ensure(ctx context.Context) error {
+	c := ch.conn
+	return c.state.do(ctx, func(ctx context.Context) error {
+		stream, err := c.js.Stream(ctx, ch.stream)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			stream, err = c.js.CreateStream(ctx, ch.streamConfig())
+			if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // somebody was faster, and differs
+				stream, err = c.js.Stream(ctx, ch.stream)
+			}
+		}
+		if err != nil {
+			return chanError(ctx, err)
+		}
+		have, want := stream.CachedInfo().Config.Metadata, ch.streamConfig().Metadata
+		for _, key := range []string{metaChan, metaCapacity, metaDurability} {
+			if have[key] != want[key] {
+				return fmt.Errorf("%w: %s is %q, not %q (stream %s)", driver.ErrConflict, key, have[key], want[key], ch.stream)
+			}
+		}
+		consumer, err := stream.Consumer(ctx, chanConsumer)
+		if errors.Is(err, jetstream.ErrConsumerNotFound) {
+			consumer, err = stream.CreateConsumer(ctx, jetstream.ConsumerConfig{
+				Durable: chanConsumer, AckPolicy: jetstream.AckExplicitPolicy, AckWait: ch.lease, MaxDeliver: -1,
+				MaxAckPending: -1, MaxWaiting: 1 << 16, FilterSubject: chanPrefix + ch.config.Name, SampleFrequency: "100%",
+			})
+			if errors.Is(err, jetstream.ErrConsumerExists) {
+				return fmt.Errorf("%w: %w", driver.ErrAgain, err)
+			}
+		}
+		if err != nil {
+			return chanError(ctx, err)
+		}
+		ch.mu.Lock()
+		ch.lease = consumer.CachedInfo().Config.AckWait // that of whoever came first
+		ch.mu.Unlock()
+		return nil
+	})
+}
+
+// chanError makes errors of JetStream's API those of the contract.
+func chanError(ctx context.Context, err error) error {
+	if errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders) || isUnavailable(err) ||
+		errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		return fmt.Errorf("%w: %w", driver.ErrAgain, err)
+	}
+	return kind(storeError(err))
+}
+
+// listen begins to take what the server and others say of the channel.
+func (ch *channel) listen(ctx context.Context) error {
+	nc := ch.conn.nc
+	sub, err := nc.Subscribe(chanClosedPrefix+ch.config.Name, func(*nats.Msg) { ch.setClosed() })
+	if err != nil {
+		return kind(err)
+	}
+	ch.subs = append(ch.subs, sub)
+	if ch.config.Capacity == 0 {
+		ch.claims = nc.NewInbox()
+		if sub, err = nc.Subscribe(ch.claims+".*", ch.claimed); err != nil {
+			return kind(err)
+		}
+		ch.subs = append(ch.subs, sub)
+	}
+	return ch.conn.Flush(ctx)
+}
+
+func (ch *channel) unlisten() {
+	for _, sub := range ch.subs {
+		_ = sub.Unsubscribe() // the client may be closed
+	}
+}
+
+// look finds out whether the channel is closed.
+func (ch *channel) look(ctx context.Context) error {
+	return ch.conn.state.do(ctx, func(ctx context.Context) error {
+		n, err := ch.count(ctx, chanEndPrefix)
+		if err == nil && n > 0 {
+			ch.setClosed()
+		}
+		return err
+	})
+}
+
+// count asks how many messages there are on a subject of the channel.
+func (ch *channel) count(ctx context.Context, prefix string) (int, error) {
+	subject := prefix + ch.config.Name
+	stream, err := ch.conn.js.Stream(ctx, ch.stream)
+	if err != nil {
+		return 0, chanError(ctx, err)
+	}
+	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(subject))
+	if err != nil {
+		return 0, chanError(ctx, err)
+	}
+	return int(info.State.Subjects[subject]), nil
+}
+
+var errChanClosed = fmt.Errorf("channel %w", driver.ErrClosed)
+
+// setClosed notes that the channel is closed.
+func (ch *channel) setClosed() {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	if ch.closed {
+		return
+	}
+	ch.closed = true
+	if !ch.gone {
+		close(ch.over)
+	}
+	for _, r := range ch.receivers {
+		r.finish(nil, errChanClosed)
+	}
+	ch.receivers = nil
+	ch.leaveLocked()
+	for _, s := range ch.blocked {
+		s.wake()
+	}
+	ch.blocked = nil
+}
+
+// refusesLocked says why nothing can be sent.
+func (ch *channel) refusesLocked() error {
+	switch {
+	case ch.gone:
+		return errConnClosed
+	case ch.closed:
+		return errChanClosed
+	}
+	return nil
+}
+
+// lost implements loser: what the server was asked for does not come any more.
+func (ch *channel) lost() {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	close(ch.epoch)
+	ch.epoch = make(chan struct{})
+	ch.forgetLocked()
+	ch.tell()
+}
+
+// Len implements driver.Chan.
+func (ch *channel) Len(ctx context.Context) (n int, err error) {
+	if ch.config.Capacity == 0 {
+		return 0, nil
+	}
+	err = ch.conn.state.do(ctx, func(ctx context.Context) error {
+		n, err = ch.count(ctx, chanPrefix)
+		return err
+	})
+	return n, err
+}
+
+// Waiting implements driver.Chan.
+func (ch *channel) Waiting() (senders, receivers int) {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	for _, s := range ch.blocked {
+		if !s.silent {
+			senders++
+		}
+	}
+	return senders + ch.offered, len(ch.receivers)
+}
+
+// Close implements driver.Chan: it stores the marker, without which nothing can
+// be sent, and which cannot be stored twice.
+func (ch *channel) Close(ctx context.Context) error {
+	m := ch.message(chanEndPrefix, nil)
+	for {
+		_, err, _ := ch.exchange(ctx, m)
+		switch {
+		case err == nil, ch.isClosedError(err):
+			ch.setClosed()
+			if ch.config.Capacity != 0 {
+				return nil
+			}
+			return ch.conn.state.do(ctx, func(ctx context.Context) error { // they are their senders' again
+				stream, err := ch.conn.js.Stream(ctx, ch.stream)
+				if err == nil {
+					err = stream.Purge(ctx, jetstream.WithPurgeSubject(chanPrefix+ch.config.Name))
+				}
+				if err != nil {
+					return chanError(ctx, err)
+				}
+				return nil
+			})
+		case !ch.passes(err):
+			return kind(storeError(err))
+		}
+		if err := ch.recover(ctx, err); err != nil {
+			return err
+		}
+	}
+}
+
+// Closed implements driver.Chan.
+func (ch *channel) Closed() <-chan struct{} { return ch.over }
+
+// chanEnd ends a channel with its connection.
+type chanEnd struct{ *channel }
+
+// Close implements end: what is in hand here goes to others.
+func (e chanEnd) Close(context.Context) error {
+	ch := e.channel
+	ch.mu.Lock()
+	if ch.gone {
+		ch.mu.Unlock()
+		return nil
+	}
+	ch.gone = true
+	if !ch.closed {
+		close(ch.over)
+	}
+	close(ch.quit)
+	close(ch.epoch)
+	ch.epoch = make(chan struct{})
+	for _, r := range ch.receivers {
+		r.finish(nil, errConnClosed)
+	}
+	for _, r := range ch.tries {
+		r.finish(nil, errConnClosed)
+	}
+	ch.receivers, ch.tries = nil, nil
+	ch.forgetLocked()
+	for h := range ch.hands {
+		_ = ch.conn.nc.Publish(h.reply, sayBack) // or its lease ends
+	}
+	clear(ch.hands)
+	for _, s := range ch.blocked {
+		s.wake()
+	}
+	ch.blocked = nil
+	samples := ch.samples
+	ch.mu.Unlock()
+	ch.unlisten()
+	if samples != nil {
+		_ = samples.Unsubscribe()
+	}
+	ch.conn.state.mu.Lock()
+	delete(ch.conn.state.losers, ch)
+	ch.conn.state.mu.Unlock()
+	ch.conn.remove(e)
+	return nil
+}

@@ -1,0 +1,115 @@
+package natsdriver
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// tell wakes the keeper.
+func (ch *channel) tell() {
+	select {
+	case ch.news <- struct{}{}:
+	default:
+	}
+}
+
+// keep does what is to be done from time to time: it tells the server which
+// values are in hand, asks again for values when that was lost, and looks
+// whether the channel is closed, and for values that have got stuck, when it may
+// have missed that.
+func (ch *channel) keep() {
+	defer ch.conn.tasks.Done()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() { // ends with the channel or the return
+		select {
+		case <-ch.quit:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	var seen chan struct{}
+	var swept sweep
+	beat := time.NewTimer(0)
+	defer beat.Stop()
+	for {
+		select {
+		case <-ch.quit:
+			return
+		case <-ch.news:
+		case <-beat.C:
+		}
+		ch.mu.Lock()
+		epoch := ch.epoch
+		ch.mu.Unlock()
+		if epoch != seen {
+			if ch.conn.state.await(ctx) != nil {
+				return
+			}
+			if seen == nil || ch.look(ctx) == nil {
+				seen = epoch
+				swept = sweep{}
+			}
+		}
+		if !swept.done {
+			ch.sweep(ctx, &swept)
+		}
+		ch.mu.Lock()
+		ch.askLocked()
+		ch.extendLocked()
+		wait := ch.lease / 3
+		if rest := ch.restLocked(); rest >= 0 {
+			wait = min(wait, rest)
+		}
+		if len(ch.blocked) > 0 {
+			ch.wakeLocked(1)
+			wait = min(wait, chanPoll)
+		} else if ch.samples != nil && len(ch.offers) == 0 {
+			_ = ch.samples.Unsubscribe() // with a connection that is closed there is nothing to do
+			ch.samples = nil
+		}
+		ch.mu.Unlock()
+		beat.Reset(wait)
+	}
+}
+
+// sweep is how far the search for stuck values has come.
+type sweep struct {
+	upto uint64 // what came later cannot be stuck
+	done bool
+}
+
+// sweep removes values that are stuck: a server that stops may have noted that
+// one is done with and not have removed it yet. Then it takes its place for ever
+// and nobody gets it. What cannot be found out now is found out at the next beat.
+func (ch *channel) sweep(ctx context.Context, s *sweep) {
+	ctx, cancel := context.WithTimeout(ctx, chanAnswer)
+	defer cancel()
+	stream, err := ch.conn.js.Stream(ctx, ch.stream)
+	if err != nil {
+		return
+	}
+	if s.upto == 0 {
+		s.upto = stream.CachedInfo().State.LastSeq
+	}
+	for {
+		m, err := stream.GetMsg(ctx, 1, jetstream.WithGetMsgSubject(chanPrefix+ch.config.Name)) // the first there is
+		if errors.Is(err, jetstream.ErrMsgNotFound) || err == nil && m.Sequence > s.upto {
+			s.done = true
+			return
+		}
+		if err != nil {
+			return
+		}
+		consumer, err := stream.Consumer(ctx, chanConsumer)
+		if err != nil || m.Sequence > consumer.CachedInfo().AckFloor.Stream {
+			return
+		}
+		if err := stream.DeleteMsg(ctx, m.Sequence); err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
+			return
+		}
+	}
+}

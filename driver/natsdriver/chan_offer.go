@@ -1,0 +1,233 @@
+package natsdriver
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/harkbus/hark/driver"
+)
+
+// With capacity 0 what is stored is an offer: the value, and where its sender is
+// to be asked for it. The sender gives it to one receiver, to which it says yes;
+// so it alone decides whether the value was sent, and when it has not, because
+// its context has ended or the channel is closed, nobody gets it, whatever is
+// left of the offer.
+
+// harkOffer is the header with the subject of those who want an offer.
+const harkOffer = "hark-offer"
+
+// chanOffer is a value whose sender waits for a receiver.
+type chanOffer struct {
+	id    string
+	taken chan struct{} // closed when a receiver has it
+	claim string        // who has it
+	at    time.Time     // when it got it
+}
+
+// tryOffer is how long one that waits in Receive gets to take what is sent to it
+// with try.
+const tryOffer = 250 * time.Millisecond
+
+// keepOffers is how long who got an offer may ask again because it did not hear
+// the answer.
+const keepOffers = 30 * time.Second
+
+// The answers of a sender.
+var (
+	sayYes = []byte(`{"seq":1}`)
+	sayNo  = []byte(`{"seq":0}`)
+)
+
+// offer is Send with capacity 0.
+func (ch *channel) offer(ctx context.Context, data []byte, try bool) error {
+	if try {
+		if err := ch.refuses(); err != nil {
+			return err
+		}
+		room, err := ch.hasRoom(ctx)
+		if err != nil {
+			return err
+		}
+		if !room {
+			if err := ch.look(ctx); err != nil { // it may be closed
+				return err
+			}
+			if err := ch.refuses(); err != nil {
+				return err
+			}
+			return driver.ErrAgain
+		}
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, tryOffer, driver.ErrAgain)
+		defer cancel()
+	}
+	o := &chanOffer{id: ch.conn.ids.next(), taken: make(chan struct{})}
+	m := ch.message(chanPrefix, data)
+	setNATSHeader(m, harkOffer, ch.claims+"."+o.id)
+	if err := ch.conn.fits(m); err != nil {
+		return err
+	}
+	ch.mu.Lock()
+	ch.offers[o.id] = o
+	ch.mu.Unlock()
+	var seq uint64
+	for {
+		again, at, err := ch.present(ctx, o, m)
+		seq = max(seq, at)
+		if again && err == nil {
+			continue
+		}
+		if again = ch.withdraw(o); again { // somebody has it
+			return nil
+		}
+		if seq > 0 {
+			ch.delete(seq)
+		}
+		return err
+	}
+}
+
+// present stores an offer and waits until it is taken, or has to be stored again
+// because the connection was lost.
+func (ch *channel) present(ctx context.Context, o *chanOffer, m *nats.Msg) (again bool, seq uint64, err error) {
+	ch.mu.Lock()
+	epoch := ch.epoch
+	err = ch.refusesLocked()
+	ch.mu.Unlock()
+	if err != nil {
+		return false, 0, err
+	}
+	seat := &chanSeat{done: make(chan struct{})}
+	token, reply := ch.conn.acks.expect(seat)
+	m.Reply = reply
+	if err := ch.conn.nc.PublishMsg(m); err != nil {
+		ch.conn.acks.forget(token)
+		if !ch.passes(err) {
+			return false, 0, kind(err)
+		}
+		return true, 0, ch.recover(ctx, err)
+	}
+	stored := seat.done
+	late := time.NewTimer(chanAnswer)
+	defer late.Stop()
+	defer ch.conn.acks.forget(token)
+	counted := 0
+	defer func() {
+		ch.mu.Lock()
+		ch.offered -= counted
+		ch.mu.Unlock()
+	}()
+	for {
+		select {
+		case <-o.taken:
+			return false, 0, nil
+		case <-stored:
+			stored = nil
+			switch err := seat.err; {
+			case err == nil:
+				seq = seat.ack.Seq
+				late.Stop()
+				ch.mu.Lock()
+				counted = 1
+				ch.offered++
+				ch.mu.Unlock()
+			case ch.isClosedError(err):
+				ch.setClosed()
+				return false, 0, errChanClosed
+			case ch.passes(err):
+				return true, 0, ch.recover(ctx, err)
+			default:
+				return false, 0, kind(storeError(err))
+			}
+		case <-late.C:
+			return true, 0, ch.recover(ctx, errNoAnswer)
+		case <-epoch: // its receivers may not have found its sender
+			return true, seq, ch.recover(ctx, errNoAnswer)
+		case <-ch.over:
+			return false, seq, errOr(ch.refuses(), errChanClosed)
+		case <-ctx.Done():
+			return false, seq, context.Cause(ctx)
+		}
+	}
+}
+
+func errOr(err, other error) error {
+	if err != nil {
+		return err
+	}
+	return other
+}
+
+// withdraw takes an offer back. It reports whether that was too late.
+func (ch *channel) withdraw(o *chanOffer) (taken bool) {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	for len(ch.decided) > 0 && time.Since(ch.decided[0].at) > keepOffers {
+		delete(ch.offers, ch.decided[0].id)
+		ch.decided = slices.Delete(ch.decided, 0, 1)
+	}
+	if o.claim == "" {
+		delete(ch.offers, o.id)
+		return false
+	}
+	return true
+}
+
+// claimed answers a receiver that wants an offer.
+func (ch *channel) claimed(m *nats.Msg) {
+	id, claim := m.Subject[strings.LastIndexByte(m.Subject, '.')+1:], string(m.Data)
+	ch.mu.Lock()
+	o := ch.offers[id]
+	yes, first := false, false
+	if o != nil && !ch.gone {
+		first = o.claim == "" && !ch.closed
+		yes = first || o.claim == claim && claim != ""
+		if first {
+			o.claim, o.at = claim, time.Now()
+			ch.decided = append(ch.decided, o)
+		}
+	}
+	ch.mu.Unlock()
+	answer := sayNo
+	if yes {
+		answer = sayYes
+	}
+	_ = ch.conn.nc.Publish(m.Reply, answer) // or it asks again
+	if first {
+		close(o.taken)
+	}
+}
+
+// want asks the sender of an offer for it.
+func (h *chanHand) want(ctx context.Context) error {
+	ch := h.ch
+	claim := ch.conn.ids.next()
+	var asked time.Time
+	for {
+		begin := time.Now()
+		a, err, sent := ch.exchange(ctx, &nats.Msg{Subject: h.offer, Data: []byte(claim)})
+		switch {
+		case err == nil && a.Seq == 1:
+			h.say(sayDone)
+			return nil
+		case err == nil, errors.Is(err, nats.ErrNoResponders) && asked.IsZero():
+			h.say(sayDone) // nobody can have it any more
+			return driver.ErrEnded
+		case errors.Is(err, nats.ErrNoResponders):
+			return orUnsure(err, asked)
+		case !ch.passes(err):
+			return kind(err)
+		}
+		if sent && asked.IsZero() {
+			asked = begin
+		}
+		if err := ch.recover(ctx, errNoAnswer); err != nil {
+			return orUnsure(err, asked)
+		}
+	}
+}

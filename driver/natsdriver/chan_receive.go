@@ -1,0 +1,476 @@
+package natsdriver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/harkbus/hark/driver"
+)
+
+// A receiver that waits has asked the server for one value, and a try has asked
+// for one if there is one. What comes goes to the first try here, and without
+// one to the receiver that has been waiting longest. As all comes by one
+// subscription, nothing overtakes. What comes for one who has left meanwhile is
+// kept a moment for the next one, and then goes back.
+
+// intake is the subject to which the server sends values that were asked for. It
+// is left for another one to take back what was asked for.
+type intake struct {
+	sub   *nats.Subscription
+	inbox string
+	asked int       // answers that are to come, for receivers and tries
+	at    time.Time // when the last was asked for
+}
+
+// chanReceiver is somebody who waits for a value.
+type chanReceiver struct {
+	id   string        // of a try
+	done chan struct{} // closed by finish
+	hand *chanHand
+	err  error
+}
+
+func (r *chanReceiver) finish(h *chanHand, err error) {
+	r.hand, r.err = h, err
+	close(r.done)
+}
+
+// chanHand is a value in hand.
+type chanHand struct {
+	ch     *channel
+	data   []byte
+	reply  string // of the server's message
+	offer  string // with capacity 0: where to ask the sender for it
+	seq    uint64
+	at     time.Time // when the server gave or lent it
+	server string    // which one
+}
+
+const (
+	chanPullExpires = 10 * time.Second
+	// chanSpare is how long values are kept, and asked for, when nobody waits.
+	chanSpare = 20 * time.Millisecond
+)
+
+// intakeLocked returns the intake, made if need be.
+func (ch *channel) intakeLocked() (*intake, error) {
+	if ch.intake != nil {
+		return ch.intake, nil
+	}
+	in := &intake{inbox: ch.conn.nc.NewInbox()}
+	sub, err := ch.conn.nc.Subscribe(in.inbox+".*", func(m *nats.Msg) { ch.arrived(in, m) })
+	if err != nil {
+		return nil, err
+	}
+	in.sub = sub
+	ch.intake = in
+	return in, nil
+}
+
+// forgetLocked takes back what was asked for. What is on its way still comes.
+func (ch *channel) forgetLocked() {
+	if ch.intake != nil {
+		_ = ch.intake.sub.Drain() // with a connection that is closed there is nothing to do
+		ch.intake = nil
+	}
+	for _, r := range ch.tries {
+		r.finish(nil, errCut)
+	}
+	ch.tries = nil
+}
+
+// restLocked leaves the values that nobody here wants to others, when that has
+// been so for a moment. It returns how long to wait until then, or a negative
+// number.
+func (ch *channel) restLocked() time.Duration {
+	if len(ch.receivers) > 0 || len(ch.tries) > 0 || len(ch.spare) == 0 && (ch.intake == nil || ch.intake.asked == 0) {
+		return -1
+	}
+	if wait := chanSpare - time.Since(ch.left); wait > 0 {
+		return wait
+	}
+	for _, h := range ch.spare {
+		delete(ch.hands, h)
+		h.say(sayBack)
+	}
+	ch.spare = nil
+	ch.forgetLocked()
+	return -1
+}
+
+// askLocked asks for as many values as there are receivers.
+func (ch *channel) askLocked() {
+	if in := ch.intake; in != nil && in.asked > 0 && time.Since(in.at) > chanPullExpires+2*chanAnswer {
+		ch.forgetLocked() // it was lost
+	}
+	if len(ch.receivers) == 0 || ch.gone {
+		return
+	}
+	in, err := ch.intakeLocked()
+	if err != nil { // it is closed, or the keeper tries again
+		return
+	}
+	if n := len(ch.receivers) + len(ch.tries) - in.asked; n > 0 && ch.pull(in.inbox+".n", n, false) == nil {
+		in.asked += n
+		in.at = time.Now()
+		if ch.config.Capacity == 0 {
+			_ = ch.conn.nc.Publish(chanWaitPrefix+ch.config.Name, nil) // they look now and then anyway
+		}
+	}
+}
+
+// pull asks the server for values.
+func (ch *channel) pull(reply string, n int, try bool) error {
+	request := make([]byte, 0, 64)
+	request = append(request, `{"batch":`...)
+	request = strconv.AppendInt(request, int64(n), 10)
+	if try {
+		request = append(request, `,"no_wait":true}`...)
+	} else {
+		request = append(request, `,"expires":`...)
+		request = strconv.AppendInt(request, int64(chanPullExpires), 10)
+		request = append(request, '}')
+	}
+	return ch.conn.nc.PublishRequest(ch.conn.apiPrefix()+"CONSUMER.MSG.NEXT."+ch.stream+"."+chanConsumer, reply, request)
+}
+
+// arrived takes what the server sends.
+func (ch *channel) arrived(in *intake, m *nats.Msg) {
+	p, err := placeOf(m.Reply)
+	if err != nil {
+		ch.refused(in, m)
+		return
+	}
+	h := &chanHand{ch: ch, data: m.Data, reply: m.Reply, offer: m.Header.Get(harkOffer), seq: p.seq, at: time.Now(), server: ch.conn.nc.ConnectedServerId()}
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	in.asked = max(in.asked-1, 0)
+	switch {
+	case ch.gone:
+		h.say(sayBack)
+		return
+	case ch.firstLocked(h):
+	case in != ch.intake:
+		h.say(sayBack)
+		return
+	default:
+		ch.spare = append(ch.spare, h)
+		ch.tell()
+	}
+	ch.hands[h] = struct{}{}
+}
+
+// firstLocked gives a value to whoever is first to get one. It reports whether
+// there is anybody.
+func (ch *channel) firstLocked(h *chanHand) bool {
+	from := &ch.tries
+	if len(*from) == 0 {
+		from = &ch.receivers
+	}
+	if len(*from) == 0 {
+		return false
+	}
+	(*from)[0].finish(h, nil)
+	*from = slices.Delete(*from, 0, 1)
+	ch.leaveLocked()
+	return true
+}
+
+// leaveLocked notes since when nobody waits for a value.
+func (ch *channel) leaveLocked() {
+	if len(ch.receivers) == 0 && len(ch.tries) == 0 {
+		ch.left = time.Now()
+		if ch.intake != nil && ch.intake.asked > 0 {
+			ch.tell()
+		}
+	}
+}
+
+// refused takes what the server sends instead of a value.
+func (ch *channel) refused(in *intake, m *nats.Msg) {
+	id := m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	if id != "n" {
+		in.asked = max(in.asked-1, 0)
+		if i := slices.IndexFunc(ch.tries, func(r *chanReceiver) bool { return r.id == id }); i >= 0 {
+			ch.tries[i].finish(nil, tryError(m))
+			ch.tries = slices.Delete(ch.tries, i, i+1)
+			ch.leaveLocked()
+		}
+	} else if left, err := strconv.Atoi(m.Header.Get("Nats-Pending-Messages")); err == nil {
+		in.asked = max(in.asked-left, 0)
+	} else if ch.intake == in { // there is nobody to ask: not at once again
+		in.at = time.Time{}
+		ch.tell()
+		return
+	}
+	if ch.intake == in {
+		ch.askLocked()
+	}
+}
+
+// tryError is why a try got nothing.
+func tryError(m *nats.Msg) error {
+	if m.Header.Get("Status") == "404" {
+		return driver.ErrAgain
+	}
+	return errNoConsumer
+}
+
+// Receive implements driver.Chan.
+func (ch *channel) Receive(ctx context.Context, try bool) (*driver.ChanValue, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	for pause := time.Millisecond; ; pause = min(2*pause, chanPoll) {
+		ch.mu.Lock()
+		gone, closed := ch.gone, ch.closed
+		ch.mu.Unlock()
+		switch {
+		case gone:
+			return nil, errConnClosed
+		case closed && ch.config.Capacity == 0:
+			return nil, errChanClosed
+		}
+		h, err := ch.next(ctx, try || closed)
+		switch {
+		case err == nil:
+			return &driver.ChanValue{Data: h.data, Done: h.done, Return: h.giveBack}, nil
+		case errors.Is(err, errCut), errors.Is(err, errNoConsumer):
+			if err := ch.recover(ctx, nats.ErrNoResponders); err != nil {
+				return nil, err
+			}
+			continue
+		case errors.Is(err, errChanClosed):
+			continue // something may be left
+		case !errors.Is(err, driver.ErrAgain):
+			return nil, err
+		}
+		if !closed {
+			if err := ch.look(ctx); err != nil { // it may be closed by now
+				return nil, err
+			}
+			ch.mu.Lock()
+			closed = ch.closed
+			ch.mu.Unlock()
+			if !closed {
+				return nil, driver.ErrAgain
+			}
+			continue
+		}
+		// It is over when nobody has anything in hand either.
+		n, err := ch.Len(ctx)
+		switch {
+		case err != nil:
+			return nil, err
+		case n == 0:
+			return nil, errChanClosed
+		case try:
+			return nil, driver.ErrAgain
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// next receives a value; with try it is driver.ErrAgain if there is none.
+func (ch *channel) next(ctx context.Context, try bool) (*chanHand, error) {
+	r := &chanReceiver{done: make(chan struct{})}
+	ch.mu.Lock()
+	switch {
+	case ch.gone:
+		ch.mu.Unlock()
+		return nil, errConnClosed
+	case len(ch.spare) > 0:
+		h := ch.spare[0]
+		ch.spare = slices.Delete(ch.spare, 0, 1)
+		ch.left = time.Now()
+		ch.mu.Unlock()
+		return h, nil
+	case ch.closed && !try:
+		ch.mu.Unlock()
+		return nil, errChanClosed
+	case try:
+		r.id = "t" + ch.conn.ids.next()
+		in, err := ch.intakeLocked()
+		if err == nil {
+			err = ch.pull(in.inbox+"."+r.id, 1, true)
+		}
+		if err != nil {
+			ch.mu.Unlock()
+			if ch.passes(err) {
+				return nil, errCut
+			}
+			return nil, kind(err)
+		}
+		in.asked++
+		in.at = time.Now()
+		ch.tries = append(ch.tries, r)
+	default:
+		ch.receivers = append(ch.receivers, r)
+		ch.askLocked()
+	}
+	ch.mu.Unlock()
+	var late <-chan time.Time
+	if try {
+		timer := time.NewTimer(chanAnswer)
+		defer timer.Stop()
+		late = timer.C
+	}
+	var err error
+	select {
+	case <-r.done:
+		return r.hand, r.err
+	case <-late:
+		err = errNoConsumer
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	}
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	from := &ch.receivers
+	if try {
+		from = &ch.tries
+	}
+	i := slices.Index(*from, r)
+	if i < 0 { // it has been served
+		return r.hand, r.err
+	}
+	*from = slices.Delete(*from, i, i+1)
+	ch.leaveLocked()
+	return nil, err
+}
+
+// say tells the server something of the value, if it can.
+func (h *chanHand) say(what []byte) { _ = h.ch.conn.nc.Publish(h.reply, what) }
+
+// letGo makes h one that is not in hand. It reports whether it was.
+func (h *chanHand) letGo() bool {
+	h.ch.mu.Lock()
+	defer h.ch.mu.Unlock()
+	_, held := h.ch.hands[h]
+	delete(h.ch.hands, h)
+	return held
+}
+
+// ours reports whether nobody else can have got the value.
+func (h *chanHand) ours() bool { return h.leased() && h.server == h.ch.conn.nc.ConnectedServerId() }
+
+// leased reports whether the lease has not ended.
+func (h *chanHand) leased() bool {
+	h.ch.mu.Lock()
+	defer h.ch.mu.Unlock()
+	return time.Since(h.at) < h.ch.lease
+}
+
+// extendLocked tells the server what is in hand.
+func (ch *channel) extendLocked() {
+	if len(ch.hands) == 0 || !ch.conn.state.connected() {
+		return
+	}
+	server := ch.conn.nc.ConnectedServerId()
+	now := time.Now()
+	for h := range ch.hands {
+		// One whose lease has ended may be somebody else's.
+		if h.server == server && now.Sub(h.at) < ch.lease && now.Sub(h.at) > ch.lease/4 && ch.conn.nc.Publish(h.reply, sayAtWork) == nil {
+			h.at = now
+		}
+	}
+}
+
+// done implements ChanValue.Done.
+func (h *chanHand) done(ctx context.Context) error {
+	ch := h.ch
+	defer h.letGo()
+	if h.offer != "" {
+		return h.want(ctx)
+	}
+	ch.mu.Lock()
+	_, held := ch.hands[h]
+	ch.mu.Unlock()
+	if !held {
+		return errConnClosed
+	}
+	var unsure time.Time
+	for {
+		if !h.ours() {
+			if unsure.IsZero() {
+				h.say(sayBack)
+				return driver.ErrEnded
+			}
+			return h.resolve(ctx)
+		}
+		begin := time.Now()
+		_, err, sent := ch.exchange(ctx, &nats.Msg{Subject: h.reply, Data: sayDone})
+		switch {
+		case err == nil:
+			return nil
+		case !ch.passes(err):
+			return orUnsure(kind(err), unsure)
+		}
+		if sent && unsure.IsZero() {
+			unsure = begin
+		}
+		if err := ch.recover(ctx, errNoAnswer); err != nil {
+			return orUnsure(err, unsure)
+		}
+	}
+}
+
+// resolve finds out whether the server has taken notice that the value is done
+// with, before others could get it.
+func (h *chanHand) resolve(ctx context.Context) error {
+	ch := h.ch
+	if ch.restarted(h.server) {
+		h.say(sayBack)
+		return fmt.Errorf("%w: the server has been started anew", driver.ErrUnsure)
+	}
+	here := false
+	err := ch.conn.state.do(ctx, func(ctx context.Context) error {
+		stream, err := ch.conn.js.Stream(ctx, ch.stream)
+		if err == nil {
+			_, err = stream.GetMsg(ctx, h.seq)
+		}
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			return nil
+		}
+		if err != nil {
+			return chanError(ctx, err)
+		}
+		here = true
+		return nil
+	})
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: %w", driver.ErrUnsure, err)
+	case here: // it comes again
+		h.say(sayBack)
+		return driver.ErrEnded
+	case h.leased(): // nobody else can have got it so soon
+		return nil
+	}
+	return fmt.Errorf("%w: %w", driver.ErrUnsure, errNoAnswer)
+}
+
+// giveBack implements ChanValue.Return.
+func (h *chanHand) giveBack(ctx context.Context) error {
+	if !h.letGo() {
+		return errConnClosed
+	}
+	if !h.ours() {
+		return driver.ErrEnded
+	}
+	return h.ch.conn.state.do(ctx, func(context.Context) error { return h.ch.conn.nc.Publish(h.reply, sayBack) })
+}

@@ -1,0 +1,350 @@
+package natsdriver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/harkbus/hark/driver"
+)
+
+// chanSender is somebody who waits for room.
+type chanSender struct {
+	woken  chan struct{} // closed when there may be room
+	silent bool          // it has nothing to send yet
+}
+
+func (s *chanSender) wake() { close(s.woken) }
+
+// chanSeat waits for the answer to a message.
+type chanSeat struct {
+	done chan struct{}
+	ack  ack
+	err  error
+}
+
+// acked implements waiter.
+func (s *chanSeat) acked(_ uint64, a ack, err error) {
+	s.ack, s.err = a, err
+	close(s.done)
+}
+
+// message returns a message to a subject of the channel, which the server takes
+// only while the channel is not closed.
+func (ch *channel) message(prefix string, data []byte) *nats.Msg {
+	m := nats.NewMsg(prefix + ch.config.Name)
+	m.Data = data
+	setNATSHeader(m, natsExpectSubject, chanEndPrefix+ch.config.Name)
+	setNATSHeader(m, natsExpectSequence, "0")
+	return m
+}
+
+// The headers that make storing a message depend on the last sequence number of
+// a subject.
+const (
+	natsExpectSequence = "Nats-Expected-Last-Subject-Sequence"
+	natsExpectSubject  = "Nats-Expected-Last-Subject-Sequence-Subject"
+)
+
+// exchange publishes a message and waits for the answer; sent says whether it
+// may have been published. When ctx ends it goes on for a moment. Without an
+// answer it is errNoAnswer.
+func (ch *channel) exchange(ctx context.Context, m *nats.Msg) (a ack, err error, sent bool) {
+	c := ch.conn
+	seat := &chanSeat{done: make(chan struct{})}
+	token, reply := c.acks.expect(seat)
+	m.Reply = reply
+	if err := c.nc.PublishMsg(m); err != nil {
+		c.acks.forget(token)
+		return a, err, false
+	}
+	late := time.NewTimer(chanAnswer)
+	defer late.Stop()
+	ended := ctx.Done()
+	for {
+		select {
+		case <-seat.done:
+			return seat.ack, seat.err, true
+		case <-ended:
+			ended = nil
+			late.Reset(chanSettle)
+			continue
+		case <-late.C:
+		}
+		if c.acks.forget(token) {
+			return a, errNoAnswer, true
+		}
+		<-seat.done // it is being told
+		return seat.ack, seat.err, true
+	}
+}
+
+// isClosedError reports whether the server refuses a message because the
+// channel is closed.
+func (ch *channel) isClosedError(err error) bool {
+	const wrongSequence = 10071
+	return apiCode(err) == wrongSequence
+}
+
+// isFull reports whether the server refuses a value because there is no room.
+func isFull(err error) bool {
+	const tooManyOfSubject = 10077
+	return apiCode(err) == tooManyOfSubject
+}
+
+// passes reports whether a message may be sent again after this error.
+func (ch *channel) passes(err error) bool {
+	const otherCheck = 10164 // another message that depends on the same subject is under way
+	return errors.Is(err, errNoAnswer) || errors.Is(err, nats.ErrNoResponders) || isUnavailable(err) || apiCode(err) == otherCheck ||
+		ch.conn.state.passes(err)
+}
+
+// recover waits until it makes sense to send again after an error that passes.
+func (ch *channel) recover(ctx context.Context, cause error) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-ch.quit:
+		return errConnClosed
+	case <-time.After(5 * time.Millisecond):
+	}
+	if err := ch.conn.state.await(ctx); err != nil {
+		return err
+	}
+	if !errors.Is(cause, nats.ErrNoResponders) {
+		return nil
+	}
+	if ch.config.Durability == driver.DurableMemory { // it may have gone with its server
+		return ch.ensure(ctx)
+	}
+	return ch.conn.state.do(ctx, func(ctx context.Context) error {
+		if _, err := ch.conn.js.Stream(ctx, ch.stream); err != nil {
+			return chanError(ctx, err)
+		}
+		return nil
+	})
+}
+
+// Send implements driver.Chan.
+func (ch *channel) Send(ctx context.Context, data []byte, try bool) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if ch.config.Capacity == 0 {
+		return ch.offer(ctx, data, try)
+	}
+	m := ch.message(chanPrefix, data)
+	setNATSHeader(m, natsMsgID, ch.conn.ids.next())
+	if err := ch.conn.fits(m); err != nil {
+		return err
+	}
+	var unsure time.Time // since when it may have been stored
+	var at string        // where
+	wait := !try
+	for {
+		if wait {
+			if err := ch.queue(ctx, false); err != nil {
+				return orUnsure(err, unsure)
+			}
+		}
+		if err := ch.refuses(); err != nil && unsure.IsZero() {
+			return err
+		}
+		begin, server := time.Now(), ch.conn.nc.ConnectedServerId()
+		_, err, sent := ch.exchange(ctx, m)
+		switch {
+		case err == nil:
+			return ch.sync(ctx)
+		case ch.isClosedError(err):
+			ch.setClosed()
+			return errChanClosed
+		case isFull(err):
+			unsure = time.Time{}
+			if try {
+				return driver.ErrAgain
+			}
+			if err := ch.block(ctx, false); err != nil {
+				return err
+			}
+			wait = false
+			continue
+		case !ch.passes(err):
+			return orUnsure(kind(storeError(err)), unsure)
+		}
+		if sent && errors.Is(err, errNoAnswer) && unsure.IsZero() {
+			unsure, at = begin, server
+		}
+		if err := ch.recover(ctx, err); err != nil {
+			return orUnsure(err, unsure)
+		}
+		if !unsure.IsZero() && ch.forgotten(unsure, at) {
+			return orUnsure(errNoAnswer, unsure)
+		}
+		wait = false
+	}
+}
+
+// forgotten reports whether the server may not know any more what was sent to it
+// then: it remembers it for some time, and when it starts only what is still in
+// the channel.
+func (ch *channel) forgotten(since time.Time, server string) bool {
+	return time.Since(since) > chanRepeat-2*chanAnswer ||
+		ch.restarted(server)
+}
+
+// restarted reports whether the server may have been started since this was its
+// ID. Then it may have forgotten which values were in hand, and what it was sent
+// that is not in the channel any more.
+func (ch *channel) restarted(server string) bool {
+	return ch.conn.opts.replicas <= 1 && ch.conn.nc.ConnectedServerId() != server
+}
+
+// orUnsure is err, and says that it is not known whether the value was sent if
+// that is so.
+func orUnsure(err error, unsure time.Time) error {
+	if unsure.IsZero() {
+		return err
+	}
+	return fmt.Errorf("%w: %w", driver.ErrUnsure, err)
+}
+
+func (ch *channel) refuses() error {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	return ch.refusesLocked()
+}
+
+// sync returns when the values that the server has stored are on the disk, if
+// they are to be.
+func (ch *channel) sync(ctx context.Context) error {
+	if ch.config.Durability != driver.DurableStrict || ch.conn.opts.sync == nil {
+		return nil
+	}
+	if err := ch.conn.opts.sync(ctx, ch.stream); err != nil {
+		return fmt.Errorf("%w (the value is stored, and may not be on the disk): %w", driver.ErrUnsure, err)
+	}
+	return nil
+}
+
+// queue waits behind those who wait for room, if there are any.
+func (ch *channel) queue(ctx context.Context, silent bool) error {
+	ch.mu.Lock()
+	any := len(ch.blocked) > 0
+	ch.mu.Unlock()
+	if !any {
+		return nil
+	}
+	return ch.block(ctx, silent)
+}
+
+// block waits until there may be room.
+func (ch *channel) block(ctx context.Context, silent bool) error {
+	s := &chanSender{woken: make(chan struct{}), silent: silent}
+	ch.mu.Lock()
+	if err := ch.refusesLocked(); err != nil {
+		ch.mu.Unlock()
+		return err
+	}
+	ch.blocked = append(ch.blocked, s)
+	if ch.samples == nil {
+		subject := "$JS.EVENT.METRIC.CONSUMER.ACK." + ch.stream + "." + chanConsumer
+		if ch.config.Capacity == 0 {
+			subject = chanWaitPrefix + ch.config.Name
+		}
+		if sub, err := ch.conn.nc.Subscribe(subject, func(*nats.Msg) { ch.freed() }); err == nil { // otherwise it is asked now and then
+			ch.samples = sub
+			s.wakeSoon(ch) // what was freed before it was known there
+		}
+	}
+	ch.tell()
+	ch.mu.Unlock()
+	select {
+	case <-s.woken:
+		return nil
+	case <-ctx.Done():
+	}
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	if i := slices.Index(ch.blocked, s); i >= 0 {
+		ch.blocked = slices.Delete(ch.blocked, i, i+1)
+	} else {
+		ch.wakeLocked(1) // it was its turn
+	}
+	return context.Cause(ctx)
+}
+
+// wakeSoon takes s out of the queue again: it is to try at once.
+func (s *chanSender) wakeSoon(ch *channel) {
+	ch.blocked = slices.DeleteFunc(ch.blocked, func(o *chanSender) bool { return o == s })
+	s.wake()
+}
+
+func (ch *channel) freed() {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	ch.wakeLocked(1)
+}
+
+// wakeLocked lets those who have been waiting longest for room try again.
+func (ch *channel) wakeLocked(n int) {
+	n = min(n, len(ch.blocked))
+	for _, s := range ch.blocked[:n] {
+		s.wake()
+	}
+	ch.blocked = slices.Delete(ch.blocked, 0, n)
+}
+
+// Room implements driver.Chan.
+func (ch *channel) Room(ctx context.Context) error {
+	if ch.config.Capacity == driver.Unbounded {
+		return nil
+	}
+	for {
+		if err := ch.refuses(); errors.Is(err, errChanClosed) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		room, err := ch.hasRoom(ctx)
+		if err != nil || room {
+			return err
+		}
+		if err := ch.block(ctx, true); err != nil && !errors.Is(err, errChanClosed) {
+			return err
+		}
+	}
+}
+
+// hasRoom asks whether there is room, or a receiver that waits.
+func (ch *channel) hasRoom(ctx context.Context) (room bool, err error) {
+	err = ch.conn.state.do(ctx, func(ctx context.Context) error {
+		if ch.config.Capacity > 0 {
+			n, err := ch.count(ctx, chanPrefix)
+			room = n < ch.config.Capacity
+			return err
+		}
+		consumer, err := ch.conn.js.Consumer(ctx, ch.stream, chanConsumer)
+		if err != nil {
+			return chanError(ctx, err)
+		}
+		room = consumer.CachedInfo().NumWaiting > 0
+		return nil
+	})
+	return room, err
+}
+
+// delete removes a message, if it can; nobody waits for it.
+func (ch *channel) delete(seq uint64) {
+	_, reply := ch.conn.acks.expect(nobody{})
+	request := fmt.Appendf(nil, `{"seq":%d,"no_erase":true}`, seq)
+	_ = ch.conn.nc.PublishRequest(ch.conn.apiPrefix()+"STREAM.MSG.DELETE."+ch.stream, reply, request) // whoever gets it asks first
+}
+
+// nobody waits for an answer.
+type nobody struct{}
+
+func (nobody) acked(uint64, ack, error) {}
