@@ -252,6 +252,9 @@ func (b *Bus) shutDown(ctx context.Context) error {
 		if settled(faces) {
 			break
 		}
+		if b.engine != nil {
+			b.engine.dirty.Store(false) // what comes back from now on takes another round
+		}
 		for _, f := range faces {
 			f.drain(ctx)
 		}

@@ -390,7 +390,6 @@ func (r *remoteTopic) drain(ctx context.Context) {
 	if len(inboxes) == 0 {
 		return
 	}
-	r.engine.dirty.Store(false)
 	if r.engine.conn.Flush(ctx) != nil {
 		return
 	}
