@@ -39,9 +39,13 @@ func openRemoteChan[T any](b *Bus, name string, capacity int, cfg chanConfig) (*
 	}
 	config := driver.ChanConfig{Name: name, Capacity: capacity}
 	if cfg.durability == 0 {
-		cfg.durability = Memory
-		if b.engine.info.Has(driver.Relaxed) {
+		switch info := b.engine.info; {
+		case info.Has(driver.Relaxed):
 			cfg.durability = Relaxed
+		case info.Has(driver.Memory):
+			cfg.durability = Memory
+		default: // it keeps nothing
+			return nil, false, b.engine.refuse("channels")
 		}
 	}
 	var err error
