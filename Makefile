@@ -58,6 +58,10 @@ check-fuzz:
 	@echo "== fuzz tests, a little"
 	@out=$$($(MAKE) --no-print-directory fuzz FUZZTIME=5s 2>&1) || { echo "$$out"; exit 1; }
 
+.PHONY: drivers
+drivers: ## write what each engine can do into docs/drivers.md
+	HARK_UPDATE=1 $(GO) test -count=1 -p 1 -run '^TestConformance$$' . ./driver/filedriver ./driver/natsdriver
+
 .PHONY: bench
 bench: ## measure hark against its peers, print the table and write bench/results
 	$(GO) run -C bench .

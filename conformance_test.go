@@ -8,14 +8,9 @@ import (
 )
 
 func TestConformance(t *testing.T) {
-	for _, c := range drivertest.Clauses() {
-		t.Run(c.ID, func(t *testing.T) {
-			t.Cleanup(func() {
-				if t.Skipped() {
-					t.Error("the engine in this process can do everything")
-				}
-			})
-			c.Test(t, func(testing.TB) *hark.Bus { return hark.New() })
-		})
+	report := drivertest.Run(t, func(testing.TB) *hark.Bus { return hark.New() })
+	for id, reason := range report.Refused {
+		t.Errorf("%s was refused (%s): the engine in this process can do everything", id, reason)
 	}
+	report.Compare(t, "docs/drivers.md", "`mem:`")
 }

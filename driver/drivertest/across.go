@@ -23,10 +23,13 @@ func AcrossClauses() []AcrossClause { return slices.Concat(notifyAcrossClauses, 
 
 // RunAcross holds an engine to every clause about several processes, each in a
 // subtest named after its ID. open makes an engine that holds nothing yet, which
-// it ends with the test, and returns how to open a bus on it.
-func RunAcross(t *testing.T, open func(t testing.TB) Connector) {
+// it ends with the test, and returns how to open a bus on it. The Report says
+// which clauses were skipped, and why.
+func RunAcross(t *testing.T, open func(t testing.TB) Connector) *Report {
+	r := &Report{Refused: map[string]string{}}
 	for _, c := range AcrossClauses() {
 		t.Run(c.ID, func(t *testing.T) {
+			t.Cleanup(func() { r.note(t, c.ID, &r.across) })
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			t.Cleanup(cancel)
 			connect := open(t)
@@ -36,4 +39,5 @@ func RunAcross(t *testing.T, open func(t testing.TB) Connector) {
 			})
 		})
 	}
+	return r
 }

@@ -31,11 +31,21 @@ func Clauses() []Clause {
 }
 
 // Run holds the engine behind open to every clause, each in a subtest named
-// after its ID.
-func Run(t *testing.T, open Opener) {
+// after its ID. A clause about something that the engine refuses is skipped;
+// the Report says which, and why.
+func Run(t *testing.T, open Opener) *Report {
+	r := &Report{Refused: map[string]string{}}
 	for _, c := range Clauses() {
-		t.Run(c.ID, func(t *testing.T) { c.Test(t, open) })
+		t.Run(c.ID, func(t *testing.T) {
+			t.Cleanup(func() { r.note(t, c.ID, &r.ran) })
+			c.Test(t, func(tb testing.TB) *hark.Bus {
+				bus := open(tb)
+				r.Info = bus.Engine()
+				return bus
+			})
+		})
 	}
+	return r
 }
 
 // patience bounds every wait of the suite; a healthy engine never needs it.

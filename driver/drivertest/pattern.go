@@ -224,7 +224,7 @@ func testREQ2(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	_, err := hark.Request[int, int](ctx, bus, "nobody", 1)
 	if errors.Is(err, hark.ErrUnsupported) {
-		t.Skipf("refused: %v", err)
+		refused(t, err)
 	}
 	if !errors.Is(err, hark.ErrNoResponders) {
 		t.Errorf("got %v, want ErrNoResponders", err)

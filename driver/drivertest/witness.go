@@ -3,6 +3,7 @@ package drivertest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
@@ -118,7 +119,7 @@ func must[V any](v V, err error) func(t *testing.T) V {
 	return func(t *testing.T) V {
 		t.Helper()
 		if errors.Is(err, hark.ErrUnsupported) {
-			t.Skipf("refused: %v", err)
+			refused(t, err)
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -169,7 +170,7 @@ func needs(t *testing.T, bus *hark.Bus, all ...driver.Capability) {
 	info := bus.Engine()
 	for _, c := range all {
 		if !info.Has(c) {
-			t.Skipf("engine %s does not declare: %s", info.Engine, c)
+			refused(t, fmt.Errorf("engine %s: %s", info.Engine, c))
 		}
 	}
 }

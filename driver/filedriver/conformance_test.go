@@ -9,11 +9,12 @@ import (
 
 // TestConformance holds a bus over a directory to the clauses.
 func TestConformance(t *testing.T) {
-	drivertest.Run(t, func(tb testing.TB) *hark.Bus {
+	report := drivertest.Run(t, func(tb testing.TB) *hark.Bus {
 		conn, err := Open(tb.Context(), tb.TempDir())
 		if err != nil {
 			tb.Fatal(err)
 		}
 		return hark.Over(conn)
 	})
+	report.Compare(t, "../../docs/drivers.md", "`file:`")
 }

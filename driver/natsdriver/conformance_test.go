@@ -7,37 +7,37 @@ import (
 	"github.com/harkbus/hark/driver/drivertest"
 )
 
-// TestConformanceAcross holds buses over one server to the clauses about several
-// processes.
-func TestConformanceAcross(t *testing.T) {
-	for name, opts := range map[string][]serverOption{"core": nil, "jetstream": {withJetStream}} {
-		t.Run(name, func(t *testing.T) {
-			drivertest.RunAcross(t, func(tb testing.TB) drivertest.Connector {
-				s := startServer(tb.(*testing.T), opts...)
-				return func() *hark.Bus {
-					conn, err := Open(tb.Context(), s.url())
-					if err != nil {
-						tb.Fatal(err)
-					}
-					return hark.Over(conn)
-				}
-			})
+// TestConformance holds buses over NATS to the clauses: over a server without
+// JetStream, and over one with it.
+func TestConformance(t *testing.T) {
+	for _, tt := range []struct {
+		name, column string
+		opts         []serverOption
+	}{
+		{"core", "NATS core", nil},
+		{"jetstream", "NATS JetStream", []serverOption{withJetStream}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			conform(t, tt.column, func(t *testing.T) string { return startServer(t, tt.opts...).url() })
 		})
 	}
 }
 
-// TestConformance holds a bus over NATS to the clauses: over a server without
-// JetStream, and over one with it.
-func TestConformance(t *testing.T) {
-	for name, opts := range map[string][]serverOption{"core": nil, "jetstream": {withJetStream}} {
-		t.Run(name, func(t *testing.T) {
-			drivertest.Run(t, func(tb testing.TB) *hark.Bus {
-				conn, err := Open(tb.Context(), startServer(tb.(*testing.T), opts...).url())
-				if err != nil {
-					tb.Fatal(err)
-				}
-				return hark.Over(conn)
-			})
-		})
+// conform runs all clauses over servers, and compares what comes out with a
+// column of the documentation. start starts a server that holds nothing yet and
+// returns its URL.
+func conform(t *testing.T, column string, start func(t *testing.T) (url string)) {
+	connect := func(tb testing.TB, url string) *hark.Bus {
+		conn, err := Open(tb.Context(), url)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		return hark.Over(conn)
 	}
+	report := drivertest.Run(t, func(tb testing.TB) *hark.Bus { return connect(tb, start(tb.(*testing.T))) })
+	report.Add(drivertest.RunAcross(t, func(tb testing.TB) drivertest.Connector {
+		url := start(tb.(*testing.T))
+		return func() *hark.Bus { return connect(tb, url) }
+	}))
+	report.Compare(t, "../../docs/drivers.md", column)
 }

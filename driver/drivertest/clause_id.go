@@ -1,0 +1,113 @@
+package drivertest
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// kinds are the kinds of clauses, in the order of docs/semantics.md.
+var kinds = []struct{ prefix, title string }{
+	{"PUB", "Publishing"},
+	{"ORD", "Order"},
+	{"SUB", "Subscriptions"},
+	{"GRP", "Groups"},
+	{"KEY", "Order by key"},
+	{"BUF", "Buffers"},
+	{"STO", "Stored topics"},
+	{"RTY", "Retries"},
+	{"DLQ", "Dead letters"},
+	{"BAT", "Batches"},
+	{"DLY", "Delay"},
+	{"TTL", "Expiry"},
+	{"DED", "Repeats"},
+	{"PAT", "Patterns"},
+	{"REQ", "Requests"},
+	{"HDL", "Publishing from handlers"},
+	{"CLS", "Closing"},
+	{"TYP", "Types"},
+	{"ITR", "Iterators"},
+	{"MID", "Middleware"},
+	{"FLT", "Predicates"},
+	{"STA", "Numbers"},
+	{"CHN", "Channels"},
+	{"NTF", "Notifiers"},
+	{"VAL", "Values"},
+}
+
+// compareClauses compares IDs in the order of docs/semantics.md.
+func compareClauses(a, b string) int {
+	ka, na := clauseOrder(a)
+	kb, nb := clauseOrder(b)
+	return cmp.Or(cmp.Compare(ka, kb), cmp.Compare(na, nb), cmp.Compare(a, b))
+}
+
+// clauseOrder returns the place of a clause: that of its kind, and its number.
+func clauseOrder(id string) (kind, number int) {
+	prefix, n, _ := strings.Cut(id, "-")
+	number, err := strconv.Atoi(n)
+	if err != nil {
+		number = 0 // it is no ID, and comes first
+	}
+	for i, k := range kinds {
+		if k.prefix == prefix {
+			return i, number
+		}
+	}
+	return len(kinds), number
+}
+
+// clauseIDs returns all IDs in that order.
+func clauseIDs() []string {
+	var ids []string
+	for _, c := range Clauses() {
+		ids = append(ids, c.ID)
+	}
+	for _, c := range AcrossClauses() {
+		ids = append(ids, c.ID)
+	}
+	slices.SortFunc(ids, compareClauses)
+	return ids
+}
+
+// shorten writes IDs that are in order, with three or more of a kind that follow
+// each other in the suite as a range.
+func shorten(ids []string) string {
+	all := clauseIDs()
+	var parts []string
+	for len(ids) > 0 {
+		at, n := slices.Index(all, ids[0]), 1
+		for at >= 0 && n < len(ids) && at+n < len(all) && ids[n] == all[at+n] && ids[n][:3] == ids[0][:3] {
+			n++
+		}
+		if n < 3 {
+			parts = append(parts, ids[0])
+			ids = ids[1:]
+			continue
+		}
+		parts = append(parts, ids[0]+" to "+ids[n-1])
+		ids = ids[n:]
+	}
+	return strings.Join(parts, ", ")
+}
+
+// lengthen reads what shorten wrote.
+func lengthen(cell string) []string {
+	var ids []string
+	for part := range strings.SplitSeq(cell, ", ") {
+		first, last, ranges := strings.Cut(part, " to ")
+		switch {
+		case part == "":
+		case !ranges:
+			ids = append(ids, part)
+		default:
+			for _, id := range clauseIDs() {
+				if compareClauses(first, id) <= 0 && compareClauses(id, last) <= 0 {
+					ids = append(ids, id)
+				}
+			}
+		}
+	}
+	return ids
+}

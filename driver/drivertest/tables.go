@@ -1,0 +1,231 @@
+package drivertest
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/harkbus/hark/driver"
+)
+
+// What stands between these lines of a document is made from reports. It is read
+// again for what is said of the other engines.
+const (
+	tablesBegin = "<!-- From here on it is written by make drivers. -->\n"
+	tablesEnd   = "<!-- Up to here it is written by make drivers. -->\n"
+)
+
+var capabilities = []driver.Capability{
+	driver.Stored, driver.MaxBytes, driver.Dedup, driver.Delay, driver.EphemeralDelay, driver.KeyOrder,
+	driver.Backpressure, driver.HandBack, driver.Deadlocks, driver.Latches, driver.Strict, driver.Relaxed, driver.Memory,
+}
+
+const (
+	rowServer  = "Server"
+	rowAcross  = "Clauses that hold across processes"
+	rowLease   = "A message may be in hand for"
+	rowPayload = "A message may have"
+	yes, no    = "yes", "–"
+)
+
+// tables are what is known of engines: a column for each.
+type tables struct {
+	columns []string
+	can     table
+	hold    table // of it only rowAcross is read
+	refused table // what an engine does not have, and the clauses
+}
+
+// table has cells by row and column.
+type table map[string]map[string]string
+
+func (t table) put(row, column, cell string) {
+	if t[row] == nil {
+		t[row] = map[string]string{}
+	}
+	t[row][column] = cell
+}
+
+// The headings of the tables, which tell them apart.
+const (
+	headCan     = "What it can"
+	headHold    = "Clauses that hold"
+	headRefused = "Refused, for want of"
+)
+
+func parseTables(text string) (*tables, error) {
+	ts := &tables{can: table{}, hold: table{}, refused: table{}}
+	var current table
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		if !strings.HasPrefix(line, "| ") {
+			continue
+		}
+		cells := strings.Split(strings.Trim(line, "|"), "|")
+		for i := range cells {
+			cells[i] = strings.TrimSpace(cells[i])
+		}
+		switch head := cells[0]; {
+		case head == headCan:
+			ts.columns, current = cells[1:], ts.can
+		case head == headHold:
+			current = ts.hold
+		case head == headRefused:
+			current = ts.refused
+		case strings.HasPrefix(head, "---"):
+		case current == nil || len(cells) != 1+len(ts.columns):
+			return nil, fmt.Errorf("a line that is no row of a table: %s", line)
+		default:
+			for i, cell := range cells[1:] {
+				current.put(head, ts.columns[i], cell)
+			}
+		}
+	}
+	return ts, nil
+}
+
+// set replaces what is said of one engine.
+func (ts *tables) set(column string, r *Report) {
+	if !slices.Contains(ts.columns, column) {
+		ts.columns = append(ts.columns, column)
+	}
+	for _, t := range []table{ts.can, ts.hold, ts.refused} {
+		for row := range t {
+			delete(t[row], column)
+		}
+	}
+	ts.can.put(rowServer, column, cmp.Or(r.Info.Server, "this process"))
+	across := no
+	if r.across > 0 {
+		left := r.across
+		for _, c := range AcrossClauses() {
+			if _, ok := r.Refused[c.ID]; ok {
+				left--
+			}
+		}
+		across = share(left, r.across)
+	}
+	ts.hold.put(rowAcross, column, across)
+	lease, payload := "as long as it takes", "any size"
+	if r.Info.Lease > 0 {
+		lease = r.Info.Lease.String() + ", extended meanwhile"
+	}
+	if r.Info.MaxPayload > 0 {
+		payload = strconv.Itoa(r.Info.MaxPayload>>10) + " KiB"
+	}
+	ts.can.put(rowLease, column, lease)
+	ts.can.put(rowPayload, column, payload)
+	for _, c := range slices.Concat(capabilities, r.Info.Can) {
+		cell := no
+		if r.Info.Has(c) {
+			cell = yes
+		}
+		ts.can.put(string(c), column, cell)
+	}
+	reasons := map[string][]string{}
+	for _, id := range slices.SortedFunc(maps.Keys(r.Refused), compareClauses) {
+		reason := strings.ReplaceAll(r.Refused[id], "|", "/")
+		reasons[reason] = append(reasons[reason], id)
+	}
+	for reason, ids := range reasons {
+		ts.refused.put(reason, column, shorten(ids))
+	}
+}
+
+// share says how many of n there are.
+func share(some, n int) string {
+	switch some {
+	case n:
+		return strconv.Itoa(n)
+	case 0:
+		return no
+	}
+	return fmt.Sprintf("%d of %d", some, n)
+}
+
+// String returns the tables as they are written.
+func (ts *tables) String() string {
+	var b strings.Builder
+	ts.head(&b, headCan)
+	rows := []string{rowServer, rowPayload, rowLease}
+	for _, c := range capabilities {
+		rows = append(rows, string(c))
+	}
+	for _, row := range slices.Sorted(maps.Keys(ts.can)) {
+		if !slices.Contains(rows, row) && slices.Contains(slices.Collect(maps.Values(ts.can[row])), yes) {
+			rows = append(rows, row)
+		}
+	}
+	for _, row := range rows {
+		ts.row(&b, row, func(column string) string { return cmp.Or(ts.can[row][column], no) })
+	}
+
+	ts.head(&b, headHold)
+	refused := map[string]map[string]bool{} // by column and clause
+	for _, column := range ts.columns {
+		refused[column] = map[string]bool{}
+		for row := range ts.refused {
+			for _, id := range lengthen(ts.refused[row][column]) {
+				refused[column][id] = true
+			}
+		}
+	}
+	for _, k := range kinds {
+		ts.row(&b, k.title+" ("+k.prefix+")", func(column string) string {
+			n, left := 0, 0
+			for _, c := range Clauses() {
+				if strings.HasPrefix(c.ID, k.prefix) {
+					n++
+					if !refused[column][c.ID] {
+						left++
+					}
+				}
+			}
+			return share(left, n)
+		})
+	}
+	ts.row(&b, rowAcross, func(column string) string { return cmp.Or(ts.hold[rowAcross][column], no) })
+
+	ts.head(&b, headRefused)
+	first := func(row string) string { // the first clause for which it is missing
+		var ids []string
+		for _, cell := range ts.refused[row] {
+			ids = append(ids, lengthen(cell)[:1]...)
+		}
+		return slices.MinFunc(ids, compareClauses)
+	}
+	for row, cells := range ts.refused {
+		maps.DeleteFunc(cells, func(_, cell string) bool { return cell == "" })
+		if len(cells) == 0 {
+			delete(ts.refused, row)
+		}
+	}
+	for _, row := range slices.SortedFunc(maps.Keys(ts.refused), func(a, b string) int {
+		return cmp.Or(compareClauses(first(a), first(b)), cmp.Compare(a, b))
+	}) {
+		ts.row(&b, row, func(column string) string { return ts.refused[row][column] })
+	}
+	b.WriteString("\n")
+	return b.String()
+}
+
+func (ts *tables) head(b *strings.Builder, title string) {
+	b.WriteString("\n")
+	ts.row(b, title, func(column string) string { return column })
+	b.WriteString(strings.Repeat("| --- ", 1+len(ts.columns)) + "|\n")
+}
+
+func (ts *tables) row(b *strings.Builder, title string, cell func(column string) string) {
+	b.WriteString("| " + title + " |")
+	for _, column := range ts.columns {
+		if c := cell(column); c != "" {
+			b.WriteString(" " + c + " |")
+		} else {
+			b.WriteString(" |")
+		}
+	}
+	b.WriteString("\n")
+}

@@ -1,0 +1,82 @@
+package drivertest
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/harkbus/hark/driver"
+)
+
+func TestClausesHaveKinds(t *testing.T) {
+	for _, id := range clauseIDs() {
+		if kind, n := clauseOrder(id); kind == len(kinds) || n == 0 {
+			t.Errorf("%s is of no kind that the tables have", id)
+		}
+	}
+}
+
+func TestRangesOfClauses(t *testing.T) {
+	all := clauseIDs()
+	for name, ids := range map[string][]string{
+		"none": nil, "one": {"PUB-1"}, "two": {"STO-1", "STO-2"}, "all": all,
+		"odd": {"PUB-1", "STO-1", "STO-2", "STO-3", "STO-5", "VAL-1", "VAL-2"},
+	} {
+		if got := lengthen(shorten(ids)); !slices.Equal(got, ids) {
+			t.Errorf("%s: got %v, want %v, from %q", name, got, ids, shorten(ids))
+		}
+	}
+	if got, want := shorten([]string{"PUB-1", "STO-1", "STO-2", "STO-3", "STO-5"}), "PUB-1, STO-1 to STO-3, STO-5"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// The tables are read again as they were written, and a report replaces its own
+// column only.
+func TestTables(t *testing.T) {
+	text := "before\n" + tablesBegin + tablesEnd + "after\n"
+	write := func(r *Report, column string) {
+		t.Helper()
+		made, err := r.write(text, column)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := r.write(made, column); again != made || err != nil {
+			t.Fatalf("written again (%v):\n%s\nat first:\n%s", err, again, made)
+		}
+		text = made
+	}
+	has := func(lines ...string) {
+		t.Helper()
+		for _, line := range lines {
+			if !strings.Contains(text, line+"\n") {
+				t.Errorf("%q is missing from\n%s", line, text)
+			}
+		}
+	}
+	able := &Report{Info: driver.Info{Can: []driver.Capability{driver.Stored, "magic"}}}
+	poor := &Report{
+		Info:    driver.Info{Server: "1.2", Lease: time.Minute, MaxPayload: 2048},
+		Refused: map[string]string{"STO-1": "a|b", "STO-2": "a|b", "STO-3": "a|b", "PUB-3": "c", "NTF-25": "c"},
+		across:  len(AcrossClauses()),
+	}
+	write(able, "A")
+	write(poor, "B")
+	has("before", "after", "| What it can | A | B |", "| Server | this process | 1.2 |", "| stored topics | yes | – |", "| magic | yes | – |",
+		"| A message may have | any size | 2 KiB |", "| Publishing (PUB) | 7 | 6 of 7 |", "| c | | PUB-3, NTF-25 |", "| a/b | | STO-1 to STO-3 |")
+	poor.Refused = map[string]string{"PUB-3": "c"}
+	able.Refused = map[string]string{"PUB-7": "c"}
+	write(poor, "B")
+	write(able, "A")
+	has("| c | PUB-7 | PUB-3 |")
+	if strings.Contains(text, "a/b") {
+		t.Errorf("what is refused no more is there still:\n%s", text)
+	}
+
+	for _, wrong := range []string{"", tablesBegin, tablesBegin + "| a | b |\n" + tablesEnd} {
+		if _, err := able.write(wrong, "A"); err == nil {
+			t.Errorf("%q: got no error", wrong)
+		}
+	}
+}
