@@ -19,7 +19,9 @@ type AcrossClause struct {
 }
 
 // AcrossClauses returns every clause about several processes.
-func AcrossClauses() []AcrossClause { return slices.Concat(notifyAcrossClauses, chanAcrossClauses) }
+func AcrossClauses() []AcrossClause {
+	return slices.Concat(notifyAcrossClauses, chanAcrossClauses, valueAcrossClauses)
+}
 
 // RunAcross holds an engine to every clause about several processes, each in a
 // subtest named after its ID. open makes an engine that holds nothing yet, which
