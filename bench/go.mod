@@ -11,7 +11,7 @@ require (
 	github.com/asaskevich/EventBus v0.0.0-20200907212545-49d423059eef
 	github.com/bytedance/sonic v1.15.5
 	github.com/cloudevents/sdk-go/sql/v2 v2.15.2
-	github.com/cloudevents/sdk-go/v2 v2.15.2
+	github.com/cloudevents/sdk-go/v2 v2.16.2
 	github.com/cskr/pubsub/v2 v2.0.2
 	github.com/eapache/channels v1.1.0
 	github.com/expr-lang/expr v1.17.8
