@@ -287,10 +287,9 @@ func testDED1(t *testing.T, open Opener) {
 		name string
 		opt  hark.TopicOption
 	}{{"stored", hark.Stored(hark.Retention{})}, {"ephemeral", hark.DedupWindow(time.Hour)}} {
-		name := tt.name
 		ctx, bus := start(t, open)
-		topic, err := hark.NewTopic[int](bus, name, tt.opt)
-		if name == "ephemeral" && errors.Is(err, hark.ErrUnsupported) {
+		topic, err := hark.NewTopic[int](bus, tt.name, tt.opt)
+		if tt.name == "ephemeral" && errors.Is(err, hark.ErrUnsupported) {
 			return // an engine that recognises repeats on stored topics does what can be asked of it
 		}
 		topic = must(topic, err)(t)
@@ -311,7 +310,7 @@ func testDED1(t *testing.T, open Opener) {
 		}
 		pub.Close()
 		publish(ctx, t, topic, 10)
-		wantEqual(t, name, w.wait(ctx, t, 11), count(0, 11))
+		wantEqual(t, tt.name, w.wait(ctx, t, 11), count(0, 11))
 		if got := bus.Stats().Topics[0].Deduplicated; got != 20 || wrong.Load() != 0 {
 			t.Errorf("deduplicated %d with %d errors, want 20 and none", got, wrong.Load())
 		}

@@ -112,11 +112,10 @@ func (r *Report) Compare(t *testing.T, file, column string) {
 // write returns text with what the report says in a column of its tables.
 func (r *Report) write(text, column string) (string, error) {
 	before, rest, ok := strings.Cut(text, tablesBegin)
-	_, after, ends := strings.Cut(rest, tablesEnd)
+	old, after, ends := strings.Cut(rest, tablesEnd)
 	if !ok || !ends {
 		return "", fmt.Errorf("there is no %q followed by %q", tablesBegin, tablesEnd)
 	}
-	old, _, _ := strings.Cut(rest, tablesEnd)
 	ts, err := parseTables(old)
 	if err != nil {
 		return "", err

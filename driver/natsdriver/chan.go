@@ -47,6 +47,7 @@ type channel struct {
 	conn   *Conn
 	config driver.ChanConfig
 	stream string
+	values jetstream.Stream // the stream; set when the channel is opened
 
 	subs []*nats.Subscription
 	over chan struct{} // what Closed returns
@@ -150,6 +151,9 @@ func (ch *channel) streamConfig() jetstream.StreamConfig {
 // ensure finds the stream and its consumer, or makes them.
 func (ch *channel) ensure(ctx context.Context) error {
 	c := ch.conn
+	ch.mu.Lock()
+	lease := ch.lease
+	ch.mu.Unlock()
 	return c.state.do(ctx, func(ctx context.Context) error {
 		stream, err := c.js.Stream(ctx, ch.stream)
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
@@ -170,7 +174,7 @@ func (ch *channel) ensure(ctx context.Context) error {
 		consumer, err := stream.Consumer(ctx, chanConsumer)
 		if errors.Is(err, jetstream.ErrConsumerNotFound) {
 			consumer, err = stream.CreateConsumer(ctx, jetstream.ConsumerConfig{
-				Durable: chanConsumer, AckPolicy: jetstream.AckExplicitPolicy, AckWait: ch.lease, MaxDeliver: -1,
+				Durable: chanConsumer, AckPolicy: jetstream.AckExplicitPolicy, AckWait: lease, MaxDeliver: -1,
 				MaxAckPending: -1, MaxWaiting: 1 << 16, FilterSubject: chanPrefix + ch.config.Name, SampleFrequency: "100%",
 			})
 			if errors.Is(err, jetstream.ErrConsumerExists) {
@@ -183,6 +187,9 @@ func (ch *channel) ensure(ctx context.Context) error {
 		ch.mu.Lock()
 		ch.lease = consumer.CachedInfo().Config.AckWait // that of whoever came first
 		ch.mu.Unlock()
+		if ch.values == nil { // nobody else has the channel yet
+			ch.values = stream
+		}
 		return nil
 	})
 }
@@ -234,11 +241,7 @@ func (ch *channel) look(ctx context.Context) error {
 // count asks how many messages there are on a subject of the channel.
 func (ch *channel) count(ctx context.Context, prefix string) (int, error) {
 	subject := prefix + ch.config.Name
-	stream, err := ch.conn.js.Stream(ctx, ch.stream)
-	if err != nil {
-		return 0, chanError(ctx, err)
-	}
-	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(subject))
+	info, err := ch.values.Info(ctx, jetstream.WithSubjectFilter(subject))
 	if err != nil {
 		return 0, chanError(ctx, err)
 	}
@@ -263,10 +266,7 @@ func (ch *channel) setClosed() {
 	}
 	ch.receivers = nil
 	ch.leaveLocked()
-	for _, s := range ch.blocked {
-		s.wake()
-	}
-	ch.blocked = nil
+	ch.wakeLocked(len(ch.blocked))
 }
 
 // refusesLocked says why nothing can be sent.
@@ -321,17 +321,13 @@ func (ch *channel) Close(ctx context.Context) error {
 	for {
 		_, err, _ := ch.exchange(ctx, m)
 		switch {
-		case err == nil, ch.isClosedError(err):
+		case err == nil, isClosedError(err):
 			ch.setClosed()
 			if ch.config.Capacity != 0 {
 				return nil
 			}
 			return ch.conn.state.do(ctx, func(ctx context.Context) error { // they are their senders' again
-				stream, err := ch.conn.js.Stream(ctx, ch.stream)
-				if err == nil {
-					err = stream.Purge(ctx, jetstream.WithPurgeSubject(chanPrefix+ch.config.Name))
-				}
-				if err != nil {
+				if err := ch.values.Purge(ctx, jetstream.WithPurgeSubject(chanPrefix+ch.config.Name)); err != nil {
 					return chanError(ctx, err)
 				}
 				return nil
@@ -375,13 +371,10 @@ func (e chanEnd) Close(context.Context) error {
 	ch.receivers, ch.tries = nil, nil
 	ch.forgetLocked()
 	for h := range ch.hands {
-		_ = ch.conn.nc.Publish(h.reply, sayBack) // or its lease ends
+		h.say(sayBack) // or its lease ends
 	}
 	clear(ch.hands)
-	for _, s := range ch.blocked {
-		s.wake()
-	}
-	ch.blocked = nil
+	ch.wakeLocked(len(ch.blocked))
 	samples := ch.samples
 	ch.mu.Unlock()
 	ch.unlisten()

@@ -88,15 +88,15 @@ type sweep struct {
 func (ch *channel) sweep(ctx context.Context, s *sweep) {
 	ctx, cancel := context.WithTimeout(ctx, chanAnswer)
 	defer cancel()
-	stream, err := ch.conn.js.Stream(ctx, ch.stream)
-	if err != nil {
-		return
-	}
 	if s.upto == 0 {
-		s.upto = stream.CachedInfo().State.LastSeq
+		info, err := ch.values.Info(ctx)
+		if err != nil {
+			return
+		}
+		s.upto = info.State.LastSeq
 	}
 	for {
-		m, err := stream.GetMsg(ctx, 1, jetstream.WithGetMsgSubject(chanPrefix+ch.config.Name)) // the first there is
+		m, err := ch.values.GetMsg(ctx, 1, jetstream.WithGetMsgSubject(chanPrefix+ch.config.Name)) // the first there is
 		if errors.Is(err, jetstream.ErrMsgNotFound) || err == nil && m.Sequence > s.upto {
 			s.done = true
 			return
@@ -104,11 +104,11 @@ func (ch *channel) sweep(ctx context.Context, s *sweep) {
 		if err != nil {
 			return
 		}
-		consumer, err := stream.Consumer(ctx, chanConsumer)
+		consumer, err := ch.values.Consumer(ctx, chanConsumer)
 		if err != nil || m.Sequence > consumer.CachedInfo().AckFloor.Stream {
 			return
 		}
-		if err := stream.DeleteMsg(ctx, m.Sequence); err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
+		if err := ch.values.DeleteMsg(ctx, m.Sequence); err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
 			return
 		}
 	}

@@ -1,6 +1,7 @@
 package natsdriver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -82,7 +83,7 @@ func (ch *channel) offer(ctx context.Context, data []byte, try bool) error {
 		if again && err == nil {
 			continue
 		}
-		if again = ch.withdraw(o); again { // somebody has it
+		if ch.withdraw(o) { // somebody has it
 			return nil
 		}
 		if seq > 0 {
@@ -136,7 +137,7 @@ func (ch *channel) present(ctx context.Context, o *chanOffer, m *nats.Msg) (agai
 				counted = 1
 				ch.offered++
 				ch.mu.Unlock()
-			case ch.isClosedError(err):
+			case isClosedError(err):
 				ch.setClosed()
 				return false, 0, errChanClosed
 			case ch.passes(err):
@@ -149,18 +150,11 @@ func (ch *channel) present(ctx context.Context, o *chanOffer, m *nats.Msg) (agai
 		case <-epoch: // its receivers may not have found its sender
 			return true, seq, ch.recover(ctx, errNoAnswer)
 		case <-ch.over:
-			return false, seq, errOr(ch.refuses(), errChanClosed)
+			return false, seq, cmp.Or(ch.refuses(), errChanClosed)
 		case <-ctx.Done():
 			return false, seq, context.Cause(ctx)
 		}
 	}
-}
-
-func errOr(err, other error) error {
-	if err != nil {
-		return err
-	}
-	return other
 }
 
 // withdraw takes an offer back. It reports whether that was too late.

@@ -439,10 +439,7 @@ func (h *chanHand) resolve(ctx context.Context) error {
 	}
 	here := false
 	err := ch.conn.state.do(ctx, func(ctx context.Context) error {
-		stream, err := ch.conn.js.Stream(ctx, ch.stream)
-		if err == nil {
-			_, err = stream.GetMsg(ctx, h.seq)
-		}
+		_, err := ch.values.GetMsg(ctx, h.seq)
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			return nil
 		}

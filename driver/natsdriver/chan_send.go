@@ -85,10 +85,7 @@ func (ch *channel) exchange(ctx context.Context, m *nats.Msg) (a ack, err error,
 
 // isClosedError reports whether the server refuses a message because the
 // channel is closed.
-func (ch *channel) isClosedError(err error) bool {
-	const wrongSequence = 10071
-	return apiCode(err) == wrongSequence
-}
+func isClosedError(err error) bool { return apiCode(err) == codeWrongSequence }
 
 // isFull reports whether the server refuses a value because there is no room.
 func isFull(err error) bool {
@@ -98,8 +95,7 @@ func isFull(err error) bool {
 
 // passes reports whether a message may be sent again after this error.
 func (ch *channel) passes(err error) bool {
-	const otherCheck = 10164 // another message that depends on the same subject is under way
-	return errors.Is(err, errNoAnswer) || errors.Is(err, nats.ErrNoResponders) || isUnavailable(err) || apiCode(err) == otherCheck ||
+	return errors.Is(err, errNoAnswer) || errors.Is(err, nats.ErrNoResponders) || isUnavailable(err) || apiCode(err) == codeBeingWritten ||
 		ch.conn.state.passes(err)
 }
 
@@ -147,7 +143,7 @@ func (ch *channel) Send(ctx context.Context, data []byte, try bool) error {
 	wait := !try
 	for {
 		if wait {
-			if err := ch.queue(ctx, false); err != nil {
+			if err := ch.queue(ctx); err != nil {
 				return orUnsure(err, unsure)
 			}
 		}
@@ -159,7 +155,7 @@ func (ch *channel) Send(ctx context.Context, data []byte, try bool) error {
 		switch {
 		case err == nil:
 			return ch.sync(ctx)
-		case ch.isClosedError(err):
+		case isClosedError(err):
 			ch.setClosed()
 			return errChanClosed
 		case isFull(err):
@@ -231,14 +227,14 @@ func (ch *channel) sync(ctx context.Context) error {
 }
 
 // queue waits behind those who wait for room, if there are any.
-func (ch *channel) queue(ctx context.Context, silent bool) error {
+func (ch *channel) queue(ctx context.Context) error {
 	ch.mu.Lock()
 	any := len(ch.blocked) > 0
 	ch.mu.Unlock()
 	if !any {
 		return nil
 	}
-	return ch.block(ctx, silent)
+	return ch.block(ctx, false)
 }
 
 // block waits until there may be room.

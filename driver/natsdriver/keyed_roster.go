@@ -155,7 +155,7 @@ func (k *keyed) storeRoster(ctx context.Context, r *roster, seq uint64) error {
 	m.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(seq, 10))
 	_, err = k.topic.conn.js.PublishMsg(ctx, m)
 	switch apiCode(err) {
-	case 10071, 10164: // another sequence, or one that is just being written
+	case codeWrongSequence, codeBeingWritten:
 		return errChanged
 	}
 	return passing(err)

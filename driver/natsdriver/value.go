@@ -34,10 +34,11 @@ const (
 	watchPoll = 10 * time.Second
 )
 
-// The server's answers to a change that does not follow the version it says.
+// The server's answers to a message that does not follow the last sequence that
+// it says.
 const (
 	codeWrongSequence = 10071
-	codeBeingWritten  = 10164 // another change of it is on its way in the cluster
+	codeBeingWritten  = 10164 // another change that depends on the subject is on its way in the cluster
 )
 
 // value is a driver.Value.
