@@ -256,16 +256,17 @@ func (ch *channel) Receive(ctx context.Context, try bool) (*driver.ChanValue, er
 			return nil, err
 		}
 		if !closed {
-			if err := ch.look(ctx); err != nil { // it may be closed by now
+			none, err := ch.confirm(ctx)
+			if err != nil {
 				return nil, err
 			}
 			ch.mu.Lock()
 			closed = ch.closed
 			ch.mu.Unlock()
-			if !closed {
+			if !closed && none {
 				return nil, driver.ErrAgain
 			}
-			continue
+			continue // it is closed by now, or there is something
 		}
 		// It is over when nobody has anything in hand either.
 		n, err := ch.Len(ctx)
@@ -283,6 +284,34 @@ func (ch *channel) Receive(ctx context.Context, try bool) (*driver.ChanValue, er
 			return nil, context.Cause(ctx)
 		}
 	}
+}
+
+// confirm reports whether there is nothing to receive, and finds out whether the
+// channel is closed. A server may answer a try before it has told its consumer of
+// a value that it has stored.
+func (ch *channel) confirm(ctx context.Context) (none bool, err error) {
+	err = ch.conn.state.do(ctx, func(ctx context.Context) error {
+		name := ch.config.Name
+		info, err := ch.values.Info(ctx, jetstream.WithSubjectFilter("$HARK.*."+name))
+		if err != nil {
+			return chanError(ctx, err)
+		}
+		if info.State.Subjects[chanEndPrefix+name] > 0 {
+			ch.setClosed()
+		}
+		stored := info.State.Subjects[chanPrefix+name]
+		if none = stored == 0; none {
+			return nil
+		}
+		consumer, err := ch.values.Consumer(ctx, chanConsumer)
+		if err != nil {
+			return chanError(ctx, err)
+		}
+		held := consumer.CachedInfo()
+		none = held.NumPending == 0 && stored <= uint64(held.NumAckPending)
+		return nil
+	})
+	return none, err
 }
 
 // next receives a value; with try it is driver.ErrAgain if there is none.
