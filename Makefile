@@ -14,7 +14,7 @@ test: ## run all tests of what ships
 .PHONY: check
 check: tools ## run everything that must hold before a change lands
 	@before=$$(git status --porcelain 2>/dev/null); \
-	$(MAKE) --no-print-directory check-format check-lint check-race check-modules check-bench check-fuzz test && \
+	$(MAKE) --no-print-directory check-format check-lint check-race check-modules check-bench check-fuzz test || exit 1; \
 	after=$$(git status --porcelain 2>/dev/null); \
 	if [ "$$before" != "$$after" ]; then echo "the check changed files:"; echo "$$after"; exit 1; fi
 
