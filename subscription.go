@@ -60,6 +60,7 @@ var errSubscriptionClosed = fmt.Errorf("subscription %w", ErrClosed)
 func (m *member[T]) shut() error {
 	ctx, cancel := context.WithTimeout(context.Background(), m.consumer.bus.grace)
 	defer cancel()
+	m.halt() // or a handler whose context ends makes room for the next message
 	m.abort(errSubscriptionClosed)
 	_, err := m.leave(ctx)
 	return err
