@@ -29,7 +29,7 @@ const (
 var root = command{
 	name:  "hark",
 	about: "typed messaging for Go",
-	subs:  []command{serveCommand, pubCommand, subCommand, routeCommand, userCommand, filterCommand, demoCommand, versionCommand},
+	subs:  []command{serveCommand, pubCommand, subCommand, routeCommand, userCommand, contextCommand, filterCommand, demoCommand, versionCommand},
 }
 
 // usageError is a call that was not understood.

@@ -23,7 +23,7 @@ func TestCommandLine(t *testing.T) {
 		code     int
 		out, err string // must be part of what is printed; without it nothing may be
 	}{
-		{"", exitUsage, "", "a command is missing: want serve, pub, sub, route, user, filter, demo, version"},
+		{"", exitUsage, "", "a command is missing: want serve, pub, sub, route, user, context, filter, demo, version"},
 		{"help", exitOK, "hark demo", ""},
 		{"--help", exitOK, "Exit codes: 0 done, 1 failed, 2 not understood, 130 interrupted.", ""},
 		{"version", exitOK, "hark ", ""},

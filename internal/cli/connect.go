@@ -2,8 +2,14 @@ package cli
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"flag"
 	"fmt"
+	"net"
+	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -13,8 +19,12 @@ import (
 	_ "github.com/harkbus/hark/driver/natsdriver" // for nats:, tls: and hark: URLs
 )
 
-// defaultURL is where hark serve listens unless it is told otherwise.
-const defaultURL = "nats://127.0.0.1:7422"
+const (
+	// defaultURL is where hark serve listens unless it is told otherwise.
+	defaultURL = "hark://127.0.0.1:7422"
+	// defaultHTTPPort is where it serves HTTP then.
+	defaultHTTPPort = "7480"
+)
 
 const (
 	// connectPatience is how long connecting may take, and closing.
@@ -24,31 +34,254 @@ const (
 	askPatience = time.Second
 )
 
-// urlFlag declares --url.
-func urlFlag(fs *flag.FlagSet) *string {
-	return fs.String("url", "", "`URL` of the broker (HARK_URL; "+defaultURL+" without either)")
+// brokerFlags are the flags that say where the broker is.
+type brokerFlags struct{ url, http, context string }
+
+// urlFlags declares --url and --context, for commands that send or receive
+// messages.
+func urlFlags(fs *flag.FlagSet) *brokerFlags {
+	f := &brokerFlags{}
+	fs.StringVar(&f.url, "url", "", "`URL` of the broker (HARK_URL, or the context; "+defaultURL+" without any)")
+	fs.StringVar(&f.context, "context", "", "`name` of the context to use (HARK_CONTEXT; see hark context)")
+	return f
+}
+
+// httpFlags declares --http beside what urlFlags does, for commands that use the
+// HTTP API.
+func httpFlags(fs *flag.FlagSet) *brokerFlags {
+	f := urlFlags(fs)
+	fs.StringVar(&f.http, "http", "", "`URL` of the HTTP API of the broker (HARK_HTTP_URL, or the context; port "+defaultHTTPPort+" of the broker without any)")
+	return f
+}
+
+// place is where a broker is, and as whom to speak to it.
+type place struct {
+	URL  string // for messages, with credentials: not to be printed
+	HTTP string // of the HTTP API, without credentials and a slash at the end; empty if there is none
+	// User and Password are the credentials, for HTTP too; a Password without a
+	// User is a token.
+	User, Password string
+	// Said is what named the place: --url, HARK_URL, a context or the default.
+	Said string
+}
+
+// place finds out where the broker is. A flag comes before the environment, that
+// before the context, and the default comes last. What says where messages go
+// says it for HTTP too, unless something that comes before it does: with --url the
+// HTTP API of a context is not used.
+func (f *brokerFlags) place() (place, error) {
+	if f.url != "" && f.context != "" {
+		return place{}, usageError{errors.New("want one of --url and --context: each says where the broker is")}
+	}
+	var p place
+	web := f.http
+	fromEnv := func() {
+		if web == "" {
+			web = os.Getenv("HARK_HTTP_URL")
+		}
+	}
+	name := f.context
+	switch {
+	case f.url != "":
+		p.URL, p.Said = f.url, "--url"
+	case name != "":
+	case os.Getenv("HARK_URL") != "":
+		fromEnv()
+		p.URL, p.Said = os.Getenv("HARK_URL"), "HARK_URL"
+	default:
+		fromEnv()
+		name = os.Getenv("HARK_CONTEXT")
+	}
+	if p.URL == "" {
+		contexts, err := loadContexts()
+		if err != nil {
+			return place{}, err
+		}
+		if name == "" {
+			name = contexts.Current
+		}
+		p.URL, p.Said = defaultURL, "the default"
+		if name != "" {
+			c, ok := contexts.Contexts[name]
+			if !ok {
+				return place{}, usageError{fmt.Errorf("there is no context %q%s; hark context list shows those that there are", name, suggestion(name, contexts.names()))}
+			}
+			p.URL, p.Said = c.URL, "context "+name
+			if web == "" {
+				web = c.HTTP
+			}
+		}
+	}
+	if err := p.read(web); err != nil {
+		return place{}, usageError{fmt.Errorf("%s: %w", p.Said, err)}
+	}
+	return p, nil
+}
+
+// read takes what is in the URL apart. web is the URL for HTTP, or empty.
+func (p *place) read(web string) error {
+	scheme, rest, _ := strings.Cut(p.URL, ":")
+	if driver.Lookup(scheme) == nil {
+		return fmt.Errorf("%q is no URL of a broker: want one such as %s", redacted(p.URL), defaultURL)
+	}
+	if strings.HasPrefix(rest, "//") {
+		if err := p.readHost(scheme, rest[2:], web == ""); err != nil {
+			return err
+		}
+	}
+	if web == "" {
+		return nil
+	}
+	u, err := url.Parse(web)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return fmt.Errorf("%q is no URL of an HTTP API: want one such as http://127.0.0.1:%s", redacted(web), defaultHTTPPort)
+	}
+	if u.User != nil {
+		p.User, p.Password = credentials(u.User)
+		u.User = nil
+	}
+	p.HTTP = strings.TrimSuffix(u.String(), "/")
+	return nil
+}
+
+// readHost takes the credentials from a URL, of which rest is what follows the
+// slashes, and unless it is known otherwise where HTTP is: at the first host.
+func (p *place) readHost(scheme, rest string, web bool) error {
+	hosts, query, _ := strings.Cut(rest, "?")
+	first, _, _ := strings.Cut(hosts, ",")
+	u, err := url.Parse("//" + first)
+	if err != nil {
+		return fmt.Errorf("%q is no URL of a broker: want one such as %s", redacted(p.URL), defaultURL)
+	}
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		return fmt.Errorf("the parameters of the URL: %w", err)
+	}
+	if u.User != nil {
+		p.User, p.Password = credentials(u.User)
+	} else {
+		p.Password = values.Get("token")
+	}
+	if web && u.Hostname() != "" {
+		secure := scheme == "tls" || values.Has("tlsca") || values.Has("tlscert") || values.Has("tlsfirst")
+		p.HTTP = map[bool]string{true: "https://", false: "http://"}[secure] + net.JoinHostPort(u.Hostname(), defaultHTTPPort)
+	}
+	return nil
+}
+
+// credentials returns a user and a password; a name alone is a token.
+func credentials(u *url.Userinfo) (user, password string) {
+	password, ok := u.Password()
+	if !ok {
+		return "", u.Username()
+	}
+	return u.Username(), password
+}
+
+// redacted returns a URL without its secrets.
+func redacted(raw string) string {
+	scheme, rest, ok := strings.Cut(raw, "://")
+	if !ok {
+		return raw
+	}
+	hosts, query, hasQuery := strings.Cut(rest, "?")
+	parts := strings.Split(hosts, ",")
+	for i, host := range parts {
+		at := strings.LastIndex(host, "@")
+		if at < 0 {
+			continue
+		}
+		shown := "xxxxx"
+		if user, _, ok := strings.Cut(host[:at], ":"); ok {
+			shown = user + ":xxxxx"
+		}
+		parts[i] = shown + host[at:]
+	}
+	out := scheme + "://" + strings.Join(parts, ",")
+	if hasQuery {
+		params := strings.Split(query, "&")
+		for i, param := range params {
+			if name, _, _ := strings.Cut(param, "="); name == "token" {
+				params[i] = "token=xxxxx"
+			}
+		}
+		out += "?" + strings.Join(params, "&")
+	}
+	return out
+}
+
+// request makes a request for the HTTP API with the credentials of the place.
+// path begins with a slash.
+func (p *place) request(ctx context.Context, method, path string) (*http.Request, error) {
+	if p.HTTP == "" {
+		return nil, fmt.Errorf("%s (%s) has no HTTP API: give its URL with --http", p.Said, redacted(p.URL))
+	}
+	r, err := http.NewRequestWithContext(ctx, method, p.HTTP+path, http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case p.User != "":
+		r.SetBasicAuth(p.User, p.Password)
+	case p.Password != "":
+		r.Header.Set("Authorization", "Bearer "+p.Password)
+	}
+	return r, nil
+}
+
+// client returns a client for the HTTP API, which trusts and shows the
+// certificates that the URL for messages names.
+func (p *place) client() (*http.Client, error) {
+	_, query, _ := strings.Cut(p.URL, "?")
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		return nil, fmt.Errorf("the parameters of the URL: %w", err)
+	}
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if file := values.Get("tlsca"); file != "" {
+		pem, err := os.ReadFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("parameter tlsca of the URL: %w", err)
+		}
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("parameter tlsca of the URL: %s has no certificate (PEM)", file)
+		}
+	}
+	if file := values.Get("tlscert"); file != "" {
+		pair, err := tls.LoadX509KeyPair(file, values.Get("tlskey"))
+		if err != nil {
+			return nil, fmt.Errorf("parameters tlscert and tlskey of the URL: %w", err)
+		}
+		config.Certificates = []tls.Certificate{pair}
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.TLSClientConfig = config
+	return &http.Client{Transport: transport}, nil
 }
 
 // connect opens a connection to the broker.
-func connect(ctx context.Context, url string) (driver.Conn, error) {
-	if url == "" {
-		url = os.Getenv("HARK_URL")
+func (f *brokerFlags) connect(ctx context.Context) (driver.Conn, error) {
+	p, err := f.place()
+	if err != nil {
+		return nil, err
 	}
-	if url == "" {
-		url = defaultURL
-	}
-	scheme, _, _ := strings.Cut(url, ":")
-	open := driver.Lookup(scheme)
-	if open == nil {
-		return nil, usageError{fmt.Errorf("%q is no URL of a broker: want one such as %s", url, defaultURL)}
-	}
+	return p.connect(ctx)
+}
+
+// connect opens a connection to the broker.
+func (p *place) connect(ctx context.Context) (driver.Conn, error) {
+	scheme, _, _ := strings.Cut(p.URL, ":")
 	ctx, cancel := context.WithTimeout(ctx, connectPatience)
 	defer cancel()
-	conn, err := open(ctx, url)
-	if err != nil {
-		return nil, fmt.Errorf("%w; hark serve starts a broker, --url and HARK_URL say where one is", err)
+	conn, err := driver.Lookup(scheme)(ctx, p.URL)
+	switch {
+	case err == nil:
+		return conn, nil
+	case scheme == "file":
+		return nil, err
 	}
-	return conn, nil
+	return nil, fmt.Errorf("%w (%s); hark serve starts a broker, hark doctor says what is wrong with one", err, p.Said)
 }
 
 // closed ends a connection, also when ctx has ended.

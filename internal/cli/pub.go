@@ -22,7 +22,7 @@ var pubCommand = command{
 DATA; empty lines count for nothing. What is not JSON is published as text. If the
 broker stores the topic, it has stored all messages when the command ends.`,
 	setup: func(fs *flag.FlagSet) action {
-		url := urlFlag(fs)
+		at := urlFlags(fs)
 		key := fs.String("key", "", "`key` that orders the messages")
 		id := fs.String("id", "", "`id` of the message, for deduplication; only with DATA")
 		headers := headerFlag{}
@@ -37,7 +37,7 @@ broker stores the topic, it has stored all messages when the command ends.`,
 				return usageError{errors.New("--id is for one message: give DATA")}
 			}
 			m := driver.Message{ID: *id, Key: *key, HasKey: *key != "", Headers: headers}
-			return pub(ctx, *url, words[0], m, words[1:], s)
+			return pub(ctx, at, words[0], m, words[1:], s)
 		}
 	},
 }
@@ -62,8 +62,8 @@ func (f headerFlag) String() string { return "" }
 const maxTogether = 500
 
 // pub publishes data, or each line of the input if there is none.
-func pub(ctx context.Context, url, name string, m driver.Message, data []string, s Streams) (err error) {
-	conn, err := connect(ctx, url)
+func pub(ctx context.Context, at *brokerFlags, name string, m driver.Message, data []string, s Streams) (err error) {
+	conn, err := at.connect(ctx)
 	if err != nil {
 		return err
 	}

@@ -55,7 +55,7 @@ func (s *screen) after(t *testing.T, mark string) string {
 
 // TestServe runs a broker, publishes, and sees what is routed.
 func TestServe(t *testing.T) {
-	t.Setenv("HARK_URL", "")
+	noContexts(t)
 	dir := t.TempDir()
 	file := filepath.Join(dir, "hark.yaml")
 	text := "topics: [{name: orders}, {name: eu}]\nroutes: [{name: europe, from: orders, where: data.region == \"eu\", to: eu}]\n"

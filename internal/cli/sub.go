@@ -20,7 +20,7 @@ var subCommand = command{
 orders.*, as a line of JSON, until it is interrupted. * stands for one token, a
 last > for one or more; both need quotes in a shell.`,
 	setup: func(fs *flag.FlagSet) action {
-		url := urlFlag(fs)
+		at := urlFlags(fs)
 		where := fs.String("where", "", "print only messages that match this `filter`")
 		count := fs.Int("count", 0, "end after this `number` of messages; 0 for never")
 		start := fs.Bool("from-start", false, "begin with the oldest message that is stored; for one topic")
@@ -28,7 +28,7 @@ last > for one or more; both need quotes in a shell.`,
 			if len(words) != 1 {
 				return usageError{fmt.Errorf("want one topic or pattern, in quotes, and not %s", plural(len(words), "word", "words"))}
 			}
-			l := &listening{url: *url, pattern: words[0], count: *count, start: *start}
+			l := &listening{at: at, pattern: words[0], count: *count, start: *start}
 			switch err := names.CheckPattern(words[0]); {
 			case err != nil:
 				return usageError{err}
@@ -51,14 +51,15 @@ last > for one or more; both need quotes in a shell.`,
 
 // listening is one run of hark sub.
 type listening struct {
-	url, pattern string
-	where        *filter.Filter // nil for all
-	count        int            // 0 for no end
-	start        bool
+	at      *brokerFlags
+	pattern string
+	where   *filter.Filter // nil for all
+	count   int            // 0 for no end
+	start   bool
 }
 
 func (l *listening) run(ctx context.Context, s Streams) (err error) {
-	conn, err := connect(ctx, l.url)
+	conn, err := l.at.connect(ctx)
 	if err != nil {
 		return err
 	}

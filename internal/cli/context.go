@@ -1,0 +1,319 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/harkbus/hark/internal/names"
+)
+
+var contextCommand = command{
+	name: "context", about: "name brokers, and say which one is used",
+	long: `A context is a name for where a broker is and as whom to speak to it. Commands
+that need a broker take, in this order, what --url or --context says, HARK_URL and
+HARK_HTTP_URL, HARK_CONTEXT, the context that is in use, and ` + defaultURL + `.
+
+Contexts are kept, with their passwords, in contexts.json in the hark folder of
+the user's configuration directory, or in the file that HARK_CONTEXTS names, which
+nobody else may read.`,
+	subs: []command{
+		{
+			name: "add", args: "NAME URL", about: "add a context, or change one",
+			long: `The URL is one of hark.Open, such as hark://ada@broker.example:7422 or
+tls://broker.example?tlsca=/etc/ssl/our-ca.pem. A password or token that is given
+with --password stays out of the history of the shell. The first context that is
+added is in use from then on.`,
+			setup: func(fs *flag.FlagSet) action {
+				http := fs.String("http", "", "`URL` of the HTTP API, if it is not on port "+defaultHTTPPort+" of the same host")
+				about := fs.String("about", "", "a `note`, for the list")
+				password := fs.Bool("password", false, "read the password of the user, or a token, from the terminal or from one line of the input")
+				use := fs.Bool("use", false, "use it from now on")
+				return func(ctx context.Context, words []string, s Streams) error {
+					if len(words) != 2 {
+						return usageError{fmt.Errorf("want NAME and URL, and not %s", plural(len(words), "word", "words"))}
+					}
+					c := contextEntry{URL: words[1], HTTP: *http, About: *about}
+					if err := c.check(words[0]); err != nil {
+						return usageError{err}
+					}
+					if *password {
+						secret, err := readPassword(ctx, s)
+						if err == nil {
+							c.URL, err = withPassword(c.URL, string(secret))
+						}
+						if err != nil {
+							return err
+						}
+					}
+					return changeContexts(func(all *contextFile) error {
+						all.Contexts[words[0]] = c
+						if *use || all.Current == "" {
+							all.Current = words[0]
+						}
+						return nil
+					})
+				}
+			},
+		},
+		{
+			name: "use", args: "NAME", about: "use a context from now on; - for none",
+			setup: func(*flag.FlagSet) action {
+				return func(_ context.Context, words []string, _ Streams) error {
+					return withContext(words, func(all *contextFile, name string) { all.Current = name }, func(all *contextFile) { all.Current = "" })
+				}
+			},
+		},
+		{
+			name: "list", about: "list the contexts; * marks the one in use",
+			setup: func(fs *flag.FlagSet) action {
+				output := outputFlag(fs, "text", "json")
+				return func(_ context.Context, _ []string, s Streams) error { return listContexts(*output, s) }
+			},
+		},
+		{
+			name: "show", args: "[NAME]", about: "show where commands find the broker, or what a context says",
+			long: "Without NAME it shows what is used now, and what said so. Secrets are not shown.",
+			setup: func(fs *flag.FlagSet) action {
+				f := httpFlags(fs)
+				output := outputFlag(fs, "text", "json")
+				return func(_ context.Context, words []string, s Streams) error {
+					switch {
+					case len(words) > 1:
+						return usageError{fmt.Errorf("want one name at most, and not %s", plural(len(words), "word", "words"))}
+					case len(words) == 1 && (f.context != "" || f.url != ""):
+						return usageError{errors.New("want NAME alone, or --url or --context")}
+					case len(words) == 1:
+						f.context = words[0]
+					}
+					return showPlace(f, *output, s)
+				}
+			},
+		},
+		{
+			name: "remove", args: "NAME", about: "remove a context",
+			setup: func(*flag.FlagSet) action {
+				return func(_ context.Context, words []string, _ Streams) error {
+					return withContext(words, func(all *contextFile, name string) {
+						delete(all.Contexts, name)
+						if all.Current == name {
+							all.Current = ""
+						}
+					}, nil)
+				}
+			},
+		},
+	},
+}
+
+// contextFile is the file of contexts.
+type contextFile struct {
+	Current  string                  `json:"current,omitempty"`
+	Contexts map[string]contextEntry `json:"contexts"`
+}
+
+// contextEntry is one context.
+type contextEntry struct {
+	URL   string `json:"url"`
+	HTTP  string `json:"http,omitempty"`
+	About string `json:"about,omitempty"`
+}
+
+// check returns what is wrong with a context of that name.
+func (c *contextEntry) check(name string) error {
+	if err := names.Check(name); err != nil {
+		return err
+	}
+	p := place{URL: c.URL}
+	return p.read(c.HTTP)
+}
+
+func (f *contextFile) names() []string { return slices.Sorted(maps.Keys(f.Contexts)) }
+
+// contextsPath returns the path of the file of contexts.
+func contextsPath() (string, error) {
+	if path := os.Getenv("HARK_CONTEXTS"); path != "" {
+		return path, nil
+	}
+	dir, err := os.UserConfigDir()
+	if err != nil {
+		return "", fmt.Errorf("%w; HARK_CONTEXTS names the file of contexts", err)
+	}
+	return filepath.Join(dir, "hark", "contexts.json"), nil
+}
+
+// loadContexts reads the contexts; none if there is no file, or no place for one.
+func loadContexts() (*contextFile, error) {
+	all := &contextFile{Contexts: map[string]contextEntry{}}
+	path, err := contextsPath()
+	if err != nil {
+		return all, nil // a user without a home has no contexts
+	}
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return all, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("contexts: %w", err)
+	}
+	read := json.NewDecoder(bytes.NewReader(text))
+	read.DisallowUnknownFields()
+	if err := read.Decode(all); err != nil {
+		return nil, fmt.Errorf("contexts: %s: %w; mend the file or remove it", path, err)
+	}
+	if all.Contexts == nil {
+		all.Contexts = map[string]contextEntry{}
+	}
+	return all, nil
+}
+
+// changeContexts changes the file of contexts, all or nothing.
+func changeContexts(change func(*contextFile) error) error {
+	path, err := contextsPath()
+	if err != nil {
+		return err
+	}
+	all, err := loadContexts()
+	if err != nil {
+		return err
+	}
+	if err := change(all); err != nil {
+		return err
+	}
+	text, err := json.MarshalIndent(all, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".contexts-*") // its mode is 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(append(text, '\n'))
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
+
+// withContext changes the file for the context that the only word names. none is
+// for the word -, nil if that is not allowed.
+func withContext(words []string, change func(*contextFile, string), none func(*contextFile)) error {
+	if len(words) != 1 {
+		return usageError{fmt.Errorf("want one name, and not %s", plural(len(words), "word", "words"))}
+	}
+	return changeContexts(func(all *contextFile) error {
+		if words[0] == "-" && none != nil {
+			none(all)
+			return nil
+		}
+		if _, ok := all.Contexts[words[0]]; !ok {
+			return usageError{fmt.Errorf("there is no context %q%s; hark context list shows those that there are", words[0], suggestion(words[0], all.names()))}
+		}
+		change(all, words[0])
+		return nil
+	})
+}
+
+// withPassword returns a URL with a password for its user, or with a token if it
+// has none.
+func withPassword(raw, secret string) (string, error) {
+	scheme, rest, ok := strings.Cut(raw, "://")
+	if !ok {
+		return "", fmt.Errorf("--password: %s takes none", redacted(raw))
+	}
+	hosts, query, hasQuery := strings.Cut(rest, "?")
+	first, others, several := strings.Cut(hosts, ",")
+	user, host, ok := strings.Cut(first, "@")
+	switch {
+	case !ok:
+		first = url.User(secret).String() + "@" + first
+	case strings.Contains(user, ":"):
+		return "", errors.New("--password: the URL has a password")
+	default:
+		name, err := url.PathUnescape(user)
+		if err != nil {
+			return "", err
+		}
+		first = url.UserPassword(name, secret).String() + "@" + host
+	}
+	raw = scheme + "://" + first
+	if several {
+		raw += "," + others
+	}
+	if hasQuery {
+		raw += "?" + query
+	}
+	return raw, nil
+}
+
+// contextInfo is a context, or a place, as it is printed: without secrets.
+type contextInfo struct {
+	Name  string `json:"name,omitempty"`
+	InUse bool   `json:"inUse,omitempty"`
+	URL   string `json:"url"`
+	HTTP  string `json:"http,omitempty"`
+	User  string `json:"user,omitempty"`
+	About string `json:"about,omitempty"`
+	Said  string `json:"from,omitempty"`
+}
+
+func listContexts(output string, s Streams) error {
+	all, err := loadContexts()
+	if err != nil {
+		return err
+	}
+	list := []contextInfo{}
+	for _, name := range all.names() {
+		c := all.Contexts[name]
+		list = append(list, contextInfo{Name: name, InUse: name == all.Current, URL: redacted(c.URL), HTTP: redacted(c.HTTP), About: c.About})
+	}
+	if output == "json" {
+		return printJSON(s.Out, list)
+	}
+	if len(list) == 0 {
+		fmt.Fprintf(s.Err, "there are no contexts: hark context add NAME URL makes one; without any, %s is used\n", defaultURL)
+		return nil
+	}
+	w := tabwriter.NewWriter(s.Out, 0, 0, 3, ' ', 0)
+	for _, c := range list {
+		mark := " "
+		if c.InUse {
+			mark = "*"
+		}
+		fmt.Fprintf(w, "%s %s\t%s\t%s\n", mark, c.Name, c.URL, c.About)
+	}
+	return w.Flush()
+}
+
+func showPlace(f *brokerFlags, output string, s Streams) error {
+	p, err := f.place()
+	if err != nil {
+		return err
+	}
+	c := contextInfo{URL: redacted(p.URL), HTTP: p.HTTP, User: p.User, Said: p.Said}
+	if output == "json" {
+		return printJSON(s.Out, c)
+	}
+	w := tabwriter.NewWriter(s.Out, 0, 0, 3, ' ', 0)
+	for _, line := range [][2]string{{"messages", c.URL}, {"HTTP", c.HTTP}, {"user", c.User}, {"from", c.Said}} {
+		if line[1] != "" {
+			fmt.Fprintf(w, "%s\t%s\n", line[0], line[1])
+		}
+	}
+	return w.Flush()
+}

@@ -1,0 +1,42 @@
+package cli
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+)
+
+// outputFlag declares --output, of which the first form is the default.
+func outputFlag(fs *flag.FlagSet, forms ...string) *string {
+	o := &choiceFlag{forms: forms, chosen: forms[0]}
+	fs.Var(o, "output", "`"+strings.Join(forms, "|")+"`: how it is printed")
+	return &o.chosen
+}
+
+// choiceFlag takes one of some words.
+type choiceFlag struct {
+	forms  []string
+	chosen string
+}
+
+// Set implements flag.Value.
+func (f *choiceFlag) Set(s string) error {
+	if !slices.Contains(f.forms, s) {
+		return fmt.Errorf("want %s", strings.Join(f.forms, ", "))
+	}
+	f.chosen = s
+	return nil
+}
+
+// String implements flag.Value.
+func (f *choiceFlag) String() string { return f.chosen }
+
+// printJSON prints v in one line.
+func printJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
