@@ -46,7 +46,7 @@ var importRules = []importRule{
 }
 
 // testImports may be imported by tests besides what their package may import.
-var testImports = []string{module, module + "/filter", module + "/driver/", module + "/internal/", "github.com/anishathalye/porcupine", "cel.dev/", "github.com/google/cel-go/", "github.com/nats-io/", "github.com/cloudevents/sdk-go/"}
+var testImports = []string{module, module + "/filter", module + "/driver/", module + "/internal/", "github.com/anishathalye/porcupine", "cel.dev/", "github.com/google/cel-go/", "github.com/nats-io/", "github.com/cloudevents/sdk-go/", "github.com/santhosh-tekuri/jsonschema/v6"}
 
 // goFiles returns the tracked Go files of the released module, parsed.
 func goFiles(t *testing.T) map[string]*ast.File {

@@ -15,11 +15,16 @@ import (
 // authenticator lets users in. It implements the server's Authentication.
 type authenticator struct {
 	secret string // of the broker's own client
-	users  atomic.Pointer[map[string]*user]
+	users  atomic.Pointer[userList]
 	// checking bounds the work that strangers can cause: a password takes some
 	// 50 ms to check.
 	checking chan struct{}
+	waiting  chan struct{} // bounds the requests over HTTP that wait for that
+	verified *verified
 }
+
+// userList is the users of a configuration.
+type userList struct{ byName, byToken map[string]*user }
 
 // user is somebody who may connect.
 type user struct {
@@ -32,7 +37,7 @@ type user struct {
 var nobody = []byte("$2a$10$7EqJtq98hPqEX7fNZaFWoO5rwVt1X4JYv8QJ3r0L6m3v9yN1bX4aG")
 
 func newAuthenticator(c *Config) *authenticator {
-	a := &authenticator{secret: rand.Text(), checking: make(chan struct{}, 2)}
+	a := &authenticator{secret: rand.Text(), checking: make(chan struct{}, 2), waiting: make(chan struct{}, passwordQueue), verified: newVerified()}
 	a.set(c)
 	return a
 }
@@ -40,15 +45,19 @@ func newAuthenticator(c *Config) *authenticator {
 // set takes the users of a configuration. Those who are connected keep their
 // permissions until they connect again.
 func (a *authenticator) set(c *Config) {
-	users := make(map[string]*user, len(c.Users))
+	all := &userList{map[string]*user{}, map[string]*user{}}
 	for _, u := range c.Users {
 		allowed, err := permissions(&u, c.Topics)
 		if err != nil { // Validate has found it
 			allowed = &natsserver.Permissions{Publish: &natsserver.SubjectPermission{Deny: []string{">"}}, Subscribe: &natsserver.SubjectPermission{Deny: []string{">"}}}
 		}
-		users[u.Name] = &user{u, allowed}
+		known := &user{u, allowed}
+		all.byName[u.Name] = known
+		if u.Token != "" {
+			all.byToken[tokenHash(u.Token)] = known
+		}
 	}
-	a.users.Store(&users)
+	a.users.Store(all)
 }
 
 // Check implements the server's Authentication.
@@ -61,7 +70,7 @@ func (a *authenticator) Check(c natsserver.ClientAuthentication) bool {
 		c.RegisterUser(&natsserver.User{Username: internalUser})
 		return true
 	}
-	u := (*a.users.Load())[opts.Username]
+	u := a.users.Load().byName[opts.Username]
 	if !a.knows(u, opts.Password) {
 		return false
 	}
@@ -71,20 +80,26 @@ func (a *authenticator) Check(c natsserver.ClientAuthentication) bool {
 
 // knows reports whether a password or token is that of a user, who may be nil.
 func (a *authenticator) knows(u *user, password string) bool {
-	if u != nil && u.Token != "" {
-		sum := sha256.Sum256([]byte(password))
-		if subtle.ConstantTimeCompare([]byte(hex.EncodeToString(sum[:])), []byte(strings.ToLower(strings.TrimPrefix(u.Token, tokenPrefix)))) == 1 {
-			return true
-		}
+	if u != nil && a.byToken(password) == u {
+		return true
 	}
+	a.checking <- struct{}{}
+	defer func() { <-a.checking }()
+	return hasPassword(u, password)
+}
+
+// hasPassword reports whether a password is that of a user, who may be nil. It takes
+// the same time for all.
+func hasPassword(u *user, password string) bool {
 	hash := nobody
 	if u != nil && u.Password != "" {
 		hash = []byte(u.Password)
 	}
-	a.checking <- struct{}{}
-	defer func() { <-a.checking }()
 	return bcrypt.CompareHashAndPassword(hash, []byte(password)) == nil && u != nil && u.Password != ""
 }
+
+// tokenHash returns the hexadecimal digits in the Token of a UserConfig.
+func tokenHash(token string) string { return strings.ToLower(strings.TrimPrefix(token, tokenPrefix)) }
 
 // HashPassword returns what Password of a UserConfig is for a password, of at most
 // 72 bytes.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -19,7 +20,7 @@ import (
 type Broker struct {
 	log    *slog.Logger
 	logger serverLog
-	config *Config // what it was made with; reloading guards it
+	config atomic.Pointer[Config] // as it is now; Reload replaces it
 
 	reloading sync.Mutex // held by Start, Stop and Reload
 	state     state
@@ -55,7 +56,8 @@ func New(c *Config, log *slog.Logger) (*Broker, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	b := &Broker{log: log, logger: serverLog{log.With("part", "server")}, config: c}
+	b := &Broker{log: log, logger: serverLog{log.With("part", "server")}}
+	b.config.Store(c)
 	if len(c.Users) > 0 {
 		b.auth = newAuthenticator(c)
 	}
@@ -82,41 +84,42 @@ func (b *Broker) Start(ctx context.Context) error {
 	}
 	b.state = stateRunning
 	began := time.Now()
-	if err := b.start(ctx); err != nil {
+	c := b.config.Load()
+	if err := b.start(ctx, c); err != nil {
 		b.state = stateStopped
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), b.config.StopTimeout)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.StopTimeout)
 		defer cancel()
 		return errors.Join(err, b.shut(ctx))
 	}
 	b.took = time.Since(began)
-	b.log.Info("started", "listen", b.Addr().String(), "data", b.store.Dir(), "routes", len(b.config.Routes), "took", b.took)
+	b.log.Info("started", "listen", b.Addr().String(), "data", b.store.Dir(), "routes", len(c.Routes), "took", b.took)
 	return nil
 }
 
-func (b *Broker) start(ctx context.Context) (err error) {
-	if b.web, err = listenWeb(b); err != nil {
+func (b *Broker) start(ctx context.Context, c *Config) (err error) {
+	if b.web, err = listenWeb(b, endpoints()); err != nil {
 		return err
 	}
-	if b.store, err = startServer(b.config, b.auth, b.logger); err != nil {
+	if b.store, err = startServer(c, b.auth, b.logger); err != nil {
 		return err
 	}
 	if b.client, err = connect(b.store, b.auth); err != nil {
 		return fmt.Errorf("connect to the server in this process: %w", err)
 	}
 	b.conn, err = natsdriver.New(ctx, b.client, natsdriver.SyncAlways(), natsdriver.Attributes(),
-		natsdriver.Source("/"+b.config.Name), natsdriver.Engine("hark", b.config.Listen))
+		natsdriver.Source("/"+c.Name), natsdriver.Engine("hark", c.Listen))
 	if err != nil {
 		return err
 	}
-	if _, err := b.applyTopics(ctx, nil, b.config); err != nil {
+	if _, err := b.applyTopics(ctx, nil, c); err != nil {
 		return err
 	}
-	router, err := NewRouter(b.config)
+	router, err := NewRouter(c)
 	if err != nil {
 		return err
 	}
 	b.routing = newRouting(b.conn, b.log)
-	if err := b.routing.swap(ctx, b.config, router); err != nil {
+	if err := b.routing.swap(ctx, c, router); err != nil {
 		return err
 	}
 	b.web.serve()
@@ -134,9 +137,10 @@ func (b *Broker) Stop(ctx context.Context) error {
 		return nil
 	}
 	b.state = stateStopped
-	ctx, cancel := context.WithTimeout(ctx, b.config.StopTimeout)
+	within := b.config.Load().StopTimeout
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	b.log.Info("stopping", "within", b.config.StopTimeout)
+	b.log.Info("stopping", "within", within)
 	err := b.shut(ctx)
 	if err != nil {
 		b.log.Error("stopped with work undone", "err", err)
@@ -169,7 +173,7 @@ func (b *Broker) shut(ctx context.Context) (err error) {
 	case closeErr := <-done:
 		return errors.Join(err, closeErr)
 	case <-ctx.Done():
-		return errors.Join(err, fmt.Errorf("the server has not stopped within %v; what was acknowledged is stored", b.config.StopTimeout))
+		return errors.Join(err, fmt.Errorf("the server has not stopped within %v; what was acknowledged is stored", b.config.Load().StopTimeout))
 	}
 }
 

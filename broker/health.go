@@ -1,23 +1,30 @@
 package broker
 
-import (
-	"encoding/json"
-	"net/http"
-)
+import "net/http"
 
-// mountHealth adds /healthz, which says that the process works, and /readyz, which
-// says whether it can take messages.
-func (w *webServer) mountHealth(mux *http.ServeMux) {
-	mux.HandleFunc("GET /healthz", func(rw http.ResponseWriter, _ *http.Request) {
-		answer(rw, http.StatusOK, map[string]string{"status": "ok"})
-	})
-	mux.HandleFunc("GET /readyz", func(rw http.ResponseWriter, _ *http.Request) {
-		if reason := w.broker.unready(); reason != "" {
-			answer(rw, http.StatusServiceUnavailable, map[string]string{"status": "not ready", "reason": reason})
-			return
-		}
-		answer(rw, http.StatusOK, map[string]string{"status": "ok"})
-	})
+// healthEndpoints say whether the process lives, and whether it can take messages.
+func healthEndpoints() []endpoint {
+	return []endpoint{
+		{
+			method: http.MethodGet, path: "/healthz", name: "isAlive", summary: "whether the process lives", access: anybody,
+			answer: jsonAnswer(health{}),
+			handle: func(c *call) error { return c.reply(health{"ok"}) },
+		},
+		{
+			method: http.MethodGet, path: "/readyz", name: "isReady", summary: "whether the broker can take messages", access: anybody,
+			answer: jsonAnswer(health{}), also: []int{http.StatusServiceUnavailable},
+			handle: func(c *call) error {
+				if reason := c.broker.unready(); reason != "" {
+					return refused(http.StatusServiceUnavailable, "%s", reason)
+				}
+				return c.reply(health{"ok"})
+			},
+		},
+	}
+}
+
+type health struct {
+	Status string `json:"status" doc:"ok"`
 }
 
 // unready says why the broker cannot take messages, "" if it can.
@@ -31,12 +38,4 @@ func (b *Broker) unready() string {
 		return "the broker is not connected to its server"
 	}
 	return ""
-}
-
-// answer writes JSON.
-func answer(rw http.ResponseWriter, status int, v any) {
-	rw.Header().Set("Content-Type", "application/json")
-	rw.Header().Set("Cache-Control", "no-store")
-	rw.WriteHeader(status)
-	_ = json.NewEncoder(rw).Encode(v) // the client may have gone
 }

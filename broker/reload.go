@@ -22,14 +22,15 @@ func (b *Broker) Reload(ctx context.Context, c *Config) error {
 	if b.state != stateRunning {
 		return fmt.Errorf("reload: %w", ErrStopped)
 	}
-	if err := c.fixed(b.config); err != nil {
+	before := b.config.Load()
+	if err := c.fixed(before); err != nil {
 		return err
 	}
 	router, err := NewRouter(c)
 	if err != nil {
 		return err
 	}
-	back, err := b.applyTopics(ctx, b.config, c)
+	back, err := b.applyTopics(ctx, before, c)
 	if err != nil {
 		return err
 	}
@@ -39,7 +40,7 @@ func (b *Broker) Reload(ctx context.Context, c *Config) error {
 	if b.auth != nil {
 		b.auth.set(c)
 	}
-	b.config = c
+	b.config.Store(c)
 	b.log.Info("reloaded", "topics", len(c.Topics), "routes", len(c.Routes), "users", len(c.Users))
 	return nil
 }

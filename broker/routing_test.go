@@ -197,7 +197,7 @@ routes:
 	}
 	receive(t, replay(t, c, "big"), 50)
 	stop(t, b) // waits until what was taken is done
-	b = start(t, b.config)
+	b = start(t, b.config.Load())
 	c = dial(t, b, "")
 	if s := stats(t, storedTopic(t, c, "in")); s.Stored != 50 || s.Last != 100 {
 		t.Errorf("got %+v, want the 50 messages that were not moved", s)
@@ -251,7 +251,7 @@ func TestStopIsBounded(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_ = b.Stop(ctx) // it returns, whatever it could not finish
-	if err := b.Reload(testContext(t), b.config); err == nil {
+	if err := b.Reload(testContext(t), b.config.Load()); err == nil {
 		t.Error("a stopped broker was reloaded")
 	}
 }

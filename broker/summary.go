@@ -8,9 +8,7 @@ import (
 // Summary describes a broker that runs, on one screen: where it listens, where it
 // stores, and what it routes.
 func (b *Broker) Summary() string {
-	b.reloading.Lock()
-	defer b.reloading.Unlock()
-	c := b.config
+	c := b.config.Load()
 	var s strings.Builder
 	line := func(name, format string, args ...any) {
 		fmt.Fprintf(&s, "  %-9s %s\n", name, fmt.Sprintf(format, args...))

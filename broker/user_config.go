@@ -10,6 +10,10 @@ type UserConfig struct {
 	// Publish and Subscribe are the topics and patterns to which the user may
 	// publish, send requests, subscribe and answer.
 	Publish, Subscribe []string
+	// Admin are the topics and patterns that the user may administer over HTTP:
+	// their topics, groups and dead letters. The pattern > is the broker as a
+	// whole.
+	Admin []string
 }
 
 var userFields = []field[UserConfig]{
@@ -18,6 +22,7 @@ var userFields = []field[UserConfig]{
 	text("token", "sha256:HEX", "", "the hash of a token (`hark user`), with which the user connects instead of the password", func(u *UserConfig) *string { return &u.Token }),
 	words("publish", "topics or patterns", "to which topics the user may publish and send requests", func(u *UserConfig) *[]string { return &u.Publish }),
 	words("subscribe", "topics or patterns", "to which topics the user may subscribe, and which requests the user may answer", func(u *UserConfig) *[]string { return &u.Subscribe }),
+	words("admin", "topics or patterns", "which topics the user may administer over HTTP, with their groups and dead letters; > is the broker as a whole", func(u *UserConfig) *[]string { return &u.Admin }),
 }
 
 const (

@@ -142,7 +142,7 @@ func loopback(host string) bool {
 }
 
 func (c *Config) validateUsers(bad report) {
-	seen := map[string]bool{}
+	seen, tokens := map[string]bool{}, map[string]string{}
 	for i, u := range c.Users {
 		key := fmt.Sprintf("users[%d]", i)
 		switch {
@@ -166,6 +166,10 @@ func (c *Config) validateUsers(bad report) {
 			if sum, ok := strings.CutPrefix(u.Token, tokenPrefix); !ok || !isSHA256(sum) {
 				bad(key+".token", "want sha256: and 64 hexadecimal digits, such as hark user %s makes", u.Name)
 			}
+			if other := tokens[tokenHash(u.Token)]; other != "" {
+				bad(key+".token", "is that of user %s too: a token says who somebody is", other)
+			}
+			tokens[tokenHash(u.Token)] = u.Name
 		}
 		if _, err := permissions(&u, c.Topics); err != nil {
 			bad(key+".subscribe", "%s", err)
@@ -173,7 +177,7 @@ func (c *Config) validateUsers(bad report) {
 		for _, list := range []struct {
 			key      string
 			patterns []string
-		}{{".publish", u.Publish}, {".subscribe", u.Subscribe}} {
+		}{{".publish", u.Publish}, {".subscribe", u.Subscribe}, {".admin", u.Admin}} {
 			for j, p := range list.patterns {
 				at := fmt.Sprintf("%s%s[%d]", key, list.key, j)
 				first, _, more := strings.Cut(p, ".")

@@ -4,32 +4,75 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"sync"
 	"time"
 )
 
-// webServer serves HTTP. What it serves is in a file of its own for each noun,
-// and mounted by handler.
+// webServer serves the endpoints over HTTP.
 type webServer struct {
-	broker   *Broker
-	listener net.Listener // nil if there is to be none
-	server   *http.Server
-	running  sync.WaitGroup
+	broker    *Broker
+	listener  net.Listener // nil if there is to be none
+	server    *http.Server
+	endpoints []endpoint
+	running   sync.WaitGroup
+
+	streams   context.Context // ends when those calls must that go on until somebody ends them
+	endAll    context.CancelFunc
+	streaming sync.WaitGroup // those calls
 }
 
 // handler returns all that is served.
 func (w *webServer) handler() http.Handler {
 	mux := http.NewServeMux()
-	w.mountHealth(mux)
-	return mux
+	for i := range w.endpoints {
+		e := &w.endpoints[i]
+		mux.Handle(e.method+" "+e.path, w.serveEndpoint(e))
+	}
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if h, pattern := mux.Handler(r); pattern == "" {
+			w.refuseUnknown(rw, r, h)
+			return
+		}
+		mux.ServeHTTP(rw, r)
+	})
 }
 
+// refuseUnknown answers a request for which there is no endpoint, as h would in its
+// own words.
+func (w *webServer) refuseUnknown(rw http.ResponseWriter, r *http.Request, h http.Handler) {
+	probe := &statusProbe{header: http.Header{}}
+	h.ServeHTTP(probe, r)
+	if allow := probe.header.Get("Allow"); probe.status == http.StatusMethodNotAllowed {
+		rw.Header().Set("Allow", allow)
+		refused(probe.status, "%s cannot be asked of %s", r.Method, r.URL.Path).but("it answers %s", allow).write(rw)
+		return
+	}
+	refused(http.StatusNotFound, "there is nothing at %s", r.URL.Path).but("/v1/openapi.json says what there is").write(rw)
+}
+
+// statusProbe finds out with which status a handler answers.
+type statusProbe struct {
+	header http.Header
+	status int
+}
+
+// Header implements http.ResponseWriter.
+func (p *statusProbe) Header() http.Header { return p.header }
+
+// Write implements http.ResponseWriter.
+func (p *statusProbe) Write(text []byte) (int, error) { return len(text), nil }
+
+// WriteHeader implements http.ResponseWriter.
+func (p *statusProbe) WriteHeader(status int) { p.status = status }
+
 // listenWeb takes the address. Nothing is answered before serve.
-func listenWeb(b *Broker) (*webServer, error) {
-	w := &webServer{broker: b}
-	c := b.config
+func listenWeb(b *Broker, es []endpoint) (*webServer, error) {
+	w := &webServer{broker: b, endpoints: es}
+	w.streams, w.endAll = context.WithCancel(context.Background())
+	c := b.config.Load()
 	if c.HTTP == off {
 		return w, nil
 	}
@@ -62,8 +105,9 @@ func (w *webServer) serve() {
 	})
 }
 
-// close answers what has been asked, and ends.
+// close answers what has been asked, ends streams, and returns when all is over.
 func (w *webServer) close(ctx context.Context) error {
+	w.endAll()
 	if w.server == nil {
 		return nil
 	}
@@ -75,5 +119,17 @@ func (w *webServer) close(ctx context.Context) error {
 		err = errors.Join(err, closeErr)
 	}
 	w.running.Wait()
-	return err
+	return errors.Join(err, w.streamsEnd(ctx))
+}
+
+// streamsEnd waits for the streams, also those that have taken their connection.
+func (w *webServer) streamsEnd(ctx context.Context) error {
+	ended := make(chan struct{})
+	go func() { w.streaming.Wait(); close(ended) }()
+	select {
+	case <-ended:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("a stream over HTTP has not ended: %w", context.Cause(ctx))
+	}
 }

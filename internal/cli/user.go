@@ -44,7 +44,7 @@ standard output; the token itself is on standard error and is kept nowhere. With
 				fmt.Fprintf(s.Err, "the token of %s, which is its password (hark://%s:TOKEN@HOST): %s\n", words[0], words[0], token)
 				line = "token: " + broker.HashToken(token)
 			}
-			_, err := fmt.Fprintf(s.Out, "users:\n  - name: %s\n    %s\n    publish: []\n    subscribe: []\n", words[0], line)
+			_, err := fmt.Fprintf(s.Out, "users:\n  - name: %s\n    %s\n    publish: []\n    subscribe: []\n    admin: []\n", words[0], line)
 			return err
 		}
 	},

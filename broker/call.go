@@ -1,0 +1,206 @@
+package broker
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+)
+
+const (
+	// callPatience is how long a call may take that is no stream, its body and its
+	// answer included.
+	callPatience = 30 * time.Second
+	// writePatience is how much longer its answer may take to be written.
+	writePatience = 30 * time.Second
+)
+
+// call is one request to an endpoint. Its parameters have been checked, and whoever
+// asks may do so.
+type call struct {
+	arguments
+	broker   *Broker
+	endpoint *endpoint
+	who      *principal
+	ctx      context.Context // that of the request
+	rw       *responseWriter
+	req      *http.Request
+}
+
+// responseWriter knows whether an answer has begun.
+type responseWriter struct {
+	http.ResponseWriter
+	status int // 0 before
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (w *responseWriter) WriteHeader(status int) {
+	if w.status == 0 {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter.
+func (w *responseWriter) Write(p []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	return w.ResponseWriter.Write(p)
+}
+
+// Unwrap is for http.ResponseController, through which a handler flushes, changes
+// deadlines or takes the connection.
+func (w *responseWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// serveEndpoint returns what serves an endpoint.
+func (w *webServer) serveEndpoint(e *endpoint) http.HandlerFunc {
+	return func(plain http.ResponseWriter, r *http.Request) {
+		rw := &responseWriter{ResponseWriter: plain}
+		ctx, cancel := w.limit(e, rw, r)
+		defer cancel()
+		c := &call{broker: w.broker, endpoint: e, ctx: ctx, rw: rw, req: r.WithContext(ctx)}
+		defer c.recover()
+		if err := c.run(); err != nil {
+			c.fail(err)
+		}
+	}
+}
+
+// limit gives a call its deadlines and the limit of its body.
+func (w *webServer) limit(e *endpoint, rw http.ResponseWriter, r *http.Request) (context.Context, context.CancelFunc) {
+	most := int64(0)
+	if e.body != nil {
+		most = e.body.limit
+	}
+	r.Body = http.MaxBytesReader(rw, r.Body, most)
+	deadlines := http.NewResponseController(rw)
+	if e.stream {
+		// A server without deadlines of its own has none to lift.
+		ctx, cancel := context.WithCancelCause(r.Context())
+		w.streaming.Add(1)
+		stop := context.AfterFunc(w.streams, func() { cancel(ErrStopped) })
+		return ctx, func() { stop(); cancel(nil); w.streaming.Done() }
+	}
+	now := time.Now()
+	_ = errors.Join(deadlines.SetReadDeadline(now.Add(callPatience)), deadlines.SetWriteDeadline(now.Add(callPatience+writePatience))) // where they can be set
+	return context.WithTimeout(r.Context(), callPatience)
+}
+
+// run finds out who asks, reads the parameters, and calls the handler.
+func (c *call) run() (err error) {
+	e := c.endpoint
+	if !e.access.public {
+		if c.who, err = c.broker.auth.identify(c.req); err != nil {
+			return err
+		}
+		c.ctx = context.WithValue(c.ctx, principalKey{}, c.who)
+		c.req = c.req.WithContext(c.ctx)
+	}
+	if c.arguments, err = e.read(c.req); err != nil {
+		return err
+	}
+	if !e.access.allowed(c) {
+		return refused(http.StatusForbidden, "user %s may not do this", c.who.who()).
+			but("this is for %s: see the keys publish, subscribe and admin of the user in the configuration", e.access.doc)
+	}
+	return e.handle(c)
+}
+
+// fail answers with what is wrong, unless an answer has begun: then the connection
+// is cut, so that nobody takes it for whole.
+func (c *call) fail(err error) {
+	r, known := refusalOf(err)
+	log := c.broker.log.With("part", "http", "method", c.req.Method, "path", c.req.URL.Path)
+	if !known {
+		log.Error("a request has failed", "err", err)
+	}
+	if c.rw.status != 0 {
+		log.Warn("an answer was cut short", "err", err)
+		panic(http.ErrAbortHandler)
+	}
+	if r.Status == http.StatusUnauthorized {
+		c.rw.Header().Set("WWW-Authenticate", challenge)
+	}
+	if r.Status == http.StatusServiceUnavailable {
+		c.rw.Header().Set("Retry-After", "1")
+	}
+	r.write(c.rw)
+}
+
+// recover answers for a handler that has panicked.
+func (c *call) recover() {
+	p := recover()
+	if p == nil {
+		return
+	}
+	if p == http.ErrAbortHandler { //nolint:errorlint // it is that very value
+		panic(p)
+	}
+	c.broker.log.Error("a handler of HTTP has panicked", "part", "http", "method", c.req.Method, "path", c.req.URL.Path, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+	c.fail(refused(http.StatusInternalServerError, "the broker has failed").but("its log says why"))
+}
+
+// decode reads the body, which is JSON, into a value. Members that are not known are
+// refused.
+func (c *call) decode(into any) error {
+	if err := c.checkMedia("application/json"); err != nil {
+		return err
+	}
+	text, err := io.ReadAll(c.req.Body)
+	if err != nil {
+		return err
+	}
+	if len(bytes.TrimSpace(text)) == 0 {
+		if c.endpoint.body.optional {
+			return nil
+		}
+		return refused(http.StatusBadRequest, "the body is missing: want JSON")
+	}
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(into); err != nil {
+		return refused(http.StatusBadRequest, "the body: %s", strings.TrimPrefix(err.Error(), "json: "))
+	}
+	if dec.More() {
+		return refused(http.StatusBadRequest, "the body: there is more behind the JSON")
+	}
+	return nil
+}
+
+// checkMedia refuses a body of another type. Without a type it is what is wanted.
+func (c *call) checkMedia(want ...string) error {
+	given := c.req.Header.Get("Content-Type")
+	media, _, err := mime.ParseMediaType(given)
+	if given == "" || err == nil && slices.Contains(want, media) {
+		return nil
+	}
+	return refused(http.StatusUnsupportedMediaType, "the body has type %q, want %s", given, strings.Join(want, " or "))
+}
+
+// reply answers with the status of success and with JSON, if there is some.
+func (c *call) reply(v any) error {
+	h := c.rw.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	if v == nil {
+		c.rw.WriteHeader(c.endpoint.success())
+		return nil
+	}
+	text, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	h.Set("Content-Type", "application/json")
+	c.rw.WriteHeader(c.endpoint.success())
+	_, _ = c.rw.Write(append(text, '\n')) // the client may have gone
+	return nil
+}

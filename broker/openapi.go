@@ -1,0 +1,128 @@
+package broker
+
+import (
+	"maps"
+	"net/http"
+	"reflect"
+	"strconv"
+	"strings"
+)
+
+// openAPIEndpoints describe the others.
+func openAPIEndpoints() []endpoint {
+	return []endpoint{{
+		method: http.MethodGet, path: "/v1/openapi.json", name: "getOpenAPI", summary: "this document", access: anybody,
+		answer: &answer{doc: "an OpenAPI document"},
+		handle: func(c *call) error { return c.reply(openAPI(c.broker.web.endpoints)) },
+	}}
+}
+
+// openAPI returns the OpenAPI document of some endpoints.
+func openAPI(all []endpoint) map[string]any {
+	types := schemas{}
+	refusalSchema := types.of(reflect.TypeFor[refusal]())
+	paths := map[string]map[string]any{}
+	for i := range all {
+		e := &all[i]
+		path := strings.ReplaceAll(strings.ReplaceAll(e.path, "...}", "}"), "{$}", "")
+		if paths[path] == nil {
+			paths[path] = map[string]any{}
+		}
+		paths[path][strings.ToLower(e.method)] = e.operation(types, refusalSchema)
+	}
+	return map[string]any{
+		"openapi": "3.1.0",
+		"info": map[string]any{
+			"title": "hark broker", "version": "1",
+			"description": "The HTTP API of the broker that `hark serve` runs. On a broker with users a request says who sends it: " +
+				"`Authorization: Bearer TOKEN`, or Basic with the name of the user and the password or token. What was not done is answered with application/problem+json (RFC 9457).",
+		},
+		"paths":    paths,
+		"security": []any{map[string]any{"token": []string{}}, map[string]any{"password": []string{}}, map[string]any{}},
+		"components": map[string]any{
+			"schemas": types,
+			"securitySchemes": map[string]any{
+				"token":    map[string]any{"type": "http", "scheme": "bearer"},
+				"password": map[string]any{"type": "http", "scheme": "basic"},
+			},
+		},
+	}
+}
+
+// operation describes an endpoint.
+func (e *endpoint) operation(types schemas, refusalSchema schema) map[string]any {
+	op := map[string]any{
+		"operationId": e.name, "summary": e.summary,
+		"description": strings.TrimSpace(e.doc + "\n\nFor " + e.access.doc + "."),
+		"responses":   e.responses(types, refusalSchema),
+	}
+	if e.access.public {
+		op["security"] = []any{}
+	}
+	var params []any
+	for _, p := range e.params {
+		s := schema{}
+		maps.Copy(s, p.schema)
+		if p.def != "" {
+			s["default"] = typedDefault(p)
+		}
+		params = append(params, map[string]any{"name": p.name, "in": p.in, "required": p.must, "description": p.doc, "schema": s})
+	}
+	if params != nil {
+		op["parameters"] = params
+	}
+	if b := e.body; b != nil {
+		content := map[string]any{}
+		media := b.media
+		if media == nil {
+			media = []string{"application/json"}
+		}
+		for _, m := range media {
+			content[m] = map[string]any{"schema": schemaOf(types, b.shape)}
+		}
+		op["requestBody"] = map[string]any{"required": !b.optional, "description": b.doc, "content": content}
+	}
+	return op
+}
+
+// responses describes what an endpoint answers.
+func (e *endpoint) responses(types schemas, refusalSchema schema) map[string]any {
+	success := map[string]any{"description": http.StatusText(e.success())}
+	if a := e.answer; a != nil {
+		if a.doc != "" {
+			success["description"] = a.doc
+		}
+		media := a.media
+		if media == "" {
+			media = "application/json"
+		}
+		success["content"] = map[string]any{media: map[string]any{"schema": schemaOf(types, a.shape)}}
+	}
+	all := map[string]any{strconv.Itoa(e.success()): success}
+	for _, status := range e.outcomes() {
+		all[strconv.Itoa(status)] = map[string]any{
+			"description": http.StatusText(status),
+			"content":     map[string]any{refusalType: map[string]any{"schema": refusalSchema}},
+		}
+	}
+	return all
+}
+
+func schemaOf(types schemas, shape any) schema {
+	if shape == nil {
+		return schema{}
+	}
+	return types.of(reflect.TypeOf(shape))
+}
+
+// typedDefault returns the default of a parameter as its schema has it.
+func typedDefault(p param) any {
+	switch p.schema["type"] {
+	case "integer":
+		n, _ := strconv.ParseUint(p.def, 10, 64) // TestOpenAPI looks at it
+		return n
+	case "boolean":
+		return p.def == "true"
+	}
+	return p.def
+}

@@ -1,0 +1,251 @@
+package broker
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/harkbus/hark/filter"
+	"github.com/harkbus/hark/internal/names"
+)
+
+// param is a parameter of an endpoint: the one place that says what it is called,
+// where it is, and what may be there. It has been checked when a handler is called.
+type param struct {
+	name   string
+	in     string // path, query or header
+	doc    string
+	def    string // what holds without it; empty for nothing
+	must   bool   // it may not be left out
+	schema schema
+	check  func(text string) error
+}
+
+// inPath makes a parameter one of the path.
+func (p param) inPath() param { p.in, p.must = "path", true; return p }
+
+// inHeader makes a parameter a header.
+func (p param) inHeader() param { p.in = "header"; return p }
+
+// required makes a parameter one that may not be left out.
+func (p param) required() param { p.must = true; return p }
+
+// textParam is any text.
+func textParam(name, doc string) param {
+	return param{name: name, in: "query", doc: doc, schema: schema{"type": "string"}, check: func(string) error { return nil }}
+}
+
+// topicParam is the name of a topic, or of something else whose names are like
+// those.
+func topicParam(name, doc string) param {
+	p := textParam(name, doc)
+	p.check = checkTopic
+	return p
+}
+
+// checkTopic refuses what is no name of a topic that programs use.
+func checkTopic(name string) error {
+	if err := names.Check(name); err != nil {
+		return fmt.Errorf("%s", nameFault(err))
+	}
+	if isReply(name) {
+		return fmt.Errorf("%q: names that begin with _INBOX are those of replies", name)
+	}
+	return nil
+}
+
+// patternParam is a pattern, or a name.
+func patternParam(name, doc string) param {
+	p := textParam(name, doc)
+	p.check = func(s string) error {
+		if err := names.CheckPattern(s); err != nil {
+			return fmt.Errorf("%s", nameFault(err))
+		}
+		if isReply(s) {
+			return fmt.Errorf("%q: names that begin with _INBOX are those of replies", s)
+		}
+		return nil
+	}
+	return p
+}
+
+// maxFilter is how long a filter may be that somebody sends, in bytes.
+const maxFilter = 8 << 10
+
+// filterParam is a filter in CEL.
+func filterParam(name, doc string) param {
+	p := textParam(name, doc+" (docs/filters.md)")
+	p.check = func(s string) error { _, err := compileFilter(s); return err }
+	return p
+}
+
+// compileFilter compiles a filter that somebody has sent; nil for none.
+func compileFilter(text string) (*filter.Filter, error) {
+	if text == "" {
+		return nil, nil
+	}
+	if len(text) > maxFilter {
+		return nil, fmt.Errorf("a filter may have %d bytes", maxFilter)
+	}
+	return filter.Compile(text)
+}
+
+// numberParam is a whole number.
+func numberParam(name string, least, most uint64, doc string) param {
+	p := textParam(name, doc)
+	p.schema = schema{"type": "integer", "minimum": least, "maximum": most}
+	p.check = func(s string) error {
+		n, err := strconv.ParseUint(s, 10, 64)
+		if err != nil || n < least || n > most {
+			return fmt.Errorf("got %q, want a whole number from %d to %d", s, least, most)
+		}
+		return nil
+	}
+	return p
+}
+
+// flagParam is true or false.
+func flagParam(name, doc string) param {
+	p := textParam(name, doc)
+	p.schema, p.def = schema{"type": "boolean"}, "false"
+	p.check = func(s string) error {
+		if s != "true" && s != "false" {
+			return fmt.Errorf("got %q, want true or false", s)
+		}
+		return nil
+	}
+	return p
+}
+
+// choiceParam is one of some words, the first without it.
+func choiceParam(name, doc string, choices ...string) param {
+	p := textParam(name, doc)
+	p.schema, p.def = schema{"type": "string", "enum": choices}, choices[0]
+	p.check = func(s string) error {
+		if !slices.Contains(choices, s) {
+			return fmt.Errorf("got %q, want %s%s", s, strings.Join(choices, " or "), didYouMean(s, choices))
+		}
+		return nil
+	}
+	return p
+}
+
+// durationParam is a time such as 90s or 7d.
+func durationParam(name, doc string) param {
+	p := textParam(name, doc+", such as 90s, 12h or 7d")
+	p.check = func(s string) error { _, err := parseDuration(s); return err }
+	return p
+}
+
+// timeParam is a moment.
+func timeParam(name, doc string) param {
+	p := textParam(name, doc)
+	p.schema = schema{"type": "string", "format": "date-time"}
+	p.check = func(s string) error {
+		if _, err := time.Parse(time.RFC3339Nano, s); err != nil {
+			return fmt.Errorf("got %q, want a time such as 2026-01-02T15:04:05Z", s)
+		}
+		return nil
+	}
+	return p
+}
+
+const (
+	// pageSize is how many entries a list has if nothing is said, and pageMost
+	// how many it may have.
+	pageSize = 100
+	pageMost = 1000
+)
+
+// pageParams are those of a list that comes in pages.
+func pageParams() []param {
+	limit := numberParam("limit", 1, pageMost, "how many entries at most")
+	limit.def = strconv.Itoa(pageSize)
+	return []param{limit, textParam("after", "go on behind this entry: the `next` of the page before")}
+}
+
+// arguments are the values of parameters.
+type arguments map[string]string
+
+// read takes the parameters of a request, and refuses what is wrong with them.
+func (e *endpoint) read(r *http.Request) (arguments, error) {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, refused(http.StatusBadRequest, "the query cannot be read: %s", err)
+	}
+	args := arguments{}
+	var known []string
+	for _, p := range e.params {
+		value, given := "", false
+		switch p.in {
+		case "path":
+			value, given = r.PathValue(p.name), true
+		case "header":
+			value = r.Header.Get(p.name)
+			given = value != ""
+		default:
+			known = append(known, p.name)
+			if values := query[p.name]; len(values) > 0 {
+				if len(values) > 1 {
+					return nil, refused(http.StatusBadRequest, "%s is there %d times; want one", p.name, len(values))
+				}
+				value, given = values[0], true
+			}
+		}
+		switch {
+		case given:
+			if err := p.check(value); err != nil {
+				return nil, refused(http.StatusBadRequest, "%s: %s", p.name, err)
+			}
+			args[p.name] = value
+		case p.must:
+			return nil, refused(http.StatusBadRequest, "%s is missing: %s", p.name, p.doc)
+		case p.def != "":
+			args[p.name] = p.def
+		}
+	}
+	for name := range query {
+		if !slices.Contains(known, name) {
+			hint := strings.TrimPrefix(didYouMean(name, known), "; ")
+			if hint == "" && len(known) > 0 {
+				hint = "there are " + strings.Join(known, ", ")
+			}
+			return nil, refused(http.StatusBadRequest, "there is no parameter %q", name).but("%s", hint)
+		}
+	}
+	return args, nil
+}
+
+// text returns a parameter, empty if it was left out.
+func (a arguments) text(name string) string { return a[name] }
+
+// flag returns a parameter that is true or false.
+func (a arguments) flag(name string) bool { return a[name] == "true" }
+
+// number returns a parameter that is a number; 0 if it was left out.
+func (a arguments) number(name string) uint64 {
+	n, _ := strconv.ParseUint(a[name], 10, 64) // it has been checked
+	return n
+}
+
+// duration returns a parameter that is a time; 0 if it was left out.
+func (a arguments) duration(name string) time.Duration {
+	d, _ := parseDuration(a[name]) // it has been checked
+	return d
+}
+
+// moment returns a parameter that is a moment; zero if it was left out.
+func (a arguments) moment(name string) time.Time {
+	t, _ := time.Parse(time.RFC3339Nano, a[name]) // it has been checked
+	return t
+}
+
+// filter returns a parameter that is a filter; nil if it was left out.
+func (a arguments) filter(name string) *filter.Filter {
+	f, _ := compileFilter(a[name]) // it has been checked
+	return f
+}

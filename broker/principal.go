@@ -1,0 +1,197 @@
+package broker
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+)
+
+// principal is who asks over HTTP. The nil principal is somebody of a broker
+// without users, who may do everything.
+type principal struct{ user *user }
+
+// who returns the name of the user, empty without users.
+func (p *principal) who() string {
+	if p == nil {
+		return ""
+	}
+	return p.user.Name
+}
+
+// mayPublish reports whether the principal may publish to a topic, and send
+// requests to it.
+func (p *principal) mayPublish(topic string) bool {
+	return p == nil || coveredBy(p.user.Publish, topic)
+}
+
+// maySubscribe reports whether the principal may subscribe to a topic, or to all
+// topics that match a pattern.
+func (p *principal) maySubscribe(topicOrPattern string) bool {
+	return p == nil || coveredBy(p.user.Subscribe, topicOrPattern)
+}
+
+// mayAdminister reports whether the principal may change a topic, or all topics
+// that match a pattern; > is the broker as a whole.
+func (p *principal) mayAdminister(topicOrPattern string) bool {
+	return p == nil || coveredBy(p.user.Admin, topicOrPattern)
+}
+
+// coveredBy reports whether one of the patterns covers a topic or a pattern. The
+// names of replies are nobody's.
+func coveredBy(patterns []string, topicOrPattern string) bool {
+	if isReply(topicOrPattern) {
+		return false
+	}
+	for _, p := range patterns {
+		if covers(p, topicOrPattern) {
+			return true
+		}
+	}
+	return false
+}
+
+type principalKey struct{}
+
+// principalOf returns who asks, in the context of a request to an endpoint.
+func principalOf(ctx context.Context) *principal {
+	p, _ := ctx.Value(principalKey{}).(*principal)
+	return p
+}
+
+// challenge is what is asked of those who do not say who they are.
+const challenge = `Basic realm="hark", charset="UTF-8"`
+
+// identify returns who sends a request: nobody in particular on a broker without
+// users, otherwise the user whom the header Authorization names, with name and
+// password or token (Basic), or with the token alone (Bearer).
+func (a *authenticator) identify(r *http.Request) (*principal, error) {
+	if a == nil {
+		return nil, nil
+	}
+	scheme, credentials, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	switch {
+	case strings.EqualFold(scheme, "Bearer"):
+		if u := a.byToken(strings.TrimSpace(credentials)); u != nil {
+			return &principal{u}, nil
+		}
+	case strings.EqualFold(scheme, "Basic"):
+		name, password, ok := r.BasicAuth()
+		if !ok {
+			break
+		}
+		u, err := a.verify(r.Context(), name, password)
+		if err != nil {
+			return nil, err
+		}
+		if u != nil {
+			return &principal{u}, nil
+		}
+	default:
+		return nil, refused(http.StatusUnauthorized, "this broker has users, and the request does not say who sends it").
+			but("send Authorization: Bearer TOKEN, or Basic with name and password or token; hark user makes a token")
+	}
+	return nil, refused(http.StatusUnauthorized, "the broker knows no user with these credentials")
+}
+
+// byToken returns the user with a token, nil if there is none. Tokens are looked up
+// by their hash, so that how long it takes says nothing of them.
+func (a *authenticator) byToken(token string) *user {
+	sum := sha256.Sum256([]byte(token))
+	return a.users.Load().byToken[hex.EncodeToString(sum[:])]
+}
+
+const (
+	// passwordPatience is how long a request waits until its password can be
+	// checked, and passwordQueue how many wait.
+	passwordPatience = 5 * time.Second
+	passwordQueue    = 64
+	// verifiedFor is how long a password that was right need not be checked
+	// again, and verifiedMost how many are remembered.
+	verifiedFor  = time.Minute
+	verifiedMost = 4096
+)
+
+// verify returns the user with a name and a password or token, nil if there is none.
+// A password takes some 50 ms to check, so few are checked at a time, and those that
+// were right are remembered for a while, as hashes with a key of this process.
+func (a *authenticator) verify(ctx context.Context, name, password string) (*user, error) {
+	all := a.users.Load()
+	u := all.byName[name]
+	if byToken := a.byToken(password); byToken != nil && byToken == u {
+		return u, nil
+	}
+	mark := a.verified.mark(name, password)
+	if u != nil && a.verified.has(mark, u) {
+		return u, nil
+	}
+	select {
+	case a.waiting <- struct{}{}:
+		defer func() { <-a.waiting }()
+	default:
+		return nil, errBusyChecking()
+	}
+	ctx, cancel := context.WithTimeout(ctx, passwordPatience)
+	defer cancel()
+	select {
+	case a.checking <- struct{}{}:
+		defer func() { <-a.checking }()
+	case <-ctx.Done():
+		return nil, errBusyChecking()
+	}
+	if !hasPassword(u, password) {
+		return nil, nil
+	}
+	a.verified.add(mark, u)
+	return u, nil
+}
+
+func errBusyChecking() error {
+	return refused(http.StatusServiceUnavailable, "too many passwords are being checked").but("try again in a moment; tokens are checked at once")
+}
+
+// verified remembers which passwords were right.
+type verified struct {
+	key []byte
+
+	mu   sync.Mutex // guards seen
+	seen map[[sha256.Size]byte]verification
+}
+
+type verification struct {
+	user  *user // as it was then: a user of another configuration is another one
+	until time.Time
+}
+
+func newVerified() *verified {
+	return &verified{key: []byte(rand.Text()), seen: map[[sha256.Size]byte]verification{}}
+}
+
+// mark returns what is remembered of a password.
+func (v *verified) mark(name, password string) (mark [sha256.Size]byte) {
+	h := hmac.New(sha256.New, v.key)
+	h.Write([]byte(name + ":" + password)) // a name has no colon
+	h.Sum(mark[:0])
+	return mark
+}
+
+func (v *verified) has(mark [sha256.Size]byte, u *user) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	found, ok := v.seen[mark]
+	return ok && found.user == u && time.Now().Before(found.until)
+}
+
+func (v *verified) add(mark [sha256.Size]byte, u *user) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if len(v.seen) >= verifiedMost {
+		clear(v.seen) // they are checked again
+	}
+	v.seen[mark] = verification{u, time.Now().Add(verifiedFor)}
+}

@@ -1,0 +1,91 @@
+package broker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/harkbus/hark/driver"
+	"github.com/harkbus/hark/internal/names"
+)
+
+// refusal is why a request over HTTP was not done, as RFC 9457 has it; it is the
+// only form in which errors are answered.
+type refusal struct {
+	Status int    `json:"status" doc:"the status of the response"`
+	Title  string `json:"title" doc:"what the status means"`
+	Detail string `json:"detail" doc:"what is wrong"`
+	Hint   string `json:"hint,omitempty" doc:"what to do about it"`
+}
+
+// refusalType is the media type of a refusal.
+const refusalType = "application/problem+json"
+
+// Error implements error.
+func (r *refusal) Error() string {
+	if r.Hint != "" {
+		return r.Detail + "; " + r.Hint
+	}
+	return r.Detail
+}
+
+// refused returns an error that is answered with a status and with what is wrong.
+func refused(status int, format string, args ...any) *refusal {
+	return &refusal{Status: status, Title: http.StatusText(status), Detail: fmt.Sprintf(format, args...)}
+}
+
+// but adds what to do about it.
+func (r *refusal) but(format string, args ...any) *refusal {
+	r.Hint = fmt.Sprintf(format, args...)
+	return r
+}
+
+// write answers a request.
+func (r *refusal) write(rw http.ResponseWriter) {
+	h := rw.Header()
+	h.Set("Content-Type", refusalType)
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	rw.WriteHeader(r.Status)
+	_ = json.NewEncoder(rw).Encode(r) // the client may have gone
+}
+
+// refuse answers a request that is not done.
+func refuse(rw http.ResponseWriter, status int, detail string) {
+	refused(status, "%s", detail).write(rw)
+}
+
+// refusalOf returns what to answer for an error. What nobody has foreseen is for
+// the log, and known is false.
+func refusalOf(err error) (r *refusal, known bool) {
+	var tooLarge *http.MaxBytesError
+	var name *names.Error
+	switch {
+	case errors.As(err, &r):
+		return r, true
+	case errors.As(err, &tooLarge):
+		return refused(http.StatusRequestEntityTooLarge, "the body is longer than %d bytes", tooLarge.Limit), true
+	case errors.As(err, &name):
+		return refused(http.StatusBadRequest, "%s", nameFault(err)), true
+	}
+	for _, k := range []struct {
+		kind   error
+		status int
+	}{
+		{driver.ErrUnsupported, http.StatusNotImplemented},
+		{driver.ErrConflict, http.StatusConflict},
+		{driver.ErrFull, http.StatusInsufficientStorage},
+		{driver.ErrUnsure, http.StatusServiceUnavailable},
+		{driver.ErrAgain, http.StatusServiceUnavailable},
+		{driver.ErrClosed, http.StatusServiceUnavailable},
+		{context.DeadlineExceeded, http.StatusGatewayTimeout},
+		{context.Canceled, http.StatusServiceUnavailable},
+	} {
+		if errors.Is(err, k.kind) {
+			return refused(k.status, "%s", err), true
+		}
+	}
+	return refused(http.StatusInternalServerError, "the broker has failed").but("its log says why"), false
+}
