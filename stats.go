@@ -46,7 +46,7 @@ type SubscriptionStats struct {
 	Dead        uint64        // given up and dead-lettered
 	Overgrown   uint64        // messages let in beyond the buffer because waiting would have deadlocked
 	OldestAge   time.Duration // how long the oldest message not done has been there, at least
-	Paused      bool
+	Paused      bool          // so is each member
 }
 
 // ChanStats are the numbers of one channel. Sent less Received is Len.

@@ -55,6 +55,7 @@ func (c *consumer[T]) statsLocked() SubscriptionStats {
 		Redelivered: c.tally.redelivered.Load(),
 		Overgrown:   c.tally.overgrown.Load(),
 		Retrying:    uint64(c.aside.retrying),
+		Paused:      c.pausedLocked(),
 	}
 	done := s.Delivered + s.Filtered + s.Dropped + s.Dead
 	waiting, passed := c.countsLocked()
@@ -65,6 +66,16 @@ func (c *consumer[T]) statsLocked() SubscriptionStats {
 	}
 	s.OldestAge = c.oldestLocked()
 	return s
+}
+
+// pausedLocked reports whether there are members, all of them paused.
+func (c *consumer[T]) pausedLocked() bool {
+	for _, m := range c.members {
+		if m.state.Load()&memberPaused == 0 {
+			return false
+		}
+	}
+	return len(c.members) > 0
 }
 
 // oldestLocked returns the age of the oldest message whose time is known and

@@ -60,6 +60,15 @@ func testSUB3(t *testing.T, open Opener) {
 	if !sub.Stats().Paused {
 		t.Error("Stats do not say that it is paused")
 	}
+	paused := 0
+	for _, s := range bus.Stats().Topics[0].Subscriptions {
+		if s.Paused {
+			paused++
+		}
+	}
+	if paused != 1 {
+		t.Errorf("Stats of the bus have %d paused subscriptions, want 1", paused)
+	}
 	publish(ctx, t, topic, count(1, 50)...)
 	other.wait(ctx, t, 50)
 	wantEqual(t, "values while paused", w.all(), []int{0})
