@@ -245,20 +245,7 @@ func (b *Bus) shutDown(ctx context.Context) error {
 	for _, f := range b.everything() {
 		f.seal()
 	}
-	// What one face drains may give another something to do, or make a
-	// dead-letter topic.
-	for ctx.Err() == nil {
-		faces := b.everything()
-		if settled(faces) {
-			break
-		}
-		if b.engine != nil {
-			b.engine.dirty.Store(false) // what comes back from now on takes another round
-		}
-		for _, f := range faces {
-			f.drain(ctx)
-		}
-	}
+	b.settle(ctx)
 	cause := context.Cause(ctx)
 	b.mu.Lock()
 	b.stopped = true
@@ -319,6 +306,46 @@ func (b *Bus) everything() []face {
 		faces = append(faces, p)
 	}
 	return faces
+}
+
+// Settle waits until everything that the bus has accepted is done, and so is
+// what handlers have published, notified and set meanwhile: no handler, observer
+// or function of a listener runs, nothing waits for one or for another attempt.
+// What is not due is not waited for, nor what waits in a channel for whoever
+// receives it. Over an engine, what counts is what this bus has published to its
+// own subscriptions and what has reached them.
+//
+// While others go on publishing, or a subscription is paused with messages
+// waiting, it waits until ctx ends and returns its cause. In a handler it is
+// ErrWouldDeadlock. It is meant for tests (package harktest) and for programs
+// that work in rounds.
+func (b *Bus) Settle(ctx context.Context) error {
+	if handlerOf(ctx) != nil || inHandler() {
+		return fail("settle", "", fmt.Errorf("%w: a handler waits for its own end", ErrWouldDeadlock))
+	}
+	if !b.settle(ctx) {
+		return fail("settle", "", context.Cause(ctx))
+	}
+	return nil
+}
+
+// settle waits until nothing is left to do, or ctx ends: then it is false.
+func (b *Bus) settle(ctx context.Context) bool {
+	// What one face drains may give another something to do, or make a
+	// dead-letter topic.
+	for ctx.Err() == nil {
+		faces := b.everything()
+		if settled(faces) {
+			return true
+		}
+		if b.engine != nil {
+			b.engine.dirty.Store(false) // what comes back from now on takes another round
+		}
+		for _, f := range faces {
+			f.drain(ctx)
+		}
+	}
+	return false
 }
 
 // settled reports whether nothing is left to do. Faces are asked one after the

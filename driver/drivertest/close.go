@@ -3,6 +3,7 @@ package drivertest
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -20,6 +21,8 @@ var closeClauses = []Clause{
 	{"CLS-7", "what is not due is not waited for, and reported", testCLS7},
 	{"CLS-8", "Close ends pauses, and drains patterns and batches", testCLS8},
 	{"CLS-9", "retries are finished", testCLS9},
+	{"CLS-12", "Settle waits for what was accepted, and what follows from it", testCLS12},
+	{"CLS-13", "Settle gives up with its context and changes nothing", testCLS13},
 	{"STA-1", "every message is in exactly one number", testSTA1},
 	{"STA-2", "Topology says who is connected to what, and where", testSTA2},
 	{"STA-3", "a stored topic's lag has an age", testSTA3},
@@ -252,6 +255,100 @@ func testCLS9(t *testing.T, open Opener) {
 	if s := sub.Stats(); len(w.all()) != 9 || s.Delivered != 9 || s.Dead != 1 {
 		t.Errorf("handled %d, %+v; want 9 delivered and 1 dead", len(w.all()), s)
 	}
+}
+
+func testCLS12(t *testing.T, open Opener) {
+	ctx, bus := start(t, open)
+	in, out := newTopic[int](t, bus, "z.in"), newTopic[int](t, bus, "a.out")
+	w := newWitness[int]()
+	subscribe(t, out, w.handle)
+	g := newGate(t)
+	failed := false
+	subscribe(t, in, func(ctx context.Context, m *hark.Message[int]) error {
+		if err := g.pass(ctx); err != nil {
+			return err
+		}
+		if !failed {
+			failed = true
+			return errors.New("once")
+		}
+		return out.Publish(ctx, m.Value)
+	}, hark.Backoff(hark.BackoffPolicy{Min: time.Millisecond, Max: time.Millisecond}))
+	publish(ctx, t, in, count(0, 100)...)
+	settled := make(chan error, 1)
+	go func() { settled <- bus.Settle(ctx) }()
+	g.reached(ctx, t, 1)
+	select {
+	case err := <-settled:
+		t.Fatalf("Settle returned %v while a handler ran", err)
+	default:
+	}
+	g.release()
+	if err := <-settled; err != nil {
+		t.Fatal(err)
+	}
+	got := slices.Sorted(slices.Values(w.all()))
+	wantEqual(t, "values", got, count(0, 100))
+	publish(ctx, t, in, 100)
+	if err := bus.Settle(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.all(); len(got) != 101 {
+		t.Errorf("got %d values after the second Settle, want 101", len(got))
+	}
+	late := open(t)
+	if err := newTopic[int](t, late, "b").Publish(ctx, 1, hark.Delay(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if err := late.Settle(ctx); err != nil {
+		t.Errorf("with a message that is not due: %v", err)
+	}
+	var left *hark.CloseError
+	if err := late.Close(ctx); err != nil && !errors.As(err, &left) {
+		t.Error(err)
+	}
+}
+
+func testCLS13(t *testing.T, open Opener) {
+	ctx, bus := start(t, open)
+	topic := newTopic[int](t, bus, "a")
+	w := newWitness[int]()
+	within := make(chan error, 1)
+	sub := subscribe(t, topic, func(ctx context.Context, m *hark.Message[int]) error {
+		if m.Value == 1 {
+			within <- bus.Settle(ctx)
+		}
+		return w.handle(ctx, m)
+	})
+	publish(ctx, t, topic, 1)
+	if err := <-within; !errors.Is(err, hark.ErrWouldDeadlock) {
+		t.Errorf("in a handler: got %v, want ErrWouldDeadlock", err)
+	}
+	if err := bus.Settle(ctx); err != nil {
+		t.Fatal(err)
+	}
+	sub.Pause()
+	publish(ctx, t, topic, 2)
+	until(ctx, t, "the message waits", func() bool { return sub.Stats().Waiting == 1 })
+	why := errors.New("enough")
+	short, cancel := context.WithCancelCause(ctx)
+	settled := make(chan error, 1)
+	go func() { settled <- bus.Settle(short) }()
+	select {
+	case err := <-settled:
+		t.Fatalf("Settle returned %v with a message waiting", err)
+	default:
+	}
+	cancel(why)
+	if err := <-settled; !errors.Is(err, why) {
+		t.Errorf("got %v, want the cause of its context", err)
+	}
+	until(ctx, t, "it is paused with the message", func() bool { s := sub.Stats(); return s.Paused && s.Waiting == 1 })
+	sub.Resume()
+	if err := bus.Settle(ctx); err != nil {
+		t.Fatal(err)
+	}
+	wantEqual(t, "values", w.all(), []int{1, 2})
 }
 
 func testSTA1(t *testing.T, open Opener) {
