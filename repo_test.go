@@ -42,11 +42,24 @@ var importRules = []importRule{
 	{"driver/filedriver", []string{module + "/driver", module + "/driver/natsdriver", module + "/internal/disk", module + "/internal/store", "github.com/nats-io/"}, "it is the NATS engine with the server inside (docs/adr/0004-engines.md)"},
 	{"driver/memdriver", []string{module + "/driver"}, "an engine knows the contract and nothing else"},
 	{"driver/drivertest", []string{module, module + "/driver", module + "/filter"}, "the suite speaks to engines through the bus only, and holds filters to the same answers over each"},
+	{"harktest", []string{module}, "tests of users see what users see"},
 	{"examples", []string{module, module + "/filter", module + "/examples/"}, "examples are what users write"},
 }
 
 // testImports may be imported by tests besides what their package may import.
-var testImports = []string{module, module + "/filter", module + "/driver/", module + "/internal/", "github.com/anishathalye/porcupine", "cel.dev/", "github.com/google/cel-go/", "github.com/nats-io/", "github.com/cloudevents/sdk-go/", "github.com/santhosh-tekuri/jsonschema/v6"}
+var testImports = []string{
+	module,
+	module + "/driver/",
+	module + "/filter",
+	module + "/harktest",
+	module + "/internal/",
+	"cel.dev/",
+	"github.com/anishathalye/porcupine",
+	"github.com/cloudevents/sdk-go/",
+	"github.com/google/cel-go/",
+	"github.com/nats-io/",
+	"github.com/santhosh-tekuri/jsonschema/v6",
+}
 
 // goFiles returns the tracked Go files of the released module, parsed.
 func goFiles(t *testing.T) map[string]*ast.File {
