@@ -43,6 +43,7 @@ var importRules = []importRule{
 	{"driver/memdriver", []string{module + "/driver"}, "an engine knows the contract and nothing else"},
 	{"driver/drivertest", []string{module, module + "/driver", module + "/filter"}, "the suite speaks to engines through the bus only, and holds filters to the same answers over each"},
 	{"harktest", []string{module}, "tests of users see what users see"},
+	{"docs", []string{module, module + "/driver/", module + "/filter"}, "the code of the guide is what users write"},
 	{"examples", []string{module, module + "/filter", module + "/examples/"}, "examples are what users write"},
 }
 
@@ -296,25 +297,47 @@ func TestForeignText(t *testing.T) {
 	}
 }
 
-// TestReadmeCode holds the Go code of the README to the examples that compile.
-func TestReadmeCode(t *testing.T) {
-	readme, err := os.ReadFile("README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	example, err := os.ReadFile("example_test.go")
-	if err != nil {
-		t.Fatal(err)
-	}
+// TestDocumentedCode holds the Go code of the README and of docs to the examples
+// and tests that are compiled and run.
+func TestDocumentedCode(t *testing.T) {
 	squeeze := func(s string) string { return strings.Join(strings.Fields(s), " ") }
-	code := squeeze(string(example))
-	blocks := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(string(readme), -1)
-	if len(blocks) == 0 {
-		t.Fatal("README.md has no Go code")
-	}
-	for _, b := range blocks {
-		if !strings.Contains(code, squeeze(b[1])) {
-			t.Errorf("README.md has code that example_test.go has not:\n%s", b[1])
+	var code strings.Builder
+	for _, pattern := range []string{"example*_test.go", "filter/example*_test.go", "harktest/*_test.go", "docs/guide/*_test.go"} {
+		for _, name := range glob(t, pattern) {
+			code.WriteString(squeeze(read(t, name)) + " ")
 		}
 	}
+	block := regexp.MustCompile("(?s)```go\n(.*?)```")
+	for _, pattern := range []string{"README.md", "docs/*.md", "docs/guide/*.md"} {
+		blocks := 0
+		for _, name := range glob(t, pattern) {
+			for _, b := range block.FindAllStringSubmatch(read(t, name), -1) {
+				blocks++
+				if !strings.Contains(code.String(), squeeze(b[1])) {
+					t.Errorf("%s has code that is in no example:\n%s", name, b[1])
+				}
+			}
+		}
+		if blocks == 0 && pattern != "docs/*.md" {
+			t.Errorf("%s: there is no Go code", pattern)
+		}
+	}
+}
+
+func glob(t *testing.T, pattern string) []string {
+	t.Helper()
+	files, err := fs.Glob(os.DirFS("."), pattern)
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%s: %d files, %v", pattern, len(files), err)
+	}
+	return files
+}
+
+func read(t *testing.T, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
 }
