@@ -35,6 +35,7 @@ const (
 type Bus struct {
 	pool   *exec.Pool
 	engine *engine // nil in process
+	codec  Codec   // instead of JSON; nil for that
 	hooks  hooks
 	slow   time.Duration // threshold for OnSlow
 	grace  time.Duration // how long Close waits for cancelled handlers

@@ -19,19 +19,30 @@ type Codec interface {
 
 // CodecOption is an option for what carries values; see WithCodec.
 type CodecOption interface {
+	BusOption
 	TopicOption
 	ChanOption
+	ValueOption
 }
 
-// WithCodec sets the codec of a topic or channel, instead of JSON, or for those
-// of []byte the bytes as they are. In process values travel as they are, so
-// there it is not called.
+// WithCodec sets the codec of a topic, a channel or a value, instead of JSON, or
+// for those of []byte the bytes as they are. In process values travel as they
+// are, so there it is not called.
+//
+// As an option of a bus it stands in for JSON everywhere on it: for patterns and
+// requests too, which have no codec of their own. A nil codec is ErrInvalidOption,
+// but on a bus, where it changes nothing.
+//
+// Everybody has to use the same codec for the same thing: what another one has
+// encoded is an error that says which codec could not read it.
 func WithCodec(c Codec) CodecOption { return codecOption{c} }
 
 type codecOption struct{ codec Codec }
 
 func (o codecOption) applyTopic(t *topicConfig) error { return o.set(&t.codec) }
 func (o codecOption) applyChan(c *chanConfig) error   { return o.set(&c.codec) }
+func (o codecOption) applyValue(c *valueConfig) error { return o.set(&c.codec) }
+func (o codecOption) applyBus(b *Bus)                 { b.codec = o.codec }
 
 func (o codecOption) set(to *Codec) error {
 	if o.codec == nil {
@@ -52,12 +63,33 @@ func Bare() TopicOption {
 	})
 }
 
-// codecFor returns the codec for values of a type if none is given.
-func codecFor(t reflect.Type) Codec {
-	if t == reflect.TypeFor[[]byte]() {
+// codecFor returns the codec for values of a type if none is given for what
+// carries them.
+func (b *Bus) codecFor(t reflect.Type) Codec {
+	switch {
+	case t == reflect.TypeFor[[]byte]():
 		return rawCodec{}
+	case b.codec != nil:
+		return b.codec
 	}
 	return jsonCodec{}
+}
+
+// decodeWith decodes the value that v points to. Its error says what could not be
+// decoded, and with which codec.
+func decodeWith[T any](c Codec, data []byte, v *T) error {
+	if err := c.Decode(data, v); err != nil {
+		return fmt.Errorf("decode %v as %s: %w", reflect.TypeFor[T](), c.ContentType(), err)
+	}
+	return nil
+}
+
+var errOtherCodec = fmt.Errorf("%w: it was made without this WithCodec; make it with its options first", ErrInvalidOption)
+
+// otherCodec reports whether a codec that is asked for is of another type than
+// the one in use.
+func otherCodec(wanted, used Codec) bool {
+	return wanted != nil && reflect.TypeOf(wanted) != reflect.TypeOf(used)
 }
 
 const jsonType = "application/json"

@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"os"
+	"time"
 
 	"github.com/harkbus/hark"
+	_ "github.com/harkbus/hark/driver/filedriver" // for file: URLs
 )
 
 type OrderPlaced struct {
@@ -23,7 +26,8 @@ func Example() {
 	ctx := context.Background()
 	bus := hark.New()
 	orders, err := hark.NewTopic[OrderPlaced](bus, "orders.placed",
-		hark.KeyBy(func(o OrderPlaced) string { return o.Customer }))
+		hark.KeyBy(func(o OrderPlaced) string { return o.Customer }),
+		hark.Stored(hark.Retention{MaxAge: 24 * time.Hour}))
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -39,6 +43,49 @@ func Example() {
 		log.Fatal(err)
 	}
 	// Output: ada pays 42
+}
+
+// The same with another first line: what is published is on disk, and who is not
+// there yet gets it later.
+func Example_open() {
+	defer elsewhere()()
+	ctx := context.Background()
+	bus, err := hark.Open(ctx, "file:./data") // or "nats://10.0.0.5:4222", "hark://broker:7422"
+	if err != nil {
+		log.Fatal(err)
+	}
+	orders, err := hark.NewTopic[OrderPlaced](bus, "orders.placed",
+		hark.KeyBy(func(o OrderPlaced) string { return o.Customer }),
+		hark.Stored(hark.Retention{MaxAge: 24 * time.Hour}))
+	if err != nil {
+		log.Fatal(err)
+	}
+	_, err = orders.Subscribe(func(ctx context.Context, m *hark.Message[OrderPlaced]) error {
+		return bill(ctx, m.Value) // nil: done; an error: again later, then a dead letter
+	}, hark.Group("billing"), hark.Workers(8), hark.MaxAttempts(5))
+	if err != nil {
+		log.Fatal(err)
+	}
+	err = orders.Publish(ctx, OrderPlaced{ID: "o-1", Customer: "ada", Total: 42})
+	err = errors.Join(err, bus.Close(ctx)) // waits until everything is handled
+	if err != nil {
+		log.Fatal(err)
+	}
+	// Output: ada pays 42
+}
+
+// elsewhere changes to a new directory, and back when what it returns is called.
+func elsewhere() (back func()) {
+	was, err1 := os.Getwd()
+	dir, err2 := os.MkdirTemp("", "hark-example-")
+	if err := errors.Join(err1, err2, os.Chdir(dir)); err != nil {
+		log.Fatal(err)
+	}
+	return func() {
+		if err := errors.Join(os.Chdir(was), os.RemoveAll(dir)); err != nil {
+			log.Fatal(err)
+		}
+	}
 }
 
 func Example_faces() {

@@ -133,7 +133,7 @@ func newInbox[T any](b *Bus, r *remoteTopic, window int, stored, shared bool) *i
 		remote: r, stored: stored, shared: shared, window: window,
 		pumped: make(chan struct{}), news: make(chan struct{}, 1), over: make(chan struct{}), closed: make(chan struct{}),
 		held:   map[*arrival]struct{}{},
-		decode: func(m *driver.Received, v *T) error { return r.codec.Decode(m.Data, v) },
+		decode: func(m *driver.Received, v *T) error { return decodeWith(r.codec, m.Data, v) },
 	}
 }
 
@@ -328,7 +328,6 @@ func (in *inbox[T]) undecodable(a *arrival, err error) {
 	c.mu.Unlock()
 	c.tally.failed.Add(1)
 	now := time.Now()
-	err = fmt.Errorf("decode %v: %w", in.local.core.typ, err)
 	f := &Failure{
 		Topic: a.Topic, Subscription: c.name, Reason: err.Error(), Attempts: 1, First: now, Last: now, Seq: a.Seq,
 	}

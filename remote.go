@@ -39,7 +39,7 @@ type remoteTopic struct {
 func newRemoteTopic(b *Bus, name string, typ reflect.Type, c topicConfig) (*remoteTopic, error) {
 	r := &remoteTopic{engine: b.engine, codec: c.codec, bare: c.bare, config: driver.TopicConfig{Name: name}}
 	if r.codec == nil {
-		r.codec = codecFor(typ)
+		r.codec = b.codecFor(typ)
 	}
 	if c.retention == nil {
 		if c.dedup > 0 {

@@ -53,7 +53,7 @@ func openRemoteChan[T any](b *Bus, name string, capacity int, cfg chanConfig) (*
 		return nil, false, err
 	}
 	if cfg.codec == nil {
-		cfg.codec = codecFor(reflect.TypeFor[T]())
+		cfg.codec = b.codecFor(reflect.TypeFor[T]())
 	}
 	c, existed, err := attach(b, KindChan, name, func() *Chan[T] {
 		r := &remoteChan[T]{bus: b, name: name, codec: cfg.codec, config: config}
@@ -93,8 +93,8 @@ func (r *remoteChan[T]) open(ctx context.Context, engine driver.Chans) error {
 
 // agrees reports how a later maker's options differ.
 func (r *remoteChan[T]) agrees(cfg chanConfig) error {
-	if cfg.codec != nil && reflect.TypeOf(cfg.codec) != reflect.TypeOf(r.codec) {
-		return fmt.Errorf("%w: it was made without this WithCodec; make it with its options first", ErrInvalidOption)
+	if otherCodec(cfg.codec, r.codec) {
+		return errOtherCodec
 	}
 	if cfg.durability != 0 {
 		d, err := r.bus.engine.durability(cfg.durability)
@@ -209,8 +209,7 @@ func (r *remoteChan[T]) next(ctx context.Context, try bool) (*driver.ChanValue, 
 // taken decodes a value. One that cannot be decoded is lost.
 func (r *remoteChan[T]) taken(ctx context.Context, cv *driver.ChanValue) (*Taken[T], error) {
 	t := &Taken[T]{name: r.name, remote: r, held: cv}
-	if err := r.codec.Decode(cv.Data, &t.Value); err != nil {
-		err = fmt.Errorf("decode %v: %w", reflect.TypeFor[T](), err)
+	if err := decodeWith(r.codec, cv.Data, &t.Value); err != nil {
 		if done := cv.Done(ctx); done != nil {
 			return nil, errors.Join(err, done)
 		}

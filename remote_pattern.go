@@ -27,7 +27,7 @@ func subscribePatternRemote[T any](b *Bus, pattern string, h Handler[T], cfg *su
 		}
 	}
 	p := &remotePattern{bus: b}
-	p.engine, p.codec = b.engine, codecFor(reflect.TypeFor[T]())
+	p.engine, p.codec = b.engine, b.codecFor(reflect.TypeFor[T]())
 	// The log of its inbox stands for all topics: where each message comes from
 	// is in its arrival.
 	t := &Topic[T]{core: topicCore{
@@ -49,7 +49,7 @@ func subscribePatternRemote[T any](b *Bus, pattern string, h Handler[T], cfg *su
 				return local.decodeAny(m.Data, boxed)
 			}
 		}
-		return p.codec.Decode(m.Data, v)
+		return decodeWith(p.codec, m.Data, v)
 	}
 	var err error
 	if in.sub, err = b.engine.conn.SubscribePattern(ctx, pattern, driver.SubscribeConfig{Group: cfg.group, Window: ephemeralWindow}); err != nil {
@@ -132,7 +132,7 @@ func (b *Bus) topicNamed(name string) (namedTopic, bool) {
 // decodeAny decodes a value of the topic and boxes it.
 func (t *Topic[T]) decodeAny(data []byte, to *any) error {
 	var v T
-	if err := t.remote.codec.Decode(data, &v); err != nil {
+	if err := decodeWith(t.remote.codec, data, &v); err != nil {
 		return err
 	}
 	*to = v

@@ -44,7 +44,7 @@ func requestRemote[Q, R any](ctx context.Context, b *Bus, name string, q Q) (r R
 	if _, err := newTopic[call[Q, R]](b, KindRequest, name, 0, nil); err != nil {
 		return r, err // another type, or the bus is closing
 	}
-	m, err := encoded(&q)
+	m, err := encoded(b, &q)
 	if err != nil {
 		return r, err
 	}
@@ -69,15 +69,15 @@ func requestRemote[Q, R any](ctx context.Context, b *Bus, name string, q Q) (r R
 		}
 		return r, errors.New(text)
 	}
-	if err := codecFor(reflect.TypeFor[R]()).Decode(a.Data, &r); err != nil {
-		return r, fmt.Errorf("decode the answer: %w", err)
+	if err := decodeWith(b.codecFor(reflect.TypeFor[R]()), a.Data, &r); err != nil {
+		return r, fmt.Errorf("the answer: %w", err)
 	}
 	return r, nil
 }
 
 // encoded returns a message that carries what v points to.
-func encoded[V any](v *V) (*driver.Message, error) {
-	codec := codecFor(reflect.TypeFor[V]())
+func encoded[V any](b *Bus, v *V) (*driver.Message, error) {
+	codec := b.codecFor(reflect.TypeFor[V]())
 	data, err := codec.Encode(v)
 	if err != nil {
 		return nil, fmt.Errorf("encode %v: %w", reflect.TypeFor[V](), err)
@@ -174,8 +174,8 @@ func (p *respondent[Q, R]) take(c *driver.Call) {
 	}
 	p.open.add(c, cancel)
 	var q call[Q, R]
-	if err := codecFor(reflect.TypeFor[Q]()).Decode(c.Data, &q.query); err != nil {
-		p.answer(c, answer[R]{err: fmt.Errorf("decode %v: %w", reflect.TypeFor[Q](), err)})
+	if err := decodeWith(p.topic.core.bus.codecFor(reflect.TypeFor[Q]()), c.Data, &q.query); err != nil {
+		p.answer(c, answer[R]{err: err})
 		return
 	}
 	q.ctx = ctx
@@ -197,12 +197,12 @@ func (p *respondent[Q, R]) take(c *driver.Call) {
 // answer answers a request, unless that has been done.
 func (p *respondent[Q, R]) answer(c *driver.Call, a answer[R]) {
 	if p.open.claim(c) {
-		send(c, a)
+		send(p.topic.core.bus, c, a)
 	}
 }
 
-func send[R any](c *driver.Call, a answer[R]) {
-	m, err := encoded(&a.value)
+func send[R any](b *Bus, c *driver.Call, a answer[R]) {
+	m, err := encoded(b, &a.value)
 	if a.err == nil {
 		a.err = err
 	}
@@ -241,7 +241,7 @@ func (p *respondent[Q, R]) leave() {
 		return
 	}
 	for _, c := range p.open.claimAll() {
-		send(c, answer[R]{err: fmt.Errorf("%w: the last one left", ErrNoResponders)})
+		send(p.topic.core.bus, c, answer[R]{err: fmt.Errorf("%w: the last one left", ErrNoResponders)})
 	}
 }
 

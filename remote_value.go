@@ -34,16 +34,20 @@ type remoteValue[T any] struct {
 }
 
 // openRemoteValue is newValue on a bus over an engine.
-func openRemoteValue[T any](b *Bus, name string, initial T) (*Value[T], error) {
+func openRemoteValue[T any](b *Bus, name string, initial T, cfg valueConfig) (*Value[T], error) {
 	values, ok := b.engine.conn.(driver.Values)
 	if !ok {
 		return nil, b.engine.refuse("values")
+	}
+	codec := cfg.codec
+	if codec == nil {
+		codec = b.codecFor(reflect.TypeFor[T]())
 	}
 	v, existed, err := attach(b, KindValue, name, func() *Value[T] {
 		return &Value[T]{
 			core:      valueCore{bus: b, hooks: &b.hooks, name: name, pool: b.pool},
 			attention: everybody,
-			remote:    &remoteValue[T]{bus: b, name: name, codec: codecFor(reflect.TypeFor[T]()), opened: make(chan struct{}), watched: make(chan struct{})},
+			remote:    &remoteValue[T]{bus: b, name: name, codec: codec, opened: make(chan struct{}), watched: make(chan struct{})},
 		}
 	})
 	if err != nil {
@@ -52,6 +56,9 @@ func openRemoteValue[T any](b *Bus, name string, initial T) (*Value[T], error) {
 	r := v.remote
 	if existed {
 		<-r.opened // within the patience of whoever opens it
+		if r.failed == nil && otherCodec(cfg.codec, r.codec) {
+			return nil, errOtherCodec
+		}
 		return v, r.failed
 	}
 	r.failed = v.openAt(values, initial)
@@ -108,9 +115,7 @@ func (r *remoteValue[T]) encode(value T) ([]byte, error) {
 }
 
 func (r *remoteValue[T]) decode(data []byte) (value T, err error) {
-	if err = r.codec.Decode(data, &value); err != nil {
-		err = fmt.Errorf("decode %v: %w", reflect.TypeFor[T](), err)
-	}
+	err = decodeWith(r.codec, data, &value)
 	return value, err
 }
 

@@ -341,3 +341,16 @@ func read(t *testing.T, name string) string {
 	}
 	return string(data)
 }
+
+// TestOneLine holds the example over an engine to being the one in process with
+// another first line.
+func TestOneLine(t *testing.T) {
+	text := read(t, "example_test.go")
+	_, inProcess, ok1 := strings.Cut(text, "bus := hark.New()\n")
+	_, overEngine, ok2 := strings.Cut(text, "bus, err := hark.Open(")
+	_, overEngine, ok3 := strings.Cut(overEngine, "log.Fatal(err)\n\t}\n")
+	inProcess, _, ok4 := strings.Cut(inProcess, "\n}\n")
+	if !ok1 || !ok2 || !ok3 || !ok4 || !strings.HasPrefix(overEngine, inProcess) {
+		t.Errorf("Example and Example_open differ in more than their first lines:\n%s\n%s", inProcess, overEngine)
+	}
+}

@@ -52,7 +52,7 @@ type topicCore struct {
 	retention *Retention            // nil on an ephemeral topic
 	dedup     *dedup                // nil if IDs are not remembered
 	delayed   delayed
-	codec     Codec // nil for the default
+	codec     Codec
 	bare      bool
 	pointers  bool // values hold pointers
 	inbox     bool // it is the log of an inbox
@@ -250,6 +250,9 @@ func (t *Topic[T]) declare(existed bool, at uintptr, opts []TopicOption, c topic
 
 func makeTopic[T any](b *Bus, kind Kind, name string, c topicConfig, key func(T) string) *Topic[T] {
 	typ := reflect.TypeFor[T]()
+	if c.codec == nil {
+		c.codec = b.codecFor(typ)
+	}
 	t := &Topic[T]{core: topicCore{
 		bus: b, kind: kind, name: name, typ: typ, retention: c.retention, codec: c.codec, bare: c.bare, pointers: holdsPointers(typ),
 	}}
@@ -284,8 +287,8 @@ func (t *topicCore) agrees(c topicConfig) error {
 		return fmt.Errorf("%w: it was made without Stored; make it with its options first", ErrInvalidOption)
 	case c.retention != nil && *c.retention != *t.retention:
 		return fmt.Errorf("%w: it was made with Stored(%+v), not Stored(%+v)", ErrInvalidOption, *t.retention, *c.retention)
-	case c.codec != nil && reflect.TypeOf(c.codec) != reflect.TypeOf(t.codec):
-		return fmt.Errorf("%w: it was made without this WithCodec; make it with its options first", ErrInvalidOption)
+	case otherCodec(c.codec, t.codec):
+		return errOtherCodec
 	case c.bare && !t.bare:
 		return fmt.Errorf("%w: it was made without Bare; make it with its options first", ErrInvalidOption)
 	case c.dedup >= 0 && c.dedup != t.dedup.span():

@@ -102,15 +102,26 @@ const getsBeforeCopy = 3
 // version 1 if need be. If it is there already, initial is ignored; another T
 // is ErrTypeMismatch. With a nil bus it makes a private value, whose name may
 // be empty.
-func NewValue[T any](b *Bus, name string, initial T) (*Value[T], error) {
-	v, err := newValue(b, name, initial, caller())
+func NewValue[T any](b *Bus, name string, initial T, opts ...ValueOption) (*Value[T], error) {
+	v, err := newValue(b, name, initial, caller(), opts)
 	if err != nil {
 		return nil, fail("value", name, err)
 	}
 	return v, nil
 }
 
-func newValue[T any](b *Bus, name string, initial T, at uintptr) (*Value[T], error) {
+// ValueOption configures NewValue: WithCodec.
+type ValueOption interface{ applyValue(*valueConfig) error }
+
+type valueConfig struct{ codec Codec }
+
+func newValue[T any](b *Bus, name string, initial T, at uintptr, opts []ValueOption) (*Value[T], error) {
+	var cfg valueConfig
+	for _, opt := range opts {
+		if err := opt.applyValue(&cfg); err != nil {
+			return nil, err
+		}
+	}
 	if b == nil {
 		if name != "" {
 			if err := checkName(name); err != nil {
@@ -120,7 +131,7 @@ func newValue[T any](b *Bus, name string, initial T, at uintptr) (*Value[T], err
 		return &Value[T]{core: valueCore{hooks: &noHooks, name: name}, value: initial, version: 1}, nil
 	}
 	if b.engine != nil {
-		v, err := openRemoteValue(b, name, initial)
+		v, err := openRemoteValue(b, name, initial, cfg)
 		if err != nil {
 			return nil, err
 		}
