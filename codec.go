@@ -11,7 +11,8 @@ import (
 type Codec interface {
 	// ContentType is the media type of what Encode makes.
 	ContentType() string
-	// Encode returns the encoding of the value that v, a *T, points to.
+	// Encode returns the encoding of the value that v, a *T, points to. It must not
+	// keep v.
 	Encode(v any) ([]byte, error)
 	// Decode sets the value that v, a *T, points to. It may keep data.
 	Decode(data []byte, v any) error

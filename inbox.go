@@ -3,8 +3,6 @@ package hark
 import (
 	"cmp"
 	"context"
-	"errors"
-	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -29,6 +27,8 @@ type inbox[T any] struct {
 	received atomic.Uint64
 	lastSeq  atomic.Uint64
 
+	run []entry[T] // messages on their way into the log; the pump's
+
 	abandoned atomic.Bool
 	lag       atomic.Pointer[driver.Lag] // the last one, once abandoned
 
@@ -43,8 +43,9 @@ type inbox[T any] struct {
 	decode     func(m *driver.Received, v *T) error
 	encoded    bool // its predicates match messages before they are decoded
 
-	mu        sync.Mutex // guards what follows
-	held      map[*arrival]struct{}
+	mu        sync.Mutex         // guards what follows
+	held      arrival            // the beginning and end of a ring of what is in hand
+	holds     int                // how many are
 	done      []*driver.Received // not acknowledged yet
 	roomy     chan struct{}      // closed when there is room again; nil if nobody waits
 	turn      context.Context    // of the pump; ends when somebody asks what it holds
@@ -67,8 +68,9 @@ type inboxFace interface {
 // arrival is a message on its way from an engine to a handler.
 type arrival struct {
 	*driver.Received
-	inbox  interface{ settled(*arrival) }
-	sifted bool // it has been matched as it came, encoded
+	inbox      interface{ settled(*arrival) }
+	sifted     bool     // it has been matched as it came, encoded
+	prev, next *arrival // in the ring of its inbox; nil when it is not in hand
 }
 
 // settled says that the message is done with: handled, filtered, dropped or
@@ -129,12 +131,13 @@ func (t *Topic[T]) subscribeRemote(cfg *subscribeConfig, how mode, h Handler[T],
 }
 
 func newInbox[T any](b *Bus, r *remoteTopic, window int, stored, shared bool) *inbox[T] {
-	return &inbox[T]{
+	in := &inbox[T]{
 		remote: r, stored: stored, shared: shared, window: window,
 		pumped: make(chan struct{}), news: make(chan struct{}, 1), over: make(chan struct{}), closed: make(chan struct{}),
-		held:   map[*arrival]struct{}{},
 		decode: func(m *driver.Received, v *T) error { return decodeWith(r.codec, m.Data, v) },
 	}
+	in.held.prev, in.held.next = &in.held, &in.held
+	return in
 }
 
 // makeInboxLog returns the log of an inbox of t.
@@ -193,132 +196,6 @@ func (s start) forEngine() (driver.From, uint64, time.Time) {
 	return driver.FromNow, 0, time.Time{}
 }
 
-// pump receives messages until the subscription ends.
-func (in *inbox[T]) pump(ctx context.Context) {
-	defer close(in.pumped)
-	for ctx.Err() == nil {
-		turn := in.nextTurn(ctx)
-		room, err := in.room(turn)
-		if err != nil {
-			continue
-		}
-		ms, err := in.sub.Receive(turn, room)
-		switch {
-		case err != nil && turn.Err() != nil:
-			continue
-		case err != nil:
-			if !errors.Is(err, driver.ErrEnded) {
-				in.remote.engine.lost(in.local.core.bus, fmt.Errorf("subscription %s: %w", in.name(), err))
-			}
-			return
-		}
-		in.received.Add(uint64(len(ms)))
-		landings := make([]landing, len(ms))
-		for i, m := range ms {
-			if !in.enter(ctx, m, &landings[i]) {
-				in.giveBack(ms[i:])
-				return
-			}
-		}
-	}
-}
-
-// nextTurn returns the context for the pump to receive in, and answers those
-// who want to know that it holds nothing.
-func (in *inbox[T]) nextTurn(ctx context.Context) context.Context {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	for _, ch := range in.asked {
-		close(ch)
-	}
-	in.asked = nil
-	if in.turn == nil || in.turn.Err() != nil {
-		in.turn, in.interrupt = context.WithCancel(ctx)
-	}
-	return in.turn
-}
-
-// emptyHanded waits until everything that the pump had received is in the log,
-// and reports false if ctx ends first.
-func (in *inbox[T]) emptyHanded(ctx context.Context) bool {
-	ch := make(chan struct{})
-	in.mu.Lock()
-	in.asked = append(in.asked, ch)
-	if in.interrupt != nil {
-		in.interrupt()
-	}
-	in.mu.Unlock()
-	select {
-	case <-ch:
-	case <-in.pumped:
-	case <-ctx.Done():
-		return false
-	}
-	return true
-}
-
-// lost tells the hooks that a subscription has ended for good.
-func (e *engine) lost(b *Bus, err error) {
-	b.hooks.onConn(ConnEvent{Engine: e.info.Engine, Address: e.info.Address, Err: err})
-}
-
-// room waits until more messages may be in hand, and returns how many.
-func (in *inbox[T]) room(ctx context.Context) (int, error) {
-	for {
-		in.mu.Lock()
-		n := in.window - len(in.held)
-		var wait chan struct{}
-		if n <= 0 {
-			if in.roomy == nil {
-				in.roomy = make(chan struct{})
-			}
-			wait = in.roomy
-		}
-		in.mu.Unlock()
-		if wait == nil {
-			return min(n, 256), nil
-		}
-		select {
-		case <-wait:
-		case <-ctx.Done():
-			return 0, ctx.Err()
-		}
-	}
-}
-
-// landing is what an arrival needs here.
-type landing struct {
-	arrival arrival
-	meta    meta
-}
-
-// enter puts a message into the log. It reports whether the pump goes on.
-func (in *inbox[T]) enter(ctx context.Context, m *driver.Received, at *landing) bool {
-	a := &at.arrival
-	*a = arrival{Received: m, inbox: in}
-	at.meta.fromEngine(m, a)
-	e := entry[T]{meta: &at.meta}
-	if in.stored {
-		in.mu.Lock()
-		in.held[a] = struct{}{}
-		in.mu.Unlock()
-	}
-	if m.Seq > 0 {
-		in.lastSeq.Store(m.Seq)
-	}
-	if in.encoded && !in.wants(a) {
-		return true
-	}
-	if err := in.decode(m, &e.value); err != nil {
-		in.undecodable(a, err)
-		return true
-	}
-	if in.stored {
-		return in.local.log.Force(e)
-	}
-	return in.local.appendOrWait(ctx, &in.local.log, e) == nil
-}
-
 // undecodable gives a message up that has no value: its bytes become a dead
 // letter as they are.
 func (in *inbox[T]) undecodable(a *arrival, err error) {
@@ -359,88 +236,6 @@ func (r *remoteTopic) buryRaw(to string, a *arrival, f *Failure) error {
 	return topic.Publish(ctx, []*driver.Message{&m})
 }
 
-// settled implements arrival.inbox.
-func (in *inbox[T]) settled(a *arrival) {
-	if !in.stored {
-		return
-	}
-	in.mu.Lock()
-	_, mine := in.held[a]
-	delete(in.held, a)
-	if mine && in.shared {
-		in.done = append(in.done, a.Received)
-	}
-	roomy := in.roomy
-	if roomy != nil && len(in.held) <= in.window/2 {
-		in.roomy = nil
-	} else {
-		roomy = nil
-	}
-	in.mu.Unlock()
-	if roomy != nil {
-		close(roomy)
-	}
-	if in.shared {
-		select {
-		case in.news <- struct{}{}:
-		default:
-		}
-	}
-}
-
-// acknowledge tells the engine what is done, and that the rest is still being
-// worked on.
-func (in *inbox[T]) acknowledge() {
-	defer close(in.acked)
-	every := in.remote.engine.info.Lease / 3
-	if every <= 0 {
-		every = time.Hour
-	}
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for {
-		select {
-		case <-in.news:
-			in.ack()
-		case <-tick.C:
-			in.extend()
-		case <-in.over:
-			in.ack()
-			return
-		}
-	}
-}
-
-func (in *inbox[T]) ack() {
-	in.mu.Lock()
-	done := in.done
-	in.done = nil
-	in.mu.Unlock()
-	if len(done) == 0 {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	if err := in.sub.Ack(ctx, done); err != nil { // they will come again
-		in.remote.engine.lost(in.local.core.bus, fmt.Errorf("acknowledge to %s: %w", in.name(), err))
-	}
-}
-
-func (in *inbox[T]) extend() {
-	in.mu.Lock()
-	ms := make([]*driver.Received, 0, len(in.held))
-	for a := range in.held {
-		ms = append(ms, a.Received)
-	}
-	in.mu.Unlock()
-	if len(ms) == 0 {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	_ = in.sub.Extend(ctx, ms) // if it fails they come again, which at least once allows
-}
-
 // giveBack returns messages that never entered the log.
 func (in *inbox[T]) giveBack(ms []*driver.Received) {
 	in.received.Add(-uint64(len(ms)))
@@ -466,10 +261,10 @@ func (in *inbox[T]) close() {
 		}
 		in.mu.Lock()
 		var rest []*driver.Received
-		for a := range in.held {
+		for a := in.held.next; a != &in.held; a = in.held.next {
 			rest = append(rest, a.Received)
+			in.letGoLocked(a)
 		}
-		clear(in.held)
 		in.mu.Unlock()
 		slices.SortFunc(rest, func(a, b *driver.Received) int { return cmp.Compare(a.Seq, b.Seq) })
 		ctx, cancel := context.WithTimeout(context.Background(), patience)

@@ -122,7 +122,13 @@ func (t *Topic[T]) failed(err error) error { return fail("publish", t.core.name,
 // publish does what there is to do besides appending a bare value.
 func (t *Topic[T]) publish(ctx context.Context, log *feed.Log[entry[T]], v T, opts []PublishOption) error {
 	if t.remote != nil {
-		if err := t.publishRemote(ctx, []T{v}, opts); err != nil {
+		var err error
+		if len(opts) == 0 {
+			err = t.publishOneRemote(ctx, v)
+		} else {
+			err = t.publishRemote(ctx, []T{v}, opts)
+		}
+		if err != nil {
 			return t.failed(soleError(err))
 		}
 		return nil

@@ -1,6 +1,6 @@
 // Command bench measures hark against its peers, side by side in one process:
 //
-//	go run -C bench . [-runs 6] [-only regexp] [-messages n] [-scale 1] [-engines] [-out results]
+//	go run -C bench . [-runs 6] [-only regexp] [-contender regexp] [-messages n] [-scale 1] [-engines] [-cpuprofile file] [-out results]
 //
 // See README.md for what is measured and how.
 package main
@@ -11,6 +11,7 @@ import (
 	"log"
 	"os"
 	"regexp"
+	"runtime/pprof"
 )
 
 func main() {
@@ -21,13 +22,18 @@ func main() {
 	only := flag.String("only", "", "measure only the workloads whose name matches this `regexp`")
 	messages := flag.Int("messages", 0, "timed `messages` of one run; 0 leaves them to the workload. Slow contenders get fewer, and where the number is a part of the question it stays")
 	scale := flag.Float64("scale", 1, "multiply the messages of workloads by this `factor`")
+	contender := flag.String("contender", "", "measure only the contenders whose name matches this `regexp`; without the baseline there are no ratios")
+	profile := flag.String("cpuprofile", "", "write a profile of this process to this `file`; that of engines is another one")
 	engines := flag.Bool("engines", false, "measure engines, over a server in another process, instead of what happens in this one")
 	out := flag.String("out", "results", "`folder` for the results; empty for none")
 	flag.Parse()
 	pattern, err := regexp.Compile(*only)
+	peers, peerErr := regexp.Compile(*contender)
 	switch {
 	case err != nil:
 		log.Fatalf("-only: %v", err)
+	case peerErr != nil:
+		log.Fatalf("-contender: %v", peerErr)
 	case flag.NArg() > 0:
 		log.Fatalf("unexpected argument %q", flag.Arg(0))
 	case *runs < 1 || *messages < 0 || *scale <= 0:
@@ -36,7 +42,8 @@ func main() {
 	if *engines {
 		workloads = engineWorkloads
 	}
-	report, err := measure(pattern, *runs, func(w *workload) int {
+	stop := startProfile(*profile)
+	report, err := measure(pattern, peers, *runs, func(w *workload) int {
 		switch {
 		case w.fixed:
 			return w.messages
@@ -45,11 +52,12 @@ func main() {
 		}
 		return max(int(float64(w.messages)**scale), 1)
 	}, newProgress(os.Stderr))
+	stop()
 	if err != nil {
 		log.Fatal(err)
 	}
 	flag.Visit(func(f *flag.Flag) {
-		if f.Name != "out" { // says nothing about the figures
+		if f.Name != "out" && f.Name != "cpuprofile" { // they say nothing about the figures
 			report.Flags = append(report.Flags, fmt.Sprintf("-%s='%s'", f.Name, f.Value))
 		}
 	})
@@ -62,5 +70,20 @@ func main() {
 		if err := report.write(*out, name); err != nil {
 			log.Fatal(err)
 		}
+	}
+}
+
+// startProfile writes a profile to a file, unless its name is empty, until what
+// it returns is called.
+func startProfile(name string) (stop func()) {
+	if name == "" {
+		return func() {}
+	}
+	f, err := os.Create(name)
+	must(err)
+	must(pprof.StartCPUProfile(f))
+	return func() {
+		pprof.StopCPUProfile()
+		must(f.Close())
 	}
 }

@@ -22,7 +22,7 @@ type row struct {
 // measure runs each workload with each of its contenders once a round, in an
 // order that shifts from round to round, and discards the first round. It
 // stops at a contender that loses, doubles, damages or disorders messages.
-func measure(only *regexp.Regexp, runs int, messages func(*workload) int, progress progress) (*report, error) {
+func measure(only, contenders *regexp.Regexp, runs int, messages func(*workload) int, progress progress) (*report, error) {
 	r := newReport(runs)
 	for i := range workloads {
 		w := &workloads[i]
@@ -37,6 +37,9 @@ func measure(only *regexp.Regexp, runs int, messages func(*workload) int, progre
 		for round := range runs + 1 {
 			for i := range w.peers {
 				p := w.peers[(i+round)%len(w.peers)]
+				if !contenders.MatchString(p.name) {
+					continue
+				}
 				progress.say("%s, run %d of %d: %s", w.name, round, runs, p.name)
 				o, err := w.run(p, messages(w))
 				if errors.Is(err, errUnable) {

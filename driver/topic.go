@@ -148,6 +148,14 @@ type Subscription interface {
 	Close(ctx context.Context) error
 }
 
+// Recycler is a Subscription that uses what Receive returned again.
+type Recycler interface {
+	// Recycle says that nobody looks any more at messages that Receive returned
+	// last, nor at their slice; their data and headers may still be in use. It is
+	// called by who calls Receive.
+	Recycle(ms []*Received)
+}
+
 // Lag says how far a subscription is behind.
 type Lag struct {
 	Waiting uint64

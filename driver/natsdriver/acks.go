@@ -1,6 +1,7 @@
 package natsdriver
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -87,8 +88,10 @@ func (a *acks) expect(w waiter) (token uint64, reply string) {
 	if !closed {
 		a.waiting[token] = w
 	}
-	reply = a.prefix + strconv.FormatUint(token, 36)
+	prefix := a.prefix
 	a.mu.Unlock()
+	var digits [16]byte
+	reply = prefix + string(strconv.AppendUint(digits[:0], token, 36))
 	if closed {
 		w.acked(token, ack{}, errConnClosed)
 	}
@@ -131,6 +134,9 @@ func readAck(m *nats.Msg) (ack, error) {
 		}
 		return a, nil // the beginning of a batch
 	}
+	if seq, ok := plainAck(m.Data); ok {
+		return ack{Seq: seq}, nil
+	}
 	if err := json.Unmarshal(m.Data, &a); err != nil {
 		return a, fmt.Errorf("the server's answer: %w", err)
 	}
@@ -138,6 +144,36 @@ func readAck(m *nats.Msg) (ack, error) {
 		return a, a.Error
 	}
 	return a, nil
+}
+
+// plainAck reads an acknowledgement that says no more than where a message is
+// stored, as nearly all do, such as {"stream":"orders","seq":7}. It reports
+// whether the text is one.
+func plainAck(text []byte) (seq uint64, ok bool) {
+	const name, number = `{"stream":"`, `","seq":`
+	if !bytes.HasPrefix(text, []byte(name)) {
+		return 0, false
+	}
+	_, digits, ok := bytes.Cut(text[len(name):], []byte(number))
+	if !ok || len(digits) < 2 || digits[len(digits)-1] != '}' {
+		return 0, false
+	}
+	return readNumber(digits[:len(digits)-1])
+}
+
+// readNumber reads a decimal number of at most 19 digits.
+func readNumber[S string | []byte](digits S) (n uint64, ok bool) {
+	if len(digits) == 0 || len(digits) > 19 {
+		return 0, false
+	}
+	for i := range len(digits) {
+		c := digits[i] - '0'
+		if c > 9 {
+			return 0, false
+		}
+		n = 10*n + uint64(c)
+	}
+	return n, true
 }
 
 // lost tells all who wait that their answers may be lost.

@@ -242,6 +242,7 @@ func (t *stored) attempt(b *batch) error {
 	if err := f.wait(b.ctx, &c.acks); err != nil {
 		return err
 	}
+	defer f.free()
 	switch err := f.errs[0]; {
 	case err == nil:
 		if f.acks[0].Count != len(b.parcels) {

@@ -81,6 +81,8 @@ func clientOptions(d *dialer) []nats.Option {
 		nats.ReconnectBufSize(-1), // publishing waits in its context instead
 		nats.PingInterval(pingEvery),
 		nats.MaxPingsOutstanding(2),
+		nats.SkipSubjectValidation(),
+		nats.WriteBufferSize(128 << 10),
 		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}), // what is lost is counted
 	}
 }

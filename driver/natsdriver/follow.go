@@ -198,9 +198,11 @@ func (f *follow) read(ctx context.Context, p *puller, ms []*nats.Msg) ([]*driver
 	}
 	f.mu.Unlock()
 	rs := make([]*driver.Received, 0, len(ms))
+	room := make([]driver.Received, len(ms))
 	var lost uint64
-	for _, m := range ms {
-		r, at, err := f.topic.received(m)
+	for i, m := range ms {
+		r := &room[i]
+		at, err := f.topic.receive(r, m)
 		if err != nil {
 			return nil, err
 		}

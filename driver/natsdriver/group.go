@@ -25,15 +25,31 @@ type member struct {
 	puller   *puller
 
 	mu     sync.Mutex // guards what follows
-	hands  map[*hand]struct{}
-	acked  string // the last message that was acknowledged, by its reply subject
+	hands  hand       // the beginning and end of a ring of what is in hand
+	acked  string     // the last message that was acknowledged, by its reply subject
 	closed bool
 }
 
 // hand is a message that was received and is neither acknowledged nor returned.
 type hand struct {
-	member *member
-	reply  string
+	member     *member
+	reply      string
+	prev, next *hand // in the ring of the member; nil when it is not in hand
+}
+
+// addLocked puts h into the ring.
+func (m *member) addLocked(h *hand) {
+	last := m.hands.prev
+	h.prev, h.next = last, &m.hands
+	last.next, m.hands.prev = h, h
+}
+
+// leave takes h out of the ring, if it is there. The member is locked.
+func (h *hand) leave() {
+	if h.next != nil {
+		h.prev.next, h.next.prev = h.next, h.prev
+		h.prev, h.next = nil, nil
+	}
 }
 
 // What members say of messages.
@@ -62,7 +78,8 @@ func (t *stored) join(ctx context.Context, cfg driver.SubscribeConfig) (driver.S
 // newMember makes a member of a group that gets the messages of some subjects of
 // the stream, or of all.
 func (t *stored) newMember(ctx context.Context, cfg driver.SubscribeConfig, subjects []string) (*member, error) {
-	m := &member{topic: t, consumer: groupConsumer(cfg.Group), subjects: subjects, window: cfg.Window, hands: map[*hand]struct{}{}}
+	m := &member{topic: t, consumer: groupConsumer(cfg.Group), subjects: subjects, window: cfg.Window}
+	m.hands.prev, m.hands.next = &m.hands, &m.hands
 	if err := m.ensure(ctx, cfg); err != nil {
 		return nil, fmt.Errorf("group %s: %w", cfg.Group, err)
 	}
@@ -180,22 +197,28 @@ func (m *member) revive(ctx context.Context) error {
 }
 
 func (m *member) read(ms []*nats.Msg) ([]*driver.Received, error) {
-	rs := make([]*driver.Received, 0, len(ms))
+	room := make([]struct {
+		received driver.Received
+		hand     hand
+	}, len(ms))
+	rs := make([]*driver.Received, len(ms))
+	for i, msg := range ms {
+		r, h := &room[i].received, &room[i].hand
+		if _, err := m.topic.receive(r, msg); err != nil {
+			return nil, err
+		}
+		h.member, h.reply = m, msg.Reply
+		r.Token = h
+		rs[i] = r
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed {
 		m.giveBack(ms)
 		return nil, driver.ErrEnded
 	}
-	for _, msg := range ms {
-		r, _, err := m.topic.received(msg)
-		if err != nil {
-			return nil, err
-		}
-		h := &hand{member: m, reply: msg.Reply}
-		r.Token = h
-		m.hands[h] = struct{}{}
-		rs = append(rs, r)
+	for i := range room {
+		m.addLocked(&room[i].hand)
 	}
 	return rs, nil
 }
@@ -219,10 +242,12 @@ func (m *member) say(ctx context.Context, ms []*driver.Received, what []byte, ov
 				return err
 			}
 		}
-		if over {
-			m.mu.Lock()
-			delete(m.hands, h)
-			m.mu.Unlock()
+	}
+	if over {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		for _, r := range ms {
+			r.Token.(*hand).leave()
 		}
 	}
 	return nil
@@ -282,10 +307,10 @@ func (m *member) Close(ctx context.Context) error {
 	m.mu.Lock()
 	acked := m.acked
 	m.closed = true
-	for h := range m.hands {
+	for h := m.hands.next; h != &m.hands; h = m.hands.next {
 		_ = c.nc.Publish(h.reply, sayBack) // or its lease ends
+		h.leave()
 	}
-	clear(m.hands)
 	m.acked = ""
 	m.mu.Unlock()
 	if acked == "" || !c.state.connected() {

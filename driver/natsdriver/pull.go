@@ -2,9 +2,9 @@ package natsdriver
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -21,6 +21,7 @@ const (
 	// While it stands and there are no messages the server says that it is
 	// there; without a word for twice that time the request is taken for lost.
 	pullHeartbeat = 2 * time.Second
+	pullSilence   = 2*pullHeartbeat + pullHeartbeat/2
 )
 
 // puller receives the messages of a consumer by asking for them, such that never
@@ -129,13 +130,14 @@ func (p *puller) stop(ctx context.Context) error {
 
 // nextMessages returns between 1 and most messages, having asked for up to
 // depth. It returns errNoConsumer or errCut when there is nothing left that was
-// received before, and driver.ErrEnded after stop.
+// received before, and driver.ErrEnded after stop. The slice is used again by
+// the next call.
 func (p *puller) nextMessages(ctx context.Context, most, depth int) ([]*nats.Msg, error) {
-	silence := time.NewTimer(2*pullHeartbeat + pullHeartbeat/2)
-	defer silence.Stop()
+	var silence *time.Timer
 	gone := false
+	clear(p.taken)
 	for {
-		ms := p.take(make([]*nats.Msg, 0, min(most, len(p.msgs))), most, &gone)
+		ms := p.take(p.taken[:0], most, &gone)
 		ended := p.over()
 		if !ended && !gone && !p.cut.Load() {
 			if err := p.ask(depth); err != nil {
@@ -143,7 +145,12 @@ func (p *puller) nextMessages(ctx context.Context, most, depth int) ([]*nats.Msg
 			}
 		}
 		if len(ms) > 0 {
+			p.taken = ms
 			return ms, nil
+		}
+		if silence == nil {
+			silence = time.NewTimer(pullSilence)
+			defer silence.Stop()
 		}
 		switch {
 		case ended && len(p.msgs) == 0:
@@ -158,9 +165,11 @@ func (p *puller) nextMessages(ctx context.Context, most, depth int) ([]*nats.Msg
 		select {
 		case m := <-p.msgs:
 			if p.isMessage(m, &gone) {
-				return p.take([]*nats.Msg{m}, most, &gone), nil
+				runtime.Gosched() // to the client, which has read more than one
+				p.taken = p.take(append(p.taken[:0], m), most, &gone)
+				return p.taken, nil
 			}
-			silence.Reset(2*pullHeartbeat + pullHeartbeat/2)
+			silence.Reset(pullSilence)
 		case <-silence.C:
 			p.forgetRequests()
 			return nil, errNoConsumer
@@ -214,13 +223,8 @@ func (p *puller) ask(depth int) error {
 	n := depth - asked
 	p.count++
 	reply := p.inbox + "." + strconv.Itoa(p.count)
-	request, err := json.Marshal(map[string]int64{
-		"batch": int64(n), "expires": int64(pullExpires), "idle_heartbeat": int64(pullHeartbeat),
-	})
-	if err != nil {
-		return err
-	}
-	err = p.conn.nc.PublishRequest(p.subject, reply, request)
+	request := fmt.Appendf(nil, `{"batch":%d,"expires":%d,"idle_heartbeat":%d}`, n, pullExpires, pullHeartbeat)
+	err := p.conn.nc.PublishRequest(p.subject, reply, request)
 	switch {
 	case err == nil:
 		p.asked.Add(int64(n))
@@ -275,35 +279,44 @@ type place struct {
 // $JS.ACK.[domain.account.]stream.consumer.deliveries.seq.nth.time.pending[.random].
 func placeOf(reply string) (place, error) {
 	var p place
-	tokens := strings.Split(reply, ".")
-	first := 4
-	if len(tokens) > 9 {
-		first = 6
+	rest, ok := strings.CutPrefix(reply, "$JS.ACK.")
+	if !ok {
+		return p, errNoPlace(reply)
 	}
-	if len(tokens) < first+5 || tokens[0] != "$JS" || tokens[1] != "ACK" {
-		return p, fmt.Errorf("the message is none of a stream: its reply subject is %q", reply)
+	skip := 2 // the stream and the consumer
+	if strings.Count(rest, ".") > 6 {
+		skip = 4
+	}
+	for range skip {
+		if _, rest, ok = strings.Cut(rest, "."); !ok {
+			return p, errNoPlace(reply)
+		}
 	}
 	var numbers [5]uint64
 	for i := range numbers {
-		n, err := strconv.ParseUint(tokens[first+i], 10, 64)
-		if err != nil {
-			return p, fmt.Errorf("the reply subject %q: %w", reply, err)
+		var token string
+		token, rest, _ = strings.Cut(rest, ".")
+		if numbers[i], ok = readNumber(token); !ok {
+			return p, errNoPlace(reply)
 		}
-		numbers[i] = n
 	}
 	return place{int(numbers[0]), numbers[1], numbers[2], time.Unix(0, int64(numbers[3])), numbers[4]}, nil
 }
 
-// received reads a message of a stream.
-func (t *stored) received(m *nats.Msg) (*driver.Received, place, error) {
+func errNoPlace(reply string) error {
+	return fmt.Errorf("the message is none of a stream: its reply subject is %q", reply)
+}
+
+// receive reads a message of a stream into r.
+func (t *stored) receive(r *driver.Received, m *nats.Msg) (place, error) {
 	p, err := placeOf(m.Reply)
 	if err != nil {
-		return nil, p, err
+		return p, err
 	}
-	r := t.conn.decode(m, t.topic)
+	t.conn.decodeInto(r, m, t.topic)
 	r.Seq, r.Deliveries = p.seq, p.deliveries
 	if r.Time.IsZero() {
 		r.Time = p.at
 	}
-	return r, p, nil
+	return p, nil
 }

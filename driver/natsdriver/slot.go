@@ -174,11 +174,12 @@ func (s *slot) forget() {
 // read takes messages into its hands. What is done already, or in hand, has come
 // again after a reset.
 func (s *slot) read(ms []*nats.Msg) ([]*driver.Received, error) {
-	rs := make([]*driver.Received, 0, len(ms))
+	rs, room := make([]*driver.Received, 0, len(ms)), make([]driver.Received, len(ms))
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, m := range ms {
-		r, p, err := s.group.topic.received(m)
+	for i, m := range ms {
+		r := &room[i]
+		p, err := s.group.topic.receive(r, m)
 		if err != nil {
 			return nil, err
 		}

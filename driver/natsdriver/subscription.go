@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 
@@ -18,6 +19,8 @@ type inlet struct {
 	conn *Conn
 	subs []*nats.Subscription
 	msgs chan *nats.Msg
+
+	taken []*nats.Msg // what next returned last
 
 	once  sync.Once
 	ended chan struct{} // closed when nothing is added to msgs any more
@@ -69,7 +72,8 @@ func (in *inlet) dropped() uint64 {
 	return n
 }
 
-// next returns between 1 and most messages.
+// next returns between 1 and most messages, in a slice that it uses again. It is
+// called by one goroutine at a time.
 func (in *inlet) next(ctx context.Context, most int) ([]*nats.Msg, error) {
 	var first *nats.Msg
 	select {
@@ -77,6 +81,7 @@ func (in *inlet) next(ctx context.Context, most int) ([]*nats.Msg, error) {
 	default:
 		select {
 		case first = <-in.msgs:
+			runtime.Gosched() // to the client, which has read more than one
 		case <-in.ended:
 			select {
 			case first = <-in.msgs:
@@ -87,23 +92,29 @@ func (in *inlet) next(ctx context.Context, most int) ([]*nats.Msg, error) {
 			return nil, context.Cause(ctx)
 		}
 	}
-	ms := make([]*nats.Msg, 1, min(most, 1+len(in.msgs)))
-	ms[0] = first
-	for len(ms) < cap(ms) {
+	clear(in.taken)
+	in.taken = append(in.taken[:0], first)
+	for len(in.taken) < most {
 		select {
 		case m := <-in.msgs:
-			ms = append(ms, m)
+			in.taken = append(in.taken, m)
+			continue
 		default:
-			return ms, nil
 		}
+		break
 	}
-	return ms, nil
+	return in.taken, nil
 }
 
 // subscription receives what is published to subjects while it is there.
 type subscription struct {
 	inlet
 	inbox string // the beginning of subjects of replies; empty if they cannot come
+
+	// Room for what Receive returns, and the slice for it, nil if those that it
+	// returned last may be in use. They belong to who calls Receive and Recycle.
+	room  []driver.Received
+	spare []*driver.Received
 }
 
 // subscribe begins to receive what is published to a topic or to those that
@@ -135,10 +146,14 @@ func (s *subscription) Receive(ctx context.Context, most int) ([]*driver.Receive
 		if err != nil {
 			return nil, err
 		}
-		rs, room := make([]*driver.Received, 0, len(ms)), make([]driver.Received, len(ms))
+		rs := s.spare
+		if s.spare = nil; cap(rs) < len(ms) {
+			s.room = make([]driver.Received, len(ms))
+			rs = make([]*driver.Received, 0, len(ms))
+		}
 		for _, m := range ms {
 			if topic, ok := s.topicOf(m); ok {
-				r := &room[len(rs)]
+				r := &s.room[len(rs)]
 				s.conn.decodeInto(r, m, topic)
 				rs = append(rs, r)
 			}
@@ -146,7 +161,20 @@ func (s *subscription) Receive(ctx context.Context, most int) ([]*driver.Receive
 		if len(rs) > 0 {
 			return rs, nil
 		}
+		s.spare = rs
 	}
+}
+
+// Recycle implements driver.Recycler.
+func (s *subscription) Recycle(ms []*driver.Received) {
+	for _, r := range ms {
+		if m := &r.Message; m.Bare && m.Headers == nil && !m.HasKey && m.Expires.IsZero() {
+			m.Data = nil // as decodeInto sets no more
+		} else {
+			*r = driver.Received{}
+		}
+	}
+	s.spare = ms[:0]
 }
 
 // topicOf returns the topic to which m was published; false if it is none: a

@@ -32,56 +32,63 @@ const (
 	specVersion = "1.0"
 )
 
-// maxHeaders bounds the headers that are hark's own.
-const maxHeaders = 8
+// maxHeaders bounds the headers of a message that are hark's own, or the server's.
+const maxHeaders = 12
 
 // letter is room for a message on its way to the client, which does not keep it.
 type letter struct {
 	msg    nats.Msg
-	header nats.Header
+	header nats.Header // what msg.Header is, if it is not nil
 	values [maxHeaders]string
 	used   int
 }
 
-var letters = sync.Pool{New: func() any { return &letter{header: make(nats.Header, maxHeaders)} }}
+var letters = sync.Pool{New: func() any { return new(letter) }}
 
-// write makes what travels for a message of an ephemeral topic. It is valid until
+// write makes what travels to subject for a message of a topic. It is valid until
 // the next write.
-func (l *letter) write(c *Conn, topic string, m *driver.Message) (*nats.Msg, error) {
-	l.msg = nats.Msg{Subject: topic, Data: m.Data}
+func (l *letter) write(c *Conn, subject, topic string, m *driver.Message) (*nats.Msg, error) {
+	l.msg = nats.Msg{Subject: subject, Data: m.Data}
 	return &l.msg, l.fill(c, topic, m)
 }
 
-// encode makes what travels to subject for a message of a topic.
+// encode is write in a letter of its own.
 func (c *Conn) encode(subject, topic string, m *driver.Message) (*nats.Msg, error) {
-	l := &letter{msg: nats.Msg{Subject: subject, Data: m.Data}}
-	return &l.msg, l.fill(c, topic, m)
+	return new(letter).write(c, subject, topic, m)
 }
 
 // fill adds the headers.
 func (l *letter) fill(c *Conn, topic string, m *driver.Message) error {
-	if m.Bare && len(m.Headers) == 0 && m.Expires.IsZero() {
-		return nil
-	}
-	if l.header == nil {
-		l.header = make(nats.Header, maxHeaders+len(m.Headers))
-	}
-	clear(l.header)
-	l.used, l.msg.Header = 0, l.header
+	l.used = 0
 	if !m.Bare {
 		l.envelope(c, topic, m)
 	}
 	if !m.Expires.IsZero() {
 		l.set(harkExpires, m.Expires.UTC().Format(time.RFC3339Nano))
 	}
-	return addHeaders(l.header, m)
+	if len(m.Headers) == 0 {
+		return nil
+	}
+	return addHeaders(l.headers(), m)
+}
+
+// headers returns the headers of the message, to be added to.
+func (l *letter) headers() nats.Header {
+	if l.header == nil {
+		l.header = make(nats.Header, maxHeaders)
+	}
+	if l.msg.Header == nil {
+		clear(l.header)
+		l.msg.Header = l.header
+	}
+	return l.header
 }
 
 // set sets a header of which there is one.
 func (l *letter) set(name, value string) {
 	l.values[l.used] = value
 	l.used++
-	l.header[name] = l.values[l.used-1 : l.used : l.used]
+	l.headers()[name] = l.values[l.used-1 : l.used : l.used]
 }
 
 // envelope adds the attributes of the event.

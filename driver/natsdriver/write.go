@@ -43,7 +43,7 @@ func (t *stored) prepare(ctx context.Context, ms []*driver.Message) (all []parce
 	all, now = make([]parcel, len(ms)), make([]*parcel, 0, len(ms))
 	for i, m := range ms {
 		p := &all[i]
-		p.msg, p.err = t.message(m)
+		p.msg, p.err = t.message(m, &letter{})
 		if !m.Due.IsZero() && p.err == nil {
 			if p.err = t.takeDue(ctx); p.err == nil {
 				t.delay(p.msg, m.Due)
@@ -58,7 +58,8 @@ func (t *stored) prepare(ctx context.Context, ms []*driver.Message) (all []parce
 	return all, now, later
 }
 
-func (t *stored) message(m *driver.Message) (*nats.Msg, error) {
+// message makes what travels for a message, in l.
+func (t *stored) message(m *driver.Message, l *letter) (*nats.Msg, error) {
 	c := t.conn
 	if !m.Due.IsZero() && !c.info.Has(driver.Delay) {
 		return nil, c.refuse(string(driver.Delay))
@@ -67,23 +68,52 @@ func (t *stored) message(m *driver.Message) (*nats.Msg, error) {
 	if m.HasKey {
 		subject = keyedSubject(t.topic, m.Key)
 	}
-	msg, err := c.encode(subject, t.topic, m)
+	msg, err := l.write(c, subject, t.topic, m)
 	if err != nil {
 		return nil, err
 	}
 	if m.Bare && m.HasKey {
-		setNATSHeader(msg, harkKey, percentEncode(m.Key))
+		l.set(harkKey, percentEncode(m.Key))
 	}
 	if id := cmp.Or(m.DedupID, m.ID); id != "" && t.wanted.Dedup > 0 {
-		setNATSHeader(msg, natsMsgID, percentEncode(id))
+		l.set(natsMsgID, percentEncode(id))
 	}
 	if cfg := t.config.Load(); !m.Expires.IsZero() && cfg.AllowMsgTTL && m.Due.IsZero() {
 		// Whole seconds, rounded up: before that the receiver sees that it has
 		// expired.
 		ttl := max(time.Until(m.Expires), time.Second)
-		setNATSHeader(msg, natsTTL, strconv.FormatInt(int64((ttl+time.Second-1)/time.Second), 10)+"s")
+		l.set(natsTTL, strconv.FormatInt(int64((ttl+time.Second-1)/time.Second), 10)+"s")
 	}
 	return msg, c.fits(msg)
+}
+
+// single is room for one message on its way to a stream. Nobody looks at it any
+// more once it has been sent.
+type single struct {
+	parcel  parcel
+	parcels [1]*parcel
+	letter  letter
+}
+
+var singles = sync.Pool{New: func() any {
+	s := &single{}
+	s.parcels[0] = &s.parcel
+	return s
+}}
+
+// publishOne is Publish for one message that is sent at once and not in a batch.
+func (t *stored) publishOne(ctx context.Context, m *driver.Message) error {
+	s := singles.Get().(*single)
+	defer singles.Put(s)
+	s.parcel = parcel{}
+	if s.parcel.msg, s.parcel.err = t.message(m, &s.letter); s.parcel.err == nil {
+		t.send(ctx, s.parcels[:], nil)
+		if t.syncs() {
+			t.sync(ctx, t.stream, s.parcels[:])
+		}
+	}
+	s.letter.msg.Data = nil
+	return s.parcel.err
 }
 
 // Publish implements driver.Topic.
@@ -93,6 +123,12 @@ func (t *stored) Publish(ctx context.Context, ms []*driver.Message) error {
 	}
 	if err := t.conn.acks.start(ctx); err != nil {
 		return err
+	}
+	if len(ms) == 1 && ms[0].Due.IsZero() && !t.batches() {
+		if err := t.publishOne(ctx, ms[0]); err != nil {
+			return driver.PartialError{err}
+		}
+		return nil
 	}
 	all, now, later := t.prepare(ctx, ms)
 	t.sendAll(ctx, later, nil)
@@ -158,37 +194,51 @@ func (t *stored) sendAll(ctx context.Context, ps []*parcel, mu *sync.Mutex) {
 // send sends parcels in their order and waits until it is known what became of
 // them, or ctx ends. It locks mu, if that is not nil, while it looks at them.
 func (t *stored) send(ctx context.Context, ps []*parcel, mu *sync.Mutex) {
-	c := t.conn
-	err := c.state.do(ctx, func(context.Context) error { // an answer is waited for beyond an attempt
-		f := newFlight(len(ps))
-		if err := c.launch(f, ps, mu); err != nil {
+	var err error
+	up := t.conn.state.connected()
+	if up { // nearly always, and then one attempt is enough
+		ps, err = t.try(ctx, ps, mu)
+	}
+	switch {
+	case !up, err != nil && ctx.Err() == nil && t.conn.state.passes(err):
+		err = t.conn.state.do(ctx, func(context.Context) (err error) { // an answer is waited for beyond an attempt
+			ps, err = t.try(ctx, ps, mu)
 			return err
-		}
-		if err := f.wait(ctx, &c.acks); err != nil {
-			return err
-		}
-		rest := ps[:0:0]
-		var passing error
-		for i, p := range ps {
-			again, err := t.landed(f.acks[i], f.errs[i])
-			if again {
-				passing = err
-				rest = append(rest, p)
-			} else {
-				p.err, p.repeated = err, f.acks[i].Duplicate
-			}
-		}
-		if ps = rest; len(ps) > 0 {
-			if errors.Is(passing, nats.ErrNoResponders) {
-				passing = t.absent(ctx, passing)
-			}
-			return passing
-		}
-		return nil
-	})
+		})
+	case err != nil:
+		err = kind(err)
+	}
 	for _, p := range ps {
 		p.err = err
 	}
+}
+
+// try is one attempt of send. It returns those parcels of which it is not known
+// what became, with an error if there are any.
+func (t *stored) try(ctx context.Context, ps []*parcel, mu *sync.Mutex) (rest []*parcel, _ error) {
+	c := t.conn
+	f := newFlight(len(ps))
+	if err := c.launch(f, ps, mu); err != nil {
+		return ps, err
+	}
+	if err := f.wait(ctx, &c.acks); err != nil {
+		return ps, err
+	}
+	defer f.free()
+	var passing error
+	for i, p := range ps {
+		again, err := t.landed(f.acks[i], f.errs[i])
+		if again {
+			passing = err
+			rest = append(rest, p)
+		} else {
+			p.err, p.repeated = err, f.acks[i].Duplicate
+		}
+	}
+	if errors.Is(passing, nats.ErrNoResponders) {
+		passing = t.absent(ctx, passing)
+	}
+	return rest, passing
 }
 
 // launch hands the messages of a flight to the client.
@@ -243,10 +293,12 @@ func (t *stored) absent(ctx context.Context, cause error) error {
 	return fmt.Errorf("%w: %w", driver.ErrAgain, cause)
 }
 
-// flight is a number of messages that wait for their acknowledgements.
+// flight is a number of messages that wait for their acknowledgements. It is used
+// again when nobody can be telling it anything any more.
 type flight struct {
 	tokens []uint64
-	done   chan struct{}
+	done   chan struct{} // gets a token when all is known
+	late   *time.Timer
 
 	mu   sync.Mutex // guards what follows, until done
 	left int
@@ -254,8 +306,24 @@ type flight struct {
 	errs []error
 }
 
+var flights = sync.Pool{New: func() any {
+	late := time.NewTimer(answerPatience)
+	late.Stop()
+	return &flight{done: make(chan struct{}, 1), late: late}
+}}
+
 func newFlight(n int) *flight {
-	return &flight{tokens: make([]uint64, n), done: make(chan struct{}), left: n, acks: make([]ack, n), errs: make([]error, n)}
+	f := flights.Get().(*flight)
+	f.left = n
+	f.tokens, f.acks, f.errs = slices.Grow(f.tokens[:0], n)[:n], slices.Grow(f.acks[:0], n)[:n], slices.Grow(f.errs[:0], n)[:n]
+	return f
+}
+
+// free gives a flight back of which all is known, and that nobody looks at.
+func (f *flight) free() {
+	clear(f.acks)
+	clear(f.errs)
+	flights.Put(f)
 }
 
 // flightSeat is one message of a flight.
@@ -270,19 +338,19 @@ func (s flightSeat) acked(_ uint64, a ack, err error) {
 	defer s.mu.Unlock()
 	s.acks[s.i], s.errs[s.i] = a, err
 	if s.left--; s.left == 0 {
-		close(s.done)
+		s.done <- struct{}{}
 	}
 }
 
 // wait returns when all is known, or what is not known has taken too long. It
 // returns an error when ctx ends.
 func (f *flight) wait(ctx context.Context, a *acks) error {
-	late := time.NewTimer(answerPatience)
-	defer late.Stop()
+	f.late.Reset(answerPatience)
+	defer f.late.Stop()
 	select {
 	case <-f.done:
 		return nil
-	case <-late.C:
+	case <-f.late.C:
 	case <-ctx.Done():
 		for _, token := range f.tokens {
 			a.forget(token)

@@ -1,0 +1,112 @@
+package hark
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/harkbus/hark/driver"
+)
+
+// What an inbox has in hand, and what it says of that to the engine.
+
+// hold notes that a is in hand.
+func (in *inbox[T]) hold(a *arrival) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	last := in.held.prev
+	a.prev, a.next = last, &in.held
+	last.next, in.held.prev = a, a
+	in.holds++
+}
+
+// letGoLocked notes that a is not in hand any more, and reports whether it was.
+func (in *inbox[T]) letGoLocked(a *arrival) bool {
+	if a.next == nil {
+		return false
+	}
+	a.prev.next, a.next.prev = a.next, a.prev
+	a.prev, a.next = nil, nil
+	in.holds--
+	return true
+}
+
+// settled implements arrival.inbox.
+func (in *inbox[T]) settled(a *arrival) {
+	if !in.stored {
+		return
+	}
+	in.mu.Lock()
+	if in.letGoLocked(a) && in.shared {
+		in.done = append(in.done, a.Received)
+	}
+	roomy := in.roomy
+	if roomy != nil && in.holds <= in.window/2 {
+		in.roomy = nil
+	} else {
+		roomy = nil
+	}
+	in.mu.Unlock()
+	if roomy != nil {
+		close(roomy)
+	}
+	if in.shared {
+		select {
+		case in.news <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// acknowledge tells the engine what is done, and that the rest is still being
+// worked on.
+func (in *inbox[T]) acknowledge() {
+	defer close(in.acked)
+	every := in.remote.engine.info.Lease / 3
+	if every <= 0 {
+		every = time.Hour
+	}
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-in.news:
+			in.ack()
+		case <-tick.C:
+			in.extend()
+		case <-in.over:
+			in.ack()
+			return
+		}
+	}
+}
+
+func (in *inbox[T]) ack() {
+	in.mu.Lock()
+	done := in.done
+	in.done = nil
+	in.mu.Unlock()
+	if len(done) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := in.sub.Ack(ctx, done); err != nil { // they will come again
+		in.remote.engine.lost(in.local.core.bus, fmt.Errorf("acknowledge to %s: %w", in.name(), err))
+	}
+}
+
+func (in *inbox[T]) extend() {
+	in.mu.Lock()
+	ms := make([]*driver.Received, 0, in.holds)
+	for a := in.held.next; a != &in.held; a = a.next {
+		ms = append(ms, a.Received)
+	}
+	in.mu.Unlock()
+	if len(ms) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	_ = in.sub.Extend(ctx, ms) // if it fails they come again, which at least once allows
+}

@@ -1,0 +1,197 @@
+package hark
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/harkbus/hark/driver"
+)
+
+// How messages of an engine get into the log of an inbox.
+
+// pump receives messages until the subscription ends.
+func (in *inbox[T]) pump(ctx context.Context) {
+	defer close(in.pumped)
+	for ctx.Err() == nil {
+		turn := in.nextTurn(ctx)
+		room, err := in.room(turn)
+		if err != nil {
+			continue
+		}
+		ms, err := in.sub.Receive(turn, room)
+		switch {
+		case err != nil && turn.Err() != nil:
+			continue
+		case err != nil:
+			if !errors.Is(err, driver.ErrEnded) {
+				in.remote.engine.lost(in.local.core.bus, fmt.Errorf("subscription %s: %w", in.name(), err))
+			}
+			return
+		}
+		in.received.Add(uint64(len(ms)))
+		if !in.take(ctx, ms) {
+			return
+		}
+	}
+}
+
+// take puts messages into the log, and those that it cannot back. It reports
+// whether the pump goes on.
+func (in *inbox[T]) take(ctx context.Context, ms []*driver.Received) bool {
+	plain := 0
+	for plain < len(ms) && in.isPlain(ms[plain]) {
+		plain++
+	}
+	if n := in.enterPlain(ctx, ms[:plain]); n < plain {
+		in.giveBack(ms[n:])
+		return false
+	}
+	if plain == len(ms) {
+		if r, ok := in.sub.(driver.Recycler); ok {
+			r.Recycle(ms)
+		}
+		return true
+	}
+	ms = ms[plain:]
+	landings := make([]landing, len(ms))
+	for i, m := range ms {
+		if !in.enter(ctx, m, &landings[i]) {
+			in.giveBack(ms[i:])
+			return false
+		}
+	}
+	return true
+}
+
+// isPlain reports whether there is nothing to say of a message but its value, so
+// that it can be treated like one that was published in process.
+func (in *inbox[T]) isPlain(m *driver.Received) bool {
+	return !in.stored && !in.encoded && m.Headers == nil && m.ID == "" && !m.HasKey && m.Time.IsZero() && m.Expires.IsZero() && m.Topic == in.local.core.name
+}
+
+// enterPlain puts plain messages into the log, and returns how many before ctx
+// ended.
+func (in *inbox[T]) enterPlain(ctx context.Context, ms []*driver.Received) int {
+	defer func() { // so that it holds no values
+		clear(in.run)
+		in.run = in.run[:0]
+	}()
+	log := &in.local.log
+	for i, m := range ms {
+		in.run = append(in.run, entry[T]{})
+		if err := in.decode(m, &in.run[len(in.run)-1].value); err != nil {
+			in.run = in.run[:len(in.run)-1]
+			in.undecodable(&arrival{Received: m, inbox: in}, err)
+		}
+		if len(in.run) == 0 || len(in.run) < cap(in.run) && i < len(ms)-1 {
+			continue
+		}
+		for rest := in.run; len(rest) > 0; {
+			n := log.AppendRun(len(rest), func(slots []entry[T]) { copy(slots, rest) })
+			if n == 0 {
+				if in.local.appendOrWait(ctx, log, rest[0]) != nil {
+					return i + 1 - len(rest)
+				}
+				n = 1
+			}
+			rest = rest[n:]
+		}
+		in.run = in.run[:0]
+	}
+	return len(ms)
+}
+
+// nextTurn returns the context for the pump to receive in, and answers those
+// who want to know that it holds nothing.
+func (in *inbox[T]) nextTurn(ctx context.Context) context.Context {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for _, ch := range in.asked {
+		close(ch)
+	}
+	in.asked = nil
+	if in.turn == nil || in.turn.Err() != nil {
+		in.turn, in.interrupt = context.WithCancel(ctx)
+	}
+	return in.turn
+}
+
+// emptyHanded waits until everything that the pump had received is in the log,
+// and reports false if ctx ends first.
+func (in *inbox[T]) emptyHanded(ctx context.Context) bool {
+	ch := make(chan struct{})
+	in.mu.Lock()
+	in.asked = append(in.asked, ch)
+	if in.interrupt != nil {
+		in.interrupt()
+	}
+	in.mu.Unlock()
+	select {
+	case <-ch:
+	case <-in.pumped:
+	case <-ctx.Done():
+		return false
+	}
+	return true
+}
+
+// lost tells the hooks that a subscription has ended for good.
+func (e *engine) lost(b *Bus, err error) {
+	b.hooks.onConn(ConnEvent{Engine: e.info.Engine, Address: e.info.Address, Err: err})
+}
+
+// room waits until more messages may be in hand, and returns how many.
+func (in *inbox[T]) room(ctx context.Context) (int, error) {
+	for {
+		in.mu.Lock()
+		n := in.window - in.holds
+		var wait chan struct{}
+		if n <= 0 {
+			if in.roomy == nil {
+				in.roomy = make(chan struct{})
+			}
+			wait = in.roomy
+		}
+		in.mu.Unlock()
+		if wait == nil {
+			return min(n, 256), nil
+		}
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	}
+}
+
+// landing is what an arrival needs here.
+type landing struct {
+	arrival arrival
+	meta    meta
+}
+
+// enter puts a message into the log. It reports whether the pump goes on.
+func (in *inbox[T]) enter(ctx context.Context, m *driver.Received, at *landing) bool {
+	a := &at.arrival
+	*a = arrival{Received: m, inbox: in}
+	at.meta.fromEngine(m, a)
+	e := entry[T]{meta: &at.meta}
+	if in.stored {
+		in.hold(a)
+	}
+	if m.Seq > 0 {
+		in.lastSeq.Store(m.Seq)
+	}
+	if in.encoded && !in.wants(a) {
+		return true
+	}
+	if err := in.decode(m, &e.value); err != nil {
+		in.undecodable(a, err)
+		return true
+	}
+	if in.stored {
+		return in.local.log.Force(e)
+	}
+	return in.local.appendOrWait(ctx, &in.local.log, e) == nil
+}
