@@ -19,7 +19,7 @@ func deadTopic[T any](b *Bus, name string) (*Topic[T], error) {
 		return newTopicUntil[T](b, over, KindTopic, name, 0, nil)
 	}
 	kept := Stored(Retention{MaxMessages: deadKept})
-	asItIs := topicOption(func(c *topicConfig) error { c.existing = true; return nil })
+	asItIs := topicOption(func(c *topicConfig) error { c.existing, c.dead = true, true; return nil })
 	t, err := newTopicUntil[T](b, over, KindTopic, name, 0, []TopicOption{kept, DedupWindow(0), asItIs})
 	if errors.Is(err, ErrInvalidOption) { // made meanwhile, another way
 		return newTopicUntil[T](b, over, KindTopic, name, 0, nil)

@@ -226,7 +226,7 @@ func (in *inbox[T]) undecodable(a *arrival, err error) {
 func (r *remoteTopic) buryRaw(to string, a *arrival, f *Failure) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	topic, err := r.engine.conn.OpenTopic(ctx, driver.TopicConfig{Name: to, Stored: &driver.StoredConfig{MaxMessages: deadKept, Existing: true}})
+	topic, err := r.engine.conn.OpenTopic(ctx, driver.TopicConfig{Name: to, Stored: &driver.StoredConfig{MaxMessages: deadKept, Existing: true, DeadLetters: true}})
 	if err != nil {
 		return err
 	}

@@ -78,6 +78,7 @@ func newRemoteTopic(b *Bus, name string, typ reflect.Type, c topicConfig) (*remo
 		Dedup:       window,
 		Durability:  durability,
 		Existing:    c.existing,
+		DeadLetters: c.dead,
 	}
 	return r, nil
 }

@@ -80,6 +80,7 @@ type topicConfig struct {
 	codec     Codec
 	bare      bool
 	existing  bool // an engine's topic is taken as it is
+	dead      bool // it is for dead letters
 }
 
 type topicOption func(*topicConfig) error

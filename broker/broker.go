@@ -24,7 +24,9 @@ type Broker struct {
 
 	reloading sync.Mutex // held by Start, Stop and Reload
 	state     state
-	took      time.Duration // of starting
+	started   time.Time
+	took      time.Duration                           // of starting
+	source    atomic.Pointer[func() (*Config, error)] // see ReloadFrom
 
 	auth    *authenticator // nil without users
 	store   *store.Store
@@ -32,6 +34,8 @@ type Broker struct {
 	conn    *natsdriver.Conn
 	routing *routing
 	web     *webServer
+
+	onReplay func(step string) // for tests: what is to be done next
 }
 
 // state says where a broker is in its life, which it goes through once.
@@ -83,7 +87,7 @@ func (b *Broker) Start(ctx context.Context) error {
 		return errors.New("a broker starts once")
 	}
 	b.state = stateRunning
-	began := time.Now()
+	b.started = time.Now()
 	c := b.config.Load()
 	if err := b.start(ctx, c); err != nil {
 		b.state = stateStopped
@@ -91,7 +95,7 @@ func (b *Broker) Start(ctx context.Context) error {
 		defer cancel()
 		return errors.Join(err, b.shut(ctx))
 	}
-	b.took = time.Since(began)
+	b.took = time.Since(b.started)
 	b.log.Info("started", "listen", b.Addr().String(), "data", b.store.Dir(), "routes", len(c.Routes), "took", b.took)
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -19,7 +20,12 @@ import (
 	"github.com/harkbus/hark/internal/store"
 )
 
-func TestMain(m *testing.M) { leak.Main(m, "github.com/nats-io/nats-server/") }
+func TestMain(m *testing.M) {
+	if dir, step, ok := strings.Cut(os.Getenv(replayChild), " "); ok {
+		runReplayChild(dir, step)
+	}
+	leak.Main(m, "github.com/nats-io/nats-server/")
+}
 
 const patience = 20 * time.Second
 

@@ -31,6 +31,16 @@ func endpoints() []endpoint {
 	return slices.Concat(
 		healthEndpoints(),
 		openAPIEndpoints(),
+		brokerEndpoints(),
+		topicEndpoints(),
+		messageEndpoints(),
+		groupEndpoints(),
+		subscriptionEndpoints(),
+		connectionEndpoints(),
+		routeEndpoints(),
+		deadEndpoints(),
+		valueEndpoints(),
+		latchEndpoints(),
 	)
 }
 

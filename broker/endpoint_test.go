@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -27,8 +29,9 @@ var scenarios = map[string]func(t *testing.T, a *api){
 
 // TestEndpoints calls every endpoint, and holds each answer to the OpenAPI document.
 func TestEndpoints(t *testing.T) {
-	b := start(t, config(t, ""))
+	b := start(t, config(t, scenarioConfig))
 	a := newAPI(t, b, "")
+	maps.Copy(scenarios, adminScenarios)
 	for name, run := range scenarios {
 		t.Run(name, func(t *testing.T) {
 			mine := *a
@@ -186,7 +189,14 @@ func (a *api) check(e *endpoint, res *http.Response, text []byte) {
 	if err != nil {
 		a.t.Fatalf("%s: the document has no answer %d of type %q: %s", e.name, res.StatusCode, media, text)
 	}
-	if media == "application/json" || media == refusalType {
+	var documents [][]byte
+	switch media {
+	case "application/json", refusalType:
+		documents = [][]byte{text}
+	case linesType:
+		documents = slices.Collect(bytes.Lines(text))
+	}
+	for _, text := range documents {
 		value, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
 		if err == nil {
 			err = compiled.Validate(value)

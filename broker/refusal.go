@@ -8,6 +8,7 @@ import (
 	"net/http"
 
 	"github.com/harkbus/hark/driver"
+	"github.com/harkbus/hark/driver/natsdriver"
 	"github.com/harkbus/hark/internal/names"
 )
 
@@ -74,6 +75,8 @@ func refusalOf(err error) (r *refusal, known bool) {
 		kind   error
 		status int
 	}{
+		{natsdriver.ErrNotFound, http.StatusNotFound},
+		{natsdriver.ErrListening, http.StatusConflict},
 		{driver.ErrUnsupported, http.StatusNotImplemented},
 		{driver.ErrConflict, http.StatusConflict},
 		{driver.ErrFull, http.StatusInsufficientStorage},

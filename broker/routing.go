@@ -150,13 +150,13 @@ func (r *routing) stop(ctx context.Context) error {
 
 // RouteStats are the numbers of a route since the broker was started.
 type RouteStats struct {
-	Route      string `json:"route"`
-	Matched    uint64 `json:"matched"`
-	SampledOut uint64 `json:"sampled_out"`
-	Otherwise  uint64 `json:"otherwise"`  // messages taken because no other route had
-	Routed     uint64 `json:"routed"`     // messages that targets have taken
-	Unresolved uint64 `json:"unresolved"` // targets for which messages lacked a value
-	Failed     uint64 `json:"failed"`     // messages that targets have refused
+	Route      string `json:"route" doc:"its name"`
+	Matched    uint64 `json:"matched" doc:"messages that matched"`
+	SampledOut uint64 `json:"sampled_out" doc:"of those, messages that were not in the sample"`
+	Otherwise  uint64 `json:"otherwise" doc:"messages taken because no other route had"`
+	Routed     uint64 `json:"routed" doc:"messages that targets have taken, each target counted"`
+	Unresolved uint64 `json:"unresolved" doc:"targets for which messages lacked a value"`
+	Failed     uint64 `json:"failed" doc:"messages that targets have refused"`
 }
 
 // RouteStats returns the numbers of each route, in the order of the
@@ -167,12 +167,16 @@ func (b *Broker) RouteStats() (all []RouteStats) {
 		return nil
 	}
 	for _, r := range p.router.routes {
-		c := r.counters
-		all = append(all, RouteStats{
-			r.Name, c.matched.Load(), c.sampledOut.Load(), c.otherwise.Load(), c.routed.Load(), c.unresolved.Load(), c.failed.Load(),
-		})
+		all = append(all, r.stats())
 	}
 	return all
+}
+
+func (r *route) stats() RouteStats {
+	c := r.counters
+	return RouteStats{
+		r.Name, c.matched.Load(), c.sampledOut.Load(), c.otherwise.Load(), c.routed.Load(), c.unresolved.Load(), c.failed.Load(),
+	}
 }
 
 // takeCounters goes on with the counters of the routes of another router.

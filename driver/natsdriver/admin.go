@@ -31,10 +31,7 @@ func (c *Conn) AlterTopic(ctx context.Context, name string, to driver.StoredConf
 		if had := have.Metadata[metaDurability]; had != class || have.Storage != want.Storage {
 			return fmt.Errorf("%w: topic %s is there with durability %s, not %s", driver.ErrConflict, name, had, class)
 		}
-		before = driver.StoredConfig{
-			MaxMessages: int(max(have.MaxMsgs, 0)), MaxBytes: max(have.MaxBytes, 0), MaxAge: have.MaxAge,
-			Dedup: have.Duplicates, Durability: to.Durability,
-		}
+		before = storedConfig(&have)
 		have.MaxMsgs, have.MaxBytes, have.MaxAge = want.MaxMsgs, want.MaxBytes, want.MaxAge
 		have.Duplicates = want.Duplicates
 		if _, err := c.js.UpdateStream(ctx, have); err != nil {
@@ -66,14 +63,6 @@ func (c *Conn) DeleteMessage(ctx context.Context, topic string, seq uint64) erro
 			}
 		}
 		return err
-	})
-}
-
-// DeleteGroup makes a group of a stored topic forget its place. One that is not
-// there is no error.
-func (c *Conn) DeleteGroup(ctx context.Context, topic, group string) error {
-	return c.admin(ctx, func(ctx context.Context) error {
-		return c.js.DeleteConsumer(ctx, topicStream(topic), groupConsumer(group))
 	})
 }
 

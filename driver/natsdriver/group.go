@@ -107,7 +107,7 @@ func (t *stored) ensureConsumer(ctx context.Context, cfg driver.SubscribeConfig,
 				return err
 			}
 			c.Durable, c.Name = name, name
-			c.Description = "hark group " + cfg.Group
+			c.Description = groupDescription + cfg.Group
 			c.AckPolicy, c.AckWait, c.MaxDeliver = jetstream.AckExplicitPolicy, lease, -1
 			c.MaxAckPending = -1
 			c.FilterSubjects = subjects

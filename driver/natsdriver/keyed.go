@@ -55,9 +55,8 @@ type keyed struct {
 
 // joinKeyed makes a member of a group that keeps the order of keys.
 func (t *stored) joinKeyed(ctx context.Context, cfg driver.SubscribeConfig) (driver.Subscription, error) {
-	sum := sha256.Sum256([]byte(t.topic + " " + cfg.Group))
 	k := &keyed{
-		topic: t, name: cfg.Group, id: t.conn.ids.next(), subject: rosterSubject + hex.EncodeToString(sum[:16]), window: cfg.Window,
+		topic: t, name: cfg.Group, id: t.conn.ids.next(), subject: rosterOf(t.topic, cfg.Group), window: cfg.Window,
 		nudged: make(chan struct{}, 1), steward: make(chan struct{}), arrived: make(chan []*driver.Received),
 		slots: map[int]*slot{}, pulses: pulses{}, renewal: make(chan struct{}),
 	}
@@ -67,6 +66,12 @@ func (t *stored) joinKeyed(ctx context.Context, cfg driver.SubscribeConfig) (dri
 		return nil, fmt.Errorf("group %s: %w", cfg.Group, err)
 	}
 	return k, nil
+}
+
+// rosterOf is the subject of the roster of a group.
+func rosterOf(topic, group string) string {
+	sum := sha256.Sum256([]byte(topic + " " + group))
+	return rosterSubject + hex.EncodeToString(sum[:16])
 }
 
 func (k *keyed) join(ctx context.Context, cfg driver.SubscribeConfig) (err error) {

@@ -67,29 +67,10 @@ func (c *Conn) Latch(ctx context.Context, name string, set bool) error {
 
 // store stores the state of a latch and waits until f has been told of it.
 func (l *latches) store(ctx context.Context, name string, set bool) error {
-	c := l.signals.conn
-	m := &nats.Msg{Subject: latchPrefix + name, Data: []byte(latchSet), Header: nats.Header{}}
-	if !set {
-		m.Data = []byte(latchClear)
-		l.mu.Lock()
-		if l.fades {
-			setNATSHeader(m, natsTTL, latchFades)
-		}
-		l.mu.Unlock()
-	}
-	setNATSHeader(m, natsMsgID, c.ids.next()) // so that sending it again does not undo what others did
-	var seq uint64
-	err := c.state.do(ctx, func(ctx context.Context) error {
-		ack, err := c.js.PublishMsg(ctx, m)
-		if err != nil {
-			return c.openError(ctx, m.Subject, err)
-		}
-		seq = ack.Sequence
-		return nil
-	})
-	if err == nil && c.opts.sync != nil {
-		err = c.opts.sync(ctx, latchStream)
-	}
+	l.mu.Lock()
+	fades := l.fades
+	l.mu.Unlock()
+	seq, err := l.signals.conn.storeLatch(ctx, name, set, fades)
 	if err != nil {
 		return err
 	}
@@ -100,6 +81,31 @@ func (l *latches) store(ctx context.Context, name string, set bool) error {
 		return fmt.Errorf("%w (it is stored)", err)
 	}
 	return nil
+}
+
+// storeLatch stores the state of a latch, and returns its sequence. The stream is
+// there.
+func (c *Conn) storeLatch(ctx context.Context, name string, set, fades bool) (seq uint64, err error) {
+	m := &nats.Msg{Subject: latchPrefix + name, Data: []byte(latchSet), Header: nats.Header{}}
+	if !set {
+		m.Data = []byte(latchClear)
+		if fades {
+			setNATSHeader(m, natsTTL, latchFades)
+		}
+	}
+	setNATSHeader(m, natsMsgID, c.ids.next()) // so that sending it again does not undo what others did
+	err = c.state.do(ctx, func(ctx context.Context) error {
+		ack, err := c.js.PublishMsg(ctx, m)
+		if err != nil {
+			return c.openError(ctx, m.Subject, err)
+		}
+		seq = ack.Sequence
+		return nil
+	})
+	if err == nil && c.opts.sync != nil {
+		err = c.opts.sync(ctx, latchStream)
+	}
+	return seq, err
 }
 
 // until waits until ok, called with mu locked, says so.
@@ -295,15 +301,9 @@ func (l *latches) consumer(ctx context.Context, name string) (*jetstream.Consume
 	c := l.signals.conn
 	var info *jetstream.ConsumerInfo
 	err := c.state.do(ctx, func(ctx context.Context) error {
-		stream, err := c.js.Stream(ctx, latchStream)
-		if errors.Is(err, jetstream.ErrStreamNotFound) {
-			stream, err = c.js.CreateStream(ctx, c.latchConfig())
-			if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // somebody was faster, with another server
-				stream, err = c.js.Stream(ctx, latchStream)
-			}
-		}
+		stream, err := c.ensureLatches(ctx)
 		if err != nil {
-			return c.openError(ctx, latchPrefix+">", err)
+			return err
 		}
 		l.mu.Lock()
 		l.fades = stream.CachedInfo().Config.AllowMsgTTL
@@ -319,6 +319,21 @@ func (l *latches) consumer(ctx context.Context, name string) (*jetstream.Consume
 		return nil
 	})
 	return info, err
+}
+
+// ensureLatches returns the stream of latches, which it makes if need be.
+func (c *Conn) ensureLatches(ctx context.Context) (jetstream.Stream, error) {
+	stream, err := c.js.Stream(ctx, latchStream)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		stream, err = c.js.CreateStream(ctx, c.latchConfig())
+		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // somebody was faster, with another server
+			stream, err = c.js.Stream(ctx, latchStream)
+		}
+	}
+	if err != nil {
+		err = c.openError(ctx, latchPrefix+">", err)
+	}
+	return stream, err
 }
 
 func (c *Conn) latchConfig() jetstream.StreamConfig {

@@ -18,6 +18,13 @@ const (
 	metaDurability = "hark-durability"
 )
 
+// Topics for dead letters have a further subject, to which nobody publishes, so that
+// they are found among many.
+const (
+	deadPrefix = "$HARK.dead." // and the topic
+	deadSuffix = ".dead"
+)
+
 var durabilities = map[driver.Durability]struct {
 	name  string
 	needs driver.Capability
@@ -163,6 +170,9 @@ func (t *stored) streamConfig() jetstream.StreamConfig {
 	// The server wants this: an ID is not remembered longer than its message.
 	if w.MaxAge > 0 && cfg.Duplicates > w.MaxAge {
 		cfg.Duplicates = w.MaxAge
+	}
+	if w.DeadLetters || strings.HasSuffix(t.topic, deadSuffix) {
+		cfg.Subjects = append(cfg.Subjects, deadPrefix+t.topic)
 	}
 	cfg.AllowMsgTTL = t.conn.level >= levelTTL
 	cfg.AllowAtomicPublish = t.conn.level >= levelBatch

@@ -95,6 +95,7 @@ func serve(ctx context.Context, cfg *broker.Config, source broker.Source, s Stre
 	if err != nil {
 		return configError(err)
 	}
+	b.ReloadFrom(func() (*broker.Config, error) { return broker.Load(source) })
 	reload := make(chan os.Signal, 1)
 	signal.Notify(reload, syscall.SIGHUP)
 	defer signal.Stop(reload)

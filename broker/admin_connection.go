@@ -1,0 +1,146 @@
+package broker
+
+import (
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	natsserver "github.com/nats-io/nats-server/v2/server"
+)
+
+// connectionEndpoints are about the clients of the server in this process.
+func connectionEndpoints() []endpoint {
+	id := numberParam("id", 1, 1<<63, "the number of the connection").inPath()
+	return []endpoint{
+		{
+			method: http.MethodGet, path: "/v1/admin/connections", name: "listConnections", summary: "the clients that are connected",
+			doc: withServer, access: operator, params: append(pageParams(), textParam("user", "only those of this user")),
+			answer: jsonAnswer(page[connectionView]{}), also: []int{http.StatusNotImplemented}, handle: listConnections,
+		},
+		{
+			method: http.MethodGet, path: "/v1/admin/connections/{id}", name: "getConnection", summary: "a client, with what it subscribes to",
+			doc: withServer, access: operator, params: []param{id}, answer: jsonAnswer(connectionView{}), also: []int{http.StatusNotFound, http.StatusNotImplemented},
+			handle: func(c *call) error {
+				found, err := c.broker.connections(&natsserver.ConnzOptions{CID: c.number("id"), Username: true, SubscriptionsDetail: true})
+				if err != nil {
+					return err
+				}
+				if len(found) == 0 {
+					return noConnection(c.number("id"))
+				}
+				return c.reply(viewConnection(found[0]))
+			},
+		},
+		{
+			method: http.MethodDelete, path: "/v1/admin/connections/{id}", name: "closeConnection", summary: "cut a client off",
+			doc: "Clients connect again by themselves; to keep one out, change its user and reload. " + withServer, access: operator, params: []param{id},
+			status: http.StatusNoContent, also: []int{http.StatusNotFound, http.StatusConflict, http.StatusNotImplemented},
+			handle: func(c *call) error {
+				if err := c.broker.hasServer(); err != nil {
+					return err
+				}
+				if own, err := c.broker.client.GetClientID(); err == nil && own == c.number("id") {
+					return refused(http.StatusConflict, "connection %d is that of the broker itself", own)
+				}
+				if c.broker.store.DisconnectClientByID(c.number("id")) != nil {
+					return noConnection(c.number("id"))
+				}
+				return c.reply(nil)
+			},
+		},
+	}
+}
+
+// withServer says that something needs the server in this process.
+const withServer = "Only a broker whose server is in the process knows this; beside an outside cluster the answer is 501."
+
+func noConnection(id uint64) error {
+	return refused(http.StatusNotFound, "there is no connection %d", id)
+}
+
+// hasServer refuses what only the server in this process knows.
+func (b *Broker) hasServer() error {
+	if b.store == nil {
+		return refused(http.StatusNotImplemented, "the broker runs beside a cluster, of which it does not see the clients").but("ask a server of the cluster, such as with nats server report connections")
+	}
+	return nil
+}
+
+// connectionView is a client that is connected.
+type connectionView struct {
+	ID            uint64             `json:"id" doc:"its number"`
+	Name          string             `json:"name,omitempty" doc:"what it calls itself"`
+	User          string             `json:"user,omitempty" doc:"as whom it is connected"`
+	Address       string             `json:"address,omitempty" doc:"where it comes from; without it, from this process"`
+	Client        string             `json:"client,omitempty" doc:"language and version of its client"`
+	Since         time.Time          `json:"since" doc:"when it connected"`
+	Active        time.Time          `json:"active" doc:"when it was last heard of"`
+	RTT           string             `json:"rtt,omitempty" doc:"how long a round trip to it took"`
+	In            int64              `json:"in_messages" doc:"messages that it has sent"`
+	Out           int64              `json:"out_messages" doc:"messages that it was sent"`
+	InBytes       int64              `json:"in_bytes" doc:"bytes of what it has sent"`
+	OutBytes      int64              `json:"out_bytes" doc:"bytes of what it was sent"`
+	Pending       int                `json:"pending_bytes" doc:"bytes that wait until it reads"`
+	Subscriptions int                `json:"subscriptions" doc:"how many it has"`
+	List          []subscriptionView `json:"list,omitempty" doc:"its subscriptions, where they are asked for"`
+}
+
+func viewConnection(i *natsserver.ConnInfo) *connectionView {
+	v := &connectionView{
+		ID: i.Cid, Name: i.Name, User: i.AuthorizedUser, Client: i.Lang, Since: i.Start, Active: i.LastActivity, RTT: i.RTT,
+		In: i.InMsgs, Out: i.OutMsgs, InBytes: i.InBytes, OutBytes: i.OutBytes, Pending: i.Pending, Subscriptions: int(i.NumSubs),
+	}
+	if i.Version != "" {
+		v.Client += " " + i.Version
+	}
+	if i.Port != 0 {
+		v.Address = net.JoinHostPort(i.IP, strconv.Itoa(i.Port))
+	}
+	for n := range i.SubsDetail {
+		v.List = append(v.List, viewSubscription(&i.SubsDetail[n]))
+	}
+	return v
+}
+
+// connections asks the server for connections.
+func (b *Broker) connections(o *natsserver.ConnzOptions) ([]*natsserver.ConnInfo, error) {
+	if err := b.hasServer(); err != nil {
+		return nil, err
+	}
+	z, err := b.store.Connz(o)
+	if err != nil {
+		return nil, err
+	}
+	return z.Conns, nil
+}
+
+// connectionsAtOnce is how many connections the server is asked for.
+const connectionsAtOnce = 1024
+
+func listConnections(c *call) error {
+	after, err := c.afterSeq()
+	if err != nil {
+		return err
+	}
+	p := page[*connectionView]{Items: []*connectionView{}}
+	for offset := 0; ; offset += connectionsAtOnce {
+		found, err := c.broker.connections(&natsserver.ConnzOptions{Sort: natsserver.ByCid, Username: true, User: c.text("user"), Offset: offset, Limit: connectionsAtOnce})
+		if err != nil {
+			return err
+		}
+		for _, i := range found {
+			if i.Cid < after {
+				continue
+			}
+			if uint64(len(p.Items)) == c.number("limit") {
+				p.Next = uintText(p.Items[len(p.Items)-1].ID)
+				return c.reply(p)
+			}
+			p.Items = append(p.Items, viewConnection(i))
+		}
+		if len(found) < connectionsAtOnce {
+			return c.reply(p)
+		}
+	}
+}

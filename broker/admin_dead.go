@@ -1,0 +1,354 @@
+package broker
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/harkbus/hark/driver"
+	"github.com/harkbus/hark/driver/natsdriver"
+)
+
+// deadEndpoints are about dead letters: messages that subscriptions gave up.
+func deadEndpoints() []endpoint {
+	absent := []int{http.StatusNotFound, http.StatusGatewayTimeout}
+	topic := topicParam("topic", "the topic for dead letters").inPath()
+	seq := numberParam("seq", 1, 1<<63, "the sequence of the dead letter").inPath()
+	const path, scans = "/v1/admin/dead/{topic}", " No more than 10,000 are looked at in one call; the answer says where to go on."
+	return []endpoint{
+		{
+			method: http.MethodGet, path: "/v1/admin/dead", name: "listDead", summary: "the topics for dead letters", access: anyUser,
+			doc:    "Those whose names end in .dead, and those that were made for a subscription that names them. Other stored topics can be asked for by name.",
+			params: pageParams(), answer: jsonAnswer(page[deadTopicView]{}), also: []int{http.StatusGatewayTimeout}, handle: listDead,
+		},
+		{
+			method: http.MethodGet, path: path + "/errors", name: "listDeadErrors", summary: "the dead letters of a topic, grouped by error", access: administrator("topic"),
+			doc:    "Numbers and what is in quotes do not count. The largest group comes first." + scans,
+			params: []param{topic, textParam("after", "go on behind this dead letter: the `next` of the call before")}, answer: jsonAnswer(page[deadErrorView]{}), also: absent, handle: listDeadErrors,
+		},
+		{
+			method: http.MethodGet, path: path + "/messages", name: "listDeadMessages", summary: "the dead letters of a topic, the oldest first", access: administrator("topic"),
+			doc: "Without their data." + scans,
+			params: append(pageParams(), topic, textParam("error", "only those of this group: what listDeadErrors calls error"),
+				filterParam("where", "only those that match it, as the messages that they were; headers.reason, headers.subscription and headers.attempts are those of the failure")),
+			answer: jsonAnswer(page[deadView]{}), also: absent, handle: listDeadMessages,
+		},
+		{
+			method: http.MethodGet, path: path + "/messages/{seq}", name: "getDeadMessage", summary: "a dead letter, whole", access: administrator("topic"),
+			params: []param{topic, seq}, answer: jsonAnswer(deadWholeView{}), also: absent,
+			handle: func(c *call) error {
+				m, err := c.broker.conn.ReadMessage(c.ctx, c.text("topic"), c.number("seq"))
+				if err != nil {
+					return err
+				}
+				return c.reply(readDead(m).whole())
+			},
+		},
+		{
+			method: http.MethodDelete, path: path + "/messages/{seq}", name: "deleteDeadMessage", summary: "remove a dead letter", access: administrator("topic"),
+			params: []param{topic, seq}, status: http.StatusNoContent, also: absent, handle: deleteMessage,
+		},
+		{
+			method: http.MethodPost, path: path + "/messages/{seq}/edit", name: "editDeadMessage", summary: "make a copy of a dead letter that is other", access: administrator("topic"),
+			doc:    "The copy is a dead letter of the same topic, with the record of the failure, and says of which one it is a copy. Replay it then.",
+			params: []param{topic, seq}, body: &body{shape: editedDead{}, limit: maxMessage}, answer: jsonAnswer(deadWholeView{}), also: append(absent, http.StatusInsufficientStorage),
+			handle: func(c *call) error {
+				var e editedDead
+				if err := c.decode(&e); err != nil {
+					return err
+				}
+				d, err := c.broker.editDead(c.ctx, c.text("topic"), c.number("seq"), &e)
+				if err != nil {
+					return err
+				}
+				return c.reply(d.whole())
+			},
+		},
+		{
+			method: http.MethodPost, path: path + "/replay", name: "replayDead", summary: "publish dead letters again where they come from, and remove them", access: administrator("topic"),
+			doc: "The user must be one who may publish there, or administers the topic. Every group of that topic gets the message, not only the one that gave it up. " +
+				"The answer is a line of JSON for each, and a last one with a summary. It goes on until all is done, or the client goes: then nothing is lost, and nothing is doubled while the target remembers IDs.",
+			params: []param{topic}, body: jsonBody(replayRequest{}), answer: &answer{media: linesType, shape: deadOutcome{}}, also: absent, stream: true, handle: replayDead,
+		},
+		{
+			method: http.MethodPost, path: path + "/delete", name: "deleteDead", summary: "remove dead letters", access: administrator("topic"),
+			doc:    "The answer is a line of JSON for each, and a last one with a summary.",
+			params: []param{topic}, body: jsonBody(deadDelete{}), answer: &answer{media: linesType, shape: deadOutcome{}}, also: absent, stream: true, handle: deleteDead,
+		},
+	}
+}
+
+// linesType is the media type of JSON in lines.
+const linesType = "application/x-ndjson"
+
+// deadTopicView is a topic for dead letters.
+type deadTopicView struct {
+	Topic    string     `json:"topic" doc:"its name"`
+	Messages uint64     `json:"messages" doc:"how many dead letters it has"`
+	Oldest   *time.Time `json:"oldest,omitempty" doc:"when the oldest was put there"`
+	Newest   *time.Time `json:"newest,omitempty" doc:"when the newest was put there"`
+}
+
+// deadErrorView is the dead letters of a topic that have the same error.
+type deadErrorView struct {
+	Error         string    `json:"error" doc:"the name of the group, for replayDead, deleteDead and listDeadMessages"`
+	Reason        string    `json:"reason" doc:"the error, without what varies"`
+	Count         uint64    `json:"count" doc:"how many there are"`
+	Again         uint64    `json:"again" doc:"of those, messages that were replayed and have failed again"`
+	First         time.Time `json:"first" doc:"when the first of them was given up"`
+	Last          time.Time `json:"last" doc:"when the last of them was given up"`
+	Example       uint64    `json:"example" doc:"the sequence of the last of them"`
+	Subscriptions []string  `json:"subscriptions" doc:"who gave them up"`
+}
+
+// deadView is a dead letter.
+type deadView struct {
+	Seq          uint64     `json:"seq" doc:"its sequence"`
+	ID           string     `json:"id,omitempty" doc:"the ID of the message"`
+	Key          string     `json:"key,omitempty" doc:"the key of the message"`
+	From         string     `json:"from,omitempty" doc:"the topic where it was published"`
+	FromSeq      uint64     `json:"from_seq,omitempty" doc:"its sequence there"`
+	Subscription string     `json:"subscription,omitempty" doc:"who gave it up"`
+	Error        string     `json:"error" doc:"the name of its group"`
+	Reason       string     `json:"reason,omitempty" doc:"the last error; without it nothing says why"`
+	Attempts     int        `json:"attempts,omitempty" doc:"how often it was tried"`
+	First        *time.Time `json:"first,omitempty" doc:"when the first attempt failed"`
+	Last         *time.Time `json:"last,omitempty" doc:"when the last attempt failed"`
+	Replays      int        `json:"replays" doc:"how often it was replayed before it failed again"`
+	EditedFrom   uint64     `json:"edited_from,omitempty" doc:"the dead letter of which it is an edited copy"`
+	Bytes        int        `json:"bytes" doc:"how large its data is"`
+}
+
+// deadWholeView is a dead letter with everything that it has.
+type deadWholeView struct {
+	deadView
+	Stack   string `json:"stack,omitempty" doc:"of the panic, if the last attempt ended in one"`
+	Message *Event `json:"message" doc:"the message"`
+}
+
+func (d *deadLetter) view() *deadView {
+	v := &deadView{Seq: d.Seq, ID: d.ID, Key: d.Key, Replays: d.replays(), Bytes: len(d.Data)}
+	_, v.Error = d.reason()
+	v.EditedFrom, _ = strconv.ParseUint(d.Headers[editedHeader], 10, 64) // 0 for what is no number
+	if f := d.failure; f != nil {
+		v.From, v.FromSeq, v.Subscription, v.Reason, v.Attempts = f.Topic, f.Seq, f.Subscription, f.Reason, f.Attempts
+		v.First, v.Last = &f.First, &f.Last
+	}
+	return v
+}
+
+func (d *deadLetter) whole() *deadWholeView {
+	v := &deadWholeView{deadView: *d.view()}
+	if d.failure != nil {
+		v.Stack = d.failure.Stack
+	}
+	m := *d.Received
+	m.Headers = map[string]string{}
+	for name, value := range d.Headers {
+		if name != failureHeader {
+			m.Headers[name] = value
+		}
+	}
+	v.Message = &Event{&m}
+	return v
+}
+
+func listDead(c *call) error {
+	found, next, err := c.broker.conn.TopicNames(c.ctx, natsdriver.TopicQuery{Dead: true, After: c.text("after"), Limit: int(c.number("limit")), Match: c.matches("")})
+	if err != nil {
+		return err
+	}
+	p := page[deadTopicView]{Items: []deadTopicView{}, Next: next}
+	for _, name := range found {
+		info, err := c.broker.conn.TopicInfo(c.ctx, name)
+		if errors.Is(err, natsdriver.ErrNotFound) {
+			continue // deleted meanwhile
+		}
+		if err != nil {
+			return err
+		}
+		v := deadTopicView{Topic: name, Messages: info.Messages}
+		if info.Messages > 0 {
+			v.Oldest, v.Newest = &info.FirstTime, &info.LastTime
+		}
+		p.Items = append(p.Items, v)
+	}
+	return c.reply(p)
+}
+
+func listDeadErrors(c *call) error {
+	from, err := c.afterSeq()
+	if err != nil {
+		return err
+	}
+	p := page[*deadErrorView]{Items: []*deadErrorView{}}
+	byName := map[string]*deadErrorView{}
+	read := 0
+	p.Next, err = c.broker.scan(c.ctx, c.text("topic"), from, func(m *driver.Received) bool {
+		d := readDead(m)
+		text, name := d.reason()
+		g := byName[name]
+		if g == nil {
+			g = &deadErrorView{Error: name, Reason: text, First: m.Time, Subscriptions: []string{}}
+			byName[name] = g
+			p.Items = append(p.Items, g)
+		}
+		g.add(d)
+		read++
+		return read < maxScanned
+	})
+	if err != nil {
+		return err
+	}
+	slices.SortStableFunc(p.Items, func(a, b *deadErrorView) int { return cmp.Compare(b.Count, a.Count) })
+	return c.reply(p)
+}
+
+func (g *deadErrorView) add(d *deadLetter) {
+	at := d.Time
+	if d.failure != nil {
+		at = d.failure.Last
+		if s := d.failure.Subscription; !slices.Contains(g.Subscriptions, s) {
+			g.Subscriptions = append(g.Subscriptions, s)
+		}
+	}
+	if g.Count == 0 || at.Before(g.First) {
+		g.First = at
+	}
+	if at.After(g.Last) {
+		g.Last = at
+	}
+	if d.replays() > 0 {
+		g.Again++
+	}
+	g.Count++
+	g.Example = d.Seq
+}
+
+func listDeadMessages(c *call) error {
+	from, err := c.afterSeq()
+	if err != nil {
+		return err
+	}
+	p := page[*deadView]{Items: []*deadView{}}
+	s, where := deadSelection{Error: c.text("error")}, c.filter("where")
+	read := 0
+	p.Next, err = c.broker.scan(c.ctx, c.text("topic"), from, func(m *driver.Received) bool {
+		read++
+		if d := readDead(m); s.matches(d, where) {
+			p.Items = append(p.Items, d.view())
+		}
+		return uint64(len(p.Items)) < c.number("limit") && read < maxScanned
+	})
+	if err != nil {
+		return err
+	}
+	return c.reply(p)
+}
+
+// deadDelete says which dead letters are removed.
+type deadDelete struct {
+	deadSelection
+	DryRun bool `json:"dry_run,omitempty" doc:"whether only to say what would be done"`
+}
+
+func replayDead(c *call) error {
+	var request replayRequest
+	if err := c.decode(&request); err != nil {
+		return err
+	}
+	if request.Rate < 0 {
+		return refused(http.StatusBadRequest, "rate: must not be negative")
+	}
+	if request.To != "" {
+		if err := checkTopic(request.To); err != nil {
+			return refused(http.StatusBadRequest, "to: %s", err)
+		}
+	}
+	r := &replayer{
+		broker: c.broker, topic: c.text("topic"), request: &request, targets: map[string]*target{},
+		allowed: func(topic string) bool { return c.who.mayPublish(topic) || c.who.mayAdminister(topic) },
+	}
+	return c.eachDead(&request.deadSelection, request.Rate, r.replay)
+}
+
+func deleteDead(c *call) error {
+	var request deadDelete
+	if err := c.decode(&request); err != nil {
+		return err
+	}
+	return c.eachDead(&request.deadSelection, 0, func(ctx context.Context, seq uint64) *deadOutcome {
+		o := &deadOutcome{Seq: seq, Outcome: "dry"}
+		if !request.DryRun {
+			o.Outcome = "done"
+			if err := c.broker.conn.DeleteMessage(ctx, c.text("topic"), seq); err != nil {
+				return o.fail(err)
+			}
+		}
+		return o
+	})
+}
+
+// eachDead does something with each dead letter of a selection, so many in a second
+// at most, and says what became of it in a line.
+func (c *call) eachDead(s *deadSelection, rate float64, do func(ctx context.Context, seq uint64) *deadOutcome) error {
+	where, err := s.check()
+	if err != nil {
+		return err
+	}
+	if _, err := c.broker.conn.TopicInfo(c.ctx, c.text("topic")); err != nil {
+		return err
+	}
+	seqs, err := c.broker.selectDead(c.ctx, c.text("topic"), s, where)
+	if err != nil {
+		return err
+	}
+	c.rw.Header().Set("Content-Type", linesType)
+	c.rw.Header().Set("Cache-Control", "no-store")
+	c.rw.WriteHeader(http.StatusOK)
+	lines := json.NewEncoder(c.rw)
+	flush := http.NewResponseController(c.rw).Flush
+	total := uint64(len(seqs))
+	if err := errors.Join(lines.Encode(deadOutcome{Total: &total}), flush()); err != nil {
+		return err
+	}
+	var summary deadSummary
+	began := time.Now()
+	for i, seq := range seqs {
+		if rate > 0 {
+			due := began.Add(time.Duration(float64(i) / rate * float64(time.Second)))
+			if err := wait(c.ctx, time.Until(due)); err != nil {
+				return err
+			}
+		}
+		o := do(c.ctx, seq)
+		if err := c.ctx.Err(); err != nil {
+			return context.Cause(c.ctx)
+		}
+		summary.count(o)
+		if err := errors.Join(lines.Encode(o), flush()); err != nil {
+			return err
+		}
+	}
+	return errors.Join(lines.Encode(deadOutcome{Summary: &summary}), flush())
+}
+
+// wait waits until a time has passed, or ctx ends.
+func wait(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

@@ -1,0 +1,168 @@
+package broker
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/harkbus/hark/driver/natsdriver"
+)
+
+func uintText(n uint64) string { return strconv.FormatUint(n, 10) }
+
+// groupEndpoints administer the groups on stored topics.
+func groupEndpoints() []endpoint {
+	absent := []int{http.StatusNotFound, http.StatusGatewayTimeout}
+	group := textParam("group", "the group").inPath()
+	which := []param{topicPath(), group}
+	with := func(more ...param) []param { return append([]param{topicPath(), group}, more...) }
+	// on makes a handler that does something to a group and answers with what it is then.
+	on := func(do func(c *call, topic, group string) error) func(c *call) error {
+		return func(c *call) error {
+			topic, group := c.text("topic"), c.text("group")
+			if _, err := c.broker.conn.GroupInfo(c.ctx, topic, group); err != nil {
+				return err
+			}
+			if do != nil {
+				if err := do(c, topic, group); err != nil {
+					return err
+				}
+			}
+			g, err := c.broker.conn.GroupInfo(c.ctx, topic, group)
+			if err != nil {
+				return err
+			}
+			return c.reply(viewGroup(&g))
+		}
+	}
+	return []endpoint{
+		{
+			method: http.MethodGet, path: "/v1/admin/topics/{topic}/groups", name: "listGroups", summary: "the groups on a stored topic",
+			access: administrator("topic"), params: append(pageParams(), topicPath()), answer: jsonAnswer(page[groupView]{}), also: absent, handle: listGroups,
+		},
+		{
+			method: http.MethodGet, path: "/v1/admin/topics/{topic}/groups/{group}", name: "getGroup", summary: "a group on a stored topic",
+			access: administrator("topic"), params: which, answer: jsonAnswer(groupView{}), also: absent, handle: on(nil),
+		},
+		{
+			method: http.MethodDelete, path: "/v1/admin/topics/{topic}/groups/{group}", name: "deleteGroup", summary: "make a group forget its place",
+			doc:    "A member that listens fails; one that comes later begins where it says.",
+			access: administrator("topic"), params: which, status: http.StatusNoContent, also: absent,
+			handle: func(c *call) error {
+				if _, err := c.broker.conn.GroupInfo(c.ctx, c.text("topic"), c.text("group")); err != nil {
+					return err
+				}
+				if err := c.broker.conn.DeleteGroup(c.ctx, c.text("topic"), c.text("group")); err != nil {
+					return err
+				}
+				return c.reply(nil)
+			},
+		},
+		{
+			method: http.MethodPost, path: "/v1/admin/topics/{topic}/groups/{group}/seek", name: "seekGroup", summary: "make a group go on at another place",
+			doc: "What is in hand may come again. While members listen this is refused (409) for a group that keeps the order of keys, " +
+				"and once in its life for a group that began with what was published next.",
+			access: administrator("topic"),
+			params: with(
+				choiceParam("to", "the place; seq and time say which by the parameters of these names", "start", "now", "seq", "time"),
+				numberParam("seq", 1, 1<<63, "the message with this sequence, or the first one behind it"),
+				timeParam("time", "the first message that was stored then or later"),
+			),
+			answer: jsonAnswer(groupView{}), also: append(absent, http.StatusConflict, http.StatusNotImplemented),
+			handle: on(seekGroup),
+		},
+		{
+			method: http.MethodPost, path: "/v1/admin/topics/{topic}/groups/{group}/pause", name: "pauseGroup", summary: "give a group no messages for a while",
+			doc: "Its members wait. A group that is paused is paused anew.", access: administrator("topic"),
+			params: with(durationParam("for", "how long; until it is resumed without it")), answer: jsonAnswer(groupView{}), also: append(absent, http.StatusNotImplemented),
+			handle: on(func(c *call, topic, group string) error {
+				d := c.duration("for")
+				if d == 0 {
+					d = pausedForEver
+				}
+				return c.broker.conn.PauseGroup(c.ctx, topic, group, time.Now().Add(d))
+			}),
+		},
+		{
+			method: http.MethodPost, path: "/v1/admin/topics/{topic}/groups/{group}/resume", name: "resumeGroup", summary: "give a group messages again",
+			doc: "One that is not paused is left as it is.", access: administrator("topic"), params: which, answer: jsonAnswer(groupView{}), also: append(absent, http.StatusNotImplemented),
+			handle: on(func(c *call, topic, group string) error { return c.broker.conn.ResumeGroup(c.ctx, topic, group) }),
+		},
+	}
+}
+
+// pausedForEver is a pause that somebody is expected to end.
+const pausedForEver = 100 * 365 * 24 * time.Hour
+
+// groupView is a group on a stored topic.
+type groupView struct {
+	Topic       string     `json:"topic" doc:"the topic"`
+	Group       string     `json:"group" doc:"its name"`
+	Done        uint64     `json:"done" doc:"the sequence up to which all messages are done"`
+	Waiting     uint64     `json:"waiting" doc:"messages that no member has received"`
+	InFlight    uint64     `json:"in_flight" doc:"messages that members have in hand"`
+	Redelivered uint64     `json:"redelivered" doc:"of those in hand, messages that were so before"`
+	Oldest      *time.Time `json:"oldest,omitempty" doc:"when the first message was stored that is not done; without it all are done"`
+	Listening   int        `json:"listening" doc:"how many members wait for messages now"`
+	Keyed       bool       `json:"keyed" doc:"whether it keeps the order of keys"`
+	PausedUntil *time.Time `json:"paused_until,omitempty" doc:"when its pause ends; without it there is none"`
+	Created     time.Time  `json:"created" doc:"when the group was made"`
+}
+
+func viewGroup(g *natsdriver.GroupInfo) *groupView {
+	v := &groupView{
+		Topic: g.Topic, Group: g.Name, Done: g.Done, Waiting: g.Waiting, InFlight: g.InFlight, Redelivered: g.Redelivered,
+		Listening: g.Listening, Keyed: g.Keyed, Created: g.Created,
+	}
+	if !g.Oldest.IsZero() {
+		v.Oldest = &g.Oldest
+	}
+	if !g.PausedUntil.IsZero() {
+		v.PausedUntil = &g.PausedUntil
+	}
+	return v
+}
+
+func listGroups(c *call) error {
+	all, err := c.broker.conn.Groups(c.ctx, c.text("topic"))
+	if err != nil {
+		return err
+	}
+	byName := map[string]*natsdriver.GroupInfo{}
+	names := make([]string, len(all))
+	for i := range all {
+		names[i] = all[i].Name
+		byName[all[i].Name] = &all[i]
+	}
+	p, err := pageOf(c, names, nil, func(name string) (*groupView, error) { return viewGroup(byName[name]), nil })
+	if err != nil {
+		return err
+	}
+	return c.reply(p)
+}
+
+func seekGroup(c *call, topic, group string) error {
+	seq := uint64(1)
+	var err error
+	given := map[string]bool{"seq": c.text("seq") != "", "time": c.text("time") != ""}
+	to := c.text("to")
+	for name, is := range given {
+		if is != (to == name) {
+			return refused(http.StatusBadRequest, "%s: it is there if, and only if, to is %s", name, name)
+		}
+	}
+	switch to {
+	case "now":
+		var info natsdriver.TopicInfo
+		info, err = c.broker.conn.TopicInfo(c.ctx, topic)
+		seq = info.Last + 1
+	case "seq":
+		seq = c.number("seq")
+	case "time":
+		seq, err = c.broker.conn.SeqAt(c.ctx, topic, c.moment("time"))
+	}
+	if err == nil {
+		err = c.broker.conn.SeekGroup(c.ctx, topic, group, seq)
+	}
+	return err
+}

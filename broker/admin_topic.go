@@ -1,0 +1,234 @@
+package broker
+
+import (
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/harkbus/hark/driver"
+	"github.com/harkbus/hark/driver/natsdriver"
+)
+
+// topicPath is the parameter of paths that lead to a topic.
+func topicPath() param { return topicParam("topic", "the stored topic").inPath() }
+
+// topicEndpoints administer stored topics.
+func topicEndpoints() []endpoint {
+	absent := []int{http.StatusNotFound, http.StatusGatewayTimeout}
+	return []endpoint{
+		{
+			method: http.MethodGet, path: "/v1/admin/topics", name: "listTopics", summary: "the stored topics", access: anyUser,
+			params: append(pageParams(), patternParam("pattern", "only topics that match it")),
+			answer: jsonAnswer(page[topicView]{}), also: []int{http.StatusGatewayTimeout}, handle: listTopics,
+		},
+		{
+			method: http.MethodGet, path: "/v1/admin/topics/{topic}", name: "getTopic", summary: "a stored topic", access: administrator("topic"),
+			params: []param{topicPath()}, answer: jsonAnswer(topicView{}), also: absent,
+			handle: func(c *call) error {
+				info, err := c.broker.conn.TopicInfo(c.ctx, c.text("topic"))
+				if err != nil {
+					return err
+				}
+				return c.reply(c.broker.topicView(&info))
+			},
+		},
+		{
+			method: http.MethodPut, path: "/v1/admin/topics/{topic}", name: "putTopic", summary: "make a stored topic",
+			doc: "Without a body nothing is limited. One that is there with the same limits is left as it is; with others it is refused, " +
+				"unless alter is set: then it is given these. The durability of a topic cannot change. What the configuration of the broker declares is made as it says whenever the broker starts.",
+			access: administrator("topic"), params: []param{topicPath(), flagParam("alter", "whether to change one that is there")},
+			body:   &body{shape: topicLimits{}, limit: jsonLimit, optional: true},
+			answer: jsonAnswer(topicPut{}), also: []int{http.StatusConflict, http.StatusNotImplemented, http.StatusInsufficientStorage, http.StatusGatewayTimeout}, handle: putTopic,
+		},
+		{
+			method: http.MethodDelete, path: "/v1/admin/topics/{topic}", name: "deleteTopic", summary: "delete a stored topic, with its messages and groups",
+			doc:    "A topic that the configuration of the broker declares is refused: take it out of the configuration first.",
+			access: administrator("topic"), params: []param{topicPath()}, status: http.StatusNoContent, also: append(absent, http.StatusConflict),
+			handle: func(c *call) error {
+				topic := c.text("topic")
+				if c.broker.declares(topic) {
+					return refused(http.StatusConflict, "topic %s is declared in the configuration of the broker", topic).but("take it out there, reload, and try again")
+				}
+				if _, err := c.broker.conn.TopicInfo(c.ctx, topic); err != nil {
+					return err
+				}
+				return errors.Join(c.broker.conn.DeleteTopic(c.ctx, topic), c.reply(nil))
+			},
+		},
+		{
+			method: http.MethodPost, path: "/v1/admin/topics/{topic}/purge", name: "purgeTopic", summary: "remove messages of a stored topic",
+			doc: "Without parameters all are removed. Groups go on behind them.", access: administrator("topic"),
+			params: []param{
+				topicPath(),
+				numberParam("before", 1, 1<<63, "remove only messages before this sequence"),
+				numberParam("keep", 1, 1<<63, "keep so many of the newest messages"),
+			},
+			answer: jsonAnswer(purged{}), also: absent,
+			handle: func(c *call) error {
+				if c.number("before") > 0 && c.number("keep") > 0 {
+					return refused(http.StatusBadRequest, "before and keep: want one of them")
+				}
+				removed, err := c.broker.conn.PurgeTopic(c.ctx, c.text("topic"), c.number("before"), c.number("keep"))
+				if err != nil {
+					return err
+				}
+				return c.reply(purged{removed})
+			},
+		},
+	}
+}
+
+// topicLimits are how a topic is to be kept, written as in the configuration.
+type topicLimits struct {
+	Age        string `json:"age,omitempty" doc:"how long messages are kept, such as 90s, 12h or 7d; for ever without it"`
+	Bytes      string `json:"bytes,omitempty" doc:"how much is kept, such as 64MiB; everything without it"`
+	Count      int64  `json:"count,omitempty" doc:"how many messages are kept; all if it is 0"`
+	Durability string `json:"durability,omitempty" enum:"strict relaxed memory" doc:"what an acknowledged message survives; strict without it"`
+	Dedup      string `json:"dedup,omitempty" doc:"how long message IDs are remembered; 2m without it, 0s for not at all"`
+}
+
+// topicPut says what became of a topic.
+type topicPut struct {
+	Topic  topicView `json:"topic" doc:"as it is now"`
+	Change string    `json:"change" enum:"made altered none" doc:"what was done"`
+}
+
+type purged struct {
+	Removed uint64 `json:"removed" doc:"how many messages were removed"`
+}
+
+// topicView is a stored topic.
+type topicView struct {
+	Topic      string     `json:"topic" doc:"its name"`
+	Messages   uint64     `json:"messages" doc:"how many are kept"`
+	Bytes      uint64     `json:"bytes" doc:"how large they are on disk or in memory"`
+	First      uint64     `json:"first" doc:"the sequence of the oldest message; 0 without any"`
+	Last       uint64     `json:"last" doc:"the sequence of the newest message, also if it is gone"`
+	FirstTime  *time.Time `json:"first_time,omitempty" doc:"when the oldest message was stored"`
+	LastTime   *time.Time `json:"last_time,omitempty" doc:"when the newest message was stored"`
+	Groups     int        `json:"consumers" doc:"how many consumers NATS has for groups and subscriptions"`
+	Created    time.Time  `json:"created" doc:"when the topic was made"`
+	Age        string     `json:"age,omitempty" doc:"how long messages are kept; for ever without it"`
+	MaxBytes   int64      `json:"max_bytes,omitempty" doc:"how much is kept; everything without it"`
+	MaxCount   int64      `json:"max_count,omitempty" doc:"how many messages are kept; all without it"`
+	Durability string     `json:"durability" enum:"strict relaxed memory" doc:"what an acknowledged message survives"`
+	Dedup      string     `json:"dedup" doc:"how long message IDs are remembered"`
+	Declared   bool       `json:"declared" doc:"whether the configuration of the broker declares it"`
+}
+
+func (b *Broker) topicView(info *natsdriver.TopicInfo) *topicView {
+	v := &topicView{
+		Topic: info.Name, Messages: info.Messages, Bytes: info.Bytes, Last: info.Last, Groups: info.Groups, Created: info.Created,
+		MaxBytes: info.Config.MaxBytes, MaxCount: int64(info.Config.MaxMessages), Dedup: short(info.Config.Dedup), Declared: b.declares(info.Name),
+	}
+	if info.Messages > 0 {
+		v.First = info.First
+		v.FirstTime, v.LastTime = &info.FirstTime, &info.LastTime
+	}
+	if info.Config.MaxAge > 0 {
+		v.Age = short(info.Config.MaxAge)
+	}
+	for _, name := range []string{"strict", "relaxed", "memory"} {
+		if durabilities[name] == info.Config.Durability {
+			v.Durability = name
+		}
+	}
+	return v
+}
+
+// declares reports whether the configuration declares a topic.
+func (b *Broker) declares(topic string) bool {
+	for _, t := range b.config.Load().Topics {
+		if t.Name == topic {
+			return true
+		}
+	}
+	return false
+}
+
+func listTopics(c *call) error {
+	found, next, err := c.broker.conn.TopicNames(c.ctx, natsdriver.TopicQuery{
+		Pattern: c.text("pattern"), After: c.text("after"), Limit: int(c.number("limit")), Match: c.matches(c.text("pattern")),
+	})
+	if err != nil {
+		return err
+	}
+	p := page[topicView]{Items: []topicView{}, Next: next}
+	for _, name := range found {
+		info, err := c.broker.conn.TopicInfo(c.ctx, name)
+		if errors.Is(err, natsdriver.ErrNotFound) {
+			continue // deleted meanwhile
+		}
+		if err != nil {
+			return err
+		}
+		p.Items = append(p.Items, *c.broker.topicView(&info))
+	}
+	return c.reply(p)
+}
+
+// config reads the limits as the configuration would, which checks them.
+func (l *topicLimits) config(name string) (*TopicConfig, error) {
+	t := newTopicConfig()
+	t.Name, t.Count = name, l.Count
+	for key, value := range map[string]string{"age": l.Age, "bytes": l.Bytes, "durability": l.Durability, "dedup": l.Dedup} {
+		for _, f := range topicFields {
+			if f.key != key || value == "" {
+				continue
+			}
+			if err := f.set(&t, []string{value}); err != nil {
+				return nil, refused(http.StatusBadRequest, "%s: %s", key, err)
+			}
+		}
+	}
+	if l.Dedup == "" && t.Age > 0 {
+		t.Dedup = min(t.Dedup, t.Age)
+	}
+	probe := Default()
+	probe.Topics = []TopicConfig{t}
+	var fault error
+	probe.validateTopics(func(key, format string, args ...any) {
+		if fault == nil {
+			fault = refused(http.StatusBadRequest, format, args...)
+		}
+	})
+	return &t, fault
+}
+
+func putTopic(c *call) error {
+	var limits topicLimits
+	if err := c.decode(&limits); err != nil {
+		return err
+	}
+	name := c.text("topic")
+	t, err := limits.config(name)
+	if err != nil {
+		return err
+	}
+	conn := c.broker.conn
+	had, err := conn.HasTopic(c.ctx, name)
+	if err != nil {
+		return err
+	}
+	put := topicPut{Change: "none"}
+	if !had {
+		put.Change = "made"
+	}
+	_, err = conn.OpenTopic(c.ctx, driver.TopicConfig{Name: name, Stored: t.stored()})
+	if errors.Is(err, driver.ErrConflict) && had {
+		if !c.flag("alter") {
+			return refused(http.StatusConflict, "%s", err).but("say alter to give it these limits")
+		}
+		_, err = conn.AlterTopic(c.ctx, name, *t.stored())
+		put.Change = "altered"
+	}
+	if err != nil {
+		return err
+	}
+	info, err := conn.TopicInfo(c.ctx, name)
+	if err != nil {
+		return err
+	}
+	put.Topic = *c.broker.topicView(&info)
+	return c.reply(put)
+}

@@ -1,0 +1,130 @@
+package broker
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net/http"
+	"time"
+	"unicode/utf8"
+)
+
+// valueEndpoints are about the values that programs share.
+func valueEndpoints() []endpoint {
+	name := topicParam("name", "the value").inPath()
+	return []endpoint{
+		{
+			method: http.MethodGet, path: "/v1/admin/values", name: "listValues", summary: "the shared values", access: anyUser,
+			params: append(pageParams(), patternParam("pattern", "only values whose names match it")),
+			answer: jsonAnswer(page[valueView]{}), also: []int{http.StatusGatewayTimeout}, handle: listValues,
+		},
+		{
+			method: http.MethodGet, path: "/v1/admin/values/{name}", name: "getValue", summary: "a shared value", access: administrator("name"),
+			params: []param{name}, answer: jsonAnswer(valueView{}), also: []int{http.StatusNotFound, http.StatusGatewayTimeout},
+			handle: func(c *call) error { return c.replyValue(c.text("name")) },
+		},
+		{
+			method: http.MethodPut, path: "/v1/admin/values/{name}", name: "setValue", summary: "set a shared value",
+			doc: "The body is the encoding of the value, JSON unless the programs use another codec. One that is not there is made. " +
+				"With version it is set only if it still has that version; otherwise the answer is 412, and nothing has changed. " +
+				"Values cannot be deleted: programs have them open.",
+			access: administrator("name"), params: []param{name, numberParam("version", 1, 1<<63, "the version that it must have")},
+			body:   &body{media: []string{"application/json", "application/octet-stream"}, limit: 1 << 20},
+			answer: jsonAnswer(valueView{}), also: []int{http.StatusNotFound, http.StatusPreconditionFailed, http.StatusInsufficientStorage, http.StatusGatewayTimeout}, handle: setValue,
+		},
+	}
+}
+
+// valueView is a shared value.
+type valueView struct {
+	Name    string          `json:"name" doc:"its name"`
+	Version uint64          `json:"version" doc:"grows with each change"`
+	Changed time.Time       `json:"changed" doc:"when it was set"`
+	Data    json.RawMessage `json:"data,omitempty" doc:"the value, if it is JSON or text"`
+	Base64  []byte          `json:"data_base64,omitempty" doc:"the value, if it is neither"`
+}
+
+func (c *call) valueView(name string) (*valueView, error) {
+	info, err := c.broker.conn.ValueInfo(c.ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	v := &valueView{Name: name, Version: info.State.Version, Changed: info.Changed}
+	v.Data, v.Base64 = shown(info.State.Data)
+	return v, nil
+}
+
+// shown returns data as it is shown: JSON as it is, text as a string, and the rest
+// for base64.
+func shown(data []byte) (text json.RawMessage, raw []byte) {
+	switch {
+	case json.Valid(data):
+		return data, nil
+	case utf8.Valid(data):
+		text, _ = json.Marshal(string(data)) // a string can be encoded
+		return text, nil
+	}
+	return nil, data
+}
+
+func (c *call) replyValue(name string) error {
+	v, err := c.valueView(name)
+	if err != nil {
+		return err
+	}
+	return c.reply(v)
+}
+
+func listValues(c *call) error {
+	all, err := c.broker.conn.ValueNames(c.ctx, c.text("pattern"))
+	if err != nil {
+		return err
+	}
+	p, err := pageOf(c, all, c.matches(c.text("pattern")), c.valueView)
+	if err != nil {
+		return err
+	}
+	return c.reply(p)
+}
+
+func setValue(c *call) error {
+	if err := c.checkMedia(c.endpoint.body.media...); err != nil {
+		return err
+	}
+	data, err := io.ReadAll(c.req.Body)
+	if err != nil {
+		return err
+	}
+	if media := c.req.Header.Get("Content-Type"); media != "application/octet-stream" {
+		if data = bytes.TrimSpace(data); !json.Valid(data) {
+			return refused(http.StatusBadRequest, "the body is no JSON").but("send other bytes as application/octet-stream")
+		}
+	}
+	name, want := c.text("name"), c.number("version")
+	if want > 0 { // so that one that is not there is not made
+		if _, err := c.broker.conn.ValueInfo(c.ctx, name); err != nil {
+			return err
+		}
+	}
+	v, err := c.broker.conn.OpenValue(c.ctx, name, data)
+	if err != nil {
+		return err
+	}
+	state, err := v.Load(c.ctx)
+	for err == nil {
+		if want > 0 && state.Version != want {
+			return refused(http.StatusPreconditionFailed, "value %s has version %d, not %d", name, state.Version, want)
+		}
+		if bytes.Equal(state.Data, data) {
+			break
+		}
+		var done bool
+		if state, done, err = v.CompareAndSet(c.ctx, state.Version, data); done {
+			break
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return c.replyValue(name)
+}

@@ -1,0 +1,255 @@
+package broker
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"regexp"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/harkbus/hark"
+	"github.com/harkbus/hark/driver"
+	"github.com/harkbus/hark/filter"
+)
+
+// The headers of a dead letter, and of what becomes of it.
+const (
+	// failureHeader has the record of the failure, in JSON.
+	failureHeader = "hark-failure"
+	// replayedHeader says how often a message was replayed. It comes back with the
+	// message when that fails again.
+	replayedHeader = "hark-replayed"
+	// replayOfHeader says which dead letter a message was: topic/sequence.
+	replayOfHeader = "hark-replay-of"
+	// editedHeader says of which dead letter this is an edited copy: its sequence.
+	editedHeader = "hark-edited-from"
+)
+
+// deadLetter is a message that was given up.
+type deadLetter struct {
+	*driver.Received
+	failure *hark.Failure // nil if nothing says why
+}
+
+func readDead(m *driver.Received) *deadLetter {
+	d := &deadLetter{Received: m}
+	f := &hark.Failure{}
+	if json.Unmarshal([]byte(m.Headers[failureHeader]), f) == nil {
+		d.failure = f
+	}
+	return d
+}
+
+// from returns the topic where the message was published, empty if nothing says it.
+func (d *deadLetter) from() string {
+	if d.failure == nil {
+		return ""
+	}
+	return d.failure.Topic
+}
+
+// replays returns how often the message was replayed before it failed again.
+func (d *deadLetter) replays() int {
+	n, _ := strconv.Atoi(d.Headers[replayedHeader]) // what is no number counts as none
+	return max(n, 0)
+}
+
+// varying is what differs between errors that are the same.
+var varying = regexp.MustCompile(`"[^"]*"|'[^']*'|\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b|0x[0-9a-fA-F]+|\d+(?:\.\d+)*`)
+
+// reason returns the error without what varies, and a short name of that: dead
+// letters with the same one are a group.
+func (d *deadLetter) reason() (text, name string) {
+	text = "(nothing says why)"
+	if d.failure != nil {
+		text = varying.ReplaceAllStringFunc(d.failure.Reason, func(s string) string {
+			if s[0] == '"' || s[0] == '\'' {
+				return string(s[0]) + "…" + string(s[0])
+			}
+			return "#"
+		})
+	}
+	sum := sha256.Sum256([]byte(text))
+	return text, hex.EncodeToString(sum[:4])
+}
+
+// deadEvent is a dead letter as filters see it: as the message that it was, on its
+// topic, with the headers reason, subscription and attempts where it has none of
+// these names.
+type deadEvent struct {
+	Event
+	letter *deadLetter
+}
+
+// Topic implements filter.Envelope.
+func (e *deadEvent) Topic() string {
+	if from := e.letter.from(); from != "" {
+		return from
+	}
+	return e.Event.Topic()
+}
+
+// Header implements filter.Envelope.
+func (e *deadEvent) Header(name string) (string, bool) {
+	if s, ok := e.Event.Header(name); ok || e.letter.failure == nil {
+		return s, ok
+	}
+	switch f := e.letter.failure; name {
+	case "reason":
+		return f.Reason, true
+	case "subscription":
+		return f.Subscription, true
+	case "attempts":
+		return strconv.Itoa(f.Attempts), true
+	}
+	return "", false
+}
+
+// deadSelection says which dead letters of a topic are meant: those that all of its
+// members say.
+type deadSelection struct {
+	Seqs  []uint64 `json:"seqs,omitempty" doc:"those with these sequences"`
+	Error string   `json:"error,omitempty" doc:"those of this group: what listDeadErrors calls error"`
+	Where string   `json:"where,omitempty" doc:"those that match this filter, as the messages that they were; headers.reason, headers.subscription and headers.attempts are those of the failure"`
+	All   bool     `json:"all,omitempty" doc:"all: without any of the others it must be said"`
+	Limit uint64   `json:"limit,omitempty" doc:"the oldest of them, so many at most; all if it is 0"`
+}
+
+// maxSelected is how many dead letters one call is about.
+const maxSelected = 1_000_000
+
+// check refuses a selection that is not clear.
+func (s *deadSelection) check() (*filter.Filter, error) {
+	if len(s.Seqs) == 0 && s.Error == "" && s.Where == "" && !s.All {
+		return nil, refused(http.StatusBadRequest, "which dead letters?").but("say seqs, error or where; or all")
+	}
+	f, err := compileFilter(s.Where)
+	if err != nil {
+		return nil, refused(http.StatusBadRequest, "where: %s", err)
+	}
+	return f, nil
+}
+
+// selectDead returns the sequences of the dead letters that a selection means, in
+// order.
+func (b *Broker) selectDead(ctx context.Context, topic string, s *deadSelection, where *filter.Filter) (seqs []uint64, err error) {
+	most := s.Limit
+	if most == 0 || most > maxSelected {
+		most = maxSelected
+	}
+	from := uint64(1)
+	if len(s.Seqs) > 0 {
+		from = slices.Min(s.Seqs)
+	}
+	_, err = b.scan(ctx, topic, from, func(m *driver.Received) bool {
+		if s.matches(readDead(m), where) {
+			seqs = append(seqs, m.Seq)
+		}
+		return uint64(len(seqs)) < most
+	})
+	return seqs, err
+}
+
+func (s *deadSelection) matches(d *deadLetter, where *filter.Filter) bool {
+	if len(s.Seqs) > 0 && !slices.Contains(s.Seqs, d.Seq) {
+		return false
+	}
+	if s.Error != "" {
+		if _, name := d.reason(); name != s.Error {
+			return false
+		}
+	}
+	return where == nil || where.Match(&deadEvent{Event{d.Received}, d})
+}
+
+// editedDead is what is to be other in a copy of a dead letter.
+type editedDead struct {
+	Data        json.RawMessage    `json:"data,omitempty" doc:"the new data, as JSON; as it was without it"`
+	Base64      []byte             `json:"data_base64,omitempty" doc:"the new data, if it is no JSON"`
+	ContentType string             `json:"datacontenttype,omitempty" doc:"its media type; as it was without it"`
+	Key         *string            `json:"key,omitempty" doc:"the new key; as it was without it"`
+	Headers     map[string]*string `json:"headers,omitempty" doc:"headers that are to be other; null removes one"`
+	Replace     bool               `json:"replace,omitempty" doc:"whether the dead letter is removed once its copy is stored"`
+}
+
+// copyDead returns an edited copy of a dead letter, with the record of its failure.
+func (e *editedDead) copyDead(d *deadLetter) (*driver.Message, error) {
+	m := d.Message
+	m.Time = time.Now()
+	m.Headers = maps.Clone(m.Headers)
+	if m.Headers == nil {
+		m.Headers = map[string]string{}
+	}
+	switch {
+	case e.Data != nil && e.Base64 != nil:
+		return nil, refused(http.StatusBadRequest, "data and data_base64: want one of them")
+	case e.Data != nil:
+		m.Data = e.Data
+	case e.Base64 != nil:
+		m.Data = e.Base64
+	}
+	if e.ContentType != "" {
+		m.ContentType = e.ContentType
+	}
+	if e.Key != nil {
+		m.Key, m.HasKey = *e.Key, *e.Key != ""
+	}
+	for name, value := range e.Headers {
+		switch name {
+		case failureHeader, replayedHeader, replayOfHeader, editedHeader:
+			return nil, refused(http.StatusBadRequest, "header %s says where the message comes from; it stays", name)
+		case "":
+			return nil, refused(http.StatusBadRequest, "a header has no name")
+		}
+		if delete(m.Headers, name); value != nil {
+			m.Headers[name] = *value
+		}
+	}
+	m.Headers[editedHeader] = uintText(d.Seq)
+	return &m, nil
+}
+
+// editDead stores an edited copy of a dead letter on its topic, and returns it.
+func (b *Broker) editDead(ctx context.Context, topic string, seq uint64, e *editedDead) (*deadLetter, error) {
+	m, err := b.conn.ReadMessage(ctx, topic, seq)
+	if err != nil {
+		return nil, err
+	}
+	edited, err := e.copyDead(readDead(m))
+	if err != nil {
+		return nil, err
+	}
+	info, err := b.conn.TopicInfo(ctx, topic)
+	if err != nil {
+		return nil, err
+	}
+	t, err := b.conn.OpenTopic(ctx, driver.TopicConfig{Name: topic, Stored: &driver.StoredConfig{Existing: true}})
+	if err != nil {
+		return nil, err
+	}
+	if err := t.Publish(ctx, []*driver.Message{edited}); err != nil {
+		return nil, err
+	}
+	var stored *deadLetter
+	if _, err := b.scan(ctx, topic, info.Last+1, func(m *driver.Received) bool {
+		if m.Headers[editedHeader] == edited.Headers[editedHeader] && m.Time.Equal(edited.Time) {
+			stored = readDead(m)
+		}
+		return stored == nil
+	}); err != nil {
+		return nil, err
+	}
+	if stored == nil {
+		return nil, fmt.Errorf("the edited copy of %d was stored, and is gone: does topic %s keep so little?", seq, topic)
+	}
+	if e.Replace {
+		return stored, b.conn.DeleteMessage(ctx, topic, seq)
+	}
+	return stored, nil
+}

@@ -1,0 +1,203 @@
+package broker
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"strconv"
+	"time"
+
+	"github.com/harkbus/hark/driver"
+	"github.com/harkbus/hark/driver/natsdriver"
+)
+
+// replayRequest says which dead letters are replayed, and how.
+type replayRequest struct {
+	deadSelection
+	To     string  `json:"to,omitempty" doc:"the topic to publish to; the one where each message was published without it"`
+	Rate   float64 `json:"rate,omitempty" doc:"how many in a second at most; as fast as it goes if it is 0"`
+	DryRun bool    `json:"dry_run,omitempty" doc:"whether only to say what would be done"`
+	Force  bool    `json:"force,omitempty" doc:"whether to replay also what has failed again after a replay, and to topics that are not stored"`
+}
+
+// deadOutcome is what became of a dead letter, or at the end of all of them.
+type deadOutcome struct {
+	Seq     uint64 `json:"seq,omitempty" doc:"the dead letter"`
+	ID      string `json:"id,omitempty" doc:"the ID of its message"`
+	To      string `json:"to,omitempty" doc:"the topic to which it was published"`
+	Outcome string `json:"outcome,omitempty" enum:"done dry skipped failed" doc:"dry: it would be done"`
+	Reason  string `json:"reason,omitempty" doc:"why it was skipped or has failed"`
+
+	Total   *uint64      `json:"total,omitempty" doc:"in the first line: how many there are"`
+	Summary *deadSummary `json:"summary,omitempty" doc:"in the last line, and only there: what was done. Without it the work was cut short"`
+}
+
+// deadSummary counts dead letters by what became of them.
+type deadSummary struct {
+	Done    uint64 `json:"done" doc:"replayed, or removed"`
+	Dry     uint64 `json:"dry" doc:"would be"`
+	Skipped uint64 `json:"skipped" doc:"left where they are, and why is said"`
+	Failed  uint64 `json:"failed" doc:"left where they are, because it could not be done"`
+}
+
+func (s *deadSummary) count(o *deadOutcome) {
+	switch o.Outcome {
+	case "done":
+		s.Done++
+	case "dry":
+		s.Dry++
+	case "skipped":
+		s.Skipped++
+	default:
+		s.Failed++
+	}
+}
+
+// replayer moves dead letters of a topic to the topics that they come from. A copy is
+// published, with an ID that makes a repeat harmless; when it is stored, the dead
+// letter is deleted. So whatever ends it, and wherever, nothing is lost, and nothing
+// is there twice while the target remembers IDs.
+type replayer struct {
+	broker  *Broker
+	topic   string
+	request *replayRequest
+	allowed func(topic string) bool
+	targets map[string]*target
+}
+
+// target is a topic to which messages are published.
+type target struct {
+	topic  driver.Topic
+	stored bool
+	err    error
+}
+
+// open returns a topic to publish to.
+func (r *replayer) open(ctx context.Context, name string) *target {
+	if t := r.targets[name]; t != nil {
+		return t
+	}
+	t := &target{}
+	cfg := driver.TopicConfig{Name: name}
+	if t.stored, t.err = r.broker.conn.HasTopic(ctx, name); t.stored {
+		cfg.Stored = &driver.StoredConfig{Existing: true, Dedup: time.Minute} // the IDs; for how long they count is the topic's
+	}
+	if t.err == nil {
+		t.topic, t.err = r.broker.conn.OpenTopic(ctx, cfg)
+	}
+	if t.err == nil {
+		r.targets[name] = t
+	}
+	return t
+}
+
+// replay does what is to be done with one dead letter.
+func (r *replayer) replay(ctx context.Context, seq uint64) *deadOutcome {
+	o := &deadOutcome{Seq: seq}
+	m, err := r.broker.conn.ReadMessage(ctx, r.topic, seq)
+	switch {
+	case errors.Is(err, natsdriver.ErrNotFound):
+		return o.skip("it is gone")
+	case err != nil:
+		return o.fail(err)
+	}
+	d := readDead(m)
+	o.ID = d.ID
+	if o.To = r.request.To; o.To == "" {
+		o.To = d.from()
+	}
+	switch n := d.replays(); {
+	case o.To == "":
+		return o.fail(errors.New("nothing says where it was published; say to which topic"))
+	case checkTopic(o.To) != nil:
+		return o.fail(checkTopic(o.To))
+	case o.To == r.topic:
+		return o.fail(errors.New("that is where it is"))
+	case !r.allowed(o.To):
+		return o.fail(fmt.Errorf("the user may not publish to %s", o.To))
+	case n > 0 && !r.request.Force:
+		return o.skip(fmt.Sprintf("it was replayed %s and has failed again; force replays it once more", times(n)))
+	}
+	t := r.open(ctx, o.To)
+	switch {
+	case t.err != nil:
+		return o.fail(t.err)
+	case !t.stored && !r.request.Force:
+		return o.skip(fmt.Sprintf("topic %s is not stored: perhaps nobody listens; force publishes it all the same", o.To))
+	case r.request.DryRun:
+		o.Outcome = "dry"
+		return o
+	}
+	if err := r.move(ctx, t, d); err != nil {
+		return o.fail(err)
+	}
+	o.Outcome = "done"
+	return o
+}
+
+// move publishes, and then deletes.
+func (r *replayer) move(ctx context.Context, t *target, d *deadLetter) error {
+	r.step("publish")
+	if err := t.topic.Publish(ctx, []*driver.Message{replayOf(r.topic, d)}); err != nil {
+		return fmt.Errorf("publish: %w", err)
+	}
+	if !t.stored {
+		if err := r.broker.conn.Flush(ctx); err != nil {
+			return fmt.Errorf("publish: %w", err)
+		}
+	}
+	r.step("delete")
+	if err := r.broker.conn.DeleteMessage(ctx, r.topic, d.Seq); err != nil {
+		return fmt.Errorf("it was published, and is still here: %w", err)
+	}
+	r.step("done")
+	return nil
+}
+
+func (r *replayer) step(name string) {
+	if r.broker.onReplay != nil {
+		r.broker.onReplay(name)
+	}
+}
+
+// replayOf returns the message that a dead letter was, with the number of its replays
+// and an ID for deduplication that is always the same for the same dead letter.
+func replayOf(topic string, d *deadLetter) *driver.Message {
+	m := d.Message
+	m.Time = time.Now()
+	m.Headers = maps.Clone(m.Headers)
+	if m.Headers == nil {
+		m.Headers = map[string]string{}
+	}
+	sum := sha256.New() // of another dead letter of the same place, if the topic is made anew
+	fmt.Fprintf(sum, "%s\n%s\n", d.ID, d.Headers[failureHeader])
+	sum.Write(d.Data)
+	m.DedupID = "replay/" + topic + "/" + uintText(d.Seq) + "/" + hex.EncodeToString(sum.Sum(nil)[:8])
+	delete(m.Headers, failureHeader)
+	if m.Headers[cePrefix+"type"] == topic { // which hark makes of the topic
+		delete(m.Headers, cePrefix+"type")
+	}
+	m.Headers[replayedHeader] = strconv.Itoa(d.replays() + 1)
+	m.Headers[replayOfHeader] = topic + "/" + uintText(d.Seq)
+	return &m
+}
+
+func times(n int) string {
+	if n == 1 {
+		return "once"
+	}
+	return strconv.Itoa(n) + " times"
+}
+
+func (o *deadOutcome) skip(reason string) *deadOutcome {
+	o.Outcome, o.Reason = "skipped", reason
+	return o
+}
+
+func (o *deadOutcome) fail(err error) *deadOutcome {
+	o.Outcome, o.Reason = "failed", err.Error()
+	return o
+}

@@ -1,0 +1,46 @@
+package broker
+
+import (
+	"sort"
+
+	"github.com/harkbus/hark/internal/names"
+)
+
+// page is a part of a list.
+type page[T any] struct {
+	Items []T    `json:"items" doc:"the entries"`
+	Next  string `json:"next,omitempty" doc:"what to give as after for the next page; there is none without it"`
+}
+
+// pageOf returns a page of a list of names that is in order and whole: what is behind
+// the parameter after, and what keep allows. make makes the entries.
+func pageOf[T any](c *call, all []string, keep func(name string) bool, make func(name string) (T, error)) (*page[T], error) {
+	p := &page[T]{Items: []T{}}
+	after := c.text("after")
+	from := sort.SearchStrings(all, after)
+	for i, name := range all[from:] {
+		if after != "" && name == after || keep != nil && !keep(name) {
+			continue
+		}
+		item, err := make(name)
+		if err != nil {
+			return nil, err
+		}
+		p.Items = append(p.Items, item)
+		if uint64(len(p.Items)) == c.number("limit") {
+			if from+i+1 < len(all) {
+				p.Next = name
+			}
+			break
+		}
+	}
+	return p, nil
+}
+
+// matches returns what keeps the names that a pattern matches, or all if it is empty,
+// and that the principal administers.
+func (c *call) matches(pattern string) func(name string) bool {
+	return func(name string) bool {
+		return (pattern == "" || names.Match(pattern, name)) && c.who.mayAdminister(name)
+	}
+}

@@ -1,0 +1,321 @@
+package natsdriver
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/harkbus/hark/driver"
+)
+
+// ErrNotFound says that a topic, group, message, value or latch is not there.
+var ErrNotFound = errors.New("not there")
+
+// TopicInfo describes a stored topic as the server has it.
+type TopicInfo struct {
+	Name                string
+	Config              driver.StoredConfig
+	Created             time.Time
+	Messages, Bytes     uint64 // kept now
+	First, Last         uint64 // their sequences
+	FirstTime, LastTime time.Time
+	Groups              int // consumers, some groups have several
+}
+
+// TopicInfo returns what the server has of a stored topic, or ErrNotFound.
+func (c *Conn) TopicInfo(ctx context.Context, name string) (info TopicInfo, err error) {
+	err = c.find(ctx, "topic "+name, func(ctx context.Context) error {
+		stream, err := c.js.Stream(ctx, topicStream(name))
+		if err == nil {
+			info = topicInfo(name, stream.CachedInfo())
+		}
+		return err
+	})
+	return info, err
+}
+
+func topicInfo(name string, have *jetstream.StreamInfo) TopicInfo {
+	s := have.State
+	return TopicInfo{
+		Name: name, Config: storedConfig(&have.Config), Created: have.Created, Messages: s.Msgs, Bytes: s.Bytes,
+		First: s.FirstSeq, Last: s.LastSeq, FirstTime: s.FirstTime, LastTime: s.LastTime, Groups: s.Consumers,
+	}
+}
+
+// storedConfig returns how a stream keeps a topic.
+func storedConfig(have *jetstream.StreamConfig) driver.StoredConfig {
+	cfg := driver.StoredConfig{
+		MaxMessages: int(max(have.MaxMsgs, 0)), MaxBytes: max(have.MaxBytes, 0), MaxAge: have.MaxAge, Dedup: have.Duplicates,
+	}
+	for d, class := range durabilities {
+		if class.name == have.Metadata[metaDurability] {
+			cfg.Durability = d
+		}
+	}
+	return cfg
+}
+
+// Usage is what the server keeps for this account.
+type Usage struct {
+	Streams, Consumers int
+	Bytes              uint64 // on disk and in memory
+}
+
+// Usage returns what the server keeps.
+func (c *Conn) Usage(ctx context.Context) (u Usage, err error) {
+	err = c.admin(ctx, func(ctx context.Context) error {
+		account, err := c.js.AccountInfo(ctx)
+		if err == nil {
+			u = Usage{account.Streams, account.Consumers, account.Store + account.Memory}
+		}
+		return passing(err)
+	})
+	return u, err
+}
+
+// TopicQuery says which stored topics are asked for.
+type TopicQuery struct {
+	Pattern string                 // those that match it; empty for all
+	Dead    bool                   // only topics for dead letters
+	After   string                 // those behind this one; empty for the first
+	Limit   int                    // how many at most; at least 1
+	Match   func(name string) bool // only those; nil for all
+}
+
+// maxNamesRead is how many names a query looks at before it returns what it has.
+const maxNamesRead = 100_000
+
+// TopicNames returns the names of stored topics, in an order that does not change,
+// and whether there may be more behind the last of them, or behind next if none was
+// found.
+func (c *Conn) TopicNames(ctx context.Context, q TopicQuery) (names []string, next string, err error) {
+	subject := q.Pattern
+	if q.Dead {
+		if subject = deadPrefix + ">"; q.Pattern != "" {
+			subject = deadPrefix + q.Pattern
+		}
+	}
+	at, err := c.seekName(ctx, subject, q.After)
+	if err != nil {
+		return nil, "", err
+	}
+	for read := 0; ; {
+		page, total, err := c.streamNames(ctx, subject, at)
+		if err != nil {
+			return nil, "", err
+		}
+		for i, stream := range page {
+			if q.After != "" && stream <= topicStream(q.After) || !strings.HasPrefix(stream, topicStreams) {
+				continue
+			}
+			name, err := c.topicOf(ctx, stream)
+			if err != nil {
+				return nil, "", err
+			}
+			if name == "" || q.Match != nil && !q.Match(name) {
+				continue
+			}
+			if names = append(names, name); len(names) == q.Limit {
+				if at+i+1 < total {
+					next = name
+				}
+				return names, next, nil
+			}
+		}
+		at += len(page)
+		if read += len(page); at >= total || len(page) == 0 {
+			return names, "", nil
+		}
+		if read >= maxNamesRead {
+			last, err := c.topicOf(ctx, page[len(page)-1])
+			return names, last, err
+		}
+	}
+}
+
+// topicStreams is how the names of the streams of topics begin.
+var topicStreams = topicStream("")
+
+// seekName returns from where on to read the names of streams, so that the first one
+// behind that of a topic is in what is read first.
+func (c *Conn) seekName(ctx context.Context, subject, after string) (int, error) {
+	want := topicStreams
+	if after != "" {
+		want = topicStream(after)
+	}
+	page, high, err := c.streamNames(ctx, subject, 0)
+	if err != nil || len(page) == high {
+		return 0, err
+	}
+	low, reads := 0, len(page)
+	for high-low > reads {
+		middle := (low + high) / 2
+		if page, _, err = c.streamNames(ctx, subject, middle); err != nil {
+			return 0, err
+		}
+		if len(page) > 0 && page[0] <= want {
+			low = middle
+		} else {
+			high = middle
+		}
+	}
+	return low, nil
+}
+
+// streamNames returns some names of streams, in order, from the given one on, and
+// how many there are in all.
+func (c *Conn) streamNames(ctx context.Context, subject string, offset int) (names []string, total int, err error) {
+	var answer struct {
+		Streams []string `json:"streams"`
+		Total   int      `json:"total"`
+	}
+	ask := map[string]any{"offset": offset}
+	if subject != "" {
+		ask["subject"] = subject
+	}
+	err = c.askAPI(ctx, "STREAM.NAMES", ask, &answer)
+	return answer.Streams, answer.Total, err
+}
+
+// askAPI asks JetStream's API what its client does not.
+func (c *Conn) askAPI(ctx context.Context, what string, request, answer any) error {
+	if c.js == nil {
+		return c.refuse(string(driver.Stored))
+	}
+	text, err := json.Marshal(request)
+	if err != nil {
+		return err
+	}
+	return c.admin(ctx, func(ctx context.Context) error {
+		m, err := c.nc.RequestWithContext(ctx, c.apiPrefix()+what, text)
+		if err != nil {
+			return passing(err)
+		}
+		var failed struct {
+			Error *jetstream.APIError `json:"error"`
+		}
+		if err := json.Unmarshal(m.Data, &failed); err != nil {
+			return err
+		}
+		if failed.Error != nil {
+			return failed.Error
+		}
+		return json.Unmarshal(m.Data, answer)
+	})
+}
+
+// topicOf returns the topic of a stream, empty if it is gone.
+func (c *Conn) topicOf(ctx context.Context, stream string) (string, error) {
+	escaped := strings.TrimPrefix(stream, topicStreams)
+	if strings.Contains(escaped, "%%") { // cut
+		found := ""
+		err := c.admin(ctx, func(ctx context.Context) error {
+			s, err := c.js.Stream(ctx, stream)
+			if err == nil {
+				found = s.CachedInfo().Config.Metadata[metaTopic]
+			}
+			return err
+		})
+		return found, err
+	}
+	text, err := percentBytes(strings.ReplaceAll(escaped, "=", "."))
+	if err != nil {
+		return "", nil //nolint:nilerr // it is none of hark's
+	}
+	return string(text), nil
+}
+
+// PurgeTopic removes messages of a stored topic: those before the sequence upTo, if
+// that is not 0, or all but the newest keep.
+func (c *Conn) PurgeTopic(ctx context.Context, name string, upTo, keep uint64) (removed uint64, err error) {
+	ask := map[string]any{}
+	if upTo > 0 {
+		ask["seq"] = upTo
+	} else if keep > 0 {
+		ask["keep"] = keep
+	}
+	err = c.find(ctx, "topic "+name, func(ctx context.Context) error {
+		if _, err := c.js.Stream(ctx, topicStream(name)); err != nil {
+			return err
+		}
+		var answer struct {
+			Purged uint64 `json:"purged"`
+		}
+		err := c.askAPI(ctx, "STREAM.PURGE."+topicStream(name), ask, &answer)
+		removed = answer.Purged
+		return err
+	})
+	return removed, err
+}
+
+// ReadMessage returns the message of a stored topic with a sequence, or ErrNotFound.
+func (c *Conn) ReadMessage(ctx context.Context, topic string, seq uint64) (r *driver.Received, err error) {
+	err = c.find(ctx, fmt.Sprintf("message %d of topic %s", seq, topic), func(ctx context.Context) error {
+		stream, err := c.js.Stream(ctx, topicStream(topic))
+		if err != nil {
+			return err
+		}
+		m, err := stream.GetMsg(ctx, seq)
+		if err == nil {
+			r = c.fromStore(topic, m)
+		}
+		return err
+	})
+	return r, err
+}
+
+// fromStore reads a message as it is stored.
+func (c *Conn) fromStore(topic string, m *jetstream.RawStreamMsg) *driver.Received {
+	r := c.decode(&nats.Msg{Subject: m.Subject, Header: m.Header, Data: m.Data}, topic)
+	r.Seq = m.Sequence
+	if r.Time.IsZero() {
+		r.Time = m.Time
+	}
+	return r
+}
+
+// find calls f as admin does; what is not there is ErrNotFound.
+func (c *Conn) find(ctx context.Context, what string, f func(ctx context.Context) error) error {
+	absent := false
+	err := c.admin(ctx, func(ctx context.Context) error {
+		err := f(ctx)
+		for _, kind := range []error{jetstream.ErrStreamNotFound, jetstream.ErrConsumerNotFound, jetstream.ErrMsgNotFound} {
+			absent = absent || errors.Is(err, kind)
+		}
+		return err
+	})
+	if absent {
+		return fmt.Errorf("%w: %s", ErrNotFound, what)
+	}
+	return err
+}
+
+// streamSubjects returns the subjects that have messages in a stream, without a
+// prefix; none without the stream.
+func (c *Conn) streamSubjects(ctx context.Context, stream, prefix, pattern string) (subjects []string, err error) {
+	if pattern == "" {
+		pattern = ">"
+	}
+	err = c.admin(ctx, func(ctx context.Context) error {
+		s, err := c.js.Stream(ctx, stream)
+		if err != nil {
+			return err
+		}
+		info, err := s.Info(ctx, jetstream.WithSubjectFilter(prefix+pattern))
+		if err != nil {
+			return err
+		}
+		subjects = subjects[:0]
+		for subject := range info.State.Subjects {
+			subjects = append(subjects, strings.TrimPrefix(subject, prefix))
+		}
+		return nil
+	})
+	return subjects, err
+}
