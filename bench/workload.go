@@ -72,6 +72,8 @@ var workloads = []workload{
 	{name: "V get", units: []string{"ns"}, messages: 20_000_000, peers: gets, baseline: pointer, run: operating},
 	{name: "V set, nobody waits", units: []string{"ns"}, messages: 4_000_000, peers: sets, baseline: mutex, run: operating},
 	{name: "V set, ten observers", units: []string{"ns"}, messages: 1_000_000, peers: observing, baseline: plainCalls, run: operating},
+	routesEphemeral,
+	routesStored,
 }
 
 // buses are the contenders of most workloads.
