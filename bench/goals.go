@@ -54,6 +54,11 @@ var goals = []goal{
 	atMost("V set, nobody waits", plainHark, 15),
 	better("V set, ten observers", plainHark, 1/1.4, plainCalls),
 
+	better("routes, ephemeral", oneRule, 0.7, plainRelay),
+	better("routes, ephemeral", manyRules, 1/3.0, oneRule),
+	better("routes, stored", oneRule, 0.6, relayLoop),
+	better("routes, stored", manyRules, 1/3.0, oneRule),
+
 	better("X ephemeral, 128 B", harkBare, 0.95, rawNATS),
 	better("X ephemeral, 128 B", plainHark, 0.6, rawNATS),
 	better("X ephemeral, 128 B", harkBare, 6, watermillCore),

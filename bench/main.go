@@ -64,8 +64,11 @@ func main() {
 	fmt.Print(report.markdown())
 	if *out != "" {
 		name := "inprocess"
-		if *engines {
+		switch {
+		case *engines:
 			name = "engines"
+		case report.onlyRoutes():
+			name = "routes"
 		}
 		if err := report.write(*out, name); err != nil {
 			log.Fatal(err)

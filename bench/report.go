@@ -42,6 +42,12 @@ func (r *report) command() string {
 	return "go run -C bench . " + strings.Join(r.Flags, " ")
 }
 
+// onlyRoutes reports whether nothing but routes was measured, which has a file of
+// its own.
+func (r *report) onlyRoutes() bool {
+	return !slices.ContainsFunc(r.Rows, func(x row) bool { return !strings.HasPrefix(x.Workload, "routes, ") })
+}
+
 func (r *report) table(b *strings.Builder, w *workload, name string) {
 	rows := slices.DeleteFunc(slices.Clone(r.Rows), func(x row) bool { return x.Workload != name })
 	if len(rows) == 0 {

@@ -26,6 +26,7 @@ const (
 	relayLoop  = "nats.go, consume, publish, ack"
 	relayBatch = "nats.go, batches of 256"
 	oneRule    = "hark, 1 rule"
+	manyRules  = "hark, 10000 rules"
 )
 
 var (
