@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -16,16 +15,8 @@ import (
 
 	"github.com/harkbus/hark/driver"
 	"github.com/harkbus/hark/driver/natsdriver"
-	"github.com/harkbus/hark/internal/leak"
 	"github.com/harkbus/hark/internal/store"
 )
-
-func TestMain(m *testing.M) {
-	if dir, step, ok := strings.Cut(os.Getenv(replayChild), " "); ok {
-		runReplayChild(dir, step)
-	}
-	leak.Main(m, "github.com/nats-io/nats-server/")
-}
 
 const patience = 20 * time.Second
 

@@ -34,6 +34,8 @@ func (b *Broker) unready() string {
 		return "the server does not run"
 	case !b.store.JetStreamEnabled():
 		return "the store has been switched off, perhaps because the disk is full"
+	case b.store.WriteFault() != "":
+		return "the disk could not be written: " + b.store.WriteFault() + "; make room, then start the broker again: it has all that it has acknowledged"
 	case !b.client.IsConnected():
 		return "the broker is not connected to its server"
 	}

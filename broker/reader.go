@@ -284,6 +284,9 @@ func (in *reader) attempt(topic driver.Topic, ds []*delivery) (again []*delivery
 
 // passes reports whether publishing may succeed later.
 func passes(err error) bool {
+	if errors.Is(err, driver.ErrTooLarge) {
+		return false
+	}
 	for _, e := range []error{driver.ErrAgain, driver.ErrFull, driver.ErrUnsure, context.DeadlineExceeded, context.Canceled} {
 		if errors.Is(err, e) {
 			return true

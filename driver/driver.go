@@ -26,6 +26,7 @@ package driver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 )
@@ -42,6 +43,9 @@ var (
 	ErrConflict = errors.New("exists with another configuration")
 	// ErrFull says that a limit of the engine is reached and nothing was stored.
 	ErrFull = errors.New("full")
+	// ErrTooLarge is an ErrFull that stays: the message is larger than the engine
+	// takes.
+	ErrTooLarge = fmt.Errorf("%w: too large", ErrFull)
 	// ErrNoResponders says that nobody answers requests of that name.
 	ErrNoResponders = errors.New("no responders")
 	// ErrUnsure says that it is not known whether something happened: the

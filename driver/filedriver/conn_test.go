@@ -15,6 +15,7 @@ import (
 	"github.com/harkbus/hark/driver"
 	"github.com/harkbus/hark/internal/leak"
 	"github.com/harkbus/hark/internal/store"
+	"github.com/harkbus/hark/internal/tempfs"
 )
 
 func TestMain(m *testing.M) {
@@ -208,14 +209,14 @@ func TestDirectoriesThatCannotBe(t *testing.T) {
 	if _, err := Open(testContext(t), file); err == nil || !strings.Contains(err.Error(), file) {
 		t.Errorf("got %v, want one that names the file", err)
 	}
-	readOnly := mountTemporary(t, "ro")
+	readOnly := tempfs.Mount(t, "ro")
 	if _, err := Open(testContext(t), readOnly); err == nil || !strings.Contains(err.Error(), "read-only") || !strings.Contains(err.Error(), readOnly) {
 		t.Errorf("got %v, want one that says that %s is read-only", err, readOnly)
 	}
 }
 
 func TestFullDisk(t *testing.T) {
-	dir := mountTemporary(t, "size=16m")
+	dir := tempfs.Mount(t, "size=16m")
 	c := openDir(t, dir)
 	topic := openTopic(t, c, "t", driver.DurableStrict)
 	stored := 0

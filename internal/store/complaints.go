@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -14,9 +15,14 @@ import (
 type complaints struct {
 	next natsserver.Logger // may be nil
 
-	mu   sync.Mutex // guards said
-	said []string
+	mu    sync.Mutex // guards what follows
+	said  []string
+	write string // the first write to the disk that failed
 }
+
+// critical is part of what the server logs when it gives up a stream for want of
+// a disk to write to. It says so nowhere else.
+const critical = "critical write error"
 
 // maxComplaints bounds what is kept.
 const maxComplaints = 20
@@ -75,6 +81,11 @@ func (c *complaints) Warnf(format string, v ...any) {
 // Errorf implements the server's Logger.
 func (c *complaints) Errorf(format string, v ...any) {
 	c.add(format, v...)
+	if strings.Contains(format, critical) {
+		c.mu.Lock()
+		c.write = cmp.Or(c.write, strings.TrimSpace(fmt.Sprintf(format, v...)))
+		c.mu.Unlock()
+	}
 	if c.next != nil {
 		c.next.Errorf(format, v...)
 	}

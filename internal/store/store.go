@@ -70,6 +70,15 @@ func Open(dir string, opts natsserver.Options, log natsserver.Logger) (_ *Store,
 // Dir returns the directory, as an absolute path.
 func (s *Store) Dir() string { return s.dir }
 
+// WriteFault says which write to the disk has failed, "" if none has. The server
+// does not answer publishers of the stream any more, until it is started again;
+// what it has acknowledged is there.
+func (s *Store) WriteFault() string {
+	s.log.mu.Lock()
+	defer s.log.mu.Unlock()
+	return s.log.write
+}
+
 // Close ends the server, lists its files and lets others have the directory. It
 // is idempotent, and takes some 10 ms for each group of the store.
 func (s *Store) Close() error {

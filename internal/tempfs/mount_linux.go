@@ -1,4 +1,4 @@
-package filedriver
+package tempfs
 
 import (
 	"errors"
@@ -6,9 +6,10 @@ import (
 	"testing"
 )
 
-// mountTemporary returns a directory on a file system of its own that lasts as
-// long as the test. It skips where that is not allowed.
-func mountTemporary(t *testing.T, option string) string {
+// Mount returns a directory on a tmpfs of its own that lasts as
+// long as the test; option is one of tmpfs, such as size=16m, or ro. It skips
+// where that is not allowed.
+func Mount(t testing.TB, option string) string {
 	t.Helper()
 	dir := t.TempDir()
 	var flags uintptr

@@ -1,0 +1,470 @@
+package broker
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/harkbus/hark/driver"
+	"github.com/harkbus/hark/internal/tempfs"
+)
+
+// The tests in this file measure what a broker does where it is hard, in a
+// process of its own. With HARK_LONG=1 they do it with the numbers that
+// docs/reliability.md states.
+
+// raw is a client that speaks the protocol by hand.
+type raw struct {
+	net.Conn
+	in *bufio.Reader
+}
+
+// dialRaw connects, and returns when the server has answered.
+func dialRaw(t *testing.T, addr string) *raw {
+	t.Helper()
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	r := &raw{conn, bufio.NewReader(conn)}
+	r.write(t, "CONNECT {\"verbose\":false}\r\n")
+	r.ping(t)
+	return r
+}
+
+func (r *raw) write(t *testing.T, text string) {
+	t.Helper()
+	if _, err := io.WriteString(r, text); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ping returns when the server has answered.
+func (r *raw) ping(t *testing.T) {
+	t.Helper()
+	r.write(t, "PING\r\n")
+	if err := r.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		line, err := r.in.ReadString('\n')
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasPrefix(line, "PONG") {
+			return
+		}
+	}
+}
+
+// connectTo connects to a broker in a process of its own.
+func connectTo(t *testing.T, b *child, opts ...nats.Option) *nats.Conn {
+	t.Helper()
+	nc, err := nats.Connect("nats://"+b.addr, opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	return nc
+}
+
+// echo fails if a message does not go through the broker.
+func echo(t *testing.T, nc *nats.Conn) time.Duration {
+	t.Helper()
+	sub, err := nc.SubscribeSync("echo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	if err := nc.Publish("echo", []byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sub.NextMsg(patience); err != nil {
+		t.Fatal(err)
+	}
+	took := time.Since(start)
+	if err := sub.Unsubscribe(); err != nil {
+		t.Fatal(err)
+	}
+	return took
+}
+
+// fill publishes messages of 100 kB until the broker takes none any more, and
+// returns how many it took, and why no more.
+func fill(t *testing.T, topic driver.Topic) (stored int, err error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second) // who does not answer does not answer later
+	defer cancel()
+	for ; stored < 1000; stored++ {
+		if err := topic.Publish(ctx, []*driver.Message{{Data: make([]byte, 100_000)}}); err != nil {
+			return stored, err
+		}
+	}
+	t.Fatal("the disk does not get full")
+	return 0, nil
+}
+
+// TestFullStore publishes until the share of the disk that topics may have is
+// full: publishers are told, and what is stored is there.
+func TestFullStore(t *testing.T) {
+	dir := tempfs.Mount(t, "size=24m")
+	b := start(t, configIn(t, dir, "topics: [{name: orders}, {name: other}]"))
+	c := dial(t, b, "")
+	stored, err := fill(t, storedTopic(t, c, "orders"))
+	if !errors.Is(err, driver.ErrFull) {
+		t.Errorf("after %d messages: got %v, want ErrFull", stored, err)
+	}
+	t.Logf("%d messages of 100 kB fit into 24 MiB; then: %v", stored, err)
+	if code, body := get(t, b, "/readyz"); code != http.StatusOK {
+		t.Errorf("/readyz: got %d %v", code, body)
+	}
+	// Deleting makes room at once.
+	for seq := range uint64(5) {
+		if err := b.conn.DeleteMessage(testContext(t), "orders", seq+1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	publishTo(t, storedTopic(t, c, "other"), &driver.Message{Data: []byte("1")})
+	receive(t, replay(t, c, "orders"), stored-5)
+}
+
+// TestFullDisk has others fill the disk while the broker believes to have room:
+// nothing that was acknowledged is lost, what needs no disk goes on, and /readyz
+// says what to do.
+func TestFullDisk(t *testing.T) {
+	dir := tempfs.Mount(t, "size=24m")
+	others, data := filepath.Join(dir, "others"), filepath.Join(dir, "data")
+	if err := os.WriteFile(others, make([]byte, 12<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	text := "topics: [{name: orders}]\nlimits: {disk: 1GiB}"
+	b := start(t, configIn(t, data, text))
+	c := dial(t, b, "")
+	stored, err := fill(t, storedTopic(t, c, "orders"))
+	if stored < 50 {
+		t.Errorf("got %v after %d messages", err, stored)
+	}
+	t.Logf("%d messages of 100 kB were stored; then: %v", stored, err)
+	sub := listen(t, c, "live.*")
+	publish(t, c, "live.x", &driver.Message{Data: []byte("2")})
+	receive(t, sub, 1)
+	receive(t, replay(t, c, "orders"), stored)
+	if code, body := get(t, b, "/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body["reason"], "no space left on device") {
+		t.Errorf("/readyz: got %d %v, want what is wrong with the disk", code, body)
+	}
+	if err := b.Stop(testContext(t)); err != nil && !errors.Is(err, syscall.ENOSPC) {
+		t.Error(err)
+	}
+	if err := os.Remove(others); err != nil {
+		t.Fatal(err)
+	}
+
+	// With room again it takes messages again, and has all that it acknowledged.
+	b = start(t, configIn(t, data, text))
+	c = dial(t, b, "")
+	publishTo(t, storedTopic(t, c, "orders"), &driver.Message{Data: []byte("3")})
+	if s := stats(t, storedTopic(t, c, "orders")); s.Stored != uint64(stored)+1 {
+		t.Errorf("got %+v after opening it again, want the %d that were acknowledged, and one more", s, stored)
+	}
+}
+
+// TestIdleConnections keeps connections with a subscription each that do nothing.
+func TestIdleConnections(t *testing.T) {
+	n := long(500, 10_000)
+	b := startChild(t, childConfig(t, ""))
+	nc := connectTo(t, b)
+	before := b.memory(t)
+	start := time.Now()
+	conns := make([]*raw, n)
+	for i := range conns {
+		conns[i] = dialRaw(t, b.addr)
+		conns[i].write(t, fmt.Sprintf("SUB idle.%d 1\r\n", i))
+	}
+	for _, c := range conns {
+		c.ping(t)
+	}
+	took, after := time.Since(start), b.memory(t)
+	t.Logf("%d idle connections took %v to make and have %d MiB (%d before); a message through the broker takes %v", n, took.Round(time.Millisecond), after, before, echo(t, nc))
+	if limit := before + 50 + n/16; after > limit { // 64 kB each
+		t.Errorf("the broker has %d MiB, want at most %d", after, limit)
+	}
+	for i := 0; i < n; i += max(n/20, 1) { // they are alive
+		if err := nc.Publish(fmt.Sprintf("idle.%d", i), []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		line, err := conns[i].in.ReadString('\n')
+		if line == "PING\r\n" { // which the server asks new clients
+			line, err = conns[i].in.ReadString('\n')
+		}
+		if err != nil || !strings.HasPrefix(line, "MSG") {
+			t.Fatalf("connection %d: got %q, %v", i, line, err)
+		}
+	}
+}
+
+// TestSubscriberThatNeverReads has one beside one that does, while much more is
+// published than may wait for it.
+func TestSubscriberThatNeverReads(t *testing.T) {
+	messages := long(640, 20_000) // of 64 KiB
+	b := startChild(t, childConfig(t, "limits: {pending: 16MiB, message: 1MiB}"))
+	stuck := dialRaw(t, b.addr)
+	stuck.write(t, "SUB flood 1\r\n")
+	stuck.ping(t)
+	before := b.memory(t)
+	nc, out := connectTo(t, b), connectTo(t, b)
+	got := make(chan struct{}, messages)
+	if _, err := nc.Subscribe("flood", func(*nats.Msg) { got <- struct{}{} }); err != nil {
+		t.Fatal(err)
+	}
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	data := make([]byte, 64<<10)
+	peak := 0
+	for i := range messages {
+		if err := out.Publish("flood", data); err != nil {
+			t.Fatal(err)
+		}
+		if i%16 == 15 { // no faster than the one who reads
+			if err := out.Flush(); err != nil {
+				t.Fatal(err)
+			}
+			for range 16 {
+				select {
+				case <-got:
+				case <-testContext(t).Done():
+					t.Fatal("the subscriber that reads gets nothing")
+				}
+			}
+		}
+		if i%200 == 0 {
+			peak = max(peak, b.memory(t))
+		}
+	}
+	t.Logf("%d MiB published beside a subscriber that never reads: the broker has had %d MiB, %d before", messages>>4, peak, before)
+	if limit := before + 16 + 150; peak > limit {
+		t.Errorf("the broker has had %d MiB, want at most %d", peak, limit)
+	}
+	// It was cut off: what had been sent ends.
+	if err := stuck.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, stuck.in); errors.Is(err, context.DeadlineExceeded) || isTimeout(err) {
+		t.Errorf("the one that never reads is still connected: %v", err)
+	}
+}
+
+func isTimeout(err error) bool {
+	var n net.Error
+	return errors.As(err, &n) && n.Timeout()
+}
+
+// TestLargeMessages publishes as much as is allowed, and a byte more.
+func TestLargeMessages(t *testing.T) {
+	const limit = 1 << 20
+	b := start(t, config(t, "topics: [{name: stored}]\nroutes: [{from: stored, to: routed}]\nlimits: {message: 1MiB}"))
+	nc, err := nats.Connect("nats://" + b.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := nc.JetStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.Publish("stored", make([]byte, limit)); err != nil {
+		t.Fatal(err)
+	}
+	c := dial(t, b, "")
+	if m := receive(t, replay(t, c, "stored"), 1)[0]; len(m.Data) != limit {
+		t.Errorf("got %d bytes", len(m.Data))
+	}
+	if err := nc.Publish("stored", make([]byte, limit+1)); !errors.Is(err, nats.ErrMaxPayload) {
+		t.Errorf("a byte more: got %v, want %v", err, nats.ErrMaxPayload)
+	}
+	err = storedTopic(t, c, "stored").Publish(testContext(t), []*driver.Message{{Data: make([]byte, limit+1)}})
+	if err == nil || !strings.Contains(err.Error(), fmt.Sprint(limit)) {
+		t.Errorf("a byte more, with hark: got %v, want one that names the limit", err)
+	}
+	// A client that does not look at the limit is told and cut off.
+	r := dialRaw(t, b.Addr().String())
+	r.write(t, fmt.Sprintf("PUB stored %d\r\n", limit+1))
+	if err := r.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := r.in.ReadString('\n'); err != nil || !strings.Contains(line, "Maximum Payload Violation") {
+		t.Errorf("a client that does not look at the limit: got %q, %v", line, err)
+	}
+	// The route cannot add its header to the largest of them, and goes on.
+	publishTo(t, storedTopic(t, c, "stored"), &driver.Message{Data: []byte("small")})
+	if s := waitForRoute(t, b, func(s RouteStats) bool { return s.Routed == 1 }); s.Failed != 1 {
+		t.Errorf("got %+v, want one message that failed and one that was routed", s)
+	}
+}
+
+// waitForRoute waits for the numbers of the first route.
+func waitForRoute(t *testing.T, b *Broker, done func(RouteStats) bool) RouteStats {
+	t.Helper()
+	for ctx := testContext(t); ; {
+		s := b.RouteStats()[0]
+		if done(s) {
+			return s
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("got %+v", s)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// TestManyTopics has a subscriber for each of many topics, and some that are
+// stored.
+func TestManyTopics(t *testing.T) {
+	n, keep := long(5_000, 100_000), long(50, 1_000)
+	var text strings.Builder
+	text.WriteString("topics:\n")
+	for i := range keep {
+		fmt.Fprintf(&text, "  - {name: stored.%d}\n", i)
+	}
+	file := childConfig(t, text.String())
+	empty := startChild(t, childConfig(t, ""))
+	start := time.Now()
+	b := startChild(t, file)
+	made := time.Since(start)
+	stored := b.memory(t) - empty.memory(t)
+	nc := connectTo(t, b)
+	got := make(chan *nats.Msg, n)
+	start = time.Now()
+	for i := range n {
+		if _, err := nc.ChanSubscribe(fmt.Sprintf("live.%d", i), got); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	for i := range n {
+		if err := nc.Publish(fmt.Sprintf("live.%d", i), []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range n {
+		select {
+		case <-got:
+		case <-testContext(t).Done():
+			t.Fatalf("%d of %d messages came", i, n)
+		}
+	}
+	took := time.Since(start)
+	live := b.memory(t) - stored - empty.memory(t)
+	b.kill()
+	start = time.Now()
+	startChild(t, file)
+	t.Logf("%d stored topics: made and started in %v, %d MiB, started again after kill -9 in %v; %d other topics with a subscriber and a message each: %v, %d MiB",
+		keep, made.Round(time.Millisecond), stored, time.Since(start).Round(time.Millisecond), n, took.Round(time.Millisecond), live)
+	if limit := 64 + n/100; live > limit { // 10 kB each
+		t.Errorf("%d topics take %d MiB, want at most %d", n, live, limit)
+	}
+}
+
+// garbage returns what nobody should send.
+func garbage(r *rand.Rand, i int) string {
+	noise := make([]byte, 1+r.IntN(8192))
+	for j := range noise {
+		noise[j] = byte(r.Uint32())
+	}
+	return []string{
+		string(noise),
+		"PUB x 99999999999999999999\r\n",
+		"PUB x -1\r\nabc\r\n",
+		"PUB " + strings.Repeat("a", 100_000) + " 1\r\nx\r\n",
+		"CONNECT {" + strings.Repeat(`"a":[`, 2_000) + "\r\n",
+		"CONNECT {}\r\nSUB > 1\r\nSUB\r\n",
+		"HPUB x 20 10\r\nNATS/1.0\r\n\r\n\r\n",
+		"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + string(noise), // TLS
+		"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n",
+		"GET /healthz HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+		"POST /healthz HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFF\r\n",
+		"GET /" + strings.Repeat("%", 1000) + " HTTP/1.1\r\n\r\n",
+		"GET / HTTP/1.1\r\nHost: x\r\n" + strings.Repeat("A: "+strings.Repeat("b", 1000)+"\r\n", 200) + "\r\n",
+	}[i%13]
+}
+
+// TestGarbageUnderLoad sends what nobody should to both ports while messages are
+// stored: none is lost and the memory stays.
+func TestGarbageUnderLoad(t *testing.T) {
+	attempts := long(300, 10_000)
+	b := startChild(t, childConfig(t, "topics: [{name: orders}]"))
+	before := b.memory(t)
+	nc := connectTo(t, b)
+	js, err := nc.JetStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for worker, addr := range []string{b.addr, b.http, b.addr, b.http} {
+		all.Go(func() {
+			r := rand.New(rand.NewPCG(1, uint64(worker)))
+			for i := range attempts / 4 {
+				conn, err := net.Dial("tcp", addr)
+				if err != nil {
+					t.Errorf("attempt %d: %v", i, err)
+					return
+				}
+				_ = conn.SetDeadline(time.Now().Add(time.Second))
+				_, _ = io.WriteString(conn, garbage(r, i)) // it may be refused in the middle
+				if i%13 == 0 {
+					_, _ = conn.Read(make([]byte, 512)) // what it has to say to that
+				}
+				_ = conn.Close()
+			}
+		})
+	}
+	stored := 0
+	ended := make(chan struct{})
+	go func() { all.Wait(); close(ended) }()
+	for over := false; !over; {
+		if _, err := js.Publish("orders", fmt.Appendf(nil, "%d", stored)); err != nil {
+			t.Fatalf("message %d: %v", stored, err)
+		}
+		stored++
+		select {
+		case <-ended:
+			over = true
+		default:
+		}
+	}
+	info, err := js.StreamInfo("hark-topic-orders")
+	if err != nil || info.State.Msgs != uint64(stored) {
+		t.Errorf("got %+v, %v, want %d messages", info, err, stored)
+	}
+	res, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Get("http://" + b.http + "/readyz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		t.Errorf("/readyz: got %s", res.Status)
+	}
+	after := b.memory(t)
+	t.Logf("%d connections with garbage, %d messages stored meanwhile; the broker has %d MiB, %d before; a message takes %v", attempts, stored, after, before, echo(t, nc))
+	if limit := before + 100; after > limit {
+		t.Errorf("the broker has %d MiB, want at most %d", after, limit)
+	}
+}
