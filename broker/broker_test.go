@@ -96,9 +96,13 @@ func get(t *testing.T, b *Broker, path string) (int, map[string]string) {
 		t.Fatal(err)
 	}
 	defer res.Body.Close()
-	var body map[string]string
-	if err := json.NewDecoder(res.Body).Decode(&body); err != nil {
+	var members map[string]any
+	if err := json.NewDecoder(res.Body).Decode(&members); err != nil {
 		t.Fatal(err)
+	}
+	body := map[string]string{}
+	for name, v := range members {
+		body[name] = fmt.Sprint(v)
 	}
 	return res.StatusCode, body
 }

@@ -35,7 +35,7 @@ func (b *Broker) unready() string {
 	case !b.store.JetStreamEnabled():
 		return "the store has been switched off, perhaps because the disk is full"
 	case b.store.WriteFault() != "":
-		return "the disk could not be written: " + b.store.WriteFault() + "; make room, then start the broker again: it has all that it has acknowledged"
+		return "a write to the disk has failed, the log says which; make room, then start the broker again: it has all that it has acknowledged"
 	case !b.client.IsConnected():
 		return "the broker is not connected to its server"
 	}

@@ -164,7 +164,7 @@ func TestFullDisk(t *testing.T) {
 	publish(t, c, "live.x", &driver.Message{Data: []byte("2")})
 	receive(t, sub, 1)
 	receive(t, replay(t, c, "orders"), stored)
-	if code, body := get(t, b, "/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body["reason"], "no space left on device") {
+	if code, body := get(t, b, "/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body["detail"], "make room") || !strings.Contains(b.store.WriteFault(), "no space left on device") {
 		t.Errorf("/readyz: got %d %v, want what is wrong with the disk", code, body)
 	}
 	if err := b.Stop(testContext(t)); err != nil && !errors.Is(err, syscall.ENOSPC) {
@@ -200,7 +200,7 @@ func TestIdleConnections(t *testing.T) {
 	}
 	took, after := time.Since(start), b.memory(t)
 	t.Logf("%d idle connections took %v to make and have %d MiB (%d before); a message through the broker takes %v", n, took.Round(time.Millisecond), after, before, echo(t, nc))
-	if limit := before + 50 + n/16; after > limit { // 64 kB each
+	if limit := before + 50 + n/16; after > limit && !raceEnabled { // 64 kB each
 		t.Errorf("the broker has %d MiB, want at most %d", after, limit)
 	}
 	for i := 0; i < n; i += max(n/20, 1) { // they are alive
@@ -257,7 +257,7 @@ func TestSubscriberThatNeverReads(t *testing.T) {
 		}
 	}
 	t.Logf("%d MiB published beside a subscriber that never reads: the broker has had %d MiB, %d before", messages>>4, peak, before)
-	if limit := before + 16 + 150; peak > limit {
+	if limit := before + 16 + 150; peak > limit && !raceEnabled {
 		t.Errorf("the broker has had %d MiB, want at most %d", peak, limit)
 	}
 	// It was cut off: what had been sent ends.
@@ -378,7 +378,7 @@ func TestManyTopics(t *testing.T) {
 	startChild(t, file)
 	t.Logf("%d stored topics: made and started in %v, %d MiB, started again after kill -9 in %v; %d other topics with a subscriber and a message each: %v, %d MiB",
 		keep, made.Round(time.Millisecond), stored, time.Since(start).Round(time.Millisecond), n, took.Round(time.Millisecond), live)
-	if limit := 64 + n/100; live > limit { // 10 kB each
+	if limit := 64 + n/100; live > limit && !raceEnabled { // 10 kB each
 		t.Errorf("%d topics take %d MiB, want at most %d", n, live, limit)
 	}
 }
@@ -464,7 +464,7 @@ func TestGarbageUnderLoad(t *testing.T) {
 	}
 	after := b.memory(t)
 	t.Logf("%d connections with garbage, %d messages stored meanwhile; the broker has %d MiB, %d before; a message takes %v", attempts, stored, after, before, echo(t, nc))
-	if limit := before + 100; after > limit {
+	if limit := before + 100; after > limit && !raceEnabled {
 		t.Errorf("the broker has %d MiB, want at most %d", after, limit)
 	}
 }
