@@ -30,7 +30,7 @@ var importRules = []importRule{
 	{".", []string{module + "/driver", module + "/internal/exec", module + "/internal/feed", module + "/internal/names"}, "the core is for everybody: the standard library, its own internals and the contract of engines, so that a user of it downloads nothing else"},
 	{"internal", nil, "the core builds on it"},
 	{"internal/feed", nil, "the engine knows nothing of what it carries"},
-	{"internal/store", []string{"github.com/nats-io/nats-server/v2/", "golang.org/x/sys/windows"}, "it is the server inside a process, for those who speak to it"},
+	{"internal/store", []string{"github.com/nats-io/nats-server/v2/", "github.com/minio/highwayhash", "golang.org/x/sys/windows"}, "it is the server inside a process, for those who speak to it"},
 	{"internal/cli", []string{module, module + "/broker", module + "/driver", module + "/driver/", module + "/internal/names", module + "/internal/spell", module + "/filter", module + "/testdata", module + "/examples/", "golang.org/x/term"}, "the command is a client of the library like any other"},
 	{"internal/spell", nil, "it is about words"},
 	{"broker", []string{module, module + "/driver", module + "/driver/natsdriver", module + "/filter", module + "/internal/", "github.com/goccy/go-yaml", "github.com/goccy/go-yaml/", "github.com/nats-io/", "golang.org/x/crypto/bcrypt"}, "it is the NATS server with what hark adds to it (docs/adr/0005-broker.md)"},

@@ -121,13 +121,14 @@ func sum(path string) (uint32, error) {
 }
 
 // checkFiles compares the files with the list of them, before the server sees
-// them: it cuts off what it cannot read. Then it removes the list, because the
+// them: it cuts off what it cannot read. Without a list, it mends what a crash has
+// left. Then it removes the list, because the
 // files are about to change.
 func checkFiles(dir string) error {
 	path := filepath.Join(dir, ListName)
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return mend(dir)
 	}
 	if err != nil {
 		return err
