@@ -46,6 +46,8 @@ func TestCommandLine(t *testing.T) {
 		{"demo -- --rate", exitUsage, "", `unexpected argument "--rate"`},
 		{"demo --where data.actoin==1", exitUsage, "", "action"},
 		{"demo --rate 0 --count 10", exitOK, "10 deliveries published", ""},
+		{"demo --join", exitUsage, "", "say with --url where"},
+		{"demo --url mem:x", exitUsage, "", "is no URL of a broker"},
 		{"demo channle", exitUsage, "", "did you mean channel?; see hark demo --help"},
 		{"demo channel --help", exitOK, "--interval time", ""},
 		{"demo channel --interval 0", exitUsage, "", "--interval must be above 0; see hark demo channel --help"},

@@ -32,7 +32,13 @@ process, where
   dashboard   is too slow for all of it, and drops the oldest.
 
 At the end it accounts for every message, by its own count and by that of the
-bus, and fails if one is missing. Ctrl-C ends it early, accounts included.`,
+bus, and fails if one is missing. Ctrl-C ends it early, accounts included.
+
+With --url it runs over an engine, where deliveries are stored on one topic. The
+mirror, the reviews and the tracker are groups there, whose work several processes
+of the demo share; each leaves a receipt, and each process accounts for everything
+that is stored, whoever published and handled it. One that is killed loses
+nothing: the others do what it has not done, or the next run does.`,
 	setup: func(fs *flag.FlagSet) action {
 		var o demoOptions
 		fs.IntVar(&o.rate, "rate", 500, "`messages` a second; 0 for as fast as they go")
@@ -40,6 +46,8 @@ bus, and fails if one is missing. Ctrl-C ends it early, accounts included.`,
 		fs.StringVar(&o.input, "input", "", "`file` of deliveries, one {\"event\": …, \"payload\": …} a line; - for the standard\n        input; without it, 329 real ones that come with the program")
 		fs.StringVar(&o.where, "where", `data.action == "opened"`, "which pull requests are wanted for review, a CEL `expression`\n       ")
 		fs.Uint64Var(&o.seed, "seed", 1, "`number` that decides which issues the tracker fails on")
+		fs.StringVar(&o.url, "url", "", "`URL` of an engine to run it over, such as file:./data or nats://127.0.0.1:7422")
+		fs.BoolVar(&o.join, "join", false, "publish nothing, only share the work of the processes that do, until Ctrl-C")
 		return func(ctx context.Context, _ []string, s Streams) error { return runDemo(ctx, o, s) }
 	},
 	subs: []command{demoChannelCommand, demoNotifyCommand},
@@ -49,6 +57,8 @@ type demoOptions struct {
 	rate, count  int
 	input, where string
 	seed         uint64
+	url          string
+	join         bool
 }
 
 // demo is the application: a publisher and seven subscriptions on one bus.
@@ -72,8 +82,14 @@ func runDemo(ctx context.Context, o demoOptions, s Streams) error {
 	if err != nil {
 		return usageError{fmt.Errorf("--where: %w", err)}
 	}
+	if o.url != "" && o.url != "mem:" {
+		return runEngineDemo(ctx, o, opened, s)
+	}
+	if o.join {
+		return usageError{errors.New("--join is for several processes: say with --url where")}
+	}
 	d := newDemo(o, opened)
-	if err := d.read(s); err != nil {
+	if err := d.read(s, d.open); err != nil {
 		return err
 	}
 	if err := d.subscribe(); err != nil {
@@ -132,9 +148,9 @@ func (d *demo) subscribe() error {
 	// The topics have the repository as their key, so four workers at once still
 	// take the messages of each repository one after the other.
 	connect("mirror", "github.>", func(_ context.Context, m *hark.Message[webhook]) error {
-		d.witness.begins(m)
+		d.witness.begins(m.Value.Repository, m.Topic(), m.Value.Seq)
 		runtime.Gosched() // a chance for another worker to get in between
-		d.witness.ends(m)
+		d.witness.ends(m.Value.Repository)
 		return nil
 	}, all, hark.Group("mirror"), hark.Workers(4))
 

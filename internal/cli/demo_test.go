@@ -11,7 +11,6 @@ import (
 	"testing"
 	"testing/synctest"
 
-	"github.com/harkbus/hark"
 	"github.com/harkbus/hark/filter"
 	"github.com/harkbus/hark/internal/leak"
 )
@@ -60,6 +59,19 @@ func TestDemoRate(t *testing.T) {
 				t.Errorf("%s: got code %d\n%s\n%s\nwant %q", tt.args, code, out, errs, tt.want)
 			}
 		})
+	}
+}
+
+// TestDemoOverEngine runs it twice on one directory: the second run reads what the
+// first has left.
+func TestDemoOverEngine(t *testing.T) {
+	noContexts(t)
+	url := "file:" + filepath.Join(t.TempDir(), "data")
+	for run, want := range []string{"60 deliveries are stored, by 1 run of", "120 deliveries are stored, by 2 runs of"} {
+		code, out, errs := call(t, "", "demo", "--url", url, "--rate", "0", "--count", "60")
+		if code != exitOK || !strings.Contains(out, want) || !strings.Contains(out, " 0 out of order, 0 at the same time; 0 done more than once\nevery delivery is accounted for\n") {
+			t.Errorf("run %d: got code %d\n%s\n%s", run, code, out, errs)
+		}
 	}
 }
 
@@ -172,7 +184,7 @@ func ran(t *testing.T) *demo {
 	}
 	d := newDemo(demoOptions{count: 400}, opened)
 	for _, step := range []func() error{
-		func() error { return d.read(Streams{}) },
+		func() error { return d.read(Streams{}, d.open) },
 		d.subscribe,
 		func() error { return d.publish(t.Context()) },
 		func() error { return d.close(t.Context()) },
@@ -244,48 +256,23 @@ func TestDemoNarrowTable(t *testing.T) {
 }
 
 func TestWitness(t *testing.T) {
-	message := func(topic, repository string, seq int) *hark.Message[webhook] {
-		var got *hark.Message[webhook]
-		synctest.Test(t, func(t *testing.T) {
-			b := hark.New()
-			tp, err := hark.NewTopic[webhook](b, topic)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := tp.Subscribe(func(_ context.Context, m *hark.Message[webhook]) error {
-				got = m.Clone()
-				return nil
-			}); err != nil {
-				t.Fatal(err)
-			}
-			if err := tp.Publish(t.Context(), webhook{Repository: repository, Seq: seq}); err != nil {
-				t.Fatal(err)
-			}
-			if err := b.Close(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-		})
-		return got
-	}
-	a1, a2 := message("x", "a", 1), message("x", "a", 2)
-	b1, other := message("x", "b", 1), message("y", "a", 1)
 	w := newWitness()
-	w.begins(a1)
-	w.begins(b1) // of another repository
-	w.ends(b1)
-	w.ends(a1)
-	w.begins(a2)
-	w.ends(a2)
-	w.begins(other) // of another topic
-	w.ends(other)
+	w.begins("a", "x", 1)
+	w.begins("b", "x", 1) // of another repository
+	w.ends("b")
+	w.ends("a")
+	w.begins("a", "x", 2)
+	w.ends("a")
+	w.begins("a", "y", 1) // of another topic
+	w.ends("a")
 	if w.overlaps != 0 || w.disorder != 0 || w.repositoriesLocked() != 2 {
 		t.Errorf("got %d overlaps, %d out of order, %d repositories, want 0, 0, 2", w.overlaps, w.disorder, w.repositoriesLocked())
 	}
-	w.begins(a1) // after a2
+	w.begins("a", "x", 1) // after a later one
 	if w.disorder != 1 {
 		t.Errorf("got %d out of order, want 1", w.disorder)
 	}
-	w.begins(other) // before a1 is done, and again
+	w.begins("a", "y", 1) // before the one before is done, and again
 	if w.overlaps != 1 || w.disorder != 2 {
 		t.Errorf("got %d overlaps, %d out of order, want 1, 2", w.overlaps, w.disorder)
 	}

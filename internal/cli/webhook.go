@@ -20,15 +20,16 @@ type webhook struct {
 	Action     string `json:"action"`     // such as "opened"; empty for some events
 	Repository string `json:"repository"` // its full name; empty for events of no repository
 	Seq        int    `json:"seq"`        // in the order of publishing
+	Run        string `json:"run"`        // who published it, over an engine
 	Size       int    `json:"size"`       // of the payload, in bytes
 }
 
 // maxLine is the longest line read.
 const maxLine = 8 << 20
 
-// read reads the deliveries and makes their topics. It reports lines that are
+// read reads the deliveries and opens what each event needs. It reports lines that are
 // no delivery, with their numbers, and skips them.
-func (d *demo) read(s Streams) error {
+func (d *demo) read(s Streams, open func(event string) error) error {
 	in, name := io.Reader(bytes.NewReader(testdata.GitHubWebhooks)), "the input"
 	switch d.input {
 	case "":
@@ -48,7 +49,7 @@ func (d *demo) read(s Streams) error {
 			return fmt.Errorf("--input: line %d: %w", line, w.err)
 		}
 		if w.err == nil {
-			w.err = d.open(w.Event)
+			w.err = open(w.Event)
 		}
 		if w.err != nil {
 			bad++

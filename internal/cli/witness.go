@@ -1,10 +1,6 @@
 package cli
 
-import (
-	"sync"
-
-	"github.com/harkbus/hark"
-)
+import "sync"
 
 // witness watches how the messages of each repository are handled: one at a
 // time, and those of one topic in the order published. Events of no repository
@@ -21,8 +17,9 @@ func newWitness() *witness {
 	return &witness{busy: map[string]bool{}, last: map[[2]string]int{}}
 }
 
-func (w *witness) begins(m *hark.Message[webhook]) {
-	repository := m.Value.Repository
+// begins notes that a message of a topic is being handled; at is its place in the
+// order of publishing.
+func (w *witness) begins(repository, topic string, at int) {
 	if repository == "" {
 		return
 	}
@@ -32,18 +29,18 @@ func (w *witness) begins(m *hark.Message[webhook]) {
 		w.overlaps++
 	}
 	w.busy[repository] = true
-	place := [2]string{repository, m.Topic()}
-	if last, ok := w.last[place]; ok && last >= m.Value.Seq {
+	place := [2]string{repository, topic}
+	if last, ok := w.last[place]; ok && last >= at {
 		w.disorder++
 	}
-	w.last[place] = m.Value.Seq
+	w.last[place] = at
 }
 
-func (w *witness) ends(m *hark.Message[webhook]) {
+func (w *witness) ends(repository string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if m.Value.Repository != "" {
-		w.busy[m.Value.Repository] = false
+	if repository != "" {
+		w.busy[repository] = false
 	}
 }
 

@@ -1,0 +1,256 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/harkbus/hark"
+)
+
+// deliveryID says which delivery it is, whoever published it.
+type deliveryID struct {
+	Run string `json:"run"`
+	Seq int    `json:"seq"`
+}
+
+func (w webhook) id() deliveryID { return deliveryID{w.Run, w.Seq} }
+
+// book is the account of all deliveries that are stored, as one process reads it:
+// what comes may come in any order, and again.
+type book struct {
+	wanted hark.Evaluator // which pull requests are to be reviewed
+
+	mu       sync.Mutex // guards what follows
+	items    map[deliveryID]*item
+	byRun    map[string]int    // deliveries read, by run
+	places   map[string]uint64 // of the latest delivery that the mirror has done, by repository
+	known    int
+	open     int // known, and not done with
+	mirrored [2]int
+	tracked  [2]int // by others, and here
+	repeats  int    // receipts, reviews and dead letters for what had one
+	disorder int
+	dead     int
+	reviews  int
+	pending  map[deliveryID]bool // what settled waits for; nil if nobody does
+	news     chan struct{}       // closed and replaced with each delivery read, and when nothing is pending
+}
+
+// item is what became of a delivery.
+type item struct {
+	webhook
+	known, reviewed, mirrored, tracked, dead bool
+	wanted                                   bool
+}
+
+func newBook(wanted hark.Evaluator) *book {
+	return &book{wanted: wanted, items: map[deliveryID]*item{}, byRun: map[string]int{}, places: map[string]uint64{}, news: make(chan struct{})}
+}
+
+// done reports whether all that is to be done for a delivery is.
+func (i *item) done() bool {
+	return i.mirrored && (i.Event != "issues" || i.tracked || i.dead) && (!i.wanted || i.reviewed)
+}
+
+// change changes the account of a delivery.
+func (b *book) change(id deliveryID, f func(*item)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	i := b.items[id]
+	if i == nil {
+		i = &item{}
+		b.items[id] = i
+	}
+	was := i.known && !i.done()
+	f(i)
+	switch is := i.known && !i.done(); {
+	case is && !was:
+		b.open++
+	case was && !is:
+		b.open--
+		delete(b.pending, id)
+	}
+	b.tellLocked()
+}
+
+func (b *book) tellLocked() {
+	close(b.news)
+	b.news = make(chan struct{})
+}
+
+// published notes a delivery.
+func (b *book) published(w webhook) {
+	wanted := w.Event == "pull_request"
+	if wanted {
+		ok, err := b.wanted.Eval(deliveryMessage{w})
+		wanted = ok && err == nil
+	}
+	b.change(w.id(), func(i *item) {
+		if i.known {
+			return // a message can be read again after a lost connection
+		}
+		i.webhook, i.known, i.wanted = w, true, wanted
+		b.known++
+		b.byRun[w.Run]++
+	})
+}
+
+// deliveryMessage is a delivery as a filter sees it.
+type deliveryMessage struct{ w webhook }
+
+func (m deliveryMessage) ID() string                   { return "" }
+func (m deliveryMessage) Source() string               { return "" }
+func (m deliveryMessage) Type() string                 { return "" }
+func (m deliveryMessage) Subject() string              { return "" }
+func (m deliveryMessage) Topic() string                { return deliveriesTopic }
+func (m deliveryMessage) Key() string                  { return m.w.Repository }
+func (m deliveryMessage) Time() time.Time              { return time.Time{} }
+func (m deliveryMessage) Header(string) (string, bool) { return "", false }
+func (m deliveryMessage) Data() any                    { return &m.w }
+
+// receive notes a receipt.
+func (b *book) receive(r receipt, here bool) {
+	mine := 0
+	if here {
+		mine = 1
+	}
+	b.change(r.Of, func(i *item) {
+		switch {
+		case r.By == "tracker" && !i.tracked:
+			i.tracked = true
+			b.tracked[mine]++
+		case r.By == "mirror" && !i.mirrored:
+			i.mirrored = true
+			b.mirrored[mine]++
+			if r.Repository == "" {
+				break // no key, no order
+			}
+			if r.Place < b.places[r.Repository] {
+				b.disorder++
+			}
+			b.places[r.Repository] = r.Place
+		default:
+			b.repeats++
+		}
+	})
+}
+
+// review notes that a review is wanted.
+func (b *book) review(w webhook) {
+	b.change(w.id(), func(i *item) {
+		if i.reviewed {
+			b.repeats++
+			return
+		}
+		i.reviewed = true
+		b.reviews++
+	})
+}
+
+// bury notes a dead letter.
+func (b *book) bury(w webhook) {
+	b.change(w.id(), func(i *item) {
+		if i.dead {
+			b.repeats++
+			return
+		}
+		i.dead = true
+		b.dead++
+	})
+}
+
+func (b *book) numbers() (known, open, here int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.known, b.open, b.mirrored[1]
+}
+
+// read waits until that many deliveries of a run have been read.
+func (b *book) read(ctx context.Context, run string, count int) error {
+	return b.await(ctx, func() bool { return b.byRun[run] >= count })
+}
+
+// settled waits until all deliveries that are known now are done with.
+func (b *book) settled(ctx context.Context) error {
+	b.mu.Lock()
+	b.pending = map[deliveryID]bool{}
+	for id, i := range b.items {
+		if i.known && !i.done() {
+			b.pending[id] = true
+		}
+	}
+	b.mu.Unlock()
+	return b.await(ctx, func() bool { return len(b.pending) == 0 })
+}
+
+// await waits until ready, which is called with mu held, says so.
+func (b *book) await(ctx context.Context, ready func() bool) error {
+	for {
+		b.mu.Lock()
+		ok, news := ready(), b.news
+		b.mu.Unlock()
+		if ok {
+			return nil
+		}
+		select {
+		case <-news:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// report prints what became of every delivery, and returns an error if there is
+// something wrong.
+func (d *engineDemo) report(s Streams, took time.Duration, interrupted bool) error {
+	b := d.book
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	info := d.bus.Engine()
+	var out bytes.Buffer
+	fmt.Fprintf(&out, "%s published by this process over %s in %.1f s\n", plural(int(d.published.Load()), "delivery", "deliveries"), info.Engine, took.Seconds())
+	fmt.Fprintf(&out, "%s stored, by %s of the demo\n\n", plural(b.known, "delivery is", "deliveries are"), plural(len(b.byRun), "run", "runs"))
+	issues, wanted := 0, 0
+	for _, i := range b.items {
+		if i.known && i.Event == "issues" {
+			issues++
+		}
+		if i.known && i.wanted {
+			wanted++
+		}
+	}
+	fmt.Fprintf(&out, "mirror:  %d to do, %d done here and %d by other processes\n", b.known, b.mirrored[1], b.mirrored[0])
+	fmt.Fprintf(&out, "tracker: %d to do, %d done here and %d by other processes, %d dead\n", issues, b.tracked[1], b.tracked[0], b.dead)
+	fmt.Fprintf(&out, "reviews: %d to do, %d wanted\n", wanted, b.reviews)
+	fmt.Fprintf(&out, "dashboard: %d shown, %d dropped, by this process\n", d.dashboard.shown.Load(), d.dashboard.dropped.Load())
+	d.witness.mu.Lock()
+	overlaps := d.witness.overlaps
+	d.witness.mu.Unlock()
+	fmt.Fprintf(&out, "\n%s, %d out of order, %d at the same time; %d done more than once\n", plural(len(b.places), "repository", "repositories"), b.disorder, overlaps, b.repeats)
+	var faults []string
+	if b.disorder+overlaps > 0 {
+		faults = append(faults, "the order of a repository was broken")
+	}
+	switch {
+	case b.open == 0:
+		fmt.Fprintln(&out, "every delivery is accounted for")
+	case interrupted || d.join:
+		fmt.Fprintf(&out, "%d not done yet: they stay stored, for other processes of the demo and for its next run\n", b.open)
+	case len(b.pending) > 0:
+		faults = append(faults, fmt.Sprintf("%d deliveries are not done", len(b.pending)))
+	default:
+		fmt.Fprintf(&out, "every delivery of this process is accounted for; %d that others have published since are not done yet\n", b.open)
+	}
+	if _, err := s.Out.Write(out.Bytes()); err != nil {
+		return err
+	}
+	if len(faults) > 0 {
+		return errors.New("not accounted for: " + strings.Join(faults, "; "))
+	}
+	return nil
+}

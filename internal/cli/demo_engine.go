@@ -1,0 +1,228 @@
+package cli
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"github.com/harkbus/hark"
+	"github.com/harkbus/hark/filter"
+)
+
+// demoTopics are those of the demo over an engine: all deliveries on one topic,
+// because work that must outlive a process is that of groups, and a group belongs
+// to one topic. All but the live one are stored for a day.
+const (
+	deliveriesTopic = "demo.deliveries"
+	wantedTopic     = "demo.reviews.wanted"
+	deadTopic       = "demo.dead"
+	receiptsTopic   = "demo.receipts"
+	liveTopic       = "demo.live"
+)
+
+const demoAge = 24 * time.Hour
+
+// engineDemo is the application over an engine. What has to be done for each
+// delivery is done by groups, which all processes of the demo share, and leaves
+// something behind: a receipt, a review that is wanted, a dead letter. Each
+// process reads all of that and accounts for every delivery that is stored,
+// whoever published it and whoever handled it.
+type engineDemo struct {
+	*demo
+	join       bool
+	run        string // tells this process's deliveries and receipts from others
+	deliveries *hark.Topic[webhook]
+	wanted     *hark.Topic[webhook]
+	live       *hark.Topic[webhook]
+	receipts   *hark.Topic[receipt]
+	book       *book
+	published  atomic.Int64 // by this process
+	waiting    atomic.Bool  // nothing more is published here
+	dashboard  *dashboard
+}
+
+// receipt says that a part of the application is done with a delivery.
+type receipt struct {
+	Of         deliveryID `json:"of"`
+	By         string     `json:"by"`    // mirror or tracker
+	Run        string     `json:"run"`   // the process that did it
+	Place      uint64     `json:"place"` // of the delivery on its topic
+	Repository string     `json:"repository"`
+}
+
+func runEngineDemo(ctx context.Context, o demoOptions, opened hark.Evaluator, s Streams) (err error) {
+	d := &engineDemo{demo: newDemo(o, opened), join: o.join, run: rand.Text()[:8], book: newBook(opened), dashboard: &dashboard{}}
+	open := func(string) error { return nil }
+	if err := d.read(s, open); err != nil {
+		return err
+	}
+	at := brokerFlags{url: o.url}
+	conn, err := at.connect(ctx)
+	if err != nil {
+		return err
+	}
+	d.bus = hark.Over(conn, hark.WithHooks(d.dashboard))
+	if err := d.subscribe(); err != nil {
+		return errors.Join(err, closed(ctx, conn))
+	}
+	start := time.Now()
+	bar := showProgress(s.Err, d.progress)
+	if d.join {
+		<-ctx.Done()
+	} else if err = d.publish(ctx); err == nil {
+		d.waiting.Store(true)
+		err = d.book.settled(ctx)
+	}
+	took := time.Since(start)
+	err = errors.Join(err, d.close(ctx))
+	bar.stop()
+	interrupted := ctx.Err() != nil
+	if interrupted {
+		err = nil // it is why publishing stopped, and why some handlers were cancelled
+	}
+	err = errors.Join(err, d.report(s, took, interrupted))
+	if err == nil && interrupted {
+		return errInterrupted
+	}
+	return err
+}
+
+// subscribe opens the topics and connects the parts of the application.
+func (d *engineDemo) subscribe() (err error) {
+	stored := hark.Stored(hark.Retention{MaxAge: demoAge})
+	if d.deliveries, err = hark.NewTopic[webhook](d.bus, deliveriesTopic, stored, hark.KeyBy(func(w webhook) string { return w.Repository })); err != nil {
+		return err
+	}
+	if d.wanted, err = hark.NewTopic[webhook](d.bus, wantedTopic, stored); err != nil {
+		return err
+	}
+	dead, err := hark.NewTopic[webhook](d.bus, deadTopic, stored)
+	if err != nil {
+		return err
+	}
+	if d.receipts, err = hark.NewTopic[receipt](d.bus, receiptsTopic, stored); err != nil {
+		return err
+	}
+	if d.live, err = hark.NewTopic[webhook](d.bus, liveTopic); err != nil {
+		return err
+	}
+	issues, err := filter.Compile(`data.event == "issues"`, filter.For[webhook]())
+	if err != nil {
+		return err
+	}
+	pulls, err := filter.Compile(`data.event == "pull_request"`, filter.For[webhook]())
+	if err != nil {
+		return err
+	}
+	var errs []error
+	add := func(_ *hark.Subscription, err error) { errs = append(errs, err) }
+
+	// Everybody reads these for themselves, from the start.
+	add(d.deliveries.Subscribe(func(_ context.Context, m *hark.Message[webhook]) error {
+		d.book.published(m.Value)
+		return nil
+	}, hark.FromStart()))
+	add(d.receipts.Subscribe(func(_ context.Context, m *hark.Message[receipt]) error {
+		d.book.receive(m.Value, m.Value.Run == d.run)
+		return nil
+	}, hark.FromStart()))
+	add(d.wanted.Subscribe(func(_ context.Context, m *hark.Message[webhook]) error {
+		d.book.review(m.Value)
+		return nil
+	}, hark.FromStart()))
+	add(dead.Subscribe(func(_ context.Context, m *hark.Message[webhook]) error {
+		d.book.bury(m.Value)
+		return nil
+	}, hark.FromStart()))
+
+	// This is too slow for all of it, and drops the oldest: what is stored is never
+	// dropped, so it has a topic of its own that is not.
+	add(d.live.Subscribe(d.dashboard.show, hark.Buffer(2), hark.Overflow(hark.DropOldest)))
+
+	// These share the work with other processes. A group that is new begins with
+	// the oldest delivery.
+	add(d.deliveries.Subscribe(func(ctx context.Context, m *hark.Message[webhook]) error {
+		d.witness.begins(m.Value.Repository, m.Topic(), int(m.Seq()))
+		defer d.witness.ends(m.Value.Repository)
+		runtime.Gosched() // a chance for another worker to get in between
+		return d.sign(ctx, "mirror", m)
+	}, hark.Group("mirror"), hark.Workers(4), hark.FromStart()))
+	add(d.deliveries.Subscribe(func(ctx context.Context, m *hark.Message[webhook]) error {
+		// The ID makes it do no harm to pass a delivery on again.
+		return d.wanted.Publish(ctx, m.Value, hark.ID(fmt.Sprintf("%s-%d", m.Value.Run, m.Value.Seq)))
+	}, hark.Group("reviews"), hark.Where(pulls), hark.Where(d.opened), hark.FromStart()))
+	add(d.deliveries.Subscribe(func(ctx context.Context, m *hark.Message[webhook]) error {
+		if err := d.track(m.Value, m.Attempt()); err != nil {
+			return err
+		}
+		return d.sign(ctx, "tracker", m)
+	}, hark.Group("tracker"), hark.Where(issues), hark.FromStart(), hark.MaxAttempts(3), hark.DeadLetter(deadTopic),
+		hark.Backoff(hark.BackoffPolicy{Min: 5 * time.Millisecond, Max: 20 * time.Millisecond})))
+	return errors.Join(errs...)
+}
+
+// dashboard shows deliveries, slowly. It is a hook of the bus, which tells it of
+// what it has missed: no other part of the application drops anything.
+type dashboard struct{ shown, dropped atomic.Int64 }
+
+func (d *dashboard) show(ctx context.Context, _ *hark.Message[webhook]) error {
+	if err := sleep(ctx, 5*time.Millisecond); err != nil {
+		return err
+	}
+	d.shown.Add(1)
+	return nil
+}
+
+// OnDrop implements hark.DropHook.
+func (d *dashboard) OnDrop(e hark.DropEvent) { d.dropped.Add(int64(e.Count)) }
+
+// sign leaves a receipt for a delivery.
+func (d *engineDemo) sign(ctx context.Context, by string, m *hark.Message[webhook]) error {
+	return d.receipts.Publish(ctx, receipt{
+		Of: m.Value.id(), By: by, Run: d.run, Place: m.Seq(), Repository: m.Value.Repository,
+	})
+}
+
+// publish publishes the deliveries at the rate asked for, until all are
+// published or ctx ends. It returns when this process has read them all.
+func (d *engineDemo) publish(ctx context.Context) error {
+	start := time.Now()
+	for i := range d.total() {
+		if d.rate > 0 {
+			due := time.Duration(float64(i) / float64(d.rate) * float64(time.Second))
+			if err := sleep(ctx, due-time.Since(start)); err != nil {
+				return err
+			}
+		}
+		w := d.incoming[i%len(d.incoming)]
+		w.Seq, w.Run = i, d.run
+		if err := d.deliveries.Publish(ctx, w); err != nil {
+			return err
+		}
+		d.published.Add(1)
+		if err := d.live.Publish(ctx, w); err != nil {
+			return err
+		}
+	}
+	return d.book.read(ctx, d.run, d.total())
+}
+
+// progress says how far the demo is, in at most width columns unless that is 0.
+func (d *engineDemo) progress(width int) string {
+	known, open, here := d.book.numbers()
+	line := fmt.Sprintf("%d of %d done, %d by this process", known-open, known, here)
+	if width > 0 && width < 60 {
+		line = fmt.Sprintf("%d/%d done, %d here", known-open, known, here)
+	}
+	switch {
+	case d.join:
+		return line
+	case d.waiting.Load():
+		return "published, waiting: " + line
+	}
+	return fmt.Sprintf("%d of %d published, %s", d.published.Load(), d.total(), line)
+}
