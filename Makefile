@@ -62,6 +62,10 @@ check-fuzz:
 drivers: ## write what each engine can do into docs/drivers.md
 	HARK_UPDATE=1 $(GO) test -count=1 -p 1 -run '^TestConformance$$' . ./driver/filedriver ./driver/natsdriver
 
+.PHONY: cli
+cli: ## write what the commands say of themselves into docs/cli.md
+	HARK_UPDATE=1 $(GO) test -count=1 -run '^TestDocs$$' ./internal/cli
+
 .PHONY: bench
 bench: ## measure hark against its peers, print the table and write bench/results
 	$(GO) run -C bench .

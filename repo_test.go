@@ -59,6 +59,7 @@ var testImports = []string{
 	"github.com/cloudevents/sdk-go/",
 	"github.com/google/cel-go/",
 	"github.com/nats-io/",
+	"github.com/rogpeppe/go-internal/testscript",
 	"github.com/santhosh-tekuri/jsonschema/v6",
 }
 

@@ -11,18 +11,41 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 )
+
+// built builds the program, once, in a folder that TestMain removes.
+var built = sync.OnceValues(func() (bin string, err error) {
+	dir, err := os.MkdirTemp("", "hark-test-")
+	if err != nil {
+		return "", err
+	}
+	bin = filepath.Join(dir, "hark")
+	if runtime.GOOS == "windows" {
+		bin += ".exe"
+	}
+	out, err := exec.Command("go", "build", "-o", bin, ".").CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	return bin, err
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if bin, _ := built(); bin != "" {
+		_ = os.RemoveAll(filepath.Dir(bin)) // it is in the folder for temporary files
+	}
+	os.Exit(code)
+}
 
 // build returns the path of the program.
 func build(t *testing.T) string {
 	t.Helper()
-	bin := filepath.Join(t.TempDir(), "hark")
-	if runtime.GOOS == "windows" {
-		bin += ".exe"
-	}
-	if out, err := exec.Command("go", "build", "-o", bin, ".").CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
+	bin, err := built()
+	if err != nil {
+		t.Fatal(err)
 	}
 	return bin
 }

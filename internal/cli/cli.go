@@ -3,8 +3,6 @@ package cli
 
 import (
 	"context"
-	"errors"
-	"flag"
 	"fmt"
 	"io"
 )
@@ -16,45 +14,29 @@ type Streams struct {
 	Out, Err io.Writer
 }
 
-// Exit codes.
-const (
-	exitOK          = 0
-	exitFailed      = 1
-	exitUsage       = 2
-	exitInterrupted = 130
-)
-
 // root is the whole command line. A new command is a variable of type command
 // in a file of its own, and one word here.
 var root = command{
 	name:  "hark",
 	about: "typed messaging for Go",
-	subs:  []command{serveCommand, pubCommand, subCommand, routeCommand, userCommand, contextCommand, filterCommand, demoCommand, versionCommand},
+	subs: []command{
+		serveCommand, pubCommand, subCommand, requestCommand, replyCommand, chanCommand, notifyCommand, waitCommand, latchCommand, unlatchCommand, valueCommand,
+		routeCommand, userCommand, contextCommand, filterCommand, demoCommand, completionCommand, versionCommand,
+	},
 }
 
-// usageError is a call that was not understood.
-type usageError struct{ error }
-
-// errInterrupted says that the user ended the command.
-var errInterrupted = errors.New("interrupted")
-
 // Run runs the command that args, without the program's name, stand for and
-// returns the exit code: 0 done, 1 failed, 2 not understood, 130 interrupted.
-// A command ends soon after ctx does.
+// returns the exit code. A command ends soon after ctx does.
 func Run(ctx context.Context, args []string, s Streams) int {
-	err := root.dispatch(ctx, aliased(args), s)
-	var usage usageError
-	switch {
-	case err == nil, errors.Is(err, flag.ErrHelp):
-		return exitOK
-	case errors.Is(err, errInterrupted):
-		return exitInterrupted
-	case errors.As(err, &usage):
-		fmt.Fprintln(s.Err, "hark:", err)
-		return exitUsage
+	if len(args) > 0 && args[0] == completeWord {
+		return exitCode(ctx, printCompletions(args[1:], s))
 	}
-	fmt.Fprintln(s.Err, "hark:", err)
-	return exitFailed
+	err := root.dispatch(ctx, aliased(args), s)
+	code := exitCode(ctx, err)
+	if code != exitOK && code != exitInterrupted {
+		fmt.Fprintln(s.Err, "hark:", err)
+	}
+	return code
 }
 
 // aliased returns args with what people try first in the form in which it is

@@ -23,6 +23,7 @@ type command struct {
 	// setup declares the flags and returns what runs once they are parsed. It
 	// must do nothing else: the help calls it too. Nil for a mere group.
 	setup func(fs *flag.FlagSet) action
+	words func() []string // what the first argument can be, for completion; nil if that is not known
 	subs  []command
 	path  string // the words that lead to it; set on the way
 }
@@ -34,11 +35,9 @@ type action func(ctx context.Context, words []string, s Streams) error
 func (c command) dispatch(ctx context.Context, args []string, s Streams) error {
 	c.path = strings.TrimSpace(c.path + " " + c.name)
 	if len(args) > 0 {
-		for _, sub := range c.subs {
-			if sub.name == args[0] {
-				sub.path = c.path
-				return sub.dispatch(ctx, args[1:], s)
-			}
+		if sub := c.sub(args[0]); sub != nil {
+			sub.path = c.path
+			return sub.dispatch(ctx, args[1:], s)
 		}
 	}
 	fs := flag.NewFlagSet(c.path, flag.ContinueOnError)
@@ -66,21 +65,40 @@ func (c command) dispatch(ctx context.Context, args []string, s Streams) error {
 	if errors.As(err, &usage) {
 		return c.misused(usage.error)
 	}
-	if words := c.words(); err != nil && words != "" && !errors.Is(err, errInterrupted) {
+	if words := c.call(); err != nil && words != "" && !errors.Is(err, errInterrupted) {
 		return fmt.Errorf("%s: %w", words, err)
 	}
 	return err
 }
 
-// words returns the path without the name of the program.
-func (c command) words() string {
+// sub returns a copy of the command of that name below it, nil if there is none.
+func (c command) sub(name string) *command {
+	for _, sub := range c.subs {
+		if sub.name == name {
+			return &sub
+		}
+	}
+	return nil
+}
+
+// flags returns the flags of the command.
+func (c command) flags() *flag.FlagSet {
+	fs := flag.NewFlagSet(c.path, flag.ContinueOnError)
+	if c.setup != nil {
+		c.setup(fs)
+	}
+	return fs
+}
+
+// call returns the path without the name of the program.
+func (c command) call() string {
 	_, words, _ := strings.Cut(c.path, " ")
 	return words
 }
 
 // misused returns err as a call that was not understood, and where to read on.
 func (c command) misused(err error) error {
-	words := c.words()
+	words := c.call()
 	if words != "" {
 		words += ": "
 	}
@@ -129,7 +147,7 @@ func (c command) help(w io.Writer, fs *flag.FlagSet) {
 	if len(c.subs) > 0 {
 		fmt.Fprintf(w, "\n%s COMMAND --help says more.", c.path)
 	}
-	fmt.Fprint(w, "\nExit codes: 0 done, 1 failed, 2 not understood, 130 interrupted.\n")
+	fmt.Fprintf(w, "\n%s\n", exitCodes)
 }
 
 // indented breaks a text into lines of at most 90 columns, indented by 8.

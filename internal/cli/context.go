@@ -69,6 +69,7 @@ added is in use from then on.`,
 		},
 		{
 			name: "use", args: "NAME", about: "use a context from now on; - for none",
+			words: contextNames,
 			setup: func(*flag.FlagSet) action {
 				return func(_ context.Context, words []string, _ Streams) error {
 					return withContext(words, func(all *contextFile, name string) { all.Current = name }, func(all *contextFile) { all.Current = "" })
@@ -84,7 +85,8 @@ added is in use from then on.`,
 		},
 		{
 			name: "show", args: "[NAME]", about: "show where commands find the broker, or what a context says",
-			long: "Without NAME it shows what is used now, and what said so. Secrets are not shown.",
+			words: contextNames,
+			long:  "Without NAME it shows what is used now, and what said so. Secrets are not shown.",
 			setup: func(fs *flag.FlagSet) action {
 				f := httpFlags(fs)
 				output := outputFlag(fs, "text", "json")
@@ -103,6 +105,7 @@ added is in use from then on.`,
 		},
 		{
 			name: "remove", args: "NAME", about: "remove a context",
+			words: contextNames,
 			setup: func(*flag.FlagSet) action {
 				return func(_ context.Context, words []string, _ Streams) error {
 					return withContext(words, func(all *contextFile, name string) {

@@ -14,7 +14,7 @@ import (
 
 var filterCommand = command{
 	name:  "filter",
-	about: "check filter expressions, and filter JSON lines with them",
+	about: "check filter expressions, and filter JSON lines",
 	subs: []command{
 		{
 			name: "check", args: "EXPR", about: "say whether an expression is valid, and how it is evaluated",

@@ -1,7 +1,10 @@
 package cli
 
 import (
+	"bufio"
+	"bytes"
 	"context"
+	"fmt"
 	"io"
 )
 
@@ -64,4 +67,29 @@ func (in *input) Read(p []byte) (int, error) {
 		in.taken <- struct{}{}
 	}
 	return n, nil
+}
+
+// eachLine calls f for each line of the input that is not empty, with its number,
+// and whether there is more to read without waiting for it.
+func eachLine(ctx context.Context, r io.Reader, f func(n int, line []byte, more bool) error) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	in := bufio.NewReaderSize(newInput(ctx, r), 64<<10)
+	for n := 1; ; n++ {
+		line, tooLong, err := readLine(in)
+		if tooLong {
+			return fmt.Errorf("line %d is longer than %d bytes", n, maxLine)
+		}
+		if line = bytes.TrimSpace(line); len(line) > 0 {
+			if err := f(n, line, err == nil && in.Buffered() > 0); err != nil {
+				return err
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
 }

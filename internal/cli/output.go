@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // outputFlag declares --output, of which the first form is the default.
@@ -39,4 +40,21 @@ func printJSON(w io.Writer, v any) error {
 	e := json.NewEncoder(w)
 	e.SetEscapeHTML(false)
 	return e.Encode(v)
+}
+
+// jsonData returns data as it is if it is JSON, and otherwise as a string, or as
+// an object with base64 if it is no text.
+func jsonData(data []byte) json.RawMessage {
+	if json.Valid(data) {
+		return data
+	}
+	var v any = string(data)
+	if !utf8.Valid(data) {
+		v = map[string][]byte{"base64": data}
+	}
+	text, err := json.Marshal(v)
+	if err != nil {
+		return json.RawMessage("null") // strings and bytes can be marshalled
+	}
+	return text
 }

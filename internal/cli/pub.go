@@ -1,15 +1,14 @@
 package cli
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
+	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/harkbus/hark/driver"
@@ -20,24 +19,30 @@ var pubCommand = command{
 	name: "pub", args: "TOPIC [DATA]", about: "publish messages",
 	long: `It publishes DATA, or each line of the input as a message of its own if there is no
 DATA; empty lines count for nothing. What is not JSON is published as text. If the
-broker stores the topic, it has stored all messages when the command ends.`,
+broker stores the topic, it has stored all messages when the command ends.
+
+` + templateHelp,
 	setup: func(fs *flag.FlagSet) action {
-		at := urlFlags(fs)
-		key := fs.String("key", "", "`key` that orders the messages")
-		id := fs.String("id", "", "`id` of the message, for deduplication; only with DATA")
+		p := publishing{m: driver.Message{}, at: urlFlags(fs)}
 		headers := headerFlag{}
+		fs.StringVar(&p.m.Key, "key", "", "`key` that orders the messages")
+		fs.StringVar(&p.m.ID, "id", "", "`id` of the message, for deduplication; of several with --template")
 		fs.Var(headers, "header", "`name=value` of a header; may be given several times")
+		fs.StringVar(&p.file, "file", "", "read from this `file` instead of the input")
+		fs.BoolVar(&p.whole, "whole", false, "the input is one message, not one a line")
+		fs.BoolVar(&p.template, "template", false, "fill in templates, see above")
+		fs.IntVar(&p.count, "count", 1, "publish DATA as often as this `number` says")
+		fs.Float64Var(&p.rate, "rate", 0, "`messages` a second at most; 0 for as fast as they go")
+		fs.DurationVar(&p.delay, "delay", 0, "`time` after which they are delivered, such as 10m")
+		fs.DurationVar(&p.ttl, "ttl", 0, "`time` after which nobody needs them any more")
+		fs.BoolVar(&p.m.Bare, "bare", false, "leave the CloudEvents envelope out")
+		output := outputFlag(fs, "text", "json")
 		return func(ctx context.Context, words []string, s Streams) error {
-			switch {
-			case len(words) < 1 || len(words) > 2:
-				return usageError{fmt.Errorf("want TOPIC and perhaps DATA, in quotes, and not %s", plural(len(words), "word", "words"))}
-			case names.Check(words[0]) != nil:
-				return usageError{names.Check(words[0])}
-			case *id != "" && len(words) == 1:
-				return usageError{errors.New("--id is for one message: give DATA")}
+			p.m.Headers, p.json = headers, *output == "json"
+			if err := p.check(words); err != nil {
+				return usageError{err}
 			}
-			m := driver.Message{ID: *id, Key: *key, HasKey: *key != "", Headers: headers}
-			return pub(ctx, at, words[0], m, words[1:], s)
+			return p.run(ctx, s)
 		}
 	},
 }
@@ -58,25 +63,192 @@ func (f headerFlag) Set(s string) error {
 // String implements flag.Value.
 func (f headerFlag) String() string { return "" }
 
-// maxTogether is how many messages are published with one call.
-const maxTogether = 500
+// publishing is one run of hark pub.
+type publishing struct {
+	at         *brokerFlags
+	topic      string
+	data       []string       // one, or none for the input
+	m          driver.Message // what all have in common
+	file       string
+	whole      bool
+	template   bool
+	count      int
+	rate       float64
+	delay, ttl time.Duration
+	json       bool
 
-// pub publishes data, or each line of the input if there is none.
-func pub(ctx context.Context, at *brokerFlags, name string, m driver.Message, data []string, s Streams) (err error) {
-	conn, err := at.connect(ctx)
+	make      func(line []byte) (*driver.Message, error)
+	to        driver.Topic
+	start     time.Time
+	batch     []*driver.Message
+	published atomic.Int64
+}
+
+func (p *publishing) check(words []string) error {
+	if len(words) < 1 || len(words) > 2 {
+		return fmt.Errorf("want TOPIC and perhaps DATA, in quotes, and not %s", plural(len(words), "word", "words"))
+	}
+	p.topic, p.data = words[0], words[1:]
+	if err := names.Check(p.topic); err != nil {
+		return err
+	}
+	one := len(p.data) > 0 || p.whole
+	switch {
+	case p.m.ID != "" && !p.template && (!one || p.count != 1):
+		return errors.New("--id is for one message: give DATA, or make IDs that differ with --template")
+	case len(p.data) > 0 && (p.file != "" || p.whole):
+		return errors.New("want one of DATA and --file or --whole")
+	case p.count < 1:
+		return errors.New("--count must be at least 1")
+	case p.count > 1 && len(p.data) == 0:
+		return errors.New("--count is for DATA")
+	case p.rate < 0 || p.delay < 0 || p.ttl < 0:
+		return errors.New("--rate, --delay and --ttl must not be negative")
+	}
+	p.m.HasKey = p.m.Key != ""
+	p.make = func(line []byte) (*driver.Message, error) { return withData(p.m, line), nil }
+	if p.template {
+		t, err := newTemplate(p.m, p.data)
+		if err != nil {
+			return err
+		}
+		p.make = func(line []byte) (*driver.Message, error) { return t.message(p.m, line) }
+	}
+	return nil
+}
+
+func (p *publishing) run(ctx context.Context, s Streams) (err error) {
+	if p.file != "" {
+		f, err := os.Open(p.file)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		s.In = f
+	}
+	conn, err := p.at.connect(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, closed(ctx, conn)) }()
-	topic, _, err := openTopic(ctx, conn, name)
+	if p.to, _, err = openTopic(ctx, conn, p.topic); err != nil {
+		return err
+	}
+	if p.delay > 0 && !has(conn, driver.Delay) {
+		return fmt.Errorf("%w: engine %s: %s", driver.ErrUnsupported, conn.Info().Engine, driver.Delay)
+	}
+	p.start = time.Now()
+	bar := p.bar(s)
+	err = p.all(ctx, s)
+	bar()
+	took := time.Since(p.start)
+	n := int(p.published.Load())
+	switch {
+	case p.json:
+		err = errors.Join(err, printJSON(s.Out, map[string]any{"topic": p.topic, "published": n, "seconds": took.Seconds()}))
+	case len(p.data) == 0 || p.count > 1:
+		fmt.Fprintf(s.Err, "%s published\n", plural(n, "message", "messages"))
+	}
+	return err
+}
+
+// bar shows how far it is, on a terminal and where it may take long, until what
+// it returns is called.
+func (p *publishing) bar(s Streams) (stop func()) {
+	if terminalWidth(s.Err) == 0 || p.count == 1 && p.file == "" {
+		return func() {}
+	}
+	return showProgress(s.Err, func(width int) string {
+		n := p.published.Load()
+		line := fmt.Sprintf("%d published, %.0f/s", n, float64(n)/time.Since(p.start).Seconds())
+		if p.count > 1 {
+			line = fmt.Sprintf("%s %s", gauge(width-len(line)-1, float64(n)/float64(p.count)), line)
+		}
+		return line
+	}).stop
+}
+
+// maxTogether is how many messages are published with one call.
+const maxTogether = 500
+
+// all publishes everything.
+func (p *publishing) all(ctx context.Context, s Streams) error {
+	switch {
+	case len(p.data) > 0:
+		for range p.count {
+			if err := p.add(ctx, []byte(p.data[0]), p.count == 1); err != nil {
+				return err
+			}
+		}
+	case p.whole:
+		text, err := dataOrInput(ctx, nil, s)
+		if err == nil {
+			err = p.add(ctx, text, true)
+		}
+		return err
+	default:
+		err := eachLine(ctx, s.In, func(n int, line []byte, more bool) error {
+			if err := p.add(ctx, line, !more); err != nil {
+				return fmt.Errorf("line %d: %w", n, err)
+			}
+			return nil
+		})
+		if err != nil {
+			return errors.Join(err, p.flush(context.WithoutCancel(ctx)))
+		}
+	}
+	return p.flush(ctx)
+}
+
+// add publishes a message, or keeps it until there are more unless that must not
+// be.
+func (p *publishing) add(ctx context.Context, line []byte, now bool) error {
+	if p.rate > 0 {
+		n := int(p.published.Load()) + len(p.batch)
+		due := time.Duration(float64(n) / p.rate * float64(time.Second))
+		if wait := due - time.Since(p.start); wait > 0 {
+			if err := p.flush(ctx); err != nil {
+				return err
+			}
+			if err := sleep(ctx, wait); err != nil {
+				return err
+			}
+		}
+	}
+	m, err := p.make(line)
 	if err != nil {
 		return err
 	}
-	if len(data) > 0 {
-		return topic.Publish(ctx, []*driver.Message{withData(m, []byte(data[0]))})
+	if p.delay > 0 {
+		m.Due = m.Time.Add(p.delay)
 	}
-	count, err := pubLines(ctx, topic, m, s)
-	fmt.Fprintf(s.Err, "%s published\n", plural(count, "message", "messages"))
+	if p.ttl > 0 {
+		m.Expires = m.Time.Add(p.ttl)
+	}
+	if p.batch = append(p.batch, m); now || len(p.batch) == maxTogether {
+		return p.flush(ctx)
+	}
+	return nil
+}
+
+func (p *publishing) flush(ctx context.Context) error {
+	if len(p.batch) == 0 {
+		return nil
+	}
+	err := p.to.Publish(ctx, p.batch)
+	done := len(p.batch)
+	var partial driver.PartialError
+	if errors.As(err, &partial) {
+		for _, err := range partial {
+			if err != nil {
+				done--
+			}
+		}
+	} else if err != nil {
+		done = 0
+	}
+	p.published.Add(int64(done))
+	p.batch = p.batch[:0]
 	return err
 }
 
@@ -87,35 +259,4 @@ func withData(m driver.Message, data []byte) *driver.Message {
 		m.ContentType = "application/json"
 	}
 	return &m
-}
-
-// pubLines publishes each line, and returns how many it has published.
-func pubLines(ctx context.Context, topic driver.Topic, m driver.Message, s Streams) (count int, err error) {
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	in := bufio.NewReaderSize(newInput(ctx, s.In), 64<<10)
-	var batch []*driver.Message
-	for n := 1; ; n++ {
-		line, tooLong, readErr := readLine(in)
-		if tooLong {
-			return count, fmt.Errorf("line %d is longer than %d bytes", n, maxLine)
-		}
-		if line = bytes.TrimSpace(line); len(line) > 0 {
-			batch = append(batch, withData(m, bytes.Clone(line)))
-		}
-		// What has come is published before more is waited for.
-		if len(batch) == maxTogether || len(batch) > 0 && (readErr != nil || in.Buffered() == 0) {
-			if err := topic.Publish(ctx, batch); err != nil {
-				return count, fmt.Errorf("up to line %d: %w", n, err)
-			}
-			count += len(batch)
-			batch = batch[:0]
-		}
-		if readErr == io.EOF {
-			return count, nil
-		}
-		if readErr != nil {
-			return count, readErr
-		}
-	}
 }

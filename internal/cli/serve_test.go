@@ -76,7 +76,7 @@ func TestServe(t *testing.T) {
 	if code, _, errs := call(t, "{\"region\":\"us\"}\n\n{\"region\":\"eu\",\"n\":2}\nplain\n", "pub", "orders", "--url", url); code != exitOK || errs != "3 messages published\n" {
 		t.Errorf("pub: got %d %s", code, errs)
 	}
-	code, got, _ := call(t, "", "sub", "eu", "--url", url, "--from-start", "--count", "2")
+	code, got, _ := call(t, "", "sub", "eu", "--url", url, "--from", "start", "--count", "2")
 	lines := strings.Split(strings.TrimSpace(got), "\n")
 	if code != exitOK || len(lines) != 2 {
 		t.Fatalf("sub: got %d %s", code, got)
@@ -89,10 +89,10 @@ func TestServe(t *testing.T) {
 	if err := json.Unmarshal([]byte(lines[0]), &first); err != nil || first.Topic != "eu" || first.Key != "ada" || first.Headers["tenant"] != "acme" || first.Data.N != 1 {
 		t.Errorf("sub: got %s, %v", lines[0], err)
 	}
-	if code, got, _ := call(t, "", "sub", "orders", "--url", url, "--from-start", "--count", "1", "--where", "data.n == 2"); code != exitOK || !strings.Contains(got, `"n":2`) {
+	if code, got, _ := call(t, "", "sub", "orders", "--url", url, "--from", "start", "--count", "1", "--where", "data.n == 2"); code != exitOK || !strings.Contains(got, `"n":2`) {
 		t.Errorf("sub --where: got %d %s", code, got)
 	}
-	if code, _, errs := call(t, "", "sub", "live", "--url", url, "--from-start"); code != exitFailed || !strings.Contains(errs, "live is not stored") {
+	if code, _, errs := call(t, "", "sub", "live", "--url", url, "--from", "start"); code != exitFailed || !strings.Contains(errs, "live is not stored") {
 		t.Errorf("sub of what is not stored: got %d %s", code, errs)
 	}
 	cancel()

@@ -2,11 +2,18 @@ package cli
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"text/template"
+	"time"
 
 	"github.com/harkbus/hark/broker"
 	"github.com/harkbus/hark/driver"
@@ -17,33 +24,31 @@ import (
 var subCommand = command{
 	name: "sub", args: "PATTERN", about: "print messages as they are published",
 	long: `It prints each message of a topic, or of the topics that match a pattern such as
-orders.*, as a line of JSON, until it is interrupted. * stands for one token, a
-last > for one or more; both need quotes in a shell.`,
+orders.*, until it is interrupted. * stands for one token, a last > for one or more;
+both need quotes in a shell.
+
+With --group the members of the group share the messages. On a topic that is stored
+a group goes on where it was, --from says only where a new one begins, and a message
+that has been printed is done with.
+
+--output is json, a message a line; data, only its data; pretty, for people; or a
+template of Go's text/template over the same names as in JSON:
+--output '{{.topic}} {{.data.total}}'.`,
 	setup: func(fs *flag.FlagSet) action {
-		at := urlFlags(fs)
-		where := fs.String("where", "", "print only messages that match this `filter`")
-		count := fs.Int("count", 0, "end after this `number` of messages; 0 for never")
-		start := fs.Bool("from-start", false, "begin with the oldest message that is stored; for one topic")
+		l := &listening{at: urlFlags(fs)}
+		fs.StringVar(&l.filter, "where", "", "print only messages that match this `filter`")
+		fs.StringVar(&l.config.Group, "group", "", "`name` of the group to be a member of")
+		fs.BoolVar(&l.config.Keyed, "keyed", false, "keep the order of keys in the group, as hark does for topics with KeyBy; all members must agree")
+		fs.StringVar(&l.from, "from", "now", "where to begin on a stored topic: `start|now|SEQ|TIME|last:N`, TIME in RFC 3339 or as 15m for so long ago")
+		fs.IntVar(&l.count, "count", 0, "end after this `number` of messages; 0 for never")
+		timeout := timeoutFlag(fs, "in all")
+		fs.StringVar(&l.output, "output", "json", "`json|data|pretty|TEMPLATE`: how they are printed")
 		return func(ctx context.Context, words []string, s Streams) error {
-			if len(words) != 1 {
-				return usageError{fmt.Errorf("want one topic or pattern, in quotes, and not %s", plural(len(words), "word", "words"))}
-			}
-			l := &listening{at: at, pattern: words[0], count: *count, start: *start}
-			switch err := names.CheckPattern(words[0]); {
-			case err != nil:
+			if err := l.check(words); err != nil {
 				return usageError{err}
-			case *count < 0:
-				return usageError{errors.New("--count must not be negative")}
-			case *start && names.IsPattern(words[0]):
-				return usageError{errors.New("--from-start is for one topic, not a pattern")}
 			}
-			if *where != "" {
-				f, err := filter.Compile(*where)
-				if err != nil {
-					return usageError{fmt.Errorf("--where: %w", err)}
-				}
-				l.where = f
-			}
+			ctx, cancel := bounded(ctx, *timeout)
+			defer cancel()
 			return l.run(ctx, s)
 		}
 	},
@@ -53,9 +58,88 @@ last > for one or more; both need quotes in a shell.`,
 type listening struct {
 	at      *brokerFlags
 	pattern string
+	filter  string
 	where   *filter.Filter // nil for all
-	count   int            // 0 for no end
-	start   bool
+	from    string
+	count   int // 0 for no end
+	output  string
+	config  driver.SubscribeConfig
+	format  func(*broker.Event) ([]byte, error)
+}
+
+// window is how many messages wait to be printed before the newest are dropped.
+// groupWindow is how many a member of a group may have.
+const (
+	window      = 65536
+	groupWindow = 256
+)
+
+func (l *listening) check(words []string) (err error) {
+	if len(words) != 1 {
+		return fmt.Errorf("want one topic or pattern, in quotes, and not %s", plural(len(words), "word", "words"))
+	}
+	l.pattern = words[0]
+	if err := names.CheckPattern(l.pattern); err != nil {
+		return err
+	}
+	if l.filter != "" {
+		if l.where, err = filter.Compile(l.filter); err != nil {
+			return fmt.Errorf("--where: %w", err)
+		}
+	}
+	if err := parseFrom(l.from, &l.config); err != nil {
+		return fmt.Errorf("--from %s: %w", l.from, err)
+	}
+	if l.format, err = messageFormat(l.output); err != nil {
+		return fmt.Errorf("--output: %w", err)
+	}
+	l.config.Window = window
+	if l.config.Group != "" {
+		l.config.Window = groupWindow
+	}
+	switch {
+	case l.count < 0:
+		return errors.New("--count must not be negative")
+	case l.config.From != driver.FromNow && names.IsPattern(l.pattern):
+		return errors.New("--from is for one topic, not a pattern")
+	case l.config.Keyed && l.config.Group == "":
+		return errors.New("--keyed is for the members of a --group")
+	}
+	return nil
+}
+
+// parseFrom reads where a subscription begins.
+func parseFrom(s string, c *driver.SubscribeConfig) error {
+	switch {
+	case s == "now":
+		c.From = driver.FromNow
+		return nil
+	case s == "start":
+		c.From = driver.FromStart
+		return nil
+	}
+	if last, ok := strings.CutPrefix(s, "last:"); ok {
+		n, err := strconv.ParseUint(last, 10, 64)
+		if err != nil || n == 0 {
+			return errors.New("want last:N, with a number of at least 1")
+		}
+		c.From, c.Seq = driver.FromLast, n
+		return nil
+	}
+	if seq, err := strconv.ParseUint(s, 10, 64); err == nil {
+		c.From, c.Seq = driver.FromSeq, seq
+		return nil
+	}
+	if ago, err := time.ParseDuration(s); err == nil && ago >= 0 {
+		c.From, c.Time = driver.FromTime, time.Now().Add(-ago)
+		return nil
+	}
+	at, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		return errors.New("want start, now, a sequence, a time such as 2026-01-31T12:00:00Z or 15m for so long ago, or last:N")
+	}
+	c.From, c.Time = driver.FromTime, at
+	return nil
 }
 
 func (l *listening) run(ctx context.Context, s Streams) (err error) {
@@ -64,63 +148,138 @@ func (l *listening) run(ctx context.Context, s Streams) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, closed(ctx, conn)) }()
-	sub, err := l.subscribe(ctx, conn)
+	sub, acks, err := l.subscribe(ctx, conn)
 	if err != nil {
 		return err
 	}
 	if terminalWidth(s.Err) > 0 {
 		fmt.Fprintf(s.Err, "listening to %s; Ctrl-C ends\n", l.pattern)
 	}
-	return interruptible(ctx, s, func(ctx context.Context) error { return l.print(ctx, sub, s) })
+	return interruptible(ctx, s, func(ctx context.Context) error { return l.print(ctx, sub, acks, s) })
 }
 
-// window is how many messages wait to be printed before the newest are dropped.
-const window = 65536
-
-func (l *listening) subscribe(ctx context.Context, conn driver.Conn) (driver.Subscription, error) {
-	cfg := driver.SubscribeConfig{Window: window}
+// subscribe subscribes. acks says that messages are to be acknowledged.
+func (l *listening) subscribe(ctx context.Context, conn driver.Conn) (sub driver.Subscription, acks bool, err error) {
 	if names.IsPattern(l.pattern) {
-		return conn.SubscribePattern(ctx, l.pattern, cfg)
+		sub, err = conn.SubscribePattern(ctx, l.pattern, l.config)
+		return sub, false, err
 	}
 	topic, stored, err := openTopic(ctx, conn, l.pattern)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	if l.start {
-		if !stored {
-			return nil, fmt.Errorf("%s is not stored: it has no start; declare it under topics in the configuration of the broker", l.pattern)
-		}
-		cfg.From = driver.FromStart
+	if l.config.From != driver.FromNow && !stored {
+		return nil, false, fmt.Errorf("--from %s: %s is not stored, so what was published is gone; declare it under topics in the configuration of the broker", l.from, l.pattern)
 	}
-	return topic.Subscribe(ctx, cfg)
+	sub, err = topic.Subscribe(ctx, l.config)
+	return sub, stored && l.config.Group != "", err
 }
 
 // print writes messages until there were enough, or ctx ends.
-func (l *listening) print(ctx context.Context, sub driver.Subscription, s Streams) error {
+func (l *listening) print(ctx context.Context, sub driver.Subscription, acks bool, s Streams) error {
 	out := bufio.NewWriter(s.Out)
 	for n := 0; ; {
-		ms, err := sub.Receive(ctx, 256)
+		most := 256
+		if acks && l.count > 0 {
+			most = min(most, l.count-n) // the others are for the group
+		}
+		ms, err := sub.Receive(ctx, most)
 		if err != nil {
 			return err
 		}
+		enough := false
 		for _, m := range ms {
 			e := &broker.Event{Message: m}
 			if l.where != nil && !l.where.Match(e) {
 				continue
 			}
-			line, err := json.Marshal(e)
+			text, err := l.format(e)
 			if err == nil {
-				_, err = out.Write(append(line, '\n'))
+				_, err = out.Write(append(text, '\n'))
 			}
 			if err != nil {
 				return err
 			}
 			if n++; n == l.count {
-				return out.Flush()
+				enough = true
+				break
 			}
 		}
 		if err := out.Flush(); err != nil {
 			return err
 		}
+		if acks {
+			if err := sub.Ack(ctx, ms); err != nil {
+				return err
+			}
+		}
+		if enough {
+			return nil
+		}
 	}
+}
+
+// messageFormat returns what prints a message in one of the forms.
+func messageFormat(form string) (func(*broker.Event) ([]byte, error), error) {
+	switch form {
+	case "json":
+		return func(e *broker.Event) ([]byte, error) { return json.Marshal(e) }, nil
+	case "data":
+		return func(e *broker.Event) ([]byte, error) { return e.Message.Data, nil }, nil
+	case "pretty":
+		return pretty, nil
+	}
+	if !strings.Contains(form, "{{") {
+		return nil, errors.New("want json, data, pretty or a template such as '{{.topic}} {{.data}}'")
+	}
+	t, err := template.New("message").Funcs(template.FuncMap{"json": func(v any) (string, error) {
+		b, err := json.Marshal(v)
+		return string(b), err
+	}}).Parse(form)
+	if err != nil {
+		return nil, err
+	}
+	return func(e *broker.Event) ([]byte, error) {
+		text, err := json.Marshal(e)
+		if err != nil {
+			return nil, err
+		}
+		var fields map[string]any
+		d := json.NewDecoder(bytes.NewReader(text))
+		d.UseNumber()
+		if err := d.Decode(&fields); err != nil {
+			return nil, err
+		}
+		var b bytes.Buffer
+		err = t.Execute(&b, fields)
+		return b.Bytes(), err
+	}, nil
+}
+
+// pretty prints a message for people: a line about it, and its data below.
+func pretty(e *broker.Event) ([]byte, error) {
+	m := e.Message
+	var b bytes.Buffer
+	at := m.Time
+	if at.IsZero() {
+		at = time.Now()
+	}
+	fmt.Fprintf(&b, "%s  %s", at.Local().Format("15:04:05.000"), m.Topic)
+	if m.Seq > 0 {
+		fmt.Fprintf(&b, "  #%d", m.Seq)
+	}
+	if m.HasKey {
+		fmt.Fprintf(&b, "  key %s", m.Key)
+	}
+	if m.ID != "" {
+		fmt.Fprintf(&b, "  id %s", m.ID)
+	}
+	for _, name := range slices.Sorted(maps.Keys(m.Headers)) {
+		fmt.Fprintf(&b, "\n  %s: %s", name, m.Headers[name])
+	}
+	b.WriteString("\n  ")
+	if json.Indent(&b, m.Data, "  ", "  ") != nil {
+		b.Write(m.Data) // it is no JSON
+	}
+	return b.Bytes(), nil
 }

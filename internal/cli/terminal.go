@@ -2,9 +2,11 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -25,13 +27,17 @@ func terminalWidth(w io.Writer) int {
 	return width
 }
 
-// interruptible runs work, and says so if it ended because ctx did. On a
-// terminal the context of work ends when the cursor is on a line of its own,
-// behind the ^C that the terminal shows.
+// interruptible runs work, and says so if it ended because ctx did: with
+// errInterrupted, or errTimeout. On a terminal the context of work ends when the
+// cursor is on a line of its own, behind the ^C that the terminal shows.
 func interruptible(ctx context.Context, s Streams, work func(context.Context) error) error {
 	inner, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
 	defer context.AfterFunc(ctx, func() {
+		if errors.Is(context.Cause(ctx), errTimeout) {
+			cancel(errTimeout)
+			return
+		}
 		if terminalWidth(s.Err) > 0 {
 			fmt.Fprintln(s.Err)
 		}
@@ -90,4 +96,15 @@ func fit(s string, width int) string {
 		return string(r[:max(0, width)])
 	}
 	return s
+}
+
+// gauge draws how much of something is done, with as many columns as there are;
+// nothing where they are too few.
+func gauge(width int, done float64) string {
+	width = min(width-2, 20)
+	if width < 5 {
+		return ""
+	}
+	n := int(min(max(done, 0), 1) * float64(width))
+	return "[" + strings.Repeat("=", n) + strings.Repeat(" ", width-n) + "]"
 }

@@ -1,0 +1,62 @@
+package natsdriver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/harkbus/hark/driver"
+)
+
+// What follows is for those who look at what others have made, without making it.
+
+// FindChan returns how the channel of that name was made, and whether it is there.
+func (c *Conn) FindChan(ctx context.Context, name string) (config driver.ChanConfig, found bool, err error) {
+	err = c.admin(ctx, func(ctx context.Context) error {
+		stream, err := c.js.Stream(ctx, streamName("chan", name))
+		if err != nil {
+			return err
+		}
+		meta := stream.CachedInfo().Config.Metadata
+		config = driver.ChanConfig{Name: name}
+		if config.Capacity, err = strconv.Atoi(meta[metaCapacity]); err != nil || meta[metaChan] != name {
+			return fmt.Errorf("stream %s is no channel %s", stream.CachedInfo().Config.Name, name)
+		}
+		for d, class := range durabilities {
+			if class.name == meta[metaDurability] {
+				config.Durability = d
+			}
+		}
+		found = true
+		return nil
+	})
+	return config, found, err
+}
+
+// DeleteChan deletes a channel with what is in it. One that is not there is no
+// error. Those who have it open lose it.
+func (c *Conn) DeleteChan(ctx context.Context, name string) error {
+	return c.admin(ctx, func(ctx context.Context) error { return c.js.DeleteStream(ctx, streamName("chan", name)) })
+}
+
+// FindValue returns the state of the value of that name, and whether it has one.
+func (c *Conn) FindValue(ctx context.Context, name string) (state driver.State, found bool, err error) {
+	err = c.admin(ctx, func(ctx context.Context) error {
+		stream, err := c.js.Stream(ctx, valueStream)
+		if err != nil {
+			return err
+		}
+		m, err := stream.GetLastMsgForSubject(ctx, valuePrefix+name)
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			return nil
+		}
+		if err == nil {
+			state, found = driver.State{Version: m.Sequence, Data: m.Data}, true
+		}
+		return err
+	})
+	return state, found, err
+}

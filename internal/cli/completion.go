@@ -1,0 +1,178 @@
+package cli
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+)
+
+var completionCommand = command{
+	name: "completion", args: "bash|zsh|fish", about: "print what makes a shell complete words of hark",
+	long: `For this session, or in the file that the shell reads at its start:
+
+  source <(hark completion bash)       # ~/.bashrc
+  source <(hark completion zsh)        # ~/.zshrc, after compinit
+  hark completion fish | source        # ~/.config/fish/config.fish
+
+Commands, flags, the words that flags take and contexts are completed, elsewhere
+names of files.`,
+	words: func() []string { return slices.Sorted(maps.Keys(completions)) },
+	setup: func(*flag.FlagSet) action {
+		return func(_ context.Context, words []string, s Streams) error {
+			if len(words) != 1 || completions[words[0]] == "" {
+				return usageError{fmt.Errorf("want one of bash, zsh and fish")}
+			}
+			_, err := io.WriteString(s.Out, completions[words[0]])
+			return err
+		}
+	},
+}
+
+// completeWord is what the shells call, with the words before the cursor, the last
+// one up to it. It prints each that it could be, a tab and what that is.
+const completeWord = "__complete"
+
+// completions are the scripts of the shells.
+var completions = map[string]string{
+	"bash": `_hark() {
+	local IFS=$'\n'
+	COMPREPLY=($(hark ` + completeWord + ` "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null | cut -f 1))
+}
+complete -o default -F _hark hark
+`,
+	"zsh": `#compdef hark
+_hark() {
+	local -a found
+	local line
+	for line in "${(@f)$(hark ` + completeWord + ` "${(@)words[2,CURRENT]}" 2>/dev/null)}"; do
+		[[ -n $line ]] && found+=("${${line%%$'\t'*}//:/\\:}:${line#*$'\t'}")
+	done
+	if (( $#found )); then _describe hark found; else _files; fi
+}
+compdef _hark hark
+`,
+	"fish": `function __hark_complete
+	set -l words (commandline -opc) (commandline -ct)
+	set -l found (hark ` + completeWord + ` $words[2..-1] 2>/dev/null)
+	if set -q found[1]
+		string join \n $found
+	else
+		__fish_complete_path (commandline -ct)
+	end
+end
+complete -c hark -f -a '(__hark_complete)'
+`,
+}
+
+// printCompletions prints what the last of words can be.
+func printCompletions(words []string, s Streams) error {
+	for _, c := range root.complete(words) {
+		if _, err := fmt.Fprintf(s.Out, "%s\t%s\n", c.word, c.about); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// candidate is a word that can stand somewhere.
+type candidate struct{ word, about string }
+
+// complete returns what the last of words can be; nothing for what only the user
+// or the file system knows.
+func (c command) complete(words []string) []candidate {
+	if len(words) == 0 {
+		words = []string{""}
+	}
+	before, last := words[:len(words)-1], words[len(words)-1]
+	fs := c.flags()
+	given := 0 // words that are no flags and no commands
+	for i := 0; i < len(before); i++ {
+		word := before[i]
+		if word == "--" {
+			return nil
+		}
+		if name := strings.TrimLeft(word, "-"); strings.HasPrefix(word, "-") && name != "" {
+			if f := fs.Lookup(name); f != nil && !isBool(f) {
+				if i++; i == len(before) {
+					return c.values(f, last)
+				}
+			}
+			continue
+		}
+		if sub := c.sub(word); sub != nil && given == 0 {
+			c, fs = *sub, sub.flags()
+			continue
+		}
+		given++
+	}
+	if name, value, ok := strings.Cut(last, "="); ok && strings.HasPrefix(name, "--") {
+		if f := fs.Lookup(name[2:]); f != nil {
+			found := c.values(f, value)
+			for i := range found {
+				found[i].word = name + "=" + found[i].word
+			}
+			return found
+		}
+	}
+	var all []candidate
+	if strings.HasPrefix(last, "-") {
+		fs.VisitAll(func(f *flag.Flag) {
+			_, about := flag.UnquoteUsage(f)
+			about, _, _ = strings.Cut(about, "\n")
+			all = append(all, candidate{"--" + f.Name, about})
+		})
+		all = append(all, candidate{"--help", "what the command does, and how"})
+		return beginning(all, last)
+	}
+	if given == 0 {
+		for _, sub := range c.subs {
+			all = append(all, candidate{sub.name, sub.about})
+		}
+	}
+	if c.words != nil && given == 0 {
+		for _, w := range c.words() {
+			all = append(all, candidate{w, ""})
+		}
+	}
+	return beginning(all, last)
+}
+
+// values returns what a flag takes, as far as it is known.
+func (c command) values(f *flag.Flag, last string) []candidate {
+	var all []candidate
+	switch v := f.Value.(type) {
+	case *choiceFlag:
+		for _, form := range v.forms {
+			all = append(all, candidate{form, ""})
+		}
+	default:
+		if f.Name == "context" {
+			for _, name := range contextNames() {
+				all = append(all, candidate{name, ""})
+			}
+		}
+	}
+	return beginning(all, last)
+}
+
+// contextNames returns the names of the contexts, as far as they can be read.
+func contextNames() []string {
+	all, err := loadContexts()
+	if err != nil {
+		return nil
+	}
+	return all.names()
+}
+
+func beginning(all []candidate, with string) []candidate {
+	return slices.DeleteFunc(all, func(c candidate) bool { return !strings.HasPrefix(c.word, with) })
+}
+
+func isBool(f *flag.Flag) bool {
+	b, ok := f.Value.(interface{ IsBoolFlag() bool })
+	return ok && b.IsBoolFlag()
+}

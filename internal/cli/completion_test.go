@@ -1,0 +1,45 @@
+package cli
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestComplete(t *testing.T) {
+	noContexts(t)
+	if code, _, errs := call(t, "", "context", "add", "prod", "hark://prod"); code != exitOK {
+		t.Fatal(errs)
+	}
+	tests := []struct {
+		words string // the last one is to be completed
+		want  string // the first candidates
+	}{
+		{"ch", "chan"},
+		{"chan ", "send receive close info remove"},
+		{"chan re", "receive remove"},
+		{"chan receive --cou", "--count"},
+		{"chan receive --output ", "raw json"},
+		{"chan receive --output j", "json"},
+		{"chan receive --try jo", ""}, // a flag without a value, then a name
+		{"chan receive --count 3 --", "--capacity --context --count --exec"},
+		{"chan receive --count ", ""},
+		{"chan receive -- --c", ""},
+		{"pub --context ", "prod"},
+		{"context use ", "prod"},
+		{"context use prod ", ""},
+		{"completion ", "bash fish zsh"},
+		{"value get --output=r", "--output=raw"},
+		{"nonsense ", ""},
+	}
+	for _, tt := range tests {
+		var got []string
+		for _, c := range root.complete(strings.Split(tt.words, " ")) {
+			got = append(got, c.word)
+		}
+		want := strings.Fields(tt.want)
+		if len(got) < len(want) || !slices.Equal(got[:len(want)], want) || len(want) == 0 && len(got) > 0 {
+			t.Errorf("%q: got %q, want %q", tt.words, got, want)
+		}
+	}
+}

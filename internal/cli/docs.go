@@ -1,0 +1,31 @@
+package cli
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+)
+
+// markdown returns the help of all commands as one document.
+func markdown() string {
+	var b bytes.Buffer
+	b.WriteString(`# The command line
+
+This is what ` + "`hark help`" + ` and ` + "`hark COMMAND --help`" + ` print, written by ` + "`make cli`" + `; a test fails when it says something else.
+
+What a command produces goes to standard output, everything about it to standard error; a progress line is shown on terminals only. Flags may stand before, between and behind other words; what follows ` + "`--`" + ` is no flag.
+`)
+	var walk func(c command)
+	walk = func(c command) {
+		c.path = strings.TrimSpace(c.path + " " + c.name)
+		fmt.Fprintf(&b, "\n## %s\n\n```text\n", c.path)
+		c.help(&b, c.flags())
+		b.WriteString("```\n")
+		for _, sub := range c.subs {
+			sub.path = c.path
+			walk(sub)
+		}
+	}
+	walk(root)
+	return b.String()
+}

@@ -1,0 +1,73 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"time"
+
+	"github.com/harkbus/hark"
+)
+
+// Exit codes.
+const (
+	exitOK          = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitNothing     = 3
+	exitTimeout     = 124 // as timeout(1) has it
+	exitInterrupted = 130 // as a shell has it
+)
+
+// exitCodes is what help says of them.
+const exitCodes = `Exit codes: 0 done, 1 failed, 2 not understood, 3 closed, not there or not as it
+had to be, 124 timed out, 130 interrupted.`
+
+// usageError is a call that was not understood.
+type usageError struct{ error }
+
+// nothingError says that what was asked for is closed, not there, or not as it
+// had to be.
+type nothingError struct{ error }
+
+func nothing(format string, args ...any) error { return nothingError{fmt.Errorf(format, args...)} }
+
+// errInterrupted says that the user ended the command.
+var errInterrupted = errors.New("interrupted")
+
+// errTimeout says that --timeout is over.
+var errTimeout = errors.New("timed out")
+
+// timeoutFlag declares --timeout.
+func timeoutFlag(fs *flag.FlagSet, what string) *time.Duration {
+	return fs.Duration("timeout", 0, "`time` to wait "+what+", such as 5s; 0 for as long as it takes")
+}
+
+// bounded returns a context that ends after d, if that is not 0.
+func bounded(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	if d <= 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeoutCause(ctx, d, errTimeout)
+}
+
+// exitCode returns the code that stands for an error of a command, whose context
+// is ctx.
+func exitCode(ctx context.Context, err error) int {
+	var usage usageError
+	var none nothingError
+	switch {
+	case err == nil, errors.Is(err, flag.ErrHelp):
+		return exitOK
+	case errors.Is(err, errInterrupted), errors.Is(err, context.Canceled) && ctx.Err() != nil:
+		return exitInterrupted
+	case errors.As(err, &usage), errors.Is(err, hark.ErrInvalidName):
+		return exitUsage
+	case errors.Is(err, errTimeout):
+		return exitTimeout
+	case errors.As(err, &none):
+		return exitNothing
+	}
+	return exitFailed
+}

@@ -1,0 +1,143 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+
+	"github.com/harkbus/hark"
+)
+
+var notifyCommand = command{
+	name: "notify", args: "TARGET", about: "tell those who wait for a name that it happened",
+	long: `TARGET is a name, a type and its methods, one method (counter.Counter#OnIncrement)
+or a pattern such as build.*. It prints how many listeners and waiting commands it
+has reached, in all processes. Who comes later does not hear of it: hark latch is
+for that.`,
+	setup: func(fs *flag.FlagSet) action {
+		f := urlFlags(fs)
+		least := fs.Int("at-least", 0, "exit with 3 if it reaches fewer than this `number`")
+		output := outputFlag(fs, "text", "json")
+		return func(ctx context.Context, words []string, s Streams) error {
+			if len(words) != 1 {
+				return usageError{fmt.Errorf("want one name or pattern, in quotes, and not %s", plural(len(words), "word", "words"))}
+			}
+			return withNotifier(ctx, f, func(n *hark.Notifier) error {
+				reached, err := n.Notify(ctx, words[0])
+				switch {
+				case err != nil:
+					return err
+				case *output == "json":
+					err = printJSON(s.Out, map[string]any{"target": words[0], "reached": reached})
+				default:
+					_, err = fmt.Fprintf(s.Out, "reached %d\n", reached)
+				}
+				if err == nil && reached < *least {
+					return nothing("%s reached %d, want at least %d", words[0], reached, *least)
+				}
+				return err
+			})
+		}
+	},
+}
+
+// withNotifier connects and runs work with the notifier of the broker.
+func withNotifier(ctx context.Context, f *brokerFlags, work func(*hark.Notifier) error) (err error) {
+	conn, err := f.connect(ctx)
+	if err != nil {
+		return err
+	}
+	bus := hark.Over(conn)
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectPatience)
+		defer cancel()
+		err = errors.Join(err, bus.Close(ctx))
+	}()
+	n, err := hark.NewNotifier(bus)
+	if err != nil {
+		return err
+	}
+	return work(n)
+}
+
+var waitCommand = command{
+	name: "wait", args: "NAME...", about: "wait until a name is notified, or latched",
+	long: `It waits for the first of the names and prints it, or with --all for each of them.
+A name that is latched counts as soon as it is waited for.`,
+	setup: func(fs *flag.FlagSet) action {
+		f := urlFlags(fs)
+		all := fs.Bool("all", false, "wait for all of the names")
+		timeout := timeoutFlag(fs, "in all")
+		output := outputFlag(fs, "text", "json")
+		return func(ctx context.Context, words []string, s Streams) error {
+			if len(words) == 0 {
+				return errNoName
+			}
+			return withNotifier(ctx, f, func(n *hark.Notifier) error {
+				ctx, cancel := bounded(ctx, *timeout)
+				defer cancel()
+				came := words
+				if *all {
+					if err := n.Wait(ctx, words...); err != nil {
+						return err
+					}
+				} else {
+					name, err := n.WaitAny(ctx, words...)
+					if err != nil {
+						return err
+					}
+					came = []string{name}
+				}
+				for _, name := range came {
+					var err error
+					if *output == "json" {
+						err = printJSON(s.Out, map[string]string{"name": name})
+					} else {
+						_, err = fmt.Fprintln(s.Out, name)
+					}
+					if err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		}
+	},
+}
+
+var errNoName = usageError{errors.New("want a name at least")}
+
+var latchCommand = command{
+	name: "latch", args: "NAME...", about: "notify names, and let those who come later see it too",
+	long: "A latch holds until hark unlatch clears it, also when the broker is started again.",
+	setup: func(fs *flag.FlagSet) action {
+		return latching(fs, func(ctx context.Context, n *hark.Notifier, name string) error { return n.Latch(ctx, name) })
+	},
+}
+
+var unlatchCommand = command{
+	name: "unlatch", args: "NAME...", about: "clear latches",
+	long: "A name that is not latched is none the worse for it.",
+	setup: func(fs *flag.FlagSet) action {
+		return latching(fs, func(ctx context.Context, n *hark.Notifier, name string) error { return n.Unlatch(ctx, name) })
+	},
+}
+
+// latching is what latch and unlatch have in common.
+func latching(fs *flag.FlagSet, do func(context.Context, *hark.Notifier, string) error) action {
+	f := urlFlags(fs)
+	return func(ctx context.Context, words []string, _ Streams) error {
+		if len(words) == 0 {
+			return errNoName
+		}
+		return withNotifier(ctx, f, func(n *hark.Notifier) error {
+			for _, name := range words {
+				if err := do(ctx, n, name); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+}

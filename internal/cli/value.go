@@ -1,0 +1,308 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"strconv"
+	"time"
+
+	"github.com/harkbus/hark/driver"
+	"github.com/harkbus/hark/filter"
+)
+
+var valueCommand = command{
+	name: "value", about: "read, change and watch shared values",
+	long: `A value is a variable that all processes on all machines share. Each change has a
+version, which grows. Values are bytes, as they are given; a Go program has its
+Value[T] as JSON.`,
+	subs: []command{valueGetCommand, valueSetCommand, valueUpdateCommand, valueWatchCommand},
+}
+
+// valueState is a state as it is printed.
+type valueState struct {
+	Name    string          `json:"name"`
+	Version uint64          `json:"version"`
+	Data    json.RawMessage `json:"data"`
+}
+
+func printState(s Streams, name, output string, state driver.State) error {
+	if output == "json" {
+		return printJSON(s.Out, valueState{name, state.Version, jsonData(state.Data)})
+	}
+	_, err := s.Out.Write(append(bytes.Clone(state.Data), '\n'))
+	return err
+}
+
+// onValue connects and runs work with the value of a name, as it is; found says
+// whether it is there. open makes it with that initial state if it is not.
+func onValue(ctx context.Context, f *brokerFlags, name string, work func(found bool, state driver.State, open func(initial []byte) (driver.Value, error)) error) (err error) {
+	conn, err := f.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closed(ctx, conn)) }()
+	find, err := seek(conn)
+	if err != nil {
+		return err
+	}
+	values, ok := conn.(driver.Values)
+	if !ok {
+		return fmt.Errorf("%w: engine %s: values", driver.ErrUnsupported, conn.Info().Engine)
+	}
+	state, found, err := find.FindValue(ctx, name)
+	if err != nil {
+		return err
+	}
+	return work(found, state, func(initial []byte) (driver.Value, error) { return values.OpenValue(ctx, name, initial) })
+}
+
+var valueGetCommand = command{
+	name: "get", args: "NAME", about: "print a value",
+	long: "It exits with 3 if there is none of that name.",
+	setup: func(fs *flag.FlagSet) action {
+		f := urlFlags(fs)
+		output := outputFlag(fs, "raw", "json")
+		return func(ctx context.Context, words []string, s Streams) error {
+			name, err := oneName(words, "a value")
+			if err != nil {
+				return err
+			}
+			return onValue(ctx, f, name, func(found bool, state driver.State, _ func([]byte) (driver.Value, error)) error {
+				if !found {
+					return nothing("there is no value %s", name)
+				}
+				return printState(s, name, *output, state)
+			})
+		}
+	},
+}
+
+var valueSetCommand = command{
+	name: "set", args: "NAME [DATA]", about: "set a value to DATA, or to the whole input",
+	long: `With --if-version it is set only if it still has that version, which hark value get
+--output json prints; 0 means that it is not there yet. Otherwise it exits with 3.`,
+	setup: func(fs *flag.FlagSet) action {
+		f := urlFlags(fs)
+		version := fs.String("if-version", "", "set it only if this `number` is its version")
+		output := outputFlag(fs, "none", "raw", "json")
+		return func(ctx context.Context, words []string, s Streams) error {
+			name, data, err := nameAndData(words, "NAME")
+			if err != nil {
+				return err
+			}
+			want, err := strconv.ParseUint(*version, 10, 64)
+			if *version != "" && err != nil {
+				return usageError{errors.New("--if-version: want a number")}
+			}
+			text, err := dataOrInput(ctx, data, s)
+			if err != nil {
+				return err
+			}
+			return onValue(ctx, f, name, func(_ bool, state driver.State, open func([]byte) (driver.Value, error)) error {
+				if *version != "" && state.Version != want {
+					return nothing("value %s has version %d, not %d", name, state.Version, want)
+				}
+				v, err := open(text)
+				if err != nil {
+					return err
+				}
+				next, err := change(ctx, v, func(now driver.State) ([]byte, error) {
+					if *version != "" && now.Version != want && !(want == 0 && bytes.Equal(now.Data, text)) {
+						return nil, nothing("value %s has version %d, not %d", name, now.Version, want)
+					}
+					return text, nil
+				})
+				if err != nil || *output == "none" {
+					return err
+				}
+				return printState(s, name, *output, next)
+			})
+		}
+	},
+}
+
+// dataOrInput returns the given data, or without any the whole input, without a
+// line break at its end.
+func dataOrInput(ctx context.Context, data []string, s Streams) ([]byte, error) {
+	if len(data) > 0 {
+		return []byte(data[0]), nil
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	text, err := io.ReadAll(io.LimitReader(newInput(ctx, s.In), maxLine+1))
+	if err == nil && len(text) > maxLine {
+		err = fmt.Errorf("the input is longer than %d bytes", maxLine)
+	}
+	return bytes.TrimSuffix(text, []byte("\n")), err
+}
+
+// change sets a value to what next makes of its state, again and again until
+// nobody else has changed it meanwhile.
+func change(ctx context.Context, v driver.Value, next func(driver.State) ([]byte, error)) (driver.State, error) {
+	now, err := v.Load(ctx)
+	for err == nil {
+		data, nextErr := next(now)
+		if nextErr != nil {
+			return now, nextErr
+		}
+		var done bool
+		state, done, casErr := v.CompareAndSet(ctx, now.Version, data)
+		switch {
+		case casErr == nil && done:
+			return state, nil
+		case casErr == nil:
+			now = state
+		case errors.Is(casErr, driver.ErrAgain):
+			err = sleep(ctx, 10*time.Millisecond)
+		default:
+			return now, casErr
+		}
+	}
+	return now, err
+}
+
+var valueUpdateCommand = command{
+	name: "update", args: "NAME", about: "change a value to what a command, or a sum, makes of it",
+	long: `With --exec the value is the standard input of a command of the shell, and what that
+prints is the new value; it is run again if somebody else changes the value
+meanwhile, so that no update is lost. When it fails nothing is changed. With --add
+the value is a number. The new value is printed.
+
+It exits with 3 if there is no such value and no --initial.`,
+	setup: func(fs *flag.FlagSet) action {
+		f := urlFlags(fs)
+		line := fs.String("exec", "", "`command` that makes the new value of the old")
+		add := fs.String("add", "", "`number` to add")
+		var initial *string
+		fs.Func("initial", "what it is at first, if it is not there: `data`", func(s string) error { initial = &s; return nil })
+		output := outputFlag(fs, "raw", "json")
+		return func(ctx context.Context, words []string, s Streams) error {
+			name, err := oneName(words, "a value")
+			if err != nil {
+				return err
+			}
+			if (*line == "") == (*add == "") {
+				return usageError{errors.New("want one of --exec and --add")}
+			}
+			step, err := strconv.ParseInt(*add, 10, 64)
+			if *add != "" && err != nil {
+				return usageError{errors.New("--add: want a whole number")}
+			}
+			return onValue(ctx, f, name, func(found bool, _ driver.State, open func([]byte) (driver.Value, error)) error {
+				if !found && initial == nil {
+					return nothing("there is no value %s: --initial says what it is then", name)
+				}
+				if initial == nil {
+					initial = new(string)
+				}
+				v, err := open([]byte(*initial))
+				if err != nil {
+					return err
+				}
+				next, err := change(ctx, v, func(now driver.State) ([]byte, error) {
+					if *add != "" {
+						return sum(now.Data, step)
+					}
+					return piped(ctx, *line, now.Data, s, "HARK_VALUE="+name)
+				})
+				if err != nil {
+					return err
+				}
+				return printState(s, name, *output, next)
+			})
+		}
+	},
+}
+
+// sum adds n to a number.
+func sum(data []byte, n int64) ([]byte, error) {
+	now, err := strconv.ParseInt(string(bytes.TrimSpace(data)), 10, 64)
+	if err != nil {
+		return nil, fmt.Errorf("the value is %.40q, which is no whole number", data)
+	}
+	if now+n < now != (n < 0) {
+		return nil, fmt.Errorf("%d and %d are more than fits", now, n)
+	}
+	return strconv.AppendInt(nil, now+n, 10), nil
+}
+
+// piped returns what a command of the shell prints, with data as its input,
+// without a line break at the end.
+func piped(ctx context.Context, line string, data []byte, s Streams, env ...string) ([]byte, error) {
+	var out bytes.Buffer
+	err := runWith(ctx, line, data, Streams{Out: &out, Err: s.Err}, env...)
+	return bytes.TrimSuffix(out.Bytes(), []byte("\n")), err
+}
+
+var valueWatchCommand = command{
+	name: "watch", args: "NAME", about: "print a value, and what it becomes",
+	long: `It begins with what the value is. Of changes that follow each other quickly some may
+be left out, but never the last. With --where it prints only what matches a filter
+(hark filter): to wait until a value is ready,
+
+  hark value watch config --where data.ready --count 1
+
+It exits with 3 if there is no such value and no --initial.`,
+	setup: func(fs *flag.FlagSet) action {
+		f := urlFlags(fs)
+		where := fs.String("where", "", "print only values that match this `filter`, of which they are the data")
+		count := fs.Int("count", 0, "end after this `number` of values; 0 for never")
+		timeout := timeoutFlag(fs, "in all")
+		var initial *string
+		fs.Func("initial", "what it is at first, if it is not there: `data`", func(s string) error { initial = &s; return nil })
+		output := outputFlag(fs, "raw", "json")
+		return func(ctx context.Context, words []string, s Streams) error {
+			name, err := oneName(words, "a value")
+			if err != nil {
+				return err
+			}
+			var match *filter.Filter
+			if *where != "" {
+				if match, err = filter.Compile(*where); err != nil {
+					return usageError{fmt.Errorf("--where: %w", err)}
+				}
+			}
+			if *count < 0 {
+				return usageError{errors.New("--count must not be negative")}
+			}
+			return onValue(ctx, f, name, func(found bool, _ driver.State, open func([]byte) (driver.Value, error)) error {
+				if !found && initial == nil {
+					return nothing("there is no value %s: --initial makes one", name)
+				}
+				if initial == nil {
+					initial = new(string)
+				}
+				v, err := open([]byte(*initial))
+				if err != nil {
+					return err
+				}
+				ctx, cancel := bounded(ctx, *timeout)
+				defer cancel()
+				w, err := v.Watch(ctx)
+				if err != nil {
+					return err
+				}
+				defer func() { _ = w.Close() }() // the connection is closed next
+				for n := 0; *count == 0 || n < *count; {
+					state, err := w.Next(ctx)
+					if err != nil {
+						return err
+					}
+					if match != nil && !match.Match(lineMessage(state.Data)) {
+						continue
+					}
+					if err := printState(s, name, *output, state); err != nil {
+						return err
+					}
+					n++
+				}
+				return nil
+			})
+		}
+	},
+}
