@@ -60,7 +60,7 @@ check-fuzz:
 
 .PHONY: drivers
 drivers: ## write what each engine can do into docs/drivers.md
-	HARK_UPDATE=1 $(GO) test -count=1 -p 1 -run '^TestConformance$$' . ./driver/filedriver ./driver/natsdriver
+	HARK_UPDATE=1 $(GO) test -count=1 -p 1 -run '^TestConformance' . ./driver/filedriver ./driver/natsdriver
 
 .PHONY: cli
 cli: ## write what the commands say of themselves into docs/cli.md

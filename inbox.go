@@ -245,6 +245,12 @@ func (in *inbox[T]) giveBack(ms []*driver.Received) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
+	in.handBack(ctx, ms)
+}
+
+// handBack returns messages to the group of a member that leaves.
+func (in *inbox[T]) handBack(ctx context.Context, ms []*driver.Received) {
+	_ = in.sub.Drain(ctx)      // or they may come here again
 	_ = in.sub.Return(ctx, ms) // or they come again when their lease ends
 }
 
@@ -273,7 +279,7 @@ func (in *inbox[T]) close() {
 			in.lag.CompareAndSwap(nil, &driver.Lag{Lost: lag.Lost, Members: 1})
 		}
 		if in.shared && len(rest) > 0 {
-			_ = in.sub.Return(ctx, rest) // or they come again when their lease ends
+			in.handBack(ctx, rest)
 		}
 		_ = in.sub.Close(ctx) // nothing more can be done about it
 		if in.home != nil {

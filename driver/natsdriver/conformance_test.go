@@ -18,15 +18,15 @@ func TestConformance(t *testing.T) {
 		{"jetstream", "NATS JetStream", []serverOption{withJetStream}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			conform(t, tt.column, func(t *testing.T) string { return startServer(t, tt.opts...).url() })
+			report := suite(t, func(t *testing.T) string { return startServer(t, tt.opts...).url() })
+			report.Compare(t, "../../docs/drivers.md", tt.column)
 		})
 	}
 }
 
-// conform runs all clauses over servers, and compares what comes out with a
-// column of the documentation. start starts a server that holds nothing yet and
-// returns its URL.
-func conform(t *testing.T, column string, start func(t *testing.T) (url string)) {
+// suite runs all clauses over servers. start returns the URL of one that holds
+// nothing yet.
+func suite(t *testing.T, start func(t *testing.T) (url string)) *drivertest.Report {
 	connect := func(tb testing.TB, url string) *hark.Bus {
 		conn, err := Open(tb.Context(), url)
 		if err != nil {
@@ -39,5 +39,5 @@ func conform(t *testing.T, column string, start func(t *testing.T) (url string))
 		url := start(tb.(*testing.T))
 		return func() *hark.Bus { return connect(tb, url) }
 	}))
-	report.Compare(t, "../../docs/drivers.md", column)
+	return report
 }

@@ -56,15 +56,16 @@
 // # Streams
 //
 // A stored topic is a stream named hark-topic- and the topic with = for each
-// dot (characters that NATS does not allow in names of streams, and =, are
-// percent-encoded; a name that gets too long ends in its SHA-256). It keeps what
+// dot (for each byte that NATS does not allow in names of streams, and for =, %
+// and ~, there is ~ and two hexadecimal digits; a name that gets too long ends in
+// its SHA-256). It keeps what
 // is published to the name of the topic, by whomever. The metadata of the stream
 // say which topic it is and with which durability it was made. A group is a
 // durable consumer, with its name written in the same way.
 //
 // Messages with a key are published to $HARK.k.TOPIC.PARTITION instead, so that
 // groups can keep the order of keys: such a group has a durable consumer for each
-// of the 16 partitions too, named after it with %k and the partition, and in the
+// of the 16 partitions too, named after it with ~k and the partition, and in the
 // stream hark-groups says which member has which. Messages that are to be delivered later
 // wait in the stream hark-due, which the streams of topics have as a source.
 //

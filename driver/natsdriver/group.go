@@ -110,7 +110,9 @@ func (t *stored) ensureConsumer(ctx context.Context, cfg driver.SubscribeConfig,
 			c.Description = groupDescription + cfg.Group
 			c.AckPolicy, c.AckWait, c.MaxDeliver = jetstream.AckExplicitPolicy, lease, -1
 			c.MaxAckPending = -1
-			c.FilterSubjects = subjects
+			if len(subjects) > 0 {
+				c.FilterSubject = subjects[0] // servers before 2.10 know no other form
+			}
 			consumer, err = t.conn.js.CreateConsumer(ctx, t.stream, c)
 			if errors.Is(err, jetstream.ErrConsumerExists) { // somebody was faster
 				return fmt.Errorf("%w: %w", driver.ErrAgain, err)
@@ -275,7 +277,20 @@ func (m *member) Return(ctx context.Context, ms []*driver.Received) error {
 }
 
 // Drain implements driver.Subscription.
-func (m *member) Drain(ctx context.Context) error { return m.puller.stop(ctx) }
+func (m *member) Drain(ctx context.Context) error { return m.stop(ctx) }
+
+// stop takes no more messages, so that others get what is returned.
+func (m *member) stop(ctx context.Context) error {
+	err := m.puller.stop(ctx)
+	if c := m.topic.conn; c.level < levelTTL && c.state.connected() {
+		// Older servers give a message that is returned to the request that was
+		// taken back, and so to nobody (2.9). To count the requests that wait
+		// they remove it.
+		_, infoErr := c.js.Consumer(ctx, m.topic.stream, m.consumer)
+		err = errors.Join(err, infoErr)
+	}
+	return err
+}
 
 // Lag implements driver.Subscription.
 func (m *member) Lag(ctx context.Context) (driver.Lag, error) {
@@ -300,7 +315,7 @@ const closePatience = 2 * time.Second
 // Close implements driver.Subscription.
 func (m *member) Close(ctx context.Context) error {
 	c := m.topic.conn
-	err := m.puller.stop(ctx)
+	err := m.stop(ctx)
 	c.remove(m)
 	gone := false
 	m.giveBack(m.puller.take(nil, math.MaxInt, &gone))

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,6 +20,7 @@ const (
 	// groupsStream has the rosters of groups, each on a subject of its own.
 	groupsStream  = "hark-groups"
 	rosterSubject = "$HARK.g."
+	rosterNews    = "$HARK.gnews." // where the server repeats them
 )
 
 // keyed is a member of a group that keeps the order of keys. Messages without a
@@ -85,7 +87,7 @@ func (k *keyed) join(ctx context.Context, cfg driver.SubscribeConfig) (err error
 	if err := c.ensureGroups(ctx); err != nil {
 		return err
 	}
-	if k.nudges, err = c.nc.Subscribe(k.subject, func(*nats.Msg) { k.nudge() }); err != nil {
+	if k.nudges, err = c.nc.Subscribe(rosterNews+strings.TrimPrefix(k.subject, rosterSubject), func(*nats.Msg) { k.nudge() }); err != nil {
 		return kind(err)
 	}
 	if err := c.add(k); err != nil {

@@ -17,19 +17,28 @@ import (
 // How a member of a group that keeps the order of keys agrees with the others on
 // who has which slot.
 
-// ensureGroups makes the stream of rosters.
+// ensureGroups makes the stream of rosters. The server repeats a roster when it
+// has stored it: those who read it when they see the message itself might read
+// the one before.
 func (c *Conn) ensureGroups(ctx context.Context) error {
 	return c.state.do(ctx, func(ctx context.Context) error {
-		_, err := c.js.Stream(ctx, groupsStream)
-		if errors.Is(err, jetstream.ErrStreamNotFound) {
+		stream, err := c.js.Stream(ctx, groupsStream)
+		repeat := &jetstream.RePublish{Source: rosterSubject + ">", Destination: rosterNews + ">"}
+		switch {
+		case errors.Is(err, jetstream.ErrStreamNotFound):
 			_, err = c.js.CreateStream(ctx, jetstream.StreamConfig{
 				Name: groupsStream, Description: "members of groups of hark that keep the order of keys",
 				Subjects: []string{rosterSubject + ">"}, MaxMsgsPerSubject: 1, Replicas: c.opts.replicas,
 				Storage: jetstream.FileStorage, MaxMsgs: -1, MaxBytes: -1, Discard: jetstream.DiscardOld,
+				RePublish: repeat,
 			})
 			if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 				err = nil
 			}
+		case err == nil && stream.CachedInfo().Config.RePublish == nil: // an older hark made it
+			cfg := stream.CachedInfo().Config
+			cfg.RePublish = repeat
+			_, err = c.js.UpdateStream(ctx, cfg)
 		}
 		return passing(err)
 	})

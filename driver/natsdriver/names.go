@@ -23,8 +23,10 @@ func groupConsumer(group string) string { return assetName("", group) }
 // as "topic", that is called name. Different things have different streams.
 func streamName(kind, name string) string { return assetName("hark-"+kind+"-", name) }
 
-// assetName returns prefix and name in the characters that NATS allows. It is
-// injective in name.
+// assetName returns prefix and name in the characters that NATS allows: = for a
+// dot, and ~ and two hexadecimal digits for each other byte that cannot stand
+// there. Not %, on which servers before 2.10 stumble in the names of consumers. It
+// is injective in name.
 func assetName(prefix, name string) string {
 	var b strings.Builder
 	b.WriteString(prefix)
@@ -32,8 +34,9 @@ func assetName(prefix, name string) string {
 		switch c := name[i]; {
 		case c == '.':
 			b.WriteByte('=')
-		case c <= ' ' || c >= 0x7f || strings.IndexByte(`*>\/%="<:|?`, c) >= 0: // some of them for the sake of file systems
-			writePercent(&b, c)
+		case c <= ' ' || c >= 0x7f || strings.IndexByte(`*>\/%~="<:|?`, c) >= 0: // some of them for the sake of file systems
+			b.WriteByte('~')
+			writeHex(&b, c)
 		default:
 			b.WriteByte(c)
 		}
@@ -41,15 +44,15 @@ func assetName(prefix, name string) string {
 	if b.Len() <= maxNATSName-8 { // others append to it
 		return b.String()
 	}
-	// %% is never part of a name that was not cut.
+	// ~~ is never part of a name that was not cut.
 	sum := sha256.Sum256([]byte(name))
-	return b.String()[:128] + "%%" + hex.EncodeToString(sum[:])
+	return b.String()[:128] + "~~" + hex.EncodeToString(sum[:])
 }
 
 const upperHex = "0123456789ABCDEF"
 
-func writePercent(b *strings.Builder, c byte) {
-	b.WriteByte('%')
+// writeHex writes two digits.
+func writeHex(b *strings.Builder, c byte) {
 	b.WriteByte(upperHex[c>>4])
 	b.WriteByte(upperHex[c&15])
 }
@@ -96,7 +99,7 @@ func keyedTopic(subject string) (string, bool) {
 // queueName is the name of the queue group of a group on core NATS.
 func queueName(group string) string {
 	for i := range len(group) {
-		if group[i] <= ' ' || group[i] == '%' {
+		if group[i] <= ' ' || group[i] == '~' {
 			return assetName("", group)
 		}
 	}

@@ -3,6 +3,7 @@ package natsdriver
 import (
 	"context"
 	"net"
+	"os"
 	"strconv"
 	"testing"
 	"time"
@@ -15,7 +16,12 @@ import (
 
 // A server that is shut down in the middle of a batch leaves the goroutines of
 // the store in which it gathered it.
-func TestMain(m *testing.M) { leak.Main(m, "github.com/nats-io/nats-server/") }
+func TestMain(m *testing.M) {
+	if task := os.Getenv(processVariable); task != "" {
+		runProcess(task)
+	}
+	leak.Main(m, "github.com/nats-io/nats-server/")
+}
 
 // patience bounds every wait of these tests.
 const patience = 20 * time.Second

@@ -49,7 +49,7 @@ type slotHand struct {
 
 // slotConsumer is the name of the consumer of a slot.
 func slotConsumer(group string, n int) string {
-	return fmt.Sprintf("%s%%k%d", groupConsumer(group), n)
+	return fmt.Sprintf("%s~k%d", groupConsumer(group), n)
 }
 
 // takeSlot begins to receive the messages of a slot, of which the member is the

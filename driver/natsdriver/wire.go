@@ -192,7 +192,8 @@ func percentEncode(s string) string {
 	b.WriteString(s[:i])
 	for ; i < len(s); i++ {
 		if c := s[i]; mustEncode(c) {
-			writePercent(&b, c)
+			b.WriteByte('%')
+			writeHex(&b, c)
 		} else {
 			b.WriteByte(c)
 		}
