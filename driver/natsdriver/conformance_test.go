@@ -27,6 +27,11 @@ func TestConformance(t *testing.T) {
 // suite runs all clauses over servers. start returns the URL of one that holds
 // nothing yet.
 func suite(t *testing.T, start func(t *testing.T) (url string)) *drivertest.Report {
+	return suiteOn(t, start, func(*hark.Bus) {})
+}
+
+// suiteOn is suite, and opened is told of each bus that has a server of its own.
+func suiteOn(t *testing.T, start func(t *testing.T) (url string), opened func(*hark.Bus)) *drivertest.Report {
 	connect := func(tb testing.TB, url string) *hark.Bus {
 		conn, err := Open(tb.Context(), url)
 		if err != nil {
@@ -34,7 +39,11 @@ func suite(t *testing.T, start func(t *testing.T) (url string)) *drivertest.Repo
 		}
 		return hark.Over(conn)
 	}
-	report := drivertest.Run(t, func(tb testing.TB) *hark.Bus { return connect(tb, start(tb.(*testing.T))) })
+	report := drivertest.Run(t, func(tb testing.TB) *hark.Bus {
+		bus := connect(tb, start(tb.(*testing.T)))
+		opened(bus)
+		return bus
+	})
 	report.Add(drivertest.RunAcross(t, func(tb testing.TB) drivertest.Connector {
 		url := start(tb.(*testing.T))
 		return func() *hark.Bus { return connect(tb, url) }

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/harkbus/hark"
 	"github.com/harkbus/hark/driver"
 	"github.com/harkbus/hark/driver/drivertest"
 )
@@ -20,7 +21,7 @@ import (
 // TestConformanceOnURL holds a bus over the server at HARK_TEST_NATS to the
 // clauses, such as nats://127.0.0.1:4222: whatever version it has, what it can do
 // must hold, and only what it cannot do may be refused. All streams of hark in the
-// account are removed after each clause, so there must be none before.
+// account are removed before and after each clause, so there must be none at first.
 func TestConformanceOnURL(t *testing.T) {
 	at := os.Getenv("HARK_TEST_NATS")
 	if at == "" {
@@ -29,10 +30,15 @@ func TestConformanceOnURL(t *testing.T) {
 	if left := harkStreams(t, at); len(left) > 0 {
 		t.Fatalf("the account keeps %s, which the suite would remove: give it an account of its own", strings.Join(left, ", "))
 	}
-	report := suite(t, func(t *testing.T) string {
+	var before *hark.Bus
+	report := suiteOn(t, func(t *testing.T) string {
+		if before != nil { // what was opened before has nothing to do with this
+			_ = before.Close(testContext(t)) // its own clause looks at errors
+		}
+		removeStreams(t, at)
 		t.Cleanup(func() { removeStreams(t, at) })
 		return at
-	})
+	}, func(bus *hark.Bus) { before = bus })
 	tellReport(t, report)
 }
 

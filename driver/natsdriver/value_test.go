@@ -24,14 +24,17 @@ func (s *testServer) openBus(t *testing.T) *hark.Bus {
 		t.Fatal(err)
 	}
 	bus := hark.Over(c)
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		defer cancel()
-		if err := bus.Close(ctx); err != nil {
-			t.Errorf("close: %v", err)
-		}
-	})
+	t.Cleanup(func() { closeBus(t, bus) })
 	return bus
+}
+
+func closeBus(t *testing.T, bus *hark.Bus) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := bus.Close(ctx); err != nil {
+		t.Errorf("close: %v", err)
+	}
 }
 
 func (s *testServer) openValue(t *testing.T, initial int) *hark.Value[int] {
