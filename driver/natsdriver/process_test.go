@@ -15,7 +15,6 @@ import (
 	"testing"
 
 	"github.com/nats-io/nats-server/v2/server"
-	"github.com/nats-io/nats.go"
 )
 
 // processVariable makes the test binary a server: its value is what is to run, as
@@ -172,17 +171,6 @@ func (p *process) tell() {
 		p.t.Log(err)
 	}
 	p.t.Logf("the end of the log of %s:\n%s", p.name, text[max(0, len(text)-4000):])
-}
-
-// client connects to a server as it is, until the test ends.
-func client(t *testing.T, url string) *nats.Conn {
-	t.Helper()
-	nc, err := nats.Connect(url, nats.Timeout(patience))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	return nc
 }
 
 // freePort finds a port that nobody has, and that no outgoing connection gets, so
