@@ -43,7 +43,7 @@ func newAuthenticator(c *Config) *authenticator {
 }
 
 // set takes the users of a configuration. Those who are connected keep their
-// permissions until they connect again.
+// permissions until they connect again; see Broker.Reload.
 func (a *authenticator) set(c *Config) {
 	all := &userList{map[string]*user{}, map[string]*user{}}
 	for _, u := range c.Users {

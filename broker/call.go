@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -104,6 +105,10 @@ func (c *call) run() (err error) {
 		}
 		c.ctx = context.WithValue(c.ctx, principalKey{}, c.who)
 		c.req = c.req.WithContext(c.ctx)
+	}
+	if wait, ok := c.broker.web.rates.take(sender(c.who, c.req)); !ok {
+		c.rw.Header().Set("Retry-After", strconv.Itoa(int(wait/time.Second)+1))
+		return refused(http.StatusTooManyRequests, "too many requests of %s", sender(c.who, c.req)).but("the broker takes %d a second (limits.http_rate)", int64(c.broker.web.rates.most))
 	}
 	if c.arguments, err = e.read(c.req); err != nil {
 		return err

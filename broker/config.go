@@ -17,6 +17,7 @@ type Config struct {
 	MaxHops     int           // how often a message may be routed
 	Log         LogConfig
 	TLS         TLSConfig
+	Web         WebConfig
 	Limits      LimitsConfig
 	Users       []UserConfig
 	Topics      []TopicConfig
@@ -50,13 +51,26 @@ type TLSConfig struct {
 	ClientCA string // clients must have a certificate of one of these
 }
 
+// WebConfig says for whom the broker answers over HTTP.
+type WebConfig struct {
+	// Hosts are the names by which it may be asked, besides addresses, localhost
+	// and the names of its certificate; * for every name.
+	Hosts []string
+	// Origins are those of web pages that may ask, such as https://app.example,
+	// besides pages of the broker itself; * for every page.
+	Origins []string
+}
+
 // LimitsConfig bounds what clients may ask of the broker.
 type LimitsConfig struct {
-	Message     int64 // bytes of a message with its headers
-	Connections int64 // of NATS clients
-	Pending     int64 // bytes that wait for a client, before it is cut off
-	Memory      int64 // bytes of topics in memory; 0: the server's choice
-	Disk        int64 // bytes of topics on disk; 0: the server's choice
+	Message         int64 // bytes of a message with its headers
+	Connections     int64 // of NATS clients
+	Pending         int64 // bytes that wait for a client, before it is cut off
+	Subscriptions   int64 // of a NATS client
+	HTTPConnections int64 // that are open at once
+	HTTPRate        int64 // requests a second of a user, or an address; 0: any number
+	Memory          int64 // bytes of topics in memory; 0: the server's choice
+	Disk            int64 // bytes of topics on disk; 0: the server's choice
 }
 
 // position is a place in a file; lines and columns count from 1.

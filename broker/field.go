@@ -76,6 +76,22 @@ func words[T any](key, value, doc string, at func(*T) *[]string) field[T] {
 	return field[T]{key: key, value: value, doc: doc, many: true, set: func(t *T, texts []string) error { *at(t) = texts; return nil }}
 }
 
+// commas is words that a flag or a variable gives with commas between them.
+func commas[T any](key, value, doc string, at func(*T) *[]string) field[T] {
+	return field[T]{key: key, value: value, doc: doc, many: true, set: func(t *T, texts []string) error {
+		var all []string
+		for _, text := range texts {
+			for word := range strings.SplitSeq(text, ",") {
+				if word = strings.TrimSpace(word); word != "" {
+					all = append(all, word)
+				}
+			}
+		}
+		*at(t) = all
+		return nil
+	}}
+}
+
 // parseDuration reads 90s, 1h30m, 7d or 2w.
 func parseDuration(s string) (time.Duration, error) {
 	for unit, hours := range map[string]float64{"d": 24, "w": 7 * 24} {

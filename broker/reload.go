@@ -5,14 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
+
+	natsserver "github.com/nats-io/nats-server/v2/server"
 )
 
 // Reload takes another configuration: its topics, routes and users. All of it
 // holds when Reload returns nil; otherwise everything is as it was. Other keys,
 // and whether there are users at all, cannot change while the broker runs, and
 // are an error that names them. Messages in hand are finished by the routes that
-// took them. Clients that are connected keep their permissions until they connect
-// again.
+// took them. Clients of users who are not there any more, or have changed, are cut
+// off; other users' get what has changed for them, such as new topics, when they
+// connect again.
 func (b *Broker) Reload(ctx context.Context, c *Config) error {
 	if err := c.Validate(); err != nil {
 		return err
@@ -41,8 +45,31 @@ func (b *Broker) Reload(ctx context.Context, c *Config) error {
 		b.auth.set(c)
 	}
 	b.config.Store(c)
+	b.dropChanged(before, c)
 	b.log.Info("reloaded", "topics", len(c.Topics), "routes", len(c.Routes), "users", len(c.Users))
 	return nil
+}
+
+// dropChanged cuts off the clients of users who have gone or changed, so that what
+// somebody may no longer do ends now.
+func (b *Broker) dropChanged(before, now *Config) {
+	if b.auth == nil || b.store == nil {
+		return
+	}
+	stays := map[string]bool{internalUser: true}
+	for _, was := range before.Users {
+		stays[was.Name] = slices.ContainsFunc(now.Users, func(u UserConfig) bool { return reflect.DeepEqual(u, was) })
+	}
+	all, err := b.connections(&natsserver.ConnzOptions{Username: true, Limit: 1 << 30})
+	if err != nil {
+		b.log.Error("clients of changed users are not cut off", "err", err)
+		return
+	}
+	for _, c := range all {
+		if !stays[c.AuthorizedUser] {
+			_ = b.store.DisconnectClientByID(c.Cid) // it may have gone
+		}
+	}
 }
 
 // fixed returns which keys differ that cannot change while a broker runs.
@@ -61,6 +88,7 @@ func (c *Config) fixed(old *Config) error {
 	differ("stop_timeout", old.StopTimeout, c.StopTimeout)
 	differ("log", old.Log, c.Log)
 	differ("tls", old.TLS, c.TLS)
+	differ("web", old.Web, c.Web)
 	differ("limits", old.Limits, c.Limits)
 	if (len(old.Users) > 0) != (len(c.Users) > 0) {
 		ps = append(ps, c.problem("users", "whether there are users cannot change while the broker runs: restart it"))

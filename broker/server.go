@@ -37,7 +37,7 @@ func startServer(c *Config, auth *authenticator, log natsserver.Logger) (*store.
 	}
 	opts := natsserver.Options{
 		ServerName: c.Name, Host: host, Port: number, SyncAlways: true,
-		MaxPayload: int32(c.Limits.Message), MaxPending: c.Limits.Pending, MaxConn: int(min(c.Limits.Connections, 1<<30)),
+		MaxPayload: int32(c.Limits.Message), MaxPending: c.Limits.Pending, MaxConn: int(min(c.Limits.Connections, 1<<30)), MaxSubs: int(min(c.Limits.Subscriptions, 1<<30)),
 		JetStreamMaxMemory: c.Limits.Memory, JetStreamMaxStore: c.Limits.Disk,
 		TLSConfig: tlsConfig, TLSVerify: tlsConfig != nil && c.TLS.ClientCA != "", TLSTimeout: 5, AuthTimeout: 5,
 	}

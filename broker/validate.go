@@ -60,6 +60,22 @@ func (c *Config) validateSettings(bad report) {
 	if c.Limits.Connections < 1 {
 		bad("limits.connections", "must be at least 1")
 	}
+	if c.Limits.Subscriptions < 1 {
+		bad("limits.subscriptions", "must be at least 1")
+	}
+	if c.Limits.HTTPConnections < 1 {
+		bad("limits.http_connections", "must be at least 1")
+	}
+	for _, h := range c.Web.Hosts {
+		if h != "*" && (h != strings.ToLower(h) || strings.ContainsAny(h, "/:* ")) {
+			bad("web.hosts", "got %q, want a name such as broker.example in lower case, without a port, or *", h)
+		}
+	}
+	for _, o := range c.Web.Origins {
+		if o != "*" && !isOrigin(o) {
+			bad("web.origins", "got %q, want an origin such as https://app.example in lower case, without a path, or *", o)
+		}
+	}
 	if c.Limits.Pending < c.Limits.Message {
 		bad("limits.pending", "must be at least limits.message")
 	}

@@ -17,6 +17,8 @@ type webServer struct {
 	listener  net.Listener // nil if there is to be none
 	server    *http.Server
 	endpoints []endpoint
+	guard     *guard
+	rates     *rates
 	running   sync.WaitGroup
 
 	streams   context.Context // ends when those calls must that go on until somebody ends them
@@ -32,6 +34,13 @@ func (w *webServer) handler() http.Handler {
 		mux.Handle(e.method+" "+e.path, w.serveEndpoint(e))
 	}
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if why := w.guard.check(r); why != nil {
+			why.write(rw)
+			return
+		}
+		if w.guard.share(rw, r) {
+			return
+		}
 		if h, pattern := mux.Handler(r); pattern == "" {
 			w.refuseUnknown(rw, r, h)
 			return
@@ -70,19 +79,20 @@ func (p *statusProbe) WriteHeader(status int) { p.status = status }
 
 // listenWeb takes the address. Nothing is answered before serve.
 func listenWeb(b *Broker, es []endpoint) (*webServer, error) {
-	w := &webServer{broker: b, endpoints: es}
-	w.streams, w.endAll = context.WithCancel(context.Background())
 	c := b.config.Load()
-	if c.HTTP == off {
-		return w, nil
-	}
 	tlsConfig, err := c.TLS.load()
 	if err != nil {
 		return nil, err
 	}
+	w := &webServer{broker: b, endpoints: es, guard: newGuard(c, tlsConfig), rates: newRates(c.Limits.HTTPRate)}
+	w.streams, w.endAll = context.WithCancel(context.Background())
+	if c.HTTP == off {
+		return w, nil
+	}
 	if w.listener, err = net.Listen("tcp", c.HTTP); err != nil {
 		return nil, listenError("http", c.HTTP, err)
 	}
+	w.listener = newLimitListener(w.listener, int(min(c.Limits.HTTPConnections, 1<<20)))
 	if tlsConfig != nil {
 		w.listener = tls.NewListener(w.listener, tlsConfig)
 	}

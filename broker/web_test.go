@@ -20,7 +20,8 @@ func webOf(t *testing.T, log io.Writer, text string, es ...endpoint) http.Handle
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &webServer{broker: b, endpoints: es, streams: t.Context()}
+	c := b.config.Load()
+	w := &webServer{broker: b, endpoints: es, streams: t.Context(), guard: newGuard(c, nil), rates: newRates(c.Limits.HTTPRate)}
 	b.web = w
 	return w.handler()
 }
@@ -28,6 +29,7 @@ func webOf(t *testing.T, log io.Writer, text string, es ...endpoint) http.Handle
 // ask sends a request, and reads what is refused.
 func ask(h http.Handler, method, target, contentType, body string) (*httptest.ResponseRecorder, refusal) {
 	r := httptest.NewRequest(method, target, strings.NewReader(body))
+	r.Host = "127.0.0.1:7480"
 	if contentType != "" {
 		r.Header.Set("Content-Type", contentType)
 	}
@@ -159,6 +161,7 @@ func TestWhoMayAsk(t *testing.T) {
 		{"/sub/orders.placed", bob, 200},
 	} {
 		r := httptest.NewRequest("GET", tt.target, nil)
+		r.Host = "127.0.0.1:7480"
 		if tt.auth != "" {
 			r.Header.Set("Authorization", tt.auth)
 		}
