@@ -58,6 +58,21 @@ type Topic interface {
 	Stats(ctx context.Context) (TopicStats, error)
 }
 
+// Placer is a Topic that can say where it has stored messages.
+type Placer interface {
+	// PublishPlaced is Publish that says where each message is that was
+	// accepted. With an error that is no PartialError there are no places.
+	PublishPlaced(ctx context.Context, ms []*Message) ([]Place, error)
+}
+
+// Place says where a message is that was published.
+type Place struct {
+	Seq uint64 // 0 for one that is not due, or that was not accepted
+	// Repeated says that deduplication has recognised it: Seq is that of the
+	// message that was stored.
+	Repeated bool
+}
+
 // TopicStats are the numbers of a stored topic; all 0 for others.
 type TopicStats struct {
 	Stored       uint64 // messages kept now

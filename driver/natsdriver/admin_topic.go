@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/harkbus/hark/driver"
+	"github.com/harkbus/hark/internal/percent"
 )
 
 // ErrNotFound says that a topic, group, message, value or latch is not there.
@@ -224,7 +225,7 @@ func (c *Conn) topicOf(ctx context.Context, stream string) (string, error) {
 		})
 		return found, err
 	}
-	text, err := percentBytes(strings.ReplaceAll(escaped, "=", "."))
+	text, err := percent.Bytes(strings.ReplaceAll(escaped, "=", "."))
 	if err != nil {
 		return "", nil //nolint:nilerr // it is none of hark's
 	}

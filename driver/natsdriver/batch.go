@@ -248,6 +248,7 @@ func (t *stored) attempt(b *batch) error {
 		if f.acks[0].Count != len(b.parcels) {
 			return fmt.Errorf("the server stored %d of %d messages", f.acks[0].Count, len(b.parcels))
 		}
+		b.place(f.acks[0].Seq)
 		return nil
 	case errors.Is(err, errNoAnswer):
 		b.unsure = true
@@ -263,6 +264,14 @@ func (t *stored) attempt(b *batch) error {
 			return fmt.Errorf("%w: %w", driver.ErrAgain, err)
 		}
 		return storeError(err)
+	}
+}
+
+// place notes where the messages of a batch are, of which the server says where the
+// last is: they are stored without others between them.
+func (b *batch) place(last uint64) {
+	for i, p := range b.parcels {
+		p.seq = last - uint64(len(b.parcels)-1-i)
 	}
 }
 
@@ -302,6 +311,7 @@ func (t *stored) writeSingly(b *batch, ownID bool) {
 	if b.unsure {
 		last := rest[len(rest)-1]
 		if t.send(b.ctx, rest[len(rest)-1:], &b.mu); last.err == nil && last.repeated {
+			b.place(last.seq)
 			return // the batch is stored
 		}
 		rest = rest[:len(rest)-1]

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/harkbus/hark/internal/percent"
 )
 
 // NATS lets the name of a stream or consumer be this long, in bytes.
@@ -36,7 +38,7 @@ func assetName(prefix, name string) string {
 			b.WriteByte('=')
 		case c <= ' ' || c >= 0x7f || strings.IndexByte(`*>\/%~="<:|?`, c) >= 0: // some of them for the sake of file systems
 			b.WriteByte('~')
-			writeHex(&b, c)
+			percent.WriteHex(&b, c)
 		default:
 			b.WriteByte(c)
 		}
@@ -47,14 +49,6 @@ func assetName(prefix, name string) string {
 	// ~~ is never part of a name that was not cut.
 	sum := sha256.Sum256([]byte(name))
 	return b.String()[:128] + "~~" + hex.EncodeToString(sum[:])
-}
-
-const upperHex = "0123456789ABCDEF"
-
-// writeHex writes two digits.
-func writeHex(b *strings.Builder, c byte) {
-	b.WriteByte(upperHex[c>>4])
-	b.WriteByte(upperHex[c&15])
 }
 
 // keyedPrefix is where messages with a key go that are to be stored, so that the

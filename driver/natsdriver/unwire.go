@@ -8,11 +8,11 @@ import (
 	"mime"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/nats-io/nats.go"
 
 	"github.com/harkbus/hark/driver"
+	"github.com/harkbus/hark/internal/percent"
 )
 
 // decode reads a message of a topic, of whomever. What cannot be read stays in
@@ -42,7 +42,7 @@ func (c *Conn) decodeInto(r *driver.Received, msg *nats.Msg, topic string) {
 			setHeader(m, name, values[0])
 		}
 	}
-	if typ != "" && (c.opts.attributes || typ != topic && typ != percentEncode(topic)) {
+	if typ != "" && (c.opts.attributes || typ != topic && typ != percent.Encode(topic)) {
 		setHeader(m, ceType, typ)
 		setHeader(m, ceSource, source)
 	}
@@ -80,7 +80,7 @@ func readOwn(m *driver.Message, name, value string) bool {
 	default:
 		return false
 	}
-	text, err := percentDecode(value)
+	text, err := percent.Decode(value)
 	if err != nil {
 		return false
 	}
@@ -104,7 +104,7 @@ func settle(m *driver.Message) {
 	if names, ok := m.Headers[harkEncoded]; ok {
 		delete(m.Headers, harkEncoded)
 		for name := range strings.FieldsSeq(names) {
-			if text, err := percentBytes(m.Headers[name]); err == nil {
+			if text, err := percent.Bytes(m.Headers[name]); err == nil {
 				m.Headers[name] = string(text)
 			}
 		}
@@ -118,7 +118,7 @@ func settle(m *driver.Message) {
 				m.ContentType = value
 			}
 		case !m.Bare && hasPrefixFold(name, cePrefix):
-			if text, err := percentDecode(value); err == nil {
+			if text, err := percent.Decode(value); err == nil {
 				m.Headers[name] = text
 			}
 		}
@@ -193,63 +193,4 @@ func structured(m *driver.Message) error {
 func isJSON(contentType string) bool {
 	media, _, err := mime.ParseMediaType(contentType)
 	return err == nil && (strings.HasSuffix(media, "/json") || strings.HasSuffix(media, "+json"))
-}
-
-// percentDecode reads a value as the bindings of CloudEvents write it, or as
-// older ones did, in double quotes.
-func percentDecode(s string) (string, error) {
-	if len(s) >= 2 && s[0] == '"' && s[len(s)-1] == '"' {
-		s = unquote(s[1 : len(s)-1])
-	}
-	if strings.IndexByte(s, '%') < 0 {
-		return s, nil
-	}
-	b, err := percentBytes(s)
-	if err == nil && !utf8.Valid(b) {
-		err = fmt.Errorf("%q is not percent-encoded UTF-8", s)
-	}
-	return string(b), err
-}
-
-func percentBytes(s string) ([]byte, error) {
-	b := make([]byte, 0, len(s))
-	for i := 0; i < len(s); i++ {
-		if s[i] != '%' {
-			b = append(b, s[i])
-			continue
-		}
-		if i+2 >= len(s) || unhex(s[i+1]) < 0 || unhex(s[i+2]) < 0 {
-			return nil, fmt.Errorf("%q is not percent-encoded at byte %d", s, i)
-		}
-		b = append(b, byte(unhex(s[i+1])<<4|unhex(s[i+2])))
-		i += 2
-	}
-	return b, nil
-}
-
-// unquote resolves the backslashes of a quoted string.
-func unquote(s string) string {
-	if strings.IndexByte(s, '\\') < 0 {
-		return s
-	}
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+1 < len(s) {
-			i++
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
-}
-
-func unhex(c byte) int {
-	switch {
-	case '0' <= c && c <= '9':
-		return int(c - '0')
-	case 'a' <= c && c <= 'f':
-		return int(c-'a') + 10
-	case 'A' <= c && c <= 'F':
-		return int(c-'A') + 10
-	}
-	return -1
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/harkbus/hark/driver"
+	"github.com/harkbus/hark/internal/percent"
 )
 
 // The headers of a message; see the package comment.
@@ -98,17 +99,17 @@ func (l *letter) envelope(c *Conn, topic string, m *driver.Message) {
 		id = c.ids.next()
 	}
 	l.set(ceVersion, specVersion)
-	l.set(ceID, percentEncode(id))
-	l.set(ceSource, percentEncode(c.opts.source))
-	l.set(ceType, percentEncode(topic))
+	l.set(ceID, percent.Encode(id))
+	l.set(ceSource, percent.Encode(c.opts.source))
+	l.set(ceType, percent.Encode(topic))
 	if !m.Time.IsZero() {
 		l.set(ceTime, m.Time.UTC().Format(time.RFC3339Nano))
 	}
 	if m.ContentType != "" {
-		l.set(ceData, percentEncode(m.ContentType))
+		l.set(ceData, percent.Encode(m.ContentType))
 	}
 	if m.HasKey {
-		l.set(ceKey, percentEncode(m.Key))
+		l.set(ceKey, percent.Encode(m.Key))
 	}
 }
 
@@ -124,12 +125,12 @@ func addHeaders(h nats.Header, m *driver.Message) error {
 		case reason != "":
 			return fmt.Errorf("header %q: %s", name, reason)
 		case !m.Bare && hasPrefixFold(name, cePrefix):
-			h[strings.ToLower(name)] = []string{percentEncode(value)}
+			h[strings.ToLower(name)] = []string{percent.Encode(value)}
 		case plain(value):
 			h[name] = []string{value}
 		default:
 			encoded = append(encoded, name)
-			h[name] = []string{percentEncode(value)}
+			h[name] = []string{percent.Encode(value)}
 		}
 	}
 	if len(encoded) > 0 {
@@ -177,28 +178,3 @@ func plain(value string) bool {
 	blank := func(c byte) bool { return c == ' ' || c == '\t' }
 	return !blank(value[0]) && !blank(value[len(value)-1])
 }
-
-// percentEncode writes a value as the bindings of CloudEvents ask for.
-func percentEncode(s string) string {
-	i := 0
-	for i < len(s) && !mustEncode(s[i]) {
-		i++
-	}
-	if i == len(s) {
-		return s
-	}
-	var b strings.Builder
-	b.Grow(len(s) + 16)
-	b.WriteString(s[:i])
-	for ; i < len(s); i++ {
-		if c := s[i]; mustEncode(c) {
-			b.WriteByte('%')
-			writeHex(&b, c)
-		} else {
-			b.WriteByte(c)
-		}
-	}
-	return b.String()
-}
-
-func mustEncode(c byte) bool { return c <= ' ' || c >= 0x7f || c == '"' || c == '%' }

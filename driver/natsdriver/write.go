@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/harkbus/hark/driver"
+	"github.com/harkbus/hark/internal/percent"
 )
 
 const (
@@ -33,8 +34,9 @@ const (
 // parcel is a message on its way to a stream.
 type parcel struct {
 	msg      *nats.Msg
-	err      error // what became of it, once it is known
-	repeated bool  // it was stored already
+	err      error  // what became of it, once it is known
+	seq      uint64 // where it is stored; 0 for one that waits until it is due
+	repeated bool   // it was stored already
 }
 
 // prepare makes the parcels of messages: all, and apart those that can be sent,
@@ -73,10 +75,10 @@ func (t *stored) message(m *driver.Message, l *letter) (*nats.Msg, error) {
 		return nil, err
 	}
 	if m.Bare && m.HasKey {
-		l.set(harkKey, percentEncode(m.Key))
+		l.set(harkKey, percent.Encode(m.Key))
 	}
 	if id := cmp.Or(m.DedupID, m.ID); id != "" && t.wanted.Dedup > 0 {
-		l.set(natsMsgID, percentEncode(id))
+		l.set(natsMsgID, percent.Encode(id))
 	}
 	if cfg := t.config.Load(); !m.Expires.IsZero() && cfg.AllowMsgTTL && m.Due.IsZero() {
 		// Whole seconds, rounded up: before that the receiver sees that it has
@@ -103,6 +105,9 @@ var singles = sync.Pool{New: func() any {
 
 // publishOne is Publish for one message that is sent at once and not in a batch.
 func (t *stored) publishOne(ctx context.Context, m *driver.Message) error {
+	if err := t.begin(ctx); err != nil {
+		return err
+	}
 	s := singles.Get().(*single)
 	defer singles.Put(s)
 	s.parcel = parcel{}
@@ -113,29 +118,59 @@ func (t *stored) publishOne(ctx context.Context, m *driver.Message) error {
 		}
 	}
 	s.letter.msg.Data = nil
-	return s.parcel.err
+	if s.parcel.err != nil {
+		return driver.PartialError{s.parcel.err}
+	}
+	return nil
+}
+
+// begin returns when the connection can take messages and what is said of them.
+func (t *stored) begin(ctx context.Context) error {
+	if t.conn.state.isClosed() {
+		return errConnClosed
+	}
+	return t.conn.acks.start(ctx)
 }
 
 // Publish implements driver.Topic.
 func (t *stored) Publish(ctx context.Context, ms []*driver.Message) error {
-	if t.conn.state.isClosed() {
-		return errConnClosed
-	}
-	if err := t.conn.acks.start(ctx); err != nil {
-		return err
-	}
 	if len(ms) == 1 && ms[0].Due.IsZero() && !t.batches() {
-		if err := t.publishOne(ctx, ms[0]); err != nil {
-			return driver.PartialError{err}
+		return t.publishOne(ctx, ms[0])
+	}
+	_, err := t.publish(ctx, ms)
+	return err
+}
+
+// PublishPlaced implements driver.Placer.
+func (t *stored) PublishPlaced(ctx context.Context, ms []*driver.Message) ([]driver.Place, error) {
+	all, err := t.publish(ctx, ms)
+	if all == nil {
+		return nil, err
+	}
+	places := make([]driver.Place, len(all))
+	for i := range all {
+		if p := &all[i]; p.err == nil {
+			places[i] = driver.Place{Seq: p.seq, Repeated: p.repeated}
 		}
-		return nil
+	}
+	return places, err
+}
+
+// publish stores messages and returns what became of each; nil if that is not
+// known.
+func (t *stored) publish(ctx context.Context, ms []*driver.Message) ([]parcel, error) {
+	if err := t.begin(ctx); err != nil {
+		return nil, err
 	}
 	all, now, later := t.prepare(ctx, ms)
 	t.sendAll(ctx, later, nil)
+	for _, p := range later {
+		p.seq = 0 // that is its place among those that wait
+	}
 	if !t.batches() {
 		t.sendAll(ctx, now, nil)
 	} else if err := t.writer.write(ctx, now); err != nil {
-		return slices.Repeat(driver.PartialError{err}, len(ms)) // none is known to be accepted
+		return nil, slices.Repeat(driver.PartialError{err}, len(ms)) // none is known to be accepted
 	}
 	if t.syncs() {
 		t.sync(ctx, t.stream, now)
@@ -151,9 +186,9 @@ func (t *stored) Publish(ctx context.Context, ms []*driver.Message) error {
 		}
 	}
 	if failed == nil {
-		return nil
+		return all, nil
 	}
-	return failed
+	return all, failed
 }
 
 // syncs reports whether what has been acknowledged is still to be synced.
@@ -232,7 +267,7 @@ func (t *stored) try(ctx context.Context, ps []*parcel, mu *sync.Mutex) (rest []
 			passing = err
 			rest = append(rest, p)
 		} else {
-			p.err, p.repeated = err, f.acks[i].Duplicate
+			p.err, p.seq, p.repeated = err, f.acks[i].Seq, f.acks[i].Duplicate
 		}
 	}
 	if errors.Is(passing, nats.ErrNoResponders) {

@@ -1,0 +1,86 @@
+package natsdriver
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/harkbus/hark/driver"
+)
+
+// TestPlaces holds what PublishPlaced says to what is stored, of messages that are
+// sent one by one and of those that are gathered into batches.
+func TestPlaces(t *testing.T) {
+	for name, class := range map[string]driver.Durability{"strict": driver.DurableStrict, "relaxed": driver.DurableRelaxed} {
+		t.Run(name, func(t *testing.T) {
+			s := startServer(t, withSync)
+			c := s.open(t, SyncAlways())
+			topic := openTopic(t, c, "orders", &driver.StoredConfig{Durability: class, Dedup: time.Minute})
+			const calls, each = 16, 5
+			seqs := make([]map[string]uint64, calls)
+			var all sync.WaitGroup
+			for i := range calls {
+				seqs[i] = map[string]uint64{}
+				all.Go(func() {
+					for j := range 10 {
+						var ms []*driver.Message
+						for k := range each {
+							id := fmt.Sprintf("%d-%d-%d", i, j, k)
+							ms = append(ms, &driver.Message{ID: id, Data: []byte(id), Key: id, HasKey: k%2 == 0})
+						}
+						places, err := topic.(driver.Placer).PublishPlaced(testContext(t), ms)
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						for k, p := range places {
+							if p.Repeated {
+								t.Errorf("%s is said to be repeated", ms[k].ID)
+							}
+							seqs[i][ms[k].ID] = p.Seq
+						}
+					}
+				})
+			}
+			all.Wait()
+			stored := map[string]uint64{}
+			for _, r := range receive(t, subscribe(t, topic, driver.SubscribeConfig{From: driver.FromStart}), calls*10*each) {
+				stored[string(r.Data)] = r.Seq
+			}
+			for i := range seqs {
+				for id, seq := range seqs[i] {
+					if stored[id] != seq || seq == 0 {
+						t.Errorf("%s: said to be at %d, is at %d", id, seq, stored[id])
+					}
+				}
+			}
+
+			// Repeats are where the first of them is, also in a batch with others.
+			places, err := topic.(driver.Placer).PublishPlaced(testContext(t), []*driver.Message{
+				{ID: "new", Data: []byte("new")}, {ID: "3-4-2", Data: []byte("again")}, {ID: "newer", Data: []byte("newer")},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			last := uint64(calls * 10 * each)
+			if places[1] != (driver.Place{Seq: stored["3-4-2"], Repeated: true}) || places[0].Repeated || places[2].Repeated ||
+				min(places[0].Seq, places[2].Seq) != last+1 || max(places[0].Seq, places[2].Seq) != last+2 {
+				t.Errorf("got %+v, want the place of the first and two new ones after %d", places, last)
+			}
+
+			// Messages that wait have no place yet, and those that fail have none.
+			places, err = topic.(driver.Placer).PublishPlaced(testContext(t), []*driver.Message{
+				{Data: []byte("later"), Due: time.Now().Add(time.Hour)}, {Headers: map[string]string{"a b": ""}}, {Data: []byte("x")},
+			})
+			var some driver.PartialError
+			if !errors.As(err, &some) || some[0] != nil || some[1] == nil || some[2] != nil {
+				t.Fatalf("got %v, want the second to fail", err)
+			}
+			if places[0].Seq != 0 || places[1].Seq != 0 || places[2].Seq != last+3 {
+				t.Errorf("got %+v, want a place for the third alone", places)
+			}
+		})
+	}
+}
