@@ -33,6 +33,7 @@ type Broker struct {
 	client  *nats.Conn
 	conn    *natsdriver.Conn
 	routing *routing
+	gateway *gateway
 	web     *webServer
 
 	onReplay func(step string) // for tests: what is to be done next
@@ -126,6 +127,7 @@ func (b *Broker) start(ctx context.Context, c *Config) (err error) {
 	if err := b.routing.swap(ctx, c, router); err != nil {
 		return err
 	}
+	b.gateway = newGateway(b, b.conn)
 	b.web.serve()
 	return nil
 }
@@ -158,6 +160,9 @@ func (b *Broker) Stop(ctx context.Context) error {
 func (b *Broker) shut(ctx context.Context) (err error) {
 	if b.web != nil {
 		err = b.web.close(ctx)
+	}
+	if b.gateway != nil {
+		b.gateway.close()
 	}
 	if b.routing != nil {
 		err = errors.Join(err, b.routing.stop(ctx))

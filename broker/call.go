@@ -192,12 +192,15 @@ func (c *call) checkMedia(want ...string) error {
 }
 
 // reply answers with the status of success and with JSON, if there is some.
-func (c *call) reply(v any) error {
+func (c *call) reply(v any) error { return c.replyWith(c.endpoint.success(), v) }
+
+// replyWith answers with another status of success.
+func (c *call) replyWith(status int, v any) error {
 	h := c.rw.Header()
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	if v == nil {
-		c.rw.WriteHeader(c.endpoint.success())
+		c.rw.WriteHeader(status)
 		return nil
 	}
 	text, err := json.Marshal(v)
@@ -205,7 +208,7 @@ func (c *call) reply(v any) error {
 		return err
 	}
 	h.Set("Content-Type", "application/json")
-	c.rw.WriteHeader(c.endpoint.success())
+	c.rw.WriteHeader(status)
 	_, _ = c.rw.Write(append(text, '\n')) // the client may have gone
 	return nil
 }

@@ -15,10 +15,11 @@ type endpoint struct {
 	doc          string // what there is to know beyond it; may be empty
 	access       access
 	params       []param
-	body         *body   // nil for none
-	answer       *answer // nil if there is nothing but a status
-	status       int     // of success; 200 if it is 0
-	also         []int   // statuses of other outcomes than those that every endpoint may have
+	body         *body     // nil for none
+	answer       *answer   // nil if there is nothing but a status
+	status       int       // of success; 200 if it is 0
+	others       []outcome // other successes
+	also         []int     // statuses of other outcomes than those that every endpoint may have
 	// stream says that the answer goes on until somebody ends it: there are no
 	// deadlines, and the context ends when the broker stops.
 	stream bool
@@ -41,6 +42,8 @@ func endpoints() []endpoint {
 		deadEndpoints(),
 		valueEndpoints(),
 		latchEndpoints(),
+		publishEndpoints(),
+		eventsEndpoints(),
 	)
 }
 
@@ -93,9 +96,18 @@ func jsonBody(shape any) *body { return &body{shape: shape, limit: jsonLimit} }
 
 // answer is what a response carries.
 type answer struct {
-	media string // application/json if it is empty
+	media string // application/json if it is empty; noContent for none
 	doc   string
 	shape any // a zero value of what the JSON is; nil for anything
+}
+
+// noContent is the media type of an answer that has none.
+const noContent = "-"
+
+// outcome is another success than the first, or the same one in another form.
+type outcome struct {
+	status int
+	answer answer
 }
 
 // jsonAnswer is JSON of the shape of a value.

@@ -1,10 +1,13 @@
 package broker
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"mime"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -13,8 +16,8 @@ import (
 )
 
 // Event is a message of an engine as filters and templates see it, and as JSON:
-// the names are those of the JSON format of CloudEvents, with topic, key, headers
-// and seq beside them. Where a message has no header type, source or subject,
+// the names are those of the JSON format of CloudEvents, extensions included, with
+// topic, key, headers and seq beside them. Where a message has no header type, source or subject,
 // these are the attributes of its CloudEvent.
 type Event struct{ Message *driver.Received }
 
@@ -78,8 +81,82 @@ type eventJSON struct {
 // MarshalJSON implements json.Marshaler. Data that is no JSON is a string, or in
 // base64.
 func (e *Event) MarshalJSON() ([]byte, error) {
+	out, err := e.written()
+	if err != nil {
+		return nil, err
+	}
+	text, err := json.Marshal(out)
+	return e.withExtensions(text), err
+}
+
+// appendCloudEvent appends an event as one line of JSON that is a CloudEvent, with
+// what its publisher has left out: the ID made of its place or by made, and the
+// source. It is MarshalJSON otherwise.
+func (e *Event) appendCloudEvent(dst []byte, source string, made func() string) ([]byte, error) {
+	out, err := e.written()
+	if err != nil {
+		return nil, err
+	}
+	whole := struct {
+		Version string `json:"specversion"`
+		eventJSON
+		Deliveries int `json:"deliveries,omitempty"`
+	}{"1.0", *out, 0}
+	if e.Message.Deliveries > 1 {
+		whole.Deliveries = e.Message.Deliveries
+	}
+	if whole.ID == "" {
+		whole.ID = made()
+	}
+	whole.Source, whole.Type = cmp.Or(whole.Source, source), cmp.Or(whole.Type, whole.Topic)
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(whole); err != nil {
+		return nil, err
+	}
+	return append(dst, e.withExtensions(bytes.TrimSuffix(b.Bytes(), []byte("\n")))...), nil
+}
+
+// ownMembers are the members of an event as JSON that are no extensions.
+var ownMembers = map[string]bool{
+	"specversion": true, "topic": true, "seq": true, "id": true, "source": true, "type": true, "subject": true, "time": true,
+	"key": true, "partitionkey": true, "headers": true, "datacontenttype": true, "data": true, "deliveries": true,
+}
+
+// withExtensions adds the extensions of an event to its JSON.
+func (e *Event) withExtensions(text []byte) []byte {
+	var names []string
+	for header := range e.Message.Headers {
+		if name, ok := strings.CutPrefix(header, cePrefix); ok && isAttributeName(name) && !ownMembers[name] {
+			names = append(names, name)
+		}
+	}
+	if names == nil || len(text) == 0 {
+		return text
+	}
+	slices.Sort(names)
+	text = text[:len(text)-1]
+	for _, name := range names {
+		name, value := jsonText(name), jsonText(e.Message.Headers[cePrefix+name])
+		text = append(append(append(append(text, ','), name...), ':'), value...)
+	}
+	return append(text, '}')
+}
+
+// jsonText returns a string as JSON.
+func jsonText(s string) []byte {
+	text, err := json.Marshal(s)
+	if err != nil {
+		panic(err) // a string can be written
+	}
+	return text
+}
+
+// written returns an event as it is written, without extensions.
+func (e *Event) written() (*eventJSON, error) {
 	m := e.Message
-	out := eventJSON{Topic: m.Topic, Seq: m.Seq, ID: m.ID, Source: e.Source(), Type: e.Type(), Subject: e.Subject()}
+	out := &eventJSON{Topic: m.Topic, Seq: m.Seq, ID: m.ID, Source: e.Source(), Type: e.Type(), Subject: e.Subject()}
 	if m.HasKey {
 		out.Key = &m.Key
 	}
@@ -113,7 +190,7 @@ func (e *Event) MarshalJSON() ([]byte, error) {
 	default:
 		out.Base64 = m.Data
 	}
-	return json.Marshal(out)
+	return out, nil
 }
 
 // isJSON reports whether a media type is JSON. Without one, data is taken to be.
@@ -130,6 +207,9 @@ func (e *Event) UnmarshalJSON(text []byte) error {
 	}
 	m := &driver.Received{Topic: in.Topic, Seq: in.Seq}
 	m.ID, m.Headers, m.ContentType = in.ID, in.Headers, in.ContentType
+	if err := readExtensions(&m.Message, text); err != nil {
+		return err
+	}
 	if in.Time != nil {
 		m.Time = *in.Time
 	}
@@ -140,10 +220,7 @@ func (e *Event) UnmarshalJSON(text []byte) error {
 	}
 	for name, value := range map[string]string{"source": in.Source, "type": in.Type, "subject": in.Subject} {
 		if value != "" {
-			if m.Headers == nil {
-				m.Headers = map[string]string{}
-			}
-			m.Headers[cePrefix+name] = value
+			setHeader(&m.Message, cePrefix+name, value)
 		}
 	}
 	switch {
@@ -161,5 +238,26 @@ func (e *Event) UnmarshalJSON(text []byte) error {
 		m.Data = []byte(s)
 	}
 	e.Message = m
+	return nil
+}
+
+// readExtensions takes the members of an event as JSON that are extensions.
+func readExtensions(m *driver.Message, text []byte) error {
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(text, &members); err != nil {
+		return err
+	}
+	for name, raw := range members {
+		if ownMembers[name] || !isAttributeName(name) {
+			continue
+		}
+		value, ok, err := attributeText(raw)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		if ok {
+			setHeader(m, cePrefix+name, value)
+		}
+	}
 	return nil
 }

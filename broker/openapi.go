@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"maps"
 	"net/http"
 	"reflect"
@@ -87,18 +88,14 @@ func (e *endpoint) operation(types schemas, refusalSchema schema) map[string]any
 
 // responses describes what an endpoint answers.
 func (e *endpoint) responses(types schemas, refusalSchema schema) map[string]any {
-	success := map[string]any{"description": http.StatusText(e.success())}
-	if a := e.answer; a != nil {
-		if a.doc != "" {
-			success["description"] = a.doc
-		}
-		media := a.media
-		if media == "" {
-			media = "application/json"
-		}
-		success["content"] = map[string]any{media: map[string]any{"schema": schemaOf(types, a.shape)}}
+	all := map[string]any{}
+	first := outcome{status: e.success()}
+	if e.answer != nil {
+		first.answer = *e.answer
 	}
-	all := map[string]any{strconv.Itoa(e.success()): success}
+	for _, o := range append([]outcome{first}, e.others...) {
+		o.describe(all, types, e.answer != nil || o.status != first.status)
+	}
 	for _, status := range e.outcomes() {
 		all[strconv.Itoa(status)] = map[string]any{
 			"description": http.StatusText(status),
@@ -106,6 +103,26 @@ func (e *endpoint) responses(types schemas, refusalSchema schema) map[string]any
 		}
 	}
 	return all
+}
+
+// describe adds a success to the responses of an operation: a form of its own, if
+// the status is there already.
+func (o *outcome) describe(all map[string]any, types schemas, content bool) {
+	key := strconv.Itoa(o.status)
+	response, _ := all[key].(map[string]any)
+	if response == nil {
+		response = map[string]any{"description": cmp.Or(o.answer.doc, http.StatusText(o.status))}
+		all[key] = response
+	}
+	if !content || o.answer.media == noContent {
+		return
+	}
+	forms, _ := response["content"].(map[string]any)
+	if forms == nil {
+		forms = map[string]any{}
+		response["content"] = forms
+	}
+	forms[cmp.Or(o.answer.media, "application/json")] = map[string]any{"schema": schemaOf(types, o.answer.shape)}
 }
 
 func schemaOf(types schemas, shape any) schema {

@@ -1,0 +1,144 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/harkbus/hark/driver"
+)
+
+// ackedMember is a groupMember whose client acknowledges each message. One that is
+// not acknowledged in time, or that the client gives back, goes to the others of the
+// group, or comes again.
+type ackedMember struct {
+	*groupMember
+	wait  time.Duration // for an acknowledgement
+	lease time.Duration // of the engine
+
+	mu   sync.Mutex // guards hand
+	hand map[uint64]*held
+	room chan struct{} // has a token when there may be room in the hand
+}
+
+// held is a message in the hands of a client.
+type held struct {
+	m               *driver.Received
+	since, extended time.Time
+}
+
+func newAckedMember(g *groupMember, wait time.Duration) *ackedMember {
+	return &ackedMember{groupMember: g, wait: wait, lease: engineLease, hand: map[uint64]*held{}, room: make(chan struct{}, 1)}
+}
+
+// engineLease is how long the engine lets a message be in hand before it is extended.
+const engineLease = 30 * time.Second
+
+// next implements source: it waits for room in the hand, too.
+func (a *ackedMember) next(ctx context.Context, beat <-chan time.Time) (p pack, err error) {
+	for {
+		a.mu.Lock()
+		room := a.window - len(a.hand)
+		a.mu.Unlock()
+		if room > 0 {
+			ms, err := a.receive(ctx, room, a.patience)
+			if errors.Is(err, errNothingYet) {
+				return p, nil
+			}
+			if err != nil {
+				return p, err
+			}
+			p.frames, err = a.frames(ctx, ms)
+			a.hold(p.frames)
+			return p, err
+		}
+		select {
+		case <-a.room:
+		case <-beat:
+			return p, nil
+		case <-ctx.Done():
+			return p, context.Cause(ctx)
+		}
+	}
+}
+
+func (a *ackedMember) hold(frames []*frame) {
+	now := time.Now()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, f := range frames {
+		a.hand[f.seq] = &held{f.received, now, now}
+	}
+}
+
+// written implements source: the client says itself what is done.
+func (a *ackedMember) written(context.Context) error { return nil }
+
+// settle does what a client says of messages. What is not in its hands any more is
+// passed over: it was too late.
+func (a *ackedMember) settle(ctx context.Context, said clientMessage) error {
+	if err := a.sub.Ack(ctx, a.release(said.Ack)); err != nil {
+		return err
+	}
+	return a.sub.Return(ctx, a.release(said.Nack))
+}
+
+// release takes messages out of the hand.
+func (a *ackedMember) release(seqs []uint64) (ms []*driver.Received) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, seq := range seqs {
+		if h := a.hand[seq]; h != nil {
+			delete(a.hand, seq)
+			ms = append(ms, h.m)
+		}
+	}
+	select {
+	case a.room <- struct{}{}:
+	default:
+	}
+	return ms
+}
+
+// watch gives back what is not acknowledged in time, until ctx ends, and tells the
+// engine of the rest that it is in good hands.
+func (a *ackedMember) watch(ctx context.Context) error {
+	tick := time.NewTicker(min(a.wait, a.lease) / 10)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-tick.C:
+			if err := a.review(ctx, now); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (a *ackedMember) review(ctx context.Context, now time.Time) error {
+	var late []uint64
+	var kept []*driver.Received
+	a.mu.Lock()
+	for seq, h := range a.hand {
+		switch {
+		case now.Sub(h.since) >= a.wait:
+			late = append(late, seq)
+		case now.Sub(h.extended) >= a.lease/3:
+			h.extended = now
+			kept = append(kept, h.m)
+		}
+	}
+	a.mu.Unlock()
+	if len(late) > 0 {
+		if err := a.sub.Return(ctx, a.release(late)); err != nil {
+			return err
+		}
+	}
+	if len(kept) > 0 {
+		return a.sub.Extend(ctx, kept)
+	}
+	return nil
+}

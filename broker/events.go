@@ -1,0 +1,299 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"mime"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/harkbus/hark/driver"
+	"github.com/harkbus/hark/internal/names"
+)
+
+// The forms in which events are sent.
+const (
+	sseType    = "text/event-stream"
+	ndjsonType = "application/x-ndjson"
+)
+
+const (
+	// pollWait is how long a poll waits if nothing is said, and pollWaitMost how
+	// long it may.
+	pollWait     = 30 * time.Second
+	pollWaitMost = 5 * time.Minute
+	// groupWindow is how many messages a member of a group has in hand over a
+	// WebSocket if nothing is said, and those of other forms always.
+	groupWindow     = 16
+	groupWindowMost = 256
+	// groupPatience is how long a poll of a group waits at least: less than that
+	// and a message that is there may not have come.
+	groupPatience = 250 * time.Millisecond
+	// ackWait is how long a message of a group may be in the hands of a client
+	// over a WebSocket if nothing is said, and ackWaitMost how long it may.
+	ackWait     = 30 * time.Second
+	ackWaitMost = time.Hour
+	// streamPatience is how long a client may take to take what it is sent, before
+	// it is cut off.
+	streamPatience = 10 * time.Second
+)
+
+// eventsEndpoints send messages.
+func eventsEndpoints() []endpoint {
+	wait := durationParam("wait", "how long a poll waits for the first event; at most 5m")
+	wait.def = "30s"
+	most := numberParam("max", 1, 10_000, "how many events a poll returns at most")
+	most.def = "100"
+	window := numberParam("window", 1, groupWindowMost, "how many messages of a group a WebSocket is sent before it has acknowledged one")
+	window.def = strconv.Itoa(groupWindow)
+	patience := durationParam("ack_wait", "how long a WebSocket may take to acknowledge a message of a group, before others get it; at least 1s, at most 1h")
+	patience.def = "30s"
+	from := textParam("from", "where on a stored topic to begin: `start`, `now`, a sequence, a time such as 2026-01-02T15:04:05Z, or `last:10`. A group that has a place goes on from there")
+	from.def = "now"
+	from.check = func(s string) error { _, err := parseFrom(s, time.Now()); return err }
+	lastID := textParam("Last-Event-ID", "go on behind this event of a stored topic, whatever `from` says: what browsers send by themselves").inHeader()
+	lastID.check = func(s string) error {
+		if _, err := strconv.ParseUint(s, 10, 64); err != nil {
+			return fmt.Errorf("got %q, want the id of an event of a stored topic", s)
+		}
+		return nil
+	}
+	return []endpoint{{
+		method: http.MethodGet, path: "/v1/topics/{topic}/events", name: "subscribe", summary: "follow a topic, or those that match a pattern",
+		doc: "The form is chosen by `Accept` and `Upgrade`: server-sent events (`text/event-stream`, also if nothing is said), a poll that waits for events and returns lines of JSON (`application/x-ndjson`), or a WebSocket with a JSON text for each event. " +
+			"Each event is a CloudEvent in the JSON format, with `topic`, `seq` (on stored topics), `key` and `headers` beside its attributes.\n\n" +
+			"A client that is too slow misses nothing of a stored topic. Of others, and of patterns, it misses what is too old, and is told: by an event `dropped` with data `{\"dropped\":N}`, or that as a line or text of its own. docs/gateway.md says what is promised in each form.",
+		access: subscriber("topic"),
+		params: []param{
+			patternParam("topic", "the topic, or a pattern: then messages are seen as they are published, those of stored topics too").inPath(),
+			filterParam("where", "send only what this filter matches, see docs/filters.md"),
+			textParam("group", "share the messages with the others of this group; on a stored topic it keeps its place"),
+			from, lastID, wait, most, window, patience,
+		},
+		answer: &answer{media: sseType, doc: "events, as they come"},
+		others: []outcome{
+			{http.StatusOK, answer{media: ndjsonType}},
+			{http.StatusSwitchingProtocols, answer{media: noContent, doc: "a WebSocket follows"}},
+		},
+		also:   []int{http.StatusNotAcceptable, http.StatusConflict, http.StatusUpgradeRequired},
+		stream: true,
+		handle: eventsCall,
+	}}
+}
+
+// parseFrom reads where to begin.
+func parseFrom(s string, now time.Time) (c driver.SubscribeConfig, err error) {
+	switch s {
+	case "now":
+		return c, nil
+	case "start":
+		c.From = driver.FromStart
+		return c, nil
+	}
+	if rest, ok := strings.CutPrefix(s, "last:"); ok {
+		c.From = driver.FromLast
+		if c.Seq, err = strconv.ParseUint(rest, 10, 64); err != nil {
+			return c, fmt.Errorf("got %q, want last: and a number, such as last:10", s)
+		}
+		return c, nil
+	}
+	if c.Seq, err = strconv.ParseUint(s, 10, 64); err == nil {
+		c.From = driver.FromSeq
+		return c, nil
+	}
+	if c.Time, err = time.Parse(time.RFC3339Nano, s); err != nil {
+		return c, fmt.Errorf("got %q, want start, now, a sequence, a time such as 2026-01-02T15:04:05Z, or last:10", s)
+	}
+	c.From = driver.FromTime
+	if c.Time.After(now) {
+		return c, errors.New("the time has not come yet")
+	}
+	return c, nil
+}
+
+// form is how events are sent.
+type form uint8
+
+const (
+	formSSE form = iota
+	formPoll
+	formWebSocket
+	formNone
+)
+
+// formOf returns the form that a request asks for.
+func formOf(r *http.Request) form {
+	if headerHas(r.Header, "Upgrade", "websocket") {
+		return formWebSocket
+	}
+	accepted := r.Header.Values("Accept")
+	if len(accepted) == 0 {
+		return formSSE
+	}
+	best, quality := formNone, 0.0
+	for _, part := range strings.Split(strings.Join(accepted, ","), ",") {
+		media, params, err := mime.ParseMediaType(part)
+		if err != nil {
+			continue
+		}
+		f := formNone
+		switch media {
+		case sseType, "text/*", "*/*":
+			f = formSSE
+		case ndjsonType, "application/*":
+			f = formPoll
+		}
+		q := 1.0
+		if s, ok := params["q"]; ok {
+			q, _ = strconv.ParseFloat(s, 64) // what is no number is not wanted
+		}
+		if f != formNone && q > quality {
+			best, quality = f, q
+		}
+	}
+	return best
+}
+
+// headerHas reports whether a header has a word in its list.
+func headerHas(h http.Header, name, word string) bool {
+	for _, value := range h.Values(name) {
+		for part := range strings.SplitSeq(value, ",") {
+			if strings.EqualFold(strings.TrimSpace(part), word) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// eventsCall sends events in the form that is asked for.
+func eventsCall(c *call) error {
+	f := formOf(c.req)
+	if f == formNone {
+		return refused(http.StatusNotAcceptable, "events are not sent as %q", strings.Join(c.req.Header.Values("Accept"), ", ")).
+			but("Accept %s, %s, or upgrade to a WebSocket", sseType, ndjsonType)
+	}
+	if d := c.duration("wait"); d > pollWaitMost {
+		return refused(http.StatusBadRequest, "wait: at most %v", pollWaitMost)
+	}
+	if d := c.duration("ack_wait"); d < time.Second || d > ackWaitMost {
+		return refused(http.StatusBadRequest, "ack_wait: at least 1s, at most %v", ackWaitMost)
+	}
+	for _, name := range formParams[f] {
+		if c.req.URL.Query().Has(name) {
+			return refused(http.StatusBadRequest, "%s is not for this form of events", name).but("wait and max are for %s, window and ack_wait are for a group over a WebSocket", ndjsonType)
+		}
+	}
+	g := c.broker.gateway
+	release, err := g.enter()
+	if err != nil {
+		return err
+	}
+	defer release()
+	s, err := g.source(c, f)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), openPatience)
+		defer cancel()
+		if err := s.close(ctx); err != nil {
+			c.broker.log.Warn("a client did not leave well", "part", "gateway", "topic", c.text("topic"), "err", err)
+		}
+	}()
+	switch f {
+	case formPoll:
+		return c.poll(s)
+	case formWebSocket:
+		return c.webSocket(s)
+	}
+	return c.sse(s)
+}
+
+// formParams are the parameters that a form has no use for.
+var formParams = map[form][]string{
+	formSSE: {"wait", "max", "window", "ack_wait"}, formPoll: {"window", "ack_wait"}, formWebSocket: {"wait", "max"},
+}
+
+// source opens what a request asks for.
+func (g *gateway) source(c *call, f form) (source, error) {
+	name, group, where := c.text("topic"), c.text("group"), c.filter("where")
+	k := &knownTopic{}
+	if !names.IsPattern(name) {
+		var err error
+		if k, err = g.topics.open(c.ctx, name); err != nil {
+			return nil, err
+		}
+	}
+	from, err := c.begin(c.ctx, k)
+	if err != nil {
+		return nil, err
+	}
+	if group == "" {
+		w, err := g.fans.follow(c.ctx, hubKey{name, k.stored}, k.topic, where, from)
+		if err != nil {
+			return nil, err
+		}
+		if f == formPoll {
+			w.most = min(int(c.number("max")), packFrames)
+		}
+		return w, nil
+	}
+	if len(group) > names.MaxLen {
+		return nil, refused(http.StatusBadRequest, "group: has %d bytes, at most %d may be", len(group), names.MaxLen)
+	}
+	m := &groupMember{filter: where, maker: &g.fans.maker, window: groupWindow, patience: heartbeat}
+	switch f {
+	case formWebSocket:
+		m.window = int(c.number("window"))
+	case formPoll:
+		m.window, m.gathers = int(min(c.number("max"), groupWindowMost)), true
+		m.patience = max(c.duration("wait"), groupPatience)
+	}
+	from.Group, from.Window = group, m.window
+	if !k.stored {
+		from.Window = liveWindow
+	}
+	if k.topic == nil {
+		m.sub, err = g.conn.SubscribePattern(c.ctx, name, from)
+	} else {
+		m.sub, err = k.topic.Subscribe(c.ctx, from)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if f == formWebSocket && k.stored {
+		return newAckedMember(m, c.duration("ack_wait")), nil
+	}
+	return m, nil
+}
+
+// begin returns where to begin.
+func (c *call) begin(ctx context.Context, k *knownTopic) (from driver.SubscribeConfig, err error) {
+	if from, err = parseFrom(c.text("from"), time.Now()); err != nil {
+		return from, refused(http.StatusBadRequest, "from: %s", err)
+	}
+	last, resumes := c.arguments["Last-Event-ID"]
+	if !k.stored && (resumes || from.From != driver.FromNow) {
+		return from, refused(http.StatusConflict, "what is published to %s is not stored, so nothing can be had but what comes from now on", c.text("topic")).
+			but("declare the topic under topics in the configuration of the broker, or leave out from and Last-Event-ID")
+	}
+	if !resumes {
+		return from, nil
+	}
+	seq, err := strconv.ParseUint(last, 10, 64)
+	if err != nil {
+		return from, refused(http.StatusBadRequest, "Last-Event-ID: %s", err)
+	}
+	stats, err := k.topic.Stats(ctx)
+	if err != nil {
+		return from, err
+	}
+	if seq > stats.Last { // the topic was made anew: the client knows nothing of it
+		return driver.SubscribeConfig{From: driver.FromStart}, nil
+	}
+	return driver.SubscribeConfig{From: driver.FromSeq, Seq: seq + 1}, nil
+}

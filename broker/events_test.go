@@ -1,0 +1,697 @@
+package broker
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/harkbus/hark/driver"
+	"github.com/harkbus/hark/driver/natsdriver"
+)
+
+// door is a broker as a program sees it that speaks HTTP.
+type door struct {
+	t      *testing.T
+	base   string
+	client *http.Client
+}
+
+func doorOf(t *testing.T, b *Broker) *door {
+	t.Helper()
+	transport := &http.Transport{MaxIdleConnsPerHost: 64}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &door{t, "http://" + b.HTTPAddr().String(), &http.Client{Transport: transport}}
+}
+
+// do sends a request with headers such as "a: b".
+func (d *door) do(ctx context.Context, method, path string, body io.Reader, headers ...string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, d.base+path, body)
+	if err != nil {
+		return nil, err
+	}
+	req.Header = header(headers...)
+	return d.client.Do(req)
+}
+
+// post publishes, wants a status, and returns the answer.
+func (d *door) post(status int, topic, body string, headers ...string) published {
+	d.t.Helper()
+	res, err := d.do(testContext(d.t), http.MethodPost, "/v1/topics/"+topic, strings.NewReader(body), headers...)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil || res.StatusCode != status {
+		d.t.Fatalf("publish to %s: got %d %s, %v, want %d", topic, res.StatusCode, text, err, status)
+	}
+	var p published
+	if status < 300 {
+		if err := json.Unmarshal(text, &p); err != nil {
+			d.t.Fatalf("%s: %v", text, err)
+		}
+	} else {
+		p.Error = string(text)
+	}
+	return p
+}
+
+// numbers publishes {"n": from} and so on.
+func (d *door) numbers(status int, topic string, from, n int) {
+	d.t.Helper()
+	for i := from; i < from+n; i++ {
+		d.post(status, topic, fmt.Sprintf(`{"n":%d}`, i))
+	}
+}
+
+// poll polls, and returns the lines, and where to go on.
+func (d *door) poll(path string) (lines []gotEvent, next string) {
+	d.t.Helper()
+	res, err := d.do(testContext(d.t), http.MethodGet, "/v1/topics/"+path, nil, "Accept: application/x-ndjson")
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil || res.StatusCode != http.StatusOK {
+		d.t.Fatalf("poll %s: got %d %s, %v", path, res.StatusCode, text, err)
+	}
+	for line := range bytes.Lines(text) {
+		lines = append(lines, gotEvent{data: readEvent(d.t, line)})
+	}
+	return lines, res.Header.Get(nextHeader)
+}
+
+// gotEvent is an event as a client gets it.
+type gotEvent struct {
+	id, name string
+	data     eventData
+}
+
+// eventData are the parts of an event that tests look at.
+type eventData struct {
+	SpecVersion, ID, Source, Type, Topic, Key string
+	Seq                                       uint64
+	Deliveries                                int
+	Dropped                                   uint64
+	Data                                      struct{ N int }
+}
+
+func readEvent(t *testing.T, text []byte) eventData {
+	t.Helper()
+	var e eventData
+	if err := json.Unmarshal(text, &e); err != nil {
+		t.Fatalf("%q: %v", text, err)
+	}
+	if e.Dropped == 0 && (e.SpecVersion != "1.0" || e.ID == "" || e.Source == "" || e.Type == "") {
+		t.Fatalf("%s is no CloudEvent", text)
+	}
+	return e
+}
+
+// stream is a client of server-sent events, which knows nothing of how they are
+// written.
+type stream struct {
+	t      *testing.T
+	body   io.Closer
+	lines  *bufio.Reader
+	cancel context.CancelFunc
+}
+
+// follow opens a stream, and returns when it has begun.
+func (d *door) follow(path string, headers ...string) *stream {
+	d.t.Helper()
+	ctx, cancel := context.WithCancel(testContext(d.t))
+	res, err := d.do(ctx, http.MethodGet, "/v1/topics/"+path, nil, append(headers, "Accept: text/event-stream")...)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	if res.StatusCode != http.StatusOK || res.Header.Get("Content-Type") != "text/event-stream" {
+		text, _ := io.ReadAll(res.Body)
+		d.t.Fatalf("follow %s: got %d %s", path, res.StatusCode, text)
+	}
+	s := &stream{d.t, res.Body, bufio.NewReader(res.Body), cancel}
+	d.t.Cleanup(s.close)
+	return s
+}
+
+func (s *stream) close() { s.cancel(); _ = s.body.Close() }
+
+// next returns the next event, by the rules for parsing an event stream.
+func (s *stream) next() (gotEvent, error) {
+	var e gotEvent
+	var data []string
+	for {
+		line, err := s.lines.ReadString('\n')
+		if err != nil {
+			return e, err
+		}
+		line = strings.TrimSuffix(line, "\n")
+		if line == "" {
+			if len(data) == 0 {
+				e.name = ""
+				continue
+			}
+			e.data = readEvent(s.t, []byte(strings.Join(data, "\n")))
+			return e, nil
+		}
+		field, value, _ := strings.Cut(line, ":")
+		value = strings.TrimPrefix(value, " ")
+		switch field {
+		case "":
+		case "id":
+			e.id = value
+		case "event":
+			e.name = value
+		case "data":
+			data = append(data, value)
+		case "retry":
+			if _, err := strconv.Atoi(value); err != nil {
+				s.t.Errorf("retry: %v", err)
+			}
+		default:
+			s.t.Errorf("the field %q is none of the grammar", field)
+		}
+	}
+}
+
+// want wants events with these numbers.
+func (s *stream) want(numbers ...int) []gotEvent {
+	s.t.Helper()
+	var all []gotEvent
+	for i, n := range numbers {
+		e, err := s.next()
+		if err != nil || e.data.Data.N != n || e.name != "" {
+			s.t.Fatalf("event %d: got %+v, %v, want number %d", i, e, err, n)
+		}
+		all = append(all, e)
+	}
+	return all
+}
+
+func numbersOf(all []gotEvent) (numbers []int) {
+	for _, e := range all {
+		numbers = append(numbers, e.data.Data.N)
+	}
+	return numbers
+}
+
+func upTo(from, n int) (all []int) {
+	for i := range n {
+		all = append(all, from+i)
+	}
+	return all
+}
+
+const twoTopics = "topics: [{name: orders, durability: relaxed}, {name: quick, durability: memory, count: 50}]"
+
+func TestServerSentEvents(t *testing.T) {
+	b := start(t, config(t, twoTopics))
+	d := doorOf(t, b)
+	live := d.follow("web.clicks/events")
+	some := d.follow("web.clicks/events?where=" + url.QueryEscape("data.n == 1 || data.n == 3"))
+	wide := d.follow("web.>/events")
+	d.numbers(http.StatusAccepted, "web.clicks", 0, 4)
+	for _, e := range live.want(0, 1, 2, 3) {
+		if e.id != "" || e.data.Topic != "web.clicks" || e.data.Source != "/hark" {
+			t.Errorf("got %+v, want no id of what is not stored", e)
+		}
+	}
+	some.want(1, 3)
+	wide.want(0, 1, 2, 3)
+
+	d.numbers(http.StatusCreated, "orders", 0, 10)
+	tail := d.follow("orders/events")
+	all := d.follow("orders/events?from=start")
+	from := d.follow("orders/events?from=8")
+	last := d.follow("orders/events?from=last:2")
+	past := d.follow("orders/events?from=12")
+	resumed := d.follow("orders/events?from=start", "Last-Event-ID: 4")
+	anew := d.follow("orders/events", "Last-Event-ID: 400")
+	since := d.follow("orders/events?from=2020-01-02T15:04:05Z&where=" + url.QueryEscape("data.n == 3 || data.n > 9"))
+	d.numbers(http.StatusCreated, "orders", 10, 3)
+	for _, e := range all.want(upTo(0, 13)...) {
+		if want := strconv.Itoa(e.data.Data.N + 1); e.id != want || e.data.Seq != uint64(e.data.Data.N+1) {
+			t.Errorf("got %+v, want id %s", e, want)
+		}
+	}
+	tail.want(10, 11, 12)
+	from.want(upTo(7, 6)...)
+	last.want(upTo(8, 5)...)
+	past.want(11, 12)
+	resumed.want(upTo(4, 9)...)
+	anew.want(upTo(0, 13)...)
+	since.want(3, 10, 11, 12)
+}
+
+// TestResume cuts a client off again and again while others publish: nothing is
+// missing and nothing comes twice.
+func TestResume(t *testing.T) {
+	b := start(t, config(t, twoTopics))
+	d := doorOf(t, b)
+	const total = 600
+	published := make(chan error, 1)
+	topic := openStored(t, b, "orders")
+	go func() {
+		for i := range total {
+			if err := topic.Publish(t.Context(), []*driver.Message{{Data: fmt.Appendf(nil, `{"n":%d}`, i)}}); err != nil {
+				published <- err
+				return
+			}
+		}
+		published <- nil
+	}()
+	got, last := 0, ""
+	for round := 0; got < total; round++ {
+		var headers []string
+		if last != "" {
+			headers = append(headers, "Last-Event-ID: "+last)
+		}
+		s := d.follow("orders/events?from=start", headers...)
+		for range 7 + round%40 {
+			e, err := s.next()
+			if err != nil || e.data.Data.N != got {
+				t.Fatalf("got %+v, %v behind %q, want number %d", e, err, last, got)
+			}
+			last = e.id
+			if got++; got == total {
+				break
+			}
+		}
+		s.close()
+	}
+	if err := <-published; err != nil {
+		t.Error(err)
+	}
+}
+
+func openStored(t *testing.T, b *Broker, name string) driver.Topic {
+	t.Helper()
+	topic, err := dial(t, b, "").OpenTopic(testContext(t), driver.TopicConfig{Name: name, Stored: &driver.StoredConfig{Existing: true}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return topic
+}
+
+func TestPoll(t *testing.T) {
+	b := start(t, config(t, twoTopics))
+	d := doorOf(t, b)
+	if lines, next := d.poll("orders/events?from=start&wait=0s"); len(lines) != 0 || next != "1" {
+		t.Errorf("got %v, next %q of an empty topic, want nothing and 1", lines, next)
+	}
+	d.numbers(http.StatusCreated, "orders", 0, 10)
+	lines, next := d.poll("orders/events?from=start&max=4")
+	if !slices.Equal(numbersOf(lines), upTo(0, 4)) || next != "5" {
+		t.Errorf("got %v, next %s", numbersOf(lines), next)
+	}
+	lines, next = d.poll("orders/events?from=" + next + "&where=" + url.QueryEscape("data.n == 6"))
+	if !slices.Equal(numbersOf(lines), []int{6}) || next != "11" {
+		t.Errorf("got %v, next %s, want 6, and what does not match passed over", numbersOf(lines), next)
+	}
+	if lines, again := d.poll("orders/events?wait=50ms&from=" + next); len(lines) != 0 || again != next {
+		t.Errorf("got %v, next %s", numbersOf(lines), again)
+	}
+	waited := make(chan []gotEvent, 1)
+	go func() {
+		lines, _ := d.poll("orders/events?from=" + next)
+		waited <- lines
+	}()
+	d.numbers(http.StatusCreated, "orders", 10, 1)
+	if lines := <-waited; !slices.Equal(numbersOf(lines), []int{10}) {
+		t.Errorf("got %v by waiting, want 10", numbersOf(lines))
+	}
+
+	// A group has a place between polls.
+	var got []int
+	for range 10 {
+		lines, next := d.poll("orders/events?group=g&from=start&max=4&wait=1s")
+		if next != "" {
+			t.Errorf("got next %s of a group", next)
+		}
+		if len(lines) > 4 {
+			t.Errorf("got %d lines, want at most 4", len(lines))
+		}
+		if got = append(got, numbersOf(lines)...); len(got) == 11 {
+			break
+		}
+	}
+	if slices.Sort(got); !slices.Equal(got, upTo(0, 11)) {
+		t.Errorf("the group got %v, want each once", got)
+	}
+}
+
+// webSocket opens a WebSocket.
+func (d *door) webSocket(path string) *websocket.Conn {
+	d.t.Helper()
+	conn, res, err := websocket.Dial(testContext(d.t), d.base+"/v1/topics/"+path, &websocket.DialOptions{HTTPClient: d.client})
+	if err != nil {
+		d.t.Fatalf("%s: %v, %v", path, res, err)
+	}
+	d.t.Cleanup(func() { _ = conn.CloseNow() })
+	return conn
+}
+
+func (d *door) hear(conn *websocket.Conn) eventData {
+	d.t.Helper()
+	_, text, err := conn.Read(testContext(d.t))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return readEvent(d.t, text)
+}
+
+func (d *door) say(conn *websocket.Conn, text string) {
+	d.t.Helper()
+	if err := conn.Write(testContext(d.t), websocket.MessageText, []byte(text)); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+func TestWebSocket(t *testing.T) {
+	b := start(t, config(t, twoTopics))
+	d := doorOf(t, b)
+	d.numbers(http.StatusCreated, "orders", 0, 3)
+	conn := d.webSocket("orders/events?from=2&where=" + url.QueryEscape("data.n != 3"))
+	d.numbers(http.StatusCreated, "orders", 3, 2)
+	for _, n := range []int{1, 2, 4} {
+		if e := d.hear(conn); e.Data.N != n || e.Seq != uint64(n+1) {
+			t.Errorf("got %+v, want number %d", e, n)
+		}
+	}
+	d.say(conn, `{"ack":1}`)
+	if _, _, err := conn.Read(testContext(t)); websocket.CloseStatus(err) != websocket.StatusPolicyViolation {
+		t.Errorf("an acknowledgement that nobody wants: got %v", err)
+	}
+}
+
+// TestWebSocketGroup holds a group over WebSockets to at least once.
+func TestWebSocketGroup(t *testing.T) {
+	b := start(t, config(t, twoTopics))
+	d := doorOf(t, b)
+	d.numbers(http.StatusCreated, "orders", 0, 6)
+	one := d.webSocket("orders/events?group=g&from=start&window=2")
+	var held []uint64
+	for range 2 {
+		held = append(held, d.hear(one).Seq)
+	}
+	// The window is full: the third comes when one is acknowledged.
+	d.say(one, fmt.Sprintf(`{"ack":%d}`, held[0]))
+	third := d.hear(one)
+	d.say(one, fmt.Sprintf(`{"nack":[%d]}`, third.Seq))
+	again := d.hear(one)
+	for again.Seq != third.Seq { // others may come first
+		d.say(one, fmt.Sprintf(`{"ack":%d}`, again.Seq))
+		again = d.hear(one)
+	}
+	if again.Deliveries != 2 {
+		t.Errorf("what was given back came again as %+v, want the second delivery", again)
+	}
+	// What is in its hands when it goes is for the others.
+	_ = one.CloseNow()
+	two := d.webSocket("orders/events?group=g")
+	seen := map[uint64]bool{}
+	for !seen[held[1]] || !seen[third.Seq] {
+		e := d.hear(two)
+		seen[e.Seq] = true
+		d.say(two, fmt.Sprintf(`{"ack":[%d]}`, e.Seq))
+	}
+	if seen[held[0]] {
+		t.Error("what was acknowledged came again")
+	}
+
+	for _, text := range []string{"x", `{}`, `{"ack":"1"}`, `{"ack":-1}`} {
+		conn := d.webSocket("orders/events?group=h")
+		d.say(conn, text)
+		if _, _, err := conn.Read(testContext(t)); websocket.CloseStatus(err) != websocket.StatusPolicyViolation {
+			t.Errorf("%s: got %v", text, err)
+		}
+	}
+}
+
+// TestAckWait holds messages that a client does not acknowledge to its time.
+func TestAckWait(t *testing.T) {
+	b := start(t, config(t, twoTopics))
+	d := doorOf(t, b)
+	d.numbers(http.StatusCreated, "orders", 0, 1)
+	conn := d.webSocket("orders/events?group=g&from=start&ack_wait=1s")
+	if e := d.hear(conn); e.Deliveries != 0 {
+		t.Errorf("got %+v, want the first delivery", e)
+	}
+	if e := d.hear(conn); e.Deliveries != 2 || e.Seq != 1 {
+		t.Errorf("got %+v, want the second delivery", e)
+	}
+}
+
+func TestWhatIsRefusedOfEvents(t *testing.T) {
+	b := start(t, config(t, twoTopics))
+	d := doorOf(t, b)
+	tests := []struct {
+		path    string
+		status  int
+		want    string
+		headers []string
+	}{
+		{"a..b/events", 400, "empty token", nil},
+		{"orders/events?where=data.n%20%3D%3D%3D%201", 400, "\n             ^", nil},
+		{"orders/events?from=yesterday", 400, "want start, now, a sequence", nil},
+		{"orders/events?from=2999-01-01T00:00:00Z", 400, "has not come yet", nil},
+		{"orders/events", 400, "Last-Event-ID", []string{"Last-Event-ID: x"}},
+		{"web/events?from=start", 409, "is not stored", nil},
+		{"web.*/events?from=start", 409, "is not stored", nil},
+		{"web/events", 409, "is not stored", []string{"Last-Event-ID: 1"}},
+		{"orders/events?wait=1s", 400, "wait is not for this form", nil},
+		{"orders/events?window=3", 400, "window is not for this form", []string{"Accept: application/x-ndjson"}},
+		{"orders/events?wait=1h", 400, "at most 5m", []string{"Accept: application/x-ndjson"}},
+		{"orders/events?max=0", 400, "max", []string{"Accept: application/x-ndjson"}},
+		{"orders/events", 406, "text/event-stream", []string{"Accept: application/xml"}},
+		{"orders/events?group=" + strings.Repeat("g", 300), 400, "group", nil},
+		{"orders/events", 400, "WebSocket", []string{"Upgrade: websocket", "Connection: Upgrade"}},
+	}
+	for _, tt := range tests {
+		res, err := d.do(testContext(t), http.MethodGet, "/v1/topics/"+tt.path, nil, tt.headers...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, _ := io.ReadAll(res.Body)
+		_ = res.Body.Close()
+		var r refusal
+		if err := json.Unmarshal(text, &r); err != nil || res.StatusCode != tt.status || !strings.Contains(r.Error(), tt.want) {
+			t.Errorf("%s %v: got %d %s, want %d and %q", tt.path, tt.headers, res.StatusCode, text, tt.status, tt.want)
+		}
+	}
+}
+
+// TestStopWithClients stops a broker that clients follow in all forms, one of which
+// takes nothing.
+func TestStopWithClients(t *testing.T) {
+	b := start(t, config(t, twoTopics))
+	d := doorOf(t, b)
+	sse, ws := d.follow("orders/events"), d.webSocket("orders/events?group=g")
+	polled := make(chan int, 1)
+	go func() {
+		res, err := d.do(testContext(t), http.MethodGet, "/v1/topics/orders/events?wait=1m", nil, "Accept: application/x-ndjson")
+		if err != nil {
+			polled <- 0
+			return
+		}
+		_ = res.Body.Close()
+		polled <- res.StatusCode
+	}()
+	deaf := d.follow("noise/events")
+	fill := strings.Repeat("x", 1<<20)
+	for range 32 {
+		d.post(http.StatusAccepted, "noise", fill)
+	}
+	for b.gateway.open.Load() < 4 {
+		awaitTick(t)
+	}
+	closed := make(chan error, 1)
+	go func() {
+		_, _, err := ws.Read(testContext(t))
+		closed <- err
+	}()
+	stop(t, b)
+	if _, err := sse.next(); err == nil {
+		t.Error("a stream goes on")
+	}
+	if err := <-closed; websocket.CloseStatus(err) != websocket.StatusGoingAway {
+		t.Errorf("a WebSocket ended with %v", err)
+	}
+	if status := <-polled; status != http.StatusServiceUnavailable {
+		t.Errorf("a poll ended with %d", status)
+	}
+	deaf.close()
+}
+
+// awaitTick gives others a moment between looks at a fact.
+func awaitTick(t *testing.T) {
+	t.Helper()
+	select {
+	case <-time.After(5 * time.Millisecond):
+	case <-testContext(t).Done():
+		t.Fatal("waited too long")
+	}
+}
+
+// TestEverybodyGetsEverything publishes through each door, and holds every kind of
+// client to what it is to get.
+func TestEverybodyGetsEverything(t *testing.T) {
+	b := start(t, config(t, twoTopics))
+	d := doorOf(t, b)
+	native := openStored(t, b, "orders")
+	sub, err := native.Subscribe(testContext(t), driver.SubscribeConfig{Window: 256})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sse, ws := d.follow("orders/events"), d.webSocket("orders/events")
+	one, two := d.webSocket("orders/events?group=g"), d.webSocket("orders/events?group=g")
+	shares := make(chan int, 100)
+	for _, conn := range []*websocket.Conn{one, two} {
+		go func() {
+			for {
+				_, text, err := conn.Read(context.WithoutCancel(t.Context()))
+				if err != nil {
+					return
+				}
+				var e eventData
+				_ = json.Unmarshal(text, &e)
+				if conn.Write(context.WithoutCancel(t.Context()), websocket.MessageText, fmt.Appendf(nil, `{"ack":%d}`, e.Seq)) != nil {
+					return
+				}
+				shares <- e.Data.N
+			}
+		}()
+	}
+	for i := range 40 {
+		if i%2 == 0 {
+			d.numbers(http.StatusCreated, "orders", i, 1)
+		} else if err := native.Publish(testContext(t), []*driver.Message{{ContentType: "application/json", Data: fmt.Appendf(nil, `{"n":%d}`, i)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sse.want(upTo(0, 40)...)
+	for i := range 40 {
+		if e := d.hear(ws); e.Data.N != i {
+			t.Fatalf("got %+v, want %d", e, i)
+		}
+	}
+	var natively []int
+	for len(natively) < 40 {
+		ms, err := sub.Receive(testContext(t), 40)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range ms {
+			var v struct{ N int }
+			_ = json.Unmarshal(m.Data, &v)
+			natively = append(natively, v.N)
+		}
+	}
+	if !slices.Equal(natively, upTo(0, 40)) {
+		t.Errorf("the native client got %v", natively)
+	}
+	var shared []int
+	for len(shared) < 40 {
+		select {
+		case n := <-shares:
+			shared = append(shared, n)
+		case <-testContext(t).Done():
+			t.Fatalf("the group got %v", shared)
+		}
+	}
+	if slices.Sort(shared); !slices.Equal(shared, upTo(0, 40)) {
+		t.Errorf("the group got %v, want each once", shared)
+	}
+}
+
+var _ engineConn = (*natsdriver.Conn)(nil)
+
+// TestDeafClients has clients that read nothing beside one that does: it gets
+// everything, publishers do not wait, and the deaf ones are cut off.
+func TestDeafClients(t *testing.T) {
+	b := start(t, config(t, twoTopics))
+	b.gateway.patience = time.Second
+	d := doorOf(t, b)
+	const deaf, messages = 20, 400
+	for range deaf {
+		_ = d.follow("quick/events")
+		_ = d.follow("noise/events")
+	}
+	good, noisy := d.follow("quick/events"), d.follow("noise/events")
+	fill := strings.Repeat("x", 64<<10)
+	heard := make(chan error, 1)
+	go func() {
+		for i := range messages {
+			if e, err := noisy.next(); err != nil || e.data.Data.N != i || e.name != "" {
+				heard <- fmt.Errorf("got %+v, %w, want %d", e, err, i)
+				return
+			}
+		}
+		heard <- nil
+	}()
+	for i := range messages {
+		d.post(http.StatusCreated, "quick", fmt.Sprintf(`{"n":%d,"fill":"%s"}`, i, fill))
+		d.post(http.StatusAccepted, "noise", fmt.Sprintf(`{"n":%d,"fill":"%s"}`, i, fill))
+		good.want(i)
+	}
+	if err := <-heard; err != nil {
+		t.Error(err)
+	}
+	for b.gateway.open.Load() > 2 {
+		awaitTick(t)
+	}
+	b.gateway.fans.mu.Lock()
+	defer b.gateway.fans.mu.Unlock()
+	for key, h := range b.gateway.fans.hubs {
+		h.mu.Lock()
+		if h.size > hubSize+1<<20 {
+			t.Errorf("%s keeps %d bytes", key.topic, h.size)
+		}
+		h.mu.Unlock()
+	}
+}
+
+// TestDropped holds what a client is told of what it has missed to what it has.
+func TestDropped(t *testing.T) {
+	b := start(t, config(t, ""))
+	d := doorOf(t, b)
+	s := d.follow("noise/events")
+	const messages = 3000
+	fill := strings.Repeat("x", 16<<10)
+	for i := range messages {
+		d.post(http.StatusAccepted, "noise", fmt.Sprintf(`{"n":%d,"fill":"%s"}`, i, fill))
+	}
+	at, told := 0, 0
+	for at < messages {
+		e, err := s.next()
+		if err != nil {
+			t.Fatalf("after %d: %v", at, err)
+		}
+		if e.name == "dropped" {
+			told += int(e.data.Dropped)
+			at += int(e.data.Dropped)
+			continue
+		}
+		if e.data.Data.N != at {
+			t.Fatalf("got number %d, and was told of %d dropped, want %d", e.data.Data.N, told, at)
+		}
+		at++
+	}
+	if told == 0 {
+		t.Error("nothing was dropped, so nothing is shown")
+	}
+	t.Logf("%d of %d were dropped", told, messages)
+}

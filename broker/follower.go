@@ -1,0 +1,233 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/harkbus/hark/driver"
+	"github.com/harkbus/hark/filter"
+)
+
+const (
+	// packFrames is how many frames a client is given at once, and packSize how
+	// large they may be together, unless one alone is larger.
+	packFrames = 256
+	packSize   = 256 << 10
+	// readWindow is how many messages are on their way from the store to a client
+	// that catches up, and readersMost how many clients catch up at once.
+	readWindow  = 32
+	readersMost = 32
+)
+
+// pack is what a client is given at once.
+type pack struct {
+	frames []*frame
+	// lost is how many messages the client has missed since the last pack, that
+	// were or may have been for it.
+	lost uint64
+	// next is where on a stored topic the client goes on; 0 on others.
+	next uint64
+}
+
+func (p *pack) empty() bool { return len(p.frames) == 0 && p.lost == 0 }
+
+// follower gives one client what comes: from a hub, and from the store what the hub
+// does not have any more.
+type follower struct {
+	fans   *fanout
+	key    hubKey
+	topic  driver.Topic // nil for a pattern
+	filter *filter.Filter
+	hub    *hub
+	lane   *lane
+
+	at   uint64 // the number of the next frame in the lane; 0 if it reads the store
+	from driver.SubscribeConfig
+	most int    // frames in a pack
+	seq  uint64 // the next sequence, while it reads the store; 0 before the first
+	lost uint64 // of hub.lost, those that it has been told of
+	room []*frame
+}
+
+// follow returns a follower that begins where from says.
+func (f *fanout) follow(ctx context.Context, key hubKey, topic driver.Topic, where *filter.Filter, from driver.SubscribeConfig) (*follower, error) {
+	h, err := f.enter(ctx, key, topic)
+	if err != nil {
+		return nil, err
+	}
+	text := ""
+	if where != nil {
+		text = where.String()
+	}
+	l, err := h.enter(text, where)
+	if err != nil {
+		f.leave(key, h)
+		return nil, err
+	}
+	w := &follower{fans: f, key: key, topic: topic, filter: where, hub: h, lane: l, from: from, most: packFrames}
+	h.mu.Lock()
+	w.lost = h.lost
+	switch {
+	case !key.stored:
+		w.at = l.next()
+	case from.From == driver.FromNow:
+		w.seq = h.taken + 1
+	case from.From == driver.FromSeq:
+		w.seq = max(from.Seq, 1)
+	}
+	h.mu.Unlock()
+	return w, nil
+}
+
+// close implements source.
+func (w *follower) close(context.Context) error {
+	w.hub.leave(w.lane)
+	w.fans.leave(w.key, w.hub)
+	return nil
+}
+
+// next implements source.
+func (w *follower) next(ctx context.Context, beat <-chan time.Time) (pack, error) {
+	for {
+		if w.at == 0 && !w.join() {
+			p, err := w.catchUp(ctx)
+			if err != nil || !p.empty() {
+				return p, err
+			}
+			select {
+			case <-beat:
+				return p, nil
+			default:
+				continue
+			}
+		}
+		p, wake, err := w.take()
+		if err != nil || !p.empty() {
+			return p, err
+		}
+		if wake == nil {
+			continue
+		}
+		select {
+		case <-wake:
+		case <-beat:
+			return p, nil
+		case <-ctx.Done():
+			return p, context.Cause(ctx)
+		}
+	}
+}
+
+// take returns what the lane has. Without anything it returns what is closed when
+// there is something; nil if the client is to read the store.
+func (w *follower) take() (p pack, wake <-chan struct{}, err error) {
+	h, l := w.hub, w.lane
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if w.key.stored && w.at < l.first {
+		w.at = 0
+		return p, nil, nil
+	}
+	p.frames, w.at, p.lost = l.read(w.room[:0], w.at, w.most, packSize)
+	w.room = p.frames
+	p.lost += h.lost - w.lost
+	w.lost = h.lost
+	if w.key.stored {
+		for len(p.frames) > 0 && p.frames[0].seq < w.seq { // the store was faster than the hub
+			p.frames = p.frames[1:]
+		}
+		if n := len(p.frames); n > 0 {
+			w.seq = p.frames[n-1].seq + 1
+		} else if w.at == l.next() {
+			w.seq = max(w.seq, h.passed+1) // what has not come does not match
+		}
+		p.next = w.seq
+	}
+	if !p.empty() {
+		return p, nil, nil
+	}
+	if h.ended != nil {
+		return p, nil, h.ended
+	}
+	l.waiting++
+	return p, l.wake, nil
+}
+
+// scanMost is how many messages a client reads from the store at once, whether or
+// not they match.
+const scanMost = 8192
+
+// catchUp reads from the store what the lane does not have. The pack is empty if
+// nothing matches of what it has read.
+func (w *follower) catchUp(ctx context.Context) (p pack, err error) {
+	select {
+	case w.fans.readers <- struct{}{}:
+		defer func() { <-w.fans.readers }()
+	case <-ctx.Done():
+		return p, context.Cause(ctx)
+	}
+	stats, err := w.topic.Stats(ctx)
+	if err != nil {
+		return p, err
+	}
+	from := w.from
+	if w.seq > 0 {
+		from = driver.SubscribeConfig{From: driver.FromSeq, Seq: w.seq}
+	}
+	from.Window = readWindow
+	sub, err := w.topic.Subscribe(ctx, from)
+	if err != nil {
+		return p, err
+	}
+	defer func() { _ = sub.Close(context.WithoutCancel(ctx)) }() // nothing is acknowledged
+	// What is there now is the last that it returns, so that the end is known
+	// even where messages have been deleted.
+	if err := sub.Drain(ctx); err != nil {
+		return p, err
+	}
+	for size, scanned := packSize, 0; len(p.frames) < w.most && size > 0 && scanned < scanMost; {
+		ms, err := sub.Receive(ctx, min(readWindow, w.most-len(p.frames)))
+		switch {
+		case errors.Is(err, driver.ErrEnded):
+			w.seq = max(w.seq, stats.Last+1)
+			p.next = w.seq
+			return p, nil
+		case err != nil && len(p.frames) > 0: // what has been read is not lost
+			p.next = w.seq
+			return p, nil
+		case err != nil:
+			return p, err
+		}
+		scanned += len(ms)
+		for _, m := range ms {
+			w.seq = m.Seq + 1
+			if w.filter != nil && !w.filter.Match(&Event{Message: m}) {
+				continue
+			}
+			f, err := w.fans.maker.frame(m)
+			if err != nil {
+				return p, fmt.Errorf("message %d: %w", m.Seq, err)
+			}
+			size -= f.size()
+			p.frames = append(p.frames, f)
+		}
+	}
+	p.next = w.seq
+	return p, nil
+}
+
+// join goes on in the lane, if that has all from there on.
+func (w *follower) join() bool {
+	if w.seq == 0 {
+		return false
+	}
+	w.hub.mu.Lock()
+	defer w.hub.mu.Unlock()
+	at, ok := w.lane.since(w.seq)
+	if ok {
+		w.at = at
+	}
+	return ok
+}

@@ -1,0 +1,375 @@
+package broker
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"mime"
+	"net/http"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/harkbus/hark/driver"
+	"github.com/harkbus/hark/internal/percent"
+)
+
+// The media types of events in the modes of the HTTP binding of CloudEvents that
+// have them.
+const (
+	structuredType = "application/cloudevents+json"
+	batchType      = "application/cloudevents-batch+json"
+	formType       = "application/x-www-form-urlencoded"
+	jsonType       = "application/json"
+)
+
+// headerPrefix begins the headers of a request that are headers of the message.
+const headerPrefix = "Hark-Header-"
+
+// maxBatchEvents is how many events a batch may have.
+const maxBatchEvents = 10_000
+
+// incoming is what a request publishes.
+type incoming struct {
+	messages []*driver.Message
+	events   bool // they are CloudEvents, with IDs of their own
+	batch    bool
+}
+
+// invalidItem says what is wrong with an event of a batch.
+type invalidItem struct {
+	Index  int    `json:"index" doc:"of the event in the batch, from 0"`
+	Detail string `json:"detail" doc:"what is wrong with it"`
+}
+
+// invalidBatch is what is wrong with the events of a batch.
+type invalidBatch []invalidItem
+
+// Error implements error.
+func (b invalidBatch) Error() string {
+	return fmt.Sprintf("%d of the events are invalid, so none is published; event %d: %s", len(b), b[0].Index, b[0].Detail)
+}
+
+// unreadable is a body of a type that is not read.
+type unreadable string
+
+// Error implements error.
+func (u unreadable) Error() string { return string(u) }
+
+// readIncoming reads what a request publishes: a CloudEvent in binary or structured
+// mode, a batch of them, or any other body as it is.
+func readIncoming(h http.Header, body []byte) (*incoming, error) {
+	headers, err := messageHeaders(h)
+	if err != nil {
+		return nil, err
+	}
+	given := h.Get("Content-Type")
+	media, _, err := mime.ParseMediaType(given)
+	if given != "" && err != nil {
+		return nil, fmt.Errorf("Content-Type %q: %w", given, err)
+	}
+	in := &incoming{events: true}
+	switch {
+	case media == structuredType:
+		m, err := readStructured(body)
+		if err != nil {
+			return nil, err
+		}
+		in.messages = []*driver.Message{m}
+	case media == batchType:
+		in.batch = true
+		if in.messages, err = readBatch(body); err != nil {
+			return nil, err
+		}
+	case media == "application/cloudevents" || strings.HasPrefix(media, "application/cloudevents+") || strings.HasPrefix(media, "application/cloudevents-batch"):
+		return nil, unreadable(fmt.Sprintf("events as %s are not read; want %s or %s", media, structuredType, batchType))
+	case hasAttributes(h):
+		m, err := readBinary(h, given, body)
+		if err != nil {
+			return nil, err
+		}
+		in.messages = []*driver.Message{m}
+	default:
+		in.events = false
+		m, err := readPlain(media, given, body)
+		if err != nil {
+			return nil, err
+		}
+		in.messages = []*driver.Message{m}
+	}
+	for _, m := range in.messages {
+		for name, value := range headers {
+			setHeader(m, name, value)
+		}
+	}
+	return in, nil
+}
+
+func setHeader(m *driver.Message, name, value string) {
+	if m.Headers == nil {
+		m.Headers = map[string]string{}
+	}
+	m.Headers[name] = value
+}
+
+// messageHeaders returns the headers that the message is to have, by their names in
+// small letters: HTTP does not tell large ones apart.
+func messageHeaders(h http.Header) (map[string]string, error) {
+	var out map[string]string
+	for key, values := range h {
+		name, ok := strings.CutPrefix(key, headerPrefix)
+		if !ok {
+			continue
+		}
+		name = strings.ToLower(name)
+		switch {
+		case len(values) > 1:
+			return nil, fmt.Errorf("the header %s is there %d times; want one", key, len(values))
+		case name == "" || strings.HasPrefix(name, cePrefix) || strings.HasPrefix(name, "hark-") || strings.HasPrefix(name, "nats-"):
+			return nil, fmt.Errorf("the header %s: names that begin with ce-, hark- or nats- are not for messages", key)
+		}
+		if out == nil {
+			out = map[string]string{}
+		}
+		out[name] = values[0]
+	}
+	return out, nil
+}
+
+// hasAttributes reports whether headers are attributes of an event.
+func hasAttributes(h http.Header) bool {
+	for key := range h {
+		if len(key) > len(cePrefix) && strings.EqualFold(key[:len(cePrefix)], cePrefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// readBinary reads an event whose attributes are headers.
+func readBinary(h http.Header, contentType string, body []byte) (*driver.Message, error) {
+	r := eventReader{m: &driver.Message{ContentType: contentType, Data: body}}
+	for key, values := range h {
+		if len(key) <= len(cePrefix) || !strings.EqualFold(key[:len(cePrefix)], cePrefix) {
+			continue
+		}
+		name := strings.ToLower(key[len(cePrefix):])
+		if len(values) > 1 {
+			return nil, fmt.Errorf("the header %s%s is there %d times; want one", cePrefix, name, len(values))
+		}
+		if name == "datacontenttype" {
+			return nil, errors.New("the header ce-datacontenttype: in binary mode Content-Type is the type of the data")
+		}
+		value, err := headerText(values[0])
+		if err == nil {
+			err = r.attribute(name, value)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("the header %s%s: %w", cePrefix, name, err)
+		}
+	}
+	return r.finish()
+}
+
+// headerText returns the value of a header. Some clients, the SDK for Go among them,
+// do not encode values as the binding asks for, so that one which cannot have been
+// encoded is taken as it is.
+func headerText(s string) (string, error) {
+	if _, err := percent.Bytes(s); err != nil {
+		return s, nil
+	}
+	return percent.Decode(s)
+}
+
+// readBatch reads events in the JSON format, all or none.
+func readBatch(body []byte) ([]*driver.Message, error) {
+	var items []json.RawMessage
+	if err := json.Unmarshal(body, &items); err != nil {
+		return nil, fmt.Errorf("the batch is no JSON list: %w", err)
+	}
+	if len(items) > maxBatchEvents {
+		return nil, fmt.Errorf("the batch has %d events; at most %d may be together", len(items), maxBatchEvents)
+	}
+	ms := make([]*driver.Message, len(items))
+	var invalid invalidBatch
+	for i, item := range items {
+		m, err := readStructured(item)
+		if err != nil {
+			invalid = append(invalid, invalidItem{i, err.Error()})
+		}
+		ms[i] = m
+	}
+	if invalid != nil {
+		return nil, invalid
+	}
+	return ms, nil
+}
+
+// readStructured reads an event in the JSON format.
+func readStructured(text []byte) (*driver.Message, error) {
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(text, &members); err != nil {
+		return nil, fmt.Errorf("the event is no JSON object: %w", err)
+	}
+	r := eventReader{m: &driver.Message{}}
+	data, encoded := members["data"], members["data_base64"]
+	delete(members, "data")
+	delete(members, "data_base64")
+	for name, raw := range members {
+		value, ok, err := attributeText(raw)
+		if err == nil && ok {
+			err = r.attribute(name, value)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	m := r.m
+	switch {
+	case data != nil && encoded != nil:
+		return nil, errors.New("data and data_base64: want one of them")
+	case encoded != nil:
+		var s string
+		err := json.Unmarshal(encoded, &s)
+		if err == nil {
+			m.Data, err = base64.StdEncoding.DecodeString(s)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("data_base64: %w", err)
+		}
+	case data != nil && !isJSON(m.ContentType) && data[0] == '"':
+		var s string
+		if err := json.Unmarshal(data, &s); err != nil {
+			return nil, fmt.Errorf("data: %w", err)
+		}
+		m.Data = []byte(s)
+	case data != nil:
+		if m.Data = data; m.ContentType == "" {
+			m.ContentType = jsonType
+		}
+	}
+	return r.finish()
+}
+
+// attributeText returns the value of an attribute in the JSON format as text; ok is
+// false for one that is null, which is as if it were not there.
+func attributeText(raw json.RawMessage) (text string, ok bool, err error) {
+	switch raw[0] {
+	case '"':
+		err := json.Unmarshal(raw, &text)
+		return text, true, err
+	case 'n':
+		return "", false, nil
+	case 't', 'f':
+		return string(raw), true, nil
+	case '{', '[':
+		return "", false, errors.New("an attribute is text, a whole number or a boolean")
+	}
+	if bytes.ContainsAny(raw, ".eE") {
+		return "", false, fmt.Errorf("got %s; a number in an attribute is a whole one", raw)
+	}
+	return string(raw), true, nil
+}
+
+// eventReader gathers the attributes of an event.
+type eventReader struct {
+	m       *driver.Message
+	version string
+}
+
+// attribute takes an attribute.
+func (r *eventReader) attribute(name, value string) error {
+	m := r.m
+	if !isAttributeName(name) {
+		return errors.New("the name of an attribute has small letters and digits only")
+	}
+	if !utf8.ValidString(value) {
+		return errors.New("the value is no UTF-8")
+	}
+	switch name {
+	case "specversion":
+		r.version = value
+	case "id":
+		m.ID = value
+	case "time":
+		at, err := time.Parse(time.RFC3339Nano, value)
+		if err != nil {
+			return fmt.Errorf("got %q, want a time such as 2026-01-02T15:04:05Z", value)
+		}
+		m.Time = at
+	case "datacontenttype":
+		if _, _, err := mime.ParseMediaType(value); err != nil {
+			return fmt.Errorf("got %q, want a media type: %w", value, err)
+		}
+		m.ContentType = value
+	case "partitionkey":
+		m.Key, m.HasKey = value, value != "" // an empty key is none
+	default:
+		setHeader(m, cePrefix+name, value)
+	}
+	return nil
+}
+
+func isAttributeName(name string) bool {
+	for i := range len(name) {
+		if c := name[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') {
+			return false
+		}
+	}
+	return name != ""
+}
+
+// finish returns the event if it is whole.
+func (r *eventReader) finish() (*driver.Message, error) {
+	switch r.version {
+	case "1.0":
+	case "":
+		return nil, errors.New("specversion is missing: want 1.0")
+	default:
+		return nil, fmt.Errorf("specversion: got %q, want 1.0", r.version)
+	}
+	m := r.m
+	for _, must := range []struct{ name, value string }{
+		{"id", m.ID}, {"source", m.Headers[cePrefix+"source"]}, {"type", m.Headers[cePrefix+"type"]},
+	} {
+		if must.value == "" {
+			return nil, fmt.Errorf("%s is missing", must.name)
+		}
+	}
+	return m, checkJSON(m)
+}
+
+// readPlain reads a body that is no event. Without a type, or with the one that
+// curl -d gives, it is JSON if it can be read as that.
+func readPlain(media, contentType string, body []byte) (*driver.Message, error) {
+	m := &driver.Message{ContentType: contentType, Data: body, Time: time.Now()}
+	switch {
+	case (media == "" || media == formType) && json.Valid(body):
+		m.ContentType = jsonType
+	case media == "" && utf8.Valid(body):
+		m.ContentType = "text/plain; charset=utf-8"
+	case media == "":
+		m.ContentType = "application/octet-stream"
+	}
+	return m, checkJSON(m)
+}
+
+// checkJSON refuses data that is said to be JSON and is not.
+func checkJSON(m *driver.Message) error {
+	if m.ContentType == "" || !isJSON(m.ContentType) || len(m.Data) == 0 || json.Valid(m.Data) {
+		return nil
+	}
+	var v json.RawMessage
+	err := json.Unmarshal(m.Data, &v)
+	var syntax *json.SyntaxError
+	if errors.As(err, &syntax) {
+		return fmt.Errorf("the data is said to be JSON and is not: %w, at byte %d", err, syntax.Offset)
+	}
+	return fmt.Errorf("the data is said to be JSON and is not: %w", err)
+}
+
+// dedupID returns by what repeats of an event are recognised: an event is the same
+// as another if both ID and source are.
+func dedupID(m *driver.Message) string { return m.Headers[cePrefix+"source"] + " " + m.ID }

@@ -1,0 +1,49 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// nextHeader says where on a stored topic the next poll goes on.
+const nextHeader = "Hark-Next"
+
+// poll waits for events, and answers with those that are there then, one a line.
+func (c *call) poll(s source) error {
+	wait := time.NewTimer(c.duration("wait"))
+	defer wait.Stop()
+	p, err := s.next(c.ctx, wait.C)
+	if err != nil {
+		if errors.Is(context.Cause(c.ctx), ErrStopped) {
+			return refused(http.StatusServiceUnavailable, "the broker stops")
+		}
+		return err
+	}
+	w := newDeadlineWriter(c)
+	defer w.close()
+	h := c.rw.Header()
+	h.Set("Content-Type", ndjsonType)
+	h.Set("Cache-Control", "no-store")
+	if p.next > 0 {
+		h.Set(nextHeader, strconv.FormatUint(p.next, 10))
+	}
+	if p.lost > 0 {
+		w.write(append(droppedLine(p.lost), '\n'))
+	}
+	for _, f := range p.frames {
+		w.write(f.line)
+		w.write(newline)
+	}
+	if w.flush(); w.err != nil {
+		return nil // what was not written is not acknowledged
+	}
+	if err := s.written(c.ctx); err != nil {
+		return c.ended(err)
+	}
+	return nil
+}
+
+var newline = []byte("\n")

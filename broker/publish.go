@@ -1,0 +1,321 @@
+package broker
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/harkbus/hark/driver"
+)
+
+// publishEndpoints take messages.
+func publishEndpoints() []endpoint {
+	return []endpoint{{
+		method: http.MethodPost, path: "/v1/topics/{topic}", name: "publish", summary: "publish to a topic",
+		doc: "The body is a CloudEvent in binary mode (headers `ce-…`) or structured mode, a batch of them, or anything else, which is published as it is. " +
+			"For a stored topic the answer comes when the messages are stored. Other topics keep nothing: then the answer says that the message is on its way to those who listen. " +
+			"A header `Hark-Header-NAME` of the request is the header `name` of the message.\n\n" +
+			"Repeats are recognised on stored topics, within their `dedup`: by `Idempotency-Key` if it is given, which is the ID that programs in Go pass as `hark.ID`; otherwise by the source and ID of a CloudEvent together; a body that is no event has nothing to go by. " +
+			"In a batch the key of an event is `Idempotency-Key`, a slash and its number.\n\n" +
+			"A batch in which an event is invalid is refused as a whole. What could not be stored of a batch is in the answer 207, by event.",
+		access: publisher("topic"),
+		params: []param{
+			topicParam("topic", "the topic").inPath(),
+			textParam("key", "the key of the messages that have none: messages of one key keep their order"),
+			durationParam("delay", "how long a stored topic holds the messages back"),
+			timeParam("at", "when a stored topic lets the messages out, instead of `delay`"),
+			durationParam("ttl", "how long the messages are worth something, once they are out"),
+			textParam("Idempotency-Key", "what makes a repeat of the request harmless on a stored topic; up to 255 bytes").inHeader(),
+		},
+		body: &body{
+			media: []string{jsonType, structuredType, batchType, "*/*"}, limit: maxMessage, optional: true,
+			doc: "an event, a batch of events, or anything else; a message has at most `limits.message` bytes of data, a batch 64 MiB",
+		},
+		status: http.StatusCreated, answer: &answer{doc: "stored", shape: published{}},
+		others: []outcome{
+			{http.StatusOK, answer{doc: "a repeat: it was stored before", shape: published{}}},
+			{http.StatusAccepted, answer{doc: "on its way to those who listen, or stored until it is due", shape: published{}}},
+			{http.StatusMultiStatus, answer{doc: "a part of the batch could not be stored", shape: published{}}},
+		},
+		also:   []int{http.StatusInsufficientStorage, http.StatusGatewayTimeout, http.StatusConflict, http.StatusNotImplemented},
+		handle: publishCall,
+	}}
+}
+
+// published is what became of a request to publish.
+type published struct {
+	Topic string `json:"topic"`
+	placed
+	// Events are those of a batch, in its order.
+	Events []placed `json:"events,omitempty" doc:"those of a batch, in its order"`
+}
+
+// placed is what became of a message.
+type placed struct {
+	ID       string     `json:"id,omitempty" doc:"that of the event, or one that was made for the message"`
+	Seq      uint64     `json:"seq,omitempty" doc:"where it is on the stored topic"`
+	Repeated bool       `json:"repeated,omitempty" doc:"it was stored before, there"`
+	Due      *time.Time `json:"due,omitempty" doc:"when it comes out"`
+	Error    string     `json:"error,omitempty" doc:"why it could not be stored"`
+}
+
+// publishCall reads what is to be published, publishes it, and says what became of
+// it.
+func publishCall(c *call) error {
+	g := c.broker.gateway
+	body, done, err := g.readBody(c)
+	if err != nil {
+		return err
+	}
+	defer done()
+	in, err := readIncoming(c.req.Header, body)
+	var typ unreadable
+	if errors.As(err, &typ) {
+		return refused(http.StatusUnsupportedMediaType, "%s", typ)
+	}
+	if err != nil {
+		return refused(http.StatusBadRequest, "%s", err).but("docs/gateway.md has examples of all forms")
+	}
+	k, err := g.topics.open(c.ctx, c.text("topic"))
+	if err != nil {
+		return err
+	}
+	due, err := c.direct(in, k.stored)
+	if err != nil {
+		return err
+	}
+	return c.publish(k, in, due)
+}
+
+// readBody reads the body, when there is room for it. done is to be called when
+// nothing is made of it any more.
+func (g *gateway) readBody(c *call) (body []byte, done func(), err error) {
+	most := c.broker.config.Load().Limits.Message
+	media, _, _ := mime.ParseMediaType(c.req.Header.Get("Content-Type"))
+	switch media {
+	case batchType:
+		most = maxMessage
+	case structuredType:
+		most += most/3 + 64<<10 // base64, and attributes
+	}
+	most = min(most, maxMessage)
+	length := c.req.ContentLength
+	if length > most {
+		return nil, nil, refused(http.StatusRequestEntityTooLarge, "the body has %d bytes, at most %d may be published", length, most).but("limits.message in the configuration of the broker says how large a message may be")
+	}
+	var took int64
+	done = func() { g.bodies.give(took) }
+	if length < 0 {
+		length = bodyStep
+	}
+	from := http.MaxBytesReader(c.rw, c.req.Body, most)
+	// Room is taken as the body comes, so that one who is slow to send a large one
+	// does not keep others waiting.
+	for want := min(length+1, bodyStep); ; want = min(2*want, most+1) {
+		n, err := g.bodies.take(c.ctx, bodyFactor*(want-int64(cap(body))))
+		if took += n; err != nil {
+			done()
+			return nil, nil, refused(http.StatusServiceUnavailable, "too much is being published at the same time").but("try again")
+		}
+		body, err = fill(append(make([]byte, 0, want), body...), from)
+		switch {
+		case errors.Is(err, io.EOF):
+			return body, done, nil
+		case err != nil:
+			done()
+			return nil, nil, bodyError(err)
+		}
+	}
+}
+
+// fill reads until b has no room, or with the error that ends it.
+func fill(b []byte, from io.Reader) ([]byte, error) {
+	for len(b) < cap(b) {
+		n, err := from.Read(b[len(b):cap(b)])
+		if b = b[:len(b)+n]; err != nil {
+			return b, err
+		}
+	}
+	return b, nil
+}
+
+// bodyError is what is answered when a body cannot be read.
+func bodyError(err error) error {
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		return err
+	}
+	return refused(http.StatusBadRequest, "the body did not come whole: %s", err)
+}
+
+// direct gives messages what the request says of them, and returns when they are
+// due; zero for at once.
+func (c *call) direct(in *incoming, stored bool) (due time.Time, err error) {
+	now := time.Now()
+	_, delayed := c.arguments["delay"]
+	_, dated := c.arguments["at"]
+	switch {
+	case delayed && dated:
+		return due, refused(http.StatusBadRequest, "delay and at: want one of them")
+	case delayed:
+		due = now.Add(c.duration("delay"))
+	case dated:
+		due = c.moment("at")
+	}
+	if !due.After(now) {
+		due = time.Time{}
+	}
+	idempotency, err := idempotencyKey(c.text("Idempotency-Key"))
+	if err != nil {
+		return due, err
+	}
+	if !stored && (idempotency != "" || !due.IsZero()) {
+		return due, refused(http.StatusConflict, "the topic %s is not stored, so it cannot hold messages back or recognise repeats", c.text("topic")).
+			but("declare it under topics in the configuration of the broker, or leave out Idempotency-Key, delay and at")
+	}
+	var expires time.Time
+	if _, limited := c.arguments["ttl"]; limited {
+		from := now
+		if !due.IsZero() {
+			from = due
+		}
+		expires = from.Add(c.duration("ttl"))
+	}
+	key, keyed := c.arguments["key"]
+	for i, m := range in.messages {
+		if keyed && m.HasKey && m.Key != key {
+			return due, refused(http.StatusBadRequest, "the event has the partitionkey %q, and the parameter key is %q", m.Key, key)
+		}
+		if keyed {
+			m.Key, m.HasKey = key, key != "" // an empty key is none
+		}
+		m.Due, m.Expires = due, expires
+		switch {
+		case idempotency != "" && in.batch:
+			m.DedupID = idempotency + "/" + strconv.Itoa(i)
+		case idempotency != "":
+			m.DedupID = idempotency
+		case in.events:
+			m.DedupID = dedupID(m)
+		}
+		if m.ID == "" {
+			m.ID = cmp.Or(m.DedupID, rand.Text())
+		}
+	}
+	return due, nil
+}
+
+// idempotencyKey reads the header, which is a string in quotes by its draft, and
+// often one without.
+func idempotencyKey(s string) (string, error) {
+	if unquoted, err := strconv.Unquote(s); err == nil && strings.HasPrefix(s, `"`) {
+		s = unquoted
+	}
+	if len(s) > 255 {
+		return "", refused(http.StatusBadRequest, "Idempotency-Key: has %d bytes, at most 255 may be", len(s))
+	}
+	return s, nil
+}
+
+// publish publishes, and answers.
+func (c *call) publish(k *knownTopic, in *incoming, due time.Time) error {
+	topic := c.text("topic")
+	if err := c.sized(in); err != nil {
+		return err
+	}
+	out := published{Topic: topic, Events: make([]placed, len(in.messages))}
+	status := http.StatusAccepted
+	places, err := k.publish(c.ctx, in.messages)
+	var some driver.PartialError
+	if err != nil && !errors.As(err, &some) {
+		c.broker.gateway.topics.forget(topic) // it may have gone
+		return publishError(err)
+	}
+	failed, repeated := 0, 0
+	for i, m := range in.messages {
+		p := &out.Events[i]
+		p.ID = m.ID
+		if some != nil && some[i] != nil {
+			failed++
+			p.Error = some[i].Error()
+			continue
+		}
+		if places != nil {
+			p.Seq, p.Repeated = places[i].Seq, places[i].Repeated
+		}
+		if p.Repeated {
+			repeated++
+		}
+		if !due.IsZero() {
+			p.Due = &due
+		}
+	}
+	switch {
+	case failed > 0 && !in.batch:
+		c.broker.gateway.topics.forget(topic)
+		return publishError(some[0])
+	case failed > 0:
+		c.broker.gateway.topics.forget(topic)
+		status = http.StatusMultiStatus
+	case k.stored && repeated == len(in.messages) && repeated > 0:
+		status = http.StatusOK
+	case k.stored && due.IsZero():
+		status = http.StatusCreated
+	}
+	if !in.batch {
+		out.placed, out.Events = out.Events[0], nil
+	}
+	return c.replyWith(status, out)
+}
+
+// sized refuses messages that are too large, all together.
+func (c *call) sized(in *incoming) error {
+	most := c.broker.config.Load().Limits.Message
+	i := slices.IndexFunc(in.messages, func(m *driver.Message) bool {
+		size := int64(len(m.Data) + len(m.ID) + len(m.Key) + 512)
+		for name, value := range m.Headers {
+			size += int64(len(name) + len(value) + 4)
+		}
+		return size > most
+	})
+	if i < 0 {
+		return nil
+	}
+	which := "the message"
+	if in.batch {
+		which = "event " + strconv.Itoa(i)
+	}
+	return refused(http.StatusRequestEntityTooLarge, "%s is larger than %d bytes with its attributes", which, most).but("limits.message in the configuration of the broker says how large a message may be")
+}
+
+// publish publishes, and returns where messages are stored; nil if they are not.
+func (k *knownTopic) publish(ctx context.Context, ms []*driver.Message) ([]driver.Place, error) {
+	if len(ms) == 0 {
+		return nil, nil
+	}
+	if p, ok := k.topic.(driver.Placer); ok {
+		return p.PublishPlaced(ctx, ms)
+	}
+	return nil, k.topic.Publish(ctx, ms)
+}
+
+// publishError is what is answered when nothing was published, or when it is not
+// known whether it was.
+func publishError(err error) error {
+	r, _ := refusalOf(err)
+	switch r.Status {
+	case http.StatusGatewayTimeout, http.StatusServiceUnavailable:
+		return r.but("it may have been stored; with an Idempotency-Key, or a CloudEvent, the request can be sent again without harm")
+	case http.StatusInternalServerError:
+		return err
+	}
+	return r
+}

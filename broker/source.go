@@ -1,0 +1,116 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/harkbus/hark/driver"
+	"github.com/harkbus/hark/filter"
+)
+
+// source is where a client over HTTP gets messages from.
+type source interface {
+	// next waits until there is something for the client, and returns with an
+	// empty pack when beat ticks, or now and then. It returns the cause when ctx
+	// ends. The pack is valid until the next call.
+	next(ctx context.Context, beat <-chan time.Time) (pack, error)
+	// written says that what next has returned has been written out.
+	written(ctx context.Context) error
+	// close ends it.
+	close(ctx context.Context) error
+}
+
+// written implements source. Nobody counts on it.
+func (w *follower) written(context.Context) error { return nil }
+
+// heartbeat is how often a client is written to if there is nothing to say.
+const heartbeat = 15 * time.Second
+
+// groupMember gives one client its share of what a group gets.
+type groupMember struct {
+	sub    driver.Subscription
+	filter *filter.Filter
+	maker  *frameMaker
+	window int
+	// patience is how long next waits.
+	patience time.Duration
+	gathers  bool               // it waits a little for more, up to its window
+	inHand   []*driver.Received // given to the client and not acknowledged
+}
+
+// next implements source.
+func (g *groupMember) next(ctx context.Context, _ <-chan time.Time) (p pack, err error) {
+	most, patience := g.window, g.patience
+	for {
+		ms, err := g.receive(ctx, most, patience)
+		if errors.Is(err, errNothingYet) {
+			return p, nil
+		}
+		if err != nil {
+			return p, err
+		}
+		frames, err := g.frames(ctx, ms)
+		if err != nil {
+			return p, err
+		}
+		for _, f := range frames {
+			g.inHand = append(g.inHand, f.received)
+		}
+		p.frames = append(p.frames, frames...)
+		if most -= len(frames); !g.gathers || most == 0 {
+			return p, nil
+		}
+		if len(p.frames) > 0 {
+			patience = gatherPatience
+		}
+	}
+}
+
+// gatherPatience is how long one who gathers waits for one message more.
+const gatherPatience = 50 * time.Millisecond
+
+// receive receives, or returns errNothingYet.
+func (g *groupMember) receive(ctx context.Context, most int, patience time.Duration) ([]*driver.Received, error) {
+	wait, cancel := context.WithTimeoutCause(ctx, patience, errNothingYet)
+	defer cancel()
+	ms, err := g.sub.Receive(wait, most)
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return ms, err
+}
+
+// frames makes frames of those messages that are for the client, and acknowledges the
+// others: they are for nobody in the group.
+func (g *groupMember) frames(ctx context.Context, ms []*driver.Received) (frames []*frame, err error) {
+	var others []*driver.Received
+	for _, m := range ms {
+		if g.filter != nil && !g.filter.Match(&Event{Message: m}) {
+			others = append(others, m)
+			continue
+		}
+		f, err := g.maker.frame(m)
+		if err != nil {
+			return nil, err
+		}
+		f.received = m
+		frames = append(frames, f)
+	}
+	if len(others) > 0 {
+		err = g.sub.Ack(ctx, others)
+	}
+	return frames, err
+}
+
+var errNothingYet = errors.New("nothing has come yet")
+
+// written implements source: what has been written out is done.
+func (g *groupMember) written(ctx context.Context) error {
+	err := g.sub.Ack(ctx, g.inHand)
+	g.inHand = g.inHand[:0]
+	return err
+}
+
+// close implements source: what has not been written out goes back to the group.
+func (g *groupMember) close(ctx context.Context) error { return g.sub.Close(ctx) }
