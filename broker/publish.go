@@ -125,7 +125,7 @@ func (g *gateway) readBody(c *call) (body []byte, done func(), err error) {
 			done()
 			return nil, nil, refused(http.StatusServiceUnavailable, "too much is being published at the same time").but("try again")
 		}
-		body, err = fill(append(make([]byte, 0, want), body...), from)
+		body, err = readInto(append(make([]byte, 0, want), body...), from)
 		switch {
 		case errors.Is(err, io.EOF):
 			return body, done, nil
@@ -136,8 +136,8 @@ func (g *gateway) readBody(c *call) (body []byte, done func(), err error) {
 	}
 }
 
-// fill reads until b has no room, or with the error that ends it.
-func fill(b []byte, from io.Reader) ([]byte, error) {
+// readInto reads until b has no room, or with the error that ends it.
+func readInto(b []byte, from io.Reader) ([]byte, error) {
 	for len(b) < cap(b) {
 		n, err := from.Read(b[len(b):cap(b)])
 		if b = b[:len(b)+n]; err != nil {
