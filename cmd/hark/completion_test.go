@@ -30,11 +30,7 @@ words=(hark chan info --output ""); CURRENT=5; _hark`,
 		t.Run(shell, func(t *testing.T) {
 			path, err := exec.LookPath(shell)
 			if err != nil {
-				const text = "NOT TESTED, because it is not installed: completion in "
-				if os.Getenv("HARK_REQUIRE") != "" {
-					t.Fatal(text + shell)
-				}
-				t.Skip(text + shell)
+				missing(t, shell)
 			}
 			args := map[string][]string{"bash": {"--norc", "-c"}, "zsh": {"-f", "-c"}, "fish": {"--no-config", "-c"}}[shell]
 			cmd := exec.Command(path, append(args, script)...)

@@ -50,6 +50,17 @@ func build(t *testing.T) string {
 	return bin
 }
 
+// missing skips a test for want of a program, or fails it where nothing may be
+// skipped.
+func missing(t *testing.T, program string) {
+	t.Helper()
+	text := "NOT TESTED, because it is not installed: " + program
+	if os.Getenv("HARK_REQUIRE") != "" {
+		t.Fatal(text)
+	}
+	t.Skip(text)
+}
+
 func exitCode(t *testing.T, err error) int {
 	t.Helper()
 	var exit *exec.ExitError

@@ -50,7 +50,7 @@ nothing: the others do what it has not done, or the next run does.`,
 		fs.BoolVar(&o.join, "join", false, "publish nothing, only share the work of the processes that do, until Ctrl-C")
 		return func(ctx context.Context, _ []string, s Streams) error { return runDemo(ctx, o, s) }
 	},
-	subs: []command{demoChannelCommand, demoNotifyCommand},
+	subs: []command{demoChannelCommand, demoNotifyCommand, demoWebhooksCommand},
 }
 
 type demoOptions struct {
