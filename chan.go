@@ -8,7 +8,6 @@ import (
 	"reflect"
 	"slices"
 	"sync"
-	"sync/atomic"
 
 	"github.com/harkbus/hark/driver"
 )
@@ -28,32 +27,35 @@ type Chan[T any] struct {
 	capacity int
 	split    bool // senders and receivers have a lock each
 
-	// attention says that there is more to do than to push or pop a value:
-	// somebody waits, the channel is closed, or In or Out is in use. It is
-	// written with both locks and read with either.
+	// What is written with all locks held and read with any. aside says that
+	// there is more to look at than senders and receivers: the channel is closed,
+	// or In, Out or Take is in use. attention says that a value cannot simply be
+	// pushed or popped, because of that or because somebody waits; it is not kept
+	// with capacity 0, where nobody asks.
+	aside     bool
 	attention bool
 
 	// sendMu guards pushing, recvMu popping; a channel of capacity 0 uses
-	// sendMu for everything. Both, taken in that order by lock, guard the
-	// fields from receivers on.
-	queue  valueQueue[T]
-	sendMu sync.Mutex
-	_      [64]byte
-	recvMu sync.Mutex
-	_      [64]byte
-
+	// sendMu for everything. Both, taken in that order by lock, guard the other
+	// fields from receivers on, which stand beside sendMu because a channel of
+	// capacity 0 needs no others.
+	queue     valueQueue[T]
+	sendMu    sync.Mutex
 	receivers waiterQueue[T] // if there are any, there is neither a value nor a sender
 	senders   waiterQueue[T] // if there are any, the queue is full
 	direct    uint64         // values that went from a sender to a receiver without the queue
-	closed    error          // why nothing can be sent any more
-	done      chan struct{}  // what Done returns; nil until somebody asks
-	at        []uintptr      // callers of NewChan
+	spares    spares[*chanWaiter[T]]
+	_         [64]byte
+	recvMu    sync.Mutex
+	_         [64]byte
+
+	closed error         // why nothing can be sent any more
+	done   chan struct{} // what Done returns; nil until somebody asks
+	at     []uintptr     // callers of NewChan
 
 	in    chanInlet[T]
 	out   chanOutlet[T]
 	taken chanHands[T]
-
-	spare atomic.Pointer[chanWaiter[T]] // a list of waiters not in use
 
 	remote *remoteChan[T] // nil in process; then split is false, and nothing else is in use
 }
@@ -228,7 +230,7 @@ func (c *Chan[T]) TrySend(ctx context.Context, v T) (bool, error) {
 	sent, served := c.sendLocked(v, true)
 	err := c.closed
 	c.unlock()
-	served.wake()
+	served.call()
 	if !sent && err != nil {
 		return false, fail("send", c.name, err)
 	}
@@ -292,7 +294,7 @@ func (c *Chan[T]) TryReceive(ctx context.Context) (v T, ok bool, err error) {
 	v, ok, served := c.receiveLocked()
 	err = c.endedLocked()
 	c.unlock()
-	served.wake()
+	served.call()
 	if !ok && err != nil {
 		return v, false, fail("receive", c.name, err)
 	}
@@ -361,10 +363,17 @@ func (c *Chan[T]) unlock() {
 	c.sendMu.Unlock()
 }
 
+// asideLocked sets aside, and attention, from what is there.
+func (c *Chan[T]) asideLocked() {
+	c.aside = c.closed != nil || c.in.ch != nil || c.out.ch != nil || len(c.taken.back) > 0 || len(c.taken.waiting) > 0
+	c.attendLocked()
+}
+
 // attendLocked sets attention from what is there.
 func (c *Chan[T]) attendLocked() {
-	c.attention = c.receivers.first != nil || c.senders.first != nil || c.closed != nil || c.in.ch != nil || c.out.ch != nil ||
-		len(c.taken.back) > 0 || len(c.taken.waiting) > 0
+	if a := c.aside || c.receivers.first != nil || c.senders.first != nil; c.split && a != c.attention {
+		c.attention = a
+	}
 }
 
 // send is Send where the way is not clear.
@@ -377,7 +386,7 @@ func (c *Chan[T]) send(ctx context.Context, v T) error {
 	sent, served := c.sendLocked(v, false)
 	if sent {
 		c.unlock()
-		served.wake()
+		served.call()
 		return nil
 	}
 	if err := c.closed; err != nil {
@@ -387,21 +396,21 @@ func (c *Chan[T]) send(ctx context.Context, v T) error {
 	w := c.waiterLocked()
 	w.value = v
 	c.senders.push(w)
-	c.attention = true
+	c.attendLocked()
 	c.noticeLocked()
 	c.unlock()
 	if !c.await(ctx, w) {
 		return fail("send", c.name, context.Cause(ctx))
 	}
 	closed := w.closed
-	c.release(w)
+	w.release()
 	if closed {
 		return fail("send", c.name, c.why())
 	}
 	return nil
 }
 
-// sendLocked sends v if it can be done without waiting. The caller wakes
+// sendLocked sends v if it can be done without waiting. The caller calls
 // served when it has released the lock. Unless sure, it may miss room that a
 // receiver at Out has just made.
 func (c *Chan[T]) sendLocked(v T, sure bool) (sent bool, served *chanWaiter[T]) {
@@ -416,7 +425,7 @@ func (c *Chan[T]) sendLocked(v T, sure bool) (sent bool, served *chanWaiter[T]) 
 		w.value = v
 		c.direct++
 		c.attendLocked()
-		return true, w
+		return true, c.serveLocked(w)
 	}
 	if c.out.busy && sure && !c.queue.room() {
 		c.settleOutLocked()
@@ -449,7 +458,7 @@ func (c *Chan[T]) receive(ctx context.Context) (T, error) {
 	v, ok, served := c.receiveLocked()
 	if ok {
 		c.unlock()
-		served.wake()
+		served.call()
 		return v, nil
 	}
 	if err := c.endedLocked(); err != nil {
@@ -458,14 +467,14 @@ func (c *Chan[T]) receive(ctx context.Context) (T, error) {
 	}
 	w := c.waiterLocked()
 	c.receivers.push(w)
-	c.attention = true
+	c.attendLocked()
 	c.noticeLocked()
 	c.unlock()
 	if !c.await(ctx, w) {
 		return v, fail("receive", c.name, context.Cause(ctx))
 	}
 	v, closed := w.value, w.closed
-	c.release(w)
+	w.release()
 	if closed {
 		return v, fail("receive", c.name, c.why())
 	}
@@ -473,7 +482,7 @@ func (c *Chan[T]) receive(ctx context.Context) (T, error) {
 }
 
 // receiveLocked receives a value if it can be done without waiting. The caller
-// wakes served when it has released the lock.
+// calls served when it has released the lock.
 func (c *Chan[T]) receiveLocked() (v T, ok bool, served *chanWaiter[T]) {
 	if c.out.busy {
 		c.settleOutLocked()
@@ -481,7 +490,7 @@ func (c *Chan[T]) receiveLocked() (v T, ok bool, served *chanWaiter[T]) {
 	if len(c.taken.back) > 0 {
 		v = c.backLocked()
 		served = c.refillLocked()
-		c.attendLocked()
+		c.asideLocked()
 		c.noticeLocked()
 		return v, true, served
 	}
@@ -495,11 +504,12 @@ func (c *Chan[T]) receiveLocked() (v T, ok bool, served *chanWaiter[T]) {
 		return v, true, served
 	}
 	if c.capacity == 0 && c.senders.first != nil {
-		served = c.senders.pop()
+		w := c.senders.pop()
+		v = w.value
 		c.direct++
 		c.attendLocked()
 		c.noticeLocked()
-		return served.value, true, served
+		return v, true, c.serveLocked(w)
 	}
 	v, ok = c.fetchLocked()
 	return v, ok, nil
@@ -514,7 +524,7 @@ func (c *Chan[T]) refillLocked() *chanWaiter[T] {
 	w := c.senders.pop()
 	c.queue.push(w.value)
 	c.attendLocked()
-	return w
+	return c.serveLocked(w)
 }
 
 func (c *Chan[T]) why() error {
@@ -541,12 +551,12 @@ func (c *Chan[T]) closeLocked(why error) {
 		t := c.taken.offers[0]
 		c.letGoLocked(t)
 		t.sender.closed = true
-		t.sender.wake()
+		c.serveLocked(t.sender).call()
 	}
 	if c.endedLocked() != nil {
 		c.dismissLocked(&c.receivers)
 	}
-	c.attendLocked()
+	c.asideLocked()
 	if c.done != nil {
 		close(c.done)
 	}

@@ -67,7 +67,7 @@ func (c *Chan[T]) Out() <-chan T {
 		}
 		o.gone = make(chan struct{})
 		o.handed, o.withdraw, o.wakeup = make(chan struct{}, 1), make(chan struct{}), make(chan struct{}, 1)
-		c.attendLocked()
+		c.asideLocked()
 		c.noticeLocked()
 		go c.pumpOut()
 	}
@@ -124,7 +124,7 @@ func (c *Chan[T]) In() chan<- T {
 	if i.ch == nil {
 		i.ch = make(chan T)
 		i.taken, i.withdraw, i.wakeup = make(chan struct{}, 1), make(chan struct{}), make(chan struct{}, 1)
-		c.attendLocked()
+		c.asideLocked()
 		if c.closed == nil {
 			i.pump.Go(c.pumpIn)
 		}
@@ -134,6 +134,9 @@ func (c *Chan[T]) In() chan<- T {
 
 // noticeLocked wakes the pumps that are idle and have something to do.
 func (c *Chan[T]) noticeLocked() {
+	if !c.aside {
+		return
+	}
 	if c.in.ch != nil && !c.in.busy && (c.closed != nil || c.mayTakeLocked()) {
 		signal(c.in.wakeup)
 	}
@@ -231,16 +234,16 @@ func (c *Chan[T]) handedLocked() {
 	c.out.busy = false
 	if len(c.taken.back) > 0 {
 		c.backLocked()
-		c.refillLocked().wake()
-		c.attendLocked()
+		c.refillLocked().call()
+		c.asideLocked()
 	} else if c.queue.any() {
 		c.queue.pop()
-		c.refillLocked().wake()
+		c.refillLocked().call()
 	} else {
 		w := c.senders.pop()
 		c.direct++
 		c.attendLocked()
-		w.wake()
+		c.serveLocked(w).call()
 	}
 	c.noticeLocked()
 }
@@ -321,7 +324,7 @@ func (c *Chan[T]) takenLocked() {
 		w.value = v
 		c.direct++
 		c.attendLocked()
-		w.wake()
+		c.serveLocked(w).call()
 	case c.offerLocked(v):
 		c.direct++
 	default:

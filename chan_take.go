@@ -133,7 +133,7 @@ func (c *Chan[T]) takeLocal(ctx context.Context) (*Taken[T], error) {
 		} else if i < 0 && t == nil && err == nil {
 			c.taken.waiting = append(c.taken.waiting, wake)
 		}
-		c.attendLocked()
+		c.asideLocked()
 		c.noticeLocked() // there may be more, for others
 		c.unlock()
 		switch {
@@ -219,7 +219,7 @@ func (c *Chan[T]) doneWith(t *Taken[T]) error {
 	}
 	if t.sender != nil {
 		c.direct++
-		t.sender.wake()
+		c.serveLocked(t.sender).call()
 	} else {
 		c.placesLocked(+1)
 	}
@@ -240,11 +240,11 @@ func (c *Chan[T]) putBack(t *Taken[T]) error {
 	case w != nil && t.sender != nil:
 		c.direct++
 		w.value = t.Value
-		w.wake()
-		t.sender.wake()
+		c.serveLocked(w).call()
+		c.serveLocked(t.sender).call()
 	case w != nil:
 		w.value = t.Value
-		w.wake()
+		c.serveLocked(w).call()
 		c.placesLocked(+1)
 	case t.sender != nil:
 		c.senders.pushFront(t.sender)
@@ -273,16 +273,16 @@ func (c *Chan[T]) freedLocked() {
 		if w := c.receivers.pop(); w != nil {
 			w.value = s.value
 			c.direct++
-			w.wake()
+			c.serveLocked(w).call()
 		} else {
 			c.queue.push(s.value)
 		}
-		s.wake()
+		c.serveLocked(s).call()
 	}
 	if c.endedLocked() != nil {
 		c.dismissLocked(&c.receivers)
 	}
-	c.attendLocked()
+	c.asideLocked()
 	c.noticeLocked()
 }
 
@@ -290,7 +290,7 @@ func (c *Chan[T]) freedLocked() {
 func (c *Chan[T]) dismissLocked(q *waiterQueue[T]) {
 	for w := q.pop(); w != nil; w = q.pop() {
 		w.closed = true
-		w.wake()
+		c.serveLocked(w).call()
 	}
 }
 

@@ -1,19 +1,15 @@
 package hark
 
-import (
-	"context"
-	"sync/atomic"
-)
+import "context"
 
 // chanWaiter is a goroutine that waits to send or to receive.
 type chanWaiter[T any] struct {
-	sleeper         // woken when it is served; until it is released nobody else touches it then
+	sleeper         // roused when it is served; then it is its goroutine's until that resets it
 	value      T    // to be sent, or received
 	closed     bool // the channel was closed first
 	queue      *waiterQueue[T]
 	hand       *Taken[T] // of a sender whose value was taken, and is not received yet
 	next, prev *chanWaiter[T]
-	spares     atomic.Int32 // how many there are from this one on in a list of spare ones
 }
 
 // waiterQueue holds the goroutines that wait, in the order in which they came.
@@ -68,13 +64,6 @@ func (q *waiterQueue[T]) remove(w *chanWaiter[T]) {
 	q.len--
 }
 
-// wake tells w, if there is one, that it has been served. It does not block.
-func (w *chanWaiter[T]) wake() {
-	if w != nil {
-		w.sleeper.wake()
-	}
-}
-
 // await waits until w has been served, and reports false if ctx ended first:
 // then w has been taken out.
 func (c *Chan[T]) await(ctx context.Context, w *chanWaiter[T]) bool {
@@ -91,49 +80,50 @@ func (c *Chan[T]) await(ctx context.Context, w *chanWaiter[T]) bool {
 	} else if hand != nil {
 		c.letGoLocked(hand)
 	}
+	served := q == nil && hand == nil
+	if !served {
+		w.release()
+		c.spares.push(w)
+	}
 	c.unlock()
-	if q == nil && hand == nil {
-		w.wait() // it was served
-		return true
+	if served {
+		w.wait()
 	}
-	c.release(w)
-	return false
+	return served
 }
 
-// sparesKept is how many waiters a channel keeps for use again.
-const sparesKept = 64
-
-// waiterLocked returns a waiter in its zero state. Only one goroutine at a time
-// takes spares out, which keeps the list simple.
+// waiterLocked returns a waiter in its zero state.
 func (c *Chan[T]) waiterLocked() *chanWaiter[T] {
-	for {
-		w := c.spare.Load()
-		if w == nil {
-			return &chanWaiter[T]{sleeper: newSleeper()}
-		}
-		if c.spare.CompareAndSwap(w, w.next) {
-			w.next = nil
-			return w
-		}
+	if w, ok := c.spares.pop(); ok {
+		return w
+	}
+	return &chanWaiter[T]{sleeper: newSleeper()}
+}
+
+// serveLocked tells w, if there is one, that it has been served. The caller
+// calls what it returns, if need be when it has released the lock.
+func (c *Chan[T]) serveLocked(w *chanWaiter[T]) *chanWaiter[T] {
+	if w == nil {
+		return nil
+	}
+	asleep := w.rouse()
+	c.spares.push(w)
+	if !asleep {
+		return nil
+	}
+	return w
+}
+
+// call is the second part of serveLocked.
+func (w *chanWaiter[T]) call() {
+	if w != nil {
+		w.sleeper.call()
 	}
 }
 
-// release gives back what waiterLocked returned, once nobody will wake it.
-func (c *Chan[T]) release(w *chanWaiter[T]) {
+// release is called by the goroutine of w when it needs w no more.
+func (w *chanWaiter[T]) release() {
 	var zero T
 	w.value, w.closed = zero, false
 	w.reset()
-	for {
-		top, n := c.spare.Load(), int32(1)
-		if top != nil {
-			n += top.spares.Load()
-		}
-		if w.spares.Load() != n {
-			w.spares.Store(n)
-		}
-		w.next = top
-		if n > sparesKept || c.spare.CompareAndSwap(top, w) {
-			return
-		}
-	}
 }

@@ -66,11 +66,10 @@ const (
 type shard struct {
 	mu      sync.Mutex // guards what follows, and the listeners and waiters under the names
 	owners  map[string]*owner
-	last    *owner  // of owners, looked up last; nil if it is gone
-	idle    *group  // nobody may be left in it, see restLocked; nil if there is none
-	spare   *owner  // not in use; nil if there is none
-	waiters *waiter // a list of those not in use, whose calls began here
-	spares  int     // in that list
+	last    *owner // of owners, looked up last; nil if it is gone
+	idle    *group // nobody may be left in it, see restLocked; nil if there is none
+	spare   *owner // not in use; nil if there is none
+	waiters spares[*waiter]
 	ids     map[uint32]*Listener
 	strict  int // listeners that notifications may have to wait for, or to fail for
 	working int // functions that have a signal or run

@@ -270,7 +270,7 @@ func (n *Notifier) signalLocked(s *shard, g *group, a *address, outside bool) (r
 		l.offerLocked(Signal{a.text, 1})
 	}
 	if g.wants != nil {
-		reached += g.satisfyLocked()
+		reached += g.satisfyLocked(s)
 		n.restLocked(s, g)
 	}
 	return reached

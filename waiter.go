@@ -6,15 +6,16 @@ import (
 	"sync/atomic"
 )
 
-// waiter is a call of Wait or WaitAny.
+// waiter is a call of Wait or WaitAny. Whoever decides how the wait ends notes
+// that and wakes it: for one name, whoever takes its want out, with the lock of
+// the shard; for several, whoever makes left 0.
 type waiter struct {
-	sleeper              // woken by whoever decides how the wait ends
-	left    atomic.Int32 // names to go, 0 once that is decided
-	// Set by whoever decided, before it wakes.
-	name  string
+	sleeper
+	left  atomic.Int32 // names to go, if there are several
+	name  string       // the one that came last, if there are several
 	err   error
 	wants []want
-	next  *waiter // in shard.waiters
+	one   [1]want // wants, for one name
 }
 
 // want is one name that a waiter waits for. It is guarded by the lock of the
@@ -26,21 +27,33 @@ type want struct {
 	next, prev *want  // in group.wants
 }
 
-// decide reports whether it is the caller who decides how the wait ends; it was
-// still going on then.
+// single reports whether the waiter waits for one name.
+func (w *waiter) single() bool { return len(w.wants) == 1 }
+
+// decide reports whether it is the caller who decides how a wait for several
+// names ends; it was still going on then.
 func (w *waiter) decide() bool { return w.left.Swap(0) > 0 }
 
-// end ends the wait, if it is still going on.
-func (w *waiter) end(err error) {
-	if w.decide() {
+// endLocked ends the wait, if it is still going on.
+func (w *waiter) endLocked(s *shard, err error) {
+	switch {
+	case w.single():
+		w.err = err
+		s.wakeLocked(w)
+	case w.decide():
 		w.err = err
 		w.wake()
 	}
 }
 
-// satisfied notes that one more name has come, and reports whether the wait was
-// still going on.
-func (w *waiter) satisfied(name string) bool {
+// satisfiedLocked notes that the name of t has come, and reports whether the
+// wait was still going on.
+func (t *want) satisfiedLocked(s *shard) bool {
+	w := t.waiter
+	if w.single() {
+		s.wakeLocked(w)
+		return true
+	}
 	for {
 		left := w.left.Load()
 		if left == 0 {
@@ -48,11 +61,20 @@ func (w *waiter) satisfied(name string) bool {
 		}
 		if w.left.CompareAndSwap(left, left-1) {
 			if left == 1 {
-				w.name = name
+				w.name = t.address.text
 				w.wake()
 			}
 			return true
 		}
+	}
+}
+
+// wakeLocked wakes a waiter for one name.
+func (s *shard) wakeLocked(w *waiter) {
+	asleep := w.rouse()
+	s.waiters.push(w)
+	if asleep {
+		w.call()
 	}
 }
 
@@ -98,7 +120,7 @@ func (n *Notifier) await(ctx context.Context, names []string, count int) (string
 	}
 	w := n.enlist(addresses, count)
 	woken := w.sleep(ctx)
-	if !woken && !w.decide() {
+	if !woken && !n.giveUp(w) {
 		w.wait() // it ended at the same moment
 		woken = true
 	}
@@ -106,16 +128,31 @@ func (n *Notifier) await(ctx context.Context, names []string, count int) (string
 	if !woken {
 		err = context.Cause(ctx)
 	}
-	if err != nil || count < len(names) {
+	if len(names) == 1 {
+		name = names[0]
+	} else if err != nil || count < len(names) {
 		for i := range w.wants {
 			n.unwant(&w.wants[i])
 		}
 	}
-	n.release(w) // nobody refers to it any more
+	w.name, w.err = "", nil
+	if len(names) > 1 || !woken {
+		n.putAside(w)
+	}
+	w.reset() // it may be in use again now
 	if err != nil {
 		return "", fail("wait", names[0], err)
 	}
 	return name, nil
+}
+
+// giveUp ends the wait because its context has ended, and reports false if it
+// has been decided otherwise.
+func (n *Notifier) giveUp(w *waiter) bool {
+	if w.single() {
+		return n.unwant(&w.wants[0])
+	}
+	return w.decide()
 }
 
 // nameOf returns the address of a name to wait for.
@@ -128,72 +165,58 @@ func nameOf(name string) (*address, error) {
 	return a, err
 }
 
-const (
-	spareWaiters = 32 // kept by a shard for use again
-	spareWants   = 16 // that one of them may have
-)
-
 // enlist returns a waiter that waits until count of the names have come.
 func (n *Notifier) enlist(names []*address, count int) *waiter {
 	s := &n.shards[names[0].shard]
 	s.mu.Lock()
 	w := s.waiterLocked(len(names))
-	w.left.Store(int32(count))
+	if len(names) > 1 {
+		w.left.Store(int32(count))
+	}
 	for i, a := range names {
 		if i > 0 {
 			s = &n.shards[a.shard]
 			s.mu.Lock()
 		}
 		t := &w.wants[i]
-		t.waiter, t.address = w, a
+		t.waiter, t.address, t.group, t.next, t.prev = w, a, nil, nil, nil
 		n.wantLocked(s, t)
 		s.mu.Unlock()
 	}
 	return w
 }
 
-// waiterLocked returns a waiter with room for that many names.
+// waiterLocked returns a waiter for that many names.
 func (s *shard) waiterLocked(names int) *waiter {
-	w := s.waiters
-	if w != nil {
-		s.waiters, w.next = w.next, nil
-		s.spares--
-	} else {
+	w, ok := s.waiters.pop()
+	if !ok {
 		w = &waiter{sleeper: newSleeper()}
 	}
-	if cap(w.wants) < names {
+	w.wants = w.one[:]
+	if names > 1 {
 		w.wants = make([]want, names)
 	}
-	w.wants = w.wants[:names]
 	return w
 }
 
-// release gives w back, once nobody refers to it any more.
-func (n *Notifier) release(w *waiter) {
+// putAside lets w be used again once it has been reset. Nobody else refers to
+// it any more.
+func (n *Notifier) putAside(w *waiter) {
 	s := &n.shards[w.wants[0].address.shard]
-	clear(w.wants)
-	if cap(w.wants) > spareWants {
-		w.wants = nil
-	}
-	w.name, w.err = "", nil
-	w.reset()
 	s.mu.Lock()
-	if s.spares < spareWaiters {
-		w.next, s.waiters = s.waiters, w
-		s.spares++
-	}
+	s.waiters.push(w)
 	s.mu.Unlock()
 }
 
 // wantLocked lets the waiter of t wait for its name, unless that is latched.
 func (n *Notifier) wantLocked(s *shard, t *want) {
 	if n.state.Load() == stopped {
-		t.waiter.end(errBusClosed)
+		t.waiter.endLocked(s, errBusClosed)
 		return
 	}
 	g := n.groupLocked(t.address)
 	if g.latched || g.owner.bare.latched {
-		t.waiter.satisfied(g.name())
+		t.satisfiedLocked(s)
 		n.tidyLocked(s, g)
 		return
 	}
@@ -204,14 +227,14 @@ func (n *Notifier) wantLocked(s *shard, t *want) {
 	g.wants = t
 }
 
-// unwant takes t out, if it is still there.
-func (n *Notifier) unwant(t *want) {
+// unwant takes t out, and reports whether it was still there.
+func (n *Notifier) unwant(t *want) bool {
 	s := &n.shards[t.address.shard]
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	g := t.group
 	if g == nil {
-		return
+		return false
 	}
 	if t.prev == nil {
 		g.wants = t.next
@@ -223,15 +246,15 @@ func (n *Notifier) unwant(t *want) {
 	}
 	t.group = nil
 	n.tidyLocked(s, g)
+	return true
 }
 
 // satisfyLocked tells those who wait for the group, and returns how many.
-func (g *group) satisfyLocked() (reached int) {
-	name := g.name()
+func (g *group) satisfyLocked(s *shard) (reached int) {
 	for t := g.takeWants(); t != nil; {
-		next := t.next
+		next := t.next // t may be in use again when it is satisfied
 		t.group = nil
-		if t.waiter.satisfied(name) {
+		if t.satisfiedLocked(s) {
 			reached++
 		}
 		t = next
@@ -251,7 +274,7 @@ func (n *Notifier) endWaits(cause error) {
 		for t := g.takeWants(); t != nil; {
 			next := t.next
 			t.group = nil
-			t.waiter.end(cause)
+			t.waiter.endLocked(s, cause)
 			t = next
 		}
 		n.tidyLocked(s, g)
