@@ -44,6 +44,7 @@ func (d *Delivery) deadMeta(f *Failure) *meta {
 	if d.meta != nil {
 		m.id, m.key, m.hasKey = d.meta.id, d.meta.key, d.meta.hasKey
 		m.headers = maps.Clone(d.meta.headers)
+		m.arrival = d.meta.arrival // for its media type
 	}
 	return m
 }

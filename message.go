@@ -144,6 +144,15 @@ func (d *Delivery) Headers() map[string]string {
 	return d.meta.headers
 }
 
+// ContentType returns the media type of the encoding in which the message came from
+// an engine, as its publisher gave it; empty in process, where values are not encoded.
+func (d *Delivery) ContentType() string {
+	if a := d.arrival(); a != nil {
+		return a.ContentType
+	}
+	return ""
+}
+
 // Source returns the header "source".
 func (d *Delivery) Source() string { s, _ := d.Header("source"); return s }
 

@@ -137,6 +137,9 @@ func (r *remoteTopic) message(msg *driver.Message, data any, m *meta, due time.T
 	msg.ContentType, msg.Data, msg.Bare, msg.Headers = r.codec.ContentType(), encoded, r.bare, m.headers
 	msg.ID, msg.Key, msg.HasKey = m.id, m.key, m.hasKey
 	msg.Time, msg.Due, msg.Expires = m.time, due, m.expires
+	if _, raw := r.codec.(rawCodec); raw && m.arrival != nil && m.arrival.ContentType != "" {
+		msg.ContentType = m.arrival.ContentType // a dead letter: its bytes are as they came
+	}
 	if !msg.HasKey && r.core.keyOf != nil {
 		if msg.Key, err = r.core.keyFor(data); err != nil {
 			return err

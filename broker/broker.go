@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	natsserver "github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
 	"github.com/harkbus/hark/driver/natsdriver"
@@ -28,13 +30,14 @@ type Broker struct {
 	took      time.Duration                           // of starting
 	source    atomic.Pointer[func() (*Config, error)] // see ReloadFrom
 
-	auth    *authenticator // nil without users
-	store   *store.Store
-	client  *nats.Conn
-	conn    *natsdriver.Conn
-	routing *routing
-	gateway *gateway
-	web     *webServer
+	auth     *authenticator // nil without users
+	store    *store.Store
+	client   *nats.Conn
+	conn     *natsdriver.Conn
+	routing  *routing
+	gateway  *gateway
+	webhooks *webhooks
+	web      *webServer
 
 	onReplay func(step string) // for tests: what is to be done next
 }
@@ -128,6 +131,12 @@ func (b *Broker) start(ctx context.Context, c *Config) (err error) {
 		return err
 	}
 	b.gateway = newGateway(b, b.conn)
+	b.webhooks = newWebhooks(b.conn, "/"+c.Name, b.store != nil, b.log)
+	hooks, err := b.webhooks.change(ctx, c)
+	if err != nil {
+		return err
+	}
+	hooks.finish(ctx)
 	b.web.serve()
 	return nil
 }
@@ -164,6 +173,9 @@ func (b *Broker) shut(ctx context.Context) (err error) {
 	if b.gateway != nil {
 		b.gateway.close()
 	}
+	if b.webhooks != nil {
+		err = errors.Join(err, b.webhooks.stop(ctx))
+	}
 	if b.routing != nil {
 		err = errors.Join(err, b.routing.stop(ctx))
 	}
@@ -192,6 +204,39 @@ func (b *Broker) Addr() net.Addr {
 		return nil
 	}
 	return b.store.Addr()
+}
+
+// MQTTAddr returns where clients of MQTT connect as HOST:PORT, empty if they cannot.
+func (b *Broker) MQTTAddr() string {
+	c := b.config.Load()
+	v := b.serverState()
+	if c.MQTT.Listen == off || v == nil {
+		return ""
+	}
+	return net.JoinHostPort(v.MQTT.Host, strconv.Itoa(v.MQTT.Port))
+}
+
+// WebSocketAddr returns where NATS clients connect over WebSockets as HOST:PORT,
+// empty if they cannot.
+func (b *Broker) WebSocketAddr() string {
+	c := b.config.Load()
+	v := b.serverState()
+	if c.WebSocket.Listen == off || v == nil {
+		return ""
+	}
+	return net.JoinHostPort(v.Websocket.Host, strconv.Itoa(v.Websocket.Port))
+}
+
+// serverState asks the server how it is; nil if it does not run.
+func (b *Broker) serverState() *natsserver.Varz {
+	if b.store == nil || b.store.Server == nil {
+		return nil
+	}
+	v, err := b.store.Varz(nil)
+	if err != nil {
+		return nil
+	}
+	return v
 }
 
 // HTTPAddr returns where HTTP is served, nil if it is not.

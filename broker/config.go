@@ -19,9 +19,12 @@ type Config struct {
 	TLS         TLSConfig
 	Web         WebConfig
 	Limits      LimitsConfig
+	MQTT        MQTTConfig
+	WebSocket   WebSocketConfig
 	Users       []UserConfig
 	Topics      []TopicConfig
 	Routes      []RouteConfig
+	Webhooks    []WebhookConfig
 
 	file    string              // where it was read from, "" for none
 	lines   []string            // of the file
@@ -59,6 +62,17 @@ type WebConfig struct {
 	// Origins are those of web pages that may ask, such as https://app.example,
 	// besides pages of the broker itself; * for every page.
 	Origins []string
+}
+
+// MQTTConfig says where clients of MQTT connect.
+type MQTTConfig struct {
+	Listen string // HOST:PORT, or "off"
+}
+
+// WebSocketConfig says where NATS clients connect over WebSockets. Web.Origins says
+// from which pages.
+type WebSocketConfig struct {
+	Listen string // HOST:PORT, or "off"
 }
 
 // LimitsConfig bounds what clients may ask of the broker.

@@ -185,7 +185,7 @@ func orKnown(key string, known []string) string {
 func (d *decoder) root(n ast.Node) {
 	c := d.config
 	sections := map[string][]string{}
-	known := []string{"users", "topics", "routes"}
+	known := []string{"users", "topics", "routes", "webhooks"}
 	for _, f := range settings {
 		section, rest, nested := strings.Cut(f.key, ".")
 		if nested {
@@ -211,6 +211,8 @@ func (d *decoder) root(n ast.Node) {
 			c.Topics = entries(d, path, v, topicFields, newTopicConfig())
 		case "routes":
 			c.Routes = entries(d, path, v, routeFields, newRouteConfig())
+		case "webhooks":
+			c.Webhooks = entries(d, path, v, webhookFields, newWebhookConfig())
 		default:
 			if keys := sections[key]; keys != nil {
 				d.each(v, path, "the keys "+strings.Join(keys, ", "), keys, func(_, path string, v ast.Node) bool { return set(path, v) })

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -35,6 +36,7 @@ func configurationDoc() string {
 	section(&b, "Topics", "`topics` declares stored topics. They are made when the broker starts; one that is there with other limits is given these. Another durability is an error: the topic would have to be made anew. Topics that are not declared are not touched.", topicFields)
 	section(&b, "Routes", "`routes` copies or moves messages to other topics. A route from a declared topic is durable: what is published while the broker is down, or while a target takes nothing, is routed later, in order, and once as long as the target remembers IDs (`dedup`). A route from other topics, and from a pattern as far as its topics are not declared, sees what is published while the broker runs, at most once.", routeFields)
 	b.WriteString(templatesDoc)
+	section(&b, "Webhooks", "`webhooks` sends messages to receivers, each as a CloudEvent in a POST request that is signed: see [gateway.md](gateway.md). From a stored topic it is durable: what is published while the receiver or the broker is away is sent later.", webhookFields)
 	section(&b, "Users", "`users` are those who may connect; without any, everybody may, and do everything. `hark user NAME` makes the lines. Nothing is allowed but what is listed; `>` alone is everything, the server's own subjects included, so it lets a user make and delete topics.", userFields)
 	b.WriteString(usersDoc)
 	return b.String()
@@ -55,6 +57,11 @@ routes:
     from: web.*
     sample: 10%
     to: samples
+webhooks:
+  - name: billing
+    from: orders.eu
+    url: https://billing.example.com/hooks/orders
+    secret: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw
 users:
   - name: shop
     token: sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
@@ -108,7 +115,16 @@ func TestConfigurationDoc(t *testing.T) {
 
 // TestDefaultsOfEntries holds the defaults that the tables show to those that hold.
 func TestDefaultsOfEntries(t *testing.T) {
-	topic, route := newTopicConfig(), newRouteConfig()
+	topic, route, hook := newTopicConfig(), newRouteConfig(), newWebhookConfig()
+	for _, f := range webhookFields {
+		given := hook
+		if f.def == "" {
+			continue
+		}
+		if err := f.set(&given, []string{f.def}); err != nil || !reflect.DeepEqual(given, hook) {
+			t.Errorf("%s: the default is not %s: %+v, %v", f.key, f.def, hook, err)
+		}
+	}
 	for _, f := range topicFields {
 		if f.def == "" {
 			continue

@@ -44,6 +44,7 @@ func endpoints() []endpoint {
 		latchEndpoints(),
 		publishEndpoints(),
 		eventsEndpoints(),
+		webhookEndpoints(),
 	)
 }
 

@@ -129,7 +129,7 @@ routes:
 func TestFaults(t *testing.T) {
 	tests := []struct{ text, want string }{
 		{"listn: x", `1:1: unknown key "listn"; did you mean listen?`},
-		{"colour: x", `1:1: unknown key "colour"; there are users, topics, routes, listen`},
+		{"colour: x", `1:1: unknown key "colour"; there are users, topics, routes, webhooks, listen`},
 		{"limits:\n  mesage: 1", `2:3: limits: unknown key "mesage"; did you mean message?`},
 		{"name: a\nname: b", `2:1: mapping key "name" already defined at [1:1]`},
 		{"listen: \"x\n", `1:9: could not find end character of double-quoted text`},

@@ -10,7 +10,7 @@ import (
 	natsserver "github.com/nats-io/nats-server/v2/server"
 )
 
-// Reload takes another configuration: its topics, routes and users. All of it
+// Reload takes another configuration: its topics, routes, webhooks and users. All of it
 // holds when Reload returns nil; otherwise everything is as it was. Other keys,
 // and whether there are users at all, cannot change while the broker runs, and
 // are an error that names them. Messages in hand are finished by the routes that
@@ -38,9 +38,14 @@ func (b *Broker) Reload(ctx context.Context, c *Config) error {
 	if err != nil {
 		return err
 	}
-	if err := b.routing.swap(ctx, c, router); err != nil {
+	hooks, err := b.webhooks.change(ctx, c)
+	if err != nil {
 		return errors.Join(err, back.run(ctx))
 	}
+	if err := b.routing.swap(ctx, c, router); err != nil {
+		return errors.Join(err, hooks.undo(ctx), back.run(ctx))
+	}
+	hooks.finish(ctx)
 	if b.auth != nil {
 		b.auth.set(c)
 	}
@@ -90,6 +95,8 @@ func (c *Config) fixed(old *Config) error {
 	differ("tls", old.TLS, c.TLS)
 	differ("web", old.Web, c.Web)
 	differ("limits", old.Limits, c.Limits)
+	differ("mqtt.listen", old.MQTT, c.MQTT)
+	differ("websocket.listen", old.WebSocket, c.WebSocket)
 	if (len(old.Users) > 0) != (len(c.Users) > 0) {
 		ps = append(ps, c.problem("users", "whether there are users cannot change while the broker runs: restart it"))
 	}

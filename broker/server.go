@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"syscall"
+	"time"
 
 	natsserver "github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
@@ -14,22 +16,9 @@ import (
 
 // startServer starts the server that clients speak to.
 func startServer(c *Config, auth *authenticator, log natsserver.Logger) (*store.Store, error) {
-	host, port, err := splitAddress(c.Listen)
+	host, number, err := listenAt("listen", c.Listen)
 	if err != nil {
 		return nil, err
-	}
-	number, err := net.LookupPort("tcp", port)
-	if err != nil {
-		return nil, err
-	}
-	if err := portIsFree(c.Listen); err != nil {
-		return nil, err
-	}
-	if number == 0 {
-		number = natsserver.RANDOM_PORT
-	}
-	if host == "" {
-		host = "0.0.0.0"
 	}
 	tlsConfig, err := c.TLS.load()
 	if err != nil {
@@ -50,6 +39,9 @@ func startServer(c *Config, auth *authenticator, log natsserver.Logger) (*store.
 	if auth != nil {
 		opts.CustomClientAuthentication = auth
 	}
+	if err := c.doors(&opts); err != nil {
+		return nil, err
+	}
 	s, err := store.Open(c.Data, opts, log)
 	if err != nil {
 		return nil, fmt.Errorf("data in %s: %w", c.Data, err)
@@ -60,13 +52,60 @@ func startServer(c *Config, auth *authenticator, log natsserver.Logger) (*store.
 	return s, nil
 }
 
+// doors adds where clients of other protocols connect. They are the server's own
+// clients: users and their permissions hold for them.
+func (c *Config) doors(opts *natsserver.Options) error {
+	if c.MQTT.Listen != off {
+		host, port, err := listenAt("mqtt.listen", c.MQTT.Listen)
+		if err != nil {
+			return err
+		}
+		opts.MQTT = natsserver.MQTTOpts{Host: host, Port: port, TLSConfig: opts.TLSConfig, TLSTimeout: 5, AuthTimeout: 5}
+	}
+	if c.WebSocket.Listen == off {
+		return nil
+	}
+	host, port, err := listenAt("websocket.listen", c.WebSocket.Listen)
+	if err != nil {
+		return err
+	}
+	opts.Websocket = natsserver.WebsocketOpts{
+		Host: host, Port: port, TLSConfig: opts.TLSConfig, NoTLS: opts.TLSConfig == nil, HandshakeTimeout: 5 * time.Second, AuthTimeout: 5,
+	}
+	switch {
+	case len(c.Web.Origins) == 0:
+		opts.Websocket.SameOrigin = true
+	case !slices.Contains(c.Web.Origins, "*"):
+		opts.Websocket.AllowedOrigins = c.Web.Origins
+	}
+	return nil
+}
+
+// listenAt returns where to listen, as the server has it.
+func listenAt(key, address string) (host string, port int, err error) {
+	host, name, err := splitAddress(address)
+	if err != nil {
+		return "", 0, err
+	}
+	if port, err = net.LookupPort("tcp", name); err != nil {
+		return "", 0, err
+	}
+	if port == 0 {
+		port = natsserver.RANDOM_PORT
+	}
+	if host == "" {
+		host = "0.0.0.0"
+	}
+	return host, port, portIsFree(key, address)
+}
+
 // portIsFree says who to ask about an address that is taken.
-func portIsFree(address string) error {
+func portIsFree(key, address string) error {
 	l, err := net.Listen("tcp", address)
 	if err == nil {
 		return l.Close()
 	}
-	return listenError("listen", address, err)
+	return listenError(key, address, err)
 }
 
 func listenError(key, address string, err error) error {

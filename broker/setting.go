@@ -13,6 +13,8 @@ const off = "off"
 var settings = []field[Config]{
 	text("listen", "HOST:PORT", "127.0.0.1:7422", "where clients connect; port 0 takes a free one", func(c *Config) *string { return &c.Listen }),
 	text("http", "HOST:PORT or off", "127.0.0.1:7480", "where HTTP is served", func(c *Config) *string { return &c.HTTP }),
+	text("mqtt.listen", "HOST:PORT or off", off, "where MQTT clients connect (3.1.1); the topic a/b of MQTT is a.b", func(c *Config) *string { return &c.MQTT.Listen }),
+	text("websocket.listen", "HOST:PORT or off", off, "where NATS clients connect over WebSockets, and those of MQTT at /mqtt", func(c *Config) *string { return &c.WebSocket.Listen }),
 	text("data", "directory", "./hark-data", "where stored topics are kept; relative to the working directory", func(c *Config) *string { return &c.Data }),
 	text("name", "text", "hark", "the name of the server, as clients see it", func(c *Config) *string { return &c.Name }),
 	boolean("insecure", "false", "allow addresses that other machines reach without users and TLS", func(c *Config) *bool { return &c.Insecure }),

@@ -15,14 +15,20 @@ func (b *Broker) Summary() string {
 	}
 	fmt.Fprintf(&s, "hark broker, started in %v\n\n", b.took.Round(100_000))
 	line("messages", "hark://%s%s", b.Addr(), guarded(c))
+	secure := ""
+	if c.TLS.Cert != "" {
+		secure = "s"
+	}
 	if a := b.HTTPAddr(); a != nil {
-		scheme := "http"
-		if c.TLS.Cert != "" {
-			scheme = "https"
-		}
-		line("HTTP", "%s://%s  /healthz /readyz", scheme, a)
+		line("HTTP", "http%s://%s  /healthz /readyz", secure, a)
 	} else {
 		line("HTTP", "off")
+	}
+	if a := b.MQTTAddr(); a != "" {
+		line("MQTT", "mqtt%s://%s", secure, a)
+	}
+	if a := b.WebSocketAddr(); a != "" {
+		line("WebSocket", "ws%s://%s", secure, a)
 	}
 	line("data", "%s", b.store.Dir())
 	if c.file != "" {
@@ -32,6 +38,7 @@ func (b *Broker) Summary() string {
 	}
 	list(&s, "topics", len(c.Topics), func(i int) string { return c.Topics[i].summary() })
 	list(&s, "routes", len(c.Routes), func(i int) string { return c.Routes[i].summary(i) })
+	list(&s, "webhooks", len(c.Webhooks), func(i int) string { return c.Webhooks[i].summary() })
 	return s.String()
 }
 

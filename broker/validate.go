@@ -27,6 +27,7 @@ func (c *Config) validate() (ps Problems) {
 	c.validateUsers(bad)
 	c.validateTopics(bad)
 	_, problems := newRouter(c)
+	ps = append(ps, c.validateWebhooks(bad)...)
 	return append(ps, problems...)
 }
 
@@ -43,6 +44,11 @@ func (c *Config) validateSettings(bad report) {
 	if c.HTTP != off {
 		if _, _, err := splitAddress(c.HTTP); err != nil {
 			bad("http", "%s; or off", err)
+		}
+	}
+	for key, address := range map[string]string{"mqtt.listen": c.MQTT.Listen, "websocket.listen": c.WebSocket.Listen} {
+		if _, _, err := splitAddress(address); err != nil && address != off {
+			bad(key, "%s; or off", err)
 		}
 	}
 	if c.Name == "" || strings.ContainsAny(c.Name, " \t\r\n") {
@@ -111,7 +117,7 @@ func (c *Config) validateExposure(bad report) {
 	if c.Insecure {
 		return
 	}
-	for key, address := range map[string]string{"listen": c.Listen, "http": c.HTTP} {
+	for key, address := range map[string]string{"listen": c.Listen, "http": c.HTTP, "mqtt.listen": c.MQTT.Listen, "websocket.listen": c.WebSocket.Listen} {
 		host, _, err := net.SplitHostPort(address)
 		if err != nil || loopback(host) {
 			continue

@@ -1,0 +1,376 @@
+package broker
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unicode"
+
+	"github.com/harkbus/hark"
+	"github.com/harkbus/hark/filter"
+	"github.com/harkbus/hark/internal/percent"
+)
+
+// webhook sends messages to a receiver. Retries, backoff and dead letters are those
+// of a subscription of package hark.
+type webhook struct {
+	config  WebhookConfig
+	log     *slog.Logger
+	url     *url.URL
+	headers http.Header
+	keys    [][]byte
+	client  *http.Client
+	sub     *hark.Subscription
+	source  string // of events that have none
+
+	gone atomic.Bool // the receiver has said that it is not there any more
+
+	mu   sync.Mutex // guards what follows
+	busy int        // requests that are under way
+	idle chan struct{}
+	last string // why the last request failed; empty if it did not
+}
+
+// newWebhook returns a webhook that sends nothing yet.
+func newWebhook(c WebhookConfig, source string, log *slog.Logger) (w *webhook, err error) {
+	w = &webhook{config: c, source: source, log: log.With("webhook", c.Name)}
+	if w.url, err = c.target(); err != nil {
+		return nil, err
+	}
+	if w.headers, err = c.headers(); err != nil {
+		return nil, err
+	}
+	if w.keys, err = c.secrets(); err != nil {
+		return nil, err
+	}
+	w.client = newWebhookClient(&c)
+	return w, nil
+}
+
+// newWebhookClient returns a client that goes to where it is told and nowhere else:
+// it follows no redirect, asks no proxy, and looks at the address that a name stands
+// for when it connects.
+func newWebhookClient(c *WebhookConfig) *http.Client {
+	dialer := &net.Dialer{Timeout: c.Timeout}
+	if !c.Private {
+		dialer.Control = func(_, address string, _ syscall.RawConn) error {
+			at, err := netip.ParseAddrPort(address)
+			if err != nil {
+				return err
+			}
+			if !isPublic(at.Addr()) {
+				return errors.New(targetFault(at.Addr()))
+			}
+			return nil
+		}
+	}
+	return &http.Client{
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Transport: &http.Transport{
+			DialContext: dialer.DialContext, TLSHandshakeTimeout: c.Timeout, ForceAttemptHTTP2: true,
+			MaxIdleConnsPerHost: int(c.Workers), MaxConnsPerHost: int(c.Workers), IdleConnTimeout: time.Minute,
+			MaxResponseHeaderBytes: 64 << 10, DisableCompression: true,
+		},
+	}
+}
+
+// subscribe begins to send.
+func (w *webhook) subscribe(bus *hark.Bus, stored, pattern bool) (err error) {
+	c := &w.config
+	opts := []hark.SubscribeOption{
+		hark.Group("webhook-" + c.Name), hark.Workers(int(c.Workers)), hark.MaxAttempts(int(c.Attempts)),
+		hark.Backoff(hark.BackoffPolicy{Min: c.BackoffMin, Max: c.BackoffMax}), hark.Timeout(c.Timeout),
+	}
+	switch c.DeadLetter {
+	case "":
+	case off:
+		opts = append(opts, hark.NoDeadLetter())
+	default:
+		opts = append(opts, hark.DeadLetter(c.DeadLetter))
+	}
+	if c.Where != "" {
+		f, err := filter.Compile(c.Where)
+		if err != nil {
+			return err
+		}
+		opts = append(opts, hark.Where(attributeFilter{f}))
+	}
+	if pattern {
+		w.sub, err = hark.SubscribePattern(bus, c.From, w.handle, opts...)
+		return err
+	}
+	var topicOpts []hark.TopicOption
+	if stored {
+		topicOpts = append(topicOpts, hark.Stored(hark.Retention{})) // as it is there
+		if c.Position == positionStart {
+			opts = append(opts, hark.FromStart())
+		}
+	}
+	topic, err := hark.NewTopic[[]byte](bus, c.From, topicOpts...)
+	if err == nil {
+		w.sub, err = topic.Subscribe(w.handle, opts...)
+	}
+	return err
+}
+
+// attributeFilter is a filter that sees the attributes of CloudEvents, as those of
+// routes do.
+type attributeFilter struct{ f *filter.Filter }
+
+// Match implements hark.Predicate.
+func (a attributeFilter) Match(e hark.Envelope) bool { return a.f.Match(attributeView{e}) }
+
+// attributeView is a message of package hark with the attributes of its CloudEvent.
+type attributeView struct{ hark.Envelope }
+
+// Source implements hark.Envelope.
+func (v attributeView) Source() string { return v.attribute("source") }
+
+// Type implements hark.Envelope.
+func (v attributeView) Type() string { return v.attribute("type") }
+
+// Subject implements hark.Envelope.
+func (v attributeView) Subject() string { return v.attribute("subject") }
+
+func (v attributeView) attribute(name string) string {
+	if s, ok := v.Header(name); ok {
+		return s
+	}
+	s, _ := v.Header(cePrefix + name)
+	return s
+}
+
+// handle sends a message once.
+func (w *webhook) handle(ctx context.Context, m *hark.Message[[]byte]) error {
+	w.begin()
+	defer w.end()
+	err := w.send(ctx, m)
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	w.mu.Lock()
+	w.last = text
+	w.mu.Unlock()
+	return err
+}
+
+func (w *webhook) begin() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.busy++
+}
+
+func (w *webhook) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.busy--; w.busy == 0 && w.idle != nil {
+		close(w.idle)
+		w.idle = nil
+	}
+}
+
+// send makes a request of a message, and reads from the answer what becomes of it.
+func (w *webhook) send(ctx context.Context, m *hark.Message[[]byte]) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.url.String(), bytes.NewReader(m.Value))
+	if err != nil {
+		return err
+	}
+	w.describe(req.Header, m)
+	w.sign(req.Header, messageID(m), time.Now(), m.Value)
+	res, err := w.client.Do(req)
+	if err != nil {
+		var at *url.Error
+		if errors.As(err, &at) {
+			err = at.Err // without the URL, in which there may be a token
+		}
+		return err
+	}
+	said, _ := io.ReadAll(io.LimitReader(res.Body, saidMost)) // for people
+	_ = res.Body.Close()
+	return w.verdict(res, said)
+}
+
+// saidMost is how much of an answer is read, in bytes.
+const saidMost = 512
+
+// describe gives a request the attributes of the event, as the HTTP binding of
+// CloudEvents has them, and what hark says of it.
+func (w *webhook) describe(h http.Header, m *hark.Message[[]byte]) {
+	for name, values := range w.headers {
+		h[name] = values
+	}
+	h.Set("User-Agent", "hark")
+	attributes := map[string]string{"specversion": "1.0", "id": m.ID(), "source": w.source, "type": m.Topic()}
+	if m.ID() == "" {
+		attributes["id"] = messageID(m)
+	}
+	if at := m.Time(); !at.IsZero() {
+		attributes["time"] = at.UTC().Format(time.RFC3339Nano)
+	}
+	if key := m.Key(); key != "" {
+		attributes["partitionkey"] = key
+	}
+	for name, value := range m.Headers() {
+		if attribute, ok := strings.CutPrefix(name, cePrefix); ok && isAttributeName(attribute) {
+			attributes[attribute] = value
+		} else if !strings.HasPrefix(strings.ToLower(name), "hark-") && isToken(name) {
+			h.Set(headerPrefix+name, percent.Encode(value))
+		}
+	}
+	for name, value := range attributes {
+		h.Set(cePrefix+name, percent.Encode(value))
+	}
+	if typ := m.ContentType(); typ != "" {
+		h.Set("Content-Type", percent.Encode(typ))
+		if isHeaderValue(typ) {
+			h.Set("Content-Type", typ)
+		}
+	}
+	h.Set("Hark-Topic", percent.Encode(m.Topic()))
+	if seq := m.Seq(); seq > 0 {
+		h.Set("Hark-Seq", strconv.FormatUint(seq, 10))
+	}
+	h.Set("Hark-Attempt", strconv.Itoa(m.Attempt()))
+}
+
+// isToken reports whether a name can be that of a header.
+func isToken(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c <= ' ' || c >= 0x7f || strings.IndexByte(`"(),/:;<=>?@[\]{}`, c) >= 0 {
+			return false
+		}
+	}
+	return s != ""
+}
+
+func isHeaderValue(s string) bool {
+	return strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r >= 0x7f }) < 0
+}
+
+// messageID returns what identifies a message to receivers, the same for each attempt.
+func messageID(m *hark.Message[[]byte]) string {
+	sum := sha256.New()
+	fmt.Fprintf(sum, "%s\n%d\n%s", m.Topic(), m.Seq(), m.ID())
+	if m.Seq() == 0 && m.ID() == "" {
+		fmt.Fprintf(sum, "\n%d\n", m.Time().UnixNano())
+		sum.Write(m.Value)
+	}
+	return "msg_" + hex.EncodeToString(sum.Sum(nil)[:16])
+}
+
+// sign signs a request as Standard Webhooks has it: with HMAC-SHA256 over its ID, the
+// time and the body, once for each key.
+func (w *webhook) sign(h http.Header, id string, at time.Time, body []byte) {
+	seconds := strconv.FormatInt(at.Unix(), 10)
+	var signatures []string
+	for _, key := range w.keys {
+		mac := hmac.New(sha256.New, key)
+		mac.Write([]byte(id + "." + seconds + "."))
+		mac.Write(body)
+		signatures = append(signatures, "v1,"+base64.StdEncoding.EncodeToString(mac.Sum(nil)))
+	}
+	h.Set("Webhook-Id", id)
+	h.Set("Webhook-Timestamp", seconds)
+	h.Set("Webhook-Signature", strings.Join(signatures, " "))
+}
+
+// retryAfterMost is how long a receiver may put a message off.
+const retryAfterMost = time.Hour
+
+// verdict says what becomes of a message by the answer: see docs/gateway.md.
+func (w *webhook) verdict(res *http.Response, said []byte) error {
+	if res.StatusCode >= 200 && res.StatusCode < 300 {
+		return nil
+	}
+	err := fmt.Errorf("the receiver answered %s%s", res.Status, printable(said))
+	switch res.StatusCode {
+	case http.StatusGone:
+		w.disable("the receiver answered 410 Gone")
+		return hark.RetryAfter(w.config.BackoffMax, err)
+	case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity:
+		return hark.Reject(err) // it says so of this message, and would again
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+		return fmt.Errorf("%w: it sends on to another address, which is not followed; write that into the configuration", err)
+	}
+	if d, ok := retryAfter(res.Header.Get("Retry-After"), time.Now()); ok {
+		return hark.RetryAfter(min(d, retryAfterMost), err)
+	}
+	return err
+}
+
+// retryAfter reads the header: seconds, or a date.
+func retryAfter(s string, now time.Time) (time.Duration, bool) {
+	if n, err := strconv.ParseUint(s, 10, 31); err == nil {
+		return time.Duration(n) * time.Second, true
+	}
+	at, err := http.ParseTime(s)
+	return max(at.Sub(now), 0), err == nil
+}
+
+// printable returns what a receiver has said for people to read, in one line.
+func printable(said []byte) string {
+	text := strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return ' '
+	}, strings.ToValidUTF8(string(said), "?"))
+	if text = strings.Join(strings.Fields(text), " "); text == "" {
+		return ""
+	}
+	return ": " + text
+}
+
+// disable sends nothing more until enable is called, or the broker starts again.
+// Messages of a stored topic wait.
+func (w *webhook) disable(why string) {
+	if !w.gone.Swap(true) {
+		w.log.Error("a webhook is switched off; messages of stored topics wait until it is enabled", "why", why)
+	}
+	w.sub.Pause()
+}
+
+func (w *webhook) enable() {
+	w.gone.Store(false)
+	w.sub.Resume()
+}
+
+// stop sends nothing more. Requests that are under way may end until ctx does; what
+// they carry is sent again otherwise.
+func (w *webhook) stop(ctx context.Context) error {
+	w.sub.Pause()
+	w.mu.Lock()
+	idle := w.idle
+	if w.busy > 0 && idle == nil {
+		idle = make(chan struct{})
+		w.idle = idle
+	}
+	w.mu.Unlock()
+	if idle != nil {
+		select {
+		case <-idle:
+		case <-ctx.Done():
+		}
+	}
+	err := w.sub.Close()
+	w.client.CloseIdleConnections()
+	return err
+}

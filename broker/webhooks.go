@@ -1,0 +1,259 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/harkbus/hark"
+	"github.com/harkbus/hark/driver"
+	"github.com/harkbus/hark/driver/natsdriver"
+	"github.com/harkbus/hark/internal/names"
+)
+
+// webhooks runs the webhooks of a configuration.
+type webhooks struct {
+	conn   *natsdriver.Conn
+	bus    *hark.Bus
+	source string
+	alone  bool // no other broker has these webhooks
+	log    *slog.Logger
+
+	mu  sync.Mutex // guards all
+	all []*webhook // in the order of the configuration; a change makes a new one
+}
+
+func newWebhooks(conn *natsdriver.Conn, source string, alone bool, log *slog.Logger) *webhooks {
+	ws := &webhooks{conn: conn, source: source, alone: alone, log: log.With("part", "webhooks")}
+	ws.bus = hark.Over(sharedConn{conn}, hark.WithHooks(deadLetterLog{ws.log}))
+	return ws
+}
+
+// sharedConn is the connection of the broker for a bus that must not close it, and
+// that takes stored topics as they are.
+type sharedConn struct{ driver.Conn }
+
+// OpenTopic implements driver.Conn.
+func (c sharedConn) OpenTopic(ctx context.Context, t driver.TopicConfig) (driver.Topic, error) {
+	if t.Stored != nil {
+		asItIs := *t.Stored
+		asItIs.Existing = true
+		t.Stored = &asItIs
+	}
+	return c.Conn.OpenTopic(ctx, t)
+}
+
+// Close implements driver.Conn.
+func (sharedConn) Close(context.Context) error { return nil }
+
+// deadLetterLog tells the log of messages that are given up.
+type deadLetterLog struct{ log *slog.Logger }
+
+// OnDeadLetter implements hark.DeadLetterHook.
+func (l deadLetterLog) OnDeadLetter(e hark.FailEvent) {
+	l.log.Error("message given up", "group", e.Subscription, "topic", e.Name, "attempts", e.Attempt, "err", e.Err)
+}
+
+// OnDrop implements hark.DropHook.
+func (l deadLetterLog) OnDrop(e hark.DropEvent) {
+	l.log.Error("messages dropped", "group", e.Subscription, "topic", e.Name, "count", e.Count, "reason", string(e.Reason))
+}
+
+// webhookChange is the step from the webhooks of one configuration to those of
+// another: those that are new have begun, and those that are to end have not ended.
+type webhookChange struct {
+	of          *webhooks
+	config      *Config
+	next, fresh []*webhook
+}
+
+// change begins the step to another configuration. Webhooks that are the same go on.
+// Either finish or undo must be called.
+func (ws *webhooks) change(ctx context.Context, c *Config) (*webhookChange, error) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	step := &webhookChange{of: ws, config: c, next: make([]*webhook, len(c.Webhooks))}
+	for i, cfg := range c.Webhooks {
+		if j := slices.IndexFunc(ws.all, func(w *webhook) bool { return reflect.DeepEqual(w.config, cfg) }); j >= 0 {
+			step.next[i] = ws.all[j]
+			continue
+		}
+		w, err := newWebhook(cfg, ws.source, ws.log)
+		if err == nil {
+			err = ws.start(ctx, w)
+		}
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("webhook %s: %w", cfg.Name, err), step.undo(ctx))
+		}
+		step.next[i] = w
+		step.fresh = append(step.fresh, w)
+	}
+	return step, nil
+}
+
+// undo ends the webhooks that are new.
+func (step *webhookChange) undo(ctx context.Context) (err error) {
+	for _, w := range step.fresh {
+		err = errors.Join(err, w.stop(ctx))
+	}
+	return err
+}
+
+// finish ends the webhooks that are not in the configuration any more.
+func (step *webhookChange) finish(ctx context.Context) {
+	ws := step.of
+	ws.mu.Lock()
+	old := ws.all
+	ws.all = step.next
+	ws.mu.Unlock()
+	for _, w := range old {
+		if slices.Contains(step.next, w) {
+			continue
+		}
+		if err := w.stop(ctx); err != nil {
+			ws.log.Warn("a webhook did not end well", "webhook", w.config.Name, "err", err)
+		}
+		ws.forgetPlace(ctx, w, step.config)
+	}
+}
+
+// start begins to send.
+func (ws *webhooks) start(ctx context.Context, w *webhook) error {
+	if names.IsPattern(w.config.From) {
+		return w.subscribe(ws.bus, false, true)
+	}
+	stored, err := ws.conn.HasTopic(ctx, w.config.From)
+	if err != nil {
+		return err
+	}
+	sameGroup := func(other *webhook) bool { return other.config.Name == w.config.Name }
+	if stored && ws.alone && !slices.ContainsFunc(ws.all, sameGroup) {
+		// What was in hand when the broker ended comes again at once.
+		if err := ws.conn.ResetGroup(ctx, w.config.From, "webhook-"+w.config.Name); err != nil {
+			return err
+		}
+	}
+	return w.subscribe(ws.bus, stored, false)
+}
+
+// forgetPlace removes the group of a webhook that is not there any more, so that one
+// of its name that is added later begins anew.
+func (ws *webhooks) forgetPlace(ctx context.Context, w *webhook, c *Config) {
+	for i := range c.Webhooks {
+		if c.Webhooks[i].Name == w.config.Name && c.Webhooks[i].From == w.config.From {
+			return
+		}
+	}
+	if names.IsPattern(w.config.From) {
+		return
+	}
+	if err := ws.conn.DeleteGroup(ctx, w.config.From, "webhook-"+w.config.Name); err != nil {
+		ws.log.Warn("the place of a former webhook is not forgotten", "webhook", w.config.Name, "err", err)
+	}
+}
+
+// stopPatience is how long requests that are under way may take when the broker
+// stops.
+const stopPatience = 5 * time.Second
+
+// stop ends all webhooks.
+func (ws *webhooks) stop(ctx context.Context) error {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	wait, cancel := context.WithTimeout(ctx, stopPatience)
+	defer cancel()
+	errs := make([]error, len(ws.all))
+	var all sync.WaitGroup
+	for i, w := range ws.all {
+		all.Go(func() { errs[i] = w.stop(wait) })
+	}
+	all.Wait()
+	ws.all = nil
+	return errors.Join(append(errs, ws.bus.Close(ctx))...)
+}
+
+// named returns a webhook, nil if there is none of that name.
+func (ws *webhooks) named(name string) *webhook {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	for _, w := range ws.all {
+		if w.config.Name == name {
+			return w
+		}
+	}
+	return nil
+}
+
+// webhookView is a webhook as it is shown.
+type webhookView struct {
+	Name      string `json:"name"`
+	From      string `json:"from" doc:"the topic or pattern"`
+	Where     string `json:"where,omitempty"`
+	Host      string `json:"host" doc:"of the receiver"`
+	State     string `json:"state" enum:"on off" doc:"off after the receiver has answered 410 Gone, or somebody has switched it off"`
+	Delivered uint64 `json:"delivered" doc:"messages that the receiver has taken, since the broker or the webhook has started"`
+	Failed    uint64 `json:"failed" doc:"requests that were answered otherwise, or not at all"`
+	Dead      uint64 `json:"dead" doc:"messages that were given up, and are dead letters"`
+	Dropped   uint64 `json:"dropped" doc:"messages that were lost: given up without a dead letter, or too many at once on a topic that is not stored"`
+	Retrying  uint64 `json:"retrying" doc:"messages that wait for another attempt"`
+	Waiting   uint64 `json:"waiting" doc:"messages that have not been sent yet"`
+	LastError string `json:"last_error,omitempty" doc:"why the last request failed, if it has"`
+}
+
+func (w *webhook) view() webhookView {
+	s := w.sub.Stats()
+	v := webhookView{
+		Name: w.config.Name, From: w.config.From, Where: w.config.Where, Host: w.url.Host, State: "on",
+		Delivered: s.Delivered, Failed: s.Failed, Retrying: s.Retrying, Dead: s.Dead, Dropped: s.Dropped, Waiting: s.Waiting,
+	}
+	if w.gone.Load() {
+		v.State = "off"
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	v.LastError = w.last
+	return v
+}
+
+// webhookEndpoints show webhooks, and switch them on and off.
+func webhookEndpoints() []endpoint {
+	switched := func(name, summary string, do func(*webhook)) endpoint {
+		return endpoint{
+			method: http.MethodPost, path: "/v1/webhooks/{name}/" + name, name: name + "Webhook", summary: summary, access: operator,
+			params: []param{textParam("name", "the webhook").inPath()}, answer: jsonAnswer(webhookView{}), also: []int{http.StatusNotFound},
+			handle: func(c *call) error {
+				w := c.broker.webhooks.named(c.text("name"))
+				if w == nil {
+					return refused(http.StatusNotFound, "there is no webhook %q", c.text("name")).but("webhooks are configured in hark.yaml")
+				}
+				do(w)
+				return c.reply(w.view())
+			},
+		}
+	}
+	return []endpoint{
+		{
+			method: http.MethodGet, path: "/v1/webhooks", name: "listWebhooks", summary: "the webhooks, and how they do", access: operator,
+			doc: "They are configured in `hark.yaml`, and change when that is reloaded.", answer: jsonAnswer([]webhookView{}),
+			handle: func(c *call) error {
+				ws := c.broker.webhooks
+				ws.mu.Lock()
+				all := slices.Clone(ws.all)
+				ws.mu.Unlock()
+				views := make([]webhookView, len(all))
+				for i, w := range all {
+					views[i] = w.view()
+				}
+				return c.reply(views)
+			},
+		},
+		switched("enable", "send again what a webhook has waiting", func(w *webhook) { w.enable() }),
+		switched("disable", "send nothing more to a webhook until it is enabled, or the broker starts again", func(w *webhook) { w.disable("somebody has switched it off") }),
+	}
+}
