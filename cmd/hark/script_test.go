@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,8 +15,8 @@ import (
 )
 
 // TestScripts runs the program as scripts do: one for each noun, in
-// testdata/script, each beside a broker of its own, whose URL is in HARK_URL. Its
-// topic orders is stored.
+// testdata/script, each beside a broker of its own, whose URLs are in HARK_URL and
+// HTTP_URL. Its topic orders is stored. Something else listens at NOT_HARK.
 //
 // Beside the commands of testscript there are: hark ARG..., which must succeed;
 // exits CODE ARG..., which must end with that code; and eventually [-exit CODE]
@@ -31,8 +32,10 @@ func TestScripts(t *testing.T) {
 			if err := os.WriteFile(config, []byte("topics: [{name: orders}]\n"), 0o600); err != nil {
 				return err
 			}
-			p := begin(t, bin, "serve", "--config", config, "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data", filepath.Join(env.WorkDir, "data"))
+			p := begin(t, bin, "serve", "--config", config, "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data", filepath.Join(env.WorkDir, "hark-data"))
 			env.Setenv("HARK_URL", p.waitFor(t, `hark://\S+`))
+			env.Setenv("HTTP_URL", p.waitFor(t, `http://\S+`))
+			env.Setenv("NOT_HARK", "hark://"+silent(t))
 			env.Setenv("HARK_CONTEXTS", filepath.Join(env.WorkDir, "contexts.json"))
 			env.Setenv("PATH", filepath.Dir(bin)+string(os.PathListSeparator)+env.Getenv("PATH"))
 			env.Defer(func() { p.kill(t) })
@@ -66,6 +69,20 @@ func TestScripts(t *testing.T) {
 			},
 		},
 	})
+}
+
+// silent returns the address of a listener that says nothing.
+func silent(t *testing.T) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return l.Addr().String()
 }
 
 // exits runs the program and holds it to an exit code.

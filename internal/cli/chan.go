@@ -63,6 +63,29 @@ func seek(conn driver.Conn) (seeker, error) {
 	return s, nil
 }
 
+// ask asks what is there. A broker does not answer a user who may not ask.
+func ask(ctx context.Context, what string, f func(ctx context.Context) error) error {
+	wait, cancel := context.WithTimeout(ctx, asking)
+	defer cancel()
+	err := f(wait)
+	if err != nil && wait.Err() != nil && ctx.Err() == nil {
+		return fmt.Errorf("the broker does not say whether there is %s within %v: this user may not ask, or it has no JetStream; hark doctor says more", what, asking)
+	}
+	return err
+}
+
+// asking is how long the broker has to answer.
+const asking = 5 * time.Second
+
+// findChan returns how a channel was made, and whether it is there.
+func findChan(ctx context.Context, find seeker, name string) (config driver.ChanConfig, found bool, err error) {
+	err = ask(ctx, "a channel "+name, func(ctx context.Context) (err error) {
+		config, found, err = find.FindChan(ctx, name)
+		return err
+	})
+	return config, found, err
+}
+
 // open opens the channel, and makes it if need be and makes is set.
 func (f *chanFlags) open(ctx context.Context, conn driver.Conn, name string, makes bool) (driver.Chan, driver.ChanConfig, error) {
 	find, err := seek(conn)
@@ -74,7 +97,7 @@ func (f *chanFlags) open(ctx context.Context, conn driver.Conn, name string, mak
 		return nil, driver.ChanConfig{}, fmt.Errorf("%w: engine %s: channels", driver.ErrUnsupported, conn.Info().Engine)
 	}
 	for {
-		config, found, err := find.FindChan(ctx, name)
+		config, found, err := findChan(ctx, find, name)
 		switch {
 		case err != nil:
 			return nil, config, err
@@ -376,7 +399,7 @@ var chanRemoveCommand = command{
 			if err != nil {
 				return err
 			}
-			_, found, err := find.FindChan(ctx, name)
+			_, found, err := findChan(ctx, find, name)
 			if err == nil && !found {
 				err = nothing("there is no channel %s", name)
 			}

@@ -54,8 +54,12 @@ func onValue(ctx context.Context, f *brokerFlags, name string, work func(found b
 	if !ok {
 		return fmt.Errorf("%w: engine %s: values", driver.ErrUnsupported, conn.Info().Engine)
 	}
-	state, found, err := find.FindValue(ctx, name)
-	if err != nil {
+	var state driver.State
+	var found bool
+	if err := ask(ctx, "a value "+name, func(ctx context.Context) (err error) {
+		state, found, err = find.FindValue(ctx, name)
+		return err
+	}); err != nil {
 		return err
 	}
 	return work(found, state, func(initial []byte) (driver.Value, error) { return values.OpenValue(ctx, name, initial) })

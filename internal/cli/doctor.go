@@ -1,0 +1,338 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/harkbus/hark/broker"
+	"github.com/harkbus/hark/driver"
+)
+
+var doctorCommand = command{
+	name: "doctor", about: "find out what is wrong, and what to do",
+	long: `It looks at the contexts, at the configuration and the data of a broker where they
+are here, at the way to the broker, at what it can do and what its user may do, and
+at the clocks. It exits with 1 if something is wrong; warnings are no failure.`,
+	setup: func(fs *flag.FlagSet) action {
+		f := httpFlags(fs)
+		data := fs.String("data", "./hark-data", "`directory` of a broker on this machine, if it is there")
+		config := fs.String("config", "", "`file` of its configuration (hark.yaml, if it is there; HARK_CONFIG)")
+		topic := fs.String("topic", "hark.doctor", "`topic` that the user may publish and subscribe to; nobody else should listen")
+		output := outputFlag(fs, "text", "json")
+		return func(ctx context.Context, _ []string, s Streams) error {
+			d := &doctor{flags: f, data: *data, config: *config, topic: *topic}
+			if *output == "text" {
+				d.tell = func(f finding) { fmt.Fprint(s.Out, f) }
+			}
+			d.examine(ctx)
+			if *output == "json" {
+				if err := printJSON(s.Out, d.findings); err != nil {
+					return err
+				}
+			}
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			wrong := 0
+			for _, f := range d.findings {
+				if f.State == "wrong" {
+					wrong++
+				}
+			}
+			if wrong > 0 {
+				return fmt.Errorf("%s wrong", plural(wrong, "thing is", "things are"))
+			}
+			return nil
+		}
+	},
+}
+
+// finding is what the doctor has found out about one thing.
+type finding struct {
+	What  string `json:"what"`
+	State string `json:"state"` // ok, warning or wrong
+	Text  string `json:"text"`
+	To    string `json:"do,omitempty"` // what to do about it
+}
+
+func (f finding) String() string {
+	s := fmt.Sprintf("%-8s %-12s %s\n", f.State, f.What, f.Text)
+	if f.To != "" {
+		s += fmt.Sprintf("%-21s → %s\n", "", f.To)
+	}
+	return s
+}
+
+// doctor is one run of hark doctor.
+type doctor struct {
+	flags               *brokerFlags
+	data, config, topic string
+	tell                func(finding) // nil for nobody
+	findings            []finding
+}
+
+func (d *doctor) found(what, state, text, to string) {
+	f := finding{what, state, text, to}
+	d.findings = append(d.findings, f)
+	if d.tell != nil {
+		d.tell(f)
+	}
+}
+
+func (d *doctor) ok(what, format string, args ...any) {
+	d.found(what, "ok", fmt.Sprintf(format, args...), "")
+}
+
+func (d *doctor) examine(ctx context.Context) {
+	d.examineContexts()
+	d.examineConfig()
+	d.examineData()
+	p, err := d.flags.place()
+	if err != nil {
+		d.found("broker", "wrong", err.Error(), "say where the broker is with --url, HARK_URL or hark context use")
+		return
+	}
+	d.ok("broker", "%s (%s)", redacted(p.URL), p.Said)
+	if !d.examinePort(ctx, p) {
+		return
+	}
+	conn, err := p.connect(ctx)
+	if err != nil {
+		d.found("connection", "wrong", err.Error(), "look at the user and the password or token in the URL, and at the certificates that it names; the log of the broker says more")
+		return
+	}
+	defer func() {
+		if err := closed(ctx, conn); err != nil {
+			d.found("connection", "warning", "closing: "+err.Error(), "")
+		}
+	}()
+	d.examineEngine(conn)
+	d.examineRoundTrip(ctx, conn)
+	d.examineHTTP(ctx, p)
+}
+
+func (d *doctor) examineContexts() {
+	path, err := contextsPath()
+	if err != nil {
+		return // nobody has contexts then
+	}
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return
+	case err != nil:
+		d.found("contexts", "wrong", err.Error(), "make "+path+" yours to read")
+		return
+	case runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0:
+		d.found("contexts", "warning", fmt.Sprintf("others may read %s (mode %04o), which may have passwords in it", path, info.Mode().Perm()), "chmod 600 "+path)
+	}
+	all, err := loadContexts()
+	if err != nil {
+		d.found("contexts", "wrong", err.Error(), "mend the file, or remove it")
+		return
+	}
+	d.ok("contexts", "%s in %s", plural(len(all.Contexts), "context", "contexts"), path)
+}
+
+func (d *doctor) examineConfig() {
+	file := configFile(d.config)
+	if file == "" {
+		if _, err := os.Stat(broker.DefaultFile); err != nil {
+			return
+		}
+		file = broker.DefaultFile
+	}
+	if _, err := broker.Load(broker.Source{File: file, Getenv: os.Getenv}); err != nil {
+		d.found("config", "wrong", configError(err).Error(), "hark serve --check --config "+file+" says it again")
+		return
+	}
+	d.ok("config", "%s is valid", file)
+}
+
+// spare is how much of a disk should be free.
+const spare = 1 << 30
+
+func (d *doctor) examineData() {
+	info, err := os.Stat(d.data)
+	if err != nil || !info.IsDir() {
+		return
+	}
+	probe, err := os.CreateTemp(d.data, ".hark-doctor-*")
+	if err != nil {
+		d.found("data", "wrong", err.Error(), "let the user that runs the broker write to "+d.data)
+		return
+	}
+	name := probe.Name()
+	if err := errors.Join(probe.Close(), os.Remove(name)); err != nil {
+		d.found("data", "wrong", err.Error(), "look at the file system of "+d.data)
+		return
+	}
+	held := "nobody has it open"
+	if text, err := os.ReadFile(filepath.Join(d.data, "hark.lock")); err == nil && len(strings.TrimSpace(string(text))) > 0 {
+		held = "held by " + strings.TrimSpace(string(text))
+	}
+	d.ok("data", "%s can be written; %s", d.data, held)
+	switch free, err := freeSpace(d.data); {
+	case err != nil:
+		d.found("disk", "warning", "how much is free cannot be told: "+err.Error(), "")
+	case free < spare:
+		d.found("disk", "warning", fmt.Sprintf("%d MiB are free for %s", free>>20, d.data), "make room, or set limits.disk and the retention of topics in hark.yaml")
+	default:
+		d.ok("disk", "%d GiB are free", free>>30)
+	}
+}
+
+// examinePort says whether a broker listens where it should.
+func (d *doctor) examinePort(ctx context.Context, p place) bool {
+	scheme, rest, _ := strings.Cut(p.URL, "://")
+	if scheme == p.URL { // file: and the like
+		return true
+	}
+	hosts, _, _ := strings.Cut(rest, "?")
+	first, _, _ := strings.Cut(hosts, ",")
+	u, err := url.Parse("//" + first)
+	if err != nil {
+		return true // connecting says what is wrong
+	}
+	port := u.Port()
+	if port == "" {
+		port = map[bool]string{true: "7422", false: "4222"}[scheme == "hark"]
+	}
+	address := net.JoinHostPort(u.Hostname(), port)
+	ctx, cancel := context.WithTimeout(ctx, connectPatience)
+	defer cancel()
+	start := time.Now()
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	var noHost *net.DNSError
+	switch {
+	case errors.As(err, &noHost):
+		d.found("port", "wrong", err.Error(), "look at the name of the host in the URL")
+	case ctx.Err() != nil:
+		d.found("port", "wrong", address+" does not answer", "look for a firewall between here and there")
+	case err != nil:
+		d.found("port", "wrong", err.Error(), "nothing listens there: start hark serve, or say with --url where it is")
+	}
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	if err := conn.SetReadDeadline(time.Now().Add(2 * time.Second)); err != nil {
+		return true
+	}
+	line, err := bufio.NewReaderSize(conn, 4096).ReadString('\n')
+	if !strings.HasPrefix(line, "INFO ") && !strings.Contains(p.URL, "tlsfirst") {
+		d.found("port", "wrong", fmt.Sprintf("another program has %s: it is no broker (%.40q, %v)", address, line, err), "hark serve --listen takes another port; --url says where the broker is")
+		return false
+	}
+	d.ok("port", "%s answers within %v", address, time.Since(start).Round(100*time.Microsecond))
+	return true
+}
+
+// examineEngine says what the broker can do.
+func (d *doctor) examineEngine(conn driver.Conn) {
+	info := conn.Info()
+	d.ok("connection", "%s %s", info.Engine, info.Server)
+	if !info.Has(driver.Stored) {
+		d.found("jetstream", "wrong", "JetStream is off, or this user may not use it: no stored topics, channels, values and latches", "start the server with JetStream (nats-server -js), use hark serve, or let the user")
+		return
+	}
+	var missing []string
+	for _, c := range []driver.Capability{driver.Dedup, driver.Delay, driver.KeyOrder, driver.Latches} {
+		if !info.Has(c) {
+			missing = append(missing, string(c))
+		}
+	}
+	if len(missing) > 0 {
+		d.found("version", "warning", fmt.Sprintf("server %s cannot do: %s", info.Server, strings.Join(missing, ", ")), "run a newer server; hark serve has one inside")
+		return
+	}
+	d.ok("jetstream", "topics are stored, messages delayed, keys kept in order")
+}
+
+// examineRoundTrip says whether the user may publish and subscribe.
+func (d *doctor) examineRoundTrip(ctx context.Context, conn driver.Conn) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	err := func() error {
+		topic, err := conn.OpenTopic(ctx, driver.TopicConfig{Name: d.topic})
+		if err != nil {
+			return err
+		}
+		sub, err := topic.Subscribe(ctx, driver.SubscribeConfig{Window: 16})
+		if err != nil {
+			return err
+		}
+		defer func() { _ = sub.Close(context.WithoutCancel(ctx)) }() // the connection is closed next
+		start := time.Now()
+		if err := topic.Publish(ctx, []*driver.Message{withData(driver.Message{}, []byte(`"are you well?"`))}); err != nil {
+			return err
+		}
+		if _, err := sub.Receive(ctx, 1); err != nil {
+			return err
+		}
+		d.ok("messages", "there and back in %v on %s", time.Since(start).Round(10*time.Microsecond), d.topic)
+		return nil
+	}()
+	if err != nil {
+		d.found("messages", "wrong", fmt.Sprintf("nothing comes back on %s: %v", d.topic, err), "the user may not publish or subscribe there: give it a topic with --topic, or permissions in hark.yaml")
+	}
+}
+
+// maxSkew is how far clocks may be apart: HTTP has full seconds.
+const maxSkew = 3 * time.Second
+
+// examineHTTP looks at the HTTP API, and at the clock of the broker.
+func (d *doctor) examineHTTP(ctx context.Context, p place) {
+	if p.HTTP == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	get := func(path string) (*http.Response, error) {
+		r, err := p.request(ctx, http.MethodGet, path)
+		if err != nil {
+			return nil, err
+		}
+		client, err := p.client()
+		if err != nil {
+			return nil, err
+		}
+		defer client.CloseIdleConnections()
+		resp, err := client.Do(r)
+		if err == nil {
+			err = resp.Body.Close()
+		}
+		return resp, err
+	}
+	resp, err := get("/readyz")
+	if err != nil {
+		d.found("http", "warning", err.Error(), "--http says where the HTTP API is; a NATS server that is no hark broker has none")
+		return
+	}
+	if resp.StatusCode != http.StatusOK {
+		d.found("http", "wrong", fmt.Sprintf("%s/readyz: %s", p.HTTP, resp.Status), "the log of the broker says why it is not ready")
+	} else {
+		d.ok("http", "%s is ready", p.HTTP)
+	}
+	there, err := http.ParseTime(resp.Header.Get("Date"))
+	if err != nil {
+		return // it does not say
+	}
+	if skew := time.Until(there); skew > maxSkew || skew < -maxSkew {
+		d.found("clock", "warning", fmt.Sprintf("the clock of the broker is %v away from this one", skew.Round(time.Second)), "set them by NTP: delays, TTL and --from TIME go by clocks")
+	} else {
+		d.ok("clock", "as the broker's, within %v", maxSkew)
+	}
+}
