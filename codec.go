@@ -7,7 +7,8 @@ import (
 )
 
 // Codec turns the values of a topic into bytes and back, where they leave the
-// process. Its methods may be called by several goroutines at the same time.
+// process. Its methods may be called by several goroutines at the same time. One
+// that panics has failed, with a *PanicError.
 type Codec interface {
 	// ContentType is the media type of what Encode makes.
 	ContentType() string
@@ -76,13 +77,39 @@ func (b *Bus) codecFor(t reflect.Type) Codec {
 	return jsonCodec{}
 }
 
+// encodeWith encodes the value that v, a *T, points to. A codec that panics, as a
+// MarshalJSON of the value's may, has failed: the error is a *PanicError.
+func encodeWith(c Codec, v any) (data []byte, err error) {
+	returned := false
+	defer func() {
+		if !returned {
+			err = caught(recover())
+		}
+		if err != nil {
+			err = fmt.Errorf("encode %v: %w", reflect.TypeOf(v).Elem(), err)
+		}
+	}()
+	data, err = c.Encode(v)
+	returned = true
+	return data, err
+}
+
 // decodeWith decodes the value that v points to. Its error says what could not be
-// decoded, and with which codec.
-func decodeWith[T any](c Codec, data []byte, v *T) error {
-	if err := c.Decode(data, v); err != nil {
-		return fmt.Errorf("decode %v as %s: %w", reflect.TypeFor[T](), c.ContentType(), err)
-	}
-	return nil
+// decoded, and with which codec. A panic is one, too: what others have sent ends
+// no program.
+func decodeWith[T any](c Codec, data []byte, v *T) (err error) {
+	returned := false
+	defer func() {
+		if !returned {
+			err = caught(recover())
+		}
+		if err != nil {
+			err = fmt.Errorf("decode %v as %s: %w", reflect.TypeFor[T](), c.ContentType(), err)
+		}
+	}()
+	err = c.Decode(data, v)
+	returned = true
+	return err
 }
 
 var errOtherCodec = fmt.Errorf("%w: it was made without this WithCodec; make it with its options first", ErrInvalidOption)

@@ -91,7 +91,8 @@ const (
 	// DropUnreachable is for a delayed message of an ephemeral topic that could
 	// not be sent when it was due.
 	DropUnreachable DropReason = "unreachable"
-	// DropUndecodable is for a value of a channel that cannot be decoded.
+	// DropUndecodable is for a value of a channel that cannot be decoded, or was
+	// put into In and cannot be encoded or is larger than the engine takes.
 	DropUndecodable DropReason = "undecodable"
 )
 

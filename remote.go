@@ -126,9 +126,9 @@ const failureHeader = "hark-failure"
 // message makes what travels for a value, in a message that is new or was made
 // here before.
 func (r *remoteTopic) message(msg *driver.Message, data any, m *meta, due time.Time) error {
-	encoded, err := r.codec.Encode(data)
+	encoded, err := encodeWith(r.codec, data)
 	if err != nil {
-		return fmt.Errorf("encode %v: %w", reflect.TypeOf(data).Elem(), err)
+		return err
 	}
 	if most := r.engine.info.MaxPayload; most > 0 && len(encoded) > most {
 		return fmt.Errorf("%w: the message has %d bytes, engine %s takes %d", ErrInvalidOption, len(encoded), r.engine.info.Engine, most)

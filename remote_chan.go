@@ -141,13 +141,26 @@ func (r *remoteChan[T]) send(ctx context.Context, v T, try bool) (bool, error) {
 
 // put hands a value to the engine.
 func (r *remoteChan[T]) put(ctx context.Context, v T, try bool) error {
-	data, err := r.codec.Encode(&v)
+	data, err := r.encode(v)
 	if err != nil {
-		return fmt.Errorf("encode %v: %w", reflect.TypeFor[T](), err)
+		return err
+	}
+	return r.putEncoded(ctx, data, try)
+}
+
+// encode returns what travels for a value.
+func (r *remoteChan[T]) encode(v T) ([]byte, error) {
+	data, err := encodeWith(r.codec, &v)
+	if err != nil {
+		return nil, err
 	}
 	if info := r.bus.engine.info; info.MaxPayload > 0 && len(data) > info.MaxPayload {
-		return fmt.Errorf("%w: the value has %d bytes, engine %s takes %d", ErrInvalidOption, len(data), info.Engine, info.MaxPayload)
+		return nil, fmt.Errorf("%w: the value has %d bytes, engine %s takes %d", ErrInvalidOption, len(data), info.Engine, info.MaxPayload)
 	}
+	return data, nil
+}
+
+func (r *remoteChan[T]) putEncoded(ctx context.Context, data []byte, try bool) error {
 	if err := r.chann().Send(ctx, data, try); err != nil {
 		return engineError(err)
 	}
@@ -213,7 +226,7 @@ func (r *remoteChan[T]) taken(ctx context.Context, cv *driver.ChanValue) (*Taken
 		if done := cv.Done(ctx); done != nil {
 			return nil, errors.Join(err, done)
 		}
-		r.bus.hooks.onDrop(DropEvent{Source: Source{Kind: KindChan, Name: r.name}, Count: 1, Reason: DropUndecodable})
+		r.dropped(DropUndecodable)
 		return nil, err
 	}
 	return t, nil

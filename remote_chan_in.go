@@ -106,18 +106,29 @@ func (i *remoteInlet[T]) carry() bool {
 }
 
 // send sends what was taken, and reports false when that cannot be done any more.
+// What can never be sent is dropped, so that it is not in the way of the rest.
 func (i *remoteInlet[T]) send(v T) bool {
 	r := i.r
+	data, err := r.encode(v)
+	if err != nil {
+		r.dropped(DropUndecodable)
+		return true
+	}
 	pause := firstChanPause
-	err := r.put(r.life, v, false)
+	err = r.putEncoded(r.life, data, false)
 	for err != nil && !errors.Is(err, ErrClosed) && !errors.Is(err, ErrUnsure) && r.pause(&pause) {
-		err = r.put(r.life, v, false)
+		err = r.putEncoded(r.life, data, false)
 	}
 	if errors.Is(err, ErrUnsure) { // to send it again might be once too often
-		r.bus.hooks.onDrop(DropEvent{Source: Source{Kind: KindChan, Name: r.name}, Count: 1, Reason: DropUnreachable})
+		r.dropped(DropUnreachable)
 		return true
 	}
 	return err == nil
+}
+
+// dropped tells the hooks of a value that nobody will receive.
+func (r *remoteChan[T]) dropped(why DropReason) {
+	r.bus.hooks.onDrop(DropEvent{Source: Source{Kind: KindChan, Name: r.name}, Count: 1, Reason: why})
 }
 
 // The pumps try again after errors that may pass, with these pauses.
@@ -214,7 +225,7 @@ func (i *remoteInlet[T]) remainder(ctx context.Context) *driver.ChanValue {
 		return nil
 	}
 	v := i.left[0]
-	data, err := i.r.codec.Encode(&v)
+	data, err := encodeWith(i.r.codec, &v)
 	if err != nil {
 		return nil
 	}

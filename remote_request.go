@@ -78,9 +78,9 @@ func requestRemote[Q, R any](ctx context.Context, b *Bus, name string, q Q) (r R
 // encoded returns a message that carries what v points to.
 func encoded[V any](b *Bus, v *V) (*driver.Message, error) {
 	codec := b.codecFor(reflect.TypeFor[V]())
-	data, err := codec.Encode(v)
+	data, err := encodeWith(codec, v)
 	if err != nil {
-		return nil, fmt.Errorf("encode %v: %w", reflect.TypeFor[V](), err)
+		return nil, err
 	}
 	return &driver.Message{ContentType: codec.ContentType(), Data: data, Time: time.Now()}, nil
 }

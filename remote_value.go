@@ -104,9 +104,9 @@ func (v *Value[T]) openAt(values driver.Values, initial T) error {
 }
 
 func (r *remoteValue[T]) encode(value T) ([]byte, error) {
-	data, err := r.codec.Encode(&value)
+	data, err := encodeWith(r.codec, &value)
 	if err != nil {
-		return nil, fmt.Errorf("encode %v: %w", reflect.TypeFor[T](), err)
+		return nil, err
 	}
 	if most := r.bus.engine.info.MaxPayload; most > 0 && len(data) > most {
 		return nil, fmt.Errorf("%w: the value has %d bytes, engine %s takes %d", ErrInvalidOption, len(data), r.bus.engine.info.Engine, most)
