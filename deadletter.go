@@ -3,6 +3,8 @@ package hark
 import (
 	"errors"
 	"maps"
+	"slices"
+	"time"
 )
 
 const (
@@ -36,6 +38,45 @@ func burial[T any](b *Bus) func(to string, data any, m *meta) error {
 		}
 		return dead.deposit(entry[T]{value: valueAt[T](data), meta: m})
 	}
+}
+
+// newFailure returns the record of a message that e gives up, and that was the
+// dead letter of an earlier failure unless that is nil.
+func newFailure(topic string, seq uint64, subscription string, e FailEvent, now time.Time, earlier *Failure) *Failure {
+	f := &Failure{
+		Topic: topic, Subscription: subscription, Reason: e.Err.Error(), Attempts: e.Attempt, First: now, Last: now, Seq: seq,
+	}
+	if panicked := (*PanicError)(nil); errors.As(e.Err, &panicked) {
+		f.Stack = string(panicked.Stack)
+	}
+	if earlier != nil {
+		f.Before = append(slices.Clone(earlier.Before), earlier.Topic)
+	}
+	return f
+}
+
+// deadTopicFor returns the name of the topic for a dead letter with that record,
+// empty if there is none: no message goes round in circles.
+func (c *subscribeConfig) deadTopicFor(f *Failure) string {
+	to := c.deadLetter
+	if to == "" && !c.noDeadLetter && f.Before == nil {
+		to = f.Topic + deadSuffix
+	}
+	if to == f.Topic || slices.Contains(f.Before, to) {
+		return ""
+	}
+	return to
+}
+
+// neverBuried reports whether a dead letter that could not be made for that
+// reason cannot be made later either.
+func neverBuried(err error) bool {
+	for _, kind := range []error{ErrTypeMismatch, ErrInvalidName, ErrUnsupported, errNobodyListens} {
+		if errors.Is(err, kind) {
+			return true
+		}
+	}
+	return false
 }
 
 // deadMeta returns what goes with the dead letter of a message.

@@ -197,43 +197,60 @@ func (s start) forEngine() (driver.From, uint64, time.Time) {
 }
 
 // undecodable gives a message up that has no value: its bytes become a dead
-// letter as they are.
-func (in *inbox[T]) undecodable(a *arrival, err error) {
-	c := in.member.consumer
+// letter as they are. It reports false if ctx ended before it could be made one;
+// then it is still in hand.
+func (in *inbox[T]) undecodable(ctx context.Context, a *arrival, earlier *Failure, err error) bool {
+	c, cfg, hooks := in.member.consumer, in.member.cfg, &in.local.core.bus.hooks
+	e := FailEvent{Source: c.source(), Message: encodedEnvelope{a.Received}, Attempt: 1, Err: err}
+	c.tally.failed.Add(1)
+	hooks.onFail(e)
+	f := newFailure(a.Topic, a.Seq, c.name, e, time.Now(), earlier)
+	to := cfg.deadTopicFor(f)
+	if to != "" {
+		err = in.remote.buryRaw(ctx, to, a, f)
+		for err != nil && in.shared && !neverBuried(err) {
+			select {
+			case <-time.After(cfg.backoff.Max):
+			case <-ctx.Done():
+				return false
+			}
+			err = in.remote.buryRaw(ctx, to, a, f)
+		}
+	}
 	c.mu.Lock()
 	c.passed++
 	c.mu.Unlock()
-	c.tally.failed.Add(1)
-	now := time.Now()
-	f := &Failure{
-		Topic: a.Topic, Subscription: c.name, Reason: err.Error(), Attempts: 1, First: now, Last: now, Seq: a.Seq,
-	}
-	cfg := in.member.cfg
-	to := cfg.deadLetter
-	if to == "" && !cfg.noDeadLetter {
-		to = a.Topic + deadSuffix
-	}
-	in.local.core.bus.hooks.onFail(FailEvent{Source: c.source(), Attempt: 1, Err: err})
-	if to == "" || in.remote.buryRaw(to, a, f) != nil {
+	if to == "" || err != nil {
 		c.giveUp(DropGivenUp)
 	} else {
 		c.tally.dead.Add(1)
+		hooks.onDeadLetter(e)
 	}
 	a.settled()
+	return true
 }
 
 // buryRaw publishes the bytes of a message as a dead letter.
-func (r *remoteTopic) buryRaw(to string, a *arrival, f *Failure) error {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	topic, err := r.engine.conn.OpenTopic(ctx, driver.TopicConfig{Name: to, Stored: &driver.StoredConfig{MaxMessages: deadKept, Existing: true, DeadLetters: true}})
+func (r *remoteTopic) buryRaw(ctx context.Context, to string, a *arrival, f *Failure) error {
+	if err := checkName(to); err != nil {
+		return err
+	}
+	durability, err := r.engine.durability(0)
 	if err != nil {
 		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	topic, err := r.engine.conn.OpenTopic(ctx, driver.TopicConfig{
+		Name: to, Stored: &driver.StoredConfig{MaxMessages: deadKept, Durability: durability, Existing: true},
+	})
+	if err != nil {
+		return engineError(err)
 	}
 	m := a.Message
 	m.Headers, m.Expires = withFailure(m.Headers, f), time.Time{}
 	m.Time = f.Last
-	return topic.Publish(ctx, []*driver.Message{&m})
+	return engineError(topic.Publish(ctx, []*driver.Message{&m}))
 }
 
 // giveBack returns messages that never entered the log.

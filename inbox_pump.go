@@ -82,7 +82,7 @@ func (in *inbox[T]) enterPlain(ctx context.Context, ms []*driver.Received) int {
 		in.run = append(in.run, entry[T]{})
 		if err := in.decode(m, &in.run[len(in.run)-1].value); err != nil {
 			in.run = in.run[:len(in.run)-1]
-			in.undecodable(&arrival{Received: m, inbox: in}, err)
+			in.undecodable(ctx, &arrival{Received: m, inbox: in}, nil, err)
 		}
 		if len(in.run) == 0 || len(in.run) < cap(in.run) && i < len(ms)-1 {
 			continue
@@ -187,8 +187,7 @@ func (in *inbox[T]) enter(ctx context.Context, m *driver.Received, at *landing) 
 		return true
 	}
 	if err := in.decode(m, &e.value); err != nil {
-		in.undecodable(a, err)
-		return true
+		return in.undecodable(ctx, a, at.meta.failure, err)
 	}
 	if in.stored {
 		return in.local.log.Force(e)

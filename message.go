@@ -73,6 +73,9 @@ type Failure struct {
 	Attempts     int       // how often the handler was given the message
 	First, Last  time.Time // when the first and the last attempt failed
 	Seq          uint64    // of the message on its topic, 0 if that is not stored
+	// Before names the topics on which the message had failed before, the first
+	// one first: it was a dead letter already. It is not made one there again.
+	Before []string `json:",omitempty"`
 }
 
 // Topic returns the name of the topic that the message was published to.

@@ -390,32 +390,17 @@ func (c *core) giveUp(why DropReason) {
 // if an engine has lost its connection, one that it still holds is not.
 func (w *worker[T]) bury(m *Message[T], e FailEvent, now time.Time) (done bool) {
 	c, cfg := w.member.consumer, w.member.cfg
-	f := &Failure{
-		Topic:        m.Topic(),
-		Subscription: c.name,
-		Reason:       e.Err.Error(),
-		Attempts:     e.Attempt,
-		First:        now,
-		Last:         now,
-		Seq:          m.Seq(),
-	}
+	f := newFailure(m.Topic(), m.Seq(), c.name, e, now, m.Failure())
 	if w.held != nil && !w.held.first.IsZero() {
 		f.First = w.held.first
 	}
-	var panicked *PanicError
-	if errors.As(e.Err, &panicked) {
-		f.Stack = string(panicked.Stack)
-	}
-	to := cfg.deadLetter
-	if to == "" && !cfg.noDeadLetter && m.Failure() == nil {
-		to = m.Topic() + deadSuffix
-	}
+	to := cfg.deadTopicFor(f)
 	var err error
 	if to != "" {
 		err = m.topic.bury(to, m.Data(), m.deadMeta(f))
 	}
 	switch {
-	case err != nil && c.lasting() && m.arrival() != nil && !errors.Is(err, ErrTypeMismatch) && !errors.Is(err, errNobodyListens):
+	case err != nil && c.lasting() && m.arrival() != nil && !neverBuried(err):
 		w.putAside(m, now, now.Add(cfg.backoff.Max))
 		return false
 	case to == "" || err != nil:

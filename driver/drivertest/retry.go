@@ -288,4 +288,25 @@ func testDLQ6(t *testing.T, open Opener) {
 			t.Error("a dead letter of a dead letter was made")
 		}
 	}
+
+	// Two that name each other's topic, and one that names a topic it listens to.
+	kept := hark.Stored(hark.Retention{})
+	one, two := newTopic[int](t, bus, "one", kept), newTopic[int](t, bus, "two", kept)
+	first := subscribe(t, one, reject, hark.DeadLetter("two"))
+	second := subscribe(t, two, reject, hark.DeadLetter("one"))
+	publish(ctx, t, one, 1)
+	until(ctx, t, "the dead letter of a dead letter does not go back", func() bool {
+		return first.Stats().Dead == 1 && second.Stats().Dropped == 1
+	})
+	pattern, err := hark.SubscribePattern(bus, "p.>", reject, hark.DeadLetter("p.dead"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	publish(ctx, t, newTopic[int](t, bus, "p.x", kept), 1)
+	until(ctx, t, "the dead letter of a pattern does not come back to it for ever", func() bool {
+		return pattern.Stats().Dead == 1 && pattern.Stats().Dropped == 1
+	})
+	if n := first.Stats().Failed; n != 1 {
+		t.Errorf("the first of the two was given %d messages, want 1", n)
+	}
 }
