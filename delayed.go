@@ -2,6 +2,7 @@ package hark
 
 import (
 	"container/heap"
+	"context"
 	"sync"
 	"time"
 )
@@ -13,6 +14,9 @@ type delayed struct {
 	serial  uint64
 	timer   *time.Timer
 	stopped bool
+	// releasing is closed when whoever releases what is due is done with that;
+	// nil if nobody does.
+	releasing chan struct{}
 }
 
 type dueItem struct {
@@ -45,19 +49,34 @@ func (d *delayed) setLocked() {
 	}
 }
 
-// fire releases what is due. Calls of release are made one at a time, with mu
-// held, so that two firings keep the order; they take no lock that a caller of
-// add may hold.
+// fire releases what is due, unless somebody does already: one at a time, so that
+// the order is kept.
 func (d *delayed) fire() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for now := time.Now(); len(d.items) > 0 && !d.stopped; {
-		if d.items[0].due.After(now) {
-			d.setLocked()
-			return
-		}
-		heap.Pop(&d.items).(dueItem).release()
+	if d.releasing != nil {
+		return
 	}
+	over := make(chan struct{})
+	d.releasing = over
+	defer func() {
+		d.releasing = nil
+		close(over)
+		if len(d.items) > 0 && !d.stopped {
+			d.setLocked()
+		}
+	}()
+	for len(d.items) > 0 && !d.stopped && !d.items[0].due.After(time.Now()) {
+		d.releaseLocked(heap.Pop(&d.items).(dueItem))
+	}
+}
+
+// releaseLocked releases an item without the lock: over an engine that publishes
+// it, which takes time and calls hooks.
+func (d *delayed) releaseLocked(item dueItem) {
+	d.mu.Unlock()
+	defer d.mu.Lock()
+	item.release()
 }
 
 func (d *delayed) count() int {
@@ -66,15 +85,24 @@ func (d *delayed) count() int {
 	return len(d.items)
 }
 
-// stop gives up what is not due and returns how many that were.
-func (d *delayed) stop() int {
+// stop gives up what is not due and returns how many that were. It waits for what
+// is being released until ctx ends.
+func (d *delayed) stop(ctx context.Context) int {
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	d.stopped = true
 	if d.timer != nil {
 		d.timer.Stop()
 	}
-	return len(d.items)
+	n, releasing := len(d.items), d.releasing
+	d.mu.Unlock()
+	if releasing != nil {
+		select {
+		case <-releasing:
+		case <-ctx.Done():
+			n++
+		}
+	}
+	return n
 }
 
 type dueHeap []dueItem

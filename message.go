@@ -59,10 +59,14 @@ type meta struct {
 	hasKey  bool
 	headers map[string]string
 	time    time.Time
-	expires time.Time // zero: never
+	delay   time.Duration // from then until it was due
+	expires time.Time     // zero: never
 	failure *Failure
 	arrival *arrival // how it came from an engine; nil in process
 }
+
+// entered returns when the message was there to be delivered.
+func (m *meta) entered() time.Time { return m.time.Add(m.delay) }
 
 // Failure is the record that comes with a dead letter.
 type Failure struct {

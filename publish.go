@@ -211,12 +211,9 @@ func (t *topicCore) newMeta(opts []PublishOption) (m *meta, due time.Time, err e
 		}
 	}
 	c.meta.time = time.Now()
+	c.meta.delay = max(c.due.Sub(c.meta.time), 0)
 	if c.ttl > 0 {
-		from := c.meta.time
-		if c.due.After(from) {
-			from = c.due
-		}
-		c.meta.expires = from.Add(c.ttl)
+		c.meta.expires = c.meta.entered().Add(c.ttl)
 	}
 	m = new(meta)
 	*m = c.meta

@@ -466,7 +466,7 @@ func (r *remoteTopic) stop(ctx context.Context, cause error) []Left {
 			left = append(left, l)
 		}
 	}
-	if n := r.core.delayed.stop(); n > 0 {
+	if n := r.core.delayed.stop(ctx); n > 0 {
 		left = append(left, Left{Kind: r.core.kind, Name: r.core.name, Delayed: n})
 	}
 	return left

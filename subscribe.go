@@ -146,7 +146,7 @@ func FromNow() SubscribeOption { return startOption(start{from: fromNow}) }
 func FromSeq(seq uint64) SubscribeOption { return startOption(start{from: fromSeq, seq: seq}) }
 
 // FromTime starts a subscription to a stored topic at the first message
-// published at t or later.
+// published at t or later. A delayed one counts as published when it is due.
 func FromTime(t time.Time) SubscribeOption { return startOption(start{from: fromTime, time: t}) }
 
 // Last starts a subscription to a stored topic with the n messages published
@@ -511,7 +511,7 @@ func (t *Topic[T]) ordinal(s start) uint64 {
 	case fromSeq:
 		return max(s.seq, 1) - 1
 	case fromTime:
-		return t.log.Find(func(e *entry[T]) bool { return !e.meta.time.Before(s.time) })
+		return t.log.Find(func(e *entry[T]) bool { return !e.meta.entered().Before(s.time) })
 	case fromLast:
 		return t.log.Tail() - min(t.log.Tail(), s.seq)
 	}

@@ -83,8 +83,8 @@ func (c *consumer[T]) pausedLocked() bool {
 func (c *consumer[T]) oldestLocked() time.Duration {
 	var oldest time.Time
 	note := func(m *meta) {
-		if m != nil && (oldest.IsZero() || m.time.Before(oldest)) {
-			oldest = m.time
+		if m != nil && (oldest.IsZero() || m.entered().Before(oldest)) {
+			oldest = m.entered()
 		}
 	}
 	for _, h := range c.aside.timed {

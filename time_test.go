@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/harkbus/hark"
+	"github.com/harkbus/hark/driver/memdriver"
 )
 
 // inBubble runs a test with a topic in a bubble, where time stands still until
@@ -286,6 +287,30 @@ func TestSTO11MaxAgeLetsGo(t *testing.T) {
 	})
 }
 
+// A delayed message is as old as the time since it was due.
+func TestSTO11DelayedMessages(t *testing.T) {
+	inBubble(t, []hark.TopicOption{hark.Stored(hark.Retention{MaxAge: time.Hour})}, func(t *testing.T, bus *hark.Bus, topic *hark.Topic[int]) {
+		mustPublish(t, topic, 2, hark.Delay(2*time.Hour))
+		time.Sleep(time.Hour)
+		mustPublish(t, topic, 1)
+		late := time.Now()
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		mustPublish(t, topic, 3)
+		for _, test := range []struct {
+			from hark.SubscribeOption
+			want []int
+		}{{hark.FromStart(), []int{1, 2, 3}}, {hark.FromTime(late.Add(time.Minute)), []int{2, 3}}} {
+			var got []int
+			mustSubscribe(t, topic, func(_ context.Context, m *hark.Message[int]) error { got = append(got, m.Value); return nil }, test.from)
+			synctest.Wait()
+			if !slices.Equal(got, test.want) {
+				t.Errorf("got %v, want %v", got, test.want)
+			}
+		}
+	})
+}
+
 func TestTimeoutIsExact(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, _ *hark.Bus, topic *hark.Topic[int]) {
 		d := newDiary()
@@ -451,5 +476,40 @@ func TestCloseReturnsWhenDone(t *testing.T) {
 		}
 		d.note()
 		d.want(t, "Close returned", 2*time.Minute+time.Second)
+	})
+}
+
+// again publishes a delayed message once more, from the hook that is told of it.
+type again struct {
+	topic *hark.Topic[int]
+	told  int
+}
+
+func (a *again) OnPublish(hark.PublishEvent) {
+	if a.told++; a.told == 1 {
+		_ = a.topic.Publish(context.Background(), 2, hark.Delay(time.Second)) // the test waits for it
+	}
+}
+
+// TestHooksMayPublishDelayed holds the release of delayed messages to calling
+// hooks without a lock, over an engine that does not keep them.
+func TestHooksMayPublishDelayed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hook := &again{}
+		bus := hark.Over(memdriver.New().Connect(), hark.WithHooks(hook))
+		topic, err := hark.NewTopic[int](bus, "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		hook.topic = topic
+		got := make(chan int, 2)
+		mustSubscribe(t, topic, func(_ context.Context, m *hark.Message[int]) error { got <- m.Value; return nil })
+		mustPublish(t, topic, 1, hark.Delay(time.Second))
+		if first, second := <-got, <-got; first != 1 || second != 2 {
+			t.Errorf("got %d and %d", first, second)
+		}
+		if err := bus.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
 	})
 }

@@ -105,7 +105,8 @@ func KeyBy[T any](key func(T) string) TopicOption {
 type Retention struct {
 	// MaxMessages is how many are kept, 0 for all.
 	MaxMessages int
-	// MaxAge is how long each is kept, 0 for ever.
+	// MaxAge is how long each is kept, 0 for ever; a delayed one from when it is
+	// due.
 	MaxAge time.Duration
 	// MaxBytes limits their encoded size, 0 for no limit. In process nothing
 	// is encoded: NewTopic refuses it with ErrUnsupported.
@@ -303,7 +304,7 @@ func (t *Topic[T]) logConfig(sole bool) feed.Config[entry[T]] {
 	if r := t.core.retention; r != nil {
 		c.Keep, c.Most = true, uint64(r.MaxMessages)
 		if r.MaxAge > 0 {
-			c.Expired = func(e *entry[T]) bool { return time.Since(e.meta.time) > r.MaxAge }
+			c.Expired = func(e *entry[T]) bool { return time.Since(e.meta.entered()) > r.MaxAge }
 		}
 	}
 	return c
@@ -424,7 +425,7 @@ func (t *Topic[T]) stop(ctx context.Context, cause error) []Left {
 			left = append(left, l)
 		}
 	}
-	if n := t.core.delayed.stop(); n > 0 {
+	if n := t.core.delayed.stop(ctx); n > 0 {
 		left = append(left, Left{Kind: t.core.kind, Name: t.core.name, Delayed: n})
 	}
 	return left
