@@ -241,7 +241,7 @@ func (b *Bus) Close(ctx context.Context) error {
 
 func (b *Bus) shutDown(ctx context.Context) error {
 	if b.engine != nil {
-		b.engine.retireAll()
+		b.engine.retireAll(ctx)
 	}
 	for _, f := range b.everything() {
 		f.seal()
@@ -274,6 +274,9 @@ func (b *Bus) shutDown(ctx context.Context) error {
 	}
 	var failed error
 	if b.engine != nil {
+		soon, cancel := context.WithTimeout(context.WithoutCancel(ctx), statsPatience)
+		b.engine.abandonCalls(soon, b)
+		cancel()
 		failed = b.engine.conn.Close(hard)
 	}
 	if len(left) > 0 {

@@ -92,6 +92,8 @@ type respondent[Q, R any] struct {
 	calls  driver.Responder
 	engine *engine
 	open   *openCalls
+	life   context.Context // ends when no more requests are taken
+	end    context.CancelFunc
 	pumped chan struct{} // closed when the pump has returned
 }
 
@@ -146,6 +148,7 @@ func replyRemote[Q, R any](b *Bus, name string, t *Topic[call[Q, R]], m *member[
 		return engineError(err)
 	}
 	p := &respondent[Q, R]{topic: t, member: m, calls: calls, engine: b.engine, open: b.engine.openCalls(name), pumped: make(chan struct{})}
+	p.life, p.end = context.WithCancel(context.Background())
 	m.Subscription.impl = p
 	b.engine.enlist(p)
 	go p.pump()
@@ -189,45 +192,69 @@ func (p *respondent[Q, R]) take(c *driver.Call) {
 			}
 		}()
 	}
-	if err := p.topic.admit(ctx, entry[call[Q, R]]{value: q}, time.Time{}, &p.topic.log); err != nil {
+	if err := p.admit(ctx, entry[call[Q, R]]{value: q}); err != nil {
 		q.answer(answer[R]{err: err})
 	}
+}
+
+// admit waits for room for a request until ctx ends. Once no more are taken it
+// does not wait: those who make room may be waiting for that.
+func (p *respondent[Q, R]) admit(ctx context.Context, e entry[call[Q, R]]) error {
+	wait, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(p.life, cancel)()
+	err := p.topic.admit(wait, e, time.Time{}, &p.topic.log)
+	if err != nil && wait.Err() != nil && ctx.Err() == nil && p.topic.log.Force(e) {
+		return nil
+	}
+	return err
 }
 
 // answer answers a request, unless that has been done.
 func (p *respondent[Q, R]) answer(c *driver.Call, a answer[R]) {
 	if p.open.claim(c) {
-		send(p.topic.core.bus, c, a)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		send(ctx, p.topic.core.bus, c, a)
 	}
 }
 
-func send[R any](b *Bus, c *driver.Call, a answer[R]) {
+// send sends an answer. One that is too large is an error instead: the requester
+// waits for something.
+func send[R any](ctx context.Context, b *Bus, c *driver.Call, a answer[R]) {
 	m, err := encoded(b, &a.value)
 	if a.err == nil {
 		a.err = err
 	}
 	if a.err != nil {
-		m = &driver.Message{Headers: map[string]string{errorHeader: a.err.Error()}}
-		var panicked *PanicError
-		if errors.As(a.err, &panicked) {
-			m.Headers[errorHeader] = fmt.Sprint(panicked.Value)
-			m.Headers[panicHeader] = string(panicked.Stack)
-		}
-		for _, kind := range wireKinds {
-			if errors.Is(a.err, kind) {
-				m.Headers[kindHeader] = kind.Error()
-				break
-			}
+		m = errorAnswer(a.err)
+	}
+	if err := c.Answer(ctx, m); errors.Is(err, driver.ErrFull) {
+		_ = c.Answer(ctx, errorAnswer(fmt.Errorf("the answer: %w", engineError(err)))) // nothing less can be said
+	} // after other errors the requester waits in its context
+}
+
+// errorAnswer is the answer of a responder that failed.
+func errorAnswer(err error) *driver.Message {
+	m := &driver.Message{Headers: map[string]string{errorHeader: err.Error()}}
+	var panicked *PanicError
+	if errors.As(err, &panicked) {
+		m.Headers[errorHeader] = fmt.Sprint(panicked.Value)
+		m.Headers[panicHeader] = string(panicked.Stack)
+	}
+	for _, kind := range wireKinds {
+		if errors.Is(err, kind) {
+			m.Headers[kindHeader] = kind.Error()
+			break
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	_ = c.Answer(ctx, m) // the requester waits in its context
+	return m
 }
 
 // retire takes no more requests. Those that were taken are still answered.
-func (p *respondent[Q, R]) retire() {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+func (p *respondent[Q, R]) retire(ctx context.Context) {
+	p.end()
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	_ = p.calls.Close(ctx) // nothing more can be done about it
 	<-p.pumped
@@ -240,8 +267,15 @@ func (p *respondent[Q, R]) leave() {
 	if p.topic.group(replyGroup) != nil {
 		return
 	}
-	for _, c := range p.open.claimAll() {
-		send(p.topic.core.bus, c, answer[R]{err: fmt.Errorf("%w: the last one left", ErrNoResponders)})
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	p.open.abandon(ctx, p.topic.core.bus)
+}
+
+// abandon answers the requests that nobody will answer any more.
+func (o *openCalls) abandon(ctx context.Context, b *Bus) {
+	for _, c := range o.claimAll() {
+		send(ctx, b, c, answer[struct{}]{err: fmt.Errorf("%w: the last one left", ErrNoResponders)})
 	}
 }
 
@@ -252,23 +286,26 @@ func (p *respondent[Q, R]) stats() SubscriptionStats { return p.member.stats() }
 func (p *respondent[Q, R]) setPaused(paused bool)    { p.member.setPaused(paused) }
 
 func (p *respondent[Q, R]) drain(ctx context.Context) error {
-	p.retire()
+	p.retire(ctx)
 	err := p.member.drain(ctx)
 	p.leave()
 	return err
 }
 
 func (p *respondent[Q, R]) shut() error {
-	p.retire()
+	p.retire(context.Background())
 	err := p.member.shut()
 	p.leave()
 	return err
 }
 
+// retiree is a respondent of whatever types.
+type retiree interface{ retire(ctx context.Context) }
+
 // respondents are the takers of requests of a bus.
 type respondents struct {
 	mu   sync.Mutex // guards all
-	all  map[interface{ retire() }]struct{}
+	all  map[retiree]struct{}
 	open map[string]*openCalls // by name
 }
 
@@ -284,30 +321,41 @@ func (r *respondents) openCalls(name string) *openCalls {
 	return r.open[name]
 }
 
-func (r *respondents) enlist(p interface{ retire() }) {
+func (r *respondents) enlist(p retiree) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.all == nil {
-		r.all = map[interface{ retire() }]struct{}{}
+		r.all = map[retiree]struct{}{}
 	}
 	r.all[p] = struct{}{}
 }
 
-func (r *respondents) discharge(p interface{ retire() }) {
+func (r *respondents) discharge(p retiree) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.all, p)
 }
 
 // retireAll makes none of them take requests any more.
-func (r *respondents) retireAll() {
+func (r *respondents) retireAll(ctx context.Context) {
 	r.mu.Lock()
-	var all []interface{ retire() }
+	var all []retiree
 	for p := range r.all {
 		all = append(all, p)
 	}
 	r.mu.Unlock()
 	for _, p := range all {
-		p.retire()
+		p.retire(ctx)
+	}
+}
+
+// abandonCalls answers what is left when the bus is closed: others may wait for
+// it.
+func (r *respondents) abandonCalls(ctx context.Context, b *Bus) {
+	r.mu.Lock()
+	open := slices.Collect(maps.Values(r.open))
+	r.mu.Unlock()
+	for _, o := range open {
+		o.abandon(ctx, b)
 	}
 }

@@ -25,7 +25,8 @@ type Responder interface {
 // Call is a request that waits for its answer.
 type Call struct {
 	Message
-	// Answer sends the answer. It is called once.
+	// Answer sends the answer. It is called once, and after ErrFull, which says
+	// that the answer is too large, once more with a smaller one.
 	Answer func(ctx context.Context, m *Message) error
 	// Cancelled is closed when the requester waits no more, where the engine
 	// can tell; otherwise nil.

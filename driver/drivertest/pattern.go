@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -261,6 +262,19 @@ func testREQ3(t *testing.T, open Opener) {
 	if got := calls.Load(); got != 2 {
 		t.Errorf("the responder was called %d times, want 2", got)
 	}
+	if most := bus.Engine().MaxPayload; most > 0 {
+		must(hark.Reply(bus, "large", func(_ context.Context, fails bool) (string, error) {
+			if fails {
+				return "", errors.New(strings.Repeat("x", most))
+			}
+			return strings.Repeat("x", most), nil
+		}))(t)
+		for _, fails := range []bool{false, true} {
+			if _, err := hark.Request[bool, string](ctx, bus, "large", fails); !errors.Is(err, hark.ErrFull) {
+				t.Errorf("an answer that is too large (an error: %t): got %.100v, want ErrFull", fails, err)
+			}
+		}
+	}
 }
 
 func testREQ4(t *testing.T, open Opener) {
@@ -330,4 +344,42 @@ func testREQ6(t *testing.T, open Opener) {
 			t.Fatal("a request waits for nobody")
 		}
 	}
+
+	// More requests are on their way than its buffer takes when a responder
+	// leaves by itself, and when its bus closes.
+	leave := func(bus *hark.Bus, h func(ctx context.Context, leave func() error) error, whileFull func()) {
+		full := newGate(t)
+		var sub atomic.Pointer[hark.Subscription]
+		ready := make(chan struct{})
+		sub.Store(must(hark.Reply(bus, "y", func(ctx context.Context, n int) (int, error) {
+			<-ready
+			return n, errors.Join(full.pass(ctx), h(ctx, sub.Load().Close))
+		}, hark.Buffer(1)))(t))
+		close(ready)
+		var requests sync.WaitGroup
+		for i := range 8 {
+			requests.Go(func() { _, _ = hark.Request[int, int](ctx, bus, "y", i) }) // that it returns is what counts
+		}
+		full.reached(ctx, t, 1)
+		until(ctx, t, "the buffer is full", func() bool { return sub.Load().Stats().Waiting == 1 })
+		full.release()
+		whileFull()
+		requests.Wait()
+		if ctx.Err() != nil {
+			t.Error("a request waits for nobody")
+		}
+	}
+	leave(bus, func(_ context.Context, leave func() error) error { return leave() }, func() {})
+	closing := open(t)
+	leave(closing, func(ctx context.Context, _ func() error) error {
+		<-ctx.Done()
+		return ctx.Err()
+	}, func() {
+		over, cancel := context.WithCancel(ctx)
+		cancel()
+		var left *hark.CloseError
+		if err := closing.Close(over); err != nil && !errors.As(err, &left) {
+			t.Errorf("close: got %v", err)
+		}
+	})
 }
