@@ -288,7 +288,7 @@ func TestSTO11MaxAgeLetsGo(t *testing.T) {
 }
 
 // A delayed message is as old as the time since it was due.
-func TestSTO11DelayedMessages(t *testing.T) {
+func TestDelayedMessagesAgeWhenDue(t *testing.T) {
 	inBubble(t, []hark.TopicOption{hark.Stored(hark.Retention{MaxAge: time.Hour})}, func(t *testing.T, bus *hark.Bus, topic *hark.Topic[int]) {
 		mustPublish(t, topic, 2, hark.Delay(2*time.Hour))
 		time.Sleep(time.Hour)
