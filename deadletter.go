@@ -44,9 +44,9 @@ func burial[T any](b *Bus) func(to string, data any, m *meta) error {
 // dead letter of an earlier failure unless that is nil.
 func newFailure(topic string, seq uint64, subscription string, e FailEvent, now time.Time, earlier *Failure) *Failure {
 	f := &Failure{
-		Topic: topic, Subscription: subscription, Reason: e.Err.Error(), Attempts: e.Attempt, First: now, Last: now, Seq: seq,
+		Topic: topic, Subscription: subscription, Reason: textOf(e.Err), Attempts: e.Attempt, First: now, Last: now, Seq: seq,
 	}
-	if panicked := (*PanicError)(nil); errors.As(e.Err, &panicked) {
+	if panicked, ok := findIn[*PanicError](e.Err); ok {
 		f.Stack = string(panicked.Stack)
 	}
 	if earlier != nil {

@@ -139,3 +139,28 @@ func fail(op, name string, err error) error {
 	}
 	return fmt.Errorf("hark: %s %s: %w", op, name, err)
 }
+
+// findIn is errors.As for the error of a handler, whose methods are the program's
+// and may panic, as those of a nil pointer do: then nothing is found.
+func findIn[E error](err error) (found E, ok bool) {
+	defer func() {
+		if recover() != nil {
+			ok = false
+		}
+	}()
+	ok = errors.As(err, &found)
+	return found, ok
+}
+
+// isKind is errors.Is for such an error.
+func isKind(err, kind error) (is bool) {
+	defer func() {
+		if recover() != nil {
+			is = false
+		}
+	}()
+	return errors.Is(err, kind)
+}
+
+// textOf is err.Error() where that may panic.
+func textOf(err error) string { return fmt.Sprint(err) }

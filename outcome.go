@@ -2,7 +2,6 @@ package hark
 
 import (
 	"context"
-	"errors"
 	"math/rand/v2"
 	"time"
 )
@@ -61,8 +60,7 @@ func Drop(err error) error { return &outcome{verdict: drop, err: err} }
 func Reject(err error) error { return &outcome{verdict: reject, err: err} }
 
 func verdictOf(err error) (verdict, time.Duration) {
-	var o *outcome
-	if errors.As(err, &o) {
+	if o, ok := findIn[*outcome](err); ok {
 		return o.verdict, o.after
 	}
 	return retry, 0

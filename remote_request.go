@@ -236,14 +236,13 @@ func send[R any](ctx context.Context, b *Bus, c *driver.Call, a answer[R]) {
 
 // errorAnswer is the answer of a responder that failed.
 func errorAnswer(err error) *driver.Message {
-	m := &driver.Message{Headers: map[string]string{errorHeader: err.Error()}}
-	var panicked *PanicError
-	if errors.As(err, &panicked) {
+	m := &driver.Message{Headers: map[string]string{errorHeader: textOf(err)}}
+	if panicked, ok := findIn[*PanicError](err); ok {
 		m.Headers[errorHeader] = fmt.Sprint(panicked.Value)
 		m.Headers[panicHeader] = string(panicked.Stack)
 	}
 	for _, kind := range wireKinds {
-		if errors.Is(err, kind) {
+		if isKind(err, kind) {
 			m.Headers[kindHeader] = kind.Error()
 			break
 		}

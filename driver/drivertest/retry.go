@@ -105,7 +105,21 @@ func testRTY3(t *testing.T, open Opener) {
 	if f == nil || f.Attempts != 2 || !strings.Contains(f.Reason, "no good") || !strings.Contains(f.Stack, "testRTY3") {
 		t.Errorf("got %+v, want 2 attempts, the panic and its stack", f)
 	}
+	subscribe(t, newTopic[int](t, bus, "b"), func(context.Context, *hark.Message[int]) error {
+		var none *nilError
+		return none
+	}, append(quick(2), hark.DeadLetter("a.dead"))...)
+	publish(ctx, t, newTopic[int](t, bus, "b"), 7)
+	if m := dead.wait(ctx, t, 2)[1]; m.Value != 7 || m.Failure().Topic != "b" || m.Failure().Attempts != 2 {
+		t.Errorf("got %d %+v, want the message whose handler returned an error that is a nil pointer", m.Value, m.Failure())
+	}
 }
+
+// nilError panics if it is nil.
+type nilError struct{ cause error }
+
+func (e *nilError) Error() string { return e.cause.Error() }
+func (e *nilError) Unwrap() error { return e.cause }
 
 func testRTY4(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
