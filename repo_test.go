@@ -34,7 +34,7 @@ var importRules = []importRule{
 	{"internal/cli", []string{module, module + "/broker", module + "/driver", module + "/driver/", module + "/internal/names", module + "/internal/spell", module + "/filter", module + "/testdata", module + "/examples/", "golang.org/x/term"}, "the command is a client of the library like any other"},
 	{"internal/spell", nil, "it is about words"},
 	{"internal/percent", nil, "it is about values of headers"},
-	{"broker", []string{module, module + "/driver", module + "/driver/natsdriver", module + "/filter", module + "/internal/", "github.com/coder/websocket", "github.com/goccy/go-yaml", "github.com/goccy/go-yaml/", "github.com/nats-io/", "golang.org/x/crypto/bcrypt"}, "it is the NATS server with what hark adds to it (docs/adr/0005-broker.md)"},
+	{"broker", []string{module, module + "/driver", module + "/driver/natsdriver", module + "/filter", module + "/internal/", "github.com/coder/websocket", "github.com/goccy/go-yaml", "github.com/goccy/go-yaml/", "github.com/nats-io/", "github.com/prometheus/client_golang/", "golang.org/x/crypto/bcrypt"}, "it is the NATS server with what hark adds to it (docs/adr/0005-broker.md)"},
 	{"cmd", []string{module + "/internal/cli"}, "a thin main"},
 	{"testdata", nil, "data"},
 	{"filter", []string{"cel.dev/"}, "filters work on messages of any origin, so they must not need the bus; CEL is parsed and checked by cel-go"},

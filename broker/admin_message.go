@@ -15,7 +15,7 @@ func messageEndpoints() []endpoint {
 	return []endpoint{
 		{
 			method: http.MethodGet, path: "/v1/admin/topics/{topic}/messages", name: "listMessages", summary: "messages of a stored topic",
-			doc:    "In the order of the topic. With a filter the answer may have fewer than there are, and say where to go on: no more than 10,000 messages are looked at.",
+			doc:    "In the order of the topic. With a filter the answer may have fewer than there are, and say where to go on: no more than 10,000 messages are looked at. A page has some 16 MiB of data at most.",
 			access: administrator("topic"),
 			params: append(pageParams(), topicPath(), filterParam("where", "only messages that match it")),
 			answer: jsonAnswer(page[Event]{}), also: absent, handle: listMessages,
@@ -49,8 +49,12 @@ func deleteMessage(c *call) error {
 	return c.reply(nil)
 }
 
-// maxScanned is how many messages one call looks at.
-const maxScanned = 10_000
+const (
+	// maxScanned is how many messages one call looks at.
+	maxScanned = 10_000
+	// maxPageData is how much data a page has, but for its last message.
+	maxPageData = 16 << 20
+)
 
 func listMessages(c *call) error {
 	p := page[*Event]{Items: []*Event{}}
@@ -59,13 +63,14 @@ func listMessages(c *call) error {
 	if err != nil {
 		return err
 	}
-	read := 0
+	read, size := 0, 0
 	p.Next, err = c.broker.scan(c.ctx, c.text("topic"), from, func(m *driver.Received) bool {
 		read++
 		if e := (&Event{m}); where == nil || where.Match(e) {
 			p.Items = append(p.Items, e)
+			size += len(m.Data)
 		}
-		return uint64(len(p.Items)) < c.number("limit") && read < maxScanned
+		return uint64(len(p.Items)) < c.number("limit") && read < maxScanned && size < maxPageData
 	})
 	if err != nil {
 		return err

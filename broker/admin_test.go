@@ -26,6 +26,7 @@ var adminScenarios = map[string]func(t *testing.T, a *api){
 	"latches":       latchScenario,
 	"broker":        brokerScenario,
 	"dead letters":  deadScenario,
+	"metrics":       metricsScenario,
 }
 
 // scenarioConfig is the configuration of the broker that TestEndpoints calls.
@@ -83,6 +84,13 @@ func topicScenario(t *testing.T, a *api) {
 		t.Errorf("got %+v", topic)
 	}
 	a.refused(http.StatusNotFound, "topic none", "getTopic", args{"topic": "none"}, nil)
+	const odd = "odd/na%41me.ä?&"
+	a.want(http.StatusOK, "putTopic", args{"topic": odd}, nil, &put)
+	a.want(http.StatusOK, "getTopic", args{"topic": odd}, nil, &topic)
+	a.want(http.StatusNoContent, "deleteTopic", args{"topic": odd}, nil, nil)
+	if put.Topic.Topic != odd || topic.Topic != odd {
+		t.Errorf("got %s and %s, want %s", put.Topic.Topic, topic.Topic, odd)
+	}
 	names := pages(a, "listTopics", args{"pattern": "shop.*", "limit": "1"}, func(v topicView) string { return v.Topic })
 	if !slices.Equal(slices.Sorted(slices.Values(names)), []string{"shop.bare", "shop.orders"}) {
 		t.Errorf("got %v", names)

@@ -66,6 +66,8 @@ func (w *responseWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter 
 func (w *webServer) serveEndpoint(e *endpoint) http.HandlerFunc {
 	return func(plain http.ResponseWriter, r *http.Request) {
 		rw := &responseWriter{ResponseWriter: plain}
+		began := time.Now()
+		defer func() { w.metrics.observe(e.name, rw.status, time.Since(began)) }()
 		ctx, cancel := w.limit(e, rw, r)
 		defer cancel()
 		c := &call{broker: w.broker, endpoint: e, ctx: ctx, rw: rw, req: r.WithContext(ctx)}

@@ -32,6 +32,7 @@ func endpoints() []endpoint {
 	return slices.Concat(
 		healthEndpoints(),
 		openAPIEndpoints(),
+		metricsEndpoints(),
 		brokerEndpoints(),
 		topicEndpoints(),
 		messageEndpoints(),

@@ -134,7 +134,7 @@ func formOf(r *http.Request) form {
 		return formSSE
 	}
 	best, quality := formNone, 0.0
-	for _, part := range strings.Split(strings.Join(accepted, ","), ",") {
+	for part := range strings.SplitSeq(strings.Join(accepted, ","), ",") {
 		media, params, err := mime.ParseMediaType(part)
 		if err != nil {
 			continue

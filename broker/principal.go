@@ -64,8 +64,10 @@ func principalOf(ctx context.Context) *principal {
 	return p
 }
 
-// challenge is what is asked of those who do not say who they are.
-const challenge = `Basic realm="hark", charset="UTF-8"`
+// challenge is what is asked of those who do not say who they are. It does not ask for
+// Basic, which is understood too: a browser would remember a password, and send it
+// along with what a page of somebody else asks for.
+const challenge = `Bearer realm="hark"`
 
 // identify returns who sends a request: nobody in particular on a broker without
 // users, otherwise the user whom the header Authorization names, with name and

@@ -20,7 +20,7 @@ func (b *Broker) Summary() string {
 		secure = "s"
 	}
 	if a := b.HTTPAddr(); a != nil {
-		line("HTTP", "http%s://%s  /healthz /readyz", secure, a)
+		line("HTTP", "http%s://%s  /healthz /readyz /metrics /v1/openapi.json", secure, a)
 	} else {
 		line("HTTP", "off")
 	}

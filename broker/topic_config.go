@@ -14,6 +14,9 @@ type TopicConfig struct {
 	Count      int64         // how many messages are kept
 	Durability string        // strict, relaxed or memory; empty for strict
 	Dedup      time.Duration // how long IDs are remembered
+	// DeadLetters lists it among the topics for dead letters, as those are whose
+	// names end in .dead.
+	DeadLetters bool
 }
 
 // newTopicConfig returns what is not said of a topic.
@@ -28,6 +31,7 @@ var topicFields = []field[TopicConfig]{
 	count("count", "", "how many messages are kept; beyond that the oldest go", func(t *TopicConfig) *int64 { return &t.Count }),
 	choice("durability", "strict", "what an acknowledged message survives: strict the loss of power, relaxed the end of the process, memory nothing", func(t *TopicConfig) *string { return &t.Durability }, "strict", "relaxed", "memory"),
 	duration("dedup", "2m", "how long a message ID is remembered, so that repeats are not stored; 0s for not at all", func(t *TopicConfig) *time.Duration { return &t.Dedup }),
+	boolean("dead_letters", "false", "list it among the topics for dead letters (`hark dlq list`), as those are whose names end in .dead", func(t *TopicConfig) *bool { return &t.DeadLetters }),
 }
 
 var durabilities = map[string]driver.Durability{
@@ -37,6 +41,6 @@ var durabilities = map[string]driver.Durability{
 // stored returns what an engine is asked for.
 func (t *TopicConfig) stored() *driver.StoredConfig {
 	return &driver.StoredConfig{
-		MaxMessages: int(t.Count), MaxAge: t.Age, MaxBytes: t.Bytes, Dedup: t.Dedup, Durability: durabilities[t.Durability],
+		MaxMessages: int(t.Count), MaxAge: t.Age, MaxBytes: t.Bytes, Dedup: t.Dedup, Durability: durabilities[t.Durability], DeadLetters: t.DeadLetters,
 	}
 }

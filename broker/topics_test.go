@@ -1,9 +1,11 @@
 package broker
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/harkbus/hark/driver"
+	"github.com/harkbus/hark/driver/natsdriver"
 )
 
 // TestAdminTwice has what is removed removed again, as after a crash.
@@ -44,4 +46,18 @@ func TestPatternsOfStoredTopics(t *testing.T) {
 	if m := receive(t, sub, 1)[0]; m.Topic != "a.b" || string(m.Data) != `"below"` {
 		t.Errorf("got %s on %s, want what is on a.b", m.Data, m.Topic)
 	}
+}
+
+// TestDeadLettersAreDeclared declares a topic for dead letters that is there, and was
+// none.
+func TestDeadLettersAreDeclared(t *testing.T) {
+	dir := t.TempDir()
+	stop(t, start(t, configIn(t, dir, "topics: [{name: failed}, {name: other}]")))
+	b := start(t, configIn(t, dir, "topics: [{name: failed, dead_letters: true}, {name: other}]"))
+	names, _, err := b.conn.TopicNames(testContext(t), natsdriver.TopicQuery{Dead: true, Limit: 10})
+	if err != nil || !slices.Equal(names, []string{"failed"}) {
+		t.Errorf("got %v, %v, want failed", names, err)
+	}
+	stop(t, b)
+	start(t, configIn(t, dir, "topics: [{name: failed, dead_letters: true}]"))
 }

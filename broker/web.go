@@ -19,6 +19,7 @@ type webServer struct {
 	endpoints []endpoint
 	guard     *guard
 	rates     *rates
+	metrics   *metrics
 	running   sync.WaitGroup
 
 	streams   context.Context // ends when those calls must that go on until somebody ends them
@@ -54,6 +55,7 @@ func (w *webServer) handler() http.Handler {
 func (w *webServer) refuseUnknown(rw http.ResponseWriter, r *http.Request, h http.Handler) {
 	probe := &statusProbe{header: http.Header{}}
 	h.ServeHTTP(probe, r)
+	w.metrics.observe("none", probe.status, 0)
 	if allow := probe.header.Get("Allow"); probe.status == http.StatusMethodNotAllowed {
 		rw.Header().Set("Allow", allow)
 		refused(probe.status, "%s cannot be asked of %s", r.Method, r.URL.Path).but("it answers %s", allow).write(rw)
@@ -84,7 +86,7 @@ func listenWeb(b *Broker, es []endpoint) (*webServer, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &webServer{broker: b, endpoints: es, guard: newGuard(c, tlsConfig), rates: newRates(c.Limits.HTTPRate)}
+	w := &webServer{broker: b, endpoints: es, metrics: newMetrics(b, maxLabelled), guard: newGuard(c, tlsConfig), rates: newRates(c.Limits.HTTPRate)}
 	w.streams, w.endAll = context.WithCancel(context.Background())
 	if c.HTTP == off {
 		return w, nil

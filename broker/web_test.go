@@ -21,7 +21,7 @@ func webOf(t *testing.T, log io.Writer, text string, es ...endpoint) http.Handle
 		t.Fatal(err)
 	}
 	c := b.config.Load()
-	w := &webServer{broker: b, endpoints: es, streams: t.Context(), guard: newGuard(c, nil), rates: newRates(c.Limits.HTTPRate)}
+	w := &webServer{broker: b, endpoints: es, metrics: newMetrics(b, maxLabelled), streams: t.Context(), guard: newGuard(c, nil), rates: newRates(c.Limits.HTTPRate)}
 	b.web = w
 	return w.handler()
 }

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -214,9 +215,7 @@ const saidMost = 512
 // describe gives a request the attributes of the event, as the HTTP binding of
 // CloudEvents has them, and what hark says of it.
 func (w *webhook) describe(h http.Header, m *hark.Message[[]byte]) {
-	for name, values := range w.headers {
-		h[name] = values
-	}
+	maps.Copy(h, w.headers)
 	h.Set("User-Agent", "hark")
 	attributes := map[string]string{"specversion": "1.0", "id": m.ID(), "source": w.source, "type": m.Topic()}
 	if m.ID() == "" {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -14,7 +15,7 @@ import (
 // topics and groups that others rely on.
 
 // AlterTopic gives a stored topic that is there another retention and window of
-// deduplication, and returns what it had before. Another durability is
+// deduplication, and makes it one for dead letters if that is wanted, and returns what it had before. Another durability is
 // ErrConflict: the topic would have to be made anew.
 func (c *Conn) AlterTopic(ctx context.Context, name string, to driver.StoredConfig) (before driver.StoredConfig, err error) {
 	if c.js == nil {
@@ -34,6 +35,9 @@ func (c *Conn) AlterTopic(ctx context.Context, name string, to driver.StoredConf
 		before = storedConfig(&have)
 		have.MaxMsgs, have.MaxBytes, have.MaxAge = want.MaxMsgs, want.MaxBytes, want.MaxAge
 		have.Duplicates = want.Duplicates
+		if mark := deadPrefix + name; slices.Contains(want.Subjects, mark) && !slices.Contains(have.Subjects, mark) {
+			have.Subjects = append(have.Subjects, mark)
+		}
 		if _, err := c.js.UpdateStream(ctx, have); err != nil {
 			return t.openError(ctx, err)
 		}

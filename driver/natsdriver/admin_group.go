@@ -137,7 +137,7 @@ func (c *Conn) GroupInfo(ctx context.Context, topic, group string) (GroupInfo, e
 	}
 	i := slices.IndexFunc(all, func(g GroupInfo) bool { return g.Name == group })
 	if i < 0 {
-		return GroupInfo{}, fmt.Errorf("%w: group %s of topic %s", ErrNotFound, group, topic)
+		return GroupInfo{}, fmt.Errorf("group %s of topic %s is %w", group, topic, ErrNotFound)
 	}
 	return all[i], nil
 }
@@ -206,7 +206,7 @@ func (c *Conn) ResumeGroup(ctx context.Context, topic, group string) error {
 
 // ErrListening says that a group has members that would not notice what is done to
 // it.
-var ErrListening = errors.New("the group has members")
+var ErrListening = errors.New("the group has members that would not notice: stop them first")
 
 // SeekGroup makes a group go on with the message that has a sequence, or the first
 // one behind it. What is in hand may come again. While members listen that is

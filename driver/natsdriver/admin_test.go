@@ -15,7 +15,7 @@ import (
 func TestTopicNames(t *testing.T) {
 	c := startServer(t, withJetStream).open(t)
 	long := strings.Repeat("long.", 48) + "name"
-	want := []string{"a", "a.b", "a.b.dead", "odd=name", "odd%name", long}
+	want := []string{"a", "a.b", "a.b.dead", "odd=name", "odd%name", "odd~=nä:me/", long}
 	for i := range 1100 {
 		want = append(want, fmt.Sprintf("many.%04d", i))
 	}
@@ -58,7 +58,7 @@ func TestTopicNames(t *testing.T) {
 		{TopicQuery{Dead: true, Limit: 1}, []string{"a.b.dead", "failed"}},
 		{TopicQuery{Dead: true, Pattern: "a.>", Limit: 10}, []string{"a.b.dead"}},
 		{TopicQuery{Limit: 10, Match: func(name string) bool { return strings.HasSuffix(name, "99") }}, []string{"many.0099", "many.0199", "many.0299", "many.0399", "many.0499", "many.0599", "many.0699", "many.0799", "many.0899", "many.0999", "many.1099"}},
-		{TopicQuery{After: "many.1098", Limit: 2}, []string{"many.1099", "odd%name", "odd=name"}},
+		{TopicQuery{After: "many.1098", Limit: 2}, []string{"many.1099", "odd%name", "odd=name", "odd~=nä:me/"}},
 		{TopicQuery{After: "many.0998x", Limit: 1, Pattern: "many.0999"}, []string{"many.0999"}},
 	} {
 		if got := sorted(all(tt.q)); !slices.Equal(got, tt.want) {

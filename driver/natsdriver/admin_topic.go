@@ -12,7 +12,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/harkbus/hark/driver"
-	"github.com/harkbus/hark/internal/percent"
 )
 
 // ErrNotFound says that a topic, group, message, value or latch is not there.
@@ -214,7 +213,7 @@ func (c *Conn) askAPI(ctx context.Context, what string, request, answer any) err
 // topicOf returns the topic of a stream, empty if it is gone.
 func (c *Conn) topicOf(ctx context.Context, stream string) (string, error) {
 	escaped := strings.TrimPrefix(stream, topicStreams)
-	if strings.Contains(escaped, "%%") { // cut
+	if strings.Contains(escaped, "~~") { // cut
 		found := ""
 		err := c.admin(ctx, func(ctx context.Context) error {
 			s, err := c.js.Stream(ctx, stream)
@@ -225,11 +224,7 @@ func (c *Conn) topicOf(ctx context.Context, stream string) (string, error) {
 		})
 		return found, err
 	}
-	text, err := percent.Bytes(strings.ReplaceAll(escaped, "=", "."))
-	if err != nil {
-		return "", nil //nolint:nilerr // it is none of hark's
-	}
-	return string(text), nil
+	return assetOf(escaped), nil // it may be none of hark's
 }
 
 // PurgeTopic removes messages of a stored topic: those before the sequence upTo, if
@@ -292,7 +287,7 @@ func (c *Conn) find(ctx context.Context, what string, f func(ctx context.Context
 		return err
 	})
 	if absent {
-		return fmt.Errorf("%w: %s", ErrNotFound, what)
+		return fmt.Errorf("%s is %w", what, ErrNotFound)
 	}
 	return err
 }

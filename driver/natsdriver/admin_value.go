@@ -28,7 +28,7 @@ func (c *Conn) ValueNames(ctx context.Context, pattern string) ([]string, error)
 func (c *Conn) ValueInfo(ctx context.Context, name string) (ValueInfo, error) {
 	m, err := c.lastMessage(ctx, valueStream, valuePrefix+name)
 	if m == nil && err == nil {
-		err = fmt.Errorf("%w: value %s", ErrNotFound, name)
+		err = fmt.Errorf("value %s is %w", name, ErrNotFound)
 	}
 	if err != nil {
 		return ValueInfo{}, err

@@ -69,6 +69,9 @@
 // stream hark-groups says which member has which. Messages that are to be delivered later
 // wait in the stream hark-due, which the streams of topics have as a source.
 //
+// The stream of a topic for dead letters has the subject $HARK.dead. and the topic too,
+// to which nobody publishes, so that such topics are found among others.
+//
 // # Signals and latches
 //
 // Each connection that has a notifier has an ID and subscribes to $HARK.signal,

@@ -51,6 +51,16 @@ func assetName(prefix, name string) string {
 	return b.String()[:128] + "~~" + hex.EncodeToString(sum[:])
 }
 
+// assetOf returns the name of which assetName made a text, without its prefix, if it
+// was not cut; empty if it has made none like it.
+func assetOf(text string) string {
+	name, err := percent.Bytes(strings.NewReplacer("=", ".", "~", "%").Replace(text))
+	if err != nil {
+		return ""
+	}
+	return string(name)
+}
+
 // keyedPrefix is where messages with a key go that are to be stored, so that the
 // partitions of a topic can be told apart: $HARK.k.TOPIC.PARTITION.
 const keyedPrefix = "$HARK.k."

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -200,6 +201,9 @@ func (t *stored) agrees(have *jetstream.StreamConfig) error {
 	check("its storage", have.Storage.String(), want.Storage.String())
 	if d, ok := have.Metadata[metaDurability]; ok {
 		check("the durability", d, want.Metadata[metaDurability])
+	}
+	if t.wanted.DeadLetters && !slices.Contains(have.Subjects, deadPrefix+t.topic) {
+		differ = append(differ, "it is not one for dead letters")
 	}
 	if len(differ) == 0 {
 		return nil

@@ -21,7 +21,7 @@ var root = command{
 	about: "typed messaging for Go",
 	subs: []command{
 		serveCommand, pubCommand, subCommand, requestCommand, replyCommand, chanCommand, notifyCommand, waitCommand, latchCommand, unlatchCommand, valueCommand,
-		routeCommand, userCommand, contextCommand, filterCommand, demoCommand, benchCommand, doctorCommand, completionCommand, versionCommand,
+		topicCommand, groupCommand, dlqCommand, routeCommand, userCommand, contextCommand, filterCommand, demoCommand, benchCommand, doctorCommand, completionCommand, versionCommand,
 	},
 }
 

@@ -23,7 +23,7 @@ func TestCommandLine(t *testing.T) {
 		code     int
 		out, err string // must be part of what is printed; without it nothing may be
 	}{
-		{"", exitUsage, "", "a command is missing: want serve, pub, sub, request, reply, chan, notify, wait, latch, unlatch, value, route, user, context, filter, demo, bench, doctor, completion, version"},
+		{"", exitUsage, "", "a command is missing: want serve, pub, sub, request, reply, chan, notify, wait, latch, unlatch, value, topic, group, dlq, route, user, context, filter, demo, bench, doctor, completion, version"},
 		{"help", exitOK, "hark demo", ""},
 		{"--help", exitOK, "Exit codes: 0 done, 1 failed, 2 not understood, 3 closed", ""},
 		{"version", exitOK, "hark ", ""},

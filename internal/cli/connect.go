@@ -50,7 +50,7 @@ func urlFlags(fs *flag.FlagSet) *brokerFlags {
 // HTTP API.
 func httpFlags(fs *flag.FlagSet) *brokerFlags {
 	f := urlFlags(fs)
-	fs.StringVar(&f.http, "http", "", "`URL` of the HTTP API of the broker (HARK_HTTP_URL, or the context; port "+defaultHTTPPort+" of the broker without any)")
+	fs.StringVar(&f.http, "http", "", "`URL` of the HTTP API of the broker (HARK_HTTP_URL, or the context; port "+defaultHTTPPort+" of the broker without any). HARK_TOKEN is the token, if no URL has one")
 	return f
 }
 
@@ -114,6 +114,9 @@ func (f *brokerFlags) place() (place, error) {
 	}
 	if err := p.read(web); err != nil {
 		return place{}, usageError{fmt.Errorf("%s: %w", p.Said, err)}
+	}
+	if p.Password == "" {
+		p.Password = os.Getenv("HARK_TOKEN")
 	}
 	return p, nil
 }

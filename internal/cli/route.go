@@ -20,7 +20,7 @@ import (
 var routeCommand = command{
 	name:  "route",
 	about: "work with the routes of a broker",
-	subs: []command{{
+	subs: []command{routeListCommand, routeShowCommand, {
 		name: "test", about: "show where messages would go, without a broker",
 		long: `It reads a message from each line of the input, as hark sub prints them:
 

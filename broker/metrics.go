@@ -1,0 +1,274 @@
+package broker
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/harkbus/hark/driver/natsdriver"
+)
+
+// metricsEndpoints are for Prometheus.
+func metricsEndpoints() []endpoint {
+	return []endpoint{{
+		method: http.MethodGet, path: "/metrics", name: "getMetrics", summary: "numbers for Prometheus", access: operator,
+		doc:    "Topics and groups have labels of their names; of more than 1,000 topics, groups or routes the rest is left out, and hark_metrics_truncated is 1.", // maxLabelled
+		answer: &answer{media: "text/plain", doc: "in the text format of Prometheus, or in another one that is asked for"},
+		also:   []int{http.StatusServiceUnavailable},
+		handle: func(c *call) error { c.broker.web.metrics.handler.ServeHTTP(c.rw, c.req); return nil },
+	}}
+}
+
+const (
+	// maxLabelled is how many topics, groups, routes and topics for dead letters have
+	// numbers of their own: each is a time series that Prometheus keeps.
+	maxLabelled = 1000
+	// collectPatience is how long it may take to ask for the numbers of topics.
+	collectPatience = 8 * time.Second
+)
+
+// metrics are the numbers for Prometheus.
+type metrics struct {
+	handler  http.Handler
+	registry *prometheus.Registry
+	requests *prometheus.CounterVec
+	seconds  *prometheus.HistogramVec
+}
+
+func newMetrics(b *Broker, most int) *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "hark_http_requests_total", Help: "Requests over HTTP, by endpoint (operationId of the OpenAPI document) and status."}, []string{"endpoint", "code"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "hark_http_request_duration_seconds", Help: "How long requests over HTTP took, streams until they ended.", Buckets: []float64{.001, .01, .1, 1, 10},
+		}, []string{"endpoint"}),
+	}
+	m.registry.MustRegister(
+		m.requests, m.seconds, &collector{b, most},
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	)
+	m.handler = promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{
+		ErrorLog: newErrorLog(b.log), ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: 8, CoalesceGather: true,
+	})
+	return m
+}
+
+// observe counts a request.
+func (m *metrics) observe(endpoint string, status int, took time.Duration) {
+	m.requests.WithLabelValues(endpoint, strconv.Itoa(status)).Inc()
+	m.seconds.WithLabelValues(endpoint).Observe(took.Seconds())
+}
+
+// collector asks for the numbers that others keep.
+type collector struct {
+	broker *Broker
+	most   int // maxLabelled, but in tests
+}
+
+// series is a number of the broker: the one place that says what it is called.
+type series struct {
+	kind prometheus.ValueType
+	desc *prometheus.Desc
+}
+
+func gauge(name, help string, labels ...string) series {
+	return series{prometheus.GaugeValue, prometheus.NewDesc(name, help, labels, nil)}
+}
+
+func counter(name, help string, labels ...string) series {
+	return series{prometheus.CounterValue, prometheus.NewDesc(name, help, labels, nil)}
+}
+
+var (
+	readyGauge     = gauge("hark_ready", "1 if the broker can take messages.")
+	truncatedGauge = gauge("hark_metrics_truncated", "1 if there are more topics, groups or routes than have numbers of their own.")
+	streamsGauge   = gauge("hark_streams", "Streams of NATS: stored topics, channels, and a few of hark itself.")
+	consumersGauge = gauge("hark_consumers", "Consumers of NATS: groups, and subscriptions to stored topics.")
+	storedGauge    = gauge("hark_stored_bytes", "What is stored, on disk and in memory.")
+
+	topicMessages = gauge("hark_topic_messages", "Messages that a stored topic keeps.", "topic")
+	topicBytes    = gauge("hark_topic_bytes", "How large they are.", "topic")
+	topicStored   = counter("hark_topic_stored_messages_total", "Messages that a topic has stored since it was made.", "topic")
+
+	groupWaiting     = gauge("hark_group_waiting_messages", "Messages that no member of a group has received.", "topic", "group")
+	groupInFlight    = gauge("hark_group_in_flight_messages", "Messages that members of a group have in hand.", "topic", "group")
+	groupRedelivered = gauge("hark_group_redelivered_messages", "Of those in hand, messages that were so before.", "topic", "group")
+	groupOldest      = gauge("hark_group_oldest_message_age_seconds", "How long ago the first message was stored that is not done; 0 if all are.", "topic", "group")
+
+	deadLetters = gauge("hark_dead_letters", "Dead letters of a topic for them.", "topic")
+
+	routeMatched    = counter("hark_route_matched_messages_total", "Messages that matched a route.", "route")
+	routeSampledOut = counter("hark_route_sampled_out_messages_total", "Of those, messages that were not in the sample.", "route")
+	routeOtherwise  = counter("hark_route_otherwise_messages_total", "Messages that a route took because no other had.", "route")
+	routeRouted     = counter("hark_route_routed_messages_total", "Messages that targets of a route have taken.", "route")
+	routeUnresolved = counter("hark_route_unresolved_targets_total", "Targets of a route for which messages lacked a value.", "route")
+	routeFailed     = counter("hark_route_failed_messages_total", "Messages that targets of a route have refused.", "route")
+
+	connectionsNow   = gauge("hark_connections", "Clients that are connected.")
+	connectionsTotal = counter("hark_connections_total", "Clients that have connected.")
+	receivedMessages = counter("hark_received_messages_total", "Messages that clients have sent, those between client and server included.")
+	receivedBytes    = counter("hark_received_bytes_total", "Bytes of those.")
+	sentMessages     = counter("hark_sent_messages_total", "Messages that clients were sent, those between client and server included.")
+	sentBytes        = counter("hark_sent_bytes_total", "Bytes of those.")
+	slowConsumers    = counter("hark_slow_consumers_total", "Clients that were cut off because they did not read.")
+)
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(out chan<- *prometheus.Desc) {
+	for _, s := range []series{
+		readyGauge, truncatedGauge, streamsGauge, consumersGauge, storedGauge, topicMessages, topicBytes, topicStored,
+		groupWaiting, groupInFlight, groupRedelivered, groupOldest, deadLetters,
+		routeMatched, routeSampledOut, routeOtherwise, routeRouted, routeUnresolved, routeFailed,
+		connectionsNow, connectionsTotal, receivedMessages, receivedBytes, sentMessages, sentBytes, slowConsumers,
+	} {
+		out <- s.desc
+	}
+}
+
+// gathering is one collection.
+type gathering struct {
+	*collector
+	ctx       context.Context
+	out       chan<- prometheus.Metric
+	truncated bool
+}
+
+func (g *gathering) put(s series, value float64, labels ...string) {
+	g.out <- prometheus.MustNewConstMetric(s.desc, s.kind, value, labels...)
+}
+
+// Collect implements prometheus.Collector. What cannot be had is left out, and the
+// collection says so as invalid metrics.
+func (c *collector) Collect(out chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(c.broker.web.streams, collectPatience)
+	defer cancel()
+	g := &gathering{collector: c, ctx: ctx, out: out}
+	for _, part := range []func() error{g.store, g.topics, g.dead, g.routes, g.server} {
+		if err := part(); err != nil {
+			out <- prometheus.NewInvalidMetric(readyGauge.desc, err)
+		}
+	}
+	g.put(truncatedGauge, asNumber(g.truncated))
+	g.put(readyGauge, asNumber(c.broker.unready() == ""))
+}
+
+func asNumber(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func (g *gathering) store() error {
+	usage, err := g.broker.conn.Usage(g.ctx)
+	if err != nil {
+		return err
+	}
+	g.put(streamsGauge, float64(usage.Streams))
+	g.put(consumersGauge, float64(usage.Consumers))
+	g.put(storedGauge, float64(usage.Bytes))
+	return nil
+}
+
+// topics puts the numbers of topics and of their groups.
+func (g *gathering) topics() error {
+	names, next, err := g.broker.conn.TopicNames(g.ctx, natsdriver.TopicQuery{Limit: g.most})
+	if err != nil {
+		return err
+	}
+	g.truncated = g.truncated || next != ""
+	groups := 0
+	for _, name := range names {
+		info, err := g.broker.conn.TopicInfo(g.ctx, name)
+		if err != nil {
+			if g.ctx.Err() != nil {
+				return err
+			}
+			continue // deleted meanwhile
+		}
+		g.put(topicMessages, float64(info.Messages), name)
+		g.put(topicBytes, float64(info.Bytes), name)
+		g.put(topicStored, float64(info.Last), name)
+		if info.Groups == 0 || groups >= g.most {
+			g.truncated = g.truncated || info.Groups > 0
+			continue
+		}
+		all, err := g.broker.conn.Groups(g.ctx, name)
+		if err != nil {
+			return err
+		}
+		for i := range all {
+			if groups++; groups > g.most {
+				g.truncated = true
+				break
+			}
+			g.group(&all[i])
+		}
+	}
+	return nil
+}
+
+func (g *gathering) group(i *natsdriver.GroupInfo) {
+	g.put(groupWaiting, float64(i.Waiting), i.Topic, i.Name)
+	g.put(groupInFlight, float64(i.InFlight), i.Topic, i.Name)
+	g.put(groupRedelivered, float64(i.Redelivered), i.Topic, i.Name)
+	age := 0.0
+	if !i.Oldest.IsZero() {
+		age = max(time.Since(i.Oldest).Seconds(), 0)
+	}
+	g.put(groupOldest, age, i.Topic, i.Name)
+}
+
+func (g *gathering) dead() error {
+	names, next, err := g.broker.conn.TopicNames(g.ctx, natsdriver.TopicQuery{Dead: true, Limit: g.most})
+	if err != nil {
+		return err
+	}
+	g.truncated = g.truncated || next != ""
+	for _, name := range names {
+		if info, err := g.broker.conn.TopicInfo(g.ctx, name); err == nil { // it may have been deleted
+			g.put(deadLetters, float64(info.Messages), name)
+		}
+	}
+	return g.ctx.Err()
+}
+
+func (g *gathering) routes() error {
+	for i, s := range g.broker.RouteStats() {
+		if i == g.most {
+			g.truncated = true
+			break
+		}
+		g.put(routeMatched, float64(s.Matched), s.Route)
+		g.put(routeSampledOut, float64(s.SampledOut), s.Route)
+		g.put(routeOtherwise, float64(s.Otherwise), s.Route)
+		g.put(routeRouted, float64(s.Routed), s.Route)
+		g.put(routeUnresolved, float64(s.Unresolved), s.Route)
+		g.put(routeFailed, float64(s.Failed), s.Route)
+	}
+	return nil
+}
+
+// server puts what the server in this process counts.
+func (g *gathering) server() error {
+	if g.broker.hasServer() != nil {
+		return nil
+	}
+	v, err := g.broker.store.Varz(nil)
+	if err != nil {
+		return err
+	}
+	g.put(connectionsNow, float64(v.Connections))
+	g.put(connectionsTotal, float64(v.TotalConnections))
+	g.put(receivedMessages, float64(v.InMsgs))
+	g.put(receivedBytes, float64(v.InBytes))
+	g.put(sentMessages, float64(v.OutMsgs))
+	g.put(sentBytes, float64(v.OutBytes))
+	g.put(slowConsumers, float64(v.SlowConsumers))
+	return nil
+}

@@ -1,0 +1,276 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+)
+
+// adminFlags are the flags of commands that administer a broker.
+type adminFlags struct {
+	broker *brokerFlags
+	output *string
+}
+
+// newAdminFlags declares --http and what goes with it, and --output.
+func newAdminFlags(fs *flag.FlagSet) *adminFlags {
+	return &adminFlags{httpFlags(fs), outputFlag(fs, "pretty", "json")}
+}
+
+// json reports whether JSON is to be printed.
+func (f *adminFlags) json() bool { return *f.output == "json" }
+
+// admin speaks to the admin API of a broker.
+type admin struct {
+	place place
+	http  *http.Client
+}
+
+func (f *adminFlags) open() (*admin, error) {
+	p, err := f.broker.place()
+	if err != nil {
+		return nil, err
+	}
+	client, err := p.client()
+	if err != nil {
+		return nil, err
+	}
+	return &admin{p, client}, nil
+}
+
+// refusal is what the API says when it does not do something.
+type refusal struct {
+	Status int
+	Title  string
+	Detail string
+	Hint   string
+}
+
+// Error implements error.
+func (r *refusal) Error() string {
+	if r.Hint != "" {
+		return r.Detail + "; " + r.Hint
+	}
+	return r.Detail
+}
+
+// send sends a request, and returns the answer if it was done.
+func (a *admin) send(ctx context.Context, method, path string, query url.Values, body any) (*http.Response, error) {
+	if len(query) > 0 {
+		path += "?" + query.Encode()
+	}
+	r, err := a.place.request(ctx, method, path)
+	if err != nil {
+		return nil, err
+	}
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return nil, err
+		}
+		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(text)), int64(len(text))
+		r.Header.Set("Content-Type", "application/json")
+	}
+	res, err := a.http.Do(r)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, fmt.Errorf("%w; hark serve starts a broker, --http and HARK_HTTP_URL say where one is", err)
+	}
+	if res.StatusCode < 300 {
+		return res, nil
+	}
+	defer res.Body.Close()
+	return nil, a.refusal(res)
+}
+
+// maxRefusal is how much of a refusal is read, in bytes.
+const maxRefusal = 64 << 10
+
+// refusal reads what was said instead of an answer.
+func (a *admin) refusal(res *http.Response) error {
+	text, _ := io.ReadAll(io.LimitReader(res.Body, maxRefusal)) // what is there says enough
+	r := &refusal{}
+	media, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type"))
+	if media != "application/problem+json" || json.Unmarshal(text, r) != nil {
+		return fmt.Errorf("%s answered %s: is that the HTTP API of a hark broker?", a.place.HTTP, res.Status)
+	}
+	if res.StatusCode == http.StatusNotFound {
+		return nothingError{r}
+	}
+	if res.StatusCode == http.StatusUnauthorized && a.place.Password == "" {
+		r.Hint = "put the user and the token into the URL, such as --url hark://NAME:TOKEN@HOST, or into HARK_TOKEN, or use a context"
+	}
+	return r
+}
+
+// get reads JSON.
+func (a *admin) get(ctx context.Context, path string, query url.Values, into any) error {
+	return a.do(ctx, http.MethodGet, path, query, nil, into)
+}
+
+// do sends a request and reads the answer, unless into is nil.
+func (a *admin) do(ctx context.Context, method, path string, query url.Values, body, into any) error {
+	res, err := a.send(ctx, method, path, query, body)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if into == nil {
+		return nil
+	}
+	return json.NewDecoder(res.Body).Decode(into)
+}
+
+// each calls f for each entry of a list, page after page, until there were most; 0
+// is for all.
+func (a *admin) each(ctx context.Context, path string, query url.Values, most int, f func(entry json.RawMessage) error) error {
+	if query == nil {
+		query = url.Values{}
+	}
+	for n := 0; ; {
+		if limit := most - n; most > 0 && query.Has("limit") || most > 0 && limit < 100 {
+			query.Set("limit", strconv.Itoa(min(limit, 1000)))
+		}
+		var page struct {
+			Items []json.RawMessage
+			Next  string
+		}
+		if err := a.get(ctx, path, query, &page); err != nil {
+			return err
+		}
+		for _, entry := range page.Items {
+			if err := f(entry); err != nil {
+				return err
+			}
+			if n++; n == most {
+				return nil
+			}
+		}
+		if page.Next == "" {
+			return nil
+		}
+		query.Set("after", page.Next)
+	}
+}
+
+// lines calls f for each line of JSON of an answer that comes bit by bit.
+func (a *admin) lines(ctx context.Context, path string, body any, f func(line json.RawMessage) error) error {
+	res, err := a.send(ctx, http.MethodPost, path, nil, body)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	for in := json.NewDecoder(res.Body); ; {
+		var line json.RawMessage
+		switch err := in.Decode(&line); {
+		case errors.Is(err, io.EOF):
+			return nil
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
+			return fmt.Errorf("the broker has ended the answer: %w", err)
+		}
+		if err := f(line); err != nil {
+			return err
+		}
+	}
+}
+
+// adminPath joins the parts of a path of the API.
+func adminPath(parts ...string) string {
+	for i, p := range parts {
+		parts[i] = url.PathEscape(p)
+	}
+	return "/v1/admin/" + strings.Join(parts, "/")
+}
+
+// adminAction is an action that has a connection to the API.
+type adminAction func(ctx context.Context, a *admin, words []string, s Streams) error
+
+// administer returns what runs an action with so many words.
+func (f *adminFlags) administer(least, most int, want string, do adminAction) action {
+	return func(ctx context.Context, words []string, s Streams) error {
+		if len(words) < least || most >= 0 && len(words) > most {
+			return usageError{fmt.Errorf("want %s, and not %s", want, plural(len(words), "word", "words"))}
+		}
+		a, err := f.open()
+		if err != nil {
+			return err
+		}
+		defer a.http.CloseIdleConnections()
+		return interruptible(ctx, s, func(ctx context.Context) error {
+			err := do(ctx, a, words, s)
+			if err != nil && ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			return err
+		})
+	}
+}
+
+// list prints the entries of a list: as lines of JSON, or as a table with a row for
+// each.
+func list[T any](ctx context.Context, f *adminFlags, a *admin, s Streams, path string, query url.Values, most int, head []string, row func(v *T) []string) error {
+	if f.json() {
+		return a.each(ctx, path, query, most, func(entry json.RawMessage) error {
+			_, err := fmt.Fprintf(s.Out, "%s\n", entry)
+			return err
+		})
+	}
+	t := newTable(head...)
+	err := a.each(ctx, path, query, most, func(entry json.RawMessage) error {
+		v := new(T)
+		if err := json.Unmarshal(entry, v); err != nil {
+			return err
+		}
+		t.add(row(v)...)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return t.print(s)
+}
+
+// show prints one thing: as a line of JSON, or as names and values.
+func show[T any](f *adminFlags, s Streams, text json.RawMessage, fields func(v *T) [][2]string) error {
+	if f.json() {
+		_, err := fmt.Fprintf(s.Out, "%s\n", bytes.TrimSpace(text))
+		return err
+	}
+	v := new(T)
+	if err := json.Unmarshal(text, v); err != nil {
+		return err
+	}
+	t := newTable()
+	for _, field := range fields(v) {
+		if field[1] != "" {
+			t.add(field[0], field[1])
+		}
+	}
+	return t.print(s)
+}
+
+// done says that something was done, where no JSON is asked for.
+func (f *adminFlags) done(s Streams, text json.RawMessage, format string, args ...any) error {
+	if f.json() {
+		if text == nil {
+			return nil
+		}
+		_, err := fmt.Fprintf(s.Out, "%s\n", bytes.TrimSpace(text))
+		return err
+	}
+	_, err := fmt.Fprintf(s.Out, format+"\n", args...)
+	return err
+}

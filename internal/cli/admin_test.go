@@ -1,0 +1,193 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/harkbus/hark/broker"
+)
+
+// startBroker runs a broker until the test ends, and points commands at it.
+func startBroker(t *testing.T, text string) {
+	t.Helper()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "hark.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := broker.Load(broker.Source{File: file, Flags: map[string]string{"listen": "127.0.0.1:0", "http": "127.0.0.1:0", "data": filepath.Join(dir, "data")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := broker.New(cfg, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), servePatience)
+	defer cancel()
+	if err := b.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := b.Stop(context.Background()); err != nil {
+			t.Errorf("stop: %v", err)
+		}
+	})
+	t.Setenv("HARK_CONTEXTS", filepath.Join(dir, "contexts.json"))
+	t.Setenv("HARK_URL", "hark://"+b.Addr().String())
+	t.Setenv("HARK_HTTP_URL", "http://"+b.HTTPAddr().String())
+}
+
+// bury publishes a dead letter, as hark makes them.
+func bury(t *testing.T, id, reason string) {
+	t.Helper()
+	record, err := json.Marshal(map[string]any{"Topic": "jobs", "Subscription": "billing", "Reason": reason, "Stack": "goroutine 1\n\tx.go:3", "Attempts": 10, "First": time.Now(), "Last": time.Now(), "Seq": 7})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code, _, errs := call(t, "", "pub", "jobs.dead", `{"n":1}`, "--id", id, "--header", "hark-failure="+string(record)); code != exitOK {
+		t.Fatal(errs)
+	}
+}
+
+// TestAdminCommands is what an operator types, in order.
+func TestAdminCommands(t *testing.T) {
+	startBroker(t, "topics: [{name: jobs, dedup: 1h}, {name: jobs.dead}]\nroutes: [{name: europe, from: jobs, where: data.n == 1, to: region.eu, otherwise: rest}]\n")
+	bury(t, "d-1", "order 1: no stock")
+	bury(t, "d-2", "order 2: no stock")
+	bury(t, "d-3", "evil \x1b[2J\n title")
+	for _, tt := range []struct {
+		args     string
+		code     int
+		out, err string // must be part of what is printed; without it nothing may be
+	}{
+		{"topic list", exitOK, "jobs.dead   3", ""},
+		{"topic list none.>", exitOK, "", "there are none"},
+		{"topic list a..b", exitFailed, "", "empty token"},
+		{"topic list --output json --limit 1", exitOK, `{"topic":"jobs",`, ""},
+		{"topic list --output xml", exitUsage, "", "want pretty, json"},
+		{"topic create x.y --age 3d --count 5", exitOK, "topic x.y made", ""},
+		{"topic create x.y --age 3d --count 5", exitOK, "is there already", ""},
+		{"topic create x.y --count 6", exitFailed, "", "say alter"},
+		{"topic create x.y --count 6 --alter", exitOK, "topic x.y changed", ""},
+		{"topic create x.y --age soon", exitFailed, "", "age: got"},
+		{"topic create", exitUsage, "", "want TOPIC, and not 0 words"},
+		{"topic show x.y", exitOK, "up to 6 messages", "there are none"},
+		{"topic show none", exitNothing, "", "topic none"},
+		{"topic purge x.y", exitFailed, "", "0 messages of x.y would be removed, for good; say --yes"},
+		{"topic purge x.y --yes", exitOK, "0 messages removed", ""},
+		{"topic delete x.y", exitFailed, "", "say --yes"},
+		{"topic delete x.y --yes", exitOK, "topic x.y deleted", ""},
+		{"topic delete x.y --yes", exitNothing, "", "topic x.y is not there"},
+		{"group list jobs", exitOK, "hark-routes", ""},
+		{"group list none", exitNothing, "", "topic none"},
+		{"group show jobs hark-routes --output json", exitOK, `"group":"hark-routes"`, ""},
+		{"group show jobs none", exitNothing, "", "group none of topic jobs"},
+		{"group pause jobs hark-routes", exitOK, "until it is resumed", ""},
+		{"group pause jobs hark-routes --for 1h", exitOK, "paused", ""},
+		{"group pause jobs hark-routes --for x", exitFailed, "", "want a time such as"},
+		{"group resume jobs hark-routes", exitOK, "listening", ""},
+		{"group seek jobs hark-routes --to then", exitUsage, "", "want --to with start"},
+		{"group seek jobs none --to 3", exitNothing, "", "group none"},
+		{"group delete jobs none", exitNothing, "", "group none"},
+		{"dlq list", exitOK, "jobs.dead   3", ""},
+		{"dlq list --group-by error", exitUsage, "", "of which topic?"},
+		{"dlq list jobs.dead", exitOK, "order 1: no stock", ""},
+		{"dlq list jobs.dead --where data.", exitFailed, "", "where: "},
+		{"dlq list jobs.dead --group-by error", exitOK, "2       ", ""},
+		{"dlq list jobs.dead --group-by reason", exitUsage, "", "want error"},
+		{`dlq list jobs.dead --where headers.reason.contains("evil") --output json`, exitOK, `"id":"d-3"`, ""},
+		{"dlq show jobs.dead 1", exitOK, "x.go:3", ""},
+		{"dlq show jobs.dead 3", exitOK, "evil  [2J  title", ""},
+		{"dlq show jobs.dead x", exitUsage, "", `"x" is no sequence`},
+		{"dlq show jobs.dead 99", exitNothing, "", "message 99 of topic jobs.dead"},
+		{"dlq replay jobs.dead", exitUsage, "", "which dead letters?"},
+		{"dlq replay jobs.dead x", exitUsage, "", "is no sequence"},
+		{"dlq replay jobs.dead --all --rate -1", exitUsage, "", "--rate must not be negative"},
+		{"dlq replay jobs.dead --all --dry-run", exitOK, "3 dead letters would be replayed", ""},
+		{"dlq replay jobs.dead 1 --output json", exitOK, `{"summary":{"done":1,"dry":0,"skipped":0,"failed":0}}`, ""},
+		{"dlq replay jobs.dead 2 --to a..b", exitFailed, "", "to: "},
+		{"dlq replay jobs.dead 2 --to jobs.dead", exitFailed, "2 (d-2): failed: that is where it is", "1 dead letter could not be replayed"},
+		{"dlq edit jobs.dead 2", exitUsage, "", "what is to be other?"},
+		{`dlq edit jobs.dead 2 {"n":3} --header a=b --remove-header c --key k --replace`, exitOK, `"a": "b"`, ""},
+		{`dlq edit jobs.dead 4 - --replace`, exitOK, `"data": "from the input"`, ""},
+		{`dlq replay jobs.dead --where id=="d-2"`, exitOK, "1 dead letter replayed", ""},
+		{"dlq delete jobs.dead", exitUsage, "", "which dead letters?"},
+		{"dlq delete jobs.dead --all --dry-run", exitOK, "1 dead letter would be removed", ""},
+		{"dlq delete jobs.dead --all", exitOK, "1 dead letter removed", ""},
+		{"dlq list jobs.dead", exitOK, "", "there are none"},
+		{"route list", exitOK, "region.eu otherwise rest", ""},
+		{"route show europe", exitOK, "durable", ""},
+		{"route show none", exitNothing, "", "there is no route none"},
+		{"route list --output json", exitOK, `"route":"europe"`, ""},
+		{"topic list --http http://127.0.0.1:1", exitFailed, "", "hark serve starts a broker"},
+		{"topic list --http ftp://x", exitUsage, "", "is no URL of an HTTP API"},
+	} {
+		code, out, errs := call(t, "from the input\n", strings.Fields(tt.args)...)
+		if code != tt.code || !strings.Contains(out, tt.out) || !strings.Contains(errs, tt.err) || (tt.out == "") != (out == "") || (tt.err == "") != (errs == "") {
+			t.Errorf("hark %s: got %d\n%s%swant %d %q %q", tt.args, code, out, errs, tt.code, tt.out, tt.err)
+		}
+	}
+}
+
+// TestAdminAsUser looks at how the token gets to the broker, and that it is not shown.
+func TestAdminAsUser(t *testing.T) {
+	const token = "TOPSECRETTOKEN"
+	startBroker(t, "users: [{name: op, token: '"+broker.HashToken(token)+"', admin: ['>']}, {name: ada, token: '"+broker.HashToken(token+"2")+"'}]\ntopics: [{name: jobs}]\n")
+	messages, web := strings.TrimPrefix(os.Getenv("HARK_URL"), "hark://"), strings.TrimPrefix(os.Getenv("HARK_HTTP_URL"), "http://")
+	for _, tt := range []struct {
+		url, http, token string
+		code             int
+		says             string
+	}{
+		{"hark://" + messages, "http://" + web, "", exitFailed, "into HARK_TOKEN"},
+		{"hark://" + messages, "http://" + web, token, exitOK, "jobs"},
+		{"hark://" + messages, "http://op:" + token + "@" + web, "", exitOK, "jobs"},
+		{"hark://op:" + token + "@" + messages, "http://" + web, "", exitOK, "jobs"},
+		{"hark://" + token + "@" + messages, "http://" + web, "", exitOK, "jobs"},
+		{"hark://op:" + token + "3@" + messages, "http://" + web, "", exitFailed, "no user with these credentials"},
+		{"hark://ada:" + token + "2@" + messages, "http://" + web, "", exitFailed, "user ada may not do this"},
+		{"hark://" + messages, "http://op:" + token + "@127.0.0.1:1", "", exitFailed, "connection refused"},
+	} {
+		t.Setenv("HARK_URL", tt.url)
+		t.Setenv("HARK_HTTP_URL", tt.http)
+		t.Setenv("HARK_TOKEN", tt.token)
+		code, out, errs := call(t, "", "topic", "show", "jobs")
+		if code != tt.code || !strings.Contains(out+errs, tt.says) {
+			t.Errorf("%s %s: got %d %s%s, want %d %s", tt.url, tt.http, code, out, errs, tt.code, tt.says)
+		}
+		if strings.Contains(out+errs, token) {
+			t.Errorf("the token is shown: %s%s", out, errs)
+		}
+	}
+}
+
+// TestAdminOfOthers speaks to what is no broker, and to one that ends in the middle.
+func TestAdminOfOthers(t *testing.T) {
+	t.Setenv("HARK_CONTEXTS", filepath.Join(t.TempDir(), "contexts.json"))
+	for _, tt := range []struct{ args, answer, says string }{
+		{"topic list", "<html>hello</html>", "invalid character"},
+		{"topic list", "", "EOF"},
+		{"dlq replay x --all", `{"total":2}` + "\n" + `{"seq":1,"outcome":"done"}` + "\n", "stopped after 1 of 2 dead letters; the others are where they were"},
+		{"dlq replay x --all", `{"total":2}` + "\n" + `{"seq":1,"outc`, "the broker has ended the answer"},
+	} {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(tt.answer)) }))
+		code, _, errs := call(t, "", append(strings.Fields(tt.args), "--http", s.URL)...)
+		s.Close()
+		if code != exitFailed || !strings.Contains(errs, tt.says) {
+			t.Errorf("%s: got %d %s, want %s", tt.args, code, errs, tt.says)
+		}
+	}
+	s := httptest.NewServer(http.NotFoundHandler())
+	defer s.Close()
+	if code, _, errs := call(t, "", "topic", "list", "--http", s.URL); code != exitFailed || !strings.Contains(errs, "is that the HTTP API of a hark broker?") {
+		t.Errorf("got %d %s", code, errs)
+	}
+}

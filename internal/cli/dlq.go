@@ -1,0 +1,449 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+var dlqCommand = command{
+	name: "dlq", about: "list, show, replay, edit and remove dead letters",
+	long: `A dead letter is a message that a subscription gave up, on a topic for them: that
+of its topic with .dead behind it, or the one that the subscription names.`,
+	subs: []command{dlqListCommand, dlqShowCommand, dlqReplayCommand, dlqEditCommand, dlqDeleteCommand},
+}
+
+const whereHelp = "only those that match this `filter`, as the messages that they were; headers.reason, headers.subscription and headers.attempts are those of the failure"
+
+var dlqListCommand = command{
+	name: "list", args: "[TOPIC]", about: "list topics for them, or those of one",
+	setup: func(fs *flag.FlagSet) action {
+		f := newAdminFlags(fs)
+		where := fs.String("where", "", whereHelp)
+		group := fs.String("error", "", "only those with this `error`, by its name in hark dlq list TOPIC --group-by error")
+		by := &choiceFlag{forms: []string{"error"}}
+		fs.Var(by, "group-by", "`error`: count them by error, without what varies in it")
+		limit := fs.Int("limit", 0, "list so many at `most`; 0 for all")
+		return f.administer(0, 1, "TOPIC or nothing", func(ctx context.Context, a *admin, words []string, s Streams) error {
+			switch {
+			case len(words) == 0 && (*where != "" || *group != "" || by.chosen != ""):
+				return usageError{errors.New("of which topic? hark dlq list shows those that there are")}
+			case by.chosen != "" && (*where != "" || *group != ""):
+				return usageError{errors.New("--group-by counts all dead letters: want it alone, or --where and --error")}
+			case len(words) == 0:
+				return list(ctx, f, a, s, adminPath("dead"), nil, *limit, []string{"topic", "dead letters", "oldest", "newest"}, func(t *deadTopicEntry) []string {
+					return []string{t.Topic, numberText(t.Messages), age(t.Oldest), age(t.Newest)}
+				})
+			case by.chosen != "":
+				return list(ctx, f, a, s, adminPath("dead", words[0], "errors"), nil, *limit, []string{"count", "error", "reason", "last", "again", "subscriptions"}, func(g *deadError) []string {
+					return []string{numberText(g.Count), g.Error, clipped(g.Reason, 80), age(g.Last), countText(g.Again), strings.Join(g.Subscriptions, " ")}
+				})
+			}
+			query := url.Values{}
+			for name, value := range map[string]string{"where": *where, "error": *group} {
+				if value != "" {
+					query.Set(name, value)
+				}
+			}
+			return list(ctx, f, a, s, adminPath("dead", words[0], "messages"), query, *limit, []string{"seq", "failed", "id", "subscription", "tried", "replayed", "reason"}, func(d *deadLetter) []string {
+				return []string{numberText(d.Seq), age(d.Last), clipped(d.ID, 24), d.Subscription, countText(d.Attempts), countText(d.Replays), clipped(d.Reason, 80)}
+			})
+		})
+	},
+}
+
+var dlqShowCommand = command{
+	name: "show", args: "TOPIC SEQ", about: "show one whole, with its failure",
+	setup: func(fs *flag.FlagSet) action {
+		f := newAdminFlags(fs)
+		return f.administer(2, 2, "TOPIC and SEQ", func(ctx context.Context, a *admin, words []string, s Streams) error {
+			var text json.RawMessage
+			path, err := deadPath(words)
+			if err != nil {
+				return err
+			}
+			if err := a.get(ctx, path, nil, &text); err != nil {
+				return err
+			}
+			return showDead(f, s, text)
+		})
+	},
+}
+
+// deadPath is the path of a dead letter.
+func deadPath(words []string, more ...string) (string, error) {
+	if _, err := sequence(words[1]); err != nil {
+		return "", err
+	}
+	return adminPath(append([]string{"dead", words[0], "messages", words[1]}, more...)...), nil
+}
+
+func sequence(word string) (uint64, error) {
+	n, err := strconv.ParseUint(word, 10, 64)
+	if err != nil || n == 0 {
+		return 0, usageError{fmt.Errorf("%q is no sequence: want the number that hark dlq list shows", word)}
+	}
+	return n, nil
+}
+
+func showDead(f *adminFlags, s Streams, text json.RawMessage) error {
+	if err := show(f, s, text, (*deadLetter).fields); err != nil || f.json() {
+		return err
+	}
+	var d deadLetter
+	if err := json.Unmarshal(text, &d); err != nil {
+		return err
+	}
+	if d.Stack != "" {
+		fmt.Fprintf(s.Out, "\nstack\n  %s\n", strings.ReplaceAll(strings.TrimSpace(printableLines(d.Stack)), "\n", "\n  "))
+	}
+	var message bytes.Buffer
+	if err := json.Indent(&message, d.Message, "  ", "  "); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(s.Out, "\nmessage\n  %s\n", message.String())
+	return err
+}
+
+// printableLines is printable for text of several lines.
+func printableLines(text string) string {
+	lines := strings.Split(text, "\n")
+	for i := range lines {
+		lines[i] = printable(strings.ReplaceAll(lines[i], "\t", "    "))
+	}
+	return strings.Join(lines, "\n")
+}
+
+// deadFlags say which dead letters are meant.
+type deadFlags struct {
+	group, where *string
+	all, dry     *bool
+	limit        *uint64
+}
+
+func newDeadFlags(fs *flag.FlagSet) *deadFlags {
+	return &deadFlags{
+		group: fs.String("error", "", "those with this `error`, by its name in hark dlq list TOPIC --group-by error"),
+		where: fs.String("where", "", whereHelp),
+		all:   fs.Bool("all", false, "all of them"),
+		dry:   fs.Bool("dry-run", false, "only say what would be done"),
+		limit: fs.Uint64("limit", 0, "the oldest of them, so many at `most`; 0 for all"),
+	}
+}
+
+// request returns what the API is asked for.
+func (d *deadFlags) request(words []string) (map[string]any, error) {
+	request := map[string]any{}
+	var seqs []uint64
+	for _, word := range words {
+		n, err := sequence(word)
+		if err != nil {
+			return nil, err
+		}
+		seqs = append(seqs, n)
+	}
+	if seqs != nil {
+		request["seqs"] = seqs
+	}
+	for name, value := range map[string]string{"error": *d.group, "where": *d.where} {
+		if value != "" {
+			request[name] = value
+		}
+	}
+	if len(request) == 0 && !*d.all {
+		return nil, usageError{errors.New("which dead letters? Give their sequences, --error or --where; or --all")}
+	}
+	if *d.all {
+		request["all"] = true
+	}
+	if *d.dry {
+		request["dry_run"] = true
+	}
+	if *d.limit > 0 {
+		request["limit"] = *d.limit
+	}
+	return request, nil
+}
+
+var dlqReplayCommand = command{
+	name: "replay", args: "TOPIC [SEQ…]", about: "publish them where they come from",
+	long: `Each is published, and removed once that is stored: what ends the command, or the
+broker, loses nothing, and nothing is stored twice while the topic remembers IDs. Every
+group of the topic gets the message, not only the one that gave it up. What has failed
+again after a replay is left where it is, unless --force is given.`,
+	setup: func(fs *flag.FlagSet) action {
+		f, which := newAdminFlags(fs), newDeadFlags(fs)
+		to := fs.String("to", "", "publish to this `topic`, instead of where each comes from")
+		rate := fs.Float64("rate", 0, "how `many` in a second at most; as fast as it goes without it")
+		force := fs.Bool("force", false, "replay also what has failed again after a replay, and to topics that are not stored")
+		return f.administer(1, -1, "TOPIC, and perhaps sequences", func(ctx context.Context, a *admin, words []string, s Streams) error {
+			request, err := which.request(words[1:])
+			if err != nil {
+				return err
+			}
+			if *rate < 0 {
+				return usageError{errors.New("--rate must not be negative")}
+			}
+			request["rate"], request["force"], request["to"] = *rate, *force, *to
+			return workOnDead(ctx, f, a, s, adminPath("dead", words[0], "replay"), request, "replayed")
+		})
+	},
+}
+
+var dlqDeleteCommand = command{
+	name: "delete", args: "TOPIC [SEQ…]", about: "remove them",
+	setup: func(fs *flag.FlagSet) action {
+		f, which := newAdminFlags(fs), newDeadFlags(fs)
+		return f.administer(1, -1, "TOPIC, and perhaps sequences", func(ctx context.Context, a *admin, words []string, s Streams) error {
+			request, err := which.request(words[1:])
+			if err != nil {
+				return err
+			}
+			return workOnDead(ctx, f, a, s, adminPath("dead", words[0], "delete"), request, "removed")
+		})
+	},
+}
+
+// deadOutcome is what became of a dead letter, or of all.
+type deadOutcome struct {
+	Seq     uint64
+	ID, To  string
+	Outcome string
+	Reason  string
+	Total   *int
+	Summary *struct{ Done, Dry, Skipped, Failed int }
+}
+
+// workOnDead does something with many dead letters, and shows how far it is.
+func workOnDead(ctx context.Context, f *adminFlags, a *admin, s Streams, path string, request map[string]any, what string) error {
+	type state struct{ total, seen int }
+	states := make(chan state, 1)
+	states <- state{}
+	var bar *progress
+	if terminalWidth(s.Err) > 0 {
+		bar = showProgress(s.Err, func(int) string {
+			now := <-states
+			states <- now
+			return fmt.Sprintf("%d of %d", now.seen, now.total)
+		})
+	}
+	var last *deadOutcome
+	var lines []string
+	err := a.lines(ctx, path, request, func(line json.RawMessage) error {
+		var o deadOutcome
+		if err := json.Unmarshal(line, &o); err != nil {
+			return err
+		}
+		now := <-states
+		switch {
+		case o.Total != nil:
+			now.total = *o.Total
+		case o.Summary != nil:
+			last = &o
+		default:
+			now.seen++
+			if !f.json() && o.Outcome != "done" {
+				lines = append(lines, o.line(what))
+			}
+		}
+		states <- now
+		if f.json() && o.Total == nil {
+			_, err := fmt.Fprintf(s.Out, "%s\n", bytes.TrimSpace(line))
+			return err
+		}
+		return nil
+	})
+	if bar != nil {
+		bar.stop()
+	}
+	for _, line := range lines {
+		fmt.Fprintln(s.Out, line)
+	}
+	if err == nil && last == nil {
+		err = errors.New("the broker has ended the answer")
+	}
+	if err != nil {
+		if now := <-states; now.total > 0 {
+			fmt.Fprintf(s.Err, "stopped after %d of %s; the others are where they were\n", now.seen, plural(now.total, "dead letter", "dead letters"))
+		}
+		return err
+	}
+	n := last.Summary
+	text := plural(n.Done, "dead letter", "dead letters") + " " + what
+	if request["dry_run"] == true {
+		text = plural(n.Dry, "dead letter", "dead letters") + " would be " + what
+	}
+	if n.Skipped > 0 {
+		text += fmt.Sprintf(", %d skipped", n.Skipped)
+	}
+	if n.Failed > 0 {
+		text += fmt.Sprintf(", %d failed", n.Failed)
+	}
+	if !f.json() {
+		fmt.Fprintln(s.Out, text)
+	}
+	if n.Failed > 0 {
+		return fmt.Errorf("%s could not be %s", plural(n.Failed, "dead letter", "dead letters"), what)
+	}
+	return nil
+}
+
+// line says what became of a dead letter.
+func (o *deadOutcome) line(what string) string {
+	text := fmt.Sprintf("%d", o.Seq)
+	if o.ID != "" {
+		text += " (" + o.ID + ")"
+	}
+	switch o.Outcome {
+	case "dry":
+		text += ": would be " + what
+		if o.To != "" {
+			text += " to " + o.To
+		}
+	default:
+		text += ": " + o.Outcome + ": " + o.Reason
+	}
+	return printable(text)
+}
+
+var dlqEditCommand = command{
+	name: "edit", args: "TOPIC SEQ [DATA]", about: "make a copy of one that is other",
+	long: `The copy is a dead letter of the same topic, with the record of the failure; replay
+it then. DATA is its new data, - reads it from the input; without it the data stays.`,
+	setup: func(fs *flag.FlagSet) action {
+		f := newAdminFlags(fs)
+		headers, without := headerFlag{}, nameFlag{}
+		fs.Var(headers, "header", "`name=value` of a header; may be given several times")
+		fs.Var(&without, "remove-header", "`name` of a header that it is not to have; may be given several times")
+		key := fs.String("key", "", "the `key` that it is to have")
+		replace := fs.Bool("replace", false, "remove the dead letter once its copy is stored")
+		return f.administer(2, 3, "TOPIC, SEQ and perhaps DATA", func(ctx context.Context, a *admin, words []string, s Streams) error {
+			edit := map[string]any{"replace": *replace}
+			if len(words) == 3 {
+				if err := editData(ctx, s, words[2], edit); err != nil {
+					return err
+				}
+			}
+			changed := map[string]any{}
+			for name, value := range headers {
+				changed[name] = value
+			}
+			for _, name := range without {
+				changed[name] = nil
+			}
+			edit["headers"] = changed
+			if *key != "" {
+				edit["key"] = *key
+			}
+			if len(words) == 2 && len(changed) == 0 && *key == "" {
+				return usageError{errors.New("what is to be other? Give DATA, --header, --remove-header or --key")}
+			}
+			path, err := deadPath(words, "edit")
+			if err != nil {
+				return err
+			}
+			var text json.RawMessage
+			if err := a.do(ctx, http.MethodPost, path, nil, edit, &text); err != nil {
+				return err
+			}
+			return showDead(f, s, text)
+		})
+	},
+}
+
+// editData puts new data into what is sent.
+func editData(ctx context.Context, s Streams, data string, edit map[string]any) error {
+	text := []byte(data)
+	if data == "-" {
+		var b bytes.Buffer
+		if _, err := b.ReadFrom(newInput(ctx, s.In)); err != nil {
+			return err
+		}
+		text = bytes.TrimRight(b.Bytes(), "\r\n")
+	}
+	if json.Valid(text) {
+		edit["data"], edit["datacontenttype"] = json.RawMessage(text), "application/json"
+		return nil
+	}
+	edit["data_base64"], edit["datacontenttype"] = text, "text/plain"
+	return nil
+}
+
+// nameFlag gathers names.
+type nameFlag []string
+
+// Set implements flag.Value.
+func (f *nameFlag) Set(s string) error {
+	if s == "" {
+		return errors.New("want a name")
+	}
+	*f = append(*f, s)
+	return nil
+}
+
+// String implements flag.Value.
+func (f *nameFlag) String() string { return "" }
+
+// deadTopicEntry is a topic for dead letters as the API shows it.
+type deadTopicEntry struct {
+	Topic          string
+	Messages       uint64
+	Oldest, Newest *time.Time
+}
+
+// deadError is the dead letters with one error as the API shows them.
+type deadError struct {
+	Error, Reason string
+	Count, Again  uint64
+	Last          *time.Time
+	Subscriptions []string
+}
+
+// deadLetter is a dead letter as the API shows it.
+type deadLetter struct {
+	Seq           uint64
+	ID, Key       string
+	From          string
+	FromSeq       uint64 `json:"from_seq"`
+	Subscription  string
+	Error, Reason string
+	Attempts      uint64
+	First, Last   *time.Time
+	Replays       uint64
+	EditedFrom    uint64 `json:"edited_from"`
+	Stack         string
+	Message       json.RawMessage
+}
+
+func (d *deadLetter) fields() [][2]string {
+	from := d.From
+	if d.FromSeq > 0 {
+		from += ", sequence " + numberText(d.FromSeq)
+	}
+	again := ""
+	if d.Replays > 0 {
+		again = plural(int(d.Replays), "replay", "replays") + " before it failed again"
+	}
+	return [][2]string{
+		{"dead letter", numberText(d.Seq)},
+		{"from", from},
+		{"id", d.ID},
+		{"key", d.Key},
+		{"subscription", d.Subscription},
+		{"reason", d.Reason},
+		{"error", d.Error},
+		{"attempts", countText(d.Attempts)},
+		{"first", moment(d.First)},
+		{"last", moment(d.Last)},
+		{"replayed", again},
+		{"edited from", countText(d.EditedFrom)},
+	}
+}

@@ -1,0 +1,216 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+)
+
+var topicCommand = command{
+	name: "topic", about: "list, make and remove stored topics",
+	subs: []command{
+		{
+			name: "list", args: "[PATTERN]", about: "list the stored topics, or those that match a pattern",
+			setup: func(fs *flag.FlagSet) action {
+				f := newAdminFlags(fs)
+				limit := fs.Int("limit", 0, "list so many at `most`; 0 for all")
+				return f.administer(0, 1, "a pattern, in quotes, or nothing", func(ctx context.Context, a *admin, words []string, s Streams) error {
+					query := url.Values{}
+					if len(words) > 0 {
+						query.Set("pattern", words[0])
+					}
+					return list(ctx, f, a, s, adminPath("topics"), query, *limit, []string{"topic", "messages", "size", "newest", "durability", "kept"}, func(t *storedTopic) []string {
+						return []string{t.Topic, numberText(t.Messages), bytesText(t.Bytes), age(t.LastTime), t.Durability, t.kept()}
+					})
+				})
+			},
+		},
+		{
+			name: "show", args: "TOPIC", about: "show a stored topic, with its groups",
+			setup: func(fs *flag.FlagSet) action {
+				f := newAdminFlags(fs)
+				return f.administer(1, 1, "TOPIC", func(ctx context.Context, a *admin, words []string, s Streams) error {
+					var text json.RawMessage
+					if err := a.get(ctx, adminPath("topics", words[0]), nil, &text); err != nil {
+						return err
+					}
+					if err := show(f, s, text, (*storedTopic).fields); err != nil || f.json() {
+						return err
+					}
+					fmt.Fprintln(s.Out)
+					return listGroups(ctx, f, a, s, words[0], 0)
+				})
+			},
+		},
+		{
+			name: "create", args: "TOPIC", about: "make a stored topic",
+			long: `One that is there with the same limits is left as it is; with others that is an
+error, unless --alter is given. What the configuration of the broker declares under
+topics is made when it starts.`,
+			setup: func(fs *flag.FlagSet) action {
+				f := newAdminFlags(fs)
+				age := fs.String("age", "", "keep messages for this `time`, such as 12h or 7d; for ever without it")
+				size := fs.String("bytes", "", "keep this `size`, such as 64MiB; everything without it")
+				count := fs.Int64("count", 0, "keep this `number` of messages; 0 for all")
+				durability := fs.String("durability", "", "`strict|relaxed|memory`: what an acknowledged message survives (strict without it)")
+				dedup := fs.String("dedup", "", "remember message IDs for this `time` (2m without it)")
+				alter := fs.Bool("alter", false, "change one that is there")
+				return f.administer(1, 1, "TOPIC", func(ctx context.Context, a *admin, words []string, s Streams) error {
+					limits := map[string]any{}
+					for key, value := range map[string]string{"age": *age, "bytes": *size, "durability": *durability, "dedup": *dedup} {
+						if value != "" {
+							limits[key] = value
+						}
+					}
+					if *count != 0 {
+						limits["count"] = *count
+					}
+					var query url.Values
+					if *alter {
+						query = url.Values{"alter": {"true"}}
+					}
+					var text json.RawMessage
+					if err := a.do(ctx, http.MethodPut, adminPath("topics", words[0]), query, limits, &text); err != nil {
+						return err
+					}
+					var put struct{ Change string }
+					if err := json.Unmarshal(text, &put); err != nil {
+						return err
+					}
+					what := map[string]string{"made": "topic %s made", "altered": "topic %s changed", "none": "topic %s is there already"}[put.Change]
+					return f.done(s, text, what, words[0])
+				})
+			},
+		},
+		{
+			name: "delete", args: "TOPIC", about: "delete a stored topic, with its messages and groups",
+			setup: func(fs *flag.FlagSet) action {
+				f := newAdminFlags(fs)
+				yes := yesFlag(fs)
+				return f.administer(1, 1, "TOPIC", func(ctx context.Context, a *admin, words []string, s Streams) error {
+					if err := a.sure(ctx, *yes, words[0]); err != nil {
+						return err
+					}
+					if err := a.do(ctx, http.MethodDelete, adminPath("topics", words[0]), nil, nil, nil); err != nil {
+						return err
+					}
+					return f.done(s, nil, "topic %s deleted", words[0])
+				})
+			},
+		},
+		{
+			name: "purge", args: "TOPIC", about: "remove messages of a stored topic",
+			setup: func(fs *flag.FlagSet) action {
+				f := newAdminFlags(fs)
+				before := fs.Uint64("before", 0, "remove only messages before this `sequence`")
+				keep := fs.Uint64("keep", 0, "keep this `number` of the newest messages")
+				yes := yesFlag(fs)
+				return f.administer(1, 1, "TOPIC", func(ctx context.Context, a *admin, words []string, s Streams) error {
+					if *before == 0 && *keep == 0 {
+						if err := a.sure(ctx, *yes, words[0]); err != nil {
+							return err
+						}
+					}
+					query := url.Values{}
+					for name, n := range map[string]uint64{"before": *before, "keep": *keep} {
+						if n > 0 {
+							query.Set(name, numberText(n))
+						}
+					}
+					var text json.RawMessage
+					if err := a.do(ctx, http.MethodPost, adminPath("topics", words[0], "purge"), query, nil, &text); err != nil {
+						return err
+					}
+					var gone struct{ Removed int }
+					if err := json.Unmarshal(text, &gone); err != nil {
+						return err
+					}
+					return f.done(s, text, "%s removed", plural(gone.Removed, "message", "messages"))
+				})
+			},
+		},
+	},
+}
+
+func yesFlag(fs *flag.FlagSet) *bool {
+	return fs.Bool("yes", false, "do it; without it the command says what would be removed")
+}
+
+// sure refuses to remove a topic, or all that it keeps, unless that is meant.
+func (a *admin) sure(ctx context.Context, yes bool, topic string) error {
+	if yes {
+		return nil
+	}
+	var t storedTopic
+	if err := a.get(ctx, adminPath("topics", topic), nil, &t); err != nil {
+		return err
+	}
+	return fmt.Errorf("%s of %s would be removed, for good; say --yes", plural(int(t.Messages), "message", "messages"), topic)
+}
+
+// storedTopic is a topic as the API shows it.
+type storedTopic struct {
+	Topic           string
+	Messages, Bytes uint64
+	First, Last     uint64
+	FirstTime       *time.Time `json:"first_time"`
+	LastTime        *time.Time `json:"last_time"`
+	Created         *time.Time
+	Age             string
+	MaxBytes        uint64 `json:"max_bytes"`
+	MaxCount        int    `json:"max_count"`
+	Durability      string
+	Dedup           string
+	Declared        bool
+}
+
+// kept says what the topic keeps.
+func (t *storedTopic) kept() string {
+	text := ""
+	add := func(s string) {
+		if text != "" {
+			text += ", "
+		}
+		text += s
+	}
+	if t.Age != "" {
+		add("for " + t.Age)
+	}
+	if t.MaxBytes > 0 {
+		add("up to " + bytesText(t.MaxBytes))
+	}
+	if t.MaxCount > 0 {
+		add("up to " + plural(t.MaxCount, "message", "messages"))
+	}
+	if text == "" {
+		return "all"
+	}
+	return text
+}
+
+func (t *storedTopic) fields() [][2]string {
+	declared := "no"
+	if t.Declared {
+		declared = "in the configuration of the broker"
+	}
+	return [][2]string{
+		{"topic", t.Topic},
+		{"messages", numberText(t.Messages) + ", " + bytesText(t.Bytes)},
+		{"sequences", strconv.FormatUint(t.First, 10) + " to " + strconv.FormatUint(t.Last, 10)},
+		{"oldest", moment(t.FirstTime)},
+		{"newest", moment(t.LastTime)},
+		{"keeps", t.kept()},
+		{"durability", t.Durability},
+		{"dedup", t.Dedup},
+		{"declared", declared},
+		{"made", moment(t.Created)},
+	}
+}
+
+var errWantPlace = errors.New("want --to with start, now, a sequence, or a time such as 2026-01-02T15:04:05Z")
