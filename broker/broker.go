@@ -100,12 +100,47 @@ func (b *Broker) Start(ctx context.Context) error {
 		return errors.Join(err, b.shut(ctx))
 	}
 	b.took = time.Since(b.started)
-	b.log.Info("started", "listen", b.Addr().String(), "data", b.store.Dir(), "routes", len(c.Routes), "took", b.took)
+	b.log.Info("started", "messages", b.where(), "routes", len(c.Routes), "took", b.took)
 	return nil
 }
 
 func (b *Broker) start(ctx context.Context, c *Config) (err error) {
 	if b.web, err = listenWeb(b, endpoints()); err != nil {
+		return err
+	}
+	if err := b.connect(ctx, c); err != nil {
+		return err
+	}
+	if err := b.firstTopics(ctx, c); err != nil {
+		return err
+	}
+	router, err := NewRouter(c)
+	if err != nil {
+		return err
+	}
+	b.routing = newRouting(b.conn, b.log, c.shares())
+	if err := b.routing.swap(ctx, c, router); err != nil {
+		return err
+	}
+	b.gateway = newGateway(b, b.conn)
+	b.webhooks = newWebhooks(b.conn, "/"+c.Name, !c.shares(), b.log)
+	hooks, err := b.webhooks.change(ctx, c)
+	if err != nil {
+		return err
+	}
+	hooks.finish(ctx)
+	b.web.serve()
+	return nil
+}
+
+// connect starts the server in this process, or finds those beside which the
+// broker runs, and connects to them.
+func (b *Broker) connect(ctx context.Context, c *Config) (err error) {
+	source := natsdriver.Source("/" + c.Name)
+	if c.Engine != "" {
+		if b.conn, err = natsdriver.Open(ctx, c.Engine, natsdriver.Attributes(), source); err == nil {
+			b.client = b.conn.Client()
+		}
 		return err
 	}
 	if b.store, err = startServer(c, b.auth, b.logger); err != nil {
@@ -114,31 +149,20 @@ func (b *Broker) start(ctx context.Context, c *Config) (err error) {
 	if b.client, err = connect(b.store, b.auth); err != nil {
 		return fmt.Errorf("connect to the server in this process: %w", err)
 	}
-	b.conn, err = natsdriver.New(ctx, b.client, natsdriver.SyncAlways(), natsdriver.Attributes(),
-		natsdriver.Source("/"+c.Name), natsdriver.Engine("hark", c.Listen))
-	if err != nil {
+	if err := b.awaitCluster(ctx, c); err != nil {
 		return err
 	}
-	if _, err := b.applyTopics(ctx, nil, c); err != nil {
-		return err
+	b.conn, err = natsdriver.New(ctx, b.client, natsdriver.SyncAlways(), natsdriver.Attributes(), source,
+		natsdriver.Engine("hark", c.Listen), natsdriver.Replicas(int(c.Cluster.Replicas)))
+	return err
+}
+
+// where says to whom clients speak.
+func (b *Broker) where() string {
+	if b.store == nil {
+		return b.conn.Info().Address
 	}
-	router, err := NewRouter(c)
-	if err != nil {
-		return err
-	}
-	b.routing = newRouting(b.conn, b.log)
-	if err := b.routing.swap(ctx, c, router); err != nil {
-		return err
-	}
-	b.gateway = newGateway(b, b.conn)
-	b.webhooks = newWebhooks(b.conn, "/"+c.Name, b.store != nil, b.log)
-	hooks, err := b.webhooks.change(ctx, c)
-	if err != nil {
-		return err
-	}
-	hooks.finish(ctx)
-	b.web.serve()
-	return nil
+	return b.Addr().String()
 }
 
 // Stop ends routes, when what they have taken is done with, then the server. It
@@ -182,7 +206,7 @@ func (b *Broker) shut(ctx context.Context) (err error) {
 	if b.conn != nil {
 		err = errors.Join(err, b.conn.Close(ctx))
 	}
-	if b.client != nil {
+	if b.client != nil && b.store != nil { // otherwise conn has closed it
 		b.client.Close()
 	}
 	if b.store == nil {

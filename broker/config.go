@@ -15,16 +15,20 @@ type Config struct {
 	Insecure    bool          // addresses that others reach may be without users and TLS
 	StopTimeout time.Duration // how long Run takes at most once its context has ended
 	MaxHops     int           // how often a message may be routed
-	Log         LogConfig
-	TLS         TLSConfig
-	Web         WebConfig
-	Limits      LimitsConfig
-	MQTT        MQTTConfig
-	WebSocket   WebSocketConfig
-	Users       []UserConfig
-	Topics      []TopicConfig
-	Routes      []RouteConfig
-	Webhooks    []WebhookConfig
+	// Engine is the URL of servers beside which the broker runs, as for hark.Open;
+	// empty for a server in this process.
+	Engine    string
+	Cluster   ClusterConfig
+	Log       LogConfig
+	TLS       TLSConfig
+	Web       WebConfig
+	Limits    LimitsConfig
+	MQTT      MQTTConfig
+	WebSocket WebSocketConfig
+	Users     []UserConfig
+	Topics    []TopicConfig
+	Routes    []RouteConfig
+	Webhooks  []WebhookConfig
 
 	file    string              // where it was read from, "" for none
 	lines   []string            // of the file

@@ -26,6 +26,11 @@
 // routes are refused when they are loaded; a header counts how often a message
 // has been routed, in case one leads through another program.
 //
+// # Several brokers
+//
+// With an Engine the broker runs beside servers that are there; with a Cluster its
+// server is one of several. Brokers with the same configuration share the routes.
+//
 // # Safety
 //
 // Addresses that other machines reach are refused unless there are users and TLS.

@@ -33,6 +33,7 @@ func configurationDoc() string {
 		fmt.Fprintf(&b, "| `%s` | `--%s` | `%s` | %s | %s |\n", s.Key, s.Flag, s.Env, def, upper(s.Doc))
 	}
 	b.WriteString("\nAn address that other machines reach is refused unless there are users and TLS, or `insecure` is set.\n")
+	b.WriteString(severalDoc)
 	section(&b, "Topics", "`topics` declares stored topics. They are made when the broker starts; one that is there with other limits is given these. Another durability is an error: the topic would have to be made anew. Topics that are not declared are not touched.", topicFields)
 	section(&b, "Routes", "`routes` copies or moves messages to other topics. A route from a declared topic is durable: what is published while the broker is down, or while a target takes nothing, is routed later, in order, and once as long as the target remembers IDs (`dedup`). A route from other topics, and from a pattern as far as its topics are not declared, sees what is published while the broker runs, at most once.", routeFields)
 	b.WriteString(templatesDoc)
@@ -41,6 +42,24 @@ func configurationDoc() string {
 	b.WriteString(usersDoc)
 	return b.String()
 }
+
+const severalDoc = `
+### Several brokers
+
+With ` + "`cluster.listen`" + ` the servers of several brokers are one cluster of NATS, and clients may connect to any of them. Each has a ` + "`name`" + ` and a directory of its own, and the same ` + "`cluster.name`" + `; ` + "`cluster.routes`" + ` names at least one that is there. A broker starts once a majority is, and as many as ` + "`cluster.replicas`" + ` says, which counts for topics that are made from then on. With ` + "`engine`" + ` there is no server in the process: routes and HTTP run beside servers that are there already, whose users and limits are their own; ` + "`users`" + ` then holds for HTTP alone.
+
+Either way brokers with the same configuration share the work: each message is routed by one of them. From a stored topic the messages of a key keep their order, those without a key may overtake each other; what a broker had in hand when it was killed is routed by the others when its lease of 30 s is over. The place of routes that are taken out of the configuration is kept, because others may still need it: ` + "`hark-routes`" + ` is an ordinary group of the topic.
+
+` + "```yaml" + `
+name: hark-1
+listen: 127.0.0.1:7422
+data: ./hark-1
+cluster:
+  listen: 127.0.0.1:7423
+  routes: ["127.0.0.1:7433", "127.0.0.1:7443"]
+  replicas: 3
+` + "```" + `
+`
 
 const exampleConfig = `topics:
   - name: orders.placed

@@ -30,6 +30,11 @@ type health struct {
 // unready says why the broker cannot take messages, "" if it can.
 func (b *Broker) unready() string {
 	switch {
+	case b.store == nil:
+		if !b.client.IsConnected() {
+			return "the broker is not connected to its engine"
+		}
+		return ""
 	case !b.store.Running():
 		return "the server does not run"
 	case !b.store.JetStreamEnabled():

@@ -93,6 +93,8 @@ func (c *Config) fixed(old *Config) error {
 	differ("stop_timeout", old.StopTimeout, c.StopTimeout)
 	differ("log", old.Log, c.Log)
 	differ("tls", old.TLS, c.TLS)
+	differ("engine", old.Engine, c.Engine)
+	differ("cluster", old.Cluster, c.Cluster)
 	differ("web", old.Web, c.Web)
 	differ("limits", old.Limits, c.Limits)
 	differ("mqtt.listen", old.MQTT, c.MQTT)

@@ -23,6 +23,9 @@ const routesGroup = "hark-routes"
 type routing struct {
 	conn *natsdriver.Conn
 	log  *slog.Logger
+	// shared says that other brokers have the same routes: each message is routed
+	// by one of them.
+	shared bool
 	// work ends when stopping takes too long.
 	work context.Context
 	cut  context.CancelFunc
@@ -46,8 +49,8 @@ type readerKey struct {
 	stored bool // a declared topic; otherwise a subscription
 }
 
-func newRouting(conn *natsdriver.Conn, log *slog.Logger) *routing {
-	r := &routing{conn: conn, log: log.With("part", "routes"), readers: map[readerKey]*reader{}}
+func newRouting(conn *natsdriver.Conn, log *slog.Logger, shared bool) *routing {
+	r := &routing{conn: conn, shared: shared, log: log.With("part", "routes"), readers: map[readerKey]*reader{}}
 	r.work, r.cut = context.WithCancel(context.Background())
 	return r
 }
@@ -122,6 +125,9 @@ func (r *routing) swap(ctx context.Context, c *Config, router *Router) error {
 // forgetPlaces removes the group from declared topics without routes, so that a
 // route that is added later begins with what is published then.
 func (r *routing) forgetPlaces(ctx context.Context, p *plan) {
+	if r.shared {
+		return // others may still route, with the configuration that this one had
+	}
 	for name := range p.topics {
 		if p.tasks[readerKey{name, true}] != nil {
 			continue
@@ -201,23 +207,36 @@ func (r *routing) open(ctx context.Context, key readerKey) (*reader, error) {
 	var err error
 	switch {
 	case key.stored:
-		// What was in hand when the broker ended comes again at once, and so in
-		// order.
-		if err = r.conn.ResetGroup(ctx, key.from, routesGroup); err != nil {
-			return nil, err
+		cfg := driver.SubscribeConfig{Group: routesGroup, From: driver.FromNow, Window: storedBatch, Keyed: r.shared}
+		if !r.shared {
+			// What was in hand when the broker ended comes again at once, and so in
+			// order. Others keep the order of keys by their leases.
+			if err = r.conn.ResetGroup(ctx, key.from, routesGroup); err != nil {
+				return nil, err
+			}
 		}
 		var topic driver.Topic
 		topic, err = r.conn.OpenTopic(ctx, driver.TopicConfig{Name: key.from, Stored: &driver.StoredConfig{Existing: true}})
 		if err == nil {
-			in.sub, err = topic.Subscribe(ctx, driver.SubscribeConfig{Group: routesGroup, From: driver.FromNow, Window: storedBatch})
+			in.sub, err = topic.Subscribe(ctx, cfg)
 		}
 	case names.IsPattern(key.from):
-		in.sub, err = r.conn.SubscribePattern(ctx, key.from, driver.SubscribeConfig{Window: liveWindow})
+		in.sub, err = r.conn.SubscribePattern(ctx, key.from, r.live(key.from))
 	default:
 		var topic driver.Topic
 		if topic, err = r.conn.OpenTopic(ctx, driver.TopicConfig{Name: key.from}); err == nil {
-			in.sub, err = topic.Subscribe(ctx, driver.SubscribeConfig{Window: liveWindow})
+			in.sub, err = topic.Subscribe(ctx, r.live(key.from))
 		}
 	}
 	return in, err
+}
+
+// live is how routes read what is not stored. Brokers that share the work are a
+// group, for each topic or pattern another one.
+func (r *routing) live(from string) driver.SubscribeConfig {
+	cfg := driver.SubscribeConfig{Window: liveWindow}
+	if r.shared {
+		cfg.Group = routesGroup + "/" + from
+	}
+	return cfg
 }

@@ -36,6 +36,9 @@ func startServer(c *Config, auth *authenticator, log natsserver.Logger) (*store.
 	if opts.JetStreamMaxStore == 0 {
 		opts.JetStreamMaxStore = -1
 	}
+	if err := c.Cluster.join(&opts); err != nil {
+		return nil, err
+	}
 	if auth != nil {
 		opts.CustomClientAuthentication = auth
 	}

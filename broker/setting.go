@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"slices"
 	"strings"
 	"time"
 )
@@ -10,7 +11,10 @@ const off = "off"
 
 // settings are the keys of the configuration that are a flag and an environment
 // variable too.
-var settings = []field[Config]{
+var settings = slices.Concat(serverSettings, clusterSettings)
+
+// serverSettings are those about this process.
+var serverSettings = []field[Config]{
 	text("listen", "HOST:PORT", "127.0.0.1:7422", "where clients connect; port 0 takes a free one", func(c *Config) *string { return &c.Listen }),
 	text("http", "HOST:PORT or off", "127.0.0.1:7480", "where HTTP is served", func(c *Config) *string { return &c.HTTP }),
 	text("mqtt.listen", "HOST:PORT or off", off, "where MQTT clients connect (3.1.1); the topic a/b of MQTT is a.b", func(c *Config) *string { return &c.MQTT.Listen }),

@@ -14,7 +14,11 @@ func (b *Broker) Summary() string {
 		fmt.Fprintf(&s, "  %-9s %s\n", name, fmt.Sprintf(format, args...))
 	}
 	fmt.Fprintf(&s, "hark broker, started in %v\n\n", b.took.Round(100_000))
-	line("messages", "hark://%s%s", b.Addr(), guarded(c))
+	if b.store != nil {
+		line("messages", "hark://%s%s", b.Addr(), guarded(c))
+	} else {
+		line("engine", "%s  (%s %s)", b.where(), b.conn.Info().Engine, b.conn.Info().Server)
+	}
 	secure := ""
 	if c.TLS.Cert != "" {
 		secure = "s"
@@ -30,7 +34,12 @@ func (b *Broker) Summary() string {
 	if a := b.WebSocketAddr(); a != "" {
 		line("WebSocket", "ws%s://%s", secure, a)
 	}
-	line("data", "%s", b.store.Dir())
+	if b.store != nil {
+		line("data", "%s", b.store.Dir())
+	}
+	if c.Cluster.Listen != "" {
+		line("cluster", "%s as %s, on %s", c.Cluster.Name, c.Name, b.store.ClusterAddr())
+	}
 	if c.file != "" {
 		line("config", "%s", c.file)
 	} else {

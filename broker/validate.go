@@ -23,6 +23,7 @@ func (c *Config) Validate() error { return c.validate().asError() }
 func (c *Config) validate() (ps Problems) {
 	bad := func(key, format string, args ...any) { ps = append(ps, c.problem(key, format, args...)) }
 	c.validateSettings(bad)
+	c.validateCluster(bad)
 	c.validateExposure(bad)
 	c.validateUsers(bad)
 	c.validateTopics(bad)
@@ -119,7 +120,7 @@ func (c *Config) validateExposure(bad report) {
 	}
 	for key, address := range map[string]string{"listen": c.Listen, "http": c.HTTP, "mqtt.listen": c.MQTT.Listen, "websocket.listen": c.WebSocket.Listen} {
 		host, _, err := net.SplitHostPort(address)
-		if err != nil || loopback(host) {
+		if err != nil || loopback(host) || key == "listen" && c.Engine != "" {
 			continue
 		}
 		var missing []string
@@ -231,7 +232,7 @@ func (c *Config) validateTopics(bad report) {
 		case t.Name == "":
 			bad(key+".name", "is missing")
 		case names.IsPattern(t.Name):
-			bad(key+".name", "%s is a pattern; what is stored is declared topic by topic", t.Name)
+			bad(key+".name", "%s is a pattern; what is stored is declared topic by topic (docs/adr/0005-broker.md says why)", t.Name)
 		case names.Check(t.Name) != nil:
 			bad(key+".name", "%s", nameFault(names.Check(t.Name)))
 		case isReply(t.Name):

@@ -79,6 +79,15 @@ func parseURL(raw string) (target, error) {
 	return t, t.take(values)
 }
 
+// CheckURL returns what is wrong with a URL, without what is secret in it.
+func CheckURL(url string) error {
+	t, err := parseURL(url)
+	if err == nil {
+		_, err = makeOptions(t.options)
+	}
+	return err
+}
+
 // isToken reports whether a name can be a token of a subject.
 func isToken(s string) bool {
 	for i := range len(s) {

@@ -60,8 +60,10 @@ func Open(dir string, opts natsserver.Options, log natsserver.Logger) (_ *Store,
 	if !s.ReadyForConnections(startPatience) || !s.JetStreamEnabled() {
 		return nil, fmt.Errorf("the store does not start: %w", s.log.asError())
 	}
-	if err := s.checkStreams(); err != nil {
-		return nil, err
+	if opts.Cluster.Name == "" { // otherwise the cluster says later which streams there are
+		if err := s.checkStreams(); err != nil {
+			return nil, err
+		}
 	}
 	s.sound = true
 	return s, nil
