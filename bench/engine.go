@@ -50,6 +50,13 @@ var engineWorkloads = []workload{
 		name: "X one publish at a time, in a directory or over TCP", units: []string{"ns"}, messages: 10_000, peers: inDirectory(128), baseline: harkTCP, run: carrying,
 		note: "Durability Relaxed, published only.",
 	},
+	{
+		name: "X channel 8→8, capacity 0", units: []string{"ns"}, messages: 20_000, peers: chansOf(0), baseline: rawPrototype, run: carrying,
+		note: "128 B in memory. The prototypes are the least that can be done: nothing can be closed, and but for the one that confirms a value may come twice.",
+	},
+	{name: "X channel 8→8, capacity 1", units: []string{"ns"}, messages: 10_000, peers: chansOf(1), baseline: rawPrototype, run: carrying},
+	{name: "X channel 8→8, capacity 16", units: []string{"ns"}, messages: 20_000, peers: chansOf(16), baseline: rawPrototype, run: carrying},
+	{name: "X channel 8→8, capacity 1024", units: []string{"ns"}, messages: 20_000, peers: chansOf(1024), baseline: rawPrototype, run: carrying},
 }
 
 const (

@@ -72,6 +72,10 @@ var goals = []goal{
 	better("X group of 4, 128 B", harkKeyed, 0.75, harkUnordered),
 	better("X request, p50", plainHark, 1/1.15, rawNATS),
 	better("X one publish at a time, in a directory or over TCP", harkFile, 5, harkTCP),
+	better("X channel 8→8, capacity 0", plainHark, 1, rawPrototype),
+	better("X channel 8→8, capacity 1", plainHark, 1, rawPrototype),
+	better("X channel 8→8, capacity 16", plainHark, 1, rawPrototype),
+	better("X channel 8→8, capacity 1024", plainHark, 1, rawPrototype),
 
 	withoutAllocs("A 1→1", plainHark),
 	withoutAllocs("A 1→1", handle),

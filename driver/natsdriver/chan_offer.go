@@ -103,7 +103,7 @@ func (ch *channel) present(ctx context.Context, o *chanOffer, m *nats.Msg) (agai
 	if err != nil {
 		return false, 0, err
 	}
-	seat := &chanSeat{done: make(chan struct{})}
+	seat := &chanSeat{done: make(chan struct{}, 1)}
 	token, reply := ch.conn.acks.expect(seat)
 	m.Reply = reply
 	if err := ch.conn.nc.PublishMsg(m); err != nil {

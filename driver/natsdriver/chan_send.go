@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -20,27 +21,37 @@ type chanSender struct {
 
 func (s *chanSender) wake() { close(s.woken) }
 
-// chanSeat waits for the answer to a message.
+// chanSeat waits for the answer to a message. It is used again once it has been
+// told, or forgotten.
 type chanSeat struct {
-	done chan struct{}
+	done chan struct{} // gets a token with the answer
+	late *time.Timer
 	ack  ack
 	err  error
 }
 
+var chanSeats = sync.Pool{New: func() any {
+	late := time.NewTimer(chanAnswer)
+	late.Stop()
+	return &chanSeat{done: make(chan struct{}, 1), late: late}
+}}
+
 // acked implements waiter.
 func (s *chanSeat) acked(_ uint64, a ack, err error) {
 	s.ack, s.err = a, err
-	close(s.done)
+	s.done <- struct{}{}
 }
 
 // message returns a message to a subject of the channel, which the server takes
 // only while the channel is not closed.
-func (ch *channel) message(prefix string, data []byte) *nats.Msg {
-	m := nats.NewMsg(prefix + ch.config.Name)
-	m.Data = data
-	setNATSHeader(m, natsExpectSubject, chanEndPrefix+ch.config.Name)
-	setNATSHeader(m, natsExpectSequence, "0")
-	return m
+func (ch *channel) message(prefix string, data []byte) *nats.Msg { return ch.write(new(letter), prefix, data) }
+
+// write is message in a letter.
+func (ch *channel) write(l *letter, prefix string, data []byte) *nats.Msg {
+	l.msg, l.used = nats.Msg{Subject: prefix + ch.config.Name, Data: data}, 0
+	l.set(natsExpectSubject, chanEndPrefix+ch.config.Name)
+	l.set(natsExpectSequence, "0")
+	return &l.msg
 }
 
 // The headers that make storing a message depend on the last sequence number of
@@ -55,15 +66,18 @@ const (
 // answer it is errNoAnswer.
 func (ch *channel) exchange(ctx context.Context, m *nats.Msg) (a ack, err error, sent bool) {
 	c := ch.conn
-	seat := &chanSeat{done: make(chan struct{})}
+	seat := chanSeats.Get().(*chanSeat)
 	token, reply := c.acks.expect(seat)
 	m.Reply = reply
 	if err := c.nc.PublishMsg(m); err != nil {
-		c.acks.forget(token)
+		if c.acks.forget(token) {
+			chanSeats.Put(seat)
+		}
 		return a, err, false
 	}
-	late := time.NewTimer(chanAnswer)
-	defer late.Stop()
+	seat.late.Reset(chanAnswer)
+	defer chanSeats.Put(seat)
+	defer seat.late.Stop()
 	ended := ctx.Done()
 	for {
 		select {
@@ -71,9 +85,9 @@ func (ch *channel) exchange(ctx context.Context, m *nats.Msg) (a ack, err error,
 			return seat.ack, seat.err, true
 		case <-ended:
 			ended = nil
-			late.Reset(chanSettle)
+			seat.late.Reset(chanSettle)
 			continue
-		case <-late.C:
+		case <-seat.late.C:
 		}
 		if c.acks.forget(token) {
 			return a, errNoAnswer, true
@@ -133,8 +147,10 @@ func (ch *channel) Send(ctx context.Context, data []byte, try bool) error {
 	if ch.config.Capacity == 0 {
 		return ch.offer(ctx, data, try)
 	}
-	m := ch.message(chanPrefix, data)
-	setNATSHeader(m, natsMsgID, ch.conn.ids.next())
+	l := letters.Get().(*letter)
+	defer letters.Put(l)
+	m := ch.write(l, chanPrefix, data)
+	l.set(natsMsgID, ch.conn.ids.next())
 	if err := ch.conn.fits(m); err != nil {
 		return err
 	}

@@ -142,8 +142,8 @@ func (k *keyed) nudge() {
 
 func (k *keyed) lease() time.Duration { return k.topic.conn.opts.lease }
 
-// depth is how many messages of a slot may be on their way.
-func (k *keyed) depth() int {
+// share is how many messages of a slot may be in hand before Receive takes them.
+func (k *keyed) share() int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return max(k.window/max(len(k.slots), 1), 1)
@@ -184,6 +184,11 @@ func (k *keyed) pumpPlain() {
 // been returned.
 func (k *keyed) hand(ctx context.Context, rs []*driver.Received) bool {
 	k.queued.Add(int64(len(rs)))
+	select {
+	case k.arrived <- rs:
+		return true
+	default:
+	}
 	extend := time.NewTicker(k.lease() / 3)
 	defer extend.Stop()
 	for {

@@ -31,11 +31,16 @@ func (c *Conn) Request(ctx context.Context, name string, m *driver.Message) (*dr
 	}
 	setNATSHeader(msg, harkRequest, c.ids.next())
 	var answer *nats.Msg
-	err = c.state.do(ctx, func(context.Context) error { // an answer may take longer than an attempt
-		var err error
+	up := c.state.connected()
+	if up {
 		answer, err = c.ask(ctx, msg)
-		return err
-	})
+	}
+	if !up || err != nil && ctx.Err() == nil && c.state.passes(err) {
+		err = c.state.do(ctx, func(context.Context) (err error) { // an answer may take longer than an attempt
+			answer, err = c.ask(ctx, msg)
+			return err
+		})
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -137,6 +142,9 @@ func (r *responder) call(m *nats.Msg) *driver.Call {
 		}
 		if err := c.fits(msg); err != nil {
 			return err
+		}
+		if c.state.connected() && c.nc.PublishMsg(msg) == nil {
+			return nil
 		}
 		return c.state.do(ctx, func(context.Context) error { return c.nc.PublishMsg(msg) })
 	}

@@ -19,6 +19,10 @@ import (
 // slot has one owner, and who takes it over makes the server begin again.
 const slotLease = 24 * time.Hour
 
+// slotDepth is how many messages of a slot are on their way to its owner: nobody
+// else may have them, so it is not for the window to limit them.
+const slotDepth = 64
+
 // slot is a part of a group that this member has: the messages of a partition, in
 // order, by a consumer of its own.
 type slot struct {
@@ -74,7 +78,7 @@ func (s *slot) run(ctx context.Context) {
 	k := s.group
 	defer k.sources.Done()
 	defer close(s.done)
-	if err := s.puller.open(ctx, k.window); err != nil {
+	if err := s.puller.open(ctx, slotDepth); err != nil {
 		k.fail(ctx, err)
 		return
 	}
@@ -89,8 +93,7 @@ func (s *slot) run(ctx context.Context) {
 		if !k.fresh(ctx) {
 			return
 		}
-		depth := k.depth()
-		ms, err := s.puller.nextMessages(ctx, depth, depth)
+		ms, err := s.puller.nextMessages(ctx, k.share(), slotDepth)
 		switch {
 		case errors.Is(err, errCut), errors.Is(err, errWoken), errors.Is(err, errNoConsumer):
 			s.puller.forgetRequests()
