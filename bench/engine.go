@@ -20,10 +20,10 @@ import (
 // engineWorkloads are measured by make bench-engines.
 var engineWorkloads = []workload{
 	{
-		name: "X ephemeral, 128 B", units: []string{"ns"}, messages: 400_000, peers: ephemeral(128), baseline: rawNATS, run: carrying,
+		name: "X ephemeral, 128 B", units: []string{"ns"}, messages: 1_600_000, peers: ephemeral(128), baseline: rawNATS, run: carrying,
 		note: "One publisher, one subscriber, at most 32,768 messages on their way.",
 	},
-	{name: "X ephemeral, 1 kB", units: []string{"ns"}, messages: 200_000, peers: ephemeral(1024), baseline: rawNATS, run: carrying},
+	{name: "X ephemeral, 1 kB", units: []string{"ns"}, messages: 800_000, peers: ephemeral(1024), baseline: rawNATS, run: carrying},
 	{
 		name: "X stored, one at a time, 128 B", units: []string{"ns"}, messages: 10_000, peers: storedSingly(128), baseline: rawNATS, run: carrying,
 		note: "One goroutine that waits for each message to be stored; until all have been delivered and acknowledged.",

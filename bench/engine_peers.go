@@ -20,11 +20,11 @@ func ephemeral(size int) []peer {
 }
 
 func storedSingly(size int) []peer {
-	return []peer{rawSingly(size), harkStored(harkBare, size, 1, hark.Bare()), harkStored(plainHark, size, 1), watermillStored(size, 1)}
+	return []peer{rawSingly(size), harkStored(harkBare, size, 1, hark.Bare()), harkStored(plainHark, size, 1), watermillStored(watermillJetStream, size, 1)}
 }
 
 func storedByMany(size int) []peer {
-	return []peer{rawByMany(size), harkStored(harkBare, size, 64, hark.Bare()), harkStored(plainHark, size, 64), watermillStored(size, 64)}
+	return []peer{rawByMany(size), harkStored(harkBare, size, 64, hark.Bare()), harkStored(plainHark, size, 64), watermillStored(watermillJetStream, size, 64), watermillStored(watermillSingly, size, 1)}
 }
 
 func readInOrder(size int) []peer {
@@ -48,6 +48,7 @@ func inDirectory(size int) []peer {
 const (
 	watermillCore      = "Watermill, NATS core"
 	watermillJetStream = "Watermill, JetStream"
+	watermillSingly    = "Watermill, JetStream, one goroutine"
 )
 
 // work takes what comes from Watermill.
@@ -63,7 +64,7 @@ func newPayload(size int) *wmsg.Message {
 }
 
 func watermillEphemeral(size int) peer {
-	return peer{name: watermillCore, slow: 4, operate: func(n int) time.Duration {
+	return peer{name: watermillCore, slow: 16, operate: func(n int) time.Duration {
 		s := startServer(false)
 		defer s.end()
 		core := wmnats.JetStreamConfig{Disabled: true}
@@ -93,8 +94,8 @@ func watermillEphemeral(size int) peer {
 	}}
 }
 
-func watermillStored(size, publishers int) peer {
-	return peer{name: watermillJetStream, slow: 8, operate: func(n int) time.Duration {
+func watermillStored(name string, size, publishers int) peer {
+	return peer{name: name, slow: 8, operate: func(n int) time.Duration {
 		s := startServer(false)
 		defer s.end()
 		c := s.connect()
@@ -132,7 +133,7 @@ func watermillStored(size, publishers int) peer {
 // cloudEphemeral is the Go Cloud Development Kit, whose Send waits for the client;
 // 16 goroutines send.
 func cloudEphemeral(size int) peer {
-	return peer{name: "Go CDK natspubsub, 16 senders", slow: 8, operate: func(n int) time.Duration {
+	return peer{name: "Go CDK natspubsub, 16 senders", slow: 32, operate: func(n int) time.Duration {
 		s := startServer(false)
 		defer s.end()
 		in, out := s.connect(), s.connect()

@@ -66,7 +66,7 @@ var goals = []goal{
 	better("X ephemeral, 1 kB", plainHark, 0.6, rawNATS),
 	better("X stored, one at a time, 128 B", harkBare, 0.95, rawNATS),
 	better("X stored, 64 goroutines, 128 B", harkBare, 1.3, rawAsync),
-	better("X stored, 64 goroutines, 128 B", harkBare, 12, watermillJetStream),
+	better("X stored, 64 goroutines, 128 B", harkBare, 12, watermillSingly),
 	better("X read in order, 128 B", plainHark, 2, rawNATS),
 	better("X synced to disk, 64 goroutines, 128 B", harkFile, 8, rawAsync),
 	better("X group of 4, 128 B", harkKeyed, 0.75, harkUnordered),
