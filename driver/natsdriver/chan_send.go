@@ -44,7 +44,9 @@ func (s *chanSeat) acked(_ uint64, a ack, err error) {
 
 // message returns a message to a subject of the channel, which the server takes
 // only while the channel is not closed.
-func (ch *channel) message(prefix string, data []byte) *nats.Msg { return ch.write(new(letter), prefix, data) }
+func (ch *channel) message(prefix string, data []byte) *nats.Msg {
+	return ch.write(new(letter), prefix, data)
+}
 
 // write is message in a letter.
 func (ch *channel) write(l *letter, prefix string, data []byte) *nats.Msg {
