@@ -158,7 +158,7 @@ func (b *benching) progress(width int) string {
 	if what := b.now.Load(); what != nil {
 		line += ": " + *what
 	}
-	return strings.TrimSpace(gauge(width-len(line)-1, float64(b.turn.Load())/float64(all)) + " " + line)
+	return withGauge(width, float64(b.turn.Load())/float64(all), line)
 }
 
 // result is the median of samples; what has failed once has failed.

@@ -3,6 +3,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 )
@@ -35,6 +36,9 @@ func Run(ctx context.Context, args []string, s Streams) int {
 	code := exitCode(ctx, err)
 	if code != exitOK && code != exitInterrupted {
 		fmt.Fprintln(s.Err, "hark:", err)
+		if code == exitFailed && errors.Is(err, context.DeadlineExceeded) {
+			fmt.Fprintln(s.Err, "the broker did not answer: perhaps this user may not do that; hark doctor says more")
+		}
 	}
 	return code
 }

@@ -215,7 +215,8 @@ func (d *engineDemo) publish(ctx context.Context) error {
 func (d *engineDemo) progress(width int) string {
 	known, open, here := d.book.numbers()
 	line := fmt.Sprintf("%d of %d done, %d by this process", known-open, known, here)
-	if width > 0 && width < 60 {
+	narrow := width > 0 && width < 72
+	if narrow {
 		line = fmt.Sprintf("%d/%d done, %d here", known-open, known, here)
 	}
 	switch {
@@ -223,6 +224,8 @@ func (d *engineDemo) progress(width int) string {
 		return line
 	case d.waiting.Load():
 		return "published, waiting: " + line
+	case narrow:
+		return fmt.Sprintf("%d/%d, %s", d.published.Load(), d.total(), line)
 	}
 	return fmt.Sprintf("%d of %d published, %s", d.published.Load(), d.total(), line)
 }

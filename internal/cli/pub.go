@@ -162,7 +162,7 @@ func (p *publishing) bar(s Streams) (stop func()) {
 		n := p.published.Load()
 		line := fmt.Sprintf("%d published, %.0f/s", n, float64(n)/time.Since(p.start).Seconds())
 		if p.count > 1 {
-			line = fmt.Sprintf("%s %s", gauge(width-len(line)-1, float64(n)/float64(p.count)), line)
+			line = withGauge(width, float64(n)/float64(p.count), line)
 		}
 		return line
 	}).stop

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/term"
 )
@@ -98,13 +99,13 @@ func fit(s string, width int) string {
 	return s
 }
 
-// gauge draws how much of something is done, with as many columns as there are;
-// nothing where they are too few.
-func gauge(width int, done float64) string {
-	width = min(width-2, 20)
-	if width < 5 {
-		return ""
+// withGauge puts how much of something is done before a line, drawn with as many
+// columns as there are; nothing where they are too few.
+func withGauge(width int, done float64, line string) string {
+	bar := min(width-utf8.RuneCountInString(line)-4, 20) // brackets, a space, and the last column
+	if bar < 5 {
+		return line
 	}
-	n := int(min(max(done, 0), 1) * float64(width))
-	return "[" + strings.Repeat("=", n) + strings.Repeat(" ", width-n) + "]"
+	n := int(min(max(done, 0), 1) * float64(bar))
+	return "[" + strings.Repeat("=", n) + strings.Repeat(" ", bar-n) + "] " + line
 }
