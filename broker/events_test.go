@@ -695,3 +695,39 @@ func TestDropped(t *testing.T) {
 	}
 	t.Logf("%d of %d were dropped", told, messages)
 }
+
+// TestWebSocketFlood sends over WebSockets what nobody wants: each is closed, and the
+// broker goes on.
+func TestWebSocketFlood(t *testing.T) {
+	b := start(t, config(t, twoTopics))
+	d := doorOf(t, b)
+	d.numbers(http.StatusCreated, "orders", 0, 1)
+	closed := func(name string, flood func(conn *websocket.Conn) error) {
+		t.Helper()
+		conn := d.webSocket("orders/events?group=flood")
+		var err error
+		for err == nil {
+			err = flood(conn)
+		}
+		if testContext(t).Err() != nil {
+			t.Errorf("%s: it is not closed: %v", name, err)
+		}
+	}
+	closed("a large message", func(conn *websocket.Conn) error {
+		return conn.Write(testContext(t), websocket.MessageText, bytes.Repeat([]byte{' '}, clientMessageMost+1))
+	})
+	closed("bytes", func(conn *websocket.Conn) error {
+		return conn.Write(testContext(t), websocket.MessageBinary, []byte(`{"ack":1}`))
+	})
+	// Acknowledgements of what is not in hand are passed over, however many.
+	conn := d.webSocket("orders/events?group=acks&from=start")
+	for range 2000 {
+		d.say(conn, `{"ack":[7,8,9]}`)
+	}
+	if e := d.hear(conn); e.Seq != 1 {
+		t.Errorf("got %+v beside a flood", e)
+	}
+	for b.gateway.open.Load() > 1 {
+		awaitTick(t)
+	}
+}

@@ -67,7 +67,7 @@ func (f *fanout) follow(ctx context.Context, key hubKey, topic driver.Topic, whe
 		return nil, err
 	}
 	w := &follower{fans: f, key: key, topic: topic, filter: where, hub: h, lane: l, from: from, most: packFrames}
-	h.mu.Lock()
+	h.mu.RLock()
 	w.lost = h.lost
 	switch {
 	case !key.stored:
@@ -77,7 +77,7 @@ func (f *fanout) follow(ctx context.Context, key hubKey, topic driver.Topic, whe
 	case from.From == driver.FromSeq:
 		w.seq = max(from.Seq, 1)
 	}
-	h.mu.Unlock()
+	h.mu.RUnlock()
 	return w, nil
 }
 
@@ -124,8 +124,8 @@ func (w *follower) next(ctx context.Context, beat <-chan time.Time) (pack, error
 // there is something; nil if the client is to read the store.
 func (w *follower) take() (p pack, wake <-chan struct{}, err error) {
 	h, l := w.hub, w.lane
-	h.mu.Lock()
-	defer h.mu.Unlock()
+	h.mu.RLock()
+	defer h.mu.RUnlock()
 	if w.key.stored && w.at < l.first {
 		w.at = 0
 		return p, nil, nil
@@ -151,7 +151,7 @@ func (w *follower) take() (p pack, wake <-chan struct{}, err error) {
 	if h.ended != nil {
 		return p, nil, h.ended
 	}
-	l.waiting++
+	l.waiting.Add(1)
 	return p, l.wake, nil
 }
 
@@ -223,8 +223,8 @@ func (w *follower) join() bool {
 	if w.seq == 0 {
 		return false
 	}
-	w.hub.mu.Lock()
-	defer w.hub.mu.Unlock()
+	w.hub.mu.RLock()
+	defer w.hub.mu.RUnlock()
 	at, ok := w.lane.since(w.seq)
 	if ok {
 		w.at = at

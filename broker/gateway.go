@@ -42,8 +42,8 @@ func newGateway(b *Broker, conn engineConn) *gateway {
 
 func (g *gateway) close() { g.fans.close() }
 
-// maxStreams is how many clients may follow topics over HTTP at once. Each takes some
-// 30 KiB, and up to packSize while it catches up.
+// maxStreams is how many clients may follow topics over HTTP at once. Each has a
+// goroutine and the buffers of its connection, and up to packSize while it catches up.
 const maxStreams = 20_000
 
 // enter counts one more stream until release is called.

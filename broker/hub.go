@@ -28,7 +28,7 @@ type hub struct {
 
 	set *filter.Set[*lane] // of the lanes that have a filter
 
-	mu    sync.Mutex // guards what follows, and the lanes
+	mu    sync.RWMutex // guards what follows, and the lanes
 	lanes map[string]*lane
 	kept  []*frame // the newest that lanes hold, oldest first
 	head  int
@@ -87,9 +87,9 @@ func (h *hub) restarted(ms []*driver.Received) bool {
 
 // pass gives messages to the lanes whose filters they match.
 func (h *hub) pass(ms []*driver.Received) {
-	h.mu.Lock()
+	h.mu.RLock()
 	plain := h.lanes[""]
-	h.mu.Unlock()
+	h.mu.RUnlock()
 	frames := make([]*frame, 0, len(ms))
 	for _, m := range ms {
 		var lanes []*lane
@@ -114,6 +114,11 @@ func (h *hub) pass(ms []*driver.Received) {
 // keep adds frames to their lanes, and wakes who waits for them. They are those of
 // messages up to sequence passed.
 func (h *hub) keep(frames []*frame, passed uint64) {
+	// They are woken when they can have the mutex, which all of them want.
+	wakeAll(h.keepLocked(frames, passed))
+}
+
+func (h *hub) keepLocked(frames []*frame, passed uint64) (asleep []chan struct{}) {
 	count, size := h.owner.share()
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -130,9 +135,10 @@ func (h *hub) keep(frames []*frame, passed uint64) {
 	}
 	for _, f := range frames {
 		for _, l := range f.lanes {
-			l.rouse()
+			asleep = append(asleep, l.rouse())
 		}
 	}
+	return asleep
 }
 
 func (h *hub) forgetOldestLocked() {
@@ -157,24 +163,29 @@ func (h *hub) noteLost(ctx context.Context) {
 		return // it is asked again
 	}
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	if lag.Lost == h.lost {
-		return
+	asleep := []chan struct{}(nil)
+	if lag.Lost != h.lost {
+		h.lost = lag.Lost
+		asleep = h.rouseLocked()
 	}
-	h.lost = lag.Lost
+	h.mu.Unlock()
+	wakeAll(asleep)
+}
+
+func (h *hub) rouseLocked() (asleep []chan struct{}) {
 	for _, l := range h.lanes {
-		l.rouse()
+		asleep = append(asleep, l.rouse())
 	}
+	return asleep
 }
 
 // end tells all clients that there is nothing more to come.
 func (h *hub) end(why error) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	h.ended = why
-	for _, l := range h.lanes {
-		l.rouse()
-	}
+	asleep := h.rouseLocked()
+	h.mu.Unlock()
+	wakeAll(asleep)
 }
 
 // enter returns the lane of a filter, for one more client.

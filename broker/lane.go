@@ -2,6 +2,7 @@ package broker
 
 import (
 	"sort"
+	"sync/atomic"
 
 	"github.com/harkbus/hark/filter"
 )
@@ -21,7 +22,9 @@ type lane struct {
 	// messages that match.
 	from uint64
 
-	waiting int // clients that wait for wake
+	// waiting is how many clients may wait for wake. They count themselves, with the
+	// mutex held for reading.
+	waiting atomic.Int32
 	wake    chan struct{}
 }
 
@@ -47,11 +50,23 @@ func (l *lane) pop() {
 	}
 }
 
-// rouse wakes those who wait.
-func (l *lane) rouse() {
-	if l.waiting > 0 {
-		close(l.wake)
-		l.wake, l.waiting = make(chan struct{}), 0
+// rouse returns what is to be closed to wake those who wait, once the mutex is free;
+// nil if nobody does.
+func (l *lane) rouse() chan struct{} {
+	if l.waiting.Swap(0) == 0 {
+		return nil
+	}
+	asleep := l.wake
+	l.wake = make(chan struct{})
+	return asleep
+}
+
+// wakeAll closes channels of rouse.
+func wakeAll(asleep []chan struct{}) {
+	for _, c := range asleep {
+		if c != nil {
+			close(c)
+		}
 	}
 }
 

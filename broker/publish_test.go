@@ -305,3 +305,26 @@ func TestGatewayPermissions(t *testing.T) {
 		_ = res.Body.Close()
 	}
 }
+
+// TestSlowBodies has many clients promise large bodies and send little: what is kept
+// free for them is what they have sent, and others publish meanwhile.
+func TestSlowBodies(t *testing.T) {
+	b := start(t, config(t, ""))
+	for range 64 {
+		conn, err := net.Dial("tcp", b.HTTPAddr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := fmt.Fprint(conn, "POST /v1/topics/orders HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8000000\r\n\r\n", strings.Repeat("x", 1000)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for b.gateway.bodies.usedNow() == 0 {
+		awaitTick(t)
+	}
+	doorOf(t, b).numbers(http.StatusAccepted, "orders", 0, 20)
+	if used := b.gateway.bodies.usedNow(); used > 64*bodyFactor*bodyStep {
+		t.Errorf("%d bytes are kept for bodies that have not come", used)
+	}
+}

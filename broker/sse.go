@@ -71,8 +71,9 @@ type deadlineWriter struct {
 	err      error
 	stop     func() bool
 
-	mu   sync.Mutex // held while deadlines are set
-	over bool
+	mu    sync.Mutex // held while deadlines are set
+	over  bool
+	until time.Time // the deadline
 }
 
 func newDeadlineWriter(c *call) *deadlineWriter {
@@ -98,14 +99,20 @@ func (w *deadlineWriter) write(text []byte) {
 	}
 }
 
-// begin gives the client its time for what is written now.
+// begin gives the client its time for what is written now, or up to a quarter more, so
+// that not every write has to set a deadline.
 func (w *deadlineWriter) begin() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.over {
 		return ErrStopped
 	}
-	return w.control.SetWriteDeadline(time.Now().Add(w.patience))
+	now := time.Now()
+	if w.until.Sub(now) >= w.patience {
+		return nil
+	}
+	w.until = now.Add(w.patience + w.patience/4)
+	return w.control.SetWriteDeadline(w.until)
 }
 
 func (w *deadlineWriter) flush() {

@@ -1,0 +1,354 @@
+// Command gateway measures the gateway of the broker beside the same thing written
+// plainly with net/http, in one process that serves both in turn:
+//
+//	go run -C bench ./gateway [-runs 5] [-clients 1000]
+//
+// What is published comes over the loopback interface, and what clients get goes
+// over it. Every run is checked: each client gets every message, in order.
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/harkbus/hark/broker"
+)
+
+const (
+	publishers = 16
+	payload    = `{"n":%d,"region":"eu","customer":"ada","total":7,"items":[{"sku":"a-1","count":2},{"sku":"b-2","count":1}],"note":"an order as others are"}`
+	// burst is how many messages are under way at once, less than a plain server
+	// drops.
+	burst   = 32
+	timeout = 60 * time.Second
+)
+
+func main() {
+	log.SetFlags(0)
+	runs := flag.Int("runs", 5, "timed `runs` of each contender; one before is not counted")
+	clients := flag.Int("clients", 1000, "`clients` that follow the topic")
+	posts := flag.Int("posts", 4000, "`messages` of a run that publishes")
+	messages := flag.Int("messages", 192, "`messages` of a run that is followed")
+	flag.Parse()
+
+	b, dir := startBroker()
+	defer os.RemoveAll(dir)
+	hark := "http://" + b.HTTPAddr().String() + "/v1/topics/"
+	p := newPlain(dir)
+	plain := "http://" + p.addr + "/"
+
+	fmt.Printf("%s %s/%s, %d processors. Medians of %d runs, contenders taking turns (lowest–highest).\n", runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.GOMAXPROCS(0), *runs)
+
+	report("publish, nobody stores", "ns a message", *runs, []contender{
+		{"net/http", func() float64 { return publish(plain+"live", *posts) }},
+		{"hark", func() float64 { return publish(hark+"live", *posts) }},
+	})
+	report("publish, on disk before it is answered", "ns a message", *runs, []contender{
+		{"net/http, a file, fsync for each", func() float64 { return publish(plain+"stored", *posts/8) }},
+		{"hark, strict", func() float64 { return publish(hark+"strict", *posts/8) }},
+	})
+	report(fmt.Sprintf("server-sent events to %d clients", *clients), "ns a delivery", *runs, []contender{
+		{"net/http, a channel for each client", func() float64 { return fanOut(plain+"live", plain+"live/events", *clients, 0, *messages) }},
+		{"hark", func() float64 { return fanOut(hark+"live", hark+"live/events", *clients, 0, *messages) }},
+		{"hark, a stored topic", func() float64 { return fanOut(hark+"memory", hark+"memory/events", *clients, 0, *messages) }},
+	})
+	report(fmt.Sprintf("the same beside %d clients that never read", *clients/10), "ns a delivery", *runs, []contender{
+		{"net/http, a channel for each client", func() float64 {
+			return fanOut(plain+"live", plain+"live/events", *clients, *clients/10, *messages)
+		}},
+		{"hark", func() float64 { return fanOut(hark+"live", hark+"live/events", *clients, *clients/10, *messages) }},
+		{"hark, a stored topic", func() float64 {
+			return fanOut(hark+"memory", hark+"memory/events", *clients, *clients/10, *messages)
+		}},
+	})
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	must(b.Stop(ctx))
+}
+
+func must(err error) {
+	if err != nil {
+		log.Fatal(err)
+	}
+}
+
+func startBroker() (*broker.Broker, string) {
+	dir, err := os.MkdirTemp("", "hark-bench-")
+	must(err)
+	c := broker.Default()
+	c.Listen, c.HTTP, c.Data = "127.0.0.1:0", "127.0.0.1:0", dir
+	c.Limits.HTTPRate = 0
+	c.Topics = []broker.TopicConfig{{Name: "strict", Durability: "strict", Dedup: time.Minute}, {Name: "memory", Durability: "memory", Dedup: time.Minute}}
+	b, err := broker.New(c, nil)
+	must(err)
+	must(b.Start(context.Background()))
+	return b, dir
+}
+
+// contender is one way to do a work; a run returns what one unit of it took, in ns.
+type contender struct {
+	name string
+	run  func() float64
+}
+
+// report runs contenders in turn, and prints their medians.
+func report(work, unit string, runs int, all []contender) {
+	got := make([][]float64, len(all))
+	for round := range runs + 1 {
+		for i := range all {
+			i = (i + round) % len(all)
+			runtime.GC()
+			if v := all[i].run(); round > 0 {
+				got[i] = append(got[i], v)
+			}
+		}
+	}
+	fmt.Printf("\n## %s\n\n| contender | %s | lowest–highest | × %s |\n|---|---:|---:|---:|\n", work, unit, all[0].name)
+	base := 0.0
+	for i, c := range all {
+		slices.Sort(got[i])
+		median := got[i][len(got[i])/2]
+		if i == 0 {
+			base = median
+		}
+		fmt.Printf("| %s | %.0f | %.0f–%.0f | %.2f |\n", c.name, median, got[i][0], got[i][len(got[i])-1], base/median)
+	}
+}
+
+// publish posts messages from several clients at once.
+func publish(url string, n int) float64 {
+	transport := &http.Transport{MaxIdleConnsPerHost: publishers}
+	defer transport.CloseIdleConnections()
+	client := &http.Client{Transport: transport, Timeout: timeout}
+	post(client, url, 0)
+	began := time.Now()
+	var all sync.WaitGroup
+	for k := range publishers {
+		all.Go(func() {
+			for i := k; i < n; i += publishers {
+				post(client, url, i)
+			}
+		})
+	}
+	all.Wait()
+	return float64(time.Since(began).Nanoseconds()) / float64(n)
+}
+
+func post(client *http.Client, url string, i int) {
+	res, err := client.Post(url, "application/json", strings.NewReader(fmt.Sprintf(payload, i)))
+	must(err)
+	text, err := io.ReadAll(res.Body)
+	must(err)
+	must(res.Body.Close())
+	if res.StatusCode >= 300 {
+		log.Fatalf("publish: %s %s", res.Status, text)
+	}
+}
+
+// fanOut has clients follow a topic, of which some never read, and publishes to it a
+// burst at a time: the next one when every client has the one before.
+func fanOut(topic, events string, clients, deaf, n int) float64 {
+	began := make(chan struct{}, clients)
+	gone := make(chan struct{}, clients)
+	got := make(chan int, clients)
+	var conns []net.Conn
+	for i := range clients + deaf {
+		conn := dial(events)
+		conns = append(conns, conn)
+		if i < clients {
+			go follow(conn, n, began, got, gone)
+		}
+	}
+	for range clients {
+		<-began
+	}
+	transport := &http.Transport{}
+	client := &http.Client{Transport: transport, Timeout: timeout}
+	post(client, topic, -1) // until all are really there
+	wait(got, clients)
+	start := time.Now()
+	for i := 0; i < n; i += burst {
+		for j := range burst {
+			post(client, topic, i+j)
+		}
+		wait(got, clients)
+	}
+	took := time.Since(start)
+	for _, c := range conns {
+		must(c.Close())
+	}
+	for range clients {
+		<-gone
+	}
+	transport.CloseIdleConnections()
+	return float64(took.Nanoseconds()) / float64(n*clients)
+}
+
+func wait(got chan int, clients int) {
+	late := time.After(timeout)
+	for range clients {
+		select {
+		case <-got:
+		case <-late:
+			log.Fatal("not every client gets every message")
+		}
+	}
+}
+
+func dial(events string) net.Conn {
+	host, path, _ := strings.Cut(strings.TrimPrefix(events, "http://"), "/")
+	conn, err := net.Dial("tcp", host)
+	must(err)
+	_, err = fmt.Fprintf(conn, "GET /%s HTTP/1.1\r\nHost: %s\r\nAccept: text/event-stream\r\n\r\n", path, host)
+	must(err)
+	return conn
+}
+
+// follow reads what is sent to a client, and tells of the first byte and of each
+// burst.
+func follow(conn net.Conn, n int, began chan struct{}, got chan int, gone chan struct{}) {
+	defer func() { gone <- struct{}{} }()
+	r := bufio.NewReaderSize(conn, 4<<10)
+	_, err := r.ReadSlice('\n')
+	must(err)
+	began <- struct{}{}
+	next := -1
+	for {
+		line, err := r.ReadSlice('\n')
+		if err != nil {
+			return // it is over
+		}
+		_, rest, ok := bytes.Cut(line, []byte(`{"n":`))
+		if !ok {
+			continue
+		}
+		number, _, _ := bytes.Cut(rest, []byte(","))
+		if i, err := strconv.Atoi(string(number)); err != nil || i != next {
+			log.Fatalf("got message %s, want %d", number, next)
+		}
+		next++
+		if next == 0 || next%burst == 0 {
+			got <- next
+		}
+		if next == n {
+			_, _ = io.Copy(io.Discard, conn)
+			return
+		}
+	}
+}
+
+// plain is a server as one writes it in an afternoon: what is posted goes into a
+// channel for each client, and is dropped for those whose channel is full.
+type plain struct {
+	addr string
+
+	mu      sync.Mutex // guards what follows
+	clients map[chan []byte]struct{}
+	file    *os.File
+}
+
+func newPlain(dir string) *plain {
+	file, err := os.Create(dir + "/plain")
+	must(err)
+	p := &plain{clients: map[chan []byte]struct{}{}, file: file}
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /live", p.publish)
+	mux.HandleFunc("POST /stored", p.store)
+	mux.HandleFunc("GET /live/events", p.events)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(err)
+	p.addr = l.Addr().String()
+	go func() { log.Fatal(http.Serve(l, mux)) }()
+	return p
+}
+
+func (p *plain) publish(rw http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(http.MaxBytesReader(rw, r.Body, 8<<20))
+	if err != nil {
+		http.Error(rw, err.Error(), http.StatusBadRequest)
+		return
+	}
+	event := append(append([]byte("data: "), body...), "\n\n"...)
+	p.mu.Lock()
+	for c := range p.clients {
+		select {
+		case c <- event:
+		default:
+		}
+	}
+	p.mu.Unlock()
+	rw.WriteHeader(http.StatusAccepted)
+}
+
+func (p *plain) store(rw http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(http.MaxBytesReader(rw, r.Body, 8<<20))
+	if err == nil {
+		p.mu.Lock()
+		if _, err = p.file.Write(append(body, '\n')); err == nil {
+			err = p.file.Sync()
+		}
+		p.mu.Unlock()
+	}
+	if err != nil {
+		http.Error(rw, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	rw.WriteHeader(http.StatusCreated)
+}
+
+func (p *plain) events(rw http.ResponseWriter, r *http.Request) {
+	c := make(chan []byte, 256)
+	p.mu.Lock()
+	p.clients[c] = struct{}{}
+	p.mu.Unlock()
+	defer func() {
+		p.mu.Lock()
+		delete(p.clients, c)
+		p.mu.Unlock()
+	}()
+	control := http.NewResponseController(rw)
+	rw.Header().Set("Content-Type", "text/event-stream")
+	rw.WriteHeader(http.StatusOK)
+	_, _ = rw.Write([]byte(": it begins\n\n"))
+	for {
+		// What is there is written together.
+		if err := control.Flush(); err != nil {
+			return
+		}
+		select {
+		case <-r.Context().Done():
+			return
+		case event := <-c:
+			if !write(rw, event, c) {
+				return
+			}
+		}
+	}
+}
+
+func write(rw http.ResponseWriter, event []byte, more chan []byte) bool {
+	for {
+		if _, err := rw.Write(event); err != nil {
+			return false
+		}
+		select {
+		case event = <-more:
+		default:
+			return true
+		}
+	}
+}
