@@ -37,6 +37,7 @@ type Broker struct {
 	routing  *routing
 	gateway  *gateway
 	webhooks *webhooks
+	pruners  *pruners
 	web      *webServer
 
 	onReplay func(step string) // for tests: what is to be done next
@@ -129,6 +130,12 @@ func (b *Broker) start(ctx context.Context, c *Config) (err error) {
 		return err
 	}
 	hooks.finish(ctx)
+	b.pruners = newPruners(b.conn, b.log)
+	prune, _, err := b.pruners.change(ctx, c)
+	if err != nil {
+		return err
+	}
+	prune()
 	b.web.serve()
 	return nil
 }
@@ -196,6 +203,9 @@ func (b *Broker) shut(ctx context.Context) (err error) {
 	}
 	if b.gateway != nil {
 		b.gateway.close()
+	}
+	if b.pruners != nil {
+		b.pruners.stop(ctx)
 	}
 	if b.webhooks != nil {
 		err = errors.Join(err, b.webhooks.stop(ctx))

@@ -42,9 +42,14 @@ func (b *Broker) Reload(ctx context.Context, c *Config) error {
 	if err != nil {
 		return errors.Join(err, back.run(ctx))
 	}
-	if err := b.routing.swap(ctx, c, router); err != nil {
+	prune, leave, err := b.pruners.change(ctx, c)
+	if err != nil {
 		return errors.Join(err, hooks.undo(ctx), back.run(ctx))
 	}
+	if err := b.routing.swap(ctx, c, router); err != nil {
+		return errors.Join(err, leave(), hooks.undo(ctx), back.run(ctx))
+	}
+	prune()
 	hooks.finish(ctx)
 	if b.auth != nil {
 		b.auth.set(c)

@@ -117,7 +117,7 @@ func TestReloadUsers(t *testing.T) {
 	if err := b.Reload(testContext(t), configIn(t, dir, strings.Replace(text, "name: bob", "name: eve", 1))); err != nil {
 		t.Fatal(err)
 	}
-	if nc, err := nats.Connect("nats://bob:secret-bob@" + b.Addr().String()); !errors.Is(err, nats.ErrAuthorization) {
+	if nc, err := nats.Connect("nats://bob:secret-bob@"+b.Addr().String(), nats.Timeout(patience)); !errors.Is(err, nats.ErrAuthorization) {
 		t.Errorf("bob is let in: %v", err)
 		nc.Close()
 	}

@@ -93,6 +93,9 @@ func (t *TopicConfig) summary() string {
 	if t.Count > 0 {
 		parts = append(parts, fmt.Sprintf("up to %d messages", t.Count))
 	}
+	if t.PerKey > 0 {
+		parts = append(parts, fmt.Sprintf("up to %d of each key", t.PerKey))
+	}
 	return strings.Join(parts, "  ")
 }
 

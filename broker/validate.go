@@ -241,7 +241,7 @@ func (c *Config) validateTopics(bad report) {
 			bad(key+".name", "there are two topics %s", t.Name)
 		}
 		seen[t.Name] = true
-		if t.Age < 0 || t.Bytes < 0 || t.Count < 0 || t.Dedup < 0 {
+		if t.Age < 0 || t.Bytes < 0 || t.Count < 0 || t.PerKey < 0 || t.Dedup < 0 {
 			bad(key, "a limit must not be negative")
 		}
 		if t.Age > 0 && t.Dedup > t.Age {

@@ -1,0 +1,155 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/harkbus/hark/driver"
+	"github.com/harkbus/hark/driver/natsdriver"
+)
+
+// pruners keep the newest messages of each key of the topics that say so.
+type pruners struct {
+	conn *natsdriver.Conn
+	log  *slog.Logger
+
+	mu  sync.Mutex // guards all
+	all map[string]*pruner
+}
+
+// pruner reads a topic from the start and removes messages of a key when newer ones
+// have come. It remembers where the newest of each key are.
+type pruner struct {
+	topic  string
+	keep   int
+	sub    driver.Subscription
+	cancel context.CancelFunc
+	done   chan struct{} // closed when run has returned
+}
+
+func newPruners(conn *natsdriver.Conn, log *slog.Logger) *pruners {
+	return &pruners{conn: conn, log: log.With("part", "per_key"), all: map[string]*pruner{}}
+}
+
+// change opens what a configuration needs. One of the functions it returns is to be
+// called: finish removes from then on what the configuration does not keep, undo
+// leaves everything as it is.
+func (ps *pruners) change(ctx context.Context, c *Config) (finish func(), undo func() error, err error) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	next, fresh := map[string]*pruner{}, []*pruner{}
+	undo = func() (err error) {
+		for _, p := range fresh {
+			err = errors.Join(err, p.sub.Close(ctx))
+		}
+		return err
+	}
+	for _, t := range c.Topics {
+		if t.PerKey == 0 {
+			continue
+		}
+		if p := ps.all[t.Name]; p != nil && p.keep == int(t.PerKey) {
+			next[t.Name] = p
+			continue
+		}
+		p, err := ps.open(ctx, &t)
+		if err != nil {
+			return nil, nil, errors.Join(fmt.Errorf("topic %s: %w", t.Name, err), undo())
+		}
+		next[t.Name] = p
+		fresh = append(fresh, p)
+	}
+	return func() {
+		ps.mu.Lock()
+		defer ps.mu.Unlock()
+		for name, p := range ps.all {
+			if next[name] != p {
+				p.stop(ctx)
+			}
+		}
+		ps.all = next
+		for _, p := range fresh {
+			run, cancel := context.WithCancel(context.Background())
+			p.cancel = cancel
+			go p.run(run, ps.conn, ps.log.With("topic", p.topic))
+		}
+	}, undo, nil
+}
+
+func (ps *pruners) open(ctx context.Context, t *TopicConfig) (*pruner, error) {
+	topic, err := ps.conn.OpenTopic(ctx, driver.TopicConfig{Name: t.Name, Stored: &driver.StoredConfig{Existing: true}})
+	if err != nil {
+		return nil, err
+	}
+	sub, err := topic.Subscribe(ctx, driver.SubscribeConfig{From: driver.FromStart, Window: storedBatch})
+	return &pruner{topic: t.Name, keep: int(t.PerKey), sub: sub, done: make(chan struct{})}, err
+}
+
+// stop ends all.
+func (ps *pruners) stop(ctx context.Context) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	for _, p := range ps.all {
+		p.stop(ctx)
+	}
+	clear(ps.all)
+}
+
+func (p *pruner) stop(ctx context.Context) {
+	p.cancel()
+	_ = p.sub.Close(ctx) // of a subscription without a group nothing stays
+	<-p.done
+}
+
+func (p *pruner) run(ctx context.Context, conn *natsdriver.Conn, log *slog.Logger) {
+	defer close(p.done)
+	newest := map[string][]uint64{} // by key
+	for {
+		ms, err := p.sub.Receive(ctx, storedBatch)
+		switch {
+		case err == nil:
+		case errors.Is(err, driver.ErrEnded), errors.Is(err, driver.ErrClosed), ctx.Err() != nil:
+			return
+		default:
+			log.Error("messages cannot be read, and what is too old stays", "err", err, "again_in", longPause)
+			if !sleep(ctx, longPause) {
+				return
+			}
+			continue
+		}
+		for _, m := range ms {
+			if !m.HasKey {
+				continue
+			}
+			seqs := append(newest[m.Key], m.Seq)
+			for len(seqs) > p.keep {
+				if !p.remove(ctx, conn, log, seqs[0]) {
+					return
+				}
+				seqs = seqs[1:]
+			}
+			newest[m.Key] = seqs
+		}
+	}
+}
+
+// remove removes a message, however long that takes. It reports false when it is
+// over.
+func (p *pruner) remove(ctx context.Context, conn *natsdriver.Conn, log *slog.Logger, seq uint64) bool {
+	for pause := firstPause; ; pause = min(2*pause, longPause) {
+		err := conn.DeleteMessage(ctx, p.topic, seq)
+		if err == nil {
+			return true
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		log.Warn("a message that is too old is not removed", "seq", seq, "err", err, "again_in", pause)
+		if !sleep(ctx, pause) {
+			return false
+		}
+	}
+}
