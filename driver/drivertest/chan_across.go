@@ -217,8 +217,6 @@ func testCHN22(ctx context.Context, t *testing.T, connect Connector) {
 			t.Fatal(err)
 		}
 		wantReceive(ctx, t, b, 1)
-		if n := b.Len(); n != 0 {
-			t.Errorf("Len() = %d, want 0", n)
-		}
+		until(ctx, t, "the channel is empty", func() bool { return b.Len() == 0 })
 	}
 }

@@ -239,7 +239,7 @@ func (t *stored) attempt(b *batch) error {
 	if err := t.sendBatch(b, f); err != nil {
 		return err
 	}
-	if err := f.wait(b.ctx, &c.acks); err != nil {
+	if err := f.wait(b.ctx, &c.acks, answerPatience); err != nil {
 		return err
 	}
 	defer f.free()

@@ -32,21 +32,24 @@ func suite(t *testing.T, start func(t *testing.T) (url string)) *drivertest.Repo
 
 // suiteOn is suite, and opened is told of each bus that has a server of its own.
 func suiteOn(t *testing.T, start func(t *testing.T) (url string), opened func(*hark.Bus)) *drivertest.Report {
-	connect := func(tb testing.TB, url string) *hark.Bus {
-		conn, err := Open(tb.Context(), url)
-		if err != nil {
-			tb.Fatal(err)
-		}
-		return hark.Over(conn)
-	}
 	report := drivertest.Run(t, func(tb testing.TB) *hark.Bus {
-		bus := connect(tb, start(tb.(*testing.T)))
+		bus := openURL(tb, start(tb.(*testing.T)))
 		opened(bus)
 		return bus
 	})
 	report.Add(drivertest.RunAcross(t, func(tb testing.TB) drivertest.Connector {
 		url := start(tb.(*testing.T))
-		return func() *hark.Bus { return connect(tb, url) }
+		return func() *hark.Bus { return openURL(tb, url) }
 	}))
 	return report
+}
+
+// openURL opens a bus.
+func openURL(tb testing.TB, url string) *hark.Bus {
+	tb.Helper()
+	conn, err := Open(tb.Context(), url)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return hark.Over(conn)
 }

@@ -121,8 +121,32 @@ func newConn(ctx context.Context, nc *nats.Conn, d *dialer, o options) (*Conn, e
 	return c, nil
 }
 
-// detectPatience is how long the server gets to say what it can do.
-const detectPatience = 5 * time.Second
+const (
+	// detectPatience is how long the server gets to say what it can do. Those of
+	// a cluster cannot while they elect a leader, which takes up to ten seconds.
+	detectPatience = 20 * time.Second
+	// detectAttempt is after how long it is asked again.
+	detectAttempt = 2 * time.Second
+)
+
+// account asks for what JetStream can do.
+func account(ctx context.Context, js jetstream.JetStream) (*jetstream.AccountInfo, error) {
+	ctx, cancel := context.WithTimeout(ctx, detectPatience)
+	defer cancel()
+	for {
+		attempt, cancel := context.WithTimeout(ctx, detectAttempt)
+		info, err := js.AccountInfo(attempt)
+		cancel()
+		if err == nil || !errors.Is(err, context.DeadlineExceeded) && !isUnavailable(err) {
+			return info, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(firstPause):
+		}
+	}
+}
 
 // detect finds out what the server can do.
 func (c *Conn) detect(ctx context.Context) error {
@@ -144,9 +168,7 @@ func (c *Conn) detect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, detectPatience)
-	defer cancel()
-	account, err := js.AccountInfo(ctx)
+	account, err := account(ctx, js)
 	switch {
 	case err == nil:
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):

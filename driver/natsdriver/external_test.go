@@ -3,12 +3,11 @@ package natsdriver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
-	"net/url"
 	"os"
 	"os/exec"
 	"slices"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -55,7 +54,7 @@ func TestConformanceOnOldServer(t *testing.T) {
 	p.start()
 	t.Cleanup(p.stop)
 	p.await()
-	start := inAccounts(func() string { return p.address() })
+	start := inAccounts(p.address(), "")
 	report := suite(t, start)
 	tellReport(t, report)
 	c, err := Open(testContext(t), start(t))
@@ -91,12 +90,12 @@ func findOldServer(t *testing.T) string {
 
 // inAccounts returns a server that holds nothing yet for each call: the next
 // account of those that the servers at addresses have.
-func inAccounts(addresses func() string) func(t *testing.T) string {
+func inAccounts(addresses, parameters string) func(t *testing.T) string {
 	var next atomic.Int64
 	return func(t *testing.T) string {
-		u := url.URL{Scheme: "nats", User: url.UserPassword("c"+strconv.FormatInt(next.Add(1)-1, 10), "p"), Host: addresses()}
-		t.Cleanup(func() { removeStreams(t, u.String()) })
-		return u.String()
+		at := fmt.Sprintf("nats://c%d:p@%s%s", next.Add(1)-1, addresses, parameters)
+		t.Cleanup(func() { removeStreams(t, at) })
+		return at
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -25,6 +26,11 @@ const (
 	deadPrefix = "$HARK.dead." // and the topic
 	deadSuffix = ".dead"
 )
+
+// repeatWindow is how long servers of a cluster remember at least what was sent,
+// so that sending it again does no harm: longer than it takes them to elect a
+// leader, and not so long that they hold the IDs of very many messages.
+const repeatWindow = time.Minute
 
 var durabilities = map[driver.Durability]struct {
 	name  string
@@ -168,6 +174,9 @@ func (t *stored) streamConfig() jetstream.StreamConfig {
 	if w.Durability == driver.DurableMemory {
 		cfg.Storage = jetstream.MemoryStorage
 	}
+	if cfg.Replicas > 1 && w.Dedup == 0 {
+		cfg.Duplicates = repeatWindow
+	}
 	// The server wants this: an ID is not remembered longer than its message.
 	if w.MaxAge > 0 && cfg.Duplicates > w.MaxAge {
 		cfg.Duplicates = w.MaxAge
@@ -195,7 +204,7 @@ func (t *stored) agrees(have *jetstream.StreamConfig) error {
 	check("MaxMessages", max(have.MaxMsgs, 0), max(want.MaxMsgs, 0))
 	check("MaxBytes", max(have.MaxBytes, 0), max(want.MaxBytes, 0))
 	check("MaxAge", have.MaxAge, want.MaxAge)
-	if want.Duplicates > 0 {
+	if t.wanted.Dedup > 0 {
 		check("the window of deduplication", have.Duplicates, want.Duplicates)
 	}
 	check("its storage", have.Storage.String(), want.Storage.String())

@@ -206,23 +206,68 @@ var valueModel = (&porcupine.NondeterministicModel{
 	},
 }).ToModel()
 
+// valueHistory is what clients did to a value.
+type valueHistory struct {
+	start time.Time
+
+	mu    sync.Mutex // guards what follows
+	ops   []porcupine.Operation
+	known map[int]driver.State // by client
+}
+
+// step does one thing for a client, the nth, with ctx as its limit. It returns as
+// whom the client is to go on, because what is not known may still happen.
+func (h *valueHistory) step(ctx context.Context, t *testing.T, v driver.Value, client, n int) int {
+	h.mu.Lock()
+	known := h.known[client]
+	h.mu.Unlock()
+	call := time.Since(h.start)
+	var in valueInput
+	var out valueOutput
+	var err error
+	if n%3 == 0 {
+		if out.state, err = v.Load(ctx); err != nil {
+			t.Errorf("load: %v", err)
+			return client
+		}
+	} else {
+		in = valueInput{cas: true, version: known.Version, data: strconv.Itoa(client) + "." + strconv.Itoa(n)}
+		out.state, out.done, err = v.CompareAndSet(ctx, known.Version, []byte(in.data))
+		out.unsure = err != nil
+	}
+	end := int64(time.Since(h.start))
+	if out.unsure {
+		end = int64(time.Hour)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.ops = append(h.ops, porcupine.Operation{ClientId: client, Input: in, Call: int64(call), Output: out, Return: end})
+	if out.unsure {
+		client += 100
+	} else {
+		known = out.state
+	}
+	if h.known == nil {
+		h.known = map[int]driver.State{}
+	}
+	h.known[client] = known
+	return client
+}
+
+// check puts all into one order.
+func (h *valueHistory) check(t *testing.T) {
+	t.Helper()
+	if got := porcupine.CheckOperationsTimeout(valueModel, h.ops, 30*time.Second); got != porcupine.Ok {
+		t.Errorf("the history of %d operations: %v", len(h.ops), got)
+	}
+}
+
 // What several connections do with a value can be put into one order, while the
 // server is stopped and started again.
 func TestValueIsLinearizable(t *testing.T) {
 	const clients, each = 4, 60
 	s := startServer(t, withJetStream)
-	start := time.Now()
-	var mu sync.Mutex
-	var history []porcupine.Operation
-	note := func(client int, in valueInput, call time.Time, out valueOutput) {
-		mu.Lock()
-		defer mu.Unlock()
-		end := int64(time.Since(start))
-		if out.unsure {
-			end = int64(time.Hour)
-		}
-		history = append(history, porcupine.Operation{ClientId: client, Input: in, Call: int64(call.Sub(start)), Output: out, Return: end})
-	}
+	h := valueHistory{start: time.Now()}
 	var wg sync.WaitGroup
 	var done atomic.Int64
 	opened := make(chan struct{})
@@ -234,29 +279,14 @@ func TestValueIsLinearizable(t *testing.T) {
 		}
 		wg.Go(func() {
 			<-opened
-			var known driver.State
 			for n := range each {
-				call := time.Now()
-				if n%3 == 0 {
-					state, err := v.Load(testContext(t))
-					if err != nil {
-						t.Errorf("load: %v", err)
-						return
-					}
-					known = state
-					note(client, valueInput{}, call, valueOutput{state: state})
-				} else {
-					in := valueInput{cas: true, version: known.Version, data: strconv.Itoa(client) + "." + strconv.Itoa(n)}
-					ctx, cancel := context.WithTimeout(testContext(t), time.Duration(1+rand.N(200))*time.Millisecond)
-					state, swapped, err := v.CompareAndSet(ctx, known.Version, []byte(in.data))
-					cancel()
-					note(client, in, call, valueOutput{state, swapped, err != nil})
-					if err == nil {
-						known = state
-					} else {
-						client += clients // the operation may still happen
-					}
+				limit := patience
+				if n%3 != 0 {
+					limit = time.Duration(1+rand.N(200)) * time.Millisecond
 				}
+				ctx, cancel := context.WithTimeout(t.Context(), limit)
+				client = h.step(ctx, t, v, client, n)
+				cancel()
 				done.Add(1)
 			}
 		})
@@ -268,7 +298,5 @@ func TestValueIsLinearizable(t *testing.T) {
 		s.start()
 	}
 	wg.Wait()
-	if got := porcupine.CheckOperationsTimeout(valueModel, history, 30*time.Second); got != porcupine.Ok {
-		t.Errorf("the history of %d operations: %v", len(history), got)
-	}
+	h.check(t)
 }

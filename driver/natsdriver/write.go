@@ -20,6 +20,9 @@ const (
 	// answerPatience is how long the server gets to acknowledge messages before
 	// they are sent again.
 	answerPatience = 5 * time.Second
+	// clusterPatience is that where a message that is sent again is known to the
+	// servers, and its answer may not come because their leader is gone.
+	clusterPatience = time.Second
 	// maxFlight is how many messages of one call wait for their acknowledgement
 	// at the same time: servers hold 10,000 of a stream before they refuse.
 	maxFlight = 1024
@@ -37,6 +40,7 @@ type parcel struct {
 	err      error  // what became of it, once it is known
 	seq      uint64 // where it is stored; 0 for one that waits until it is due
 	repeated bool   // it was stored already
+	sent     int    // how often
 }
 
 // prepare makes the parcels of messages: all, and apart those that can be sent,
@@ -79,6 +83,10 @@ func (t *stored) message(m *driver.Message, l *letter) (*nats.Msg, error) {
 	}
 	if id := cmp.Or(m.DedupID, m.ID); id != "" && t.wanted.Dedup > 0 {
 		l.set(natsMsgID, percent.Encode(id))
+	} else if t.config.Load().Replicas > 1 {
+		// When the leader dies what is on its way to it is not answered, and sent
+		// again.
+		l.set(natsMsgID, c.ids.next())
 	}
 	if cfg := t.config.Load(); !m.Expires.IsZero() && cfg.AllowMsgTTL && m.Due.IsZero() {
 		// Whole seconds, rounded up: before that the receiver sees that it has
@@ -256,18 +264,25 @@ func (t *stored) try(ctx context.Context, ps []*parcel, mu *sync.Mutex) (rest []
 	if err := c.launch(f, ps, mu); err != nil {
 		return ps, err
 	}
-	if err := f.wait(ctx, &c.acks); err != nil {
+	patience := answerPatience
+	if t.config.Load().Replicas > 1 {
+		patience = clusterPatience
+	}
+	if err := f.wait(ctx, &c.acks, patience); err != nil {
 		return ps, err
 	}
 	defer f.free()
 	var passing error
 	for i, p := range ps {
-		again, err := t.landed(f.acks[i], f.errs[i])
+		again, err := landed(f.errs[i])
 		if again {
 			passing = err
 			rest = append(rest, p)
 		} else {
 			p.err, p.seq, p.repeated = err, f.acks[i].Seq, f.acks[i].Duplicate
+			if p.repeated && p.sent == 1 {
+				t.deduplicated.Add(1)
+			}
 		}
 	}
 	if errors.Is(passing, nats.ErrNoResponders) {
@@ -290,18 +305,16 @@ func (c *Conn) launch(f *flight, ps []*parcel, mu *sync.Mutex) error {
 			}
 			return err // those before it are sent again
 		}
+		p.sent++
 	}
 	return nil
 }
 
 // landed reads what the server said to a message: whether to send it again, and
 // why or what is wrong with it.
-func (t *stored) landed(a ack, err error) (again bool, _ error) {
+func landed(err error) (again bool, _ error) {
 	switch {
 	case err == nil:
-		if a.Duplicate {
-			t.deduplicated.Add(1)
-		}
 		return false, nil
 	case errors.Is(err, errNoAnswer):
 		return true, fmt.Errorf("%w: %w", driver.ErrAgain, err)
@@ -379,8 +392,8 @@ func (s flightSeat) acked(_ uint64, a ack, err error) {
 
 // wait returns when all is known, or what is not known has taken too long. It
 // returns an error when ctx ends.
-func (f *flight) wait(ctx context.Context, a *acks) error {
-	f.late.Reset(answerPatience)
+func (f *flight) wait(ctx context.Context, a *acks, patience time.Duration) error {
+	f.late.Reset(patience)
 	defer f.late.Stop()
 	select {
 	case <-f.done:

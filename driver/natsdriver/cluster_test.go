@@ -1,0 +1,421 @@
+package natsdriver
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/harkbus/hark"
+	"github.com/harkbus/hark/driver"
+	"github.com/harkbus/hark/driver/drivertest"
+)
+
+// cluster is three servers in processes of their own.
+type cluster struct {
+	t     *testing.T
+	nodes []*process
+}
+
+// startCluster starts three servers that know each other; more is what the
+// configuration of each has besides.
+func startCluster(t *testing.T, more string) *cluster {
+	t.Helper()
+	c := &cluster{t: t}
+	var routes []string
+	for range 3 {
+		routes = append(routes, "127.0.0.1:"+strconv.Itoa(freePort(t)))
+	}
+	for i, route := range routes {
+		c.nodes = append(c.nodes, newProcess(t, "n"+strconv.Itoa(i), "", fmt.Sprintf(
+			"%s\ncluster { name: test, listen: %q, routes: [ nats-route://%s ] }\n", more, route, strings.Join(routes, ", nats-route://"))))
+	}
+	for _, n := range c.nodes {
+		t.Cleanup(n.tell)
+		n.start()
+		t.Cleanup(n.stop)
+	}
+	for _, n := range c.nodes {
+		n.await()
+	}
+	return c
+}
+
+func (c *cluster) addresses() string {
+	var all []string
+	for _, n := range c.nodes {
+		all = append(all, n.address())
+	}
+	return strings.Join(all, ",")
+}
+
+// open connects to one of the servers, and to another one when that is gone.
+func (c *cluster) open(t *testing.T) *Conn {
+	t.Helper()
+	conn, err := Open(longContext(t), "nats://"+c.addresses()+"?replicas=3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { closeConn(t, conn) })
+	return conn
+}
+
+// longContext ends later than an election can take, which is up to nine seconds
+// for each of the streams and for the servers themselves.
+func longContext(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// leader returns the server that leads most of the streams, and which.
+func (c *cluster) leader(conn *Conn) (*process, []string) {
+	c.t.Helper()
+	ctx := longContext(c.t)
+	leads := map[string][]string{}
+	for _, name := range streamsOf(ctx, c.t, conn) {
+		var stream jetstream.Stream
+		if err := conn.admin(ctx, func(ctx context.Context) (err error) { stream, err = conn.js.Stream(ctx, name); return err }); err != nil {
+			c.t.Fatal(err)
+		}
+		if now := stream.CachedInfo().Cluster; now != nil {
+			leads[now.Leader] = append(leads[now.Leader], name)
+		}
+	}
+	most := slices.MaxFunc(c.nodes, func(a, b *process) int { return len(leads[a.name]) - len(leads[b.name]) })
+	if len(leads[most.name]) == 0 {
+		c.t.Fatalf("no server leads anything: %v", leads)
+	}
+	return most, leads[most.name]
+}
+
+// clusterKinds are the kinds of clauses that a cluster is held to without
+// HARK_LONG=1: about what it keeps.
+var clusterKinds = []string{"DED", "DLQ", "ITR", "KEY", "STA", "TTL", "VAL"}
+
+// TestConformanceOnCluster holds buses over three servers that keep everything
+// three times to the clauses: with HARK_LONG=1 to all of them, which takes some
+// two minutes, otherwise to those of clusterKinds.
+func TestConformanceOnCluster(t *testing.T) {
+	c := startCluster(t, accounts(3*len(drivertest.Clauses())))
+	start := inAccounts(c.addresses(), "?replicas=3")
+	if os.Getenv("HARK_LONG") != "" {
+		report := suite(t, start)
+		tellReport(t, report)
+		report.Compare(t, "../../docs/drivers.md", "NATS cluster")
+		return
+	}
+	for _, clause := range drivertest.Clauses() {
+		if slices.Contains(clusterKinds, clause.ID[:3]) {
+			t.Run(clause.ID, func(t *testing.T) {
+				clause.Test(t, func(tb testing.TB) *hark.Bus { return openURL(tb, start(tb.(*testing.T))) })
+			})
+		}
+	}
+}
+
+// rounds is how often a leader is killed: once, and with HARK_LONG=1 more often.
+func rounds(n int) int {
+	if os.Getenv("HARK_LONG") == "" {
+		return 1
+	}
+	return n
+}
+
+// Of three servers the one that leads most streams is killed as by kill -9, while messages
+// are published and received, values changed and channels used. Nothing that was
+// accepted is lost, nothing is stored twice, and values and channels are what they
+// are on one server. With HARK_LONG=1 five are killed, one after the other.
+func TestLeaderIsKilled(t *testing.T) {
+	c := startCluster(t, "")
+	work := []clusterWork{&topicWork{}, &updateWork{}, &registerWork{}, &chanWork{capacity: 3}}
+	if os.Getenv("HARK_LONG") != "" {
+		work = append(work, &chanWork{capacity: 1}, &chanWork{capacity: driver.Unbounded})
+	}
+	for i, w := range work {
+		w.begin(t, c, i)
+	}
+	asks := c.open(t)
+	for round := range rounds(5) {
+		for _, w := range work {
+			w.goOn(t)
+		}
+		victim, led := c.leader(asks)
+		killed := time.Now()
+		victim.kill()
+		for _, w := range work {
+			w.goOn(t)
+		}
+		t.Logf("round %d: %s, which led %v, was killed, and all goes on after %v", round, victim.name, led, time.Since(killed).Round(time.Millisecond))
+		victim.start()
+		victim.await()
+	}
+	for _, w := range work {
+		w.end(t)
+	}
+}
+
+// clusterWork is something that goes on while leaders are killed.
+type clusterWork interface {
+	begin(t *testing.T, c *cluster, n int)
+	// goOn returns when it has made progress since the call.
+	goOn(t *testing.T)
+	// end stops it and checks what has come of it.
+	end(t *testing.T)
+}
+
+// progress counts what has been done by goroutines that are to stop.
+type progress struct {
+	count   atomic.Int64
+	stopped atomic.Bool
+	tasks   sync.WaitGroup
+}
+
+func (p *progress) goOn(t *testing.T) {
+	t.Helper()
+	at := p.count.Load()
+	ctx := longContext(t)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for p.count.Load() < at+10 {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatal("nothing goes on")
+		}
+	}
+}
+
+func (p *progress) stop() {
+	p.stopped.Store(true)
+	p.tasks.Wait()
+}
+
+// topicWork publishes to a stored topic.
+type topicWork struct {
+	progress
+	conn      *Conn
+	topic     driver.Topic
+	published [4]int // by publisher
+	followed  collector
+	shared    collector
+	cancel    context.CancelFunc
+	receiving sync.WaitGroup
+}
+
+func (w *topicWork) begin(t *testing.T, c *cluster, _ int) {
+	w.conn = c.open(t)
+	cfg := &driver.StoredConfig{Durability: driver.DurableRelaxed}
+	w.topic = openTopic(t, w.conn, "t", cfg)
+	in := openTopic(t, c.open(t), "t", cfg)
+	follower := subscribe(t, in, driver.SubscribeConfig{From: driver.FromStart})
+	group := subscribe(t, in, driver.SubscribeConfig{Group: "g", From: driver.FromStart, Window: 64})
+	var ctx context.Context
+	ctx, w.cancel = context.WithCancel(t.Context())
+	w.receiving.Go(func() { w.followed.collect(ctx, t, follower, false) })
+	w.receiving.Go(func() { w.shared.collect(ctx, t, group, true) })
+	for i := range w.published {
+		w.tasks.Go(func() {
+			for n := 0; !w.stopped.Load(); n++ {
+				if err := w.topic.Publish(longContext(t), bare(fmt.Sprintf("%d %d", i, n))); err != nil {
+					t.Errorf("publish: %v", err)
+					return
+				}
+				w.published[i]++
+				w.count.Add(1)
+			}
+		})
+	}
+}
+
+func (w *topicWork) end(t *testing.T) {
+	w.stop()
+	total := 0
+	for i, n := range w.published {
+		total += n
+		for name, c := range map[string]*collector{"a follower": &w.followed, "a group": &w.shared} {
+			eventually(t, name+" has it all", func() bool { return c.has(i, n) })
+		}
+	}
+	w.cancel()
+	w.receiving.Wait()
+	if w.followed.disorder != "" {
+		t.Error(w.followed.disorder)
+	}
+	stats, err := w.topic.Stats(longContext(t))
+	if err != nil || int(stats.Stored) != total {
+		t.Errorf("%d messages are stored (%v), and %d were published", stats.Stored, err, total)
+	}
+	next := map[string]int{} // by publisher
+	for _, r := range receive(t, subscribe(t, w.topic, driver.SubscribeConfig{From: driver.FromStart}), total) {
+		publisher, n, _ := strings.Cut(string(r.Data), " ")
+		if n != strconv.Itoa(next[publisher]) {
+			t.Fatalf("message %d is number %s of publisher %s, want %d", r.Seq, n, publisher, next[publisher])
+		}
+		next[publisher]++
+	}
+	t.Logf("%d messages, each stored once, in order", total)
+}
+
+// updateWork updates a value from several processes.
+type updateWork struct {
+	progress
+	value *hark.Value[int]
+	last  atomic.Int64 // of which an observer was told
+	made  atomic.Int64
+}
+
+func (w *updateWork) begin(t *testing.T, c *cluster, _ int) {
+	open := func() *hark.Value[int] {
+		bus := hark.Over(c.open(t))
+		t.Cleanup(func() { closeBus(t, bus) })
+		v, err := hark.NewValue(bus, "counter", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	w.value = open()
+	if _, err := w.value.Observe(func(old, now int) {
+		if before := w.last.Swap(int64(now)); before != int64(old) || now <= old {
+			t.Errorf("told of %d to %d after %d", old, now, before)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for range 4 {
+		v := open()
+		w.tasks.Go(func() {
+			for !w.stopped.Load() {
+				if _, err := v.Update(longContext(t), func(n int) int { return n + 1 }); err != nil {
+					t.Errorf("update: %v", err)
+					return
+				}
+				w.made.Add(1)
+				w.count.Add(1)
+			}
+		})
+	}
+}
+
+func (w *updateWork) end(t *testing.T) {
+	w.stop()
+	want := int(w.made.Load())
+	if got, err := w.value.WaitUntil(longContext(t), func(n int) bool { return n >= want }); err != nil || got != want {
+		t.Errorf("the value is %d (%v) after %d updates", got, err, want)
+	}
+	eventually(t, "the observer is told of the last state", func() bool { return int(w.last.Load()) == want })
+	t.Logf("%d updates", want)
+}
+
+// registerWork records what several connections do with a value.
+type registerWork struct {
+	progress
+	history valueHistory
+}
+
+func (w *registerWork) begin(t *testing.T, c *cluster, _ int) {
+	w.history.start = time.Now()
+	for client := range 3 {
+		v, err := c.open(t).OpenValue(longContext(t), "register", []byte("initial"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.tasks.Go(func() {
+			for n := 0; !w.stopped.Load(); n++ {
+				client = w.history.step(longContext(t), t, v, client, n)
+				w.count.Add(1)
+				select { // a history that is too long cannot be checked
+				case <-time.After(20 * time.Millisecond):
+				case <-t.Context().Done():
+				}
+			}
+		})
+	}
+}
+
+func (w *registerWork) end(t *testing.T) {
+	w.stop()
+	w.history.check(t)
+}
+
+// chanWork sends values through a channel.
+type chanWork struct {
+	progress
+	capacity int
+	conn     *Conn
+	clients  []*chanClient
+	values   atomic.Int32
+	start    time.Time
+}
+
+func (w *chanWork) open(t *testing.T, c *cluster) driver.Chan {
+	t.Helper()
+	ch, err := c.open(t).OpenChan(longContext(t), driver.ChanConfig{
+		Name: "jobs" + strconv.Itoa(w.capacity), Capacity: w.capacity, Durability: driver.DurableRelaxed,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ch
+}
+
+func (w *chanWork) begin(t *testing.T, c *cluster, n int) {
+	w.start = time.Now()
+	var done atomic.Int64
+	for id := range 4 {
+		client := &chanClient{id: id, ch: w.open(t, c), start: w.start, calm: true, done: &done}
+		w.clients = append(w.clients, client)
+		if id < 2 {
+			w.tasks.Go(func() {
+				for !w.stopped.Load() && t.Context().Err() == nil {
+					client.do(t, chanSend, 'A'+w.values.Add(1))
+					w.count.Add(1)
+					select { // as above
+					case <-time.After(20 * time.Millisecond):
+					case <-t.Context().Done():
+					}
+				}
+			})
+			continue
+		}
+		w.tasks.Go(func() {
+			for client.do(t, chanReceive, 0).outcome != chanOver {
+			}
+		})
+	}
+	last := &chanClient{id: 4, ch: w.open(t, c), start: w.start, calm: true, done: &done}
+	w.clients = append(w.clients, last)
+}
+
+func (w *chanWork) end(t *testing.T) {
+	w.stopped.Store(true)
+	w.clients[4].do(t, chanClose, 0)
+	w.tasks.Wait()
+	var history []porcupine.Operation
+	received := 0
+	for _, c := range w.clients {
+		for _, op := range c.history {
+			if out := op.Output.(chanOutput); out.value != 0 && out.outcome == chanDone {
+				received++
+			}
+			history = append(history, op)
+		}
+	}
+	switch got := porcupine.CheckOperationsTimeout(chanModel(w.capacity, false, history), history, 10*time.Second); got {
+	case porcupine.Ok:
+		t.Logf("capacity %d: %d values", w.capacity, received)
+	default:
+		t.Errorf("capacity %d: the history is %v:\n%s", w.capacity, got, tellHistory(history))
+	}
+}
