@@ -42,6 +42,7 @@ var importRules = []importRule{
 	{"driver/natsdriver", []string{module + "/driver", module + "/internal/percent", "github.com/nats-io/nats.go", "github.com/nats-io/nats.go/"}, "an engine's package needs the contract and the engine's client; it knows neither the bus nor other engines"},
 	{"driver/filedriver", []string{module + "/driver", module + "/driver/natsdriver", module + "/internal/disk", module + "/internal/store", "github.com/nats-io/"}, "it is the NATS engine with the server inside (docs/adr/0004-engines.md)"},
 	{"driver/memdriver", []string{module + "/driver"}, "an engine knows the contract and nothing else"},
+	{"driver/faults", []string{module + "/driver"}, "it is a connection around a connection, for any engine"},
 	{"driver/drivertest", []string{module, module + "/driver", module + "/filter"}, "the suite speaks to engines through the bus only, and holds filters to the same answers over each"},
 	{"harktest", []string{module}, "tests of users see what users see"},
 	{"docs", []string{module, module + "/driver/", module + "/filter"}, "the code of the guide is what users write"},

@@ -61,7 +61,7 @@ func (c *cluster) addresses() string {
 // open connects to one of the servers, and to another one when that is gone.
 func (c *cluster) open(t *testing.T) *Conn {
 	t.Helper()
-	conn, err := Open(longContext(t), "nats://"+c.addresses()+"?replicas=3")
+	conn, err := Open(longContext(t), "nats://"+c.addresses()+"?replicas=3&lease=5s") // what was in hand comes again soon
 	if err != nil {
 		t.Fatal(err)
 	}

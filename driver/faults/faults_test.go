@@ -1,0 +1,170 @@
+package faults_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/harkbus/hark"
+	"github.com/harkbus/hark/driver"
+	"github.com/harkbus/hark/driver/drivertest"
+	"github.com/harkbus/hark/driver/faults"
+	"github.com/harkbus/hark/driver/memdriver"
+	"github.com/harkbus/hark/internal/leak"
+)
+
+func TestMain(m *testing.M) { leak.Main(m) }
+
+// All clauses hold over an engine with faults. Under Drop and Repeat those run that
+// are about what groups get: others ask for an order, or for each message once,
+// which a group does not promise when something is lost on the way.
+func TestClausesUnderFaults(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		config faults.Config
+		only   []string // clauses, or kinds of them; nil for all
+	}{
+		{"delay", faults.Config{Delay: time.Millisecond}, nil},
+		{"cut", faults.Config{Cut: 5 * time.Millisecond}, nil},
+		{"reorder", faults.Config{Reorder: true}, []string{"PAT"}},
+		{"again", faults.Config{Again: 3}, []string{"VAL"}},
+		{"drop", faults.Config{Drop: 5}, []string{"GRP-1", "GRP-2", "GRP-3", "GRP-6", "KEY-4", "BAT-5"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel() // they wait most of the time
+			seed := uint64(0)
+			open := func(testing.TB) *hark.Bus {
+				seed++
+				config := tt.config
+				config.Seed = seed
+				return hark.Over(faults.New(memdriver.New().Connect(), config))
+			}
+			for _, c := range drivertest.Clauses() {
+				if tt.only == nil || slices.Contains(tt.only, c.ID) || slices.Contains(tt.only, c.ID[:3]) {
+					t.Run(c.ID, func(t *testing.T) { c.Test(t, open) })
+				}
+			}
+		})
+	}
+}
+
+// What is dropped and repeated reaches a group all the same, and there have been
+// faults of each kind.
+func TestFaultsHappen(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	conn := faults.New(memdriver.New().Connect(), faults.Config{
+		Seed: 1, Delay: time.Millisecond, Cut: time.Millisecond, Drop: 10, Repeat: 10, Reorder: true, Again: 5,
+	})
+	var downs atomic.Int64
+	bus := hark.Over(conn, hark.WithHooks(connHook(func(e hark.ConnEvent) {
+		if !e.Up && errors.Is(e.Err, faults.ErrCut) {
+			downs.Add(1)
+		}
+	})))
+	const n = 500
+	topic, err := hark.NewTopic[int](bus, "a.b", hark.Stored(hark.Retention{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	seen := map[int]int{}
+	all := make(chan struct{})
+	for range 2 {
+		if _, err := topic.Subscribe(func(_ context.Context, m *hark.Message[int]) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if seen[m.Value]++; seen[m.Value] == 1 && len(seen) == n {
+				close(all)
+			}
+			return nil
+		}, hark.Group("g")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	counter, err := hark.NewValue(bus, "counter", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range n {
+		if err := topic.Publish(ctx, i); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := counter.Update(ctx, func(n int) int { return n + 1 }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	select {
+	case <-all:
+	case <-ctx.Done():
+		t.Fatalf("%d of %d messages came", len(seen), n)
+	}
+	if got := counter.Get(); got != n {
+		t.Errorf("%d updates made %d", n, got)
+	}
+	if err := bus.Close(ctx); err != nil {
+		t.Error(err)
+	}
+	counts := conn.Counts()
+	if counts.Delays == 0 || counts.Cuts == 0 || counts.Drops == 0 || counts.Repeats == 0 || counts.Agains == 0 {
+		t.Errorf("got %+v, want some of each", counts)
+	}
+	if downs.Load() == 0 {
+		t.Error("nobody was told that the connection is lost")
+	}
+}
+
+type connHook func(hark.ConnEvent)
+
+func (f connHook) OnConn(e hark.ConnEvent) { f(e) }
+
+// The same seed has the same faults.
+func TestSeed(t *testing.T) {
+	run := func(seed uint64) faults.Counts {
+		conn := faults.New(memdriver.New().Connect(), faults.Config{Seed: seed, Delay: time.Microsecond})
+		for range 200 {
+			if err := conn.Flush(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := conn.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return conn.Counts()
+	}
+	first := run(7)
+	if again := run(7); again != first || first.Delays == 0 {
+		t.Errorf("got %+v and then %+v", first, again)
+	}
+	if other := run(8); other == first {
+		t.Errorf("another seed has the same faults: %+v", other)
+	}
+}
+
+// A cut holds calls up for no longer than their contexts, and Close not at all.
+func TestCutWaitsInTheContext(t *testing.T) {
+	conn := faults.New(memdriver.New().Connect(), faults.Config{Seed: 3, Cut: 24 * time.Hour})
+	var err error
+	for err == nil {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		err = conn.Flush(ctx)
+		cancel()
+	}
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want the end of the context", err)
+	}
+	if err := conn.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+var (
+	_ driver.Requester = (*faults.Conn)(nil)
+	_ driver.Signals   = (*faults.Conn)(nil)
+	_ driver.Values    = (*faults.Conn)(nil)
+	_ driver.Chans     = (*faults.Conn)(nil)
+)
