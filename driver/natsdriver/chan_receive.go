@@ -452,6 +452,11 @@ func (h *chanHand) done(ctx context.Context) error {
 		if sent && unsure.IsZero() {
 			unsure = begin
 		}
+		if ch.conn.opts.replicas > 1 {
+			// The next leader may not know to whom the value was given, and give
+			// it to others: that it is told, and answers, proves nothing.
+			return fmt.Errorf("%w: the leader of the channel did not answer: %w", driver.ErrUnsure, err)
+		}
 		if err := ch.recover(ctx, errNoAnswer); err != nil {
 			return orUnsure(err, unsure)
 		}
