@@ -15,7 +15,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/harkbus/hark/driver"
-	"github.com/harkbus/hark/internal/percent"
 )
 
 func init() {
@@ -35,10 +34,9 @@ type Conn struct {
 	state *state
 	owned *dialer // nil if the client belongs to the caller
 
-	acks   acks
-	ids    ids
-	source string // of events, as it is written
-	due    dueTopics
+	acks acks
+	ids  ids
+	due  dueTopics
 
 	signals atomic.Pointer[signals] // nil until it listens
 
@@ -108,7 +106,7 @@ func newConn(ctx context.Context, nc *nats.Conn, d *dialer, o options) (*Conn, e
 	if !nc.HeadersSupported() {
 		return nil, fmt.Errorf("%w: engine %s: the server %s does not carry headers (NATS 2.2 does)", driver.ErrUnsupported, o.engine, nc.ConnectedServerVersion())
 	}
-	c := &Conn{nc: nc, opts: o, source: percent.Encode(o.source), owned: d, ends: map[end]struct{}{}}
+	c := &Conn{nc: nc, opts: o, owned: d, ends: map[end]struct{}{}}
 	if err := c.detect(ctx); err != nil {
 		return nil, err
 	}

@@ -100,7 +100,7 @@ func (l *letter) envelope(c *Conn, topic string, m *driver.Message) {
 	}
 	l.set(ceVersion, specVersion)
 	l.set(ceID, percent.Encode(id))
-	l.set(ceSource, c.source)
+	l.set(ceSource, percent.Encode(c.opts.source))
 	l.set(ceType, percent.Encode(topic))
 	if !m.Time.IsZero() {
 		l.set(ceTime, m.Time.UTC().Format(time.RFC3339Nano))
