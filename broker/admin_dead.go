@@ -159,26 +159,13 @@ func (d *deadLetter) whole() *deadWholeView {
 }
 
 func listDead(c *call) error {
-	found, next, err := c.broker.conn.TopicNames(c.ctx, natsdriver.TopicQuery{Dead: true, After: c.text("after"), Limit: int(c.number("limit")), Match: c.matches("")})
-	if err != nil {
-		return err
-	}
-	p := page[deadTopicView]{Items: []deadTopicView{}, Next: next}
-	for _, name := range found {
-		info, err := c.broker.conn.TopicInfo(c.ctx, name)
-		if errors.Is(err, natsdriver.ErrNotFound) {
-			continue // deleted meanwhile
-		}
-		if err != nil {
-			return err
-		}
-		v := deadTopicView{Topic: name, Messages: info.Messages}
+	return replyTopics(c, natsdriver.TopicQuery{Dead: true, Match: c.matches("")}, func(info *natsdriver.TopicInfo) *deadTopicView {
+		v := &deadTopicView{Topic: info.Name, Messages: info.Messages}
 		if info.Messages > 0 {
 			v.Oldest, v.Newest = &info.FirstTime, &info.LastTime
 		}
-		p.Items = append(p.Items, v)
-	}
-	return c.reply(p)
+		return v
+	})
 }
 
 func listDeadErrors(c *call) error {

@@ -147,13 +147,18 @@ func (b *Broker) declares(topic string) bool {
 }
 
 func listTopics(c *call) error {
-	found, next, err := c.broker.conn.TopicNames(c.ctx, natsdriver.TopicQuery{
-		Pattern: c.text("pattern"), After: c.text("after"), Limit: int(c.number("limit")), Match: c.matches(c.text("pattern")),
-	})
+	q := natsdriver.TopicQuery{Pattern: c.text("pattern"), Match: c.matches(c.text("pattern"))}
+	return replyTopics(c, q, c.broker.topicView)
+}
+
+// replyTopics answers with the page of the topics of a query that the call asks for.
+func replyTopics[T any](c *call, q natsdriver.TopicQuery, view func(info *natsdriver.TopicInfo) *T) error {
+	q.After, q.Limit = c.text("after"), int(c.number("limit"))
+	found, next, err := c.broker.conn.TopicNames(c.ctx, q)
 	if err != nil {
 		return err
 	}
-	p := page[topicView]{Items: []topicView{}, Next: next}
+	p := page[*T]{Items: []*T{}, Next: next}
 	for _, name := range found {
 		info, err := c.broker.conn.TopicInfo(c.ctx, name)
 		if errors.Is(err, natsdriver.ErrNotFound) {
@@ -162,7 +167,7 @@ func listTopics(c *call) error {
 		if err != nil {
 			return err
 		}
-		p.Items = append(p.Items, *c.broker.topicView(&info))
+		p.Items = append(p.Items, view(&info))
 	}
 	return c.reply(p)
 }

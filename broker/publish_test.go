@@ -257,7 +257,7 @@ func TestCutBodies(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := fmt.Fprintf(conn, "POST /v1/topics/orders HTTP/1.1\r\nHost: x\r\n%s", request); err != nil {
+		if _, err := fmt.Fprintf(conn, "POST /v1/topics/orders HTTP/1.1\r\nHost: 127.0.0.1\r\n%s", request); err != nil {
 			t.Fatal(err)
 		}
 		if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
