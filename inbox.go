@@ -250,6 +250,7 @@ func (r *remoteTopic) buryRaw(ctx context.Context, to string, a *arrival, f *Fai
 	m := a.Message
 	m.Headers, m.Expires = withFailure(m.Headers, f), time.Time{}
 	m.Time = f.Last
+	r.engine.dirty.Store(true) // it may come back to a pattern
 	return engineError(topic.Publish(ctx, []*driver.Message{&m}))
 }
 
