@@ -59,8 +59,9 @@ check-fuzz:
 	@out=$$($(MAKE) --no-print-directory fuzz FUZZTIME=5s 2>&1) || { echo "$$out"; exit 1; }
 
 .PHONY: drivers
-drivers: ## write what each engine can do into docs/drivers.md
+drivers: ## write what each engine can do into docs/drivers.md and README.md
 	HARK_UPDATE=1 $(GO) test -count=1 -p 1 -run '^TestConformance' . ./driver/filedriver ./driver/natsdriver
+	HARK_UPDATE=1 $(GO) test -count=1 -run '^TestReadmeTable$$' .
 
 .PHONY: cli
 cli: ## write what the commands say of themselves into docs/cli.md

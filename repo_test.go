@@ -327,6 +327,38 @@ func TestDocumentedCode(t *testing.T) {
 	}
 }
 
+// TestLinks follows the links between documents.
+func TestLinks(t *testing.T) {
+	link := regexp.MustCompile(`\]\(([^)#:\s]+)(#[^)]*)?\)`)
+	for _, pattern := range []string{"*.md", "docs/*.md", "docs/*/*.md", "bench/*.md", "bench/results/*.md"} {
+		for _, name := range glob(t, pattern) {
+			for _, m := range link.FindAllStringSubmatch(read(t, name), -1) {
+				if _, err := os.Stat(path.Join(path.Dir(name), m[1])); err != nil {
+					t.Errorf("%s links to %s: %v", name, m[1], err)
+				}
+			}
+		}
+	}
+}
+
+// TestReadmeTable holds the table of the README to the first one of docs/drivers.md.
+// With HARK_UPDATE=1 it copies it.
+func TestReadmeTable(t *testing.T) {
+	table := regexp.MustCompile(`(?m)^\| What it can .*\n(\|.*\n)+`)
+	readme, want := read(t, "README.md"), table.FindString(read(t, "docs/drivers.md"))
+	got := table.FindString(readme)
+	switch {
+	case want == "" || got == "":
+		t.Error("README.md or docs/drivers.md has no table of what engines can do")
+	case got != want && os.Getenv("HARK_UPDATE") != "":
+		if err := os.WriteFile("README.md", []byte(strings.Replace(readme, got, want, 1)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	case got != want:
+		t.Error("README.md has another table than docs/drivers.md; make drivers copies it")
+	}
+}
+
 func glob(t *testing.T, pattern string) []string {
 	t.Helper()
 	files, err := fs.Glob(os.DirFS("."), pattern)

@@ -23,6 +23,9 @@ var capabilities = []driver.Capability{
 	driver.Backpressure, driver.HandBack, driver.Deadlocks, driver.Latches, driver.Strict, driver.Relaxed, driver.Memory,
 }
 
+// faces are what an engine may refuse as a whole, by the words of the refusal.
+var faces = []string{"requests", "channels", "notifications", "values"}
+
 const (
 	rowServer  = "Server"
 	rowAcross  = "Clauses that hold across processes"
@@ -150,7 +153,15 @@ func share(some, n int) string {
 func (ts *tables) String() string {
 	var b strings.Builder
 	ts.head(&b, headCan)
-	rows := []string{rowServer, rowPayload, rowLease}
+	for _, face := range faces {
+		for _, column := range ts.columns {
+			ts.can.put(face, column, yes)
+			if ts.refused[face][column] != "" {
+				ts.can.put(face, column, no)
+			}
+		}
+	}
+	rows := slices.Concat([]string{rowServer, rowPayload, rowLease}, faces)
 	for _, c := range capabilities {
 		rows = append(rows, string(c))
 	}
