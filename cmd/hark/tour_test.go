@@ -18,6 +18,9 @@ func TestTour(t *testing.T) {
 	if err != nil {
 		missing(t, "bash")
 	}
+	if _, err := exec.LookPath("curl"); err != nil {
+		missing(t, "curl")
+	}
 	text, err := os.ReadFile("../../docs/tour.md")
 	if err != nil {
 		t.Fatal(err)
