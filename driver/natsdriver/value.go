@@ -50,6 +50,8 @@ type value struct {
 	mu      sync.Mutex // guards what follows
 	version uint64     // the newest that is known here
 	writers string     // and its header
+	pending string     // the change on its way, until its answer is known
+	made    uint64     // its version, when it has been seen
 }
 
 // OpenValue implements driver.Values.
@@ -126,6 +128,9 @@ func (v *value) known() uint64 {
 func (v *value) note(version uint64, writers string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if v.pending != "" && strings.HasSuffix(writers, v.pending) {
+		v.made = version
+	}
 	if version > v.version {
 		v.version, v.writers = version, writers
 	}
@@ -177,7 +182,7 @@ func (v *value) CompareAndSet(ctx context.Context, version uint64, data []byte) 
 	m := &nats.Msg{Subject: valuePrefix + v.name, Data: data, Header: nats.Header{}}
 	setNATSHeader(m, jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(version, 10))
 	setNATSHeader(m, writersHeader, writers)
-	seq, err := v.send(ctx, m, id)
+	seq, err := v.send(ctx, m, version, id)
 	switch {
 	case err != nil:
 		return driver.State{}, false, err
@@ -194,11 +199,14 @@ func (v *value) CompareAndSet(ctx context.Context, version uint64, data []byte) 
 	return driver.State{Version: seq, Data: data}, true, nil
 }
 
-// send sends a change until it is known whether it has been made, and returns its
-// version then, or 0. When others have changed the value again before the answer
-// came, any number between their versions stands for its own.
-func (v *value) send(ctx context.Context, m *nats.Msg, id string) (seq uint64, err error) {
+// send sends a change of the state with version base until it is known whether it
+// has been made, and returns its version then, or 0. When others have changed the
+// value again before the answer came, and nobody here has seen the version, the
+// number that follows base stands for it: no state of others can have that.
+func (v *value) send(ctx context.Context, m *nats.Msg, base uint64, id string) (seq uint64, err error) {
 	c := v.conn
+	v.expect(id)
+	defer v.expect("")
 	unsure := false
 	err = c.state.do(ctx, func(ctx context.Context) error {
 		ack, err := c.js.PublishMsg(ctx, m)
@@ -207,7 +215,7 @@ func (v *value) send(ctx context.Context, m *nats.Msg, id string) (seq uint64, e
 			seq = ack.Sequence
 			return nil
 		case code == codeWrongSequence && unsure:
-			seq, err = v.outcome(ctx, id)
+			seq, err = v.outcome(ctx, base, id)
 			return err
 		case code == codeWrongSequence:
 			return nil // and nothing has been made
@@ -225,12 +233,22 @@ func (v *value) send(ctx context.Context, m *nats.Msg, id string) (seq uint64, e
 	return seq, err
 }
 
-// outcome finds out whether a change was made that the server has refused now.
-func (v *value) outcome(ctx context.Context, id string) (seq uint64, err error) {
-	before := v.known()
+// expect sets the change whose version note is to look for.
+func (v *value) expect(id string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.pending, v.made = id, 0
+}
+
+// outcome finds out whether a change of the state with version base was made that
+// the server has refused now, and returns what send does.
+func (v *value) outcome(ctx context.Context, base uint64, id string) (seq uint64, err error) {
 	state, err := v.Load(ctx)
 	if err != nil {
 		return 0, err
+	}
+	if state.Version <= base { // who refused knew a newer one
+		return 0, fmt.Errorf("%w: the server that answered is behind", driver.ErrAgain)
 	}
 	switch wrote, known := v.wrote(id); {
 	case !known:
@@ -239,12 +257,13 @@ func (v *value) outcome(ctx context.Context, id string) (seq uint64, err error) 
 		return 0, nil
 	}
 	v.mu.Lock()
-	last := strings.HasSuffix(v.writers, id)
-	v.mu.Unlock()
-	if last {
-		return state.Version, nil
+	defer v.mu.Unlock()
+	if v.made != 0 {
+		return v.made, nil
 	}
-	return before + 1, nil
+	// Not a number that follows what is known by now: that can be the version of
+	// somebody's newer state, which the next change here would then undo.
+	return base + 1, nil
 }
 
 // valueWatch is a driver.ValueWatch.

@@ -3,6 +3,7 @@ package natsdriver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"strconv"
 	"sync"
@@ -11,6 +12,8 @@ import (
 	"time"
 
 	"github.com/anishathalye/porcupine"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/harkbus/hark"
 	"github.com/harkbus/hark/driver"
@@ -152,6 +155,132 @@ func TestValueWhileDisconnected(t *testing.T) {
 	s.start()
 	if err := v.Set(testContext(t), 3); err != nil || v.Get() != 3 {
 		t.Errorf("after it is back: got %d, %v", v.Get(), err)
+	}
+}
+
+// lossy makes the answer to the first change come too late, after meanwhile.
+type lossy struct {
+	jetstream.JetStream
+	meanwhile func()
+}
+
+func (l *lossy) PublishMsg(ctx context.Context, m *nats.Msg, opts ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
+	ack, err := l.JetStream.PublishMsg(ctx, m, opts...)
+	if l.meanwhile != nil {
+		l.meanwhile()
+		l.meanwhile = nil
+		return nil, fmt.Errorf("%w: the answer was lost (%v, %v)", driver.ErrAgain, ack, err)
+	}
+	return ack, err
+}
+
+// A change whose answer was lost was made, and others have changed the value
+// since. It gets no version that is that of a state of others: from there the next
+// change would undo what they did.
+func TestValueChangeWhoseAnswerIsLost(t *testing.T) {
+	for _, sees := range []string{"nothing", "the change", "more changes"} {
+		t.Run("sees "+sees, func(t *testing.T) {
+			s := startServer(t, withJetStream)
+			opened, err := s.open(t).OpenValue(testContext(t), "v", []byte("0"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			v := opened.(*value)
+			base, err := v.Load(testContext(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			other, err := s.open(t).OpenValue(testContext(t), "v", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			load := func(v driver.Value) driver.State {
+				t.Helper()
+				state, err := v.Load(testContext(t))
+				if err != nil {
+					t.Fatal(err)
+				}
+				return state
+			}
+			var mine, others driver.State // as they were stored
+			change := func() {
+				t.Helper()
+				var done bool
+				before := load(other)
+				if others, done, err = other.CompareAndSet(testContext(t), before.Version, append(before.Data, '+')); err != nil || !done {
+					t.Fatal(done, err)
+				}
+			}
+			js := v.conn.js
+			v.conn.js = &lossy{js, func() {
+				mine = load(other)
+				if sees == "the change" {
+					load(v)
+				}
+				for range 3 {
+					change()
+				}
+				if sees == "more changes" {
+					load(v)
+				}
+				change()
+			}}
+			got, done, err := v.CompareAndSet(testContext(t), base.Version, []byte("1"))
+			v.conn.js = js
+			if err != nil || !done || string(got.Data) != "1" || got.Version <= base.Version || got.Version > mine.Version {
+				t.Fatalf("got %+v, %v, %v, want it made from %d, with a version up to %d", got, done, err, base.Version, mine.Version)
+			}
+			if sees == "the change" && got.Version != mine.Version {
+				t.Errorf("got version %d, want %d, which was seen", got.Version, mine.Version)
+			}
+			now, done, err := v.CompareAndSet(testContext(t), got.Version, []byte("2"))
+			if err != nil || done || now.Version != others.Version || string(now.Data) != "1++++" {
+				t.Errorf("a change of an old state: got %+v, %v, %v, want %+v", now, done, err, others)
+			}
+		})
+	}
+}
+
+// A watch that is given an older state after a newer one keeps the newer one, and
+// what a server answers that is behind is not taken.
+func TestValueDoesNotGoBack(t *testing.T) {
+	s := startServer(t, withJetStream)
+	opened, err := s.open(t).OpenValue(testContext(t), "v", []byte("stored"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := opened.(*value)
+	watch, err := v.Watch(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := watch.(*valueWatch)
+	stored, err := w.Next(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	comes := func(version uint64, text string) {
+		m := &nats.Msg{Data: []byte(text), Header: nats.Header{}}
+		setNATSHeader(m, natsSequence, strconv.FormatUint(version, 10))
+		w.receive(m)
+	}
+	comes(stored.Version+5, "newer")
+	comes(stored.Version+2, "older")
+	if got, err := w.Next(testContext(t)); err != nil || got.Version != stored.Version+5 || string(got.Data) != "newer" {
+		t.Errorf("got %+v, %v, want the newer one", got, err)
+	}
+	comes(stored.Version+4, "older")
+	w.stale = true // as after a lost connection, and every ten seconds
+	ctx, cancel := context.WithTimeout(testContext(t), 200*time.Millisecond)
+	defer cancel()
+	if got, err := w.Next(ctx); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, driver.ErrAgain) {
+		t.Errorf("got %+v, %v, want that the server is behind", got, err)
+	}
+	if got, err := v.Load(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("load: got %+v, %v, want nothing older than what is known", got, err)
+	}
+	if v.known() != stored.Version+5 {
+		t.Errorf("version %d is known, want %d", v.known(), stored.Version+5)
 	}
 }
 
