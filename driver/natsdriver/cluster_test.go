@@ -99,6 +99,26 @@ func (c *cluster) leader(conn *Conn) (*process, []string) {
 	return most, leads[most.name]
 }
 
+// settle returns when each server has what the streams hold: a death leaves two
+// then that have it all. A server that has been started again has to catch up
+// before that.
+func (c *cluster) settle(conn *Conn) {
+	c.t.Helper()
+	ctx := longContext(c.t)
+	for _, name := range streamsOf(ctx, c.t, conn) {
+		eventually(c.t, "all servers have "+name, func() bool {
+			var stream jetstream.Stream
+			if err := conn.admin(ctx, func(ctx context.Context) (err error) { stream, err = conn.js.Stream(ctx, name); return err }); err != nil {
+				c.t.Fatal(err)
+			}
+			now := stream.CachedInfo().Cluster
+			return now != nil && now.Leader != "" && len(now.Replicas) == 2 && !slices.ContainsFunc(now.Replicas, func(p *jetstream.PeerInfo) bool {
+				return !p.Current || p.Offline
+			})
+		})
+	}
+}
+
 // clusterKinds are the kinds of clauses that a cluster is held to without
 // HARK_LONG=1: about what it keeps.
 var clusterKinds = []string{"DED", "DLQ", "ITR", "KEY", "STA", "TTL", "VAL"}
@@ -127,22 +147,39 @@ func TestConformanceOnCluster(t *testing.T) {
 // Of three servers the one that leads most streams is killed as by kill -9, while messages
 // are published and received, values changed and channels used. Nothing that was
 // accepted is lost, nothing is stored twice, and values and channels are what they
-// are on one server. It runs with HARK_LONG=1, five kills, because it still finds
-// faults: see docs/drivers.md.
+// are on one server. It runs with HARK_LONG=1, with HARK_KILLS kills of each kind,
+// five if that is not set. The first thing that fails ends it. What it has found
+// is in docs/drivers.md.
 func TestLeaderIsKilled(t *testing.T) {
 	if os.Getenv("HARK_LONG") == "" {
 		t.Skip("SKIPPED: HARK_LONG=1 is not set")
 	}
+	kills := 5
+	if text := os.Getenv("HARK_KILLS"); text != "" {
+		var err error
+		if kills, err = strconv.Atoi(text); err != nil {
+			t.Fatalf("HARK_KILLS: %v", err)
+		}
+	}
+	t.Run("messages", func(t *testing.T) { killLeaders(t, kills, &topicWork{}) })
+	t.Run("values", func(t *testing.T) { killLeaders(t, kills, &updateWork{}, &registerWork{}) })
+	t.Run("channels", func(t *testing.T) { killLeaders(t, kills, &chanWork{capacity: 3}, &chanWork{capacity: 1}) })
+}
+
+// killLeaders kills the leader again and again while work goes on, each time when
+// all servers have caught up.
+func killLeaders(t *testing.T, kills int, work ...clusterWork) {
 	c := startCluster(t, "")
-	work := []clusterWork{&topicWork{}, &updateWork{}, &registerWork{}, &chanWork{capacity: 3}, &chanWork{capacity: 1}}
-	for i, w := range work {
-		w.begin(t, c, i)
+	for _, w := range work {
+		w.begin(t, c)
+		t.Cleanup(w.stop) // before its connections are closed
 	}
 	asks := c.open(t)
-	for round := range 5 {
+	for round := range kills {
 		for _, w := range work {
 			w.goOn(t)
 		}
+		c.settle(asks)
 		victim, led := c.leader(asks)
 		killed := time.Now()
 		victim.kill()
@@ -160,11 +197,13 @@ func TestLeaderIsKilled(t *testing.T) {
 
 // clusterWork is something that goes on while leaders are killed.
 type clusterWork interface {
-	begin(t *testing.T, c *cluster, n int)
+	begin(t *testing.T, c *cluster)
 	// goOn returns when it has made progress since the call.
 	goOn(t *testing.T)
 	// end stops it and checks what has come of it.
 	end(t *testing.T)
+	// stop stops it, when the context of the test has ended too.
+	stop()
 }
 
 // progress counts what has been done by goroutines that are to stop.
@@ -172,6 +211,26 @@ type progress struct {
 	count   atomic.Int64
 	stopped atomic.Bool
 	tasks   sync.WaitGroup
+}
+
+// repeat does something in a goroutine until stop, or until the test has failed.
+// An error fails it.
+func (p *progress) repeat(t *testing.T, what string, f func(ctx context.Context, n int) error) {
+	p.tasks.Go(func() {
+		for n := 0; !p.stopped.Load() && !t.Failed(); n++ {
+			ctx, cancel := context.WithTimeout(t.Context(), 3*patience) // as longContext
+			err := f(ctx, n)
+			cancel()
+			if t.Context().Err() != nil {
+				return // the test is over
+			}
+			if err != nil {
+				t.Errorf("%s: %v", what, err)
+				return
+			}
+			p.count.Add(1)
+		}
+	})
 }
 
 func (p *progress) goOn(t *testing.T) {
@@ -183,6 +242,9 @@ func (p *progress) goOn(t *testing.T) {
 	for p.count.Load() < at+10 {
 		select {
 		case <-tick.C:
+			if t.Failed() {
+				t.FailNow()
+			}
 		case <-ctx.Done():
 			t.Fatal("nothing goes on")
 		}
@@ -206,7 +268,7 @@ type topicWork struct {
 	receiving sync.WaitGroup
 }
 
-func (w *topicWork) begin(t *testing.T, c *cluster, _ int) {
+func (w *topicWork) begin(t *testing.T, c *cluster) {
 	w.conn = c.open(t)
 	cfg := &driver.StoredConfig{Durability: driver.DurableRelaxed}
 	w.topic = openTopic(t, w.conn, "t", cfg)
@@ -218,21 +280,24 @@ func (w *topicWork) begin(t *testing.T, c *cluster, _ int) {
 	w.receiving.Go(func() { w.followed.collect(ctx, t, follower, false) })
 	w.receiving.Go(func() { w.shared.collect(ctx, t, group, true) })
 	for i := range w.published {
-		w.tasks.Go(func() {
-			for n := 0; !w.stopped.Load(); n++ {
-				if err := w.topic.Publish(longContext(t), bare(fmt.Sprintf("%d %d", i, n))); err != nil {
-					t.Errorf("publish: %v", err)
-					return
-				}
-				w.published[i]++
-				w.count.Add(1)
+		w.repeat(t, "publish", func(ctx context.Context, n int) error {
+			if err := w.topic.Publish(ctx, bare(fmt.Sprintf("%d %d", i, n))); err != nil {
+				return err
 			}
+			w.published[i]++
+			return nil
 		})
 	}
 }
 
+func (w *topicWork) stop() {
+	w.progress.stop()
+	w.cancel()
+	w.receiving.Wait()
+}
+
 func (w *topicWork) end(t *testing.T) {
-	w.stop()
+	w.progress.stop()
 	total := 0
 	for i, n := range w.published {
 		total += n
@@ -247,8 +312,7 @@ func (w *topicWork) end(t *testing.T) {
 			}
 		}
 	}
-	w.cancel()
-	w.receiving.Wait()
+	w.stop()
 	if w.followed.disorder != "" {
 		t.Error(w.followed.disorder)
 	}
@@ -275,7 +339,7 @@ type updateWork struct {
 	made  atomic.Int64
 }
 
-func (w *updateWork) begin(t *testing.T, c *cluster, _ int) {
+func (w *updateWork) begin(t *testing.T, c *cluster) {
 	open := func() *hark.Value[int] {
 		bus := hark.Over(c.open(t))
 		t.Cleanup(func() { closeBus(t, bus) })
@@ -295,15 +359,12 @@ func (w *updateWork) begin(t *testing.T, c *cluster, _ int) {
 	}
 	for range 4 {
 		v := open()
-		w.tasks.Go(func() {
-			for !w.stopped.Load() {
-				if _, err := v.Update(longContext(t), func(n int) int { return n + 1 }); err != nil {
-					t.Errorf("update: %v", err)
-					return
-				}
-				w.made.Add(1)
-				w.count.Add(1)
+		w.repeat(t, "update", func(ctx context.Context, _ int) error {
+			if _, err := v.Update(ctx, func(n int) int { return n + 1 }); err != nil {
+				return err
 			}
+			w.made.Add(1)
+			return nil
 		})
 	}
 }
@@ -324,23 +385,26 @@ type registerWork struct {
 	history valueHistory
 }
 
-func (w *registerWork) begin(t *testing.T, c *cluster, _ int) {
+func (w *registerWork) begin(t *testing.T, c *cluster) {
 	w.history.start = time.Now()
 	for client := range 3 {
 		v, err := c.open(t).OpenValue(longContext(t), "register", []byte("initial"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.tasks.Go(func() {
-			for n := 0; !w.stopped.Load(); n++ {
-				client = w.history.step(longContext(t), t, v, client, n)
-				w.count.Add(1)
-				select { // a history that is too long cannot be checked
-				case <-time.After(20 * time.Millisecond):
-				case <-t.Context().Done():
-				}
-			}
+		w.repeat(t, "register", func(ctx context.Context, n int) error {
+			client = w.history.step(ctx, t, v, client, n)
+			pause(ctx)
+			return nil
 		})
+	}
+}
+
+// pause keeps a history short enough to be checked.
+func pause(ctx context.Context) {
+	select {
+	case <-time.After(20 * time.Millisecond):
+	case <-ctx.Done():
 	}
 }
 
@@ -370,27 +434,22 @@ func (w *chanWork) open(t *testing.T, c *cluster) driver.Chan {
 	return ch
 }
 
-func (w *chanWork) begin(t *testing.T, c *cluster, n int) {
+func (w *chanWork) begin(t *testing.T, c *cluster) {
 	w.start = time.Now()
 	var done atomic.Int64
 	for id := range 4 {
 		client := &chanClient{id: id, ch: w.open(t, c), start: w.start, calm: true, done: &done}
 		w.clients = append(w.clients, client)
 		if id < 2 {
-			w.tasks.Go(func() {
-				for !w.stopped.Load() && t.Context().Err() == nil {
-					client.do(t, chanSend, 'A'+w.values.Add(1))
-					w.count.Add(1)
-					select { // as above
-					case <-time.After(20 * time.Millisecond):
-					case <-t.Context().Done():
-					}
-				}
+			w.repeat(t, "send", func(ctx context.Context, _ int) error {
+				client.do(t, chanSend, 'A'+w.values.Add(1))
+				pause(ctx)
+				return nil
 			})
 			continue
 		}
 		w.tasks.Go(func() {
-			for client.do(t, chanReceive, 0).outcome != chanOver {
+			for client.do(t, chanReceive, 0).outcome != chanOver && !t.Failed() {
 			}
 		})
 	}
