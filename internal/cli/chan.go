@@ -31,7 +31,6 @@ type chanFlags struct {
 	*brokerFlags
 	capacity int
 	given    bool // --capacity
-	timeout  time.Duration
 }
 
 func newChanFlags(fs *flag.FlagSet) *chanFlags {
@@ -117,21 +116,18 @@ func (f *chanFlags) open(ctx context.Context, conn driver.Conn, name string, mak
 }
 
 // on connects and runs work with the channel that the first word names.
-func (f *chanFlags) on(ctx context.Context, name string, makes bool, work func(ch driver.Chan) error) (err error) {
-	conn, err := f.connect(ctx)
-	if err != nil {
+func (f *chanFlags) on(ctx context.Context, name string, makes bool, work func(ch driver.Chan, config driver.ChanConfig) error) error {
+	return f.with(ctx, func(conn driver.Conn) error {
+		ch, config, err := f.open(ctx, conn, name, makes)
+		if err != nil {
+			return err
+		}
+		err = work(ch, config)
+		if errors.Is(err, driver.ErrClosed) {
+			return nothing("channel %s is closed", name)
+		}
 		return err
-	}
-	defer func() { err = errors.Join(err, closed(ctx, conn)) }()
-	ch, _, err := f.open(ctx, conn, name, makes)
-	if err != nil {
-		return err
-	}
-	err = work(ch)
-	if errors.Is(err, driver.ErrClosed) {
-		return nothing("channel %s is closed", name)
-	}
-	return err
+	})
 }
 
 // oneName returns the only word, which is a valid name.
@@ -161,12 +157,13 @@ Empty lines count for nothing. It exits with 3 when the channel is closed.`,
 	setup: func(fs *flag.FlagSet) action {
 		f := newChanFlags(fs)
 		timeout := timeoutFlag(fs, "for room, or with capacity 0 for a receiver, for each value")
+		output := outputFlag(fs, "text", "json")
 		return func(ctx context.Context, words []string, s Streams) error {
 			name, data, err := nameAndData(words, "NAME")
 			if err != nil {
 				return err
 			}
-			return f.on(ctx, name, true, func(ch driver.Chan) error {
+			return f.on(ctx, name, true, func(ch driver.Chan, _ driver.ChanConfig) error {
 				sent := 0
 				send := func(line []byte) error {
 					ctx, cancel := bounded(ctx, *timeout)
@@ -178,10 +175,16 @@ Empty lines count for nothing. It exits with 3 when the channel is closed.`,
 					return nil
 				}
 				if len(data) > 0 {
-					return send([]byte(data[0]))
+					err = send([]byte(data[0]))
+				} else {
+					err = eachLine(ctx, s.In, func(_ int, line []byte, _ bool) error { return send(line) })
 				}
-				err := eachLine(ctx, s.In, func(_ int, line []byte, _ bool) error { return send(line) })
-				fmt.Fprintf(s.Err, "%s sent\n", plural(sent, "value", "values"))
+				switch {
+				case *output == "json":
+					err = errors.Join(err, printJSON(s.Out, map[string]any{"chan": name, "sent": sent}))
+				case len(data) == 0:
+					fmt.Fprintf(s.Err, "%s sent\n", plural(sent, "value", "values"))
+				}
 				return err
 			})
 		}
@@ -219,7 +222,7 @@ says, and when --try finds nothing.`,
 				return usageError{errors.New("--exec prints nothing itself: leave --null and --output out")}
 			}
 			r.name, r.timeout, r.json = name, *timeout, *output == "json"
-			return f.on(ctx, name, true, func(ch driver.Chan) error { return r.run(ctx, ch, s) })
+			return f.on(ctx, name, true, func(ch driver.Chan, _ driver.ChanConfig) error { return r.run(ctx, ch, s) })
 		}
 	},
 }
@@ -303,7 +306,7 @@ var chanCloseCommand = command{
 			if err != nil {
 				return err
 			}
-			return f.on(ctx, name, false, func(ch driver.Chan) error { return ch.Close(ctx) })
+			return f.on(ctx, name, false, func(ch driver.Chan, _ driver.ChanConfig) error { return ch.Close(ctx) })
 		}
 	},
 }
@@ -323,36 +326,29 @@ var chanInfoCommand = command{
 	setup: func(fs *flag.FlagSet) action {
 		f := &chanFlags{brokerFlags: urlFlags(fs)}
 		output := outputFlag(fs, "text", "json")
-		return func(ctx context.Context, words []string, s Streams) (err error) {
+		return func(ctx context.Context, words []string, s Streams) error {
 			name, err := oneName(words, "a channel")
 			if err != nil {
 				return err
 			}
-			conn, err := f.connect(ctx)
-			if err != nil {
-				return err
-			}
-			defer func() { err = errors.Join(err, closed(ctx, conn)) }()
-			ch, config, err := f.open(ctx, conn, name, false)
-			if err != nil {
-				return err
-			}
-			info := chanInfo{Name: name, Capacity: config.Capacity}
-			if config.Capacity != 0 {
-				info.Durability = durabilityNames[config.Durability]
-			}
-			if info.Len, err = ch.Len(ctx); err != nil {
-				return err
-			}
-			select {
-			case <-ch.Closed():
-				info.Closed = true
-			default:
-			}
-			if *output == "json" {
-				return printJSON(s.Out, info)
-			}
-			return info.print(s)
+			return f.on(ctx, name, false, func(ch driver.Chan, config driver.ChanConfig) error {
+				info := chanInfo{Name: name, Capacity: config.Capacity}
+				if config.Capacity != 0 {
+					info.Durability = durabilityNames[config.Durability]
+				}
+				if info.Len, err = ch.Len(ctx); err != nil {
+					return err
+				}
+				select {
+				case <-ch.Closed():
+					info.Closed = true
+				default:
+				}
+				if *output == "json" {
+					return printJSON(s.Out, info)
+				}
+				return info.print(s)
+			})
 		}
 	},
 }
@@ -385,28 +381,25 @@ var chanRemoveCommand = command{
 	long: "A channel that is closed stays closed. Once it is removed, one of its name can be\nmade again. It exits with 3 if there is no such channel.",
 	setup: func(fs *flag.FlagSet) action {
 		f := urlFlags(fs)
-		return func(ctx context.Context, words []string, _ Streams) (err error) {
+		return func(ctx context.Context, words []string, _ Streams) error {
 			name, err := oneName(words, "a channel")
 			if err != nil {
 				return err
 			}
-			conn, err := f.connect(ctx)
-			if err != nil {
-				return err
-			}
-			defer func() { err = errors.Join(err, closed(ctx, conn)) }()
-			find, err := seek(conn)
-			if err != nil {
-				return err
-			}
-			_, found, err := findChan(ctx, find, name)
-			if err == nil && !found {
-				err = nothing("there is no channel %s", name)
-			}
-			if err != nil {
-				return err
-			}
-			return find.DeleteChan(ctx, name)
+			return f.with(ctx, func(conn driver.Conn) error {
+				find, err := seek(conn)
+				if err != nil {
+					return err
+				}
+				_, found, err := findChan(ctx, find, name)
+				if err == nil && !found {
+					err = nothing("there is no channel %s", name)
+				}
+				if err != nil {
+					return err
+				}
+				return find.DeleteChan(ctx, name)
+			})
 		}
 	},
 }

@@ -287,6 +287,15 @@ func (p *place) connect(ctx context.Context) (driver.Conn, error) {
 	return nil, fmt.Errorf("%w (%s); hark serve starts a broker, hark doctor says what is wrong with one", err, p.Said)
 }
 
+// with connects, runs work with the connection, and ends it.
+func (f *brokerFlags) with(ctx context.Context, work func(conn driver.Conn) error) error {
+	conn, err := f.connect(ctx)
+	if err != nil {
+		return err
+	}
+	return errors.Join(work(conn), closed(ctx, conn))
+}
+
 // closed ends a connection, also when ctx has ended.
 func closed(ctx context.Context, conn driver.Conn) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectPatience)

@@ -18,7 +18,7 @@ to one name share the requests. They are answered one at a time.`,
 		f := urlFlags(fs)
 		line := fs.String("exec", "", "`command` that answers")
 		count := fs.Int("count", 0, "end after this `number` of requests; 0 for never")
-		return func(ctx context.Context, words []string, s Streams) (err error) {
+		return func(ctx context.Context, words []string, s Streams) error {
 			name, err := oneName(words, "requests")
 			switch {
 			case err != nil:
@@ -28,38 +28,35 @@ to one name share the requests. They are answered one at a time.`,
 			case *count < 0:
 				return usageError{errors.New("--count must not be negative")}
 			}
-			conn, err := f.connect(ctx)
-			if err != nil {
-				return err
-			}
-			defer func() { err = errors.Join(err, closed(ctx, conn)) }()
-			asked, ok := conn.(driver.Requester)
-			if !ok {
-				return fmt.Errorf("%w: engine %s: requests", driver.ErrUnsupported, conn.Info().Engine)
-			}
-			r, err := asked.Respond(ctx, name, 1)
-			if err != nil {
-				return err
-			}
-			if terminalWidth(s.Err) > 0 {
-				fmt.Fprintf(s.Err, "answering %s; Ctrl-C ends\n", name)
-			}
-			for n := 0; *count == 0 || n < *count; n++ {
-				calls, err := r.Receive(ctx, 1)
+			return f.with(ctx, func(conn driver.Conn) error {
+				asked, ok := conn.(driver.Requester)
+				if !ok {
+					return fmt.Errorf("%w: engine %s: requests", driver.ErrUnsupported, conn.Info().Engine)
+				}
+				r, err := asked.Respond(ctx, name, 1)
 				if err != nil {
 					return err
 				}
-				data, err := piped(ctx, *line, calls[0].Data, s, "HARK_REQUEST="+name)
-				answer := withData(driver.Message{}, data)
-				if err != nil {
-					fmt.Fprintln(s.Err, "hark:", err)
-					answer.Headers = map[string]string{errorHeader: err.Error()}
+				if terminalWidth(s.Err) > 0 {
+					fmt.Fprintf(s.Err, "answering %s; Ctrl-C ends\n", name)
 				}
-				if err := calls[0].Answer(context.WithoutCancel(ctx), answer); err != nil {
-					return err
+				for n := 0; *count == 0 || n < *count; n++ {
+					calls, err := r.Receive(ctx, 1)
+					if err != nil {
+						return err
+					}
+					data, err := piped(ctx, *line, calls[0].Data, s, "HARK_REQUEST="+name)
+					answer := withData(driver.Message{}, data)
+					if err != nil {
+						fmt.Fprintln(s.Err, "hark:", err)
+						answer.Headers = map[string]string{errorHeader: err.Error()}
+					}
+					if err := calls[0].Answer(context.WithoutCancel(ctx), answer); err != nil {
+						return err
+					}
 				}
-			}
-			return r.Close(ctx)
+				return r.Close(ctx)
+			})
 		}
 	},
 }

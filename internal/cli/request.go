@@ -20,7 +20,7 @@ name. It exits with 3 if there is nobody, and with 1 if the answer is an error.`
 		fs.Var(headers, "header", "`name=value` of a header; may be given several times")
 		timeout := fs.Duration("timeout", 10*time.Second, "`time` to wait for the answer; 0 for as long as it takes")
 		output := outputFlag(fs, "raw", "json")
-		return func(ctx context.Context, words []string, s Streams) (err error) {
+		return func(ctx context.Context, words []string, s Streams) error {
 			name, data, err := nameAndData(words, "NAME")
 			if err != nil {
 				return err
@@ -29,35 +29,32 @@ name. It exits with 3 if there is nobody, and with 1 if the answer is an error.`
 			if err != nil {
 				return err
 			}
-			conn, err := f.connect(ctx)
-			if err != nil {
+			return f.with(ctx, func(conn driver.Conn) error {
+				asker, ok := conn.(driver.Requester)
+				if !ok {
+					return fmt.Errorf("%w: engine %s: requests", driver.ErrUnsupported, conn.Info().Engine)
+				}
+				wait, cancel := bounded(ctx, *timeout)
+				defer cancel()
+				m := withData(driver.Message{Headers: headers}, text)
+				answer, err := asker.Request(wait, name, m)
+				switch {
+				case errors.Is(err, driver.ErrNoResponders):
+					return nothing("nobody answers requests of the name %s", name)
+				case err != nil && wait.Err() != nil:
+					return context.Cause(wait)
+				case err != nil:
+					return err
+				}
+				if text, failed := answer.Headers[errorHeader]; failed {
+					return fmt.Errorf("%s answers: %s", name, text)
+				}
+				if *output == "json" {
+					return printJSON(s.Out, map[string]any{"name": name, "data": jsonData(answer.Data)})
+				}
+				_, err = s.Out.Write(append(answer.Data, '\n'))
 				return err
-			}
-			defer func() { err = errors.Join(err, closed(ctx, conn)) }()
-			asker, ok := conn.(driver.Requester)
-			if !ok {
-				return fmt.Errorf("%w: engine %s: requests", driver.ErrUnsupported, conn.Info().Engine)
-			}
-			wait, cancel := bounded(ctx, *timeout)
-			defer cancel()
-			m := withData(driver.Message{Headers: headers}, text)
-			answer, err := asker.Request(wait, name, m)
-			switch {
-			case errors.Is(err, driver.ErrNoResponders):
-				return nothing("nobody answers requests of the name %s", name)
-			case err != nil && wait.Err() != nil:
-				return context.Cause(wait)
-			case err != nil:
-				return err
-			}
-			if text, failed := answer.Headers[errorHeader]; failed {
-				return fmt.Errorf("%s answers: %s", name, text)
-			}
-			if *output == "json" {
-				return printJSON(s.Out, map[string]any{"name": name, "data": jsonData(answer.Data)})
-			}
-			_, err = s.Out.Write(append(answer.Data, '\n'))
-			return err
+			})
 		}
 	},
 }

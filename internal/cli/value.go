@@ -40,29 +40,26 @@ func printState(s Streams, name, output string, state driver.State) error {
 
 // onValue connects and runs work with the value of a name, as it is; found says
 // whether it is there. open makes it with that initial state if it is not.
-func onValue(ctx context.Context, f *brokerFlags, name string, work func(found bool, state driver.State, open func(initial []byte) (driver.Value, error)) error) (err error) {
-	conn, err := f.connect(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, closed(ctx, conn)) }()
-	find, err := seek(conn)
-	if err != nil {
-		return err
-	}
-	values, ok := conn.(driver.Values)
-	if !ok {
-		return fmt.Errorf("%w: engine %s: values", driver.ErrUnsupported, conn.Info().Engine)
-	}
-	var state driver.State
-	var found bool
-	if err := ask(ctx, "a value "+name, func(ctx context.Context) (err error) {
-		state, found, err = find.FindValue(ctx, name)
-		return err
-	}); err != nil {
-		return err
-	}
-	return work(found, state, func(initial []byte) (driver.Value, error) { return values.OpenValue(ctx, name, initial) })
+func onValue(ctx context.Context, f *brokerFlags, name string, work func(found bool, state driver.State, open func(initial []byte) (driver.Value, error)) error) error {
+	return f.with(ctx, func(conn driver.Conn) error {
+		find, err := seek(conn)
+		if err != nil {
+			return err
+		}
+		values, ok := conn.(driver.Values)
+		if !ok {
+			return fmt.Errorf("%w: engine %s: values", driver.ErrUnsupported, conn.Info().Engine)
+		}
+		var state driver.State
+		var found bool
+		if err := ask(ctx, "a value "+name, func(ctx context.Context) (err error) {
+			state, found, err = find.FindValue(ctx, name)
+			return err
+		}); err != nil {
+			return err
+		}
+		return work(found, state, func(initial []byte) (driver.Value, error) { return values.OpenValue(ctx, name, initial) })
+	})
 }
 
 var valueGetCommand = command{
