@@ -385,15 +385,15 @@ func (t *Topic[T]) depositRemote(e entry[T]) error {
 }
 
 // fromEngine is what a received message says of itself.
-func (to *meta) fromEngine(m *driver.Received, a *arrival) {
-	*to = meta{
-		id: m.ID, key: m.Key, hasKey: m.HasKey, headers: m.Headers, time: m.Time, expires: m.Expires, arrival: a,
+func (m *meta) fromEngine(r *driver.Received, a *arrival) {
+	*m = meta{
+		id: r.ID, key: r.Key, hasKey: r.HasKey, headers: r.Headers, time: r.Time, expires: r.Expires, arrival: a,
 	}
-	if record, ok := m.Headers[failureHeader]; ok {
+	if record, ok := r.Headers[failureHeader]; ok {
 		f := &Failure{}
 		if json.Unmarshal([]byte(record), f) == nil {
-			to.failure = f
-			delete(to.headers, failureHeader)
+			m.failure = f
+			delete(m.headers, failureHeader)
 		}
 	}
 }

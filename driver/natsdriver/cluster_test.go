@@ -417,7 +417,6 @@ func (w *registerWork) end(t *testing.T) {
 type chanWork struct {
 	progress
 	capacity int
-	conn     *Conn
 	clients  []*chanClient
 	values   atomic.Int32
 	start    time.Time

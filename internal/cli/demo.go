@@ -48,7 +48,11 @@ nothing: the others do what it has not done, or the next run does.`,
 		fs.Uint64Var(&o.seed, "seed", 1, "`number` that decides which issues the tracker fails on")
 		fs.StringVar(&o.url, "url", "", "`URL` of an engine to run it over, such as file:./data or nats://127.0.0.1:7422")
 		fs.BoolVar(&o.join, "join", false, "publish nothing, only share the work of the processes that do, until Ctrl-C")
-		return func(ctx context.Context, _ []string, s Streams) error { return runDemo(ctx, o, s) }
+		output := outputFlag(fs, "text", "json")
+		return func(ctx context.Context, _ []string, s Streams) error {
+			o.json = *output == "json"
+			return runDemo(ctx, o, s)
+		}
 	},
 	subs: []command{demoChannelCommand, demoNotifyCommand, demoWebhooksCommand},
 }
@@ -59,6 +63,7 @@ type demoOptions struct {
 	seed         uint64
 	url          string
 	join         bool
+	json         bool
 }
 
 // demo is the application: a publisher and seven subscriptions on one bus.

@@ -33,63 +33,110 @@ func (d *demo) progress(width int) string {
 	return fmt.Sprintf("%s, %d dead, %d dropped", line, d.ledger.deadLetters(), dropped)
 }
 
+// demoReport is what became of every message.
+type demoReport struct {
+	Published     int            `json:"published"`
+	Left          int            `json:"left"` // not published, for an interruption
+	Topics        int            `json:"topics"`
+	Seconds       float64        `json:"seconds"`
+	Subscriptions []demoAccount  `json:"subscriptions"`
+	Repositories  int            `json:"repositories"`
+	Disorder      int            `json:"outOfOrder"`
+	Overlaps      int            `json:"atTheSameTime"`
+	Causes        map[string]int `json:"causes"`
+	Faults        []string       `json:"faults"` // none if every message is accounted for
+}
+
+// demoAccount is what became of the messages of one subscription.
+type demoAccount struct {
+	Name      string `json:"name"`
+	To        string `json:"to"`
+	Published uint64 `json:"published"` // that it was meant to get
+	Delivered uint64 `json:"delivered"`
+	Filtered  uint64 `json:"filtered"`
+	Dropped   uint64 `json:"dropped"`
+	Dead      uint64 `json:"dead"`
+	Retried   uint64 `json:"retried"`
+}
+
 // report prints what became of every message, and returns an error if some are
 // not accounted for.
 func (d *demo) report(s Streams, took time.Duration) error {
-	var out bytes.Buffer
-	published, interrupted := int(d.ledger.published.Load()), ""
-	if published < d.total() {
-		interrupted = fmt.Sprintf(", interrupted before the other %d", d.total()-published)
+	r := d.account(took)
+	if d.json {
+		return errors.Join(printJSON(s.Out, r), faulty(r.Faults))
 	}
-	used := 0
+	_, err := s.Out.Write(r.text(terminalWidth(s.Out)))
+	return errors.Join(err, faulty(r.Faults))
+}
+
+// faulty is an error if there are faults.
+func faulty(faults []string) error {
+	if len(faults) == 0 {
+		return nil
+	}
+	return errors.New("not accounted for: " + strings.Join(faults, "; "))
+}
+
+// account sums up the demo.
+func (d *demo) account(took time.Duration) *demoReport {
+	r := &demoReport{Published: int(d.ledger.published.Load()), Seconds: took.Seconds(), Faults: []string{}}
+	r.Left = max(d.total()-r.Published, 0)
 	for event := range d.topics {
 		if d.ledger.sent(event) > 0 {
-			used++
+			r.Topics++
 		}
 	}
-	fmt.Fprintf(&out, "%s published to %s in %.1f s%s\n\n",
-		plural(published, "delivery", "deliveries"), plural(used, "topic", "topics"), took.Seconds(), interrupted)
-
-	faults := d.table(&out, terminalWidth(s.Out))
+	for _, a := range d.ledger.accounts {
+		s := a.sub.Stats()
+		r.Faults = append(r.Faults, a.faults(s)...)
+		r.Subscriptions = append(r.Subscriptions, demoAccount{a.name, a.to, uint64(a.meant()), s.Delivered, s.Filtered, s.Dropped, s.Dead, s.Redelivered})
+	}
 	w := d.witness
 	w.mu.Lock()
-	fmt.Fprintf(&out, "\nmirror: %s, %d out of order, %d at the same time\n",
-		plural(w.repositoriesLocked(), "repository", "repositories"), w.disorder, w.overlaps)
-	if w.disorder+w.overlaps > 0 {
-		faults = append(faults, "mirror: the order of a repository was broken")
-	}
+	r.Repositories, r.Disorder, r.Overlaps = w.repositoriesLocked(), w.disorder, w.overlaps
 	w.mu.Unlock()
-	d.ledger.mu.Lock()
-	for _, cause := range slices.Sorted(maps.Keys(d.ledger.causes)) {
-		fmt.Fprintf(&out, "%s: %d\n", cause, d.ledger.causes[cause])
+	if r.Disorder+r.Overlaps > 0 {
+		r.Faults = append(r.Faults, "mirror: the order of a repository was broken")
 	}
+	d.ledger.mu.Lock()
+	r.Causes = maps.Clone(d.ledger.causes)
 	d.ledger.mu.Unlock()
-	if len(faults) == 0 {
+	return r
+}
+
+// text is the report for people, in at most width columns unless that is 0.
+func (r *demoReport) text(width int) []byte {
+	var out bytes.Buffer
+	interrupted := ""
+	if r.Left > 0 {
+		interrupted = fmt.Sprintf(", interrupted before the other %d", r.Left)
+	}
+	fmt.Fprintf(&out, "%s published to %s in %.1f s%s\n\n",
+		plural(r.Published, "delivery", "deliveries"), plural(r.Topics, "topic", "topics"), r.Seconds, interrupted)
+	r.table(&out, width)
+	fmt.Fprintf(&out, "\nmirror: %s, %d out of order, %d at the same time\n",
+		plural(r.Repositories, "repository", "repositories"), r.Disorder, r.Overlaps)
+	for _, cause := range slices.Sorted(maps.Keys(r.Causes)) {
+		fmt.Fprintf(&out, "%s: %d\n", cause, r.Causes[cause])
+	}
+	if len(r.Faults) == 0 {
 		fmt.Fprintln(&out, "every message is accounted for")
 	}
-	if _, err := s.Out.Write(out.Bytes()); err != nil {
-		return err
-	}
-	if len(faults) > 0 {
-		return errors.New("not accounted for: " + strings.Join(faults, "; "))
-	}
-	return nil
+	return out.Bytes()
 }
 
 // table prints the accounts, below each other where width, if it is not 0, does
-// not hold a table. It returns what is wrong with them.
-func (d *demo) table(out *bytes.Buffer, width int) (faults []string) {
+// not hold a table.
+func (r *demoReport) table(out *bytes.Buffer, width int) {
 	columns := []string{"published", "delivered", "filtered", "dropped", "dead", "retried"}
 	var table, list bytes.Buffer
 	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintf(w, "%s\t\n", strings.Join(append([]string{"SUBSCRIPTION"}, upper(columns)...), "\t"))
-	for _, a := range d.ledger.accounts {
-		s := a.sub.Stats()
-		faults = append(faults, a.faults(s)...)
-		numbers := []uint64{uint64(a.meant()), s.Delivered, s.Filtered, s.Dropped, s.Dead, s.Redelivered}
-		fmt.Fprintf(w, "%s", a.name)
-		fmt.Fprintf(&list, "%s, to %s\n", a.name, a.to)
-		for i, n := range numbers {
+	for _, a := range r.Subscriptions {
+		fmt.Fprintf(w, "%s", a.Name)
+		fmt.Fprintf(&list, "%s, to %s\n", a.Name, a.To)
+		for i, n := range []uint64{a.Published, a.Delivered, a.Filtered, a.Dropped, a.Dead, a.Retried} {
 			fmt.Fprintf(w, "\t%d", n)
 			if n > 0 || i == 0 {
 				fmt.Fprintf(&list, "%10d %s\n", n, columns[i])
@@ -103,7 +150,6 @@ func (d *demo) table(out *bytes.Buffer, width int) (faults []string) {
 	} else {
 		out.Write(table.Bytes())
 	}
-	return faults
 }
 
 func upper(words []string) []string {

@@ -242,7 +242,7 @@ func TestDemoNarrowTable(t *testing.T) {
 	d := ran(t)
 	for _, width := range []int{0, 40, 80} {
 		var out bytes.Buffer
-		d.table(&out, width)
+		d.account(0).table(&out, width)
 		listed := strings.Contains(out.String(), "reviews, to github.pull_request\n")
 		if listed != (width == 40) {
 			t.Errorf("width %d: got\n%s", width, out.String())

@@ -18,17 +18,33 @@ var filterCommand = command{
 	subs: []command{
 		{
 			name: "check", args: "EXPR", about: "say whether an expression is valid, and how it is evaluated",
-			setup: func(*flag.FlagSet) action { return checkFilter },
+			setup: func(fs *flag.FlagSet) action {
+				output := outputFlag(fs, "text", "json")
+				return func(_ context.Context, words []string, s Streams) error {
+					f, err := compile(words)
+					if err != nil {
+						return err
+					}
+					if *output == "json" {
+						return printJSON(s.Out, map[string]any{"filter": words[0], "explanation": f.Explain()})
+					}
+					_, err = fmt.Fprintln(s.Out, f.Explain())
+					return err
+				}
+			},
 		},
 		{
 			name: "test", args: "EXPR", about: "print the JSON lines of the input that match",
 			long: `The whole line is "data"; empty lines count for nothing. A line that cannot be
 evaluated, by itself or for a field that it lacks, is reported and not printed,
 with --invert neither, and the command ends with exit code 1 after the last
-line. That nothing matches is no failure.`,
+line. That nothing matches is no failure. With --output json each line that is
+printed is {"line": 7, "data": …}, and --count prints {"matched": 7}.`,
 			setup: func(fs *flag.FlagSet) action {
-				count := fs.Bool("count", false, "print only how many lines match")
-				invert := fs.Bool("invert", false, "print the lines that do not match")
+				var t filterTest
+				fs.BoolVar(&t.count, "count", false, "print only how many lines match")
+				fs.BoolVar(&t.invert, "invert", false, "print the lines that do not match")
+				output := outputFlag(fs, "raw", "json")
 				explain := fs.Bool("explain", false, "say first, on standard error, how the expression is evaluated")
 				return func(ctx context.Context, words []string, s Streams) error {
 					f, err := compile(words)
@@ -38,20 +54,12 @@ line. That nothing matches is no failure.`,
 					if *explain {
 						fmt.Fprintln(s.Err, f.Explain())
 					}
-					return testFilter(ctx, f, *count, *invert, s)
+					t.filter, t.json = f, *output == "json"
+					return t.run(ctx, s)
 				}
 			},
 		},
 	},
-}
-
-func checkFilter(_ context.Context, words []string, s Streams) error {
-	f, err := compile(words)
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintln(s.Out, f.Explain())
-	return err
 }
 
 // compile returns the filter that the only word is.
@@ -66,8 +74,14 @@ func compile(words []string) (*filter.Filter, error) {
 	return f, nil
 }
 
-// testFilter prints the lines of the input that f matches.
-func testFilter(ctx context.Context, f *filter.Filter, count, invert bool, s Streams) error {
+// filterTest is one run of hark filter test.
+type filterTest struct {
+	filter              *filter.Filter
+	count, invert, json bool
+}
+
+// run prints the lines of the input that the filter matches.
+func (t *filterTest) run(ctx context.Context, s Streams) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	in := bufio.NewReaderSize(newInput(ctx, s.In), 64<<10)
@@ -82,7 +96,7 @@ func testFilter(ctx context.Context, f *filter.Filter, count, invert bool, s Str
 		if len(bytes.TrimSpace(line)) == 0 && !tooLong {
 			continue
 		}
-		ok, bad := f.Eval(lineMessage(line))
+		ok, bad := t.filter.Eval(lineMessage(line))
 		if tooLong {
 			bad = fmt.Errorf("longer than %d bytes", maxLine)
 		}
@@ -91,17 +105,24 @@ func testFilter(ctx context.Context, f *filter.Filter, count, invert bool, s Str
 			fmt.Fprintf(s.Err, "line %d: %v\n", n, bad)
 			continue
 		}
-		if ok == invert {
+		if ok == t.invert {
 			continue
 		}
-		if matched++; !count {
+		if matched++; !t.count {
+			if t.json {
+				line = fmt.Appendf(nil, `{"line":%d,"data":%s}`, n, bytes.TrimSpace(line))
+			}
 			if writeErr := writeLine(out, line, in.Buffered() == 0); writeErr != nil {
 				return writeErr
 			}
 		}
 	}
-	if count && (err == io.EOF || err == errInterrupted) {
-		fmt.Fprintln(out, matched)
+	if t.count && (err == io.EOF || err == errInterrupted) {
+		if t.json {
+			fmt.Fprintf(out, "{\"matched\":%d}\n", matched)
+		} else {
+			fmt.Fprintln(out, matched)
+		}
 	}
 	switch flushed := out.Flush(); {
 	case err != io.EOF:

@@ -32,11 +32,8 @@ do with each, and at the end how many messages each route takes.`,
 		setup: func(fs *flag.FlagSet) action {
 			file := fs.String("config", "", "read the configuration from this `file` (hark.yaml without it; HARK_CONFIG)")
 			topic := fs.String("topic", "", "each line is the data of a message of this `topic`")
-			output := fs.String("output", "text", "`text|json`: how it is printed")
+			output := outputFlag(fs, "text", "json")
 			return func(ctx context.Context, _ []string, s Streams) error {
-				if *output != "text" && *output != "json" {
-					return usageError{fmt.Errorf("--output %q: want text or json", *output)}
-				}
 				if *topic != "" && names.Check(*topic) != nil {
 					return usageError{fmt.Errorf("--topic: %w", names.Check(*topic))}
 				}

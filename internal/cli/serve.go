@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"strings"
@@ -29,6 +30,7 @@ together, or not at all if there is a fault in it.`,
 	setup: func(fs *flag.FlagSet) action {
 		file := fs.String("config", "", "read the configuration from this `file`, or from none if it is - (default hark.yaml, if it is there; HARK_CONFIG)")
 		check := fs.Bool("check", false, "only check the configuration, and say what is wrong with it")
+		output := outputFlag(fs, "text", "json")
 		flags := map[string]string{}
 		for _, s := range broker.Settings() {
 			fs.Var(&settingFlag{s, flags}, s.Flag, usageOf(s))
@@ -36,16 +38,77 @@ together, or not at all if there is a fault in it.`,
 		return func(ctx context.Context, _ []string, s Streams) error {
 			source := broker.Source{File: configFile(*file), Getenv: os.Getenv, Flags: flags}
 			cfg, err := broker.Load(source)
-			switch {
-			case err != nil:
-				return configError(err)
-			case *check:
-				_, err := fmt.Fprintln(s.Out, "the configuration is valid")
-				return err
+			if *check {
+				return checked(err, *output, s)
 			}
-			return serve(ctx, cfg, source, s)
+			if err != nil {
+				return configError(err)
+			}
+			return serve(ctx, cfg, source, *output, s)
 		}
 	},
+}
+
+// configFault is a fault of a configuration as it is printed.
+type configFault struct {
+	Where  string `json:"where,omitempty"`
+	Line   int    `json:"line,omitempty"`
+	Column int    `json:"column,omitempty"`
+	Key    string `json:"key,omitempty"`
+	Text   string `json:"text"`
+}
+
+// checked prints what was found out about a configuration: err says what is
+// wrong, nil that it is valid.
+func checked(err error, output string, s Streams) error {
+	if output == "json" {
+		var ps broker.Problems
+		faults := []configFault{}
+		if errors.As(err, &ps) {
+			for _, p := range ps {
+				faults = append(faults, configFault{p.Where, p.Line, p.Column, p.Key, p.Text})
+			}
+		} else if err != nil {
+			faults = append(faults, configFault{Text: err.Error()})
+		}
+		if err := printJSON(s.Out, map[string]any{"valid": err == nil, "faults": faults}); err != nil {
+			return err
+		}
+	}
+	switch {
+	case err != nil:
+		return configError(err)
+	case output == "text":
+		_, err = fmt.Fprintln(s.Out, "the configuration is valid")
+	}
+	return err
+}
+
+// serving is where a broker listens, as it is printed; what is off is left out.
+type serving struct {
+	Messages  string `json:"messages,omitempty"` // a URL for hark.Open; not there on an engine of others
+	HTTP      string `json:"http,omitempty"`     // host and port, as those below
+	MQTT      string `json:"mqtt,omitempty"`
+	WebSocket string `json:"websocket,omitempty"`
+}
+
+// started says that a broker runs, and where.
+func started(b *broker.Broker, output string, s Streams) error {
+	if output != "json" {
+		_, err := fmt.Fprintln(s.Out, b.Summary())
+		return err
+	}
+	text := func(a net.Addr) string {
+		if a == nil {
+			return ""
+		}
+		return a.String()
+	}
+	at := serving{HTTP: text(b.HTTPAddr()), MQTT: b.MQTTAddr(), WebSocket: b.WebSocketAddr()}
+	if a := text(b.Addr()); a != "" {
+		at.Messages = "hark://" + a
+	}
+	return printJSON(s.Out, at)
 }
 
 // configFile returns the file that is to be read.
@@ -89,7 +152,7 @@ func usageOf(s broker.Setting) string {
 }
 
 // serve runs a broker until ctx ends.
-func serve(ctx context.Context, cfg *broker.Config, source broker.Source, s Streams) error {
+func serve(ctx context.Context, cfg *broker.Config, source broker.Source, output string, s Streams) error {
 	log := newLogger(cfg.Log, s.Err)
 	b, err := broker.New(cfg, log)
 	if err != nil {
@@ -102,7 +165,9 @@ func serve(ctx context.Context, cfg *broker.Config, source broker.Source, s Stre
 	if err := b.Start(ctx); err != nil {
 		return err
 	}
-	fmt.Fprintln(s.Out, b.Summary())
+	if err := started(b, output, s); err != nil {
+		return errors.Join(err, b.Stop(context.WithoutCancel(ctx)))
+	}
 	for {
 		select {
 		case <-ctx.Done():

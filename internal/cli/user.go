@@ -20,16 +20,17 @@ var userCommand = command{
 	name: "user", args: "NAME", about: "make the lines of a configuration for a user of a broker",
 	long: `It makes a token and prints what hark.yaml needs of it, which is its hash, on
 standard output; the token itself is on standard error and is kept nowhere. With
---password it reads a password instead.`,
+--password it reads a password instead. With --output json all of it is one object
+on standard output, the token too, which is no part of "user".`,
 	setup: func(fs *flag.FlagSet) action {
 		password := fs.Bool("password", false, "read a password, from the terminal or from one line of the input")
+		output := outputFlag(fs, "text", "json")
 		return func(ctx context.Context, words []string, s Streams) error {
 			if len(words) != 1 {
 				return usageError{fmt.Errorf("want one name, and not %s", plural(len(words), "word", "words"))}
 			}
-			var line string
-			switch {
-			case *password:
+			made := newUser{User: userLines{Name: words[0], Publish: []string{}, Subscribe: []string{}, Admin: []string{}}}
+			if *password {
 				secret, err := readPassword(ctx, s)
 				if err != nil {
 					return err
@@ -38,16 +39,44 @@ standard output; the token itself is on standard error and is kept nowhere. With
 				if err != nil {
 					return err
 				}
-				line = "password: " + hash
-			default:
-				token := rand.Text()
-				fmt.Fprintf(s.Err, "the token of %s, which is its password (hark://%s:TOKEN@HOST): %s\n", words[0], words[0], token)
-				line = "token: " + broker.HashToken(token)
+				made.User.Password = hash
+			} else {
+				made.Token = rand.Text()
+				made.User.Token = broker.HashToken(made.Token)
 			}
-			_, err := fmt.Fprintf(s.Out, "users:\n  - name: %s\n    %s\n    publish: []\n    subscribe: []\n    admin: []\n", words[0], line)
-			return err
+			if *output == "json" {
+				return printJSON(s.Out, made)
+			}
+			return made.print(s)
 		}
 	},
+}
+
+// newUser is what hark user makes.
+type newUser struct {
+	User  userLines `json:"user"`            // for users in the configuration
+	Token string    `json:"token,omitempty"` // the secret; empty if there is a password
+}
+
+// userLines are what the configuration has of a user.
+type userLines struct {
+	Name      string   `json:"name"`
+	Password  string   `json:"password,omitempty"` // a hash
+	Token     string   `json:"token,omitempty"`    // a hash
+	Publish   []string `json:"publish"`
+	Subscribe []string `json:"subscribe"`
+	Admin     []string `json:"admin"`
+}
+
+// print prints the lines of a configuration, and the token beside them.
+func (u *newUser) print(s Streams) error {
+	line := "password: " + u.User.Password
+	if u.Token != "" {
+		fmt.Fprintf(s.Err, "the token of %s, which is its password (hark://%s:TOKEN@HOST): %s\n", u.User.Name, u.User.Name, u.Token)
+		line = "token: " + u.User.Token
+	}
+	_, err := fmt.Fprintf(s.Out, "users:\n  - name: %s\n    %s\n    publish: []\n    subscribe: []\n    admin: []\n", u.User.Name, line)
+	return err
 }
 
 func readPassword(ctx context.Context, s Streams) ([]byte, error) {

@@ -5,21 +5,31 @@ import (
 	"flag"
 	"fmt"
 	"runtime"
-	"runtime/debug"
+
+	"github.com/harkbus/hark/internal/release"
 )
 
 var versionCommand = command{
 	name:  "version",
 	about: "print the version",
 	long:  "It prints the version of this program, and the Go release and the platform that\nit was built with and for.",
-	setup: func(*flag.FlagSet) action { return printVersion },
+	setup: func(fs *flag.FlagSet) action {
+		output := outputFlag(fs, "text", "json")
+		return func(_ context.Context, _ []string, s Streams) error {
+			v := versionInfo{release.Version(), runtime.Version(), runtime.GOOS, runtime.GOARCH}
+			if *output == "json" {
+				return printJSON(s.Out, v)
+			}
+			_, err := fmt.Fprintf(s.Out, "hark %s (%s %s/%s)\n", v.Version, v.Go, v.OS, v.Arch)
+			return err
+		}
+	},
 }
 
-func printVersion(_ context.Context, _ []string, s Streams) error {
-	version := "(devel)"
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		version = info.Main.Version
-	}
-	_, err := fmt.Fprintf(s.Out, "hark %s (%s %s/%s)\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
-	return err
+// versionInfo is what hark version prints.
+type versionInfo struct {
+	Version string `json:"version"`
+	Go      string `json:"go"`
+	OS      string `json:"os"`
+	Arch    string `json:"arch"`
 }

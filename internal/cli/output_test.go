@@ -1,0 +1,103 @@
+package cli
+
+import (
+	"encoding/json"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// noJSON are the commands without --output json, and why.
+var noJSON = map[string]string{
+	"hark reply":          "it prints nothing: answers go to those who ask",
+	"hark chan close":     "it prints nothing",
+	"hark chan remove":    "it prints nothing",
+	"hark latch":          "it prints nothing",
+	"hark unlatch":        "it prints nothing",
+	"hark context add":    "it prints nothing",
+	"hark context use":    "it prints nothing",
+	"hark context remove": "it prints nothing",
+	"hark completion":     "it prints a script for a shell",
+	"hark demo webhooks":  "it prints JSON and nothing else",
+	"hark demo channel":   "it is a program of examples, to be looked at",
+	"hark demo notify":    "it is a program of examples, to be looked at",
+}
+
+// TestOutput holds each command that prints something to --output json.
+func TestOutput(t *testing.T) {
+	left := map[string]bool{}
+	for path := range noJSON {
+		left[path] = true
+	}
+	var walk func(c command)
+	walk = func(c command) {
+		c.path = strings.TrimSpace(c.path + " " + c.name)
+		if c.setup != nil {
+			output := c.flags().Lookup("output")
+			has := output != nil && output.Value.Set("json") == nil
+			reason := noJSON[c.path]
+			switch {
+			case !has && reason == "":
+				t.Errorf("%s has no --output json: give it one, or say in noJSON why it needs none", c.path)
+			case has && reason != "":
+				t.Errorf("%s has --output json, and noJSON says that it needs none: %s", c.path, reason)
+			}
+			delete(left, c.path)
+		}
+		for _, sub := range c.subs {
+			sub.path = c.path
+			walk(sub)
+		}
+	}
+	walk(root)
+	for path := range left {
+		t.Errorf("noJSON has %s, which is no command that runs", path)
+	}
+}
+
+// TestOutputJSON reads what commands that need no broker print as JSON.
+func TestOutputJSON(t *testing.T) {
+	noContexts(t)
+	t.Chdir(t.TempDir())
+	tests := []struct {
+		in, args string
+		code     int
+		key      string // the last line of the output has it
+		want     any    // is its value; nil for any
+	}{
+		{"", "version", exitOK, "go", nil},
+		{"", "serve --check --config -", exitOK, "valid", true},
+		{"", "serve --check --config - --listen nowhere", exitFailed, "valid", false},
+		{"", "serve --check --config gone.yaml", exitFailed, "valid", false},
+		{"", "user ada", exitOK, "token", nil},
+		{"secret of ada\n", "user ada --password", exitOK, "user", nil},
+		{"", "filter check data.n>1", exitOK, "filter", "data.n>1"},
+		{"{\"n\": 1}\n\n {\"n\": 2} \n", "filter test data.n>1", exitOK, "line", 3.0},
+		{"{\"n\": 1}\n{\"n\": 2}", "filter test data.n>1 --count", exitOK, "matched", 1.0},
+		{"", "demo --rate 0 --count 10", exitOK, "published", 10.0},
+		{"", "demo --rate 0 --count 10 --url file:data", exitOK, "stored", 10.0},
+		{"", "context show", exitOK, "from", "the default"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.args, func(t *testing.T) {
+			code, out, errs := call(t, tt.in, append(strings.Fields(tt.args), "--output", "json")...)
+			if code != tt.code {
+				t.Errorf("got code %d, want %d: %s", code, tt.code, errs)
+			}
+			last := map[string]any{}
+			for _, line := range strings.Split(strings.TrimSpace(out), "\n") {
+				clear(last)
+				if err := json.Unmarshal([]byte(line), &last); err != nil {
+					t.Fatalf("%q is no JSON: %v", line, err)
+				}
+			}
+			if got, ok := last[tt.key]; !ok || tt.want != nil && got != tt.want {
+				t.Errorf("got %s, want %s to be %v", out, tt.key, tt.want)
+			}
+		})
+	}
+	if names, err := filepath.Glob("*"); err != nil || !slices.Equal(names, []string{"data"}) {
+		t.Errorf("the commands have left %q, %v, want only the data of the demo", names, err)
+	}
+}
