@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net/http"
 	"time"
+
+	"github.com/harkbus/hark/internal/release"
 )
 
 // brokerEndpoints are about the broker as a whole.
@@ -35,6 +37,7 @@ func brokerEndpoints() []endpoint {
 // brokerView describes the broker.
 type brokerView struct {
 	Name     string    `json:"name" doc:"its name"`
+	Hark     string    `json:"version" doc:"the version of hark; (devel) if it was built from source without one"`
 	Version  string    `json:"server" doc:"the version of the NATS server"`
 	Started  time.Time `json:"started" doc:"when it was started"`
 	Messages string    `json:"messages" doc:"where clients connect"`
@@ -54,7 +57,7 @@ func getBroker(c *call) error {
 		return err
 	}
 	v := brokerView{
-		Name: cfg.Name, Version: b.conn.Info().Server, Started: b.started, Messages: b.conn.Info().Address, File: cfg.file,
+		Name: cfg.Name, Hark: release.Version(), Version: b.conn.Info().Server, Started: b.started, Messages: b.conn.Info().Address, File: cfg.file,
 		Topics: usage.Streams, Bytes: usage.Bytes, Routes: len(cfg.Routes), Users: len(cfg.Users), Ready: b.unready() == "",
 	}
 	if b.store != nil {

@@ -1,14 +1,18 @@
 package broker
 
-import "net/http"
+import (
+	"net/http"
+
+	"github.com/harkbus/hark/internal/release"
+)
 
 // healthEndpoints say whether the process lives, and whether it can take messages.
 func healthEndpoints() []endpoint {
 	return []endpoint{
 		{
-			method: http.MethodGet, path: "/healthz", name: "isAlive", summary: "whether the process lives", access: anybody,
-			answer: jsonAnswer(health{}),
-			handle: func(c *call) error { return c.reply(health{"ok"}) },
+			method: http.MethodGet, path: "/healthz", name: "isAlive", summary: "whether the process lives, and which release of hark it is", access: anybody,
+			answer: jsonAnswer(alive{}),
+			handle: func(c *call) error { return c.reply(alive{"ok", release.Version()}) },
 		},
 		{
 			method: http.MethodGet, path: "/readyz", name: "isReady", summary: "whether the broker can take messages", access: anybody,
@@ -21,6 +25,11 @@ func healthEndpoints() []endpoint {
 			},
 		},
 	}
+}
+
+type alive struct {
+	Status  string `json:"status" doc:"ok"`
+	Version string `json:"version" doc:"the version of hark, such as v1.2.0; (devel) if it was built from source without one"`
 }
 
 type health struct {

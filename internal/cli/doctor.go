@@ -3,28 +3,32 @@ package cli
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"time"
 
 	"github.com/harkbus/hark/broker"
 	"github.com/harkbus/hark/driver"
+	"github.com/harkbus/hark/internal/release"
 )
 
 var doctorCommand = command{
 	name: "doctor", about: "find out what is wrong, and what to do",
 	long: `It looks at the contexts, at the configuration and the data of a broker where they
 are here, at the way to the broker, at what it can do and what its user may do, and
-at the clocks. It exits with 1 if something is wrong; warnings are no failure.`,
+at the releases and the clocks of both. It exits with 1 if something is wrong; warnings are no failure.`,
 	setup: func(fs *flag.FlagSet) action {
 		f := httpFlags(fs)
 		data := fs.String("data", "./hark-data", "`directory` of a broker on this machine, if it is there")
@@ -115,7 +119,7 @@ func (d *doctor) examine(ctx context.Context) {
 	}
 	defer func() {
 		if err := closed(ctx, conn); err != nil {
-			d.found("connection", "warning", "closing: "+err.Error(), "")
+			d.found("connection", "warning", "closing: "+err.Error(), "run it again: if it comes back, the log of the broker says more")
 		}
 	}()
 	d.examineEngine(conn)
@@ -186,7 +190,7 @@ func (d *doctor) examineData() {
 	d.ok("data", "%s can be written; %s", d.data, held)
 	switch free, err := freeSpace(d.data); {
 	case err != nil:
-		d.found("disk", "warning", "how much is free cannot be told: "+err.Error(), "")
+		d.found("disk", "warning", "how much is free cannot be told: "+err.Error(), "look with df, or what this system has for it: a broker with a full disk takes nothing")
 	case free < spare:
 		d.found("disk", "warning", fmt.Sprintf("%d MiB are free for %s", free>>20, d.data), "make room, or set limits.disk and the retention of topics in hark.yaml")
 	default:
@@ -255,7 +259,7 @@ func (d *doctor) examineEngine(conn driver.Conn) {
 		}
 	}
 	if len(missing) > 0 {
-		d.found("version", "warning", fmt.Sprintf("server %s cannot do: %s", info.Server, strings.Join(missing, ", ")), "run a newer server; hark serve has one inside")
+		d.found("server", "warning", fmt.Sprintf("server %s cannot do: %s", info.Server, strings.Join(missing, ", ")), "run a newer server; hark serve has one inside")
 		return
 	}
 	d.ok("jetstream", "topics are stored, messages delayed, keys kept in order")
@@ -300,23 +304,7 @@ func (d *doctor) examineHTTP(ctx context.Context, p place) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	get := func(path string) (*http.Response, error) {
-		r, err := p.request(ctx, http.MethodGet, path)
-		if err != nil {
-			return nil, err
-		}
-		client, err := p.client()
-		if err != nil {
-			return nil, err
-		}
-		defer client.CloseIdleConnections()
-		resp, err := client.Do(r)
-		if err == nil {
-			err = resp.Body.Close()
-		}
-		return resp, err
-	}
-	resp, err := get("/readyz")
+	resp, err := d.get(ctx, p, "/readyz", nil)
 	if err != nil {
 		d.found("http", "warning", err.Error(), "--http says where the HTTP API is; a NATS server that is no hark broker has none")
 		return
@@ -326,6 +314,7 @@ func (d *doctor) examineHTTP(ctx context.Context, p place) {
 	} else {
 		d.ok("http", "%s is ready", p.HTTP)
 	}
+	d.examineVersion(ctx, p)
 	there, err := http.ParseTime(resp.Header.Get("Date"))
 	if err != nil {
 		return // it does not say
@@ -336,3 +325,54 @@ func (d *doctor) examineHTTP(ctx context.Context, p place) {
 		d.ok("clock", "as the broker's, within %v", maxSkew)
 	}
 }
+
+// get asks the HTTP API, and reads JSON into what into points at unless it is nil.
+func (d *doctor) get(ctx context.Context, p place, path string, into any) (*http.Response, error) {
+	r, err := p.request(ctx, http.MethodGet, path)
+	if err != nil {
+		return nil, err
+	}
+	client, err := p.client()
+	if err != nil {
+		return nil, err
+	}
+	defer client.CloseIdleConnections()
+	resp, err := client.Do(r)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if into != nil {
+		err = json.NewDecoder(io.LimitReader(resp.Body, 64<<10)).Decode(into)
+	}
+	return resp, err
+}
+
+// examineVersion compares the release of the broker with that of this program.
+func (d *doctor) examineVersion(ctx context.Context, p place) {
+	var there struct{ Version string }
+	resp, err := d.get(ctx, p, "/healthz", &there)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		there.Version = "" // it is no hark broker, or one that does not say
+	}
+	d.compare(there.Version, release.Version())
+}
+
+// compare says whether two releases go together.
+func (d *doctor) compare(there, here string) {
+	switch {
+	case there == "":
+		d.found("version", "warning", "the broker does not say its version, this program is hark "+here, "a broker older than this program does not: run both from one release; hark version prints that of a program")
+	case there == here:
+		d.ok("version", "the broker and this program are hark %s", here)
+	default:
+		do := "run both from one release; hark version prints that of a program"
+		if released.MatchString(there) {
+			do = "install that of the broker here: go install github.com/harkbus/hark/cmd/hark@" + there + "; or start the broker again with this program"
+		}
+		d.found("version", "warning", fmt.Sprintf("the broker is hark %s, this program is hark %s: one may not know what the other does", there, here), do)
+	}
+}
+
+// released is a version that can be installed.
+var released = regexp.MustCompile(`^v[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?$`)
