@@ -18,7 +18,7 @@ import (
 	"github.com/harkbus/hark/internal/store"
 )
 
-const patience = 20 * time.Second
+const patience = time.Minute
 
 func testContext(t *testing.T) context.Context {
 	t.Helper()

@@ -73,7 +73,7 @@ routes: [{name: stored, from: orders, to: routed}, {name: live, from: live.>, to
 func startAll(t *testing.T, texts ...string) []*Broker {
 	t.Helper()
 	bs, errs := make([]*Broker, len(texts)), make([]error, len(texts))
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	var all sync.WaitGroup
 	for i, text := range texts {
@@ -94,7 +94,10 @@ func startAll(t *testing.T, texts ...string) []*Broker {
 			all.Go(func() {
 				ctx, cancel := context.WithTimeout(context.Background(), patience)
 				defer cancel()
-				_ = b.Stop(ctx) // the last ones have no majority any more
+				_ = b.Stop(ctx) // the last ones have no majority any more, and give up
+				if b.store != nil {
+					_ = b.store.Close() // waits for what goes on in the background
+				}
 			})
 		}
 		all.Wait()
@@ -179,7 +182,7 @@ func TestCluster(t *testing.T) {
 	}
 	// Two go on without the third.
 	stop(t, bs[2])
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience) // a leader has to be found
+	ctx, cancel := context.WithTimeout(t.Context(), patience) // a leader has to be found
 	defer cancel()
 	routed := listen(t, c, "routed")
 	orders := storedTopic(t, c, "orders")

@@ -623,7 +623,7 @@ var _ engineConn = (*natsdriver.Conn)(nil)
 // everything, publishers do not wait, and the deaf ones are cut off.
 func TestDeafClients(t *testing.T) {
 	b := start(t, config(t, twoTopics))
-	b.gateway.patience = time.Second
+	b.gateway.patience = 3 * time.Second
 	d := doorOf(t, b)
 	const deaf, messages = 20, 400
 	for range deaf {
@@ -667,6 +667,7 @@ func TestDeafClients(t *testing.T) {
 // TestDropped holds what a client is told of what it has missed to what it has.
 func TestDropped(t *testing.T) {
 	b := start(t, config(t, ""))
+	b.gateway.patience = patience // it is not to be cut off
 	d := doorOf(t, b)
 	s := d.follow("noise/events")
 	const messages = 3000
