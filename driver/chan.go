@@ -35,8 +35,8 @@ type Chan interface {
 	Send(ctx context.Context, data []byte, try bool) error
 
 	// Receive returns the next value; ErrClosed once the channel is closed and
-	// nothing is in it. With try it does not wait for one: ErrAgain if there is
-	// none.
+	// nothing is in it, in the hands of others either. With try it does not wait
+	// for one: ErrAgain if there is none to be had.
 	Receive(ctx context.Context, try bool) (*ChanValue, error)
 
 	// Len returns how many values are in the channel, those that were received

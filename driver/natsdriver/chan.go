@@ -261,11 +261,13 @@ func (ch *channel) setClosed() {
 	if !ch.gone {
 		close(ch.over)
 	}
-	for _, r := range ch.receivers {
-		r.finish(nil, errChanClosed)
+	if ch.config.Capacity == 0 { // otherwise they look for what is left
+		for _, r := range ch.receivers {
+			r.finish(nil, errChanClosed)
+		}
+		ch.receivers = nil
+		ch.leaveLocked()
 	}
-	ch.receivers = nil
-	ch.leaveLocked()
 	ch.wakeLocked(len(ch.blocked))
 }
 

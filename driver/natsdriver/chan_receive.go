@@ -18,8 +18,9 @@ import (
 // A receiver that waits has asked the server for one value, and a try has asked
 // for one if there is one. What comes goes to the first try here, and without
 // one to the receiver that has been waiting longest. As all comes by one
-// subscription, nothing overtakes. What comes for one who has left meanwhile is
-// kept a moment for the next one, and then goes back.
+// subscription, and never more is asked for than there are who wait, nothing
+// overtakes. What comes for one who has left meanwhile is kept a moment for the
+// next one, and then goes back: others may have got later values by then.
 
 // intake is the subject to which the server sends values that were asked for. It
 // is left for another one to take back what was asked for.
@@ -250,8 +251,6 @@ func (ch *channel) Receive(ctx context.Context, try bool) (*driver.ChanValue, er
 				return nil, err
 			}
 			continue
-		case errors.Is(err, errChanClosed):
-			continue // something may be left
 		case !errors.Is(err, driver.ErrAgain):
 			return nil, err
 		}
@@ -328,7 +327,7 @@ func (ch *channel) next(ctx context.Context, try bool) (*chanHand, error) {
 		ch.left = time.Now()
 		ch.mu.Unlock()
 		return h, nil
-	case ch.closed && !try:
+	case ch.closed && ch.config.Capacity == 0:
 		ch.mu.Unlock()
 		return nil, errChanClosed
 	case try:
@@ -352,20 +351,29 @@ func (ch *channel) next(ctx context.Context, try bool) (*chanHand, error) {
 		ch.askLocked()
 	}
 	ch.mu.Unlock()
-	var late <-chan time.Time
+	over, pause := ch.over, time.Millisecond
+	var late, look <-chan time.Time
 	if try {
 		timer := time.NewTimer(chanAnswer)
 		defer timer.Stop()
-		late = timer.C
+		over, late = nil, timer.C
 	}
 	var err error
-	select {
-	case <-r.done:
-		return r.hand, r.err
-	case <-late:
-		err = errNoConsumer
-	case <-ctx.Done():
-		err = context.Cause(ctx)
+	for err == nil {
+		select {
+		case <-r.done:
+			return r.hand, r.err
+		case <-late:
+			err = errNoConsumer
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+		case <-over:
+			over = nil
+			look, err = ch.lookLeft(ctx, pause)
+		case <-look:
+			pause = min(2*pause, chanPoll)
+			look, err = ch.lookLeft(ctx, pause)
+		}
 	}
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
@@ -380,6 +388,22 @@ func (ch *channel) next(ctx context.Context, try bool) (*chanHand, error) {
 	*from = slices.Delete(*from, i, i+1)
 	ch.leaveLocked()
 	return nil, err
+}
+
+// lookLeft is for one who waits for a value of a channel that is closed. It is
+// errChanClosed if nothing is left, in anybody's hand either, and otherwise when
+// to look again. What was asked for stays asked for meanwhile: asked for once
+// more, the server would send one value too many, which would be in hand for
+// nobody while others get later ones.
+func (ch *channel) lookLeft(ctx context.Context, pause time.Duration) (again <-chan time.Time, err error) {
+	n, err := ch.Len(ctx)
+	if err == nil && n == 0 {
+		err = errChanClosed
+	}
+	if err != nil {
+		return nil, err
+	}
+	return time.After(pause), nil
 }
 
 // say tells the server something of the value, if it can.

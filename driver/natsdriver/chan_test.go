@@ -32,10 +32,11 @@ func openChan(t *testing.T, c *Conn, capacity int) driver.Chan {
 	return ch
 }
 
-// openThrough connects through a proxy until the test ends.
-func (s *testServer) openThrough(t *testing.T, p *proxy) *Conn {
+// openThrough connects through a proxy until the test ends, with testLease unless
+// the options say otherwise.
+func (s *testServer) openThrough(t *testing.T, p *proxy, opts ...Option) *Conn {
 	t.Helper()
-	c, err := Open(testContext(t), p.url(), Lease(testLease))
+	c, err := Open(testContext(t), p.url(), append([]Option{Lease(testLease)}, opts...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,6 +139,48 @@ func TestChanValueInHand(t *testing.T) {
 	}
 }
 
+// A receiver that waits when it learns that the channel is closed takes one value
+// out of it, and keeps no other from those who receive after it.
+func TestChanIsClosedUnderReceiver(t *testing.T) {
+	s := startServer(t, withJetStream)
+	p := s.startProxy(t)
+	ctx := testContext(t)
+	waits, other := openChan(t, s.openThrough(t, p), driver.Unbounded), openChan(t, s.open(t), driver.Unbounded)
+	take := func(ch driver.Chan, try bool, want string) {
+		v, err := ch.Receive(ctx, try)
+		if err == nil {
+			err = v.Done(ctx)
+		}
+		if err != nil || string(v.Data) != want {
+			t.Errorf("got %v, %v, want %s", v, err, want)
+		}
+	}
+	var received sync.WaitGroup
+	received.Go(func() { take(waits, false, "a") })
+	eventually(t, "the server knows of the receiver", func() bool {
+		consumer, err := other.(*channel).values.Consumer(ctx, chanConsumer)
+		return err == nil && consumer.CachedInfo().NumWaiting == 1
+	})
+	release := p.hold()
+	defer release()
+	for _, v := range []string{"a", "b", "c"} {
+		if err := other.Send(ctx, []byte(v), false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out := func() uint64 { return waits.(*channel).conn.nc.Stats().OutMsgs }
+	before := out()
+	waits.(*channel).setClosed() // as if that had been on its way for longer than the value
+	eventually(t, "the receiver asks what is left", func() bool { return out() > before })
+	if _, err := other.Len(ctx); err != nil { // the server has had time to answer
+		t.Fatal(err)
+	}
+	release()
+	received.Wait()
+	take(other, true, "b")
+	take(waits, false, "c")
+}
+
 // A value that the server has noted as received and not removed, because it was
 // stopped in between, does not keep its place.
 func TestChanSweepsStuckValues(t *testing.T) {
@@ -193,6 +236,7 @@ type (
 	chanOutput struct {
 		value   rune // received
 		outcome chanOutcome
+		held    bool // somebody else had a value in hand meanwhile
 	}
 	chanKind    int
 	chanOutcome int
@@ -220,8 +264,9 @@ const (
 
 // chanModel is a channel of a capacity. With order it is a queue, out of which
 // values are taken in order; since they leave it when their receivers are done,
-// that there was no room proves nothing. Without order it is a bag, which any
-// value may leave, and that no value was found proves nothing.
+// that there was no room proves nothing, and a closed one has neither a value nor
+// is it over while somebody has the last in hand. Without order it is a bag, which
+// any value may leave, and that no value was found proves nothing.
 //
 // An order of sends that what was received later will refute is not gone into,
 // without which the search would take too long.
@@ -254,7 +299,7 @@ func chanModel(capacity int, order bool, history []porcupine.Operation) porcupin
 			case out.outcome == chanNot && in.kind == chanTrySend:
 				return when(order || !room && !s.closed, s)
 			case out.outcome == chanNot && in.kind == chanTryReceive:
-				return when(!order || len(values) == 0 && !s.closed, s)
+				return when(!order || len(values) == 0 && (!s.closed || out.held), s)
 			case out.outcome == chanNot:
 				return []any{s}
 			case out.outcome == chanOver && sends:
@@ -387,6 +432,10 @@ func TestChanIsLinearizable(t *testing.T) {
 func chanHistory(t *testing.T, capacity int, calm bool) []porcupine.Operation {
 	t.Helper()
 	const senders, receivers, each = 2, 2, 40
+	lease := testLease
+	if calm { // on a busy machine too
+		lease = patience
+	}
 	s := startServer(t, withJetStream)
 	start := time.Now()
 	var done, sent atomic.Int64
@@ -394,7 +443,7 @@ func chanHistory(t *testing.T, capacity int, calm bool) []porcupine.Operation {
 	client := func(id int) *chanClient {
 		p := s.startProxy(t)
 		proxies = append(proxies, p)
-		return &chanClient{id: id, ch: openChan(t, s.openThrough(t, p), capacity), start: start, calm: calm, done: &done}
+		return &chanClient{id: id, ch: openChan(t, s.openThrough(t, p, Lease(lease)), capacity), start: start, calm: calm, done: &done}
 	}
 	var clients []*chanClient
 	var sending, receiving sync.WaitGroup
@@ -448,6 +497,13 @@ func chanHistory(t *testing.T, capacity int, calm bool) []porcupine.Operation {
 				history = append(history, op)
 			}
 		}
+	}
+	for i, op := range history {
+		out := op.Output.(chanOutput)
+		out.held = slices.ContainsFunc(history, func(o porcupine.Operation) bool {
+			return o.ClientId != op.ClientId && o.Output.(chanOutput).value != 0 && o.Call < op.Return && op.Call < o.Return
+		})
+		history[i].Output = out
 	}
 	return history
 }

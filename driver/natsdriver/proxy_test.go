@@ -7,16 +7,38 @@ import (
 	"testing"
 )
 
-// proxy stands between a client and a server, and can be cut.
+// proxy stands between a client and a server, and can be cut, or hold back what
+// the server sends.
 type proxy struct {
 	t        *testing.T
 	to       string
 	listener net.Listener
 	tasks    sync.WaitGroup
 
+	held sync.RWMutex // locked while what the server sends is held back
+
 	mu    sync.Mutex // guards what follows
 	conns map[net.Conn]struct{}
 	isCut bool
+}
+
+// proxyAnswers is the way back from the server to the client.
+type proxyAnswers struct {
+	p  *proxy
+	to net.Conn
+}
+
+func (a proxyAnswers) Write(b []byte) (int, error) {
+	a.p.held.RLock()
+	defer a.p.held.RUnlock()
+	return a.to.Write(b)
+}
+
+// hold holds back what the server sends until the function that it returns is
+// called.
+func (p *proxy) hold() (release func()) {
+	p.held.Lock()
+	return sync.OnceFunc(p.held.Unlock)
 }
 
 // startProxy returns a proxy for the server that ends with the test.
@@ -55,12 +77,12 @@ func (p *proxy) serve() {
 			p.closeLocked()
 		}
 		p.mu.Unlock()
-		for _, pair := range [][2]net.Conn{{in, out}, {out, in}} {
-			p.tasks.Go(func() {
-				_, _ = io.Copy(pair[0], pair[1]) // until one of them is closed
-				_, _ = pair[0].Close(), pair[1].Close()
-			})
+		carry := func(to io.Writer, from net.Conn) {
+			_, _ = io.Copy(to, from) // until one of them is closed
+			_, _ = in.Close(), out.Close()
 		}
+		p.tasks.Go(func() { carry(out, in) })
+		p.tasks.Go(func() { carry(proxyAnswers{p, in}, out) })
 	}
 }
 
