@@ -148,14 +148,35 @@ func attachUntil[F face](b *Bus, over func() bool, kind Kind, name string, mk fu
 	if over() {
 		return f, false, fmt.Errorf("bus %w", ErrClosed)
 	}
-	key := faceKey{kind, name}
-	old, ok := b.faces[key]
-	if !ok {
+	if f, existed, err = faceLocked[F](b, kind, name); !existed {
 		f = mk()
-		b.faces[key] = f
+		b.faces[faceKey{kind, name}] = f
+	}
+	return f, existed, err
+}
+
+// attached is attach that makes nothing: without a face of that name it returns
+// the zero F.
+func attached[F face](b *Bus, kind Kind, name string) (f F, err error) {
+	if err := checkName(name); err != nil {
+		return f, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closing {
+		return f, fmt.Errorf("bus %w", ErrClosed)
+	}
+	f, _, err = faceLocked[F](b, kind, name)
+	return f, err
+}
+
+// faceLocked returns the face of that kind and name, if there is one.
+func faceLocked[F face](b *Bus, kind Kind, name string) (f F, exists bool, err error) {
+	old, exists := b.faces[faceKey{kind, name}]
+	if !exists {
 		return f, false, nil
 	}
-	f, ok = old.(F)
+	f, ok := old.(F)
 	if !ok {
 		var want F
 		return f, true, fmt.Errorf("%w: it carries %v, not %v", ErrTypeMismatch, old.valueType(), want.valueType())
@@ -225,6 +246,11 @@ func (b *Bus) Close(ctx context.Context) error {
 	b.mu.Lock()
 	if b.closing {
 		b.mu.Unlock()
+		select {
+		case <-b.done: // whether or not ctx has ended
+			return b.err
+		default:
+		}
 		select {
 		case <-b.done:
 			return b.err

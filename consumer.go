@@ -11,7 +11,8 @@ import (
 // core is the part of a consumer that does not depend on its type.
 type core struct {
 	bus     *Bus
-	topic   string // its topic or pattern
+	kind    Kind   // of what topic names: a topic, pattern or request
+	topic   string
 	name    string // its group, or a made-up name
 	serial  uint64 // in the order in which consumers are made
 	queue   queue
@@ -19,7 +20,6 @@ type core struct {
 	yields  bool  // it gives way instead of holding up publishers
 	grouped bool
 	stored  bool
-	pattern bool // topic is a pattern
 	clears  bool // messages hold pointers
 	lone    bool // one worker
 	sole    bool // and no source yields: it reads without the lock
@@ -114,14 +114,7 @@ func (c *core) report() {
 }
 
 func (c *core) source() Source {
-	return Source{Kind: c.kind(), Name: c.topic, Subscription: c.name}
-}
-
-func (c *core) kind() Kind {
-	if c.pattern {
-		return KindPattern
-	}
-	return KindTopic
+	return Source{Kind: c.kind, Name: c.topic, Subscription: c.name}
 }
 
 // The part of a consumer that a publisher without room meets.

@@ -169,7 +169,7 @@ func (c *consumer[T]) end() Left {
 func (c *consumer[T]) leftLocked() Left {
 	s := c.statsLocked()
 	return Left{
-		Kind: c.kind(), Name: c.topic, Subscription: c.name,
+		Kind: c.kind, Name: c.topic, Subscription: c.name,
 		Waiting: int(s.Waiting), InFlight: int(s.InFlight), Retrying: int(s.Retrying),
 	}
 }

@@ -99,7 +99,7 @@ func (in *inbox[T]) drain(ctx context.Context) error {
 	case err == nil:
 		c := m.consumer
 		err = &CloseError{
-			Left:  []Left{{Kind: c.kind(), Name: c.topic, Subscription: c.name, Waiting: dropped}},
+			Left:  []Left{{Kind: c.kind, Name: c.topic, Subscription: c.name, Waiting: dropped}},
 			Cause: context.Cause(ctx),
 		}
 	}

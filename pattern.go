@@ -160,9 +160,8 @@ func patternFor[T any](b *Bus, pattern string, cfg *subscribeConfig) (p *pattern
 			return nil, false, fmt.Errorf("%w: topic %s carries %v, not %v", ErrTypeMismatch, t.Name(), t.valueType(), reflect.TypeFor[T]())
 		}
 	}
-	c := newConsumer[T](b, pattern, cfg, false)
+	c := newConsumer[T](b, KindPattern, pattern, cfg, false)
 	c.sole = false // the topics may be stored
-	c.pattern = true
 	c.untap = p.untap
 	p.consumer = c
 	b.patterns.trie.Add(pattern, p)

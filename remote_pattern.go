@@ -55,12 +55,7 @@ func subscribePatternRemote[T any](b *Bus, pattern string, h Handler[T], cfg *su
 	if in.sub, err = b.engine.conn.SubscribePattern(ctx, pattern, driver.SubscribeConfig{Group: cfg.group, Window: ephemeralWindow}); err != nil {
 		return nil, engineError(err)
 	}
-	m, err := in.begin(cfg, pushed, h, nil, "subscribe", at, p)
-	if err != nil {
-		return nil, err
-	}
-	m.consumer.pattern = true
-	return m, nil
+	return in.begin(cfg, pushed, h, nil, "subscribe", at, p)
 }
 
 // add implements inboxHome: the pattern is on its bus while it has its inbox.

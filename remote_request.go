@@ -41,7 +41,7 @@ func requestRemote[Q, R any](ctx context.Context, b *Bus, name string, q Q) (r R
 	if err != nil {
 		return r, err
 	}
-	if _, err := newTopic[call[Q, R]](b, KindRequest, name, 0, nil); err != nil {
+	if _, err := attached[*Topic[call[Q, R]]](b, KindRequest, name); err != nil {
 		return r, err // another type, or the bus is closing
 	}
 	m, err := encoded(b, &q)

@@ -38,11 +38,11 @@ func request[Q, R any](ctx context.Context, b *Bus, name string, q Q) (r R, err 
 	if b.engine != nil {
 		return requestRemote[Q, R](ctx, b, name, q)
 	}
-	t, err := newTopic[call[Q, R]](b, KindRequest, name, 0, nil)
+	t, err := attached[*Topic[call[Q, R]]](b, KindRequest, name)
 	if err != nil {
 		return r, err
 	}
-	if t.mode.Load() == silent {
+	if t == nil || t.mode.Load() == silent {
 		return r, ErrNoResponders
 	}
 	to := t.group(replyGroup)

@@ -372,7 +372,7 @@ func (t *Topic[T]) consumerFor(cfg *subscribeConfig) (c *consumer[T], fresh bool
 			return c, false, c.agrees(cfg)
 		}
 	}
-	c = newConsumer[T](t.core.bus, t.core.name, cfg, t.core.retention != nil || t.core.lasting)
+	c = newConsumer[T](t.core.bus, t.core.kind, t.core.name, cfg, t.core.retention != nil || t.core.lasting)
 	c.sole = c.sole && !t.core.inbox // whose messages have times that others look at
 	c.untap = func() { t.forget(c) }
 	if cfg.group != "" {
@@ -386,9 +386,9 @@ func (t *Topic[T]) consumerFor(cfg *subscribeConfig) (c *consumer[T], fresh bool
 	return c, true, nil
 }
 
-func newConsumer[T any](b *Bus, topic string, cfg *subscribeConfig, stored bool) *consumer[T] {
+func newConsumer[T any](b *Bus, kind Kind, topic string, cfg *subscribeConfig, stored bool) *consumer[T] {
 	c := &consumer[T]{core: core{
-		bus: b, topic: topic, name: cfg.group, queue: cfg.queue, asked: cfg.queue, stored: stored, grouped: cfg.group != "",
+		bus: b, kind: kind, topic: topic, name: cfg.group, queue: cfg.queue, asked: cfg.queue, stored: stored, grouped: cfg.group != "",
 	}}
 	if stored {
 		c.queue.buffer = Unbounded

@@ -61,7 +61,7 @@ func (c *consumer[T]) statsLocked() SubscriptionStats {
 	waiting, passed := c.countsLocked()
 	s.Waiting = waiting + uint64(c.aside.n-c.aside.retrying)
 	s.InFlight = passed - done - uint64(c.aside.n)
-	if c.pattern {
+	if c.kind == KindPattern {
 		s.Pattern = c.topic
 	}
 	s.OldestAge = c.oldestLocked()
