@@ -10,7 +10,8 @@ import (
 // loop: what it has not yielded is handed back to the group, or dropped. When
 // ctx ends or the bus closes, the last pair has a nil message and the cause.
 // Messages may be kept. The loop is its only worker and retries nothing, so
-// Workers and the options on failures are ErrInvalidOption.
+// Workers and the options on failures are ErrInvalidOption; a message at which a
+// predicate panics is dead-lettered at once.
 func (t *Topic[T]) Messages(ctx context.Context, opts ...SubscribeOption) iter.Seq2[*Message[T], error] {
 	at := caller()
 	return func(yield func(*Message[T], error) bool) {
@@ -69,7 +70,12 @@ func (w *worker[T]) yieldAll(ctx context.Context, yield func(*Message[T], error)
 			return true
 		}
 		m := &w.buf[w.at]
-		f := w.sift(m)
+		f, err := w.trySift(m)
+		if err != nil {
+			w.at++ // what follows is not begun
+			w.settle(m, f, err)
+			continue
+		}
 		more := f != handled || yield(m.Clone(), nil)
 		w.settle(m, f, nil)
 		w.at++
@@ -78,4 +84,16 @@ func (w *worker[T]) yieldAll(ctx context.Context, yield func(*Message[T], error)
 		}
 	}
 	return true
+}
+
+// trySift is sift where nobody catches what a predicate panics with.
+func (w *worker[T]) trySift(m *Message[T]) (f fate, err error) {
+	returned := false
+	defer func() {
+		if !returned {
+			err = caught(recover())
+		}
+	}()
+	f, returned = w.sift(m), true
+	return f, nil
 }

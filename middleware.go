@@ -2,6 +2,7 @@ package hark
 
 import (
 	"context"
+	"fmt"
 	"slices"
 )
 
@@ -16,8 +17,14 @@ type Middleware func(next MessageHandler) MessageHandler
 // Middleware is the outermost. It has no effect on batch handlers and
 // iterators, which have no handler of single messages, nor on listeners of a
 // Notifier and observers of a Value, which get no message. How failures are
-// retried is up to the subscription: no order of middleware changes it.
+// retried is up to the subscription: no order of middleware changes it. Use
+// panics on a nil Middleware.
 func (b *Bus) Use(mw ...Middleware) {
+	for i, m := range mw {
+		if m == nil {
+			panic(fmt.Sprintf("hark: Use: middleware %d of %d is nil", i+1, len(mw)))
+		}
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.wrap = append(b.wrap, mw...)

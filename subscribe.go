@@ -110,8 +110,11 @@ type Evaluator interface {
 // the messages it happens to get, so all members should have the same.
 func Where(p Predicate) SubscribeOption {
 	return subscribeOption(func(c *subscribeConfig) error {
-		if p == nil {
+		switch v := reflect.ValueOf(p); {
+		case p == nil:
 			return fmt.Errorf("%w: Where(nil)", ErrInvalidOption)
+		case (v.Kind() == reflect.Func || v.Kind() == reflect.Pointer) && v.IsNil():
+			return fmt.Errorf("%w: Where of a %T that is nil", ErrInvalidOption, p)
 		}
 		c.where = append(c.where, p)
 		return nil
@@ -290,6 +293,9 @@ func parse(opts []SubscribeOption, on target, how mode) (*subscribeConfig, error
 		return nil, fmt.Errorf("%w: Buffer and Overflow: a stored topic keeps what waits, and publishers never wait for it", ErrInvalidOption)
 	case on == onEphemeral && c.start.from > fromNow:
 		return nil, fmt.Errorf("%w: a start in the past needs a stored topic (option Stored)", ErrInvalidOption)
+	}
+	if how == pulled {
+		c.maxAttempts = 1
 	}
 	if how == batched && c.batch == 0 {
 		c.batch, c.batchWait = 100, 10*time.Millisecond

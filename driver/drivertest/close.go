@@ -147,6 +147,13 @@ func testCLS4(t *testing.T, open Opener) {
 			t.Error(err)
 		}
 	}
+	ended, end := context.WithCancel(ctx)
+	end()
+	for range 20 {
+		if err := bus.Close(ended); err != nil {
+			t.Fatalf("Close of a closed bus, with a context that has ended: %v", err)
+		}
+	}
 }
 
 func testCLS5(t *testing.T, open Opener) {

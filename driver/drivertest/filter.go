@@ -43,8 +43,10 @@ func testFLT1(t *testing.T, open Opener) {
 	if s := never.Stats(); s.Filtered != 30 || len(none.all()) != 0 {
 		t.Errorf("predicate of another type: got %+v, want 30 filtered", s)
 	}
-	if _, err := topic.Subscribe(w.handle, hark.Where(nil)); !errors.Is(err, hark.ErrInvalidOption) {
-		t.Errorf("Where(nil): got %v, want ErrInvalidOption", err)
+	for what, none := range map[string]hark.Predicate{"nil": nil, "a nil function": hark.MatchFunc[int](nil), "a nil pointer": (*odd)(nil)} {
+		if _, err := topic.Subscribe(w.handle, hark.Where(none)); !errors.Is(err, hark.ErrInvalidOption) {
+			t.Errorf("Where of %s: got %v, want ErrInvalidOption", what, err)
+		}
 	}
 }
 
@@ -74,6 +76,35 @@ func testFLT2(t *testing.T, open Opener) {
 			t.Errorf("got %+v, want 2 failed, 1 dropped, 2 delivered", s)
 		}
 	}
+	testFLT2Iterator(t, open)
+}
+
+// testFLT2Iterator is testFLT2 for an iterator, whose loop must not see the panic.
+func testFLT2Iterator(t *testing.T, open Opener) {
+	ctx, bus := start(t, open)
+	topic := newTopic[int](t, bus, "a", hark.Stored(hark.Retention{}))
+	dead := newTopic[int](t, bus, "a.dead", hark.Stored(hark.Retention{}))
+	w := newWitness[int]()
+	letters := subscribe(t, dead, w.handle)
+	publish(ctx, t, topic, 0, 1, 2)
+	panics := hark.Where(hark.MatchFunc[int](func(n int) bool {
+		if n == 1 {
+			panic("no good")
+		}
+		return true
+	}))
+	var got []int
+	for m, err := range topic.Messages(ctx, hark.FromStart(), panics) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got = append(got, m.Value); m.Value == 2 {
+			break
+		}
+	}
+	wantEqual(t, "values", got, []int{0, 2})
+	until(ctx, t, "the dead letter has come", func() bool { return letters.Stats().Delivered == 1 })
+	wantEqual(t, "dead letters", w.all(), []int{1})
 }
 
 // odd cannot decide about 0.
