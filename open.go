@@ -20,18 +20,19 @@ import (
 // It connects before it returns, at most until ctx ends. What an engine cannot
 // do is ErrUnsupported when it is asked for.
 func Open(ctx context.Context, url string, opts ...BusOption) (*Bus, error) {
+	// Of a URL only the scheme is shown: the rest may hold a password.
 	scheme, _, ok := strings.Cut(url, ":")
 	switch {
 	case !ok || scheme == "":
-		return nil, fail("open", url, fmt.Errorf("%w: want a URL such as mem: or %s", ErrInvalidOption, schemesText()))
+		return nil, fail("open", "", fmt.Errorf("%w: want a URL such as mem: or %s", ErrInvalidOption, schemesText()))
 	case url == "mem:":
 		return New(opts...), nil
 	case scheme == "mem":
-		return nil, fail("open", url, fmt.Errorf("%w: mem: takes nothing more", ErrInvalidOption))
+		return nil, fail("open", scheme, fmt.Errorf("%w: mem: takes nothing more", ErrInvalidOption))
 	}
 	open := driver.Lookup(scheme)
 	if open == nil {
-		return nil, fail("open", url, fmt.Errorf("%w: no engine for %s: URLs is linked into this program, only for mem: %s; import its package", ErrUnsupported, scheme, schemesText()))
+		return nil, fail("open", scheme, fmt.Errorf("%w: no engine for %s: URLs is linked into this program, only for mem: %s; import its package", ErrUnsupported, scheme, schemesText()))
 	}
 	conn, err := open(ctx, url)
 	if err != nil {

@@ -248,6 +248,7 @@ func TestURLs(t *testing.T) {
 		{"file:/a/b", "/a/b", 0},
 		{"file:///a", "/a", 0},
 		{"file://localhost/a", "/a", 0},
+		{"file:a%23b", "a#b", 0},
 	}
 	for _, tt := range tests {
 		dir, opts, err := parseURL(tt.url)
@@ -255,7 +256,7 @@ func TestURLs(t *testing.T) {
 			t.Errorf("%s: got %s, %d options, %v", tt.url, dir, len(opts), err)
 		}
 	}
-	for _, url := range []string{"file:", "file://host/a", "file://a", "file:%zz", "file:a?x=1", "file:a?lease=x", "file:a?%zz"} {
+	for _, url := range []string{"file:", "file://host/a", "file://a", "file:%zz", "file:a?x=1", "file:a?lease=x", "file:a?%zz", "file:a?lease=1s&lease=2s", "file:a#b", "file:a?lease=1s#b"} {
 		if _, _, err := parseURL(url); err == nil {
 			t.Errorf("%s: got no error", url)
 		}

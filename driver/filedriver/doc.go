@@ -7,7 +7,7 @@
 //
 // PATH is a directory, relative to the working directory unless it begins with
 // a slash; it is made if need be. Characters that have a meaning in URLs are
-// percent-encoded. What lease means is said in package natsdriver.
+// percent-encoded: a # is %23. What lease means is said in package natsdriver.
 //
 // One process at a time has the directory. Others are refused with ErrInUse;
 // for them there is the broker, hark serve.

@@ -22,6 +22,9 @@ func parseURL(raw string) (dir string, opts []natsdriver.Option, err error) {
 		}
 		rest = after[slash:]
 	}
+	if strings.Contains(rest, "#") {
+		return "", nil, fmt.Errorf("the URL has a fragment, which means nothing here; a # in a path is written %%23")
+	}
 	path, query, _ := strings.Cut(rest, "?")
 	if dir, err = url.PathUnescape(path); err != nil {
 		return "", nil, err
@@ -33,9 +36,12 @@ func parseURL(raw string) (dir string, opts []natsdriver.Option, err error) {
 	if err != nil {
 		return "", nil, fmt.Errorf("the parameters of the URL: %w", err)
 	}
-	for name := range values {
-		if name != "lease" {
+	for name, given := range values {
+		switch {
+		case name != "lease":
 			return "", nil, fmt.Errorf("parameter %s of the URL is unknown; there is lease", name)
+		case len(given) > 1:
+			return "", nil, fmt.Errorf("parameter %s of the URL is there %d times", name, len(given))
 		}
 	}
 	if values.Has("lease") {

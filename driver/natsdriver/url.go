@@ -165,6 +165,9 @@ func (t *target) take(values url.Values) error {
 		if read == nil {
 			return fmt.Errorf("parameter %s of the URL is unknown; there are %s", name, strings.Join(slices.Sorted(maps.Keys(parameters)), ", "))
 		}
+		if n := len(values[name]); n > 1 {
+			return fmt.Errorf("parameter %s of the URL is there %d times", name, n)
+		}
 		opt, err := read(values.Get(name), values)
 		if err != nil {
 			return fmt.Errorf("parameter %s of the URL: %w", name, err)

@@ -42,6 +42,8 @@ func TestURLsThatAreWrong(t *testing.T) {
 		{"nats://a?tlskey=x", "tlscert is missing"},
 		{"nats://a?nkey=/does/not/exist", "nkey"},
 		{"nats://a?%zz", "parameters"},
+		{"nats://a?lease=1s&lease=2s", "lease of the URL is there 2 times"},
+		{"nats://a?token=secret&token=secret", "token of the URL is there 2 times"},
 	}
 	for _, tt := range tests {
 		_, err := parseURL(tt.url)

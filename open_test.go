@@ -1,0 +1,29 @@
+package hark_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/harkbus/hark"
+)
+
+// TestOpenShowsNoSecrets holds the errors of Open to saying which scheme was meant
+// and nothing of what may be a password.
+func TestOpenShowsNoSecrets(t *testing.T) {
+	tests := []struct {
+		url, want string
+		kind      error
+	}{
+		{"foo://u:secret@h", "hark: open foo: unsupported: no engine for foo: URLs", hark.ErrUnsupported},
+		{"mem://u:secret@h", "hark: open mem: invalid option: mem: takes nothing more", hark.ErrInvalidOption},
+		{"://u:secret@h", "hark: open: invalid option: want a URL such as mem:", hark.ErrInvalidOption},
+		{"secret@h", "hark: open: invalid option: want a URL such as mem:", hark.ErrInvalidOption},
+	}
+	for _, tt := range tests {
+		_, err := hark.Open(t.Context(), tt.url)
+		if !errors.Is(err, tt.kind) || !strings.HasPrefix(err.Error(), tt.want) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: got %v, want %s", tt.url, err, tt.want)
+		}
+	}
+}
