@@ -11,7 +11,7 @@ import (
 // core is the part of a consumer that does not depend on its type.
 type core struct {
 	bus     *Bus
-	kind    Kind   // of what topic names: a topic, pattern or request
+	kind    Kind // of what topic names: a topic, pattern or request
 	topic   string
 	name    string // its group, or a made-up name
 	serial  uint64 // in the order in which consumers are made

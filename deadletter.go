@@ -4,7 +4,10 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 	"time"
+
+	"github.com/harkbus/hark/driver"
 )
 
 const (
@@ -55,6 +58,27 @@ func newFailure(topic string, seq uint64, subscription string, e FailEvent, now 
 	return f
 }
 
+// fitted publishes a dead letter with the record. If that is larger than the engine
+// takes it cuts the texts of the record in half until it fits, at last to nothing.
+func (f *Failure) fitted(publish func(*Failure) error) error {
+	err := publish(f)
+	for most := max(len(f.Reason), len(f.Stack)); most > 0 && errors.Is(err, driver.ErrTooLarge); {
+		most /= 2
+		short := *f
+		short.Reason, short.Stack = cut(f.Reason, most), cut(f.Stack, most)
+		err = publish(&short)
+	}
+	return err
+}
+
+// cut returns the beginning of a text, of at most that many bytes.
+func cut(text string, most int) string {
+	if len(text) > most {
+		return strings.ToValidUTF8(text[:most], "")
+	}
+	return text
+}
+
 // deadTopicFor returns the name of the topic for a dead letter with that record,
 // empty if there is none: no message goes round in circles.
 func (c *subscribeConfig) deadTopicFor(f *Failure) string {
@@ -71,7 +95,7 @@ func (c *subscribeConfig) deadTopicFor(f *Failure) string {
 // neverBuried reports whether a dead letter that could not be made for that
 // reason cannot be made later either.
 func neverBuried(err error) bool {
-	for _, kind := range []error{ErrTypeMismatch, ErrInvalidName, ErrUnsupported, errNobodyListens} {
+	for _, kind := range []error{ErrTypeMismatch, ErrInvalidName, ErrUnsupported, errNobodyListens, errOutsized, driver.ErrTooLarge} {
 		if errors.Is(err, kind) {
 			return true
 		}
@@ -89,6 +113,10 @@ func (d *Delivery) deadMeta(f *Failure) *meta {
 	}
 	return m
 }
+
+// errOutsized is the kind of the error of a value that is larger than the engine takes,
+// whatever comes with it.
+var errOutsized = errors.New("outsized")
 
 var errNobodyListens = errors.New("nobody listens and the topic is not stored")
 

@@ -235,6 +235,9 @@ func (r *remoteTopic) buryRaw(ctx context.Context, to string, a *arrival, f *Fai
 	if err := checkName(to); err != nil {
 		return err
 	}
+	if local, ok := r.core.bus.topicNamed(to); ok && !local.stored() {
+		return errNobodyListens // or perhaps somebody does, but nobody can tell
+	}
 	durability, err := r.engine.durability(0)
 	if err != nil {
 		return err
@@ -242,16 +245,18 @@ func (r *remoteTopic) buryRaw(ctx context.Context, to string, a *arrival, f *Fai
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	topic, err := r.engine.conn.OpenTopic(ctx, driver.TopicConfig{
-		Name: to, Stored: &driver.StoredConfig{MaxMessages: deadKept, Durability: durability, Existing: true},
+		Name: to, Stored: &driver.StoredConfig{MaxMessages: deadKept, Durability: durability, Existing: true, DeadLetters: true},
 	})
 	if err != nil {
 		return engineError(err)
 	}
 	m := a.Message
-	m.Headers, m.Expires = withFailure(m.Headers, f), time.Time{}
-	m.Time = f.Last
+	m.Expires, m.Time = time.Time{}, f.Last
 	r.engine.dirty.Store(true) // it may come back to a pattern
-	return engineError(topic.Publish(ctx, []*driver.Message{&m}))
+	return f.fitted(func(f *Failure) error {
+		m.Headers = withFailure(a.Headers, f)
+		return engineError(topic.Publish(ctx, []*driver.Message{&m}))
+	})
 }
 
 // giveBack returns messages that never entered the log.

@@ -65,9 +65,10 @@ func (in *inbox[T]) take(ctx context.Context, ms []*driver.Received) bool {
 }
 
 // isPlain reports whether there is nothing to say of a message but its value, so
-// that it can be treated like one that was published in process.
+// that it can be treated like one that was published in process. To a pattern each
+// says of which topic it is.
 func (in *inbox[T]) isPlain(m *driver.Received) bool {
-	return !in.stored && !in.encoded && m.Headers == nil && m.ID == "" && !m.HasKey && m.Time.IsZero() && m.Expires.IsZero() && m.Topic == in.local.core.name
+	return !in.stored && !in.encoded && in.local.core.kind == KindTopic && m.Headers == nil && m.ID == "" && !m.HasKey && m.Time.IsZero() && m.Expires.IsZero() && m.Topic == in.local.core.name
 }
 
 // enterPlain puts plain messages into the log, and returns how many before ctx

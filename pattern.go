@@ -98,6 +98,7 @@ type namedTopic interface {
 	face
 	Name() string
 	kind() Kind
+	stored() bool
 	tapAny(c *consumer[any], s start) (untap func())
 	decodeAny(data []byte, to *any) error
 }
@@ -230,6 +231,8 @@ func (t *Topic[T]) tapAny(c *consumer[any], s start) (untap func()) {
 }
 
 func (t *Topic[T]) kind() Kind { return t.core.kind }
+
+func (t *Topic[T]) stored() bool { return t.core.retention != nil }
 
 // The face of a pattern's consumer on its bus.
 

@@ -131,7 +131,7 @@ func (r *remoteTopic) message(msg *driver.Message, data any, m *meta, due time.T
 		return err
 	}
 	if most := r.engine.info.MaxPayload; most > 0 && len(encoded) > most {
-		return fmt.Errorf("%w: the message has %d bytes, engine %s takes %d", ErrInvalidOption, len(encoded), r.engine.info.Engine, most)
+		return kindError{errOutsized, fmt.Errorf("%w: the message has %d bytes, engine %s takes %d", ErrInvalidOption, len(encoded), r.engine.info.Engine, most)}
 	}
 	// Field by field, which is quicker where room is used again.
 	msg.ContentType, msg.Data, msg.Bare, msg.Headers = r.codec.ContentType(), encoded, r.bare, m.headers
@@ -381,7 +381,17 @@ func (t *Topic[T]) depositRemote(e entry[T]) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	return t.remote.publish(ctx, 1, func(int) any { return &e.value }, e.meta, time.Time{})
+	send := func(m *meta) error {
+		return t.remote.publish(ctx, 1, func(int) any { return &e.value }, m, time.Time{})
+	}
+	if e.meta.failure == nil {
+		return send(e.meta)
+	}
+	return e.meta.failure.fitted(func(f *Failure) error {
+		m := *e.meta
+		m.failure = f
+		return send(&m)
+	})
 }
 
 // fromEngine is what a received message says of itself.

@@ -34,6 +34,9 @@ func subscribePatternRemote[T any](b *Bus, pattern string, h Handler[T], cfg *su
 		bus: b, kind: KindPattern, name: pattern, typ: reflect.TypeFor[T](), bury: burial[T](b),
 	}}
 	p.core = &t.core
+	if p.core.typ == reflect.TypeFor[any]() {
+		t.core.bury = p.buryAny
+	}
 	for _, other := range b.snapshot() {
 		if t, ok := other.(namedTopic); ok && t.kind() == KindTopic && names.Match(pattern, t.Name()) && !p.accepts(t.valueType()) {
 			return nil, fmt.Errorf("%w: topic %s carries %v, not %v", ErrTypeMismatch, t.Name(), t.valueType(), p.core.typ)
@@ -56,6 +59,16 @@ func subscribePatternRemote[T any](b *Bus, pattern string, h Handler[T], cfg *su
 		return nil, engineError(err)
 	}
 	return in.begin(cfg, pushed, h, nil, "subscribe", at, p)
+}
+
+// buryAny puts the bytes of a message on a topic for dead letters: values of any
+// type have none to give it.
+func (p *remotePattern) buryAny(to string, _ any, m *meta) error {
+	from, known := p.bus.topicNamed(m.arrival.Topic)
+	if dead, ok := p.bus.topicNamed(to); ok && known && dead.valueType() != from.valueType() {
+		return fmt.Errorf("%w: topic %s carries %v, not %v", ErrTypeMismatch, to, dead.valueType(), from.valueType())
+	}
+	return p.buryRaw(context.Background(), to, m.arrival, m.failure)
 }
 
 // add implements inboxHome: the pattern is on its bus while it has its inbox.
