@@ -68,7 +68,8 @@ type meta struct {
 // entered returns when the message was there to be delivered.
 func (m *meta) entered() time.Time { return m.time.Add(m.delay) }
 
-// Failure is the record that comes with a dead letter.
+// Failure is the record that comes with a dead letter. Over an engine Reason and
+// Stack are cut if the message would be larger than it takes.
 type Failure struct {
 	Topic        string    // where the message was published
 	Subscription string    // whose handler failed
