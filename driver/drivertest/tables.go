@@ -156,8 +156,10 @@ func (ts *tables) String() string {
 	for _, face := range faces {
 		for _, column := range ts.columns {
 			ts.can.put(face, column, yes)
-			if ts.refused[face][column] != "" {
-				ts.can.put(face, column, no)
+			for reason, clauses := range ts.refused { // "channels", or "channels before server 2.11"
+				if (reason == face || strings.HasPrefix(reason, face+" ")) && clauses[column] != "" {
+					ts.can.put(face, column, no)
+				}
 			}
 		}
 	}
