@@ -28,7 +28,8 @@ var doctorCommand = command{
 	name: "doctor", about: "find out what is wrong, and what to do",
 	long: `It looks at the contexts, at the configuration and the data of a broker where they
 are here, at the way to the broker, at what it can do and what its user may do, and
-at the releases and the clocks of both. It exits with 1 if something is wrong; warnings are no failure.`,
+at the releases and the clocks of both. It exits with 1 if something is wrong;
+warnings are no failure.`,
 	setup: func(fs *flag.FlagSet) action {
 		f := httpFlags(fs)
 		data := fs.String("data", "./hark-data", "`directory` of a broker on this machine, if it is there")
