@@ -86,7 +86,7 @@ func TestOutputJSON(t *testing.T) {
 				t.Errorf("got code %d, want %d: %s", code, tt.code, errs)
 			}
 			last := map[string]any{}
-			for _, line := range strings.Split(strings.TrimSpace(out), "\n") {
+			for line := range strings.SplitSeq(strings.TrimSpace(out), "\n") {
 				clear(last)
 				if err := json.Unmarshal([]byte(line), &last); err != nil {
 					t.Fatalf("%q is no JSON: %v", line, err)
