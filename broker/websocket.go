@@ -87,14 +87,14 @@ func (c *call) speak(ctx context.Context, conn *websocket.Conn, s source) error 
 			return err
 		}
 		if p.empty() {
-			if err := c.within(ctx, conn.Ping); err != nil {
+			if err := c.within(conn.Ping); err != nil {
 				return err
 			}
 			continue
 		}
 		send := func(text []byte) {
 			if err == nil {
-				err = c.within(ctx, func(ctx context.Context) error { return conn.Write(ctx, websocket.MessageText, text) })
+				err = c.within(func(ctx context.Context) error { return conn.Write(ctx, websocket.MessageText, text) })
 			}
 		}
 		if p.lost > 0 {
@@ -112,9 +112,11 @@ func (c *call) speak(ctx context.Context, conn *websocket.Conn, s source) error 
 	}
 }
 
-// within gives a client its time to take something.
-func (c *call) within(ctx context.Context, f func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, c.broker.gateway.patience)
+// within gives a client its time to take something. It does not end with what the
+// client has said: a write whose context ends closes the connection, before the
+// client is told why.
+func (c *call) within(f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(c.ctx, c.broker.gateway.patience)
 	defer cancel()
 	return f(ctx)
 }
