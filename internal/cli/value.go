@@ -62,6 +62,25 @@ func onValue(ctx context.Context, f *brokerFlags, name string, work func(found b
 	})
 }
 
+// onOpenValue is onValue for work that needs the value there: it is made with the
+// initial state if it is not, and without one there is nothing, as hint says.
+func onOpenValue(ctx context.Context, f *brokerFlags, name string, initial *string, hint string, work func(driver.Value) error) error {
+	return onValue(ctx, f, name, func(found bool, _ driver.State, open func([]byte) (driver.Value, error)) error {
+		if !found && initial == nil {
+			return nothing("there is no value %s: %s", name, hint)
+		}
+		state := []byte{}
+		if initial != nil {
+			state = []byte(*initial)
+		}
+		v, err := open(state)
+		if err != nil {
+			return err
+		}
+		return work(v)
+	})
+}
+
 var valueGetCommand = command{
 	name: "get", args: "NAME", about: "print a value",
 	long: "It exits with 3 if there is none of that name.",
@@ -194,17 +213,7 @@ It exits with 3 if there is no such value and no --initial.`,
 			if *add != "" && err != nil {
 				return usageError{errors.New("--add: want a whole number")}
 			}
-			return onValue(ctx, f, name, func(found bool, _ driver.State, open func([]byte) (driver.Value, error)) error {
-				if !found && initial == nil {
-					return nothing("there is no value %s: --initial says what it is then", name)
-				}
-				if initial == nil {
-					initial = new(string)
-				}
-				v, err := open([]byte(*initial))
-				if err != nil {
-					return err
-				}
+			return onOpenValue(ctx, f, name, initial, "--initial says what it is then", func(v driver.Value) error {
 				next, err := change(ctx, v, func(now driver.State) ([]byte, error) {
 					if *add != "" {
 						return sum(now.Data, step)
@@ -271,17 +280,7 @@ It exits with 3 if there is no such value and no --initial.`,
 			if *count < 0 {
 				return usageError{errors.New("--count must not be negative")}
 			}
-			return onValue(ctx, f, name, func(found bool, _ driver.State, open func([]byte) (driver.Value, error)) error {
-				if !found && initial == nil {
-					return nothing("there is no value %s: --initial makes one", name)
-				}
-				if initial == nil {
-					initial = new(string)
-				}
-				v, err := open([]byte(*initial))
-				if err != nil {
-					return err
-				}
+			return onOpenValue(ctx, f, name, initial, "--initial makes one", func(v driver.Value) error {
 				ctx, cancel := bounded(ctx, *timeout)
 				defer cancel()
 				w, err := v.Watch(ctx)
