@@ -279,11 +279,12 @@ func testREQ3(t *testing.T, open Opener) {
 
 func testREQ4(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
-	began, ended := make(chan struct{}), make(chan error, 1)
+	began, ended, gone := make(chan struct{}), make(chan error, 1), make(chan struct{})
 	must(hark.Reply(bus, "slow", func(ctx context.Context, _ int) (int, error) {
 		close(began)
 		<-ctx.Done()
 		ended <- context.Cause(ctx)
+		<-gone // An answer now could still reach a requester that has not looked at its context.
 		return 0, nil
 	}))(t)
 	why := errors.New("no longer wanted")
@@ -295,6 +296,7 @@ func testREQ4(t *testing.T, open Opener) {
 	if _, err := hark.Request[int, int](short, bus, "slow", 1); !errors.Is(err, why) {
 		t.Errorf("requester: got %v, want the cause", err)
 	}
+	close(gone)
 	if err := <-ended; err == nil || inProcess(bus) && !errors.Is(err, why) {
 		t.Errorf("responder: got %v, want the cause", err)
 	}
