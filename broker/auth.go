@@ -70,22 +70,42 @@ func (a *authenticator) Check(c natsserver.ClientAuthentication) bool {
 		c.RegisterUser(&natsserver.User{Username: internalUser})
 		return true
 	}
-	u := a.users.Load().byName[opts.Username]
-	if !a.knows(u, opts.Password) {
+	u := a.recall(opts.Username, opts.Password)
+	if u == nil {
+		a.checking <- struct{}{} // the server ends connections that wait for too long
+		defer func() { <-a.checking }()
+		u = a.prove(opts.Username, opts.Password)
+	}
+	if u == nil {
 		return false
 	}
 	c.RegisterUser(&natsserver.User{Username: u.Name, Permissions: u.permissions})
 	return true
 }
 
-// knows reports whether a password or token is that of a user, who may be nil.
-func (a *authenticator) knows(u *user, password string) bool {
-	if u != nil && a.byToken(password) == u {
-		return true
+// recall returns the user whose token it is, or whose password was right a while ago;
+// nil if there is none, or if that has to be proven.
+func (a *authenticator) recall(name, password string) *user {
+	u := a.users.Load().byName[name]
+	if u != nil && (a.byToken(password) == u || a.verified.has(name, password, u)) {
+		return u
 	}
-	a.checking <- struct{}{}
-	defer func() { <-a.checking }()
-	return hasPassword(u, password)
+	return nil
+}
+
+// prove returns the user with a name and a password or token, nil if there is none.
+// It takes some 50 ms, and is for those who have a place in checking. Of many clients
+// of one user that come at once only the first few are kept so long.
+func (a *authenticator) prove(name, password string) *user {
+	if u := a.recall(name, password); u != nil {
+		return u
+	}
+	u := a.users.Load().byName[name]
+	if !hasPassword(u, password) {
+		return nil
+	}
+	a.verified.add(name, password, u)
+	return u
 }
 
 // hasPassword reports whether a password is that of a user, who may be nil. It takes

@@ -120,16 +120,9 @@ const (
 )
 
 // verify returns the user with a name and a password or token, nil if there is none.
-// A password takes some 50 ms to check, so few are checked at a time, and those that
-// were right are remembered for a while, as hashes with a key of this process.
+// Few passwords are proven at a time, and few wait for it.
 func (a *authenticator) verify(ctx context.Context, name, password string) (*user, error) {
-	all := a.users.Load()
-	u := all.byName[name]
-	if byToken := a.byToken(password); byToken != nil && byToken == u {
-		return u, nil
-	}
-	mark := a.verified.mark(name, password)
-	if u != nil && a.verified.has(mark, u) {
+	if u := a.recall(name, password); u != nil {
 		return u, nil
 	}
 	select {
@@ -146,18 +139,14 @@ func (a *authenticator) verify(ctx context.Context, name, password string) (*use
 	case <-ctx.Done():
 		return nil, errBusyChecking()
 	}
-	if !hasPassword(u, password) {
-		return nil, nil
-	}
-	a.verified.add(mark, u)
-	return u, nil
+	return a.prove(name, password), nil
 }
 
 func errBusyChecking() error {
 	return refused(http.StatusServiceUnavailable, "too many passwords are being checked").but("try again in a moment; tokens are checked at once")
 }
 
-// verified remembers which passwords were right.
+// verified remembers which passwords were right, as hashes with a key of this process.
 type verified struct {
 	key []byte
 
@@ -182,14 +171,16 @@ func (v *verified) mark(name, password string) (mark [sha256.Size]byte) {
 	return mark
 }
 
-func (v *verified) has(mark [sha256.Size]byte, u *user) bool {
+func (v *verified) has(name, password string, u *user) bool {
+	mark := v.mark(name, password)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	found, ok := v.seen[mark]
 	return ok && found.user == u && time.Now().Before(found.until)
 }
 
-func (v *verified) add(mark [sha256.Size]byte, u *user) {
+func (v *verified) add(name, password string, u *user) {
+	mark := v.mark(name, password)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if len(v.seen) >= verifiedMost {

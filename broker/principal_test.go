@@ -151,3 +151,17 @@ func TestPrincipal(t *testing.T) {
 		t.Error("the replies to others are not theirs")
 	}
 }
+
+// TestPasswordsAreRemembered connects while no password can be checked.
+func TestPasswordsAreRemembered(t *testing.T) {
+	b := start(t, config(t, users(t)))
+	dial(t, b, "ada:secret-ada@")
+	for range cap(b.auth.checking) {
+		b.auth.checking <- struct{}{} // somebody else checks
+		defer func() { <-b.auth.checking }()
+	}
+	dial(t, b, "ada:secret-ada@")
+	if who, err := identified(t, b, basic("ada", "secret-ada")); who != "ada" {
+		t.Errorf("over HTTP: got %q, %v", who, err)
+	}
+}
