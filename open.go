@@ -24,7 +24,7 @@ func Open(ctx context.Context, url string, opts ...BusOption) (*Bus, error) {
 	scheme, _, ok := strings.Cut(url, ":")
 	switch {
 	case !ok || scheme == "":
-		return nil, fail("open", "", fmt.Errorf("%w: want a URL such as mem: or %s", ErrInvalidOption, schemesText()))
+		return nil, fail("open", "", fmt.Errorf("%w: want a URL that begins with a scheme: %s", ErrInvalidOption, schemesText()))
 	case url == "mem:":
 		return New(opts...), nil
 	case scheme == "mem":
@@ -32,7 +32,7 @@ func Open(ctx context.Context, url string, opts ...BusOption) (*Bus, error) {
 	}
 	open := driver.Lookup(scheme)
 	if open == nil {
-		return nil, fail("open", scheme, fmt.Errorf("%w: no engine for %s: URLs is linked into this program, only for mem: %s; import its package", ErrUnsupported, scheme, schemesText()))
+		return nil, fail("open", scheme, notLinked(scheme))
 	}
 	conn, err := open(ctx, url)
 	if err != nil {
@@ -41,12 +41,31 @@ func Open(ctx context.Context, url string, opts ...BusOption) (*Bus, error) {
 	return Over(conn, opts...), nil
 }
 
-func schemesText() string {
-	schemes := driver.Schemes()
-	for i, s := range schemes {
-		schemes[i] = s + ":"
+// notLinked says what to do about a scheme that no imported package has registered.
+func notLinked(scheme string) error {
+	if home := home(scheme); home != "" {
+		return fmt.Errorf("%w: its engine is not linked into this program; import _ %q", ErrUnsupported, home)
 	}
-	return strings.Join(schemes, " ")
+	return fmt.Errorf("%w: there is no engine for %s: URLs; this program has %s", ErrUnsupported, scheme, schemesText())
+}
+
+// home returns the package that registers a scheme of hark's own engines.
+func home(scheme string) string {
+	switch scheme {
+	case "file":
+		return "github.com/harkbus/hark/driver/filedriver"
+	case "nats", "tls", "hark":
+		return "github.com/harkbus/hark/driver/natsdriver"
+	}
+	return ""
+}
+
+func schemesText() string {
+	text := "mem:"
+	for _, s := range driver.Schemes() {
+		text += " " + s + ":"
+	}
+	return text
 }
 
 // Over returns a bus over a connection to an engine. The bus owns it from then

@@ -15,10 +15,10 @@ func TestOpenShowsNoSecrets(t *testing.T) {
 		url, want string
 		kind      error
 	}{
-		{"foo://u:secret@h", "hark: open foo: unsupported: no engine for foo: URLs", hark.ErrUnsupported},
+		{"foo://u:secret@h", "hark: open foo: unsupported: there is no engine for foo: URLs; this program has mem:", hark.ErrUnsupported},
 		{"mem://u:secret@h", "hark: open mem: invalid option: mem: takes nothing more", hark.ErrInvalidOption},
-		{"://u:secret@h", "hark: open: invalid option: want a URL such as mem:", hark.ErrInvalidOption},
-		{"secret@h", "hark: open: invalid option: want a URL such as mem:", hark.ErrInvalidOption},
+		{"://u:secret@h", "hark: open: invalid option: want a URL that begins with a scheme: mem:", hark.ErrInvalidOption},
+		{"secret@h", "hark: open: invalid option: want a URL that begins with a scheme: mem:", hark.ErrInvalidOption},
 	}
 	for _, tt := range tests {
 		_, err := hark.Open(t.Context(), tt.url)
