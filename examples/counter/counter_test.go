@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 
@@ -69,6 +70,16 @@ func TestManyGoroutines(t *testing.T) {
 		}
 		if want := fmt.Sprintf("the final value is 0 after %d changes", goroutines*rounds); last != want {
 			t.Errorf("got %q, want %q", last, want)
+		}
+	}
+}
+
+// TestNothingToCount has workers that are done before their partners look for them.
+func TestNothingToCount(t *testing.T) {
+	leak.Check(t)
+	for range 200 {
+		if err := Run(t.Context(), io.Discard, Options{Goroutines: 20}); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

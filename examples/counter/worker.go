@@ -49,8 +49,12 @@ func (w *worker) work(ctx context.Context) (err error) {
 	if err := w.notifier.Latch(ctx, w.ready()); err != nil {
 		return err
 	}
-	defer w.notifier.Unlatch(context.WithoutCancel(ctx), w.ready())
 	if err := w.notifier.Wait(ctx, w.partner.ready()); err != nil {
+		return err
+	}
+	// Nobody else waits for it, so it can go. Its owner must not remove it: having
+	// nothing to count, it could be done before its partner has looked.
+	if err := w.notifier.Unlatch(ctx, w.partner.ready()); err != nil {
 		return err
 	}
 	for range w.rounds {
