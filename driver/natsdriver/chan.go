@@ -19,7 +19,7 @@ const (
 	chanPrefix       = "$HARK.chan."       // its values
 	chanEndPrefix    = "$HARK.chanend."    // the marker that says that it is closed
 	chanClosedPrefix = "$HARK.chanclosed." // where the server repeats the marker when it is stored
-	chanWaitPrefix   = "$HARK.chanwait."   // where receivers of a rendezvous say that they wait
+	chanWaitPrefix   = "$HARK.chanwait."   // where receivers say that they wait or, on several servers, have made room
 )
 
 const (
@@ -48,6 +48,7 @@ type channel struct {
 	config driver.ChanConfig
 	stream string
 	values jetstream.Stream // the stream; set when the channel is opened
+	spread bool             // it is kept by several servers; set when the channel is opened
 
 	subs []*nats.Subscription
 	over chan struct{} // what Closed returns
@@ -61,6 +62,7 @@ type channel struct {
 	epoch  chan struct{}
 
 	intake    *intake
+	askAfter  time.Time // when to ask for values again that nobody has been there to give
 	receivers []*chanReceiver
 	tries     []*chanReceiver
 	spare     []*chanHand // in hand for nobody yet
@@ -188,7 +190,7 @@ func (ch *channel) ensure(ctx context.Context) error {
 		ch.lease = consumer.CachedInfo().Config.AckWait // that of whoever came first
 		ch.mu.Unlock()
 		if ch.values == nil { // nobody else has the channel yet
-			ch.values = stream
+			ch.values, ch.spread = stream, stream.CachedInfo().Config.Replicas > 1
 		}
 		return nil
 	})

@@ -64,6 +64,9 @@ func (ch *channel) keep() {
 		if rest := ch.restLocked(); rest >= 0 {
 			wait = min(wait, rest)
 		}
+		if pause := time.Until(ch.askAfter); pause > 0 {
+			wait = min(wait, pause)
+		}
 		if len(ch.blocked) > 0 {
 			ch.wakeLocked(1)
 			wait = min(wait, chanPoll)

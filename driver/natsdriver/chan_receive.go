@@ -28,7 +28,41 @@ type intake struct {
 	sub   *nats.Subscription
 	inbox string
 	asked int       // answers that are to come, for receivers and tries
-	at    time.Time // when the last was asked for
+	at    time.Time // when receivers asked last
+
+	// On several servers those who may still answer, by the last token of their
+	// subject: who leads the consumer may die, and with it what it was asked for,
+	// while the connection stays.
+	requests map[string]chanRequest
+}
+
+// chanRequest is what a server has been asked for and may still answer.
+type chanRequest struct {
+	values int
+	sign   time.Time // the last of its life
+}
+
+// lostLocked reports whether more answers are awaited than can come.
+func (in *intake) lostLocked() bool {
+	if in.asked == 0 {
+		clear(in.requests)
+		return false
+	}
+	if time.Since(in.at) > chanPullExpires+2*chanAnswer {
+		return true
+	}
+	if in.requests == nil {
+		return false
+	}
+	may := 0
+	for id, r := range in.requests {
+		if time.Since(r.sign) > chanSilence {
+			delete(in.requests, id) // answered, or lost
+			continue
+		}
+		may += r.values
+	}
+	return may < in.asked
 }
 
 // chanReceiver is somebody who waits for a value.
@@ -57,6 +91,10 @@ type chanHand struct {
 
 const (
 	chanPullExpires = 10 * time.Second
+	// On several servers the one that has been asked says now and then that it is
+	// there. Without a word for longer than chanSilence it has forgotten.
+	chanHeartbeat = time.Second
+	chanSilence   = 4 * time.Second
 	// chanSpare is how long values are kept, and asked for, when nobody waits.
 	chanSpare = 20 * time.Millisecond
 )
@@ -67,6 +105,9 @@ func (ch *channel) intakeLocked() (*intake, error) {
 		return ch.intake, nil
 	}
 	in := &intake{inbox: ch.conn.nc.NewInbox()}
+	if ch.spread {
+		in.requests = map[string]chanRequest{}
+	}
 	sub, err := ch.conn.nc.Subscribe(in.inbox+".*", func(m *nats.Msg) { ch.arrived(in, m) })
 	if err != nil {
 		return nil, err
@@ -107,29 +148,34 @@ func (ch *channel) restLocked() time.Duration {
 	return -1
 }
 
-// askLocked asks for as many values as there are receivers.
-func (ch *channel) askLocked() {
-	if in := ch.intake; in != nil && in.asked > 0 && time.Since(in.at) > chanPullExpires+2*chanAnswer {
-		ch.forgetLocked() // it was lost
+// askLocked asks for as many values as there are receivers. It reports false
+// when it is too early for that: the keeper does it then.
+func (ch *channel) askLocked() bool {
+	if in := ch.intake; in != nil && in.lostLocked() {
+		ch.forgetLocked()
 	}
 	if len(ch.receivers) == 0 || ch.gone {
-		return
+		return true
+	}
+	if time.Until(ch.askAfter) > 0 {
+		return false
 	}
 	in, err := ch.intakeLocked()
 	if err != nil { // it is closed, or the keeper tries again
-		return
+		return true
 	}
-	if n := len(ch.receivers) + len(ch.tries) - in.asked; n > 0 && ch.pull(in.inbox+".n", n, false) == nil {
-		in.asked += n
+	if n := len(ch.receivers) + len(ch.tries) - in.asked; n > 0 && ch.pull(in, "n", n, false) == nil {
 		in.at = time.Now()
 		if ch.config.Capacity == 0 {
 			_ = ch.conn.nc.Publish(chanWaitPrefix+ch.config.Name, nil) // they look now and then anyway
 		}
 	}
+	return true
 }
 
-// pull asks the server for values.
-func (ch *channel) pull(reply string, n int, try bool) error {
+// pull asks the server for values. Refusals come to id, and for one that is not
+// a try, on several servers, to one that begins so.
+func (ch *channel) pull(in *intake, id string, n int, try bool) error {
 	request := make([]byte, 0, 64)
 	request = append(request, `{"batch":`...)
 	request = strconv.AppendInt(request, int64(n), 10)
@@ -138,9 +184,22 @@ func (ch *channel) pull(reply string, n int, try bool) error {
 	} else {
 		request = append(request, `,"expires":`...)
 		request = strconv.AppendInt(request, int64(chanPullExpires), 10)
+		if ch.spread {
+			id += ch.conn.ids.next()
+			request = append(request, `,"idle_heartbeat":`...)
+			request = strconv.AppendInt(request, int64(chanHeartbeat), 10)
+		}
 		request = append(request, '}')
 	}
-	return ch.conn.nc.PublishRequest(ch.conn.apiPrefix()+"CONSUMER.MSG.NEXT."+ch.stream+"."+chanConsumer, reply, request)
+	err := ch.conn.nc.PublishRequest(ch.conn.apiPrefix()+"CONSUMER.MSG.NEXT."+ch.stream+"."+chanConsumer, in.inbox+"."+id, request)
+	if err != nil {
+		return err
+	}
+	in.asked += n
+	if in.requests != nil {
+		in.requests[id] = chanRequest{n, time.Now()}
+	}
+	return nil
 }
 
 // arrived takes what the server sends.
@@ -200,7 +259,15 @@ func (ch *channel) refused(in *intake, m *nats.Msg) {
 	id := m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
-	if id != "n" {
+	r, known := in.requests[id]
+	if m.Header.Get("Status") == "100" { // it is there
+		if known {
+			in.requests[id] = chanRequest{r.values, time.Now()}
+		}
+		return
+	}
+	delete(in.requests, id)
+	if id[0] == 't' {
 		in.asked = max(in.asked-1, 0)
 		if i := slices.IndexFunc(ch.tries, func(r *chanReceiver) bool { return r.id == id }); i >= 0 {
 			ch.tries[i].finish(nil, tryError(m))
@@ -210,7 +277,8 @@ func (ch *channel) refused(in *intake, m *nats.Msg) {
 	} else if left, err := strconv.Atoi(m.Header.Get("Nats-Pending-Messages")); err == nil {
 		in.asked = max(in.asked-left, 0)
 	} else if ch.intake == in { // there is nobody to ask: not at once again
-		in.at = time.Time{}
+		ch.forgetLocked()
+		ch.askAfter = time.Now().Add(chanPoll)
 		ch.tell()
 		return
 	}
@@ -262,10 +330,18 @@ func (ch *channel) Receive(ctx context.Context, try bool) (*driver.ChanValue, er
 			ch.mu.Lock()
 			closed = ch.closed
 			ch.mu.Unlock()
-			if !closed && none {
+			switch {
+			case closed:
+				continue
+			case none:
 				return nil, driver.ErrAgain
 			}
-			continue // it is closed by now, or there is something
+			select { // there is something, of which the consumer is about to be told
+			case <-time.After(pause):
+			case <-ctx.Done():
+				return nil, context.Cause(ctx)
+			}
+			continue
 		}
 		// It is over when nobody has anything in hand either.
 		n, err := ch.Len(ctx)
@@ -298,17 +374,21 @@ func (ch *channel) confirm(ctx context.Context) (none bool, err error) {
 		if info.State.Subjects[chanEndPrefix+name] > 0 {
 			ch.setClosed()
 		}
-		stored := info.State.Subjects[chanPrefix+name]
-		if none = stored == 0; none {
+		if none = info.State.Subjects[chanPrefix+name] == 0; none {
 			return nil
 		}
 		consumer, err := ch.values.Consumer(ctx, chanConsumer)
 		if err != nil {
 			return chanError(ctx, err)
 		}
-		held := consumer.CachedInfo()
-		none = held.NumPending == 0 && stored <= uint64(held.NumAckPending)
-		return nil
+		// What the consumer has come to is in hand, or has been. What it counts
+		// itself, on several servers, trails what is stored and removed.
+		next := consumer.CachedInfo().Delivered.Stream + 1
+		_, err = ch.values.GetMsg(ctx, next, jetstream.WithGetMsgSubject(chanPrefix+name))
+		if none = errors.Is(err, jetstream.ErrMsgNotFound); none || err == nil {
+			return nil
+		}
+		return chanError(ctx, err)
 	})
 	return none, err
 }
@@ -334,7 +414,10 @@ func (ch *channel) next(ctx context.Context, try bool) (*chanHand, error) {
 		r.id = "t" + ch.conn.ids.next()
 		in, err := ch.intakeLocked()
 		if err == nil {
-			err = ch.pull(in.inbox+"."+r.id, 1, true)
+			if in.asked == 0 {
+				in.at = time.Now()
+			}
+			err = ch.pull(in, r.id, 1, true)
 		}
 		if err != nil {
 			ch.mu.Unlock()
@@ -343,12 +426,12 @@ func (ch *channel) next(ctx context.Context, try bool) (*chanHand, error) {
 			}
 			return nil, kind(err)
 		}
-		in.asked++
-		in.at = time.Now()
 		ch.tries = append(ch.tries, r)
 	default:
 		ch.receivers = append(ch.receivers, r)
-		ch.askLocked()
+		if !ch.askLocked() {
+			ch.tell()
+		}
 	}
 	ch.mu.Unlock()
 	over, pause := ch.over, time.Millisecond
@@ -419,7 +502,10 @@ func (h *chanHand) letGo() bool {
 }
 
 // ours reports whether nobody else can have got the value.
-func (h *chanHand) ours() bool { return h.leased() && h.server == h.ch.conn.nc.ConnectedServerId() }
+func (h *chanHand) ours() bool { return h.leased() && h.given(h.ch.conn.nc.ConnectedServerId()) }
+
+// given reports whether the server knows that the value is in hand.
+func (h *chanHand) given(server string) bool { return h.ch.spread || h.server == server }
 
 // leased reports whether the lease has not ended.
 func (h *chanHand) leased() bool {
@@ -437,7 +523,7 @@ func (ch *channel) extendLocked() {
 	now := time.Now()
 	for h := range ch.hands {
 		// One whose lease has ended may be somebody else's.
-		if h.server == server && now.Sub(h.at) < ch.lease && now.Sub(h.at) > ch.lease/4 && ch.conn.nc.Publish(h.reply, sayAtWork) == nil {
+		if h.given(server) && now.Sub(h.at) < ch.lease && now.Sub(h.at) > ch.lease/4 && ch.conn.nc.Publish(h.reply, sayAtWork) == nil {
 			h.at = now
 		}
 	}
@@ -455,6 +541,9 @@ func (h *chanHand) done(ctx context.Context) error {
 	ch.mu.Unlock()
 	if !held {
 		return errConnClosed
+	}
+	if ch.spread {
+		return h.remove(ctx)
 	}
 	var unsure time.Time
 	for {
@@ -476,16 +565,61 @@ func (h *chanHand) done(ctx context.Context) error {
 		if sent && unsure.IsZero() {
 			unsure = begin
 		}
-		if ch.conn.opts.replicas > 1 {
-			// The next leader may not know to whom the value was given, and give
-			// it to others: that it is told, and answers, proves nothing.
-			return fmt.Errorf("%w: the leader of the channel did not answer: %w", driver.ErrUnsure, err)
-		}
 		if err := ch.recover(ctx, errNoAnswer); err != nil {
 			return orUnsure(err, unsure)
 		}
 	}
 }
+
+// remove is done on several servers. There the consumer and the values have
+// leaders of their own: an acknowledgement is answered before the value is
+// removed, and is forgotten with the leader of the values if that dies in
+// between. So the value is removed first: the servers do that in one order with
+// all else, once, and say to one only that they did.
+func (h *chanHand) remove(ctx context.Context) error {
+	ch := h.ch
+	m := &nats.Msg{Subject: ch.conn.apiPrefix() + "STREAM.MSG.DELETE." + ch.stream, Data: deleteRequest(h.seq)}
+	var unsure time.Time
+	for {
+		if unsure.IsZero() && !h.leased() {
+			h.say(sayBack)
+			return driver.ErrEnded
+		}
+		begin := time.Now()
+		_, err, sent := ch.exchange(ctx, m)
+		switch {
+		case err == nil:
+			h.say(sayDone)
+			_ = ch.conn.nc.Publish(chanWaitPrefix+ch.config.Name, nil) // they look now and then anyway
+			return nil
+		case isRemoved(err) && unsure.IsZero():
+			return driver.ErrEnded
+		case isRemoved(err):
+			return fmt.Errorf("%w: the value is removed, by this or by somebody else, because a server did not answer", driver.ErrUnsure)
+		case !ch.passes(err):
+			return orUnsure(kind(err), unsure)
+		}
+		if sent && unsure.IsZero() {
+			unsure = begin
+		}
+		if err := ch.recover(ctx, err); err != nil {
+			return orUnsure(err, unsure)
+		}
+	}
+}
+
+// isRemoved reports whether a message could not be removed because it is not
+// there.
+func isRemoved(err error) bool {
+	switch apiCode(err) {
+	case 10037, 10043, 10057: // no message, no such sequence, could not be removed
+		return true
+	}
+	return false
+}
+
+// deleteRequest asks for a message to be removed.
+func deleteRequest(seq uint64) []byte { return fmt.Appendf(nil, `{"seq":%d,"no_erase":true}`, seq) }
 
 // resolve finds out whether the server has taken notice that the value is done
 // with, before others could get it.

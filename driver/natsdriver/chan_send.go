@@ -214,7 +214,7 @@ func (ch *channel) forgotten(since time.Time, server string) bool {
 // ID. Then it may have forgotten which values were in hand, and what it was sent
 // that is not in the channel any more.
 func (ch *channel) restarted(server string) bool {
-	return ch.conn.opts.replicas <= 1 && ch.conn.nc.ConnectedServerId() != server
+	return !ch.spread && ch.conn.nc.ConnectedServerId() != server
 }
 
 // orUnsure is err, and says that it is not known whether the value was sent if
@@ -266,7 +266,7 @@ func (ch *channel) block(ctx context.Context, silent bool) error {
 	ch.blocked = append(ch.blocked, s)
 	if ch.samples == nil {
 		subject := "$JS.EVENT.METRIC.CONSUMER.ACK." + ch.stream + "." + chanConsumer
-		if ch.config.Capacity == 0 {
+		if ch.config.Capacity == 0 || ch.spread {
 			subject = chanWaitPrefix + ch.config.Name
 		}
 		if sub, err := ch.conn.nc.Subscribe(subject, func(*nats.Msg) { ch.freed() }); err == nil { // otherwise it is asked now and then
@@ -354,8 +354,7 @@ func (ch *channel) hasRoom(ctx context.Context) (room bool, err error) {
 // delete removes a message, if it can; nobody waits for it.
 func (ch *channel) delete(seq uint64) {
 	_, reply := ch.conn.acks.expect(nobody{})
-	request := fmt.Appendf(nil, `{"seq":%d,"no_erase":true}`, seq)
-	_ = ch.conn.nc.PublishRequest(ch.conn.apiPrefix()+"STREAM.MSG.DELETE."+ch.stream, reply, request) // whoever gets it asks first
+	_ = ch.conn.nc.PublishRequest(ch.conn.apiPrefix()+"STREAM.MSG.DELETE."+ch.stream, reply, deleteRequest(seq)) // whoever gets it asks first
 }
 
 // nobody waits for an answer.
