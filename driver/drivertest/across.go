@@ -25,11 +25,14 @@ func AcrossClauses() []AcrossClause {
 
 // RunAcross holds an engine to every clause about several processes, each in a
 // subtest named after its ID. open makes an engine that holds nothing yet, which
-// it ends with the test, and returns how to open a bus on it. The Report says
-// which clauses were skipped, and why.
-func RunAcross(t *testing.T, open func(t testing.TB) Connector) *Report {
+// it ends with the test, and returns how to open a bus on it. With kinds, only
+// clauses of these are run. The Report says which were skipped, and why.
+func RunAcross(t *testing.T, open func(t testing.TB) Connector, kinds ...string) *Report {
 	r := &Report{Refused: map[string]string{}}
 	for _, c := range AcrossClauses() {
+		if !ofKind(c.ID, kinds) {
+			continue
+		}
 		t.Run(c.ID, func(t *testing.T) {
 			t.Cleanup(func() { r.note(t, c.ID, &r.across) })
 			ctx, cancel := context.WithTimeout(t.Context(), patience)

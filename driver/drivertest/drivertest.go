@@ -31,11 +31,15 @@ func Clauses() []Clause {
 }
 
 // Run holds the engine behind open to every clause, each in a subtest named
-// after its ID. A clause about something that the engine refuses is skipped;
-// the Report says which, and why.
-func Run(t *testing.T, open Opener) *Report {
+// after its ID; with kinds, such as "ORD", only to clauses of these. A clause
+// about something that the engine refuses is skipped; the Report says which, and
+// why.
+func Run(t *testing.T, open Opener, kinds ...string) *Report {
 	r := &Report{Refused: map[string]string{}}
 	for _, c := range Clauses() {
+		if !ofKind(c.ID, kinds) {
+			continue
+		}
 		t.Run(c.ID, func(t *testing.T) {
 			t.Cleanup(func() { r.note(t, c.ID, &r.ran) })
 			c.Test(t, func(tb testing.TB) *hark.Bus {
@@ -46,6 +50,12 @@ func Run(t *testing.T, open Opener) *Report {
 		})
 	}
 	return r
+}
+
+// ofKind reports whether a clause is of one of these kinds, or there are none.
+func ofKind(id string, kinds []string) bool {
+	kind, _, _ := strings.Cut(id, "-")
+	return len(kinds) == 0 || slices.Contains(kinds, kind)
 }
 
 // patience bounds every wait of the suite; a healthy engine never needs it.

@@ -130,13 +130,16 @@ func (ts *tables) set(column string, r *Report) {
 	}
 	reasons := map[string][]string{}
 	for _, id := range slices.SortedFunc(maps.Keys(r.Refused), compareClauses) {
-		reason := strings.ReplaceAll(r.Refused[id], "|", "/")
+		reason := asCell(r.Refused[id])
 		reasons[reason] = append(reasons[reason], id)
 	}
 	for reason, ids := range reasons {
 		ts.refused.put(reason, column, shorten(ids))
 	}
 }
+
+// asCell is a text as it stands in a table.
+func asCell(text string) string { return strings.ReplaceAll(text, "|", "/") }
 
 // share says how many of n there are.
 func share(some, n int) string {

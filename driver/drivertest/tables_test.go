@@ -74,6 +74,18 @@ func TestTables(t *testing.T) {
 		t.Errorf("what is refused no more is there still:\n%s", text)
 	}
 
+	// A run of some clauses is held to what is said of them.
+	some := &Report{Refused: map[string]string{"PUB-3": "c"}, held: []string{"PUB-1", "PUB-3"}}
+	if err := some.agrees(text, "B"); err != nil {
+		t.Error(err)
+	}
+	for column, id := range map[string]string{"B": "PUB-4", "A": "PUB-7", "C": ""} {
+		other := &Report{Refused: map[string]string{"PUB-4": "d"}, held: []string{id}}
+		if err := other.agrees(text, column); err == nil {
+			t.Errorf("column %s is taken for that of an engine that differs in %s", column, id)
+		}
+	}
+
 	for _, wrong := range []string{"", tablesBegin, tablesBegin + "| a | b |\n" + tablesEnd} {
 		if _, err := able.write(wrong, "A"); err == nil {
 			t.Errorf("%q: got no error", wrong)

@@ -133,29 +133,22 @@ func (c *cluster) settle(conn *Conn) {
 	}
 }
 
-// clusterKinds are the kinds of clauses that a cluster is held to without
-// HARK_LONG=1: about what it keeps.
-var clusterKinds = []string{"DED", "DLQ", "ITR", "KEY", "STA", "TTL", "VAL"}
+// clusterKinds are the kinds of clauses that a cluster is held to in every run:
+// about what it keeps.
+var clusterKinds = []string{"CHN", "DED", "DLQ", "GRP", "ITR", "KEY", "STA", "TTL", "VAL"}
 
 // TestConformanceOnCluster holds buses over three servers that keep everything
-// three times to the clauses: with HARK_LONG=1 to all of them, which takes some
-// two minutes, otherwise to those of clusterKinds.
+// three times to the clauses: with HARK_LONG=1 and when docs/drivers.md is
+// written to all of them, which takes one to two minutes, otherwise to those of
+// clusterKinds.
 func TestConformanceOnCluster(t *testing.T) {
-	c := startCluster(t, accounts(3*len(drivertest.Clauses())))
-	start := inAccounts(c.addresses(), "?replicas=3")
-	if os.Getenv("HARK_LONG") != "" {
-		report := suite(t, start)
-		tellReport(t, report)
-		report.Compare(t, "../../docs/drivers.md", "NATS cluster")
-		return
+	c := startCluster(t, accounts(len(drivertest.Clauses())+len(drivertest.AcrossClauses())+100)) // some need several
+	kinds := clusterKinds
+	if os.Getenv("HARK_LONG") != "" || os.Getenv("HARK_UPDATE") != "" {
+		kinds = nil
 	}
-	for _, clause := range drivertest.Clauses() {
-		if slices.Contains(clusterKinds, clause.ID[:3]) {
-			t.Run(clause.ID, func(t *testing.T) {
-				clause.Test(t, func(tb testing.TB) *hark.Bus { return openURL(tb, start(tb.(*testing.T))) })
-			})
-		}
-	}
+	report := suite(t, inAccounts(c.addresses(), "?replicas=3"), kinds...)
+	report.Compare(t, "../../docs/drivers.md", "NATS cluster")
 }
 
 // Of three servers the one that leads most streams is killed as by kill -9, while messages

@@ -24,23 +24,23 @@ func TestConformance(t *testing.T) {
 	}
 }
 
-// suite runs all clauses over servers. start returns the URL of one that holds
-// nothing yet.
-func suite(t *testing.T, start func(t *testing.T) (url string)) *drivertest.Report {
-	return suiteOn(t, start, func(*hark.Bus) {})
+// suite runs all clauses over servers, or those of some kinds. start returns the
+// URL of one that holds nothing yet.
+func suite(t *testing.T, start func(t *testing.T) (url string), kinds ...string) *drivertest.Report {
+	return suiteOn(t, start, func(*hark.Bus) {}, kinds...)
 }
 
 // suiteOn is suite, and opened is told of each bus that has a server of its own.
-func suiteOn(t *testing.T, start func(t *testing.T) (url string), opened func(*hark.Bus)) *drivertest.Report {
+func suiteOn(t *testing.T, start func(t *testing.T) (url string), opened func(*hark.Bus), kinds ...string) *drivertest.Report {
 	report := drivertest.Run(t, func(tb testing.TB) *hark.Bus {
 		bus := openURL(tb, start(tb.(*testing.T)))
 		opened(bus)
 		return bus
-	})
+	}, kinds...)
 	report.Add(drivertest.RunAcross(t, func(tb testing.TB) drivertest.Connector {
 		url := start(tb.(*testing.T))
 		return func() *hark.Bus { return openURL(tb, url) }
-	}))
+	}, kinds...))
 	return report
 }
 

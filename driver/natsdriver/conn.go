@@ -141,7 +141,7 @@ func account(ctx context.Context, js jetstream.JetStream) (*jetstream.AccountInf
 		select {
 		case <-ctx.Done():
 			return nil, err
-		case <-time.After(firstPause):
+		case <-time.After(serverTempo.firstPause):
 		}
 	}
 }

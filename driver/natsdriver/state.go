@@ -18,6 +18,7 @@ import (
 // state follows whether the connection is up.
 type state struct {
 	nc     *nats.Conn
+	tempo  tempo
 	events chan nats.Status
 	quit   chan struct{} // closed by stop
 	over   chan struct{} // closed when follow has returned
@@ -40,9 +41,12 @@ type loser interface{ lost() }
 
 func newState(nc *nats.Conn) *state {
 	s := &state{
-		nc: nc, events: nc.StatusChanged(nats.CONNECTED, nats.DISCONNECTED, nats.RECONNECTING, nats.CLOSED),
+		nc: nc, tempo: serverTempo, events: nc.StatusChanged(nats.CONNECTED, nats.DISCONNECTED, nats.RECONNECTING, nats.CLOSED),
 		quit: make(chan struct{}), over: make(chan struct{}), done: make(chan struct{}), changed: make(chan struct{}),
 		up: nc.IsConnected(), losers: map[loser]struct{}{},
+	}
+	if nc.ConnectedClusterName() != "" {
+		s.tempo = clusterTempo
 	}
 	s.live, s.die = context.WithCancel(context.Background())
 	go s.follow()
@@ -194,13 +198,23 @@ func (s *state) interrupted(ctx context.Context) error {
 
 var errConnClosed = fmt.Errorf("connection %w", driver.ErrClosed)
 
-// pauses between attempts, see backoff.
-const (
-	firstPause = 20 * time.Millisecond
-	longPause  = 2 * time.Second
+// tempo is how often something is tried again. Attempts get twice as long each
+// time, and so do the pauses between them.
+type tempo struct {
+	firstAttempt, longAttempt time.Duration
+	firstPause, longPause     time.Duration
+}
+
+var (
+	serverTempo = tempo{attemptPatience, attemptPatience, 20 * time.Millisecond, 2 * time.Second}
+	// In a cluster a server that has been asked something may die while the
+	// connection, which is to another one, stays. What it was asked is never
+	// answered then, and when others have taken over only who asks learns it.
+	clusterTempo = tempo{time.Second, attemptPatience, 20 * time.Millisecond, 250 * time.Millisecond}
 )
 
-// attemptPatience is how long one attempt may take before it is made again.
+// attemptPatience is how long one attempt may take before it is made again, if
+// the server is the only one.
 const attemptPatience = 5 * time.Second
 
 // do calls f until it succeeds, fails for good, or ctx ends. The context of f
@@ -209,11 +223,12 @@ const attemptPatience = 5 * time.Second
 // is waited out, or one that wraps driver.ErrAgain.
 func (s *state) do(ctx context.Context, f func(ctx context.Context) error) error {
 	var last error
-	for pause := firstPause; ; pause = min(2*pause, longPause) {
+	patience, pause := s.tempo.firstAttempt, s.tempo.firstPause
+	for ; ; patience, pause = min(2*patience, s.tempo.longAttempt), min(2*pause, s.tempo.longPause) {
 		if err := s.await(ctx); err != nil {
 			return because(err, last)
 		}
-		err, cut := s.attempt(ctx, f)
+		err, cut := s.attempt(ctx, patience, f)
 		if err == nil {
 			return nil
 		}
@@ -230,9 +245,9 @@ func (s *state) do(ctx context.Context, f func(ctx context.Context) error) error
 }
 
 // attempt calls f, and reports whether its context ended before that of do.
-func (s *state) attempt(ctx context.Context, f func(ctx context.Context) error) (err error, cut bool) {
+func (s *state) attempt(ctx context.Context, patience time.Duration, f func(ctx context.Context) error) (err error, cut bool) {
 	live := s.present()
-	attempt, cancel := context.WithTimeout(ctx, attemptPatience)
+	attempt, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	defer context.AfterFunc(live, cancel)()
 	err = f(attempt)

@@ -21,7 +21,8 @@ const (
 	// they are sent again.
 	answerPatience = 5 * time.Second
 	// clusterPatience is that where a message that is sent again is known to the
-	// servers, and its answer may not come because their leader is gone.
+	// servers, and its answer may not come because their leader is gone. It doubles
+	// each time, because they may be busy instead.
 	clusterPatience = time.Second
 	// maxFlight is how many messages of one call wait for their acknowledgement
 	// at the same time: servers hold 10,000 of a stream before they refuse.
@@ -266,7 +267,7 @@ func (t *stored) try(ctx context.Context, ps []*parcel, mu *sync.Mutex) (rest []
 	}
 	patience := answerPatience
 	if t.config.Load().Replicas > 1 {
-		patience = clusterPatience
+		patience = min(clusterPatience<<min(ps[0].sent-1, 3), answerPatience)
 	}
 	if err := f.wait(ctx, &c.acks, patience); err != nil {
 		return ps, err
