@@ -13,11 +13,13 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/harkbus/hark/driver"
+	"github.com/harkbus/hark/driver/natsdriver"
 )
 
 // adminScenarios call the endpoints of the admin API.
 var adminScenarios = map[string]func(t *testing.T, a *api){
 	"topics":        topicScenario,
+	"stores":        storeScenario,
 	"groups":        groupScenario,
 	"connections":   connectionScenario,
 	"subscriptions": subscriptionScenario,
@@ -31,11 +33,55 @@ var adminScenarios = map[string]func(t *testing.T, a *api){
 
 // scenarioConfig is the configuration of the broker that TestEndpoints calls.
 const scenarioConfig = `
-topics: [{name: declared}]
+topics: [{name: declared}, {name: "declared.>"}]
 routes:
   - {name: europe, from: declared, where: data.n == 1, to: [region.eu], otherwise: region.rest}
   - {from: live.*, to: "copy.{topic}", sample: 50%}
 `
+
+func storeScenario(t *testing.T, a *api) {
+	ctx := testContext(t)
+	for _, pattern := range []string{"stored.*", "old.>"} {
+		if _, err := a.broker.conn.OpenStore(ctx, natsdriver.StoreConfig{Pattern: pattern, StoredConfig: driver.StoredConfig{MaxAge: time.Hour}, MaxPerTopic: 5}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := dial(t, a.broker, "")
+	for i := range 10 {
+		publishTo(t, storedTopic(t, c, fmt.Sprint("stored.", i%2)), &driver.Message{Data: []byte(`{}`)})
+	}
+	publishTo(t, storedTopic(t, c, "stored.0"), &driver.Message{Data: []byte(`{}`)})
+	if got := pages(a, "listStores", args{"limit": "1"}, func(v storeView) string {
+		return fmt.Sprint(v.Topic, v.Topics, v.Messages, v.PerTopic, v.Age, v.Declared)
+	}); !slices.Equal(got, []string{"declared.>0 0 0true", "old.>0 0 51hfalse", "stored.*2 10 51hfalse"}) {
+		t.Errorf("got %q", got)
+	}
+	var topic topicView
+	a.want(http.StatusOK, "getTopic", args{"topic": "stored.0"}, nil, &topic)
+	if topic.Store != "stored.*" || topic.Messages != 5 || topic.First != 3 || topic.Last != 11 || topic.Age != "1h" {
+		t.Errorf("got %+v", topic)
+	}
+	if got := pages(a, "listTopics", args{"pattern": "stored.*", "limit": "1"}, func(v topicView) string { return v.Topic }); !slices.Equal(got, []string{"stored.0", "stored.1"}) {
+		t.Errorf("got %q", got)
+	}
+	var put topicPut
+	a.want(http.StatusOK, "putTopic", args{"topic": "stored.0"}, nil, &put)
+	if put.Change != "none" || put.Topic.Store != "stored.*" {
+		t.Errorf("got %+v", put)
+	}
+	a.refused(http.StatusConflict, "together is 0, not 7", "putTopic", args{"topic": "stored.0", "alter": "true"}, topicLimits{Count: 7})
+	a.refused(http.StatusNotFound, "", "getMessage", args{"topic": "stored.1", "seq": "11"}, nil)
+	a.want(http.StatusNoContent, "deleteTopic", args{"topic": "stored.0"}, nil, nil)
+	a.want(http.StatusOK, "getTopic", args{"topic": "stored.1"}, nil, &topic)
+	if topic.Messages != 5 {
+		t.Errorf("got %+v", topic)
+	}
+	for _, pattern := range []string{"stored.*", "old.>"} {
+		a.want(http.StatusNoContent, "deleteStore", args{"pattern": pattern}, nil, nil)
+	}
+	a.refused(http.StatusNotFound, "store stored.*", "deleteStore", args{"pattern": "stored.*"}, nil)
+	a.refused(http.StatusConflict, "declared", "deleteStore", args{"pattern": "declared.>"}, nil)
+}
 
 func topicScenario(t *testing.T, a *api) {
 	var put topicPut

@@ -3,6 +3,7 @@ package broker
 import (
 	"errors"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/harkbus/hark/driver"
@@ -42,7 +43,8 @@ func topicEndpoints() []endpoint {
 		},
 		{
 			method: http.MethodDelete, path: "/v1/admin/topics/{topic}", name: "deleteTopic", summary: "delete a stored topic, with its messages and groups",
-			doc:    "A topic that the configuration of the broker declares is refused: take it out of the configuration first.",
+			doc: "A topic that the configuration of the broker declares is refused: take it out of the configuration first. Of a topic of a store the messages and groups are deleted; " +
+				"what is published to it later is stored again.",
 			access: administrator("topic"), params: []param{topicPath()}, status: http.StatusNoContent, also: append(absent, http.StatusConflict),
 			handle: func(c *call) error {
 				topic := c.text("topic")
@@ -100,8 +102,9 @@ type purged struct {
 // topicView is a stored topic.
 type topicView struct {
 	Topic      string     `json:"topic" doc:"its name"`
+	Store      string     `json:"store,omitempty" doc:"the pattern of the store that it is in, with other topics: what is said of limits, and when it was made, is about the store"`
 	Messages   uint64     `json:"messages" doc:"how many are kept"`
-	Bytes      uint64     `json:"bytes" doc:"how large they are on disk or in memory"`
+	Bytes      uint64     `json:"bytes" doc:"how large they are on disk or in memory; 0 for a topic of a store, which is not known"`
 	First      uint64     `json:"first" doc:"the sequence of the oldest message; 0 without any"`
 	Last       uint64     `json:"last" doc:"the sequence of the newest message, also if it is gone"`
 	FirstTime  *time.Time `json:"first_time,omitempty" doc:"when the oldest message was stored"`
@@ -118,7 +121,7 @@ type topicView struct {
 
 func (b *Broker) topicView(info *natsdriver.TopicInfo) *topicView {
 	v := &topicView{
-		Topic: info.Name, Messages: info.Messages, Bytes: info.Bytes, Last: info.Last, Groups: info.Groups, Created: info.Created,
+		Topic: info.Name, Store: info.Store, Messages: info.Messages, Bytes: info.Bytes, Last: info.Last, Groups: info.Groups, Created: info.Created,
 		MaxBytes: info.Config.MaxBytes, MaxCount: int64(info.Config.MaxMessages), Dedup: short(info.Config.Dedup), Declared: b.declares(info.Name),
 	}
 	if info.Messages > 0 {
@@ -138,12 +141,7 @@ func (b *Broker) topicView(info *natsdriver.TopicInfo) *topicView {
 
 // declares reports whether the configuration declares a topic.
 func (b *Broker) declares(topic string) bool {
-	for _, t := range b.config.Load().Topics {
-		if t.Name == topic {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(b.config.Load().Topics, func(t TopicConfig) bool { return t.Name == topic })
 }
 
 func listTopics(c *call) error {
@@ -221,6 +219,9 @@ func putTopic(c *call) error {
 	}
 	_, err = conn.OpenTopic(c.ctx, driver.TopicConfig{Name: name, Stored: t.stored()})
 	if errors.Is(err, driver.ErrConflict) && had {
+		if info, infoErr := conn.TopicInfo(c.ctx, name); infoErr == nil && info.Store != "" {
+			return refused(http.StatusConflict, "%s", err)
+		}
 		if !c.flag("alter") {
 			return refused(http.StatusConflict, "%s", err).but("say alter to give it these limits")
 		}

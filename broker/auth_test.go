@@ -143,17 +143,17 @@ func TestPatternsAreNotWidened(t *testing.T) {
 	}
 	defer nc.Close()
 	got := make(chan *nats.Msg, 10)
-	for _, wide := range []string{"region.>", "$HARK.k.region.*.>"} {
+	for _, wide := range []string{"region.>", "$HARK.k.region.*.>", "$HARK.s.*.region.>"} {
 		if _, err := nc.ChanSubscribe(wide, got); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, subject := range []string{"region.a.b", "$HARK.k.region.a.b.1", "$HARK.k.region.a.1", "region.a"} {
+	for _, subject := range []string{"region.a.b", "$HARK.k.region.a.b.1", "$HARK.s.1.region.a.b", "$HARK.k.region.a.1", "$HARK.s.1.region.a", "region.a"} {
 		if err := errors.Join(nc.Flush(), b.client.Publish(subject, nil), b.client.Flush()); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, want := range []string{"$HARK.k.region.a.1", "region.a"} {
+	for _, want := range []string{"$HARK.k.region.a.1", "$HARK.s.1.region.a", "region.a"} {
 		select {
 		case m := <-got:
 			if m.Subject != want {

@@ -120,9 +120,11 @@ func (b *Broker) start(ctx context.Context, c *Config) (err error) {
 		return err
 	}
 	b.routing = newRouting(b.conn, b.log, c.shares())
-	if err := b.routing.swap(ctx, c, router); err != nil {
+	routes, err := b.routing.change(ctx, c, router)
+	if err != nil {
 		return err
 	}
+	routes.finish(ctx)
 	b.gateway = newGateway(b, b.conn)
 	b.webhooks = newWebhooks(b.conn, "/"+c.Name, !c.shares(), b.log)
 	hooks, err := b.webhooks.change(ctx, c)
@@ -136,6 +138,11 @@ func (b *Broker) start(ctx context.Context, c *Config) (err error) {
 		return err
 	}
 	prune()
+	if b.auth != nil && b.store != nil {
+		if err := b.conn.AnswerWhere(b.whereabouts); err != nil {
+			return err
+		}
+	}
 	b.web.serve()
 	return nil
 }

@@ -39,14 +39,17 @@ func (b *Broker) awaitCluster(ctx context.Context, c *Config) error {
 // firstTopics makes the topics at the start. A cluster may not have as many
 // servers yet as are to keep them.
 func (b *Broker) firstTopics(ctx context.Context, c *Config) error {
-	_, err := b.applyTopics(ctx, nil, c)
-	if err == nil || c.Cluster.Listen == "" {
+	apply := func() error {
+		alter, _, err := b.makeTopics(ctx, nil, c)
+		if err != nil {
+			return err
+		}
+		return b.alterTopics(ctx, c, alter)
+	}
+	if err := apply(); err == nil || c.Cluster.Listen == "" {
 		return err
 	}
-	return b.untilCluster(ctx, c, func() error {
-		_, err := b.applyTopics(ctx, nil, c)
-		return err
-	})
+	return b.untilCluster(ctx, c, apply)
 }
 
 // untilCluster calls f until it succeeds, fails for another reason than that

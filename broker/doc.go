@@ -1,7 +1,7 @@
 // Package broker is the hark broker as a library; hark serve is a thin program
 // around it. A Broker runs a NATS server with JetStream in the process, so that
 // every NATS client is a client of it, and adds to it what the configuration
-// says: topics that are stored, users with permissions, and routes that copy or
+// says: topics that are stored, by name or pattern, users with permissions, and routes that copy or
 // move messages from topics to others by what is in them.
 //
 //	cfg, err := broker.Load(broker.Source{File: "hark.yaml", Getenv: os.Getenv})

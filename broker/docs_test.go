@@ -35,13 +35,37 @@ func configurationDoc() string {
 	b.WriteString("\nAn address that other machines reach is refused unless there are users and TLS, or `insecure` is set.\n")
 	b.WriteString(severalDoc)
 	section(&b, "Topics", "`topics` declares stored topics. They are made when the broker starts; one that is there with other limits is given these. Another durability is an error: the topic would have to be made anew. Topics that are not declared are not touched.", topicFields)
-	section(&b, "Routes", "`routes` copies or moves messages to other topics. A route from a declared topic is durable: what is published while the broker is down, or while a target takes nothing, is routed later, in order, and once as long as the target remembers IDs (`dedup`). A route from other topics, and from a pattern as far as its topics are not declared, sees what is published while the broker runs, at most once.", routeFields)
+	b.WriteString(storesDoc)
+	section(&b, "Routes", "`routes` copies or moves messages to other topics. A route from a declared topic, or from what one declared pattern covers, is durable: what is published while the broker is down, or while a target takes nothing, is routed later, in order, and once as long as the target remembers IDs (`dedup`). A route from other topics, and from a pattern as far as its topics are not declared, sees what is published while the broker runs, at most once.", routeFields)
 	b.WriteString(templatesDoc)
 	section(&b, "Webhooks", "`webhooks` sends messages to receivers, each as a CloudEvent in a POST request that is signed: see [gateway.md](gateway.md). From a stored topic it is durable: what is published while the receiver or the broker is away is sent later.", webhookFields)
 	section(&b, "Users", "`users` are those who may connect; without any, everybody may, and do everything. `hark user NAME` makes the lines. Nothing is allowed but what is listed; `>` alone is everything, the server's own subjects included, so it lets a user make and delete topics.", userFields)
 	b.WriteString(usersDoc)
 	return b.String()
 }
+
+const storesDoc = `
+### Patterns
+
+` + "```yaml" + `
+topics:
+  - {name: orders.eu.>, age: 30d, bytes: 10GB}   # one store for all of them
+  - {name: state.*, per_topic: 1}                # the last value of each
+  - {name: invoices, durability: strict}
+` + "```" + `
+
+A pattern is a *store*: all topics that match it are stored from their first message on, whoever publishes it and whether or not anybody has said that the topic is there. What holds for a stored topic holds for them: groups and their places, replay, order by key, delay, deduplication, TTL, dead letters, routes, webhooks and HTTP. Programs open one with ` + "`Stored(Retention{})`" + `, and need not know that it is in a store. What is different:
+
+- ` + "`age`, `bytes` and `count`" + ` are limits of the store: a busy topic can push out what others have. ` + "`per_topic`" + ` and ` + "`per_key`" + ` are limits of each topic. So a program that opens a topic with limits of its own is refused.
+- Sequences are those of the store, so those of one topic grow and have gaps. Starting at a sequence, going on behind the last event (` + "`Last-Event-ID`" + `) and seeking work as ever.
+- How much a subscription without a group has missed because it was too slow (` + "`Dropped`" + `) is not known exactly: messages of others may be counted, and some that went at once may not.
+- A topic is there as long as it has messages; how many bytes are its own is not known. ` + "`hark topic list`" + ` lists topics, ` + "`hark topic stores`" + ` the stores. Deleting a topic removes its messages and groups, and stores what is published next.
+- Dead letters of ` + "`orders.eu.a`" + ` go to ` + "`orders.eu.a.dead`" + `. ` + "`orders.eu.>`" + ` has that too, so dead letters count for its limits and go with its age; ` + "`orders.eu.*`" + ` has not, so they get a topic of their own.
+- A route from a topic or pattern that one store covers is durable. Routes from one store are one reader, which reads all of it.
+- Over NATS a user reads stored messages of a store if ` + "`subscribe`" + ` covers its pattern. Who may subscribe to some of its topics hears what is published there and reads what is stored over HTTP: the server lets a client read a stream as a whole or not at all. Publishing, with acknowledgement too, can be allowed topic by topic.
+
+A topic is in one store: patterns that overlap each other, or a topic that is declared by name, are refused. A pattern begins with a name. One that is taken out of the configuration goes on storing, with the limits that it has, until ` + "`hark topic delete-store`" + `.
+`
 
 const severalDoc = `
 ### Several brokers

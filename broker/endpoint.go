@@ -35,6 +35,7 @@ func endpoints() []endpoint {
 		metricsEndpoints(),
 		brokerEndpoints(),
 		topicEndpoints(),
+		storeEndpoints(),
 		messageEndpoints(),
 		groupEndpoints(),
 		subscriptionEndpoints(),

@@ -92,8 +92,11 @@ var (
 	storedGauge    = gauge("hark_stored_bytes", "What is stored, on disk and in memory.")
 
 	topicMessages = gauge("hark_topic_messages", "Messages that a stored topic keeps.", "topic")
-	topicBytes    = gauge("hark_topic_bytes", "How large they are.", "topic")
-	topicStored   = counter("hark_topic_stored_messages_total", "Messages that a topic has stored since it was made.", "topic")
+	topicBytes    = gauge("hark_topic_bytes", "How large they are; of topics of stores see these.", "topic")
+	storeMessages = gauge("hark_store_messages", "Messages that the store of a pattern keeps of all its topics.", "store")
+	storeBytes    = gauge("hark_store_bytes", "How large they are.", "store")
+	storeStored   = counter("hark_store_stored_messages_total", "Messages that a store has stored since it was made.", "store")
+	topicStored   = counter("hark_topic_stored_messages_total", "Messages that a topic has stored since it was made; of topics of stores see these.", "topic")
 
 	groupWaiting     = gauge("hark_group_waiting_messages", "Messages that no member of a group has received.", "topic", "group")
 	groupInFlight    = gauge("hark_group_in_flight_messages", "Messages that members of a group have in hand.", "topic", "group")
@@ -121,7 +124,7 @@ var (
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, s := range []series{
-		readyGauge, truncatedGauge, streamsGauge, consumersGauge, storedGauge, topicMessages, topicBytes, topicStored,
+		readyGauge, truncatedGauge, streamsGauge, consumersGauge, storedGauge, storeMessages, storeBytes, storeStored, topicMessages, topicBytes, topicStored,
 		groupWaiting, groupInFlight, groupRedelivered, groupOldest, deadLetters,
 		routeMatched, routeSampledOut, routeOtherwise, routeRouted, routeUnresolved, routeFailed,
 		connectionsNow, connectionsTotal, receivedMessages, receivedBytes, sentMessages, sentBytes, slowConsumers,
@@ -136,6 +139,7 @@ type gathering struct {
 	ctx       context.Context
 	out       chan<- prometheus.Metric
 	truncated bool
+	groupsPut int
 }
 
 func (g *gathering) put(s series, value float64, labels ...string) {
@@ -148,7 +152,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(c.broker.web.streams, collectPatience)
 	defer cancel()
 	g := &gathering{collector: c, ctx: ctx, out: out}
-	for _, part := range []func() error{g.store, g.topics, g.dead, g.routes, g.server} {
+	for _, part := range []func() error{g.store, g.stores, g.topics, g.dead, g.routes, g.server} {
 		if err := part(); err != nil {
 			out <- prometheus.NewInvalidMetric(readyGauge.desc, err)
 		}
@@ -175,14 +179,67 @@ func (g *gathering) store() error {
 	return nil
 }
 
-// topics puts the numbers of topics and of their groups.
+// stores puts the numbers of stores, of their topics and of the groups on them.
+func (g *gathering) stores() error {
+	conn := g.broker.conn
+	patterns, err := conn.Stores(g.ctx)
+	if err != nil {
+		return err
+	}
+	topicsPut := 0
+	for i, pattern := range patterns {
+		if i == g.most {
+			g.truncated = true
+			break
+		}
+		info, err := conn.StoreInfo(g.ctx, pattern)
+		if err != nil {
+			if g.ctx.Err() != nil {
+				return err
+			}
+			continue // deleted meanwhile
+		}
+		g.put(storeMessages, float64(info.Messages), pattern)
+		g.put(storeBytes, float64(info.Bytes), pattern)
+		g.put(storeStored, float64(info.Last), pattern)
+		topics, err := conn.StoreTopics(g.ctx, pattern, "")
+		if err != nil {
+			return err
+		}
+		for _, t := range topics {
+			if topicsPut++; topicsPut > g.most {
+				g.truncated = true
+				break
+			}
+			g.put(topicMessages, float64(t.Messages), t.Topic)
+		}
+		all, err := conn.StoreGroups(g.ctx, pattern)
+		if err != nil {
+			return err
+		}
+		g.groups(all)
+	}
+	return nil
+}
+
+// groups puts the numbers of groups, of so many as there may be.
+func (g *gathering) groups(all []natsdriver.GroupInfo) {
+	for i := range all {
+		if g.groupsPut++; g.groupsPut > g.most {
+			g.truncated = true
+			break
+		}
+		g.group(&all[i])
+	}
+}
+
+// topics puts the numbers of topics that are in no store, and of their groups.
 func (g *gathering) topics() error {
-	names, next, err := g.broker.conn.TopicNames(g.ctx, natsdriver.TopicQuery{Limit: g.most})
+	names, next, err := g.broker.conn.TopicNames(g.ctx, natsdriver.TopicQuery{Limit: g.most, Own: true})
 	if err != nil {
 		return err
 	}
 	g.truncated = g.truncated || next != ""
-	groups := 0
 	for _, name := range names {
 		info, err := g.broker.conn.TopicInfo(g.ctx, name)
 		if err != nil {
@@ -194,7 +251,7 @@ func (g *gathering) topics() error {
 		g.put(topicMessages, float64(info.Messages), name)
 		g.put(topicBytes, float64(info.Bytes), name)
 		g.put(topicStored, float64(info.Last), name)
-		if info.Groups == 0 || groups >= g.most {
+		if info.Groups == 0 || g.groupsPut >= g.most {
 			g.truncated = g.truncated || info.Groups > 0
 			continue
 		}
@@ -202,13 +259,7 @@ func (g *gathering) topics() error {
 		if err != nil {
 			return err
 		}
-		for i := range all {
-			if groups++; groups > g.most {
-				g.truncated = true
-				break
-			}
-			g.group(&all[i])
-		}
+		g.groups(all)
 	}
 	return nil
 }

@@ -23,12 +23,17 @@ type pruners struct {
 // pruner reads a topic from the start and removes messages of a key when newer ones
 // have come. It remembers where the newest of each key are.
 type pruner struct {
-	topic  string
-	keep   int
+	topic  string // or the pattern of a store
+	rule   keepRule
 	sub    driver.Subscription
 	cancel context.CancelFunc
 	done   chan struct{} // closed when run has returned
 }
+
+// keepRule says how many messages stay; 0 for all.
+type keepRule struct{ perKey, perTopic int }
+
+func (t *TopicConfig) keepRule() keepRule { return keepRule{int(t.PerKey), int(t.PerTopic)} }
 
 func newPruners(conn *natsdriver.Conn, log *slog.Logger) *pruners {
 	return &pruners{conn: conn, log: log.With("part", "per_key"), all: map[string]*pruner{}}
@@ -48,10 +53,10 @@ func (ps *pruners) change(ctx context.Context, c *Config) (finish func(), undo f
 		return err
 	}
 	for _, t := range c.Topics {
-		if t.PerKey == 0 {
+		if t.keepRule() == (keepRule{}) {
 			continue
 		}
-		if p := ps.all[t.Name]; p != nil && p.keep == int(t.PerKey) {
+		if p := ps.all[t.Name]; p != nil && p.rule == t.keepRule() {
 			next[t.Name] = p
 			continue
 		}
@@ -80,12 +85,12 @@ func (ps *pruners) change(ctx context.Context, c *Config) (finish func(), undo f
 }
 
 func (ps *pruners) open(ctx context.Context, t *TopicConfig) (*pruner, error) {
-	topic, err := ps.conn.OpenTopic(ctx, driver.TopicConfig{Name: t.Name, Stored: &driver.StoredConfig{Existing: true}})
+	topic, err := openDeclared(ctx, ps.conn, t.Name)
 	if err != nil {
 		return nil, err
 	}
 	sub, err := topic.Subscribe(ctx, driver.SubscribeConfig{From: driver.FromStart, Window: storedBatch})
-	return &pruner{topic: t.Name, keep: int(t.PerKey), sub: sub, done: make(chan struct{})}, err
+	return &pruner{topic: t.Name, rule: t.keepRule(), sub: sub, done: make(chan struct{})}, err
 }
 
 // stop ends all.
@@ -106,7 +111,7 @@ func (p *pruner) stop(ctx context.Context) {
 
 func (p *pruner) run(ctx context.Context, conn *natsdriver.Conn, log *slog.Logger) {
 	defer close(p.done)
-	newest := map[string][]uint64{} // by key
+	kept := newKept(p.rule)
 	for {
 		ms, err := p.sub.Receive(ctx, storedBatch)
 		switch {
@@ -121,17 +126,11 @@ func (p *pruner) run(ctx context.Context, conn *natsdriver.Conn, log *slog.Logge
 			continue
 		}
 		for _, m := range ms {
-			if !m.HasKey {
-				continue
-			}
-			seqs := append(newest[m.Key], m.Seq)
-			for len(seqs) > p.keep {
-				if !p.remove(ctx, conn, log, seqs[0]) {
+			for _, seq := range kept.add(m) {
+				if !p.remove(ctx, conn, log, seq) {
 					return
 				}
-				seqs = seqs[1:]
 			}
-			newest[m.Key] = seqs
 		}
 	}
 }
@@ -152,4 +151,39 @@ func (p *pruner) remove(ctx context.Context, conn *natsdriver.Conn, log *slog.Lo
 			return false
 		}
 	}
+}
+
+// kept are the sequences of the messages that stay.
+type kept struct {
+	rule    keepRule
+	byKey   map[keyOf][]uint64
+	byTopic map[string][]uint64
+	keyed   map[string]bool // topics that have had messages with a key
+}
+
+type keyOf struct{ topic, key string }
+
+func newKept(rule keepRule) *kept {
+	return &kept{rule, map[keyOf][]uint64{}, map[string][]uint64{}, map[string]bool{}}
+}
+
+// add takes a message, and returns the sequences of those that are to go.
+func (k *kept) add(m *driver.Received) (gone []uint64) {
+	if k.rule.perKey > 0 && m.HasKey {
+		of := keyOf{m.Topic, m.Key}
+		seqs := append(k.byKey[of], m.Seq)
+		over := max(len(seqs)-k.rule.perKey, 0)
+		gone = append(gone, seqs[:over]...)
+		k.byKey[of] = seqs[over:]
+	}
+	if k.rule.perTopic == 0 {
+		return gone
+	}
+	seqs := append(k.byTopic[m.Topic], m.Seq)
+	over := max(len(seqs)-k.rule.perTopic, 0)
+	if k.keyed[m.Topic] = k.keyed[m.Topic] || m.HasKey; k.keyed[m.Topic] {
+		gone = append(gone, seqs[:over]...) // otherwise the server has removed it
+	}
+	k.byTopic[m.Topic] = seqs[over:]
+	return gone
 }

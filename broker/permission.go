@@ -1,24 +1,25 @@
 package broker
 
 import (
+	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	natsserver "github.com/nats-io/nats-server/v2/server"
 
 	"github.com/harkbus/hark/driver/natsdriver"
-	"github.com/harkbus/hark/internal/names"
 )
 
 // permissions returns what the server lets a user do: nothing but what is listed.
 func permissions(u *UserConfig, topics []TopicConfig) (*natsserver.Permissions, error) {
 	access := natsdriver.Access{User: u.Name, Publish: u.Publish, Subscribe: u.Subscribe}
 	for _, t := range topics {
-		if matchesAny(u.Publish, t.Name) {
+		if coversAny(u.Publish, t.Name) {
 			access.Writes = append(access.Writes, t.Name)
 		}
-		if matchesAny(u.Subscribe, t.Name) {
+		if coversAny(u.Subscribe, t.Name) {
 			access.Reads = append(access.Reads, t.Name)
 		}
 	}
@@ -75,11 +76,33 @@ func covers(wide, narrow string) bool {
 	}
 }
 
-func matchesAny(patterns []string, name string) bool {
-	for _, p := range patterns {
-		if names.Match(p, name) {
-			return true
-		}
+// coversAny reports whether one of some patterns covers a name or pattern.
+func coversAny(patterns []string, narrow string) bool {
+	return slices.ContainsFunc(patterns, func(wide string) bool { return covers(wide, narrow) })
+}
+
+// whereabouts says to a user where a topic is kept, as far as the user may use it.
+func (b *Broker) whereabouts(name, topic string) *natsdriver.Whereabouts {
+	u := b.auth.users.Load().byName[name]
+	if u == nil {
+		return nil
 	}
-	return false
+	everything := coversAny(u.Publish, ">")
+	t := keeper(b.config.Load().Topics, topic)
+	switch {
+	case t == nil:
+		return &natsdriver.Whereabouts{Whole: everything}
+	case !t.isStore():
+		return &natsdriver.Whereabouts{Whole: true}
+	case everything || coversAny(u.Subscribe, t.Name):
+		return &natsdriver.Whereabouts{Whole: true, Store: t.Name}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), attemptPatience)
+	defer cancel()
+	at, err := b.conn.StoreWhereabouts(ctx, t.Name)
+	if err != nil {
+		b.log.Warn("a client is not told where a topic is kept", "user", name, "topic", topic, "err", err)
+		return nil
+	}
+	return at
 }

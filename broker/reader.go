@@ -112,12 +112,16 @@ type delivery struct {
 // route does with messages what a plan says, and returns how many of them, from
 // the first on, are done with.
 func (in *reader) route(p *plan, ms []*driver.Received) int {
-	groups := p.tasks[in.key]
+	all := p.tasks[in.key]
 	byTarget := map[string][]*delivery{}
 	moves := map[int]bool{} // messages to be removed if all goes well
 	for i, m := range ms {
 		if !in.key.stored && p.declared(m.Topic) {
 			continue // another reader has it from its store
+		}
+		groups := all
+		if p.mixed[in.key] {
+			groups = matching(all, m.Topic)
 		}
 		decisions := p.router.decide(groups, &Event{Message: m})
 		if len(decisions) == 0 {
@@ -206,25 +210,30 @@ func (in *reader) outgoing(p *plan, m *driver.Received) (*driver.Message, error)
 func (in *reader) deliver(p *plan, ms []*driver.Received, byTarget map[string][]*delivery) bool {
 	var all sync.WaitGroup
 	for target, ds := range byTarget {
-		topic := p.topics[target]
-		if topic == nil {
-			live, err := in.routing.conn.OpenTopic(in.routing.work, driver.TopicConfig{Name: target})
-			if err != nil {
-				for _, d := range ds {
-					d.err = err
-				}
-				continue
-			}
-			in.publish(ms, target, live, ds) // it does not wait for anything
-			continue
+		topic, stored, err := p.target(in.routing.work, in.routing.conn, target)
+		switch {
+		case err != nil:
+			in.refuse(ms, target, ds, err)
+		case !stored:
+			in.publish(ms, target, topic, ds) // it does not wait for anything
+		default:
+			all.Go(func() { in.publish(ms, target, topic, ds) })
 		}
-		all.Go(func() { in.publish(ms, target, topic, ds) })
 	}
 	all.Wait()
 	if in.key.stored && len(byTarget) > 0 && in.routing.conn.Flush(in.routing.work) != nil {
 		return false
 	}
 	return in.routing.work.Err() == nil
+}
+
+// refuse notes that a target cannot be published to.
+func (in *reader) refuse(ms []*driver.Received, target string, ds []*delivery, err error) {
+	for _, d := range ds {
+		d.err = err
+		d.route.counters.failed.Add(1)
+		in.routing.log.Error("message not routed", "route", d.route.Name, "to", target, "topic", ms[d.number].Topic, "seq", ms[d.number].Seq, "err", err)
+	}
 }
 
 // publish publishes to one target. From a stored topic it tries for as long as
@@ -237,8 +246,7 @@ func (in *reader) publish(ms []*driver.Received, target string, topic driver.Top
 			case d.err == nil:
 			case in.key.stored && len(again) > 0 && passes(d.err):
 			default:
-				d.route.counters.failed.Add(1)
-				in.routing.log.Error("message not routed", "route", d.route.Name, "to", target, "topic", ms[d.number].Topic, "seq", ms[d.number].Seq, "err", d.err)
+				in.refuse(ms, target, []*delivery{d}, d.err)
 			}
 		}
 		if ds = again; len(ds) == 0 || in.routing.work.Err() != nil {

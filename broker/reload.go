@@ -34,7 +34,7 @@ func (b *Broker) Reload(ctx context.Context, c *Config) error {
 	if err != nil {
 		return err
 	}
-	back, err := b.applyTopics(ctx, before, c)
+	alter, back, err := b.makeTopics(ctx, before, c)
 	if err != nil {
 		return err
 	}
@@ -46,9 +46,14 @@ func (b *Broker) Reload(ctx context.Context, c *Config) error {
 	if err != nil {
 		return errors.Join(err, hooks.undo(ctx), back.run(ctx))
 	}
-	if err := b.routing.swap(ctx, c, router); err != nil {
+	routes, err := b.routing.change(ctx, c, router)
+	if err != nil {
 		return errors.Join(err, leave(), hooks.undo(ctx), back.run(ctx))
 	}
+	if err := b.alterTopics(ctx, c, alter); err != nil {
+		return errors.Join(err, routes.undo(ctx), leave(), hooks.undo(ctx), back.run(ctx))
+	}
+	routes.finish(ctx)
 	prune()
 	hooks.finish(ctx)
 	if b.auth != nil {

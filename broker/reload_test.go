@@ -69,6 +69,7 @@ func TestReloadIsAllOrNothing(t *testing.T) {
 		{text, func(c *Config) { c.Routes[0].Where = "data." }, "Syntax error"},
 		{text + "\nusers: [{name: a, token: 'sha256:" + strings.Repeat("0", 64) + "'}]", nil, "users: whether there are users"},
 		{"topics: [{name: fresh}, {name: in, count: 9}, {name: taken}]\nroutes: [{name: r, from: in, to: other}]", nil, "topics[2]: exists"},
+		{"topics: [{name: in, count: 1}, {name: taken}]\nroutes: [{name: r, from: in, to: other}]", nil, "topics[1]: exists"},
 	}
 	// What is not hark's keeps what is published to a topic.
 	nc, err := nats.Connect("nats://" + b.Addr().String())

@@ -150,7 +150,7 @@ func (b *routerBuilder) add(i int) {
 }
 
 func (b *routerBuilder) declared(topic string) bool {
-	return slices.ContainsFunc(b.config.Topics, func(t TopicConfig) bool { return t.Name == topic })
+	return keeper(b.config.Topics, topic) != nil
 }
 
 func (b *routerBuilder) templates(key string, texts []string) (all []*template) {
@@ -304,8 +304,22 @@ func (d *Decision) expand(ts []*template, e *Event, seen map[string]bool) {
 }
 
 // groupsFor returns the groups that take messages of a topic.
-func (r *Router) groupsFor(topic string) (gs []*routeGroup) {
+func (r *Router) groupsFor(topic string) []*routeGroup { return matching(r.groups, topic) }
+
+// groupsOver returns the groups that take messages of some of the topics that match a
+// pattern.
+func (r *Router) groupsOver(pattern string) (gs []*routeGroup) {
 	for _, g := range r.groups {
+		if overlap(g.from, pattern) {
+			gs = append(gs, g)
+		}
+	}
+	return gs
+}
+
+// matching returns those groups that take messages of a topic.
+func matching(groups []*routeGroup, topic string) (gs []*routeGroup) {
+	for _, g := range groups {
 		if names.Match(g.from, topic) {
 			gs = append(gs, g)
 		}

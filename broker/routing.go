@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/harkbus/hark/driver"
 	"github.com/harkbus/hark/driver/natsdriver"
@@ -39,14 +40,17 @@ type routing struct {
 type plan struct {
 	router  *Router
 	maxHops int
-	topics  map[string]driver.Topic // those that are declared
+	topics  map[string]driver.Topic // those that are declared by name
+	stores  []string                // patterns that are declared
+	inside  *storeTopics            // of these
 	tasks   map[readerKey][]*routeGroup
+	mixed   map[readerKey]bool // tasks of which not all are for every message
 }
 
 // readerKey says what a reader reads.
 type readerKey struct {
 	from   string
-	stored bool // a declared topic; otherwise a subscription
+	stored bool // a declared topic, or a store; otherwise a subscription
 }
 
 func newRouting(conn *natsdriver.Conn, log *slog.Logger, shared bool) *routing {
@@ -57,9 +61,23 @@ func newRouting(conn *natsdriver.Conn, log *slog.Logger, shared bool) *routing {
 
 // newPlan opens what a router needs.
 func (r *routing) newPlan(ctx context.Context, c *Config, router *Router) (*plan, error) {
-	p := &plan{router: router, maxHops: c.MaxHops, topics: map[string]driver.Topic{}, tasks: map[readerKey][]*routeGroup{}}
+	p := &plan{
+		router: router, maxHops: c.MaxHops, topics: map[string]driver.Topic{}, tasks: map[readerKey][]*routeGroup{}, mixed: map[readerKey]bool{},
+		inside: &storeTopics{conn: r.conn, open: map[string]driver.Topic{}},
+	}
 	for _, t := range c.Topics {
-		topic, err := r.conn.OpenTopic(ctx, driver.TopicConfig{Name: t.Name, Stored: t.stored()})
+		if t.isStore() {
+			p.stores = append(p.stores, t.Name)
+			if groups := router.groupsOver(t.Name); len(groups) > 0 {
+				key := readerKey{t.Name, true}
+				p.tasks[key] = groups
+				p.mixed[key] = slices.ContainsFunc(groups, func(g *routeGroup) bool { return !covers(g.from, t.Name) })
+			}
+			continue
+		}
+		stored := t.stored()
+		stored.Existing = true // its limits may be about to change
+		topic, err := r.conn.OpenTopic(ctx, driver.TopicConfig{Name: t.Name, Stored: stored})
 		if err != nil {
 			return nil, fmt.Errorf("topic %s: %w", t.Name, err)
 		}
@@ -69,43 +87,61 @@ func (r *routing) newPlan(ctx context.Context, c *Config, router *Router) (*plan
 		}
 	}
 	for _, g := range router.groups {
-		if p.topics[g.from] == nil {
+		if keeper(c.Topics, g.from) == nil {
 			p.tasks[readerKey{g.from, false}] = []*routeGroup{g}
 		}
 	}
 	return p, nil
 }
 
-// swap runs the routes of another configuration instead, or leaves everything as
-// it is.
-func (r *routing) swap(ctx context.Context, c *Config, router *Router) error {
+// routingChange is the step from the routes of one configuration to those of another: what
+// is new listens and has taken nothing.
+type routingChange struct {
+	of    *routing
+	plan  *plan
+	fresh map[readerKey]*reader
+}
+
+// change begins the step to another configuration. Either finish or undo must be called.
+func (r *routing) change(ctx context.Context, c *Config, router *Router) (*routingChange, error) {
 	p, err := r.newPlan(ctx, c, router)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	old := r.plan.Load()
-	if old != nil {
-		router.takeCounters(old.router)
-	}
-	fresh := map[readerKey]*reader{}
+	step := &routingChange{r, p, map[readerKey]*reader{}}
 	for key := range p.tasks {
 		if r.readers[key] != nil {
 			continue
 		}
 		reader, err := r.open(ctx, key)
 		if err != nil {
-			for _, other := range fresh {
-				err = errors.Join(err, other.sub.Close(ctx))
-			}
-			return fmt.Errorf("route from %s: %w", key.from, err)
+			return nil, errors.Join(fmt.Errorf("route from %s: %w", key.from, err), step.undo(ctx))
 		}
-		fresh[key] = reader
+		step.fresh[key] = reader
 	}
-	// From here on nothing fails.
+	return step, nil
+}
+
+// undo ends what is new.
+func (step *routingChange) undo(ctx context.Context) (err error) {
+	for _, reader := range step.fresh {
+		err = errors.Join(err, reader.sub.Close(ctx))
+	}
+	return err
+}
+
+// finish runs the new routes instead of the others.
+func (step *routingChange) finish(ctx context.Context) {
+	r, p := step.of, step.plan
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if old := r.plan.Load(); old != nil {
+		p.router.takeCounters(old.router)
+	}
 	r.plan.Store(p)
-	for key, reader := range fresh {
+	for key, reader := range step.fresh {
 		r.readers[key] = reader
 		reader.start()
 	}
@@ -119,7 +155,6 @@ func (r *routing) swap(ctx context.Context, c *Config, router *Router) error {
 		}
 	}
 	r.forgetPlaces(ctx, p)
-	return nil
 }
 
 // forgetPlaces removes the group from declared topics without routes, so that a
@@ -128,7 +163,7 @@ func (r *routing) forgetPlaces(ctx context.Context, p *plan) {
 	if r.shared {
 		return // others may still route, with the configuration that this one had
 	}
-	for name := range p.topics {
+	for _, name := range slices.AppendSeq(slices.Clone(p.stores), maps.Keys(p.topics)) {
 		if p.tasks[readerKey{name, true}] != nil {
 			continue
 		}
@@ -199,7 +234,61 @@ func (r *Router) takeCounters(from *Router) {
 }
 
 // declared reports whether messages of a topic are read from its store.
-func (p *plan) declared(topic string) bool { return p.topics[topic] != nil }
+func (p *plan) declared(topic string) bool {
+	return p.topics[topic] != nil || p.storeOf(topic) != ""
+}
+
+// storeOf returns the pattern of the store that keeps a topic, or all topics of a pattern;
+// empty if none is declared.
+func (p *plan) storeOf(topic string) string {
+	for _, pattern := range p.stores {
+		if covers(pattern, topic) {
+			return pattern
+		}
+	}
+	return ""
+}
+
+// target returns the topic to which what is routed goes, and whether it is stored.
+func (p *plan) target(ctx context.Context, conn *natsdriver.Conn, name string) (topic driver.Topic, stored bool, err error) {
+	if topic := p.topics[name]; topic != nil {
+		return topic, true, nil
+	}
+	if pattern := p.storeOf(name); pattern != "" {
+		topic, err = p.inside.topic(ctx, pattern, name)
+		return topic, true, err
+	}
+	topic, err = conn.OpenTopic(ctx, driver.TopicConfig{Name: name})
+	return topic, false, err
+}
+
+// storeTopics are topics of stores to which messages have been routed.
+type storeTopics struct {
+	conn *natsdriver.Conn
+
+	mu   sync.Mutex // guards open
+	open map[string]driver.Topic
+}
+
+func (s *storeTopics) topic(ctx context.Context, pattern, name string) (driver.Topic, error) {
+	s.mu.Lock()
+	topic := s.open[name]
+	s.mu.Unlock()
+	if topic != nil {
+		return topic, nil
+	}
+	topic, err := s.conn.OpenInStore(ctx, pattern, name, driver.StoredConfig{Existing: true, Dedup: time.Minute}) // IDs are sent; for how long they count is the store's
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.open) >= knownMost {
+		clear(s.open) // they are opened again
+	}
+	s.open[name] = topic
+	return topic, nil
+}
 
 // open begins to receive.
 func (r *routing) open(ctx context.Context, key readerKey) (*reader, error) {
@@ -216,8 +305,7 @@ func (r *routing) open(ctx context.Context, key readerKey) (*reader, error) {
 			}
 		}
 		var topic driver.Topic
-		topic, err = r.conn.OpenTopic(ctx, driver.TopicConfig{Name: key.from, Stored: &driver.StoredConfig{Existing: true}})
-		if err == nil {
+		if topic, err = openDeclared(ctx, r.conn, key.from); err == nil {
 			in.sub, err = topic.Subscribe(ctx, cfg)
 		}
 	case names.IsPattern(key.from):

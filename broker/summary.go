@@ -96,6 +96,9 @@ func (t *TopicConfig) summary() string {
 	if t.PerKey > 0 {
 		parts = append(parts, fmt.Sprintf("up to %d of each key", t.PerKey))
 	}
+	if t.PerTopic > 0 {
+		parts = append(parts, fmt.Sprintf("up to %d of each topic", t.PerTopic))
+	}
 	return strings.Join(parts, "  ")
 }
 

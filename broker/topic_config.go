@@ -4,15 +4,19 @@ import (
 	"time"
 
 	"github.com/harkbus/hark/driver"
+	"github.com/harkbus/hark/driver/natsdriver"
+	"github.com/harkbus/hark/internal/names"
 )
 
-// TopicConfig declares a stored topic. Zero limits are none.
+// TopicConfig declares a stored topic, or a store: all topics that match a pattern, kept
+// together. Zero limits are none; those of a store are those of its topics together.
 type TopicConfig struct {
-	Name       string
+	Name       string        // or pattern
 	Age        time.Duration // how long messages are kept
 	Bytes      int64         // how much is kept
 	Count      int64         // how many messages are kept
-	PerKey     int64         // how many messages of each key are kept
+	PerKey     int64         // how many messages of each key are kept, of each topic
+	PerTopic   int64         // how many messages of each topic of a store are kept
 	Durability string        // strict, relaxed or memory; empty for strict
 	Dedup      time.Duration // how long IDs are remembered
 	// DeadLetters lists it among the topics for dead letters, as those are whose
@@ -26,18 +30,41 @@ func newTopicConfig() TopicConfig {
 }
 
 var topicFields = []field[TopicConfig]{
-	text("name", "topic", "", "the name of the topic", func(t *TopicConfig) *string { return &t.Name }),
+	text("name", "topic or pattern", "", "the name of the topic, or a pattern that begins with a name, such as orders.>: all topics that match it are stored from their first message on, in one store (see [Patterns](#patterns))", func(t *TopicConfig) *string { return &t.Name }),
 	duration("age", "", "how long messages are kept; for ever if it is left out", func(t *TopicConfig) *time.Duration { return &t.Age }),
 	size("bytes", "", "how much is kept; beyond that the oldest messages go", func(t *TopicConfig) *int64 { return &t.Bytes }),
 	count("count", "", "how many messages are kept; beyond that the oldest go", func(t *TopicConfig) *int64 { return &t.Count }),
 	count("per_key", "", "how many messages of each key are kept, 1 for the last value; the broker removes older ones soon after, whether or not groups have read them. Messages without a key stay", func(t *TopicConfig) *int64 { return &t.PerKey }),
 	choice("durability", "strict", "what an acknowledged message survives: strict the loss of power, relaxed the end of the process, memory nothing", func(t *TopicConfig) *string { return &t.Durability }, "strict", "relaxed", "memory"),
 	duration("dedup", "2m", "how long a message ID is remembered, so that repeats are not stored; 0s for not at all", func(t *TopicConfig) *time.Duration { return &t.Dedup }),
+	count("per_topic", "", "of a pattern: how many messages of each topic are kept, 1 for the last value. The server removes older ones at once; of messages with keys the broker does it, soon after", func(t *TopicConfig) *int64 { return &t.PerTopic }),
 	boolean("dead_letters", "false", "list it among the topics for dead letters (`hark dlq list`), as those are whose names end in .dead", func(t *TopicConfig) *bool { return &t.DeadLetters }),
 }
 
 var durabilities = map[string]driver.Durability{
 	"": driver.DurableStrict, "strict": driver.DurableStrict, "relaxed": driver.DurableRelaxed, "memory": driver.DurableMemory,
+}
+
+// isStore reports whether it declares a store.
+func (t *TopicConfig) isStore() bool { return names.IsPattern(t.Name) }
+
+// store returns what an engine is asked for, for a store.
+func (t *TopicConfig) store() natsdriver.StoreConfig {
+	return natsdriver.StoreConfig{Pattern: t.Name, StoredConfig: *t.stored(), MaxPerTopic: int(t.PerTopic)}
+}
+
+// keeps reports whether all topics that a name or pattern means are kept by it.
+func (t *TopicConfig) keeps(topics string) bool { return covers(t.Name, topics) }
+
+// keeper returns which of the topics that a configuration declares keeps those that a name
+// or pattern means; nil if none keeps all of them.
+func keeper(topics []TopicConfig, of string) *TopicConfig {
+	for i := range topics {
+		if topics[i].keeps(of) {
+			return &topics[i]
+		}
+	}
+	return nil
 }
 
 // stored returns what an engine is asked for.

@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/harkbus/hark/driver"
+	"github.com/harkbus/hark/driver/natsdriver"
+	"github.com/harkbus/hark/internal/names"
 )
 
 // undo takes changes back, the last first.
@@ -19,11 +21,11 @@ func (u undo) run(ctx context.Context) error {
 	return err
 }
 
-// applyTopics makes the topics that a configuration declares, and gives those
-// that are there its limits. When one fails, what was done is taken back, and so
-// can it be by the undo it returns. Topics that are not declared any more stay as
-// they are.
-func (b *Broker) applyTopics(ctx context.Context, before, c *Config) (done undo, err error) {
+// makeTopics makes the topics and stores that a configuration declares and that are not
+// there. When one fails, what was done is taken back, and so can it be by the undo it
+// returns. Those that are there with other limits are returned: they are to be altered
+// when nothing else can fail, because a smaller limit takes messages away.
+func (b *Broker) makeTopics(ctx context.Context, before, c *Config) (alter []int, done undo, err error) {
 	declared := map[TopicConfig]bool{}
 	if before != nil {
 		for _, t := range before.Topics {
@@ -34,44 +36,115 @@ func (b *Broker) applyTopics(ctx context.Context, before, c *Config) (done undo,
 		if declared[t] {
 			continue
 		}
-		back, err := b.applyTopic(ctx, &t)
+		made, differs, err := b.makeTopic(ctx, &t)
 		if err != nil {
-			p := c.problem(fmt.Sprintf("topics[%d]", i), "%s", err)
-			p.err = err
-			return nil, errors.Join(p, done.run(ctx))
+			return nil, nil, errors.Join(c.topicProblem(i, err), done.run(ctx))
 		}
-		if back != nil {
-			done = append(done, back)
+		if differs {
+			alter = append(alter, i)
+		}
+		if made {
+			b.log.Info("topic made", "topic", t.Name)
+			done = append(done, func(ctx context.Context) error { return b.deleteDeclared(ctx, t.Name) })
 		}
 	}
-	return done, nil
+	return alter, done, nil
 }
 
-// applyTopic makes a topic as it is declared, and returns what takes that back;
-// nil if there was nothing to do.
-func (b *Broker) applyTopic(ctx context.Context, t *TopicConfig) (func(context.Context) error, error) {
-	want := t.stored()
-	had, err := b.conn.HasTopic(ctx, t.Name)
-	if err != nil {
-		return nil, err
+// topicProblem says what is wrong with a topic that is declared.
+func (c *Config) topicProblem(i int, err error) error {
+	p := c.problem(fmt.Sprintf("topics[%d]", i), "%s", err)
+	p.err = err
+	return p
+}
+
+// makeTopic makes a topic as it is declared, unless it is there, and reports whether it
+// did, and whether the one that is there has other limits.
+func (b *Broker) makeTopic(ctx context.Context, t *TopicConfig) (made, differs bool, err error) {
+	if !t.isStore() {
+		switch store, err := b.conn.StoreOf(ctx, t.Name); {
+		case err != nil:
+			return false, false, err
+		case store != "":
+			return false, false, fmt.Errorf("%w: the store %s, which is there and not declared any more, keeps what is published to %s; delete it with all that it has (hark topic delete-store), or declare it", driver.ErrConflict, store, t.Name)
+		}
 	}
-	_, err = b.conn.OpenTopic(ctx, driver.TopicConfig{Name: t.Name, Stored: want})
+	had, err := b.hasDeclared(ctx, t)
+	if err != nil {
+		return false, false, err
+	}
+	if t.isStore() {
+		_, err = b.conn.OpenStore(ctx, t.store())
+	} else {
+		_, err = b.conn.OpenTopic(ctx, driver.TopicConfig{Name: t.Name, Stored: t.stored()})
+	}
 	switch {
-	case err == nil && had:
-		return nil, nil
 	case err == nil:
-		b.log.Info("topic made", "topic", t.Name)
-		return func(ctx context.Context) error { return b.conn.DeleteTopic(ctx, t.Name) }, nil
+		return !had, false, nil
 	case !errors.Is(err, driver.ErrConflict) || !had:
-		return nil, err
+		return false, false, err
 	}
-	before, err := b.conn.AlterTopic(ctx, t.Name, *want)
-	if err != nil {
-		return nil, err
+	info, infoErr := b.conn.TopicInfo(ctx, t.Name)
+	if infoErr != nil {
+		return false, false, infoErr
 	}
-	b.log.Info("topic changed", "topic", t.Name)
+	if info.Config.Durability != durabilities[t.Durability] {
+		return false, false, err
+	}
+	return false, true, nil
+}
+
+func (b *Broker) hasDeclared(ctx context.Context, t *TopicConfig) (bool, error) {
+	if t.isStore() {
+		return b.conn.HasStore(ctx, t.Name)
+	}
+	return b.conn.HasTopic(ctx, t.Name)
+}
+
+func (b *Broker) deleteDeclared(ctx context.Context, name string) error {
+	if names.IsPattern(name) {
+		return b.conn.DeleteStore(ctx, name)
+	}
+	return b.conn.DeleteTopic(ctx, name)
+}
+
+// alterTopics gives topics and stores that are there the limits that are declared. When one
+// fails the others get those back that they had.
+func (b *Broker) alterTopics(ctx context.Context, c *Config, numbers []int) error {
+	var done undo
+	for _, i := range numbers {
+		t := &c.Topics[i]
+		back, err := b.alterTopic(ctx, t)
+		if err != nil {
+			return errors.Join(c.topicProblem(i, err), done.run(ctx))
+		}
+		b.log.Info("topic changed", "topic", t.Name)
+		done = append(done, back)
+	}
+	return nil
+}
+
+// alterTopic returns what takes the change back.
+func (b *Broker) alterTopic(ctx context.Context, t *TopicConfig) (func(context.Context) error, error) {
+	if t.isStore() {
+		before, err := b.conn.AlterStore(ctx, t.store())
+		return func(ctx context.Context) error {
+			_, err := b.conn.AlterStore(ctx, before)
+			return err
+		}, err
+	}
+	before, err := b.conn.AlterTopic(ctx, t.Name, *t.stored())
 	return func(ctx context.Context) error {
 		_, err := b.conn.AlterTopic(ctx, t.Name, before)
 		return err
-	}, nil
+	}, err
+}
+
+// openDeclared opens a declared topic, or store, as it is.
+func openDeclared(ctx context.Context, conn *natsdriver.Conn, name string) (driver.Topic, error) {
+	asItIs := driver.StoredConfig{Existing: true}
+	if names.IsPattern(name) {
+		return conn.OpenStore(ctx, natsdriver.StoreConfig{Pattern: name, StoredConfig: asItIs})
+	}
+	return conn.OpenTopic(ctx, driver.TopicConfig{Name: name, Stored: &asItIs})
 }

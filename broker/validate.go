@@ -226,22 +226,30 @@ func isSHA256(s string) bool {
 
 func (c *Config) validateTopics(bad report) {
 	seen := map[string]bool{}
+	var stores []int
+	for i := range c.Topics {
+		if c.Topics[i].isStore() {
+			stores = append(stores, i)
+		}
+	}
 	for i, t := range c.Topics {
 		key := fmt.Sprintf("topics[%d]", i)
 		switch {
 		case t.Name == "":
 			bad(key+".name", "is missing")
-		case names.IsPattern(t.Name):
-			bad(key+".name", "%s is a pattern; what is stored is declared topic by topic (docs/adr/0005-broker.md says why)", t.Name)
-		case names.Check(t.Name) != nil:
-			bad(key+".name", "%s", nameFault(names.Check(t.Name)))
+		case names.CheckPattern(t.Name) != nil:
+			bad(key+".name", "%s", nameFault(names.CheckPattern(t.Name)))
+		case t.Name[0] == '*' || t.Name[0] == '>':
+			bad(key+".name", "%q: want a pattern that begins with a name, such as orders.>", t.Name)
 		case isReply(t.Name):
 			bad(key+".name", "names that begin with _INBOX are those of replies")
 		case seen[t.Name]:
 			bad(key+".name", "there are two topics %s", t.Name)
+		default:
+			c.validateStore(i, stores, bad)
 		}
 		seen[t.Name] = true
-		if t.Age < 0 || t.Bytes < 0 || t.Count < 0 || t.PerKey < 0 || t.Dedup < 0 {
+		if t.Age < 0 || t.Bytes < 0 || t.Count < 0 || t.PerKey < 0 || t.PerTopic < 0 || t.Dedup < 0 {
 			bad(key, "a limit must not be negative")
 		}
 		if t.Age > 0 && t.Dedup > t.Age {
@@ -250,6 +258,29 @@ func (c *Config) validateTopics(bad report) {
 		if _, ok := durabilities[t.Durability]; !ok {
 			bad(key+".durability", "got %q, want strict, relaxed or memory", t.Durability)
 		}
+	}
+}
+
+// validateStore checks what is about stores, which share no topic with others.
+func (c *Config) validateStore(i int, stores []int, bad report) {
+	t, key := &c.Topics[i], fmt.Sprintf("topics[%d]", i)
+	for _, j := range stores {
+		other := &c.Topics[j]
+		// Of two stores the later one is to blame, and of a topic and a store the topic.
+		if j == i || !overlap(t.Name, other.Name) || t.isStore() && j > i {
+			continue
+		}
+		at := ""
+		if p, ok := c.places[fmt.Sprintf("topics[%d].name", j)]; ok {
+			at = fmt.Sprintf(" (line %d, column %d)", p.line, p.column)
+		}
+		bad(key+".name", "%s and %s%s have topics in common, and a message is kept in one place: declare patterns that have none, such as orders.eu.> and orders.us.>, or leave one of the two out", t.Name, other.Name, at)
+	}
+	switch {
+	case t.isStore() && t.DeadLetters:
+		bad(key+".dead_letters", "a pattern has topics of all kinds: those whose names end in .dead are listed among the topics for dead letters")
+	case !t.isStore() && t.PerTopic > 0:
+		bad(key+".per_topic", "is for patterns; %s is one topic, for which count says the same", t.Name)
 	}
 }
 

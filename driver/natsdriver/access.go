@@ -1,6 +1,9 @@
 package natsdriver
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // Access is what somebody is to be allowed on a server that checks permissions.
 type Access struct {
@@ -11,8 +14,9 @@ type Access struct {
 	// Publish and Subscribe are topics and patterns. Requests are published,
 	// and answered by those who may subscribe.
 	Publish, Subscribe []string
-	// Writes and Reads are stored topics that are there, which the user may
-	// publish and subscribe to: no others can be used as stored topics.
+	// Writes and Reads are stored topics that are there, and the patterns of stores,
+	// which the user may publish and subscribe to: no others can be used as stored
+	// topics. Who may use some topics of a store only may publish to these.
 	Writes, Reads []string
 }
 
@@ -30,20 +34,23 @@ func InboxPrefix(user string) string { return "_INBOX." + user }
 func (a *Access) Subjects() (publish, subscribe []string) {
 	subscribe = []string{InboxPrefix(a.User) + ".>"}
 	for _, topics := range a.Publish {
-		publish = append(publish, topics, keyedSubjects(topics), cancelPrefix+topics)
+		publish = append(publish, topics, keyedSubjects(topics), storeSubjects(topics), cancelPrefix+topics)
 	}
 	for _, topics := range a.Subscribe {
 		subscribe = append(subscribe, topics, cancelPrefix+topics)
 		if strings.ContainsAny(topics, "*>") { // otherwise stored messages come from the store
-			subscribe = append(subscribe, keyedSubjects(topics))
+			subscribe = append(subscribe, keyedSubjects(topics), storeSubjects(topics))
 		}
 	}
 	publish = append(publish, "$JS.API.INFO")
+	for _, topics := range slices.Concat(a.Publish, a.Subscribe) {
+		publish = append(publish, wherePrefix+topics)
+	}
 	for _, topic := range a.Writes {
-		publish = append(publish, "$JS.API.STREAM.INFO."+topicStream(topic))
+		publish = append(publish, "$JS.API.STREAM.INFO."+nominalHome(topic).stream)
 	}
 	for _, topic := range a.Reads {
-		stream := topicStream(topic)
+		stream := nominalHome(topic).stream
 		publish = append(publish, "$JS.API.STREAM.INFO."+stream, "$JS.ACK."+stream+".>")
 		for _, call := range []string{"CREATE", "INFO", "MSG.NEXT", "DELETE"} {
 			publish = append(publish, "$JS.API.CONSUMER."+call+"."+stream+".>")

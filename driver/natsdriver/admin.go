@@ -21,21 +21,27 @@ func (c *Conn) AlterTopic(ctx context.Context, name string, to driver.StoredConf
 	if c.js == nil {
 		return before, c.refuse(string(driver.Stored))
 	}
-	t := &stored{conn: c, topic: name, stream: topicStream(name), wanted: to}
-	err = c.state.do(ctx, func(ctx context.Context) error {
+	t := &stored{conn: c, topic: name, home: ownHome(name), wanted: to}
+	err = c.alter(ctx, t, func(have *jetstream.StreamConfig) { before = storedConfig(have) })
+	return before, err
+}
+
+// alter changes a stream that is there into what is wanted. was is told what it was.
+func (c *Conn) alter(ctx context.Context, t *stored, was func(have *jetstream.StreamConfig)) error {
+	return c.state.do(ctx, func(ctx context.Context) error {
 		stream, err := c.js.Stream(ctx, t.stream)
 		if err != nil {
 			return t.openError(ctx, err)
 		}
 		have, want := stream.CachedInfo().Config, t.streamConfig()
-		class := durabilities[to.Durability].name
+		class := durabilities[t.wanted.Durability].name
 		if had := have.Metadata[metaDurability]; had != class || have.Storage != want.Storage {
-			return fmt.Errorf("%w: topic %s is there with durability %s, not %s", driver.ErrConflict, name, had, class)
+			return fmt.Errorf("%w: topic %s is there with durability %s, not %s", driver.ErrConflict, t.topic, had, class)
 		}
-		before = storedConfig(&have)
+		was(&have)
 		have.MaxMsgs, have.MaxBytes, have.MaxAge = want.MaxMsgs, want.MaxBytes, want.MaxAge
-		have.Duplicates = want.Duplicates
-		if mark := deadPrefix + name; slices.Contains(want.Subjects, mark) && !slices.Contains(have.Subjects, mark) {
+		have.Duplicates, have.MaxMsgsPerSubject = want.Duplicates, want.MaxMsgsPerSubject
+		if mark := deadPrefix + t.topic; slices.Contains(want.Subjects, mark) && !slices.Contains(have.Subjects, mark) {
 			have.Subjects = append(have.Subjects, mark)
 		}
 		if _, err := c.js.UpdateStream(ctx, have); err != nil {
@@ -43,22 +49,57 @@ func (c *Conn) AlterTopic(ctx context.Context, name string, to driver.StoredConf
 		}
 		return nil
 	})
-	return before, err
 }
 
-// DeleteTopic deletes a stored topic with its messages and groups. One that is
-// not there is no error.
+// DeleteTopic deletes a stored topic with its messages and groups. One that is not
+// there is no error. Of a topic in a store its messages and groups are deleted: what is
+// published to it is stored as before.
 func (c *Conn) DeleteTopic(ctx context.Context, name string) error {
-	return c.admin(ctx, func(ctx context.Context) error { return c.js.DeleteStream(ctx, topicStream(name)) })
+	h, err := c.homeNow(ctx, name)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return nil
+	case err != nil:
+		return err
+	case !h.shared():
+		return c.admin(ctx, func(ctx context.Context) error { return c.js.DeleteStream(ctx, h.stream) })
+	}
+	all, err := c.Groups(ctx, name)
+	if err != nil {
+		return err
+	}
+	for _, g := range all {
+		if err := c.DeleteGroup(ctx, name, g.Name); err != nil {
+			return err
+		}
+	}
+	_, err = c.PurgeTopic(ctx, name, 0, 0)
+	return err
 }
 
 // DeleteMessage deletes a message of a stored topic. One that is not there is no
 // error.
 func (c *Conn) DeleteMessage(ctx context.Context, topic string, seq uint64) error {
+	h, err := c.homeNow(ctx, topic)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
 	return c.admin(ctx, func(ctx context.Context) error {
-		stream, err := c.js.Stream(ctx, topicStream(topic))
+		stream, err := c.js.Stream(ctx, h.stream)
 		if err != nil {
 			return err
+		}
+		if h.shared() && h.store != topic { // it may be one of another topic
+			m, err := stream.GetMsg(ctx, seq)
+			if errors.Is(err, jetstream.ErrMsgNotFound) || err == nil && !h.holds(topic, m.Subject) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
 		}
 		err = stream.DeleteMsg(ctx, seq)
 		if errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) { // which does not say why
@@ -74,12 +115,19 @@ func (c *Conn) DeleteMessage(ctx context.Context, topic string, seq uint64) erro
 // that is not acknowledged, at once and in order, instead of when the lease of
 // that message ends. It must have no members. One that is not there is no error.
 func (c *Conn) ResetGroup(ctx context.Context, topic, group string) error {
+	h, err := c.homeNow(ctx, topic)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
 	return c.admin(ctx, func(ctx context.Context) error {
 		// The server does not answer for one that is not there.
-		if _, err := c.js.Consumer(ctx, topicStream(topic), groupConsumer(group)); err != nil {
+		if _, err := c.js.Consumer(ctx, h.stream, h.consumer(topic, group)); err != nil {
 			return err
 		}
-		_, err := c.js.ResetConsumer(ctx, topicStream(topic), groupConsumer(group))
+		_, err := c.js.ResetConsumer(ctx, h.stream, h.consumer(topic, group))
 		return err
 	})
 }
@@ -104,11 +152,28 @@ func (c *Conn) admin(ctx context.Context, f func(ctx context.Context) error) err
 	})
 }
 
-// HasTopic reports whether a stored topic is there.
+// HasTopic reports whether what is published to a topic is stored: it is there, or its
+// store is.
 func (c *Conn) HasTopic(ctx context.Context, name string) (bool, error) {
-	found := false
-	err := c.admin(ctx, func(ctx context.Context) error {
-		_, err := c.js.Stream(ctx, topicStream(name))
+	_, err := c.homeNow(ctx, name)
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// homeNow returns where a topic is kept, or ErrNotFound.
+func (c *Conn) homeNow(ctx context.Context, topic string) (h home, err error) {
+	err = c.find(ctx, "topic "+topic, func(ctx context.Context) error {
+		h, err = c.home(ctx, topic)
+		return err
+	})
+	return h, err
+}
+
+func (c *Conn) hasStream(ctx context.Context, name string) (found bool, err error) {
+	err = c.admin(ctx, func(ctx context.Context) error {
+		_, err := c.js.Stream(ctx, name)
 		found = err == nil
 		return err
 	})

@@ -1,10 +1,11 @@
 package natsdriver
 
 import (
+	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -28,9 +29,27 @@ type GroupInfo struct {
 
 // Groups returns the groups on a stored topic, in order of their names.
 func (c *Conn) Groups(ctx context.Context, topic string) (all []GroupInfo, err error) {
+	h, err := c.homeNow(ctx, topic)
+	if err != nil {
+		return nil, err
+	}
+	return c.groups(ctx, h, func(part *jetstream.ConsumerConfig) (string, bool) {
+		return topic, !h.shared() || topicsOf(part) == topic
+	})
+}
+
+// StoreGroups returns the groups on all topics of a store and on its pattern, in order
+// of these and of their names.
+func (c *Conn) StoreGroups(ctx context.Context, pattern string) ([]GroupInfo, error) {
+	return c.groups(ctx, storeHome(pattern), func(part *jetstream.ConsumerConfig) (string, bool) { return topicsOf(part), true })
+}
+
+// groups returns the groups on a stream. of says on which topics the group of a consumer
+// is, and whether it is wanted.
+func (c *Conn) groups(ctx context.Context, h home, of func(part *jetstream.ConsumerConfig) (string, bool)) (all []GroupInfo, err error) {
 	var parts []*jetstream.ConsumerInfo
-	err = c.find(ctx, "topic "+topic, func(ctx context.Context) error {
-		stream, err := c.js.Stream(ctx, topicStream(topic))
+	err = c.find(ctx, "stream "+h.stream, func(ctx context.Context) error {
+		stream, err := c.js.Stream(ctx, h.stream)
 		if err != nil {
 			return err
 		}
@@ -44,25 +63,26 @@ func (c *Conn) Groups(ctx context.Context, topic string) (all []GroupInfo, err e
 	if err != nil {
 		return nil, err
 	}
-	byName := map[string]*GroupInfo{}
-	var names []string
+	type key struct{ topics, group string }
+	byName := map[key]*GroupInfo{}
 	for _, part := range parts {
 		name, ok := groupOf(part)
-		if !ok {
+		topics, wanted := of(&part.Config)
+		if !ok || !wanted {
 			continue
 		}
-		g := byName[name]
+		g := byName[key{topics, name}]
 		if g == nil {
-			g = &GroupInfo{Topic: topic, Name: name}
-			byName[name] = g
-			names = append(names, name)
+			g = &GroupInfo{Topic: topics, Name: name}
+			byName[key{topics, name}] = g
 		}
-		g.add(part)
+		g.add(part, h.isKeyed(&part.Config))
 	}
-	slices.Sort(names)
-	for _, name := range names {
-		g := byName[name]
-		if err := c.age(ctx, g); err != nil {
+	for _, k := range slices.SortedFunc(maps.Keys(byName), func(a, b key) int {
+		return cmp.Or(strings.Compare(a.topics, b.topics), strings.Compare(a.group, b.group))
+	}) {
+		g := byName[k]
+		if err := c.age(ctx, h, g); err != nil {
 			return nil, err
 		}
 		all = append(all, *g)
@@ -85,9 +105,9 @@ func groupOf(part *jetstream.ConsumerInfo) (string, bool) {
 const groupDescription = "hark group "
 
 // add takes the numbers of a consumer of the group.
-func (g *GroupInfo) add(part *jetstream.ConsumerInfo) {
+func (g *GroupInfo) add(part *jetstream.ConsumerInfo, keyed bool) {
 	first := g.Created.IsZero()
-	g.Keyed = g.Keyed || len(filters(&part.Config)) > 0
+	g.Keyed = g.Keyed || keyed
 	if first || part.Created.Before(g.Created) {
 		g.Created = part.Created
 	}
@@ -108,16 +128,16 @@ func (g *GroupInfo) add(part *jetstream.ConsumerInfo) {
 }
 
 // age finds out when the first message that a group has not done was stored.
-func (c *Conn) age(ctx context.Context, g *GroupInfo) error {
+func (c *Conn) age(ctx context.Context, h home, g *GroupInfo) error {
 	if g.Waiting == 0 && g.InFlight == 0 {
 		return nil
 	}
 	return c.admin(ctx, func(ctx context.Context) error {
-		stream, err := c.js.Stream(ctx, topicStream(g.Topic))
+		stream, err := c.js.Stream(ctx, h.stream)
 		if err != nil {
 			return err
 		}
-		m, err := stream.GetMsg(ctx, g.Done+1, jetstream.WithGetMsgSubject(">"))
+		m, err := stream.GetMsg(ctx, g.Done+1, jetstream.WithGetMsgSubject(cmp.Or(h.all(g.Topic), ">")))
 		switch {
 		case errors.Is(err, jetstream.ErrMsgNotFound): // done meanwhile
 			return nil
@@ -144,21 +164,27 @@ func (c *Conn) GroupInfo(ctx context.Context, topic, group string) (GroupInfo, e
 
 // groupParts calls f for each consumer of a group.
 func (c *Conn) groupParts(ctx context.Context, topic, group string, f func(ctx context.Context, stream, consumer string) error) error {
-	stream := topicStream(topic)
+	h, err := c.homeNow(ctx, topic)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
 	for n := -1; n < partitions; n++ {
-		name := groupConsumer(group)
+		name := h.consumer(topic, group)
 		if n >= 0 {
-			name = slotConsumer(group, n)
+			name = slotConsumer(name, n)
 		}
 		err := c.admin(ctx, func(ctx context.Context) error {
-			consumer, err := c.js.Consumer(ctx, stream, name)
+			consumer, err := c.js.Consumer(ctx, h.stream, name)
 			switch {
 			case err != nil:
 				return err
-			case n < 0 && len(filters(&consumer.CachedInfo().Config)) == 0:
+			case n < 0 && !h.isKeyed(&consumer.CachedInfo().Config):
 				n = partitions // it has no others
 			}
-			return f(ctx, stream, name)
+			return f(ctx, h.stream, name)
 		})
 		if err != nil {
 			return err
@@ -216,14 +242,18 @@ func (c *Conn) SeekGroup(ctx context.Context, topic, group string, seq uint64) e
 	if c.level < levelReset {
 		return c.refuse("groups that are given another place (they need NATS 2.14)")
 	}
-	err := c.groupParts(ctx, topic, group, func(ctx context.Context, stream, consumer string) error {
+	h, err := c.homeNow(ctx, topic)
+	if err != nil {
+		return err
+	}
+	err = c.groupParts(ctx, topic, group, func(ctx context.Context, stream, consumer string) error {
 		have, err := c.js.Consumer(ctx, stream, consumer)
 		if err != nil {
 			return err
 		}
 		info := have.CachedInfo()
 		remade := info.Config.DeliverPolicy != jetstream.DeliverAllPolicy
-		if info.NumWaiting > 0 && (remade || len(filters(&info.Config)) > 0) {
+		if info.NumWaiting > 0 && (remade || h.isKeyed(&info.Config)) {
 			return ErrListening
 		}
 		if remade {
@@ -253,27 +283,43 @@ func (c *Conn) remakeConsumer(ctx context.Context, stream string, cfg jetstream.
 // SeqAt returns the sequence of the first message that was stored at a time or later,
 // and that behind the last one if there is none.
 func (c *Conn) SeqAt(ctx context.Context, topic string, at time.Time) (seq uint64, err error) {
+	h, err := c.homeNow(ctx, topic)
+	if err != nil {
+		return 0, err
+	}
 	err = c.find(ctx, "topic "+topic, func(ctx context.Context) error {
-		stream, err := c.js.Stream(ctx, topicStream(topic))
+		stream, err := c.js.Stream(ctx, h.stream)
 		if err != nil {
 			return err
 		}
 		info := stream.CachedInfo()
 		seq = info.State.LastSeq + 1
-		var answer struct {
-			Message struct {
-				Seq uint64 `json:"seq"`
-			} `json:"message"`
-		}
-		err = c.askAPI(ctx, "STREAM.MSG.GET."+info.Config.Name, json.RawMessage(fmt.Sprintf(`{"start_time":%q,"next_by_subj":">"}`, at.UTC().Format(time.RFC3339Nano))), &answer)
-		var api *jetstream.APIError
-		if errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeMessageNotFound {
-			return nil
-		}
-		if err == nil && answer.Message.Seq > 0 {
-			seq = answer.Message.Seq
+		m, err := c.firstFrom(ctx, h, topic, map[string]any{"start_time": at.UTC()})
+		if err == nil && m.Seq > 0 {
+			seq = m.Seq
 		}
 		return err
 	})
 	return seq, err
+}
+
+// spot is where a message is, as JetStream's API says it.
+type spot struct {
+	Seq  uint64    `json:"seq"`
+	Time time.Time `json:"time"`
+}
+
+// firstFrom returns where the first message of a topic is from a place on, with a Seq of
+// 0 if there is none.
+func (c *Conn) firstFrom(ctx context.Context, h home, topic string, place map[string]any) (spot, error) {
+	var answer struct {
+		Message spot `json:"message"`
+	}
+	place["next_by_subj"] = cmp.Or(h.all(topic), ">")
+	err := c.askAPI(ctx, "STREAM.MSG.GET."+h.stream, place, &answer)
+	var api *jetstream.APIError
+	if errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeMessageNotFound {
+		return spot{}, nil
+	}
+	return answer.Message, err
 }

@@ -19,7 +19,11 @@ var ErrNotFound = errors.New("not there")
 
 // TopicInfo describes a stored topic as the server has it.
 type TopicInfo struct {
-	Name                string
+	Name string
+	// Store is the pattern of the store that the topic is in, empty if it has a stream
+	// of its own. Config and Created are those of the store then, and how many Bytes
+	// the topic has is not known.
+	Store               string
 	Config              driver.StoredConfig
 	Created             time.Time
 	Messages, Bytes     uint64 // kept now
@@ -28,12 +32,25 @@ type TopicInfo struct {
 	Groups              int // consumers, some groups have several
 }
 
-// TopicInfo returns what the server has of a stored topic, or ErrNotFound.
-func (c *Conn) TopicInfo(ctx context.Context, name string) (info TopicInfo, err error) {
+// TopicInfo returns what the server has of a stored topic, or ErrNotFound. A topic that
+// matches the pattern of a store is there, also without a message.
+func (c *Conn) TopicInfo(ctx context.Context, name string) (TopicInfo, error) {
+	h, err := c.homeNow(ctx, name)
+	if err != nil {
+		return TopicInfo{}, err
+	}
+	return c.topicInfo(ctx, h, name)
+}
+
+func (c *Conn) topicInfo(ctx context.Context, h home, name string) (info TopicInfo, err error) {
+	if h.shared() && name != h.store {
+		return c.shareInfo(ctx, h, name)
+	}
 	err = c.find(ctx, "topic "+name, func(ctx context.Context) error {
-		stream, err := c.js.Stream(ctx, topicStream(name))
+		stream, err := c.js.Stream(ctx, h.stream)
 		if err == nil {
 			info = topicInfo(name, stream.CachedInfo())
+			info.Store = h.store
 		}
 		return err
 	})
@@ -83,6 +100,7 @@ func (c *Conn) Usage(ctx context.Context) (u Usage, err error) {
 type TopicQuery struct {
 	Pattern string                 // those that match it; empty for all
 	Dead    bool                   // only topics for dead letters
+	Own     bool                   // only topics that are in no store
 	After   string                 // those behind this one; empty for the first
 	Limit   int                    // how many at most; at least 1
 	Match   func(name string) bool // only those; nil for all
@@ -93,15 +111,39 @@ const maxNamesRead = 100_000
 
 // TopicNames returns the names of stored topics, in an order that does not change,
 // and whether there may be more behind the last of them, or behind next if none was
-// found.
+// found. Topics of stores come first: those that have messages.
 func (c *Conn) TopicNames(ctx context.Context, q TopicQuery) (names []string, next string, err error) {
+	names, more, err := c.storeNames(ctx, &q)
+	switch {
+	case err != nil:
+		return nil, "", err
+	case more:
+		return names, names[len(names)-1], nil
+	case q.Limit == 0: // there may be others behind them
+		q.Limit = 1
+		own, _, err := c.ownNames(ctx, q)
+		if err != nil || len(own) == 0 {
+			return names, "", err
+		}
+		return names, names[len(names)-1], nil
+	}
+	own, next, err := c.ownNames(ctx, q)
+	return append(names, own...), next, err
+}
+
+// ownNames is TopicNames for topics that have streams of their own.
+func (c *Conn) ownNames(ctx context.Context, q TopicQuery) (names []string, next string, err error) {
 	subject := q.Pattern
 	if q.Dead {
 		if subject = deadPrefix + ">"; q.Pattern != "" {
 			subject = deadPrefix + q.Pattern
 		}
 	}
-	at, err := c.seekName(ctx, subject, q.After)
+	want := topicStreams
+	if q.After != "" {
+		want = topicStream(q.After)
+	}
+	at, err := c.seekStream(ctx, subject, want)
 	if err != nil {
 		return nil, "", err
 	}
@@ -114,7 +156,7 @@ func (c *Conn) TopicNames(ctx context.Context, q TopicQuery) (names []string, ne
 			if q.After != "" && stream <= topicStream(q.After) || !strings.HasPrefix(stream, topicStreams) {
 				continue
 			}
-			name, err := c.topicOf(ctx, stream)
+			name, err := c.nameOf(ctx, stream, topicStreams)
 			if err != nil {
 				return nil, "", err
 			}
@@ -133,7 +175,7 @@ func (c *Conn) TopicNames(ctx context.Context, q TopicQuery) (names []string, ne
 			return names, "", nil
 		}
 		if read >= maxNamesRead {
-			last, err := c.topicOf(ctx, page[len(page)-1])
+			last, err := c.nameOf(ctx, page[len(page)-1], topicStreams)
 			return names, last, err
 		}
 	}
@@ -142,13 +184,9 @@ func (c *Conn) TopicNames(ctx context.Context, q TopicQuery) (names []string, ne
 // topicStreams is how the names of the streams of topics begin.
 var topicStreams = topicStream("")
 
-// seekName returns from where on to read the names of streams, so that the first one
-// behind that of a topic is in what is read first.
-func (c *Conn) seekName(ctx context.Context, subject, after string) (int, error) {
-	want := topicStreams
-	if after != "" {
-		want = topicStream(after)
-	}
+// seekStream returns from where on to read the names of streams, so that the first one
+// behind want is in what is read first.
+func (c *Conn) seekStream(ctx context.Context, subject, want string) (int, error) {
 	page, high, err := c.streamNames(ctx, subject, 0)
 	if err != nil || len(page) == high {
 		return 0, err
@@ -210,9 +248,10 @@ func (c *Conn) askAPI(ctx context.Context, what string, request, answer any) err
 	})
 }
 
-// topicOf returns the topic of a stream, empty if it is gone.
-func (c *Conn) topicOf(ctx context.Context, stream string) (string, error) {
-	escaped := strings.TrimPrefix(stream, topicStreams)
+// nameOf returns the topic or pattern of a stream whose name begins with prefix, empty
+// if it is gone.
+func (c *Conn) nameOf(ctx context.Context, stream, prefix string) (string, error) {
+	escaped := strings.TrimPrefix(stream, prefix)
 	if strings.Contains(escaped, "~~") { // cut
 		found := ""
 		err := c.admin(ctx, func(ctx context.Context) error {
@@ -236,14 +275,21 @@ func (c *Conn) PurgeTopic(ctx context.Context, name string, upTo, keep uint64) (
 	} else if keep > 0 {
 		ask["keep"] = keep
 	}
+	h, err := c.homeNow(ctx, name)
+	if err != nil {
+		return 0, err
+	}
+	if filter := h.all(name); filter != "" {
+		ask["filter"] = filter
+	}
 	err = c.find(ctx, "topic "+name, func(ctx context.Context) error {
-		if _, err := c.js.Stream(ctx, topicStream(name)); err != nil {
+		if _, err := c.js.Stream(ctx, h.stream); err != nil {
 			return err
 		}
 		var answer struct {
 			Purged uint64 `json:"purged"`
 		}
-		err := c.askAPI(ctx, "STREAM.PURGE."+topicStream(name), ask, &answer)
+		err := c.askAPI(ctx, "STREAM.PURGE."+h.stream, ask, &answer)
 		removed = answer.Purged
 		return err
 	})
@@ -252,12 +298,19 @@ func (c *Conn) PurgeTopic(ctx context.Context, name string, upTo, keep uint64) (
 
 // ReadMessage returns the message of a stored topic with a sequence, or ErrNotFound.
 func (c *Conn) ReadMessage(ctx context.Context, topic string, seq uint64) (r *driver.Received, err error) {
+	h, err := c.homeNow(ctx, topic)
+	if err != nil {
+		return nil, err
+	}
 	err = c.find(ctx, fmt.Sprintf("message %d of topic %s", seq, topic), func(ctx context.Context) error {
-		stream, err := c.js.Stream(ctx, topicStream(topic))
+		stream, err := c.js.Stream(ctx, h.stream)
 		if err != nil {
 			return err
 		}
 		m, err := stream.GetMsg(ctx, seq)
+		if err == nil && !h.holds(topic, m.Subject) {
+			return jetstream.ErrMsgNotFound
+		}
 		if err == nil {
 			r = c.fromStore(topic, m)
 		}

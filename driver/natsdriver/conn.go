@@ -37,6 +37,8 @@ type Conn struct {
 	acks acks
 	ids  ids
 	due  dueTopics
+	// knowing says that no broker is to be asked where topics are kept.
+	knowing atomic.Bool
 
 	signals atomic.Pointer[signals] // nil until it listens
 
@@ -114,6 +116,7 @@ func newConn(ctx context.Context, nc *nats.Conn, d *dialer, o options) (*Conn, e
 		return nil, err
 	}
 	c.state = newState(nc)
+	c.state.owned = d
 	c.ids.init()
 	c.acks.init(c)
 	return c, nil

@@ -25,6 +25,7 @@ const (
 	firePrefix   = "$HARK.fire."
 	firePlain    = firePrefix + "t." // and the topic
 	fireKeyed    = firePrefix + "k." // and the topic and the partition
+	fireStored   = firePrefix + "s." // and the partition and the topic, of a store
 	dueRemembers = 2 * time.Minute   // IDs
 )
 
@@ -36,8 +37,8 @@ const (
 
 // dueTopics knows which topics take messages that became due.
 type dueTopics struct {
-	mu    sync.Mutex // guards ready, and is held while one is made so
-	ready map[string]bool
+	mu    sync.Mutex      // guards ready, and is held while one is made so
+	ready map[string]bool // by stream
 }
 
 // delay turns a message of the topic into one that waits.
@@ -45,6 +46,12 @@ func (t *stored) delay(m *nats.Msg, due time.Time) {
 	target := firePlain + t.topic
 	if rest, keyed := strings.CutPrefix(m.Subject, keyedPrefix); keyed {
 		target = fireKeyed + rest
+	}
+	if t.shared() {
+		rest, keyed := strings.CutPrefix(m.Subject, storePrefix)
+		if target = fireStored + storePlain + "." + t.topic; keyed {
+			target = fireStored + rest
+		}
 	}
 	setNATSHeader(m, natsSchedule, "@at "+due.UTC().Format(time.RFC3339Nano))
 	setNATSHeader(m, natsScheduleTarget, target)
@@ -59,7 +66,7 @@ func (t *stored) takeDue(ctx context.Context) error {
 	d := &t.conn.due
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.ready[t.topic] {
+	if d.ready[t.stream] {
 		return nil
 	}
 	err := t.conn.state.do(ctx, func(ctx context.Context) error {
@@ -74,10 +81,7 @@ func (t *stored) takeDue(ctx context.Context) error {
 		if slices.ContainsFunc(cfg.Sources, func(s *jetstream.StreamSource) bool { return s.Name == dueStream }) {
 			return nil
 		}
-		cfg.Sources = append(cfg.Sources, &jetstream.StreamSource{Name: dueStream, SubjectTransforms: []jetstream.SubjectTransformConfig{
-			{Source: firePlain + t.topic, Destination: t.topic},
-			{Source: fireKeyed + t.topic + ".*", Destination: keyedPrefix + t.topic + ".{{wildcard(1)}}"},
-		}})
+		cfg.Sources = append(cfg.Sources, &jetstream.StreamSource{Name: dueStream, SubjectTransforms: t.fromDue()})
 		if _, err = t.conn.js.UpdateStream(ctx, cfg); err != nil {
 			return t.openError(ctx, err)
 		}
@@ -87,9 +91,20 @@ func (t *stored) takeDue(ctx context.Context) error {
 		if d.ready == nil {
 			d.ready = map[string]bool{}
 		}
-		d.ready[t.topic] = true
+		d.ready[t.stream] = true
 	}
 	return err
+}
+
+// fromDue says where what becomes due goes in the stream.
+func (t *stored) fromDue() []jetstream.SubjectTransformConfig {
+	if t.shared() {
+		return []jetstream.SubjectTransformConfig{{Source: fireStored + "*." + t.store, Destination: moved(t.store, storePrefix+"{{wildcard(1)}}.", 1)}}
+	}
+	return []jetstream.SubjectTransformConfig{
+		{Source: firePlain + t.topic, Destination: t.topic},
+		{Source: fireKeyed + t.topic + ".*", Destination: keyedPrefix + t.topic + ".{{wildcard(1)}}"},
+	}
 }
 
 func (c *Conn) makeDueStream(ctx context.Context) error {

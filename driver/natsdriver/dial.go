@@ -2,9 +2,11 @@ package natsdriver
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -23,6 +25,8 @@ const (
 type dialer struct {
 	ctx    context.Context // of all dialling
 	cancel context.CancelFunc
+
+	refused atomic.Pointer[refusal] // the last one
 
 	mu   sync.Mutex // guards conn
 	conn net.Conn   // the newest
@@ -60,6 +64,31 @@ func (d *dialer) stop() {
 	}
 }
 
+// refusal is what the server did not permit. It answers nothing to that, so who waits for
+// an answer learns of it when that has taken too long.
+type refusal struct {
+	at  time.Time
+	err error
+}
+
+// note takes notice of what the client is told.
+func (d *dialer) note(err error) {
+	if errors.Is(err, nats.ErrPermissionViolation) {
+		d.refused.Store(&refusal{time.Now(), err})
+	}
+}
+
+// refusedSince returns what the server has not permitted since a time; nil if nothing.
+func (d *dialer) refusedSince(t time.Time) error {
+	if d == nil {
+		return nil
+	}
+	if r := d.refused.Load(); r != nil && !r.at.Before(t) {
+		return r.err
+	}
+	return nil
+}
+
 // reconnectPause is how long to wait after all servers were tried in vain.
 func reconnectPause(rounds int) time.Duration {
 	pause := maxReconnectPause
@@ -83,6 +112,6 @@ func clientOptions(d *dialer) []nats.Option {
 		nats.MaxPingsOutstanding(2),
 		nats.SkipSubjectValidation(),
 		nats.WriteBufferSize(128 << 10),
-		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}), // what is lost is counted
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { d.note(err) }), // what is lost is counted
 	}
 }

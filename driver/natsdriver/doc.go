@@ -69,6 +69,12 @@
 // stream hark-groups says which member has which. Messages that are to be delivered later
 // wait in the stream hark-due, which the streams of topics have as a source.
 //
+// A store is a stream named hark-store- and a pattern, which keeps the topics that match
+// it under $HARK.s.PARTITION.TOPIC, with - for the partition of messages without a key.
+// What is published to the names of the topics is moved there when it is stored. Its
+// groups are consumers named after their topic with ~g and the group. A client that may
+// not see the names of streams asks a broker at $HARK.where.TOPIC.
+//
 // The stream of a topic for dead letters has the subject $HARK.dead. and the topic too,
 // to which nobody publishes, so that such topics are found among others.
 //

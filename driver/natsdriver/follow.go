@@ -35,6 +35,7 @@ type follow struct {
 	name   string // of the consumer
 	next   uint64 // the next message of the consumer, by its count
 	last   uint64 // the last message received, or that before the first
+	behind uint64 // messages that were behind the last one when it was sent
 	lost   uint64
 	until  uint64 // the last message to receive, once drains is set
 	drains bool
@@ -43,6 +44,9 @@ type follow struct {
 
 // Subscribe implements driver.Topic.
 func (t *stored) Subscribe(ctx context.Context, cfg driver.SubscribeConfig) (driver.Subscription, error) {
+	if err := t.whole(); err != nil {
+		return nil, err
+	}
 	if cfg.Group != "" {
 		return t.join(ctx, cfg)
 	}
@@ -91,6 +95,9 @@ func (t *stored) start(ctx context.Context, cfg driver.SubscribeConfig) (c jetst
 
 // newest returns the sequence of the first of the n newest messages.
 func (t *stored) newest(ctx context.Context, n uint64) (uint64, error) {
+	if t.shared() {
+		return t.newestShared(ctx, n)
+	}
 	info, err := t.info(ctx)
 	if err != nil {
 		return 0, err
@@ -119,7 +126,7 @@ func (f *follow) begin(ctx context.Context, start jetstream.ConsumerConfig) erro
 	t := f.topic
 	start.Name = "hark-" + t.conn.ids.next()
 	start.AckPolicy, start.MemoryStorage, start.InactiveThreshold = jetstream.AckNonePolicy, true, followIdle
-	start.Replicas = 1
+	start.Replicas, start.FilterSubject = 1, t.all(t.topic)
 	p := newPuller(t.conn, t.stream, start.Name)
 	if err := p.open(ctx, followDepth); err != nil {
 		return err
@@ -192,7 +199,7 @@ func (f *follow) Receive(ctx context.Context, most int) ([]*driver.Received, err
 // that is missing.
 func (f *follow) read(ctx context.Context, p *puller, ms []*nats.Msg) ([]*driver.Received, error) {
 	f.mu.Lock()
-	next, last, until := f.next, f.last, f.until
+	next, last, behind, until := f.next, f.last, f.behind, f.until
 	if !f.drains {
 		until = math.MaxUint64
 	}
@@ -211,17 +218,19 @@ func (f *follow) read(ctx context.Context, p *puller, ms []*nats.Msg) ([]*driver
 			p.empty()
 			break
 		}
-		if at.seq > last+1 {
+		// In a store others are in between. Of this topic something can have gone only
+		// where something was behind the last message, or came when nothing was asked for.
+		if at.seq > last+1 && (!f.topic.shared() || behind > 0 || p.ranDry(next-1)) {
 			lost += f.topic.lostBetween(ctx, last, at.seq)
 		}
-		next, last = next+1, at.seq
+		next, last, behind = next+1, at.seq, at.pending
 		if at.seq <= until {
 			rs = append(rs, r)
 		}
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.next, f.last, f.lost = next, last, f.lost+lost
+	f.next, f.last, f.behind, f.lost = next, last, behind, f.lost+lost
 	return rs, nil
 }
 
@@ -321,6 +330,9 @@ func (f *follow) Drain(ctx context.Context) error {
 
 // Lag implements driver.Subscription.
 func (f *follow) Lag(ctx context.Context) (driver.Lag, error) {
+	if f.topic.shared() {
+		return f.shareLag(ctx)
+	}
 	info, err := f.topic.info(ctx)
 	if err != nil {
 		return driver.Lag{}, err
@@ -333,6 +345,29 @@ func (f *follow) Lag(ctx context.Context) (driver.Lag, error) {
 		lag.Waiting = min(s.LastSeq-f.last, s.Msgs)
 	}
 	return lag, nil
+}
+
+// shareLag is Lag for a topic of a store, of which the consumer knows what is behind.
+func (f *follow) shareLag(ctx context.Context) (driver.Lag, error) {
+	f.mu.Lock()
+	name, next, lag := f.name, f.next, driver.Lag{Lost: f.lost, Members: 1}
+	f.mu.Unlock()
+	err := f.topic.conn.state.do(ctx, func(ctx context.Context) error {
+		consumer, err := f.topic.conn.js.Consumer(ctx, f.topic.stream, name)
+		if errors.Is(err, jetstream.ErrConsumerNotFound) { // another one is being made
+			return nil
+		}
+		if err != nil {
+			return f.topic.consumerError(ctx, err)
+		}
+		info := consumer.CachedInfo()
+		lag.Waiting = info.NumPending
+		if sent := info.Delivered.Consumer + 1; sent > next {
+			lag.Waiting += sent - next
+		}
+		return nil
+	})
+	return lag, err
 }
 
 // Close implements driver.Subscription.

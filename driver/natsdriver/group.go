@@ -19,6 +19,7 @@ import (
 // durable consumer.
 type member struct {
 	topic    *stored
+	group    string
 	consumer string
 	subjects []string // of the messages that it gets; nil for all
 	window   int
@@ -64,7 +65,7 @@ func (t *stored) join(ctx context.Context, cfg driver.SubscribeConfig) (driver.S
 	if cfg.Keyed {
 		return t.joinKeyed(ctx, cfg)
 	}
-	m, err := t.newMember(ctx, cfg, nil)
+	m, err := t.newMember(ctx, cfg, t.filters(t.topic))
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +79,7 @@ func (t *stored) join(ctx context.Context, cfg driver.SubscribeConfig) (driver.S
 // newMember makes a member of a group that gets the messages of some subjects of
 // the stream, or of all.
 func (t *stored) newMember(ctx context.Context, cfg driver.SubscribeConfig, subjects []string) (*member, error) {
-	m := &member{topic: t, consumer: groupConsumer(cfg.Group), subjects: subjects, window: cfg.Window}
+	m := &member{topic: t, group: cfg.Group, consumer: t.home.consumer(t.topic, cfg.Group), subjects: subjects, window: cfg.Window}
 	m.hands.prev, m.hands.next = &m.hands, &m.hands
 	if err := m.ensure(ctx, cfg); err != nil {
 		return nil, fmt.Errorf("group %s: %w", cfg.Group, err)
@@ -192,7 +193,7 @@ func (m *member) revive(ctx context.Context) error {
 			if err := t.open(ctx); err != nil {
 				return err
 			}
-			return m.ensure(ctx, driver.SubscribeConfig{Group: m.consumer, From: driver.FromStart})
+			return m.ensure(ctx, driver.SubscribeConfig{Group: m.group, From: driver.FromStart})
 		}
 		return t.consumerError(ctx, err)
 	})

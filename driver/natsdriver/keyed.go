@@ -78,7 +78,7 @@ func rosterOf(topic, group string) string {
 
 func (k *keyed) join(ctx context.Context, cfg driver.SubscribeConfig) (err error) {
 	c := k.topic.conn
-	if k.plain, err = k.topic.newMember(ctx, cfg, []string{k.topic.topic}); err != nil {
+	if k.plain, err = k.topic.newMember(ctx, cfg, []string{k.topic.plain(k.topic.topic)}); err != nil {
 		return err
 	}
 	if err := k.ensureSlots(ctx, cfg); err != nil {
@@ -130,7 +130,7 @@ func (k *keyed) ensureSlots(ctx context.Context, cfg driver.SubscribeConfig) err
 }
 
 func (k *keyed) ensureSlot(ctx context.Context, n int, cfg driver.SubscribeConfig) error {
-	return k.topic.ensureConsumer(ctx, cfg, slotConsumer(k.name, n), []string{partitionSubject(k.topic.topic, n)}, slotLease)
+	return k.topic.ensureConsumer(ctx, cfg, k.slotConsumer(n), []string{k.topic.partition(k.topic.topic, n)}, slotLease)
 }
 
 func (k *keyed) nudge() {
@@ -318,7 +318,7 @@ func (k *keyed) Lag(ctx context.Context) (driver.Lag, error) {
 		}
 		names := map[string]bool{k.plain.consumer: true}
 		for n := range partitions {
-			names[slotConsumer(k.name, n)] = true
+			names[k.slotConsumer(n)] = true
 		}
 		waiting := uint64(0)
 		infos := stream.ListConsumers(ctx)

@@ -43,12 +43,18 @@ func assetName(prefix, name string) string {
 			b.WriteByte(c)
 		}
 	}
-	if b.Len() <= maxNATSName-8 { // others append to it
-		return b.String()
+	return cutName(b.String(), name)
+}
+
+// cutName returns text if it is not too long for a name, and otherwise its beginning
+// with the hash of what it stands for.
+func cutName(text, whole string) string {
+	if len(text) <= maxNATSName-8 { // others append to it
+		return text
 	}
 	// ~~ is never part of a name that was not cut.
-	sum := sha256.Sum256([]byte(name))
-	return b.String()[:128] + "~~" + hex.EncodeToString(sum[:])
+	sum := sha256.Sum256([]byte(whole))
+	return text[:128] + "~~" + hex.EncodeToString(sum[:])
 }
 
 // assetOf returns the name of which assetName made a text, without its prefix, if it
@@ -79,11 +85,11 @@ func keyedSubjects(topics string) string {
 // the same time.
 const partitions = 16
 
-// keyedSubject is the subject of a message with a key.
-func keyedSubject(topic, key string) string {
+// partitionOf is the partition of the messages with a key.
+func partitionOf(key string) int {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(key)) // a hash does not fail
-	return partitionSubject(topic, int(h.Sum32()%partitions))
+	return int(h.Sum32() % partitions)
 }
 
 // partitionSubject is the subject of the messages of a partition.

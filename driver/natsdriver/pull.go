@@ -32,10 +32,12 @@ type puller struct {
 	inbox   string // replies come to inbox.N
 	subject string // of the consumer, for requests
 
-	asked atomic.Int64 // messages that the server has been asked for and that were not taken yet
-	count int          // requests
-	cut   atomic.Bool  // the connection was lost since the first request
-	wake  chan struct{}
+	asked   atomic.Int64 // messages that the server has been asked for and that were not taken yet
+	granted uint64       // messages that it was asked for in all, but for those of requests that ended before
+	dry     []uint64     // what granted was when the server had sent all and was not asked for more
+	count   int          // requests
+	cut     atomic.Bool  // the connection was lost since the first request
+	wake    chan struct{}
 }
 
 var (
@@ -221,6 +223,9 @@ func (p *puller) ask(depth int) error {
 		return nil
 	}
 	n := depth - asked
+	if p.count > 0 && asked <= len(p.msgs) {
+		p.dry = append(p.dry, p.granted)
+	}
 	p.count++
 	reply := p.inbox + "." + strconv.Itoa(p.count)
 	request := fmt.Appendf(nil, `{"batch":%d,"expires":%d,"idle_heartbeat":%d}`, n, pullExpires, pullHeartbeat)
@@ -228,6 +233,7 @@ func (p *puller) ask(depth int) error {
 	switch {
 	case err == nil:
 		p.asked.Add(int64(n))
+		p.granted += uint64(n)
 		return nil
 	case p.conn.state.passes(err):
 		p.cut.Store(true)
@@ -250,12 +256,22 @@ func (p *puller) isMessage(m *nats.Msg, gone *bool) bool {
 	// A request is over: the server says how many messages it still stood for.
 	if left, err := strconv.Atoi(m.Header.Get("Nats-Pending-Messages")); err == nil {
 		p.less(int64(left))
+		p.granted -= min(uint64(left), p.granted)
 	} else {
-		p.asked.Store(0)
+		p.granted -= min(uint64(p.asked.Swap(0)), p.granted)
 	}
 	description := m.Header.Get("Description")
 	*gone = *gone || status[0] == noResponders || status[0] == "409" && (strings.Contains(description, "Consumer Deleted") || strings.Contains(description, "Leadership Change") || strings.Contains(description, "Server Shutdown"))
 	return false
+}
+
+// ranDry reports whether the server had sent all that it was asked for with the nth
+// message. It is called with growing numbers.
+func (p *puller) ranDry(nth uint64) bool {
+	for len(p.dry) > 0 && p.dry[0] < nth {
+		p.dry = p.dry[1:]
+	}
+	return len(p.dry) > 0 && p.dry[0] == nth
 }
 
 // less notes that n messages fewer are to come. More may come than were asked
@@ -313,7 +329,11 @@ func (t *stored) receive(r *driver.Received, m *nats.Msg) (place, error) {
 	if err != nil {
 		return p, err
 	}
-	t.conn.decodeInto(r, m, t.topic)
+	topic := t.topic
+	if t.shared() && isPattern(topic) {
+		topic, _ = storedTopic(m.Subject)
+	}
+	t.conn.decodeInto(r, m, topic)
 	r.Seq, r.Deliveries = p.seq, p.deliveries
 	if r.Time.IsZero() {
 		r.Time = p.at

@@ -51,9 +51,12 @@ type slotHand struct {
 	returned bool
 }
 
-// slotConsumer is the name of the consumer of a slot.
-func slotConsumer(group string, n int) string {
-	return fmt.Sprintf("%s~k%d", groupConsumer(group), n)
+// slotConsumer is the name of the consumer of a slot of a group whose consumer for
+// messages without a key has a name.
+func slotConsumer(consumer string, n int) string { return fmt.Sprintf("%s~k%d", consumer, n) }
+
+func (k *keyed) slotConsumer(n int) string {
+	return slotConsumer(k.topic.home.consumer(k.topic.topic, k.name), n)
 }
 
 // takeSlot begins to receive the messages of a slot, of which the member is the
@@ -61,7 +64,7 @@ func slotConsumer(group string, n int) string {
 func (k *keyed) takeSlot(n int, was slotState) *slot {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &slot{
-		group: k, number: n, consumer: slotConsumer(k.name, n), cancel: cancel, done: make(chan struct{}),
+		group: k, number: n, consumer: k.slotConsumer(n), cancel: cancel, done: make(chan struct{}),
 		hands: map[uint64]*slotHand{}, last: was.Last, left: map[uint64]struct{}{},
 	}
 	for _, seq := range was.Left {

@@ -19,6 +19,7 @@ import (
 type state struct {
 	nc     *nats.Conn
 	tempo  tempo
+	owned  *dialer // nil if the client belongs to the caller
 	events chan nats.Status
 	quit   chan struct{} // closed by stop
 	over   chan struct{} // closed when follow has returned
@@ -228,12 +229,16 @@ func (s *state) do(ctx context.Context, f func(ctx context.Context) error) error
 		if err := s.await(ctx); err != nil {
 			return because(err, last)
 		}
+		began := time.Now()
 		err, cut := s.attempt(ctx, patience, f)
 		if err == nil {
 			return nil
 		}
 		if last = err; !cut && !s.passes(err) {
 			return kind(err)
+		}
+		if refused := s.owned.refusedSince(began); refused != nil && cut && s.connected() {
+			return fmt.Errorf("the server does not permit it: %w", refused)
 		}
 		select {
 		case <-ctx.Done():

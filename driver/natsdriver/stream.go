@@ -41,14 +41,17 @@ var durabilities = map[driver.Durability]struct {
 	driver.DurableMemory:  {"memory", driver.Memory},
 }
 
-// stored is a stored topic: a stream.
+// stored is a stored topic, or all topics of a store that match a pattern, to which
+// nothing can be published.
 type stored struct {
-	conn   *Conn
-	topic  string
-	stream string
-	wanted driver.StoredConfig
-	config atomic.Pointer[jetstream.StreamConfig] // as it is
-	writer writer
+	home
+	conn     *Conn
+	topic    string // or pattern
+	wanted   driver.StoredConfig
+	perTopic int                                    // of a store that is wanted
+	partly   bool                                   // of a store of which the user may use some topics
+	config   atomic.Pointer[jetstream.StreamConfig] // as it is
+	writer   writer
 
 	deduplicated atomic.Uint64
 }
@@ -61,21 +64,41 @@ func (c *Conn) openStored(ctx context.Context, name string, cfg driver.StoredCon
 	if _, ok := durabilities[cfg.Durability]; !ok {
 		return nil, fmt.Errorf("durability %d is unknown", cfg.Durability)
 	}
-	t := &stored{conn: c, topic: name, stream: topicStream(name), wanted: cfg}
-	if !cfg.Existing {
+	t := &stored{conn: c, topic: name, home: ownHome(name), wanted: cfg}
+	return t, t.begins(ctx)
+}
+
+// begins opens a topic for the first time.
+func (t *stored) begins(ctx context.Context) error {
+	if !t.wanted.Existing {
 		if err := t.allowed(); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	t.writer.init(t)
-	return t, t.open(ctx)
+	return t.open(ctx)
 }
 
 // open finds the stream or makes it.
 func (t *stored) open(ctx context.Context) error {
 	c := t.conn
 	return c.state.do(ctx, func(ctx context.Context) error {
+		if done, err := t.ask(ctx); done || err != nil {
+			return err
+		}
 		stream, err := c.js.Stream(ctx, t.stream)
+		if errors.Is(err, jetstream.ErrStreamNotFound) && !t.shared() && t.config.Load() == nil {
+			found, findErr := t.moveIn(ctx)
+			if findErr != nil {
+				return findErr
+			}
+			if found {
+				stream, err = c.js.Stream(ctx, t.stream)
+			}
+		}
+		if errors.Is(err, jetstream.ErrStreamNotFound) && t.shared() && t.topic != t.store {
+			return fmt.Errorf("the store of %s is %w", t.store, ErrNotFound)
+		}
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
 			if err := t.allowed(); err != nil {
 				return err
@@ -114,15 +137,29 @@ func (c *Conn) openError(ctx context.Context, subject string, err error) error {
 	const overlap = 10065
 	switch code := apiCode(err); {
 	case code == overlap:
-		other, nameErr := c.js.StreamNameBySubject(ctx, subject)
-		if nameErr != nil {
-			other = "another stream"
-		}
-		return fmt.Errorf("%w: the stream %s, which is not hark's, keeps what is published to %s", driver.ErrConflict, other, subject)
+		return fmt.Errorf("%w: %s keeps what is published to %s", driver.ErrConflict, c.overlapping(ctx, subject), subject)
 	case errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil, code >= 500 && isUnavailable(err):
 		return fmt.Errorf("%w: %w", driver.ErrAgain, err)
 	}
 	return kind(storeError(err))
+}
+
+// overlapping names a stream that has a subject.
+func (c *Conn) overlapping(ctx context.Context, subject string) string {
+	stream, err := c.js.StreamNameBySubject(ctx, subject)
+	switch {
+	case err != nil:
+		return "another stream"
+	case strings.HasPrefix(stream, topicStreams):
+		if topic, err := c.nameOf(ctx, stream, topicStreams); err == nil && topic != "" {
+			return "stored topic " + topic + ", which is there already,"
+		}
+	case strings.HasPrefix(stream, storeStreams):
+		if pattern, err := c.patternOf(ctx, stream); err == nil && pattern != "" {
+			return "the store " + pattern + ", which is there already,"
+		}
+	}
+	return "the stream " + stream + ", which is not hark's,"
 }
 
 // apiCode returns the code of an error of JetStream's API, 0 for others.
@@ -181,7 +218,12 @@ func (t *stored) streamConfig() jetstream.StreamConfig {
 	if w.MaxAge > 0 && cfg.Duplicates > w.MaxAge {
 		cfg.Duplicates = w.MaxAge
 	}
-	if w.DeadLetters || strings.HasSuffix(t.topic, deadSuffix) {
+	switch {
+	case t.shared():
+		cfg.Description, cfg.Subjects = "hark store "+t.topic, []string{t.topic, storeSubjects(t.topic)}
+		cfg.SubjectTransform = &jetstream.SubjectTransformConfig{Source: t.topic, Destination: moved(t.topic, storePrefix+storePlain+".", 0)}
+		cfg.MaxMsgsPerSubject = int64(max(t.perTopic, 0))
+	case w.DeadLetters || strings.HasSuffix(t.topic, deadSuffix):
 		cfg.Subjects = append(cfg.Subjects, deadPrefix+t.topic)
 	}
 	cfg.AllowMsgTTL = t.conn.level >= levelTTL
@@ -193,6 +235,9 @@ func (t *stored) streamConfig() jetstream.StreamConfig {
 func (t *stored) agrees(have *jetstream.StreamConfig) error {
 	if t.wanted.Existing {
 		return nil
+	}
+	if t.shared() && t.topic != t.store {
+		return t.fitsStore(have)
 	}
 	want := t.streamConfig()
 	var differ []string
@@ -211,7 +256,9 @@ func (t *stored) agrees(have *jetstream.StreamConfig) error {
 	if d, ok := have.Metadata[metaDurability]; ok {
 		check("the durability", d, want.Metadata[metaDurability])
 	}
-	if t.wanted.DeadLetters && !slices.Contains(have.Subjects, deadPrefix+t.topic) {
+	if t.shared() {
+		check("the number of messages of each topic", max(have.MaxMsgsPerSubject, 0), max(want.MaxMsgsPerSubject, 0))
+	} else if t.wanted.DeadLetters && !slices.Contains(have.Subjects, deadPrefix+t.topic) {
 		differ = append(differ, "it is not one for dead letters")
 	}
 	if len(differ) == 0 {
@@ -222,6 +269,9 @@ func (t *stored) agrees(have *jetstream.StreamConfig) error {
 
 // info asks for the state of the stream.
 func (t *stored) info(ctx context.Context, opts ...jetstream.StreamInfoOpt) (*jetstream.StreamInfo, error) {
+	if err := t.whole(); err != nil {
+		return nil, err
+	}
 	var info *jetstream.StreamInfo
 	err := t.conn.state.do(ctx, func(ctx context.Context) error {
 		stream, err := t.conn.js.Stream(ctx, t.stream)
@@ -241,6 +291,12 @@ func (t *stored) info(ctx context.Context, opts ...jetstream.StreamInfoOpt) (*je
 
 // Stats implements driver.Topic.
 func (t *stored) Stats(ctx context.Context) (driver.TopicStats, error) {
+	if err := t.whole(); err != nil {
+		return driver.TopicStats{}, err
+	}
+	if t.shared() {
+		return t.shareStats(ctx)
+	}
 	info, err := t.info(ctx)
 	if err != nil {
 		return driver.TopicStats{}, err

@@ -126,7 +126,7 @@ func (c *Conn) subscribe(ctx context.Context, topics string, cfg driver.Subscrib
 	s := &subscription{inlet: inlet{conn: c}}
 	subjects := []string{topics}
 	if strings.ContainsAny(topics, "*>") {
-		subjects = append(subjects, keyedSubjects(topics))
+		subjects = append(subjects, keyedSubjects(topics), storeSubjects(topics))
 		s.inbox = inboxRoot(c.nc)
 	}
 	if err := s.begin(ctx, subjects, cfg.Group, cfg.Window); err != nil {
@@ -186,8 +186,11 @@ func (s *subscription) topicOf(m *nats.Msg) (string, bool) {
 	if s.inbox == "" {
 		return m.Subject, true
 	}
-	if m.Sub == s.subs[1] {
+	switch m.Sub {
+	case s.subs[1]:
 		return keyedTopic(m.Subject)
+	case s.subs[2]:
+		return storedTopic(m.Subject)
 	}
 	return m.Subject, m.Subject[0] != '$' && !strings.HasPrefix(m.Subject, s.inbox)
 }

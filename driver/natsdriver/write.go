@@ -73,7 +73,7 @@ func (t *stored) message(m *driver.Message, l *letter) (*nats.Msg, error) {
 	}
 	subject := t.topic
 	if m.HasKey {
-		subject = keyedSubject(t.topic, m.Key)
+		subject = t.partition(t.topic, partitionOf(m.Key))
 	}
 	msg, err := l.write(c, subject, t.topic, m)
 	if err != nil {
@@ -137,6 +137,9 @@ func (t *stored) publishOne(ctx context.Context, m *driver.Message) error {
 func (t *stored) begin(ctx context.Context) error {
 	if t.conn.state.isClosed() {
 		return errConnClosed
+	}
+	if isPattern(t.topic) {
+		return fmt.Errorf("%s is a pattern: a message is published to one topic", t.topic)
 	}
 	return t.conn.acks.start(ctx)
 }
@@ -335,6 +338,9 @@ func (t *stored) absent(ctx context.Context, cause error) error {
 			return err
 		}
 		return fmt.Errorf("%w: the stream was gone", driver.ErrAgain)
+	}
+	if t.partly { // it may not be asked for
+		return fmt.Errorf("%w: %w", driver.ErrAgain, cause)
 	}
 	if _, err := t.info(ctx); err != nil {
 		return fmt.Errorf("stream %s: %w", t.stream, err)

@@ -26,8 +26,38 @@ var topicCommand = command{
 						query.Set("pattern", words[0])
 					}
 					return list(ctx, f, a, s, adminPath("topics"), query, *limit, []string{"topic", "messages", "size", "newest", "durability", "kept"}, func(t *storedTopic) []string {
-						return []string{t.Topic, numberText(t.Messages), bytesText(t.Bytes), age(t.LastTime), t.Durability, t.kept()}
+						return []string{t.Topic, numberText(t.Messages), t.size(), age(t.LastTime), t.Durability, t.kept()}
 					})
+				})
+			},
+		},
+		{
+			name: "stores", about: "list the patterns whose topics are stored together",
+			setup: func(fs *flag.FlagSet) action {
+				f := newAdminFlags(fs)
+				limit := fs.Int("limit", 0, "list so many at `most`; 0 for all")
+				return f.administer(0, 0, "nothing", func(ctx context.Context, a *admin, _ []string, s Streams) error {
+					return list(ctx, f, a, s, adminPath("stores"), nil, *limit, []string{"pattern", "topics", "messages", "size", "newest", "durability", "kept"}, func(t *patternStore) []string {
+						return []string{t.Topic, strconv.Itoa(t.Topics), numberText(t.Messages), bytesText(t.Bytes), age(t.LastTime), t.Durability, t.kept()}
+					})
+				})
+			},
+		},
+		{
+			name: "delete-store", args: "PATTERN", about: "delete a store, with all topics in it, their messages and groups",
+			long: `A pattern that is not in the configuration of the broker any more still keeps what is
+published to its topics, until its store is deleted.`,
+			setup: func(fs *flag.FlagSet) action {
+				f := newAdminFlags(fs)
+				yes := fs.Bool("yes", false, "do it")
+				return f.administer(1, 1, "PATTERN, in quotes", func(ctx context.Context, a *admin, words []string, s Streams) error {
+					if !*yes {
+						return fmt.Errorf("all that is stored of the topics that match %s would be removed, for good; say --yes", words[0])
+					}
+					if err := a.do(ctx, http.MethodDelete, adminPath("stores"), url.Values{"pattern": {words[0]}}, nil, nil); err != nil {
+						return err
+					}
+					return f.done(s, nil, "store %s deleted", words[0])
 				})
 			},
 		},
@@ -157,6 +187,7 @@ func (a *admin) sure(ctx context.Context, yes bool, topic string) error {
 // storedTopic is a topic as the API shows it.
 type storedTopic struct {
 	Topic           string
+	Store           string
 	Messages, Bytes uint64
 	First, Last     uint64
 	FirstTime       *time.Time `json:"first_time"`
@@ -189,9 +220,34 @@ func (t *storedTopic) kept() string {
 		add("up to " + plural(t.MaxCount, "message", "messages"))
 	}
 	if text == "" {
-		return "all"
+		text = "all"
+	}
+	if t.Store != "" && t.Store != t.Topic {
+		text += ", together with " + t.Store
 	}
 	return text
+}
+
+// size is how large its messages are, if that is known.
+func (t *storedTopic) size() string {
+	if t.Store != "" && t.Bytes == 0 {
+		return "-"
+	}
+	return bytesText(t.Bytes)
+}
+
+// patternStore is a store as the API shows it.
+type patternStore struct {
+	storedTopic
+	Topics   int
+	PerTopic int `json:"per_topic"`
+}
+
+func (t *patternStore) kept() string {
+	if t.PerTopic > 0 {
+		return t.storedTopic.kept() + ", of each topic up to " + plural(t.PerTopic, "message", "messages")
+	}
+	return t.storedTopic.kept()
 }
 
 func (t *storedTopic) fields() [][2]string {
@@ -201,7 +257,7 @@ func (t *storedTopic) fields() [][2]string {
 	}
 	return [][2]string{
 		{"topic", t.Topic},
-		{"messages", numberText(t.Messages) + ", " + bytesText(t.Bytes)},
+		{"messages", numberText(t.Messages) + ", " + t.size()},
 		{"sequences", strconv.FormatUint(t.First, 10) + " to " + strconv.FormatUint(t.Last, 10)},
 		{"oldest", moment(t.FirstTime)},
 		{"newest", moment(t.LastTime)},

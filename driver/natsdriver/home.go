@@ -1,0 +1,178 @@
+package natsdriver
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// home is where the messages of topics are kept: the stream that a topic has for
+// itself, or a store, which is the stream of all topics that match a pattern.
+//
+// In a store the subject of a message is $HARK.s.PARTITION.TOPIC, with - for the
+// partition of those without a key, so that one filter with one wildcard is all
+// messages of a topic: consumers with two filters can be permitted to nobody who
+// may not read the whole stream, and servers find their messages in a slower way.
+type home struct {
+	stream string
+	store  string // its pattern; empty for the stream of one topic
+}
+
+const (
+	storePrefix = "$HARK.s."
+	storePlain  = "-" // the partition of messages without a key
+)
+
+// storeStream is the name of the stream of a store.
+func storeStream(pattern string) string { return streamName("store", pattern) }
+
+// storeStreams is how the names of the streams of stores begin.
+var storeStreams = storeStream("")
+
+// storeSubjects are the subjects of all messages of topics, or of those that match a
+// pattern, in stores.
+func storeSubjects(topics string) string { return storePrefix + "*." + topics }
+
+func ownHome(topic string) home { return home{stream: topicStream(topic)} }
+
+func storeHome(pattern string) home { return home{storeStream(pattern), pattern} }
+
+// nominalHome is that of a topic which is in no store, and of a pattern.
+func nominalHome(topic string) home {
+	if isPattern(topic) {
+		return storeHome(topic)
+	}
+	return ownHome(topic)
+}
+
+func (h *home) shared() bool { return h.store != "" }
+
+// all is the filter for all messages of topics, empty if everything is theirs.
+func (h *home) all(topics string) string {
+	if h.shared() {
+		return storeSubjects(topics)
+	}
+	return ""
+}
+
+// filters is all as a list, nil for everything.
+func (h *home) filters(topics string) []string {
+	if f := h.all(topics); f != "" {
+		return []string{f}
+	}
+	return nil
+}
+
+// plain is the filter for messages without a key.
+func (h *home) plain(topics string) string {
+	if h.shared() {
+		return storePrefix + storePlain + "." + topics
+	}
+	return topics
+}
+
+// partition is the filter for the messages of a partition, and of one topic the
+// subject to which they are published.
+func (h *home) partition(topics string, n int) string {
+	if h.shared() {
+		return storePrefix + strconv.Itoa(n) + "." + topics
+	}
+	return partitionSubject(topics, n)
+}
+
+// consumer is the name of the consumer of a group. In a store the groups of different
+// topics may have the same names.
+func (h *home) consumer(topics, group string) string {
+	if !h.shared() {
+		return groupConsumer(group)
+	}
+	// ~g is part of no name that assetName has made.
+	return cutName(assetName("", topics)+"~g"+groupConsumer(group), topics+" "+group)
+}
+
+// holds reports whether a subject is one of a topic.
+func (h *home) holds(topic, subject string) bool {
+	if !h.shared() {
+		return true
+	}
+	of, ok := storedTopic(subject)
+	return ok && (of == topic || topic == h.store)
+}
+
+// storedTopic returns the topic of a message of a store.
+func storedTopic(subject string) (string, bool) {
+	rest, ok := strings.CutPrefix(subject, storePrefix)
+	if !ok {
+		return "", false
+	}
+	_, topic, ok := strings.Cut(rest, ".")
+	return topic, ok
+}
+
+// topicsOf returns the topics of a consumer of a store, as it was made: a name or a
+// pattern.
+func topicsOf(c *jetstream.ConsumerConfig) string {
+	for _, f := range filters(c) {
+		if topics, ok := storedTopic(f); ok {
+			return topics
+		}
+	}
+	return ""
+}
+
+// isKeyed reports whether a consumer is a part of a group that keeps the order of keys:
+// others get the messages of all partitions.
+func (h *home) isKeyed(c *jetstream.ConsumerConfig) bool {
+	have := filters(c)
+	return len(have) > 0 && !strings.HasPrefix(have[0], storePrefix+"*.")
+}
+
+// home returns where a topic is kept: in a stream of its own, also if that is still to
+// be made, or in the store of a pattern. A pattern is a store.
+func (c *Conn) home(ctx context.Context, topic string) (home, error) {
+	own := nominalHome(topic)
+	at, err := c.whereabouts(ctx, topic)
+	switch {
+	case err != nil:
+		return own, err
+	case at != nil && !at.Whole && !at.Stored:
+		return own, jetstream.ErrStreamNotFound
+	case at != nil && at.Store != "":
+		return storeHome(at.Store), nil
+	}
+	_, err = c.js.Stream(ctx, own.stream)
+	if !errors.Is(err, jetstream.ErrStreamNotFound) || isPattern(topic) {
+		return own, err
+	}
+	h, found, findErr := c.findStore(ctx, topic)
+	if findErr != nil {
+		return own, findErr
+	}
+	if found {
+		return h, nil
+	}
+	return own, err
+}
+
+// findStore returns the store that takes what is published to a topic.
+func (c *Conn) findStore(ctx context.Context, topic string) (home, bool, error) {
+	stream, err := c.js.StreamNameBySubject(ctx, topic)
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound), err == nil && !strings.HasPrefix(stream, storeStreams):
+		return home{}, false, nil
+	case err != nil:
+		return home{}, false, passing(err)
+	}
+	pattern, err := c.patternOf(ctx, stream)
+	return home{stream, pattern}, pattern != "", err
+}
+
+// patternOf returns the pattern of the stream of a store, empty if it is gone.
+func (c *Conn) patternOf(ctx context.Context, stream string) (string, error) {
+	return c.nameOf(ctx, stream, storeStreams)
+}
+
+func isPattern(topic string) bool { return strings.ContainsAny(topic, "*>") }

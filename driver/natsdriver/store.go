@@ -1,0 +1,201 @@
+package natsdriver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/harkbus/hark/driver"
+)
+
+// StoreConfig configures a store: the topics that match a pattern, which are kept
+// together. Its limits are those of all of them.
+type StoreConfig struct {
+	Pattern string
+	driver.StoredConfig
+	// MaxPerTopic is how many messages without a key are kept of each topic, and how
+	// many of each of the 16 partitions of those with one; 0 for all.
+	MaxPerTopic int
+}
+
+// OpenStore opens a store, which is made if it is not there. What is published to a
+// topic that matches its pattern is stored there, by whomever it is; OpenTopic finds it
+// for such a topic. The Topic it returns is all of them: what is received says of which
+// it is, and publishing to a pattern fails. A store that overlaps another one, or a
+// stored topic, is an error that wraps driver.ErrConflict, and so is one that is there
+// with other limits.
+//
+// Sequences are those of the store: those of one topic have gaps.
+func (c *Conn) OpenStore(ctx context.Context, cfg StoreConfig) (driver.Topic, error) {
+	if err := c.storable(); err != nil {
+		return nil, err
+	}
+	t := c.store(&cfg)
+	return t, t.begins(ctx)
+}
+
+// OpenInStore opens a topic of a store as OpenTopic does, without having to find the
+// store.
+func (c *Conn) OpenInStore(ctx context.Context, pattern, topic string, cfg driver.StoredConfig) (driver.Topic, error) {
+	if err := c.storable(); err != nil {
+		return nil, err
+	}
+	t := &stored{conn: c, topic: topic, home: storeHome(pattern), wanted: cfg}
+	return t, t.begins(ctx)
+}
+
+// storable refuses stores on servers that cannot have them.
+func (c *Conn) storable() error {
+	switch {
+	case c.js == nil:
+		return c.refuse(string(driver.Stored))
+	case c.level < levelTTL:
+		return c.refuse("stores of patterns (they need NATS 2.11)")
+	}
+	return nil
+}
+
+func (c *Conn) store(cfg *StoreConfig) *stored {
+	return &stored{conn: c, topic: cfg.Pattern, home: storeHome(cfg.Pattern), wanted: cfg.StoredConfig, perTopic: cfg.MaxPerTopic}
+}
+
+// AlterStore gives a store that is there other limits and another window of
+// deduplication, and returns what it had before. Another durability is ErrConflict.
+func (c *Conn) AlterStore(ctx context.Context, to StoreConfig) (before StoreConfig, err error) {
+	if err := c.storable(); err != nil {
+		return before, err
+	}
+	before = StoreConfig{Pattern: to.Pattern}
+	err = c.alter(ctx, c.store(&to), func(have *jetstream.StreamConfig) {
+		before.StoredConfig, before.MaxPerTopic = storedConfig(have), int(max(have.MaxMsgsPerSubject, 0))
+	})
+	return before, err
+}
+
+// DeleteStore deletes a store with all topics in it, their messages and groups. One that
+// is not there is no error.
+func (c *Conn) DeleteStore(ctx context.Context, pattern string) error {
+	return c.admin(ctx, func(ctx context.Context) error { return c.js.DeleteStream(ctx, storeStream(pattern)) })
+}
+
+// HasStore reports whether the store of a pattern is there.
+func (c *Conn) HasStore(ctx context.Context, pattern string) (bool, error) {
+	return c.hasStream(ctx, storeStream(pattern))
+}
+
+// StoreOf returns the pattern of the store that keeps a topic, empty if none does.
+func (c *Conn) StoreOf(ctx context.Context, topic string) (string, error) {
+	h, err := c.homeNow(ctx, topic)
+	if errors.Is(err, ErrNotFound) {
+		return "", nil
+	}
+	return h.store, err
+}
+
+// moveIn makes the store that takes what is published to the topic its home, if there is
+// one.
+func (t *stored) moveIn(ctx context.Context) (bool, error) {
+	at, found, err := t.conn.findStore(ctx, t.topic)
+	if found {
+		t.home = at
+	}
+	return found, err
+}
+
+// fitsStore returns how what is wanted of a topic differs from how its store keeps it.
+// What is not said, or is less, is no difference.
+func (t *stored) fitsStore(have *jetstream.StreamConfig) error {
+	w := &t.wanted
+	var differ []string
+	check := func(what string, have, want any, said bool) {
+		if said && have != want {
+			differ = append(differ, fmt.Sprintf("%s is %v, not %v", what, have, want))
+		}
+	}
+	check("MaxMessages of all of them together", max(have.MaxMsgs, 0), int64(w.MaxMessages), w.MaxMessages > 0)
+	check("MaxBytes of all of them together", max(have.MaxBytes, 0), w.MaxBytes, w.MaxBytes > 0)
+	check("MaxAge", have.MaxAge, w.MaxAge, w.MaxAge > 0)
+	check("the durability", have.Metadata[metaDurability], durabilities[w.Durability].name, w.Durability < storedConfig(have).Durability)
+	if len(differ) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: topic %s is kept in a store with all that match %s: %s (leave out what the store says, or change the store)",
+		driver.ErrConflict, t.topic, t.store, strings.Join(differ, ", "))
+}
+
+// moved is the destination of a transform of subjects that match a pattern: the same
+// behind a prefix that has some of the wildcards.
+func moved(pattern, prefix string, wildcards int) string {
+	tokens := strings.Split(pattern, ".")
+	for i, token := range tokens {
+		if token == "*" {
+			wildcards++
+			tokens[i] = "{{wildcard(" + strconv.Itoa(wildcards) + ")}}"
+		}
+	}
+	return prefix + strings.Join(tokens, ".")
+}
+
+// shareStats is Stats for a topic of a store.
+func (t *stored) shareStats(ctx context.Context) (driver.TopicStats, error) {
+	info, err := t.conn.topicInfo(ctx, t.home, t.topic)
+	if err != nil {
+		return driver.TopicStats{}, err
+	}
+	s := driver.TopicStats{Stored: info.Messages, Deduplicated: t.deduplicated.Load()}
+	if s.Stored > 0 {
+		s.First, s.Last = info.First, info.Last
+	}
+	if !isPattern(t.topic) {
+		s.Delayed, err = t.delayed(ctx)
+	}
+	return s, err
+}
+
+// newestShared is newest for a topic of a store, where the sequences of others are in
+// between: it asks how many there are from a sequence on until it knows from which on
+// there are n.
+func (t *stored) newestShared(ctx context.Context, n uint64) (uint64, error) {
+	info, err := t.info(ctx)
+	if err != nil {
+		return 0, err
+	}
+	low, high := max(info.State.FirstSeq, 1), info.State.LastSeq+1
+	for high-low > 1 {
+		middle := low + (high-low)/2
+		count, err := t.countFrom(ctx, middle)
+		if err != nil {
+			return 0, err
+		}
+		if count >= n {
+			low = middle
+		} else {
+			high = middle
+		}
+	}
+	return low, nil
+}
+
+// countFrom returns how many messages there are from a sequence on.
+func (t *stored) countFrom(ctx context.Context, seq uint64) (count uint64, err error) {
+	cfg := jetstream.ConsumerConfig{
+		Name: "hark-" + t.conn.ids.next(), FilterSubject: t.all(t.topic), DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: seq,
+		AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1, InactiveThreshold: followIdle,
+	}
+	err = t.conn.state.do(ctx, func(ctx context.Context) error {
+		consumer, err := t.conn.js.CreateOrUpdateConsumer(ctx, t.stream, cfg)
+		if err != nil {
+			return t.consumerError(ctx, err)
+		}
+		count = consumer.CachedInfo().NumPending
+		return nil
+	})
+	if err == nil {
+		t.forget(cfg.Name)
+	}
+	return count, err
+}
