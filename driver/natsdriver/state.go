@@ -238,7 +238,7 @@ func (s *state) do(ctx context.Context, f func(ctx context.Context) error) error
 			return kind(err)
 		}
 		if refused := s.owned.refusedSince(began); refused != nil && cut && s.connected() {
-			return fmt.Errorf("the server does not permit it: %w", refused)
+			return fmt.Errorf("the user may not do this: %w", refused)
 		}
 		select {
 		case <-ctx.Done():

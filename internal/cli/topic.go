@@ -44,7 +44,7 @@ var topicCommand = command{
 			},
 		},
 		{
-			name: "delete-store", args: "PATTERN", about: "delete a store, with all topics in it, their messages and groups",
+			name: "delete-store", args: "PATTERN", about: "delete a store with all its topics and groups",
 			long: `A pattern that is not in the configuration of the broker any more still keeps what is
 published to its topics, until its store is deleted.`,
 			setup: func(fs *flag.FlagSet) action {
