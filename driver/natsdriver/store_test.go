@@ -111,14 +111,18 @@ func TestStoreKeepsTopicsApart(t *testing.T) {
 	want("of the store", slices.DeleteFunc(rs, func(r *driver.Received) bool { return r.Topic != "s.a" }), ofA)
 
 	// Groups of one name on both, and on the pattern.
-	for range 2 {
+	for round := range 2 {
 		for _, tt := range []struct {
 			topic driver.Topic
 			want  []string
 		}{{a, ofA}, {b, ofB}} {
 			g := from(tt.topic, driver.SubscribeConfig{Group: "g", From: driver.FromStart})
 			rs := receive(t, g, len(tt.want))
-			want("group", rs, tt.want)
+			if round == 0 {
+				want("group", rs, tt.want)
+			} else if got := texts(rs); !slices.Equal(slices.Sorted(slices.Values(got)), slices.Sorted(slices.Values(tt.want))) { // what was returned comes in any order
+				t.Errorf("group: got %q, want %q again", got, tt.want)
+			}
 			if err := g.Return(testContext(t), rs); err != nil {
 				t.Error(err)
 			}

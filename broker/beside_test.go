@@ -1,0 +1,164 @@
+package broker
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/harkbus/hark/driver"
+)
+
+// besideText is the configuration of a broker beside a server. The lease is as short as the
+// test is patient.
+func besideText(server *Broker, text string) string {
+	return fmt.Sprintf("engine: 'nats://%s?sync=always&lease=2s'\nhttp: 127.0.0.1:0\nlog: {level: error}\n%s", server.Addr(), text)
+}
+
+func startBeside(t *testing.T, server *Broker, text string) *Broker {
+	t.Helper()
+	c, err := Load(Source{File: write(t, besideText(server, text))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return start(t, c)
+}
+
+// TestKillOneOfSeveral kills one of the brokers that share a route, in the middle of its
+// work: nothing is lost, nothing is there twice, and the messages of a key are in order.
+func TestKillOneOfSeveral(t *testing.T) {
+	s := start(t, config(t, ""))
+	file := write(t, besideText(s, "topics: [{name: orders}, {name: routed}]\nroutes: [{name: all, from: orders, to: routed}]"))
+	first, second := startChild(t, file), startChild(t, file)
+	c := dial(t, s, "")
+	orders := storedTopic(t, c, "orders")
+	const n, keys, killAt = 1200, 16, 500
+	for i := range n {
+		publishTo(t, orders, keyed(i, fmt.Sprint("k", i%keys), `{}`))
+		if i == killAt {
+			first.kill()
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	sub := replay(t, c, "routed")
+	next := map[string]int{}
+	for got := 0; got < n; {
+		ms, err := sub.Receive(ctx, n)
+		if err != nil {
+			t.Fatalf("%v after %d of %d messages", err, got, n)
+		}
+		for _, m := range ms {
+			var i int
+			if _, err := fmt.Sscanf(m.ID, "id-%d", &i); err != nil {
+				t.Fatal(err)
+			}
+			if want := next[m.Key]*keys + i%keys; i != want {
+				t.Fatalf("key %s: got message %d, want %d", m.Key, i, want)
+			}
+			next[m.Key]++
+		}
+		got += len(ms)
+	}
+	if s := stats(t, storedTopic(t, c, "routed")); s.Stored != n {
+		t.Errorf("got %d messages, want %d", s.Stored, n)
+	}
+	second.kill()
+}
+
+// TestWithoutServer asks a broker that has no server for what only servers know.
+func TestWithoutServer(t *testing.T) {
+	s := start(t, config(t, ""))
+	b := startBeside(t, s, "topics: [{name: orders}]")
+	for _, tt := range []struct{ method, path string }{
+		{http.MethodGet, "/v1/admin/connections"}, {http.MethodGet, "/v1/admin/connections/1"}, {http.MethodDelete, "/v1/admin/connections/1"}, {http.MethodGet, "/v1/admin/subscriptions"},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), tt.method, "http://"+b.HTTPAddr().String()+tt.path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var body bytes.Buffer
+		_, _ = body.ReadFrom(res.Body)
+		_ = res.Body.Close()
+		var said struct{ Detail string }
+		if err := json.Unmarshal(body.Bytes(), &said); err != nil || res.StatusCode != http.StatusNotImplemented || said.Detail == "" {
+			t.Errorf("%s %s: got %d %s, want 501 and why", tt.method, tt.path, res.StatusCode, body.String())
+		}
+	}
+	if code, body := get(t, b, "/readyz"); code != http.StatusOK {
+		t.Errorf("/readyz: got %d %v", code, body)
+	}
+	if code, _ := get(t, b, "/v1/admin/topics/orders"); code != http.StatusOK {
+		t.Errorf("a topic: got %d", code)
+	}
+}
+
+// TestWebhookBesideAnEngine has two brokers share a webhook. That the second one starts
+// takes nothing from the first, which has messages in hand.
+func TestWebhookBesideAnEngine(t *testing.T) {
+	r := newReceiver(t)
+	held := make(chan struct{})
+	r.reply(func(n int, _ http.ResponseWriter, _ *delivered) {
+		if n == 1 {
+			<-held
+		}
+	})
+	s := start(t, config(t, "topics: [{name: orders}]"))
+	text := r.webhook("from: orders\nworkers: 1")
+	startBeside(t, s, text)
+	orders := storedTopic(t, dial(t, s, ""), "orders")
+	const n = 40
+	publishTo(t, orders, keyed(0, "", `{"n":0}`))
+	seen := map[string]int{}
+	note := func() { seen[r.next().header.Get("Hark-Seq")]++ }
+	note() // the first broker has it in hand
+	startBeside(t, s, text)
+	for i := 1; i < n; i++ {
+		publishTo(t, orders, keyed(i, "", fmt.Sprintf(`{"n":%d}`, i)))
+	}
+	// A group that was reset would give the first message out again at once, before these.
+	for range 5 {
+		note()
+	}
+	close(held)
+	for range n - 6 {
+		note()
+	}
+	for seq, times := range seen {
+		if times != 1 {
+			t.Errorf("message %s was delivered %d times", seq, times)
+		}
+	}
+	if len(seen) != n {
+		t.Errorf("got %d messages, want %d", len(seen), n)
+	}
+}
+
+// TestDelayOverBroker has a native client and one over HTTP put messages off.
+func TestDelayOverBroker(t *testing.T) {
+	b := start(t, config(t, "topics: [{name: orders}, {name: 'jobs.*'}]"))
+	d := doorOf(t, b)
+	for _, topic := range []string{"orders", "jobs.a"} {
+		native := storedTopic(t, dial(t, b, ""), topic)
+		sub := replay(t, b.conn, topic)
+		due := time.Now().Add(300 * time.Millisecond)
+		publishTo(t, native, &driver.Message{ID: "late", Due: due.Add(time.Millisecond), Data: []byte(`"late"`)})
+		d.post(202, topic+"?delay=300ms", `"web"`, "Content-Type: application/json")
+		publishTo(t, native, &driver.Message{ID: "now", Data: []byte(`"now"`)})
+		got := receive(t, sub, 3)
+		if string(got[0].Data) != `"now"` || time.Now().Before(due) {
+			t.Errorf("%s: got %s first, at %v before the others were due", topic, got[0].Data, time.Until(due))
+		}
+		late := map[string]bool{string(got[1].Data): true, string(got[2].Data): true}
+		if !late[`"late"`] || !late[`"web"`] {
+			t.Errorf("%s: got %v", topic, late)
+		}
+	}
+}
