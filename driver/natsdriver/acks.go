@@ -23,7 +23,7 @@ type acks struct {
 
 	mu      sync.Mutex // guards what follows
 	sub     *nats.Subscription
-	prefix  string
+	inbox   string // what all subjects of answers begin with
 	last    uint64
 	waiting map[uint64]waiter
 	closed  bool
@@ -62,8 +62,8 @@ func (a *acks) start(ctx context.Context) error {
 	if started {
 		return nil
 	}
-	prefix := a.conn.nc.NewInbox() + "." + ackToken
-	sub, err := a.conn.nc.Subscribe(prefix[:len(prefix)-len(ackToken)]+"*", a.receive)
+	inbox := a.conn.nc.NewInbox() + "."
+	sub, err := a.conn.nc.Subscribe(inbox+">", a.receive)
 	if err != nil {
 		return kind(err)
 	}
@@ -75,27 +75,33 @@ func (a *acks) start(ctx context.Context) error {
 		a.mu.Unlock()
 		return sub.Unsubscribe()
 	}
-	a.sub, a.prefix = sub, prefix
+	a.sub, a.inbox = sub, inbox
 	a.mu.Unlock()
 	return a.conn.Flush(ctx)
 }
 
 // expect returns the subject to which the server is to answer w.
 func (a *acks) expect(w waiter) (token uint64, reply string) {
+	token, inbox := a.enlist(w)
+	var digits [16]byte
+	return token, inbox + ackToken + string(strconv.AppendUint(digits[:0], token, 36))
+}
+
+// enlist makes a token for w, and returns what subjects for answers to it begin
+// with.
+func (a *acks) enlist(w waiter) (token uint64, inbox string) {
 	a.mu.Lock()
 	a.last++
-	token, closed := a.last, a.closed
+	token, inbox = a.last, a.inbox
+	closed := a.closed
 	if !closed {
 		a.waiting[token] = w
 	}
-	prefix := a.prefix
 	a.mu.Unlock()
-	var digits [16]byte
-	reply = prefix + string(strconv.AppendUint(digits[:0], token, 36))
 	if closed {
 		w.acked(token, ack{}, errConnClosed)
 	}
-	return token, reply
+	return token, inbox
 }
 
 // forget takes no answer any more. It reports whether there was none: then the
@@ -109,6 +115,10 @@ func (a *acks) forget(token uint64) bool {
 }
 
 func (a *acks) receive(m *nats.Msg) {
+	if strings.HasSuffix(m.Subject, burstSuffix) {
+		a.receiveBurst(m)
+		return
+	}
 	token, err := strconv.ParseUint(m.Subject[strings.LastIndexByte(m.Subject, '.')+1+len(ackToken):], 36, 64)
 	if err != nil {
 		return

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strconv"
 	"sync"
@@ -142,6 +143,7 @@ func (w *writer) abandon(o *order, cause error) error {
 func (w *writer) run() {
 	defer w.topic.conn.tasks.Done()
 	for {
+		runtime.Gosched() // to those who publish again after what was written before
 		b := w.take()
 		if b == nil {
 			return
@@ -205,7 +207,7 @@ func (w *writer) finish(b *batch) {
 
 // writeBatch stores the messages of a batch, and notes what became of them.
 func (t *stored) writeBatch(b *batch) {
-	if len(b.parcels) == 1 { // a batch of one costs twice as much
+	if len(b.parcels) == 1 || !t.batches() { // a batch of one costs twice as much
 		t.send(b.ctx, b.parcels, &b.mu)
 		return
 	}
@@ -235,7 +237,7 @@ func (e *singlyError) Error() string { return e.cause.Error() }
 // attempt sends a batch once and waits for the answer.
 func (t *stored) attempt(b *batch) error {
 	c := t.conn
-	f := newFlight(1)
+	f := newFlight(1, false)
 	if err := t.sendBatch(b, f); err != nil {
 		return err
 	}

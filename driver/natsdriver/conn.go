@@ -211,6 +211,7 @@ const (
 	// stream has taken.
 	levelSchedule = 4
 	levelReset    = 4 // 2.14: consumers that begin again
+	levelBurst    = 4 // 2.14: batches that are stored as they come
 )
 
 // refuse says that the server cannot do something.

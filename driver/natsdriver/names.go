@@ -126,10 +126,14 @@ func inboxRoot(nc *nats.Conn) string {
 }
 
 // ackToken begins the last token of the subjects to which servers acknowledge
-// that messages are stored. By it those who listen to the subject of a topic
-// tell what is published there from requests.
+// that messages are stored. By it, or by the end of those of bursts, those who
+// listen to the subject of a topic tell what is published there from requests.
 const ackToken = "hark-"
 
+// isAckSubject reports whether what has this reply subject is a message of a topic.
 func isAckSubject(reply string) bool {
-	return strings.HasPrefix(reply[strings.LastIndexByte(reply, '.')+1:], ackToken)
+	if strings.HasSuffix(reply, burstEnd) {
+		return false
+	}
+	return strings.HasSuffix(reply, burstSuffix) || strings.HasPrefix(reply[strings.LastIndexByte(reply, '.')+1:], ackToken)
 }

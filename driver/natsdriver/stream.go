@@ -52,6 +52,7 @@ type stored struct {
 	partly   bool                                   // of a store of which the user may use some topics
 	config   atomic.Pointer[jetstream.StreamConfig] // as it is
 	writer   writer
+	calls    atomic.Int64 // that publish one message each now
 
 	deduplicated atomic.Uint64
 }
@@ -228,6 +229,7 @@ func (t *stored) streamConfig() jetstream.StreamConfig {
 	}
 	cfg.AllowMsgTTL = t.conn.level >= levelTTL
 	cfg.AllowAtomicPublish = t.conn.level >= levelBatch
+	cfg.AllowBatchPublish = t.conn.level >= levelBurst
 	return cfg
 }
 

@@ -40,16 +40,18 @@ type parcel struct {
 	msg      *nats.Msg
 	err      error  // what became of it, once it is known
 	seq      uint64 // where it is stored; 0 for one that waits until it is due
+	placed   bool   // somebody wants to know seq and repeated
 	repeated bool   // it was stored already
 	sent     int    // how often
 }
 
 // prepare makes the parcels of messages: all, and apart those that can be sent,
 // at once or to wait until they are due.
-func (t *stored) prepare(ctx context.Context, ms []*driver.Message) (all []parcel, now, later []*parcel) {
+func (t *stored) prepare(ctx context.Context, ms []*driver.Message, placed bool) (all []parcel, now, later []*parcel) {
 	all, now = make([]parcel, len(ms)), make([]*parcel, 0, len(ms))
 	for i, m := range ms {
 		p := &all[i]
+		p.placed = placed
 		p.msg, p.err = t.message(m, &letter{})
 		if !m.Due.IsZero() && p.err == nil {
 			if p.err = t.takeDue(ctx); p.err == nil {
@@ -112,23 +114,38 @@ var singles = sync.Pool{New: func() any {
 	return s
 }}
 
+// directCalls is how many calls that publish one message send it themselves; the
+// messages of more are gathered.
+const directCalls = 1
+
 // publishOne is Publish for one message that is sent at once and not in a batch.
 func (t *stored) publishOne(ctx context.Context, m *driver.Message) error {
 	if err := t.begin(ctx); err != nil {
 		return err
 	}
 	s := singles.Get().(*single)
-	defer singles.Put(s)
 	s.parcel = parcel{}
 	if s.parcel.msg, s.parcel.err = t.message(m, &s.letter); s.parcel.err == nil {
-		t.send(ctx, s.parcels[:], nil)
+		if t.calls.Add(1) <= directCalls || !t.bursts() {
+			t.send(ctx, s.parcels[:], nil)
+			t.calls.Add(-1)
+		} else {
+			// Others wait too: what waits at the same time goes in one burst.
+			err := t.writer.write(ctx, s.parcels[:])
+			t.calls.Add(-1)
+			if err != nil {
+				return driver.PartialError{err} // the writer may still look at it
+			}
+		}
 		if t.syncs() {
 			t.sync(ctx, t.stream, s.parcels[:])
 		}
 	}
 	s.letter.msg.Data = nil
-	if s.parcel.err != nil {
-		return driver.PartialError{s.parcel.err}
+	err := s.parcel.err
+	singles.Put(s)
+	if err != nil {
+		return driver.PartialError{err}
 	}
 	return nil
 }
@@ -149,13 +166,13 @@ func (t *stored) Publish(ctx context.Context, ms []*driver.Message) error {
 	if len(ms) == 1 && ms[0].Due.IsZero() && !t.batches() {
 		return t.publishOne(ctx, ms[0])
 	}
-	_, err := t.publish(ctx, ms)
+	_, err := t.publish(ctx, ms, false)
 	return err
 }
 
 // PublishPlaced implements driver.Placer.
 func (t *stored) PublishPlaced(ctx context.Context, ms []*driver.Message) ([]driver.Place, error) {
-	all, err := t.publish(ctx, ms)
+	all, err := t.publish(ctx, ms, true)
 	if all == nil {
 		return nil, err
 	}
@@ -169,12 +186,12 @@ func (t *stored) PublishPlaced(ctx context.Context, ms []*driver.Message) ([]dri
 }
 
 // publish stores messages and returns what became of each; nil if that is not
-// known.
-func (t *stored) publish(ctx context.Context, ms []*driver.Message) ([]parcel, error) {
+// known. Where they are it finds out only if placed is true.
+func (t *stored) publish(ctx context.Context, ms []*driver.Message, placed bool) ([]parcel, error) {
 	if err := t.begin(ctx); err != nil {
 		return nil, err
 	}
-	all, now, later := t.prepare(ctx, ms)
+	all, now, later := t.prepare(ctx, ms, placed)
 	t.sendAll(ctx, later, nil)
 	for _, p := range later {
 		p.seq = 0 // that is its place among those that wait
@@ -263,8 +280,13 @@ func (t *stored) send(ctx context.Context, ps []*parcel, mu *sync.Mutex) {
 // try is one attempt of send. It returns those parcels of which it is not known
 // what became, with an error if there are any.
 func (t *stored) try(ctx context.Context, ps []*parcel, mu *sync.Mutex) (rest []*parcel, _ error) {
+	return t.fly(ctx, ps, mu, t.isBurst(ps))
+}
+
+// fly is try, in a burst or not.
+func (t *stored) fly(ctx context.Context, ps []*parcel, mu *sync.Mutex, burst bool) (rest []*parcel, _ error) {
 	c := t.conn
-	f := newFlight(len(ps))
+	f := newFlight(len(ps), burst)
 	if err := c.launch(f, ps, mu); err != nil {
 		return ps, err
 	}
@@ -277,12 +299,19 @@ func (t *stored) try(ctx context.Context, ps []*parcel, mu *sync.Mutex) (rest []
 	}
 	defer f.free()
 	var passing error
+	var singly []*parcel
 	for i, p := range ps {
 		again, err := landed(f.errs[i])
-		if again {
+		switch {
+		case burst && isBurstError(err):
+			singly = append(singly, p)
+			if apiCode(err) == codeBurstDisabled {
+				t.refuseBursts()
+			}
+		case again:
 			passing = err
 			rest = append(rest, p)
-		} else {
+		default:
 			p.err, p.seq, p.repeated = err, f.acks[i].Seq, f.acks[i].Duplicate
 			if p.repeated && p.sent == 1 {
 				t.deduplicated.Add(1)
@@ -292,6 +321,12 @@ func (t *stored) try(ctx context.Context, ps []*parcel, mu *sync.Mutex) (rest []
 	if errors.Is(passing, nats.ErrNoResponders) {
 		passing = t.absent(ctx, passing)
 	}
+	if len(singly) > 0 {
+		more, err := t.fly(ctx, singly, mu, false)
+		if rest = append(rest, more...); err != nil {
+			passing = err
+		}
+	}
 	return rest, passing
 }
 
@@ -300,6 +335,9 @@ func (c *Conn) launch(f *flight, ps []*parcel, mu *sync.Mutex) error {
 	if mu != nil {
 		mu.Lock()
 		defer mu.Unlock()
+	}
+	if f.burst {
+		return c.launchBurst(f, ps)
 	}
 	for i, p := range ps {
 		f.tokens[i], p.msg.Reply = c.acks.expect(flightSeat{f, i})
@@ -351,9 +389,11 @@ func (t *stored) absent(ctx context.Context, cause error) error {
 // flight is a number of messages that wait for their acknowledgements. It is used
 // again when nobody can be telling it anything any more.
 type flight struct {
-	tokens []uint64
+	burst  bool          // it has one token
+	tokens []uint64      // to which answers are expected
 	done   chan struct{} // gets a token when all is known
 	late   *time.Timer
+	end    burstEnding // guarded by the lock of acks
 
 	mu   sync.Mutex // guards what follows, until done
 	left int
@@ -367,11 +407,23 @@ var flights = sync.Pool{New: func() any {
 	return &flight{done: make(chan struct{}, 1), late: late}
 }}
 
-func newFlight(n int) *flight {
+func newFlight(n int, burst bool) *flight {
 	f := flights.Get().(*flight)
-	f.left = n
-	f.tokens, f.acks, f.errs = slices.Grow(f.tokens[:0], n)[:n], slices.Grow(f.acks[:0], n)[:n], slices.Grow(f.errs[:0], n)[:n]
+	f.left, f.burst = n, burst
+	f.acks, f.errs = slices.Grow(f.acks[:0], n)[:n], slices.Grow(f.errs[:0], n)[:n]
+	if burst {
+		n = 1
+	}
+	f.tokens = slices.Grow(f.tokens[:0], n)[:n]
 	return f
+}
+
+// seat is who is told of the i-th token.
+func (f *flight) seat(i int) waiter {
+	if f.burst {
+		return burstSeat{f}
+	}
+	return flightSeat{f, i}
 }
 
 // free gives a flight back of which all is known, and that nobody looks at.
@@ -414,7 +466,7 @@ func (f *flight) wait(ctx context.Context, a *acks, patience time.Duration) erro
 	}
 	for i, token := range f.tokens {
 		if a.forget(token) {
-			flightSeat{f, i}.acked(token, ack{}, errNoAnswer)
+			f.seat(i).acked(token, ack{}, errNoAnswer)
 		}
 	}
 	<-f.done // what was not forgotten is being told
