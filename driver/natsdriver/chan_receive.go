@@ -322,38 +322,31 @@ func (ch *channel) Receive(ctx context.Context, try bool) (*driver.ChanValue, er
 		case !errors.Is(err, driver.ErrAgain):
 			return nil, err
 		}
-		if !closed {
+		if closed { // it is over when nobody has anything in hand either
+			n, err := ch.Len(ctx)
+			if err != nil {
+				return nil, err
+			}
+			if n == 0 {
+				return nil, errChanClosed
+			}
+		}
+		if try {
 			none, err := ch.confirm(ctx)
 			if err != nil {
 				return nil, err
 			}
 			ch.mu.Lock()
-			closed = ch.closed
+			found := ch.closed && !closed
 			ch.mu.Unlock()
 			switch {
-			case closed:
+			case found:
 				continue
 			case none:
 				return nil, driver.ErrAgain
 			}
-			select { // there is something, of which the consumer is about to be told
-			case <-time.After(pause):
-			case <-ctx.Done():
-				return nil, context.Cause(ctx)
-			}
-			continue
 		}
-		// It is over when nobody has anything in hand either.
-		n, err := ch.Len(ctx)
-		switch {
-		case err != nil:
-			return nil, err
-		case n == 0:
-			return nil, errChanClosed
-		case try:
-			return nil, driver.ErrAgain
-		}
-		select {
+		select { // something is in hand, or is there and the consumer about to be told
 		case <-time.After(pause):
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
