@@ -38,6 +38,7 @@ type Broker struct {
 	gateway  *gateway
 	webhooks *webhooks
 	pruners  *pruners
+	mender   *mender // nil where nothing is mended
 	web      *webServer
 
 	onReplay func(step string) // for tests: what is to be done next
@@ -143,6 +144,7 @@ func (b *Broker) start(ctx context.Context, c *Config) (err error) {
 			return err
 		}
 	}
+	b.mender = startMender(b, c)
 	b.web.serve()
 	return nil
 }
@@ -205,6 +207,7 @@ func (b *Broker) Stop(ctx context.Context) error {
 
 // shut ends what has been started, in the opposite order.
 func (b *Broker) shut(ctx context.Context) (err error) {
+	b.mender.stop()
 	if b.web != nil {
 		err = b.web.close(ctx)
 	}

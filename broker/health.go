@@ -49,7 +49,10 @@ func (b *Broker) unready() string {
 	case !b.store.JetStreamEnabled():
 		return "the store has been switched off, perhaps because the disk is full"
 	case b.store.WriteFault() != "":
-		return "a write to the disk has failed, the log says which; make room, then start the broker again: it has all that it has acknowledged"
+		if b.config.Load().Cluster.Listen != "" {
+			return "a write to the disk has failed, the log says which; make room, then start the broker again: it has all that it has acknowledged"
+		}
+		return "a write to the disk has failed, the log says which; make room: the broker has all that it has acknowledged, and goes on by itself"
 	case !b.client.IsConnected():
 		return "the broker is not connected to its server"
 	}

@@ -35,6 +35,13 @@ func (c *complaints) add(format string, v ...any) {
 	}
 }
 
+// forget forgets what was said.
+func (c *complaints) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.said, c.write = nil, ""
+}
+
 // about returns what was said with these words in it, or "".
 func (c *complaints) about(words string) string {
 	c.mu.Lock()

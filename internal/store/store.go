@@ -21,6 +21,7 @@ type Store struct {
 	dir   string
 	lock  *lock
 	log   *complaints
+	opts  natsserver.Options
 	sound bool // the files are as they should be
 
 	closing sync.Once
@@ -55,6 +56,7 @@ func Open(dir string, opts natsserver.Options, log natsserver.Logger) (_ *Store,
 	if s.Server, err = natsserver.NewServer(&opts); err != nil {
 		return nil, err
 	}
+	s.opts = opts
 	s.SetLoggerV2(s.log, false, false, false)
 	s.Start()
 	if !s.ReadyForConnections(startPatience) || !s.JetStreamEnabled() {
@@ -79,6 +81,46 @@ func (s *Store) WriteFault() string {
 	s.log.mu.Lock()
 	defer s.log.mu.Unlock()
 	return s.log.write
+}
+
+// Faulty reports whether the server has given up something for want of a disk to write to.
+func (s *Store) Faulty() bool { return s.WriteFault() != "" || s.Running() && !s.JetStreamEnabled() }
+
+// probeSize is how much room there has to be before streams are tried again: as much as a
+// block of a stream, in bytes.
+const probeSize = 8 << 20
+
+// HasRoom returns nil if some megabytes can be written to the directory, and otherwise
+// why not.
+func (s *Store) HasRoom() (err error) {
+	f, err := os.CreateTemp(s.dir, "probe-*")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.Remove(f.Name())) }()
+	_, err = f.Write(make([]byte, probeSize))
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+// Revive has the server read all streams from the disk again, as when it is started, while
+// clients stay connected: the one way to have those back that it has given up. What is in
+// memory alone is lost. It must not be called for one of a cluster, nor beside Close.
+func (s *Store) Revive() error {
+	if err := s.ShutdownJetStream(); err != nil {
+		return err
+	}
+	if err := checkFiles(s.dir); err != nil {
+		return err
+	}
+	s.log.forget()
+	err := s.EnableJetStream(&natsserver.JetStreamConfig{
+		StoreDir: s.dir, SyncInterval: s.opts.SyncInterval, SyncAlways: s.opts.SyncAlways,
+		MaxMemory: s.opts.JetStreamMaxMemory, MaxStore: s.opts.JetStreamMaxStore, Strict: !s.opts.NoJetStreamStrict,
+	})
+	if err != nil {
+		return err
+	}
+	return s.checkStreams()
 }
 
 // Close ends the server, lists its files and lets others have the directory. It
