@@ -43,7 +43,7 @@ func connectionEndpoints() []endpoint {
 				if own, err := c.broker.client.GetClientID(); err == nil && own == c.number("id") {
 					return refused(http.StatusConflict, "connection %d is that of the broker itself", own)
 				}
-				if c.broker.store.DisconnectClientByID(c.number("id")) != nil {
+				if c.broker.store.Server().DisconnectClientByID(c.number("id")) != nil {
 					return noConnection(c.number("id"))
 				}
 				return c.reply(nil)
@@ -108,7 +108,7 @@ func (b *Broker) connections(o *natsserver.ConnzOptions) ([]*natsserver.ConnInfo
 	if err := b.hasServer(); err != nil {
 		return nil, err
 	}
-	z, err := b.store.Connz(o)
+	z, err := b.store.Server().Connz(o)
 	if err != nil {
 		return nil, err
 	}

@@ -47,7 +47,7 @@ func listSubscriptions(c *call) error {
 	if err := c.broker.hasServer(); err != nil {
 		return err
 	}
-	z, err := c.broker.store.Subsz(&natsserver.SubszOptions{Subscriptions: true, Limit: maxSubscriptions, Test: c.text("topic")})
+	z, err := c.broker.store.Server().Subsz(&natsserver.SubszOptions{Subscriptions: true, Limit: maxSubscriptions, Test: c.text("topic")})
 	if err != nil {
 		return err
 	}

@@ -244,7 +244,7 @@ func (b *Broker) shut(ctx context.Context) (err error) {
 
 // Addr returns where clients connect, nil before Start has returned.
 func (b *Broker) Addr() net.Addr {
-	if b.store == nil || b.store.Server == nil {
+	if b.store == nil {
 		return nil
 	}
 	return b.store.Addr()
@@ -273,10 +273,10 @@ func (b *Broker) WebSocketAddr() string {
 
 // serverState asks the server how it is; nil if it does not run.
 func (b *Broker) serverState() *natsserver.Varz {
-	if b.store == nil || b.store.Server == nil {
+	if b.store == nil {
 		return nil
 	}
-	v, err := b.store.Varz(nil)
+	v, err := b.store.Server().Varz(nil)
 	if err != nil {
 		return nil
 	}

@@ -77,7 +77,7 @@ func dial(t *testing.T, b *Broker, userinfo string) *natsdriver.Conn {
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		if err := c.Close(ctx); err != nil && b.store.Running() { // otherwise the connection is lost
+		if err := c.Close(ctx); err != nil && b.store.Server().Running() { // otherwise the connection is lost
 			t.Errorf("close: %v", err)
 		}
 	})

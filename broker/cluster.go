@@ -27,7 +27,7 @@ func (b *Broker) awaitCluster(ctx context.Context, c *Config) error {
 	if err != nil {
 		return err
 	}
-	b.log.Info("waiting for the other servers of the cluster", "cluster", c.Cluster.Name, "listen", b.store.ClusterAddr().String())
+	b.log.Info("waiting for the other servers of the cluster", "cluster", c.Cluster.Name, "listen", b.store.Server().ClusterAddr().String())
 	return b.untilCluster(ctx, c, func() error {
 		ask, cancel := context.WithTimeout(ctx, clusterAnswer)
 		defer cancel()

@@ -61,7 +61,7 @@ func TestClusterTLS(t *testing.T) {
 	}
 	all.Wait()
 	for i, b := range bs {
-		routes, err := b.store.Routez(nil)
+		routes, err := b.store.Server().Routez(nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -44,9 +44,9 @@ func (b *Broker) unready() string {
 			return "the broker is not connected to its engine"
 		}
 		return ""
-	case !b.store.Running():
+	case !b.store.Server().Running():
 		return "the server does not run"
-	case !b.store.JetStreamEnabled():
+	case !b.store.Server().JetStreamEnabled():
 		return "the store has been switched off, perhaps because the disk is full"
 	case b.store.WriteFault() != "":
 		if b.config.Load().Cluster.Listen != "" {

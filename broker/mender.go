@@ -15,9 +15,9 @@ type mender struct {
 }
 
 const (
-	// mendPause is how often the mender looks, and mendPauseMost how long it waits after
-	// it has been in vain: to have the server read all streams again takes as long as to
-	// start it.
+	// mendPause is how often the mender looks, and mendPauseMost how long it waits at most
+	// after it has started the server, twice as long each time unless all was well for as
+	// long as that.
 	mendPause     = 2 * time.Second
 	mendPauseMost = time.Minute
 )
@@ -44,16 +44,19 @@ func (m *mender) stop() {
 
 func (m *mender) run(ctx context.Context) {
 	log := m.broker.log.With("part", "store")
+	last := time.Time{}
 	for pause := mendPause; sleep(ctx, pause); {
 		s := m.broker.store
 		if !s.Faulty() {
-			pause = mendPause
+			if time.Since(last) > mendPauseMost {
+				pause = mendPause
+			}
 			continue
 		}
 		if s.HasRoom() != nil || !m.broker.reloading.TryLock() { // whoever has it may be about to stop everything
 			continue
 		}
-		log.Warn("there is room on the disk again: what is stored is read again, as at a start")
+		log.Warn("there is room on the disk again: the server is started again, and clients connect again")
 		began := time.Now()
 		err := s.Revive()
 		m.broker.reloading.Unlock()
@@ -62,6 +65,6 @@ func (m *mender) run(ctx context.Context) {
 		} else {
 			log.Error("stored topics do not take messages again", "err", err, "again_in", pause)
 		}
-		pause = min(2*pause, mendPauseMost) // it may fill up again at once
+		last, pause = time.Now(), min(2*pause, mendPauseMost) // it may fill up again at once
 	}
 }

@@ -310,7 +310,7 @@ func (g *gathering) server() error {
 	if g.broker.hasServer() != nil {
 		return nil
 	}
-	v, err := g.broker.store.Varz(nil)
+	v, err := g.broker.store.Server().Varz(nil)
 	if err != nil {
 		return err
 	}

@@ -82,7 +82,7 @@ func (b *Broker) dropChanged(before, now *Config) {
 	}
 	for _, c := range all {
 		if !stays[c.AuthorizedUser] {
-			_ = b.store.DisconnectClientByID(c.Cid) // it may have gone
+			_ = b.store.Server().DisconnectClientByID(c.Cid) // it may have gone
 		}
 	}
 }

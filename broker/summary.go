@@ -38,7 +38,7 @@ func (b *Broker) Summary() string {
 		line("data", "%s", b.store.Dir())
 	}
 	if c.Cluster.Listen != "" {
-		line("cluster", "%s as %s, on %s", c.Cluster.Name, c.Name, b.store.ClusterAddr())
+		line("cluster", "%s as %s, on %s", c.Cluster.Name, c.Name, b.store.Server().ClusterAddr())
 	}
 	if c.file != "" {
 		line("config", "%s", c.file)

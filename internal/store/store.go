@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	natsserver "github.com/nats-io/nats-server/v2/server"
@@ -17,12 +19,13 @@ const startPatience = time.Minute
 
 // Store is a server and its directory.
 type Store struct {
-	*natsserver.Server
-	dir   string
-	lock  *lock
-	log   *complaints
-	opts  natsserver.Options
-	sound bool // the files are as they should be
+	dir  string
+	lock *lock
+	log  *complaints
+	opts natsserver.Options
+	// server is the one that runs, or the last that did; nil before the first.
+	server atomic.Pointer[natsserver.Server]
+	sound  bool // the files are as they should be
 
 	closing sync.Once
 	err     error // of closing
@@ -43,33 +46,46 @@ func Open(dir string, opts natsserver.Options, log natsserver.Logger) (_ *Store,
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: dir, lock: l, log: &complaints{next: log}}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.Close())
-		}
-	}()
-	if err := checkFiles(dir); err != nil {
-		return nil, err
-	}
 	opts.NoSigs, opts.DisableJetStreamBanner, opts.JetStream, opts.StoreDir = true, true, true, dir
-	if s.Server, err = natsserver.NewServer(&opts); err != nil {
-		return nil, err
-	}
-	s.opts = opts
-	s.SetLoggerV2(s.log, false, false, false)
-	s.Start()
-	if !s.ReadyForConnections(startPatience) || !s.JetStreamEnabled() {
-		return nil, fmt.Errorf("the store does not start: %w", s.log.asError())
-	}
-	if opts.Cluster.Name == "" { // otherwise the cluster says later which streams there are
-		if err := s.checkStreams(); err != nil {
-			return nil, err
-		}
+	s := &Store{dir: dir, lock: l, log: &complaints{next: log}, opts: opts}
+	if err := s.start(); err != nil {
+		return nil, errors.Join(err, s.Close())
 	}
 	s.sound = true
 	return s, nil
 }
+
+// start starts a server.
+func (s *Store) start() error {
+	if err := checkFiles(s.dir); err != nil {
+		return err
+	}
+	opts := s.opts // which the server changes
+	server, err := natsserver.NewServer(&opts)
+	if err != nil {
+		return err
+	}
+	s.server.Store(server)
+	server.SetLoggerV2(s.log, false, false, false)
+	server.Start()
+	if !server.ReadyForConnections(startPatience) || !server.JetStreamEnabled() {
+		return fmt.Errorf("the store does not start: %w", s.log.asError())
+	}
+	if opts.Cluster.Name == "" { // otherwise the cluster says later which streams there are
+		return s.checkStreams()
+	}
+	return nil
+}
+
+// Server returns the server that runs, or the last one that did. It is another one after
+// Revive.
+func (s *Store) Server() *natsserver.Server { return s.server.Load() }
+
+// InProcessConn is what nats.InProcessServer asks for: a connection to the server that runs.
+func (s *Store) InProcessConn() (net.Conn, error) { return s.Server().InProcessConn() }
+
+// Addr returns where the server listens, nil if it does not.
+func (s *Store) Addr() net.Addr { return s.Server().Addr() }
 
 // Dir returns the directory, as an absolute path.
 func (s *Store) Dir() string { return s.dir }
@@ -83,8 +99,12 @@ func (s *Store) WriteFault() string {
 	return s.log.write
 }
 
-// Faulty reports whether the server has given up something for want of a disk to write to.
-func (s *Store) Faulty() bool { return s.WriteFault() != "" || s.Running() && !s.JetStreamEnabled() }
+// Faulty reports whether the server does not run, or has given up something for want of a
+// disk to write to.
+func (s *Store) Faulty() bool {
+	server := s.Server()
+	return s.WriteFault() != "" || !server.Running() || !server.JetStreamEnabled()
+}
 
 // probeSize is how much room there has to be before streams are tried again: as much as a
 // block of a stream, in bytes.
@@ -102,34 +122,44 @@ func (s *Store) HasRoom() (err error) {
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
-// Revive has the server read all streams from the disk again, as when it is started, while
-// clients stay connected: the one way to have those back that it has given up. What is in
-// memory alone is lost. It must not be called for one of a cluster, nor beside Close.
+// Revive ends the server and starts another one in its place, with the same addresses: the
+// one way to have those streams back that it has given up. Clients connect again. What is in
+// memory alone is lost. It must not be called beside Close.
 func (s *Store) Revive() error {
-	if err := s.ShutdownJetStream(); err != nil {
-		return err
-	}
-	if err := checkFiles(s.dir); err != nil {
-		return err
-	}
+	old := s.Server()
+	s.keepAddresses(old)
+	old.Shutdown()
+	old.WaitForShutdown()
 	s.log.forget()
-	err := s.EnableJetStream(&natsserver.JetStreamConfig{
-		StoreDir: s.dir, SyncInterval: s.opts.SyncInterval, SyncAlways: s.opts.SyncAlways,
-		MaxMemory: s.opts.JetStreamMaxMemory, MaxStore: s.opts.JetStreamMaxStore, Strict: !s.opts.NoJetStreamStrict,
-	})
-	if err != nil {
-		return err
+	err := s.start()
+	if failed := s.Server(); err != nil && failed != old {
+		failed.Shutdown()
+		failed.WaitForShutdown()
 	}
-	return s.checkStreams()
+	return err
+}
+
+// keepAddresses has the next server listen where this one does, on ports that it was to
+// choose too.
+func (s *Store) keepAddresses(server *natsserver.Server) {
+	v, err := server.Varz(nil)
+	if err != nil {
+		return
+	}
+	for at, port := range map[*int]int{&s.opts.Port: v.Port, &s.opts.MQTT.Port: v.MQTT.Port, &s.opts.Websocket.Port: v.Websocket.Port} {
+		if *at == natsserver.RANDOM_PORT {
+			*at = port
+		}
+	}
 }
 
 // Close ends the server, lists its files and lets others have the directory. It
 // is idempotent, and takes some 10 ms for each group of the store.
 func (s *Store) Close() error {
 	s.closing.Do(func() {
-		if s.Server != nil {
-			s.Shutdown()
-			s.WaitForShutdown()
+		if server := s.Server(); server != nil {
+			server.Shutdown()
+			server.WaitForShutdown()
 		}
 		if s.sound {
 			s.err = writeList(s.dir)
@@ -153,7 +183,7 @@ func (s *Store) checkStreams() error {
 	if err != nil {
 		return err
 	}
-	info, err := s.Jsz(&natsserver.JSzOptions{Accounts: true, Streams: true})
+	info, err := s.Server().Jsz(&natsserver.JSzOptions{Accounts: true, Streams: true})
 	if err != nil {
 		return err
 	}
