@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"testing"
+	"testing/synctest"
 )
 
 // What RegisterFunc may be given, in all forms that the compiler names
@@ -38,6 +39,12 @@ func (h hook) OnCall() {}
 func onPlain(Signal)        {}
 func onGeneric[T any]()     {}
 func aClosure(n int) func() { return func() { _ = n } }
+
+func (b *box[T]) closure() func() { return func() { _ = b.v } }
+func genericClosure[T any]() func() {
+	var v T
+	return func() { _ = v }
+}
 
 var global = func() {}
 
@@ -75,12 +82,15 @@ func TestFuncName(t *testing.T) {
 		{"local closure", local, `hark#TestFuncName:func\d+`},
 		{"closure of a function", aClosure(1), `hark(\.\w+)?#\w+(:\w+)*:func\d+`},
 		{"closure of a method", d.closure(), `hark\.dial#closure:func\d+`},
+		{"closure of a method of a generic type", (&box[int]{}).closure(), `hark\.box#closure:func\d+`},
+		{"closure of a generic function", genericClosure[int](), `hark(\.\w+)?#\w+(:\w+)*:func\d+`},
 	}
 	for _, tt := range tests {
 		got, err := FuncName(tt.f)
 		if err != nil || !regexp.MustCompile(`^`+tt.want+`$`).MatchString(got) {
 			t.Errorf("%s: got %s, %v, want %s", tt.what, got, err, tt.want)
 		}
+		synctest.Test(t, func(t *testing.T) { registersAs(t, tt.what, tt.f, got) })
 	}
 	for what, f := range map[string]any{
 		"nil":               nil,
@@ -92,6 +102,42 @@ func TestFuncName(t *testing.T) {
 		if got, err := FuncName(f); !errors.Is(err, ErrInvalidOption) {
 			t.Errorf("%s: got %q, %v, want ErrInvalidOption", what, got, err)
 		}
+	}
+}
+
+// registersAs checks that RegisterFunc gives f that name and an ID, and that the
+// ID, and the name, reach it; or, if a signal is not what f is called with, that
+// it is refused.
+func registersAs(t *testing.T, what string, f any, name string) {
+	n, err := NewNotifier(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := n.RegisterFunc(f)
+	switch f.(type) {
+	case func(context.Context, Signal), func(Signal), func():
+	default:
+		if !errors.Is(err, ErrInvalidOption) {
+			t.Errorf("%s: registering a %T: %v, want ErrInvalidOption", what, f, err)
+		}
+		return
+	}
+	if err != nil {
+		t.Errorf("%s: %v", what, err)
+		return
+	}
+	if l.Name() != name || !regexp.MustCompile(`^`+regexp.QuoteMeta(name)+`-[0-9a-f]{8}$`).MatchString(l.ID()) {
+		t.Errorf("%s: registered as %s, %s, want %s and an ID of that", what, l.Name(), l.ID(), name)
+	}
+	for i, target := range []string{l.ID(), name} {
+		reached, err := n.Notify(t.Context(), target)
+		synctest.Wait()
+		if s := l.Stats(); reached != 1 || err != nil || s.Delivered != uint64(i+1) || s.Failed != 0 {
+			t.Errorf("%s: notify %s: %d, %v, then %+v", what, target, reached, err, s)
+		}
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -43,11 +43,12 @@ type observer[T any] struct {
 //
 // Without options f is inline: it misses nothing, and is called by the
 // goroutine that makes the change, before Set returns there. With Buffer or
-// Overflow it is called by a goroutine of the bus, while Set goes on: the
-// policy says what happens when f is slow, by default DropOldest and 1,024
-// changes. A change that is dropped is counted, and merged into the next: old
-// still is what f was told last, so Overflow(Latest) tells of the last state
-// as soon as f has time.
+// Overflow it is called by a goroutine of the bus, while Set goes on, and the
+// policy says what happens when f is slow. The default keeps the latest: with
+// Buffer(n) f is told of the n latest changes as soon as it has time, and so of
+// the last state always (DropOldest; without Buffer n is 1,024). Overflow(Latest)
+// is Buffer(1). A change that is dropped is counted, and merged into the next:
+// old still is what f was told last.
 //
 // f may use the value in any way: change it, observe it, and call stop. If it
 // panics, or calls runtime.Goexit, the FailHooks are told, others are told of

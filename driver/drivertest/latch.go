@@ -101,6 +101,10 @@ func testNTF15(t *testing.T, open Opener) {
 		t.Errorf("latched: %v, want none", got)
 	}
 	late := listen(t, n, "a")
+	latch(ctx, t, n, "held")
+	if name, err := n.WaitAny(ctx, "a", "held"); name != "held" || err != nil {
+		t.Errorf("WaitAny: got %s, %v, want held: the other latch has ended", name, err)
+	}
 	latch(ctx, t, n, "a") // again, with a signal
 	wantSignals(t, "late", []hark.Signal{receive(ctx, t, late)}, hark.Signal{Name: "a", Count: 1})
 	e.wait(ctx, t, 3)

@@ -275,4 +275,24 @@ func testNTF11(t *testing.T, open Opener) {
 	if len(late.C()) != 0 {
 		t.Error("a latch that was refused holds")
 	}
+
+	// The same for a function.
+	e := newEars()
+	release := e.hold(t)
+	e.register(t, n, "b", hark.EachSignal(), hark.Buffer(1), hark.Overflow(hark.Fail))
+	other.register(t, n, "b")
+	notify(ctx, t, n, "b", 2)
+	e.wait(ctx, t, 1)
+	notify(ctx, t, n, "b", 2) // fills the buffer
+	if got, err := n.Notify(ctx, "b"); got != 0 || !errors.Is(err, hark.ErrFull) {
+		t.Errorf("notify a function whose buffer is full: got %d, %v, want ErrFull", got, err)
+	}
+	release()
+	e.wait(ctx, t, 2)
+	notify(ctx, t, n, "b", 2)
+	e.wait(ctx, t, 3)
+	other.wait(ctx, t, 6)
+	if got, beside := e.count(), other.count(); got != 3 || beside != 6 {
+		t.Errorf("heard of %d notifications, and beside it of %d, want 3 and 6", got, beside)
+	}
 }

@@ -367,7 +367,14 @@ func testValueBuffered(t *testing.T, open Opener) {
 		dropped uint64
 	}{
 		{"latest", []hark.ObserveOption{hark.Overflow(hark.Latest)}, [][2]int{{0, 1}, {1, 10}}, 8},
-		{"drop oldest", []hark.ObserveOption{hark.Buffer(2)}, [][2]int{{0, 1}, {1, 9}, {9, 10}}, 7},
+		{"the default keeps the latest", []hark.ObserveOption{hark.Buffer(2)}, [][2]int{{0, 1}, {1, 9}, {9, 10}}, 7},
+		{"the default, one", []hark.ObserveOption{hark.Buffer(1)}, [][2]int{{0, 1}, {1, 10}}, 8},
+		{
+			"drop oldest",
+			[]hark.ObserveOption{hark.Buffer(2), hark.Overflow(hark.DropOldest)},
+			[][2]int{{0, 1}, {1, 9}, {9, 10}},
+			7,
+		},
 		{
 			"drop newest",
 			[]hark.ObserveOption{hark.Buffer(2), hark.Overflow(hark.DropNewest)},
