@@ -80,7 +80,7 @@ type face interface {
 	addTopology(*Topology)
 }
 
-// BusOption configures New.
+// BusOption configures a bus: New, Open and Over.
 type BusOption interface{ applyBus(*Bus) }
 
 type busOption func(*Bus)

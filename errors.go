@@ -23,8 +23,9 @@ var (
 	// ErrFull says that there was no room and that the policy in force is not
 	// to wait for it.
 	ErrFull = errors.New("full")
-	// ErrWouldDeadlock says that a handler published to a topic that waits
-	// for that very handler, and that the room set aside for this is used up.
+	// ErrWouldDeadlock says that a handler would have waited for itself. Where
+	// it published, notified or set a value the room set aside for that is used
+	// up.
 	ErrWouldDeadlock = errors.New("would deadlock")
 	// ErrNoResponders says that nobody replies to requests of that name.
 	ErrNoResponders = errors.New("no responders")
@@ -82,7 +83,7 @@ func (e *BatchError) Unwrap() []error {
 // Left is what a Close or Drain that ran out of time left behind.
 type Left struct {
 	Kind         Kind
-	Name         string // of the topic, pattern, request or value; what a listener is registered under
+	Name         string // of the topic, pattern, request, channel or value; what a listener is registered under
 	Subscription string // its name or group; empty where there is none
 	Waiting      int    // messages that no handler has been given
 	InFlight     int    // messages whose handler has not returned

@@ -50,7 +50,7 @@ type PublishEvent struct {
 // Source says where on a bus something happened.
 type Source struct {
 	Kind         Kind
-	Name         string // of the topic, pattern, request or value; what a listener is registered under
+	Name         string // of the topic, pattern, request, channel or value; what a listener is registered under
 	Subscription string // its name or group, the listener's ID; empty where there is none
 }
 

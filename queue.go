@@ -49,7 +49,7 @@ type QueueOption interface {
 }
 
 // Buffer sets how many messages may wait, besides those that handlers hold: at
-// least 1, or Unbounded. The default depends on what it is given to.
+// least 1, or Unbounded. The default is 1,024.
 func Buffer(n int) QueueOption {
 	return queueOption(func(q *queue) error {
 		if n < 1 && n != Unbounded {
@@ -60,8 +60,10 @@ func Buffer(n int) QueueOption {
 	})
 }
 
-// Overflow sets what happens when the buffer is full. The default depends on
-// what it is given to.
+// Overflow sets what happens when the buffer is full. The default is Block for
+// subscriptions, and DropOldest for buffered observers. For listeners with
+// EachSignal it is none of the policies: the oldest signal becomes part of the
+// newest.
 func Overflow(p Policy) QueueOption {
 	return queueOption(func(q *queue) error {
 		if p < Block || p > Fail {

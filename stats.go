@@ -112,8 +112,8 @@ type Node struct {
 
 // End is somebody at an end of a Node.
 type End struct {
-	Role string // "publish", "subscribe", "reply", "observe" or "declare"
-	Name string // the subscription's name or group, the listener's ID
+	Role string // "publish", "subscribe", "reply", "listen", "observe" or "declare"
+	Name string // the subscription's name or group, the listener's ID, the observer's name
 	At   string // where in the program it was made, as file:line of the caller
 }
 
