@@ -15,19 +15,31 @@ func (in *inbox[T]) name() string          { return in.member.name() }
 func (in *inbox[T]) setPaused(paused bool) { in.member.setPaused(paused) }
 func (in *inbox[T]) places() []End         { return in.member.consumer.places() }
 
+// stats asks in the order in which a message goes its way, so that one which
+// moves on meanwhile may be counted twice, and is never missed.
 func (in *inbox[T]) stats() SubscriptionStats {
+	lag := in.lag.Load()
+	if lag == nil {
+		ctx, cancel := context.WithTimeout(context.Background(), statsPatience)
+		defer cancel()
+		now, err := in.sub.Lag(ctx)
+		if err != nil {
+			now = driver.Lag{}
+		}
+		lag = &now
+	}
+	c := in.member.consumer
+	c.mu.Lock()
+	past := c.passed + in.local.log.Tail()
+	c.mu.Unlock()
+	carried := uint64(0) // received, and not in the log yet
+	if n := in.received.Load(); n > past {
+		carried = n - past
+	}
 	s := in.member.stats()
-	if lag := in.lag.Load(); lag != nil {
-		s.Dropped += lag.Lost
-		return s
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), statsPatience)
-	defer cancel()
-	if lag, err := in.sub.Lag(ctx); err == nil {
-		s.Waiting += lag.Waiting
-		s.Dropped += lag.Lost
-		s.Members = max(s.Members, lag.Members)
-	}
+	s.Waiting += lag.Waiting + carried
+	s.Dropped += lag.Lost
+	s.Members = max(s.Members, lag.Members)
 	return s
 }
 
