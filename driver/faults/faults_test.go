@@ -106,8 +106,8 @@ func TestFaultsHappen(t *testing.T) {
 	if got := counter.Get(); got != n {
 		t.Errorf("%d updates made %d", n, got)
 	}
-	if err := bus.Close(ctx); err != nil {
-		t.Error(err)
+	if err := bus.Close(ctx); err != nil || ctx.Err() != nil {
+		t.Errorf("close: %v, and its context: %v", err, ctx.Err())
 	}
 	counts := conn.Counts()
 	if counts.Delays == 0 || counts.Cuts == 0 || counts.Drops == 0 || counts.Repeats == 0 || counts.Agains == 0 {

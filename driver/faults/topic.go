@@ -76,6 +76,7 @@ type subscription struct {
 	mu      sync.Mutex         // guards what follows
 	arrived []*driver.Received // received, and not returned by Receive
 	repeat  []*driver.Received // to be given out again
+	wake    context.CancelFunc // ends the engine's Receive; nil if there is none
 }
 
 // repeated is the token of a message that is given out again, of which the engine
@@ -85,7 +86,18 @@ type repeated struct{}
 // Receive implements driver.Subscription.
 func (s *subscription) Receive(ctx context.Context, most int) ([]*driver.Received, error) {
 	for !s.hasArrived() {
-		ms, err := s.Subscription.Receive(ctx, most)
+		turn, cancel := context.WithCancel(ctx)
+		s.mu.Lock()
+		if s.wake = cancel; len(s.repeat) > 0 { // since it was looked
+			cancel()
+		}
+		s.mu.Unlock()
+		ms, err := s.Subscription.Receive(turn, most)
+		woken := turn.Err() != nil && ctx.Err() == nil
+		cancel()
+		if err != nil && woken {
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -148,8 +160,7 @@ func known(ms []*driver.Received) []*driver.Received {
 	return slices.DeleteFunc(slices.Clone(ms), func(m *driver.Received) bool { return m.Token == repeated{} })
 }
 
-// Ack implements driver.Subscription. What is repeated comes with one of the next
-// messages.
+// Ack implements driver.Subscription.
 func (s *subscription) Ack(ctx context.Context, ms []*driver.Received) error {
 	if err := s.conn.pass(ctx); err != nil {
 		return err
@@ -165,6 +176,9 @@ func (s *subscription) Ack(ctx context.Context, ms []*driver.Received) error {
 			again.Deliveries++
 			s.mu.Lock()
 			s.repeat = append(s.repeat, &again)
+			if s.wake != nil {
+				s.wake()
+			}
 			s.mu.Unlock()
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -232,9 +233,43 @@ func TestFullDisk(t *testing.T) {
 	if got := len(readAll(t, topic)); got != stored {
 		t.Errorf("got %d messages, want the %d that were accepted", got, stored)
 	}
+
+	// Nor is there room for anything that has to be made.
+	free := fillUp(t, dir)
+	_, groupErr := topic.Subscribe(testContext(t), driver.SubscribeConfig{Group: "g", Window: 1})
+	_, topicErr := c.OpenTopic(testContext(t), driver.TopicConfig{Name: "other", Stored: &driver.StoredConfig{Durability: driver.DurableStrict}})
+	for what, err := range map[string]error{"a group": groupErr, "a topic": topicErr} {
+		if !errors.Is(err, driver.ErrFull) || !strings.Contains(err.Error(), dir) || !strings.Contains(err.Error(), "free some room") {
+			t.Errorf("make %s: got %v, want ErrFull that names %s and says what to do", what, err, dir)
+		}
+	}
+	free()
 	closeDir(t, c)
 	if got := len(readAll(t, openTopic(t, openDir(t, dir), "t", driver.DurableStrict))); got != stored {
 		t.Errorf("after opening it again: got %d messages, want %d", got, stored)
+	}
+}
+
+// fillUp leaves no room on the disk of a directory, until free is called.
+func fillUp(t *testing.T, dir string) (free func()) {
+	t.Helper()
+	filler := filepath.Join(dir, "filler")
+	f, err := os.Create(filler)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []int{1 << 20, 4096, 1} {
+		for err = nil; err == nil; {
+			_, err = f.Write(make([]byte, size))
+		}
+	}
+	if closed := f.Close(); !errors.Is(err, syscall.ENOSPC) || closed != nil {
+		t.Fatalf("write until the disk is full: %v, %v", err, closed)
+	}
+	return func() {
+		if err := os.Remove(filler); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -115,7 +115,7 @@ func newConn(ctx context.Context, nc *nats.Conn, d *dialer, o options) (*Conn, e
 	if err := c.beAlone(ctx); err != nil {
 		return nil, err
 	}
-	c.state = newState(nc)
+	c.state = newState(nc, c.info.Engine+" "+c.info.Address)
 	c.state.owned = d
 	c.ids.init()
 	c.acks.init(c)

@@ -18,6 +18,7 @@ import (
 // state follows whether the connection is up.
 type state struct {
 	nc     *nats.Conn
+	where  string // the engine and its address
 	tempo  tempo
 	owned  *dialer // nil if the client belongs to the caller
 	events chan nats.Status
@@ -40,9 +41,9 @@ type state struct {
 // loser is told when the connection is lost, and with it what was under way.
 type loser interface{ lost() }
 
-func newState(nc *nats.Conn) *state {
+func newState(nc *nats.Conn, where string) *state {
 	s := &state{
-		nc: nc, tempo: serverTempo, events: nc.StatusChanged(nats.CONNECTED, nats.DISCONNECTED, nats.RECONNECTING, nats.CLOSED),
+		nc: nc, where: where, tempo: serverTempo, events: nc.StatusChanged(nats.CONNECTED, nats.DISCONNECTED, nats.RECONNECTING, nats.CLOSED),
 		quit: make(chan struct{}), over: make(chan struct{}), done: make(chan struct{}), changed: make(chan struct{}),
 		up: nc.IsConnected(), losers: map[loser]struct{}{},
 	}
@@ -225,6 +226,7 @@ const attemptPatience = 5 * time.Second
 func (s *state) do(ctx context.Context, f func(ctx context.Context) error) error {
 	var last error
 	patience, pause := s.tempo.firstAttempt, s.tempo.firstPause
+	failed := 0
 	for ; ; patience, pause = min(2*patience, s.tempo.longAttempt), min(2*pause, s.tempo.longPause) {
 		if err := s.await(ctx); err != nil {
 			return because(err, last)
@@ -240,6 +242,12 @@ func (s *state) do(ctx context.Context, f func(ctx context.Context) error) error
 		if refused := s.owned.refusedSince(began); refused != nil && cut && s.connected() {
 			return fmt.Errorf("the user may not do this: %w", refused)
 		}
+		// One that has just been deleted cannot be made again at once.
+		if api, ok := noStore(err); ok {
+			if failed++; failed > storeAttempts {
+				return s.full(api)
+			}
+		}
 		select {
 		case <-ctx.Done():
 			return because(context.Cause(ctx), last)
@@ -247,6 +255,15 @@ func (s *state) do(ctx context.Context, f func(ctx context.Context) error) error
 		case <-s.done:
 		}
 	}
+}
+
+// storeAttempts is how often it is tried again to make something for which the
+// server could not make files, two seconds in all.
+const storeAttempts = 7
+
+// full is an error of a server that could not make files.
+func (s *state) full(err error) error {
+	return fmt.Errorf("%w: engine %s cannot make the files for it; if its disk is full, free some room there: %w", driver.ErrFull, s.where, err)
 }
 
 // attempt calls f, and reports whether its context ended before that of do.

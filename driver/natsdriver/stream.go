@@ -142,6 +142,9 @@ func (c *Conn) openError(ctx context.Context, subject string, err error) error {
 	case errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil, code >= 500 && isUnavailable(err):
 		return fmt.Errorf("%w: %w", driver.ErrAgain, err)
 	}
+	if api, ok := noStore(err); ok {
+		return c.state.full(api)
+	}
 	return kind(storeError(err))
 }
 
@@ -161,6 +164,17 @@ func (c *Conn) overlapping(ctx context.Context, subject string) string {
 		}
 	}
 	return "the stream " + stream + ", which is not hark's,"
+}
+
+// noStore returns the server's own error if it is that it could not make files for
+// a stream or a consumer.
+func noStore(err error) (api error, ok bool) {
+	var e *jetstream.APIError
+	if !errors.As(err, &e) {
+		return err, false
+	}
+	const stream, consumer = 10049, 10012
+	return e, (e.ErrorCode == stream || e.ErrorCode == consumer) && strings.HasPrefix(e.Description, "error creating store")
 }
 
 // apiCode returns the code of an error of JetStream's API, 0 for others.
