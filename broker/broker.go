@@ -113,9 +113,19 @@ func (b *Broker) start(ctx context.Context, c *Config) (err error) {
 	if err := b.connect(ctx, c); err != nil {
 		return err
 	}
+	placed := make(chan struct{})
+	ready := sync.OnceFunc(func() { close(placed) })
+	defer ready()
+	if b.auth != nil && b.store != nil {
+		// Clients come as soon as the server listens, and are answered when there is something to say.
+		if err := b.conn.AnswerWhere(func(user, topic string) *natsdriver.Whereabouts { <-placed; return b.whereabouts(user, topic) }); err != nil {
+			return err
+		}
+	}
 	if err := b.firstTopics(ctx, c); err != nil {
 		return err
 	}
+	ready()
 	router, err := NewRouter(c)
 	if err != nil {
 		return err
@@ -139,11 +149,6 @@ func (b *Broker) start(ctx context.Context, c *Config) (err error) {
 		return err
 	}
 	prune()
-	if b.auth != nil && b.store != nil {
-		if err := b.conn.AnswerWhere(b.whereabouts); err != nil {
-			return err
-		}
-	}
 	b.mender = startMender(b, c)
 	b.web.serve()
 	return nil

@@ -37,8 +37,9 @@ type Conn struct {
 	acks acks
 	ids  ids
 	due  dueTopics
-	// knowing says that no broker is to be asked where topics are kept.
-	knowing atomic.Bool
+	// knowing says that no broker is to be asked where topics are kept: this is one, or
+	// the client may not ask. lonely says that none has answered, and the server has.
+	knowing, lonely atomic.Bool
 
 	signals atomic.Pointer[signals] // nil until it listens
 

@@ -143,7 +143,9 @@ func (c *Conn) home(ctx context.Context, topic string) (home, error) {
 	case at != nil && at.Store != "":
 		return storeHome(at.Store), nil
 	}
-	_, err = c.js.Stream(ctx, own.stream)
+	if _, err = c.js.Stream(ctx, own.stream); at == nil {
+		c.served(err)
+	}
 	if !errors.Is(err, jetstream.ErrStreamNotFound) || isPattern(topic) {
 		return own, err
 	}

@@ -52,7 +52,9 @@ type stored struct {
 	partly   bool                                   // of a store of which the user may use some topics
 	config   atomic.Pointer[jetstream.StreamConfig] // as it is
 	writer   writer
-	calls    atomic.Int64 // that publish one message each now
+
+	unanswered bool         // no broker has said where it is; for who opens it
+	calls      atomic.Int64 // that publish one message each now
 
 	deduplicated atomic.Uint64
 }
@@ -77,7 +79,11 @@ func (t *stored) begins(ctx context.Context) error {
 		}
 	}
 	t.writer.init(t)
-	return t.open(ctx)
+	err := t.open(ctx)
+	if t.again(err) {
+		err = t.open(ctx)
+	}
+	return err
 }
 
 // open finds the stream or makes it.
@@ -88,6 +94,9 @@ func (t *stored) open(ctx context.Context) error {
 			return err
 		}
 		stream, err := c.js.Stream(ctx, t.stream)
+		if t.unanswered {
+			c.served(err)
+		}
 		if errors.Is(err, jetstream.ErrStreamNotFound) && !t.shared() && t.config.Load() == nil {
 			found, findErr := t.moveIn(ctx)
 			if findErr != nil {

@@ -39,15 +39,20 @@ type Whereabouts struct {
 // whereabouts asks a broker where a topic is, if the server knows who this client is, who
 // may then not be permitted to ask the server. It returns nil if nobody says.
 func (c *Conn) whereabouts(ctx context.Context, topic string) (*Whereabouts, error) {
-	if c.knowing.Load() || isPattern(topic) || !c.nc.AuthRequired() {
+	if c.knowing.Load() || c.lonely.Load() || isPattern(topic) || !c.nc.AuthRequired() {
 		return nil, nil
 	}
 	wait, cancel := context.WithTimeout(ctx, wherePatience)
 	defer cancel()
+	began := time.Now()
 	m, err := c.nc.RequestWithContext(wait, wherePrefix+topic, nil)
 	switch {
-	case errors.Is(err, nats.ErrNoResponders), err != nil && wait.Err() != nil && ctx.Err() == nil:
-		c.knowing.Store(true) // there is no broker, or this is its own server and the client has its rights by hand
+	case errors.Is(err, nats.ErrNoResponders): // there is no broker, or not yet
+		return nil, nil
+	case err != nil && wait.Err() != nil && ctx.Err() == nil:
+		if c.owned.refusedSince(began) != nil { // the client has its rights by hand
+			c.knowing.Store(true)
+		}
 		return nil, nil
 	case err != nil:
 		return nil, err
@@ -59,12 +64,31 @@ func (c *Conn) whereabouts(ctx context.Context, topic string) (*Whereabouts, err
 	return at, nil
 }
 
+// served takes notice of what the server has said when no broker had answered: if it was
+// an answer, no broker need be asked.
+func (c *Conn) served(err error) {
+	if err == nil || errors.Is(err, jetstream.ErrStreamNotFound) {
+		c.lonely.Store(true)
+	}
+}
+
+// again reports whether a topic is to be opened once more that the server has refused,
+// because a broker may answer now: one that starts takes connections before it answers.
+func (t *stored) again(refused error) bool {
+	if !t.unanswered || !errors.Is(refused, nats.ErrPermissionViolation) || t.conn.knowing.Load() {
+		return false
+	}
+	t.conn.lonely.Store(false)
+	return true
+}
+
 // ask asks a broker where the topic is. It reports whether the topic is open by that.
 func (t *stored) ask(ctx context.Context) (done bool, err error) {
 	if t.config.Load() != nil {
 		return false, nil
 	}
 	at, err := t.conn.whereabouts(ctx, t.topic)
+	t.unanswered = at == nil
 	switch {
 	case at == nil:
 		return false, err
@@ -97,7 +121,12 @@ func (t *stored) whole() error {
 func (c *Conn) AnswerWhere(answer func(user, topic string) *Whereabouts) error {
 	c.knowing.Store(true)
 	_, err := c.nc.Subscribe(wherePrefix+">", func(m *nats.Msg) {
-		user, _, _ := strings.Cut(strings.TrimPrefix(m.Reply, InboxPrefix("")), ".")
+		// It answers where the user may subscribe, and nowhere else: clients say where.
+		inbox, ok := strings.CutPrefix(m.Reply, InboxPrefix(""))
+		user, _, _ := strings.Cut(inbox, ".")
+		if !ok {
+			return
+		}
 		at := answer(user, strings.TrimPrefix(m.Subject, wherePrefix))
 		if at == nil {
 			return
