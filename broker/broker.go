@@ -173,7 +173,7 @@ func (b *Broker) connect(ctx context.Context, c *Config) (err error) {
 	if err := b.awaitCluster(ctx, c); err != nil {
 		return err
 	}
-	b.conn, err = natsdriver.New(ctx, b.client, natsdriver.SyncAlways(), natsdriver.Attributes(), source,
+	b.conn, err = natsdriver.New(ctx, b.client, natsdriver.SyncAlways(), natsdriver.Listened(b.store.Listened), natsdriver.Attributes(), source,
 		natsdriver.Engine("hark", c.Listen), natsdriver.Replicas(int(c.Cluster.Replicas)))
 	return err
 }

@@ -3,9 +3,11 @@ package broker
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/harkbus/hark/driver"
 	"github.com/harkbus/hark/driver/natsdriver"
@@ -175,6 +177,26 @@ func TestCluster(t *testing.T) {
 	}
 	if strings.Contains(bs[0].Summary(), "secret-node") || !strings.Contains(bs[0].Summary(), addresses[0]) {
 		t.Errorf("got %s", bs[0].Summary())
+	}
+
+	// What is published over HTTP at one reaches who listens at another.
+	clicks := listen(t, c, "clicks")
+	reached := make(chan error, 1)
+	waiting := testContext(t)
+	go func() {
+		_, err := clicks.Receive(waiting, 1)
+		reached <- err
+	}()
+	door := doorOf(t, bs[1])
+	for heard := false; !heard; { // servers tell each other who listens
+		door.post(http.StatusAccepted, "clicks", "1")
+		select {
+		case err := <-reached:
+			if heard = true; err != nil {
+				t.Fatal(err)
+			}
+		case <-time.After(10 * time.Millisecond):
+		}
 	}
 
 	if long(0, 1) == 0 {

@@ -70,7 +70,7 @@ func open(ctx context.Context, dir string, opts []natsdriver.Option) (_ *Conn, e
 		return nil, err
 	}
 	c.disk = disk.NewStreams(filepath.Join(s.Dir(), store.StreamsDir))
-	opts = append(opts, natsdriver.Sync(c.disk.Sync), natsdriver.Alone(), natsdriver.Engine("file", s.Dir()))
+	opts = append(opts, natsdriver.Sync(c.disk.Sync), natsdriver.Listened(s.Listened), natsdriver.Alone(), natsdriver.Engine("file", s.Dir()))
 	if c.Conn, err = natsdriver.New(ctx, c.client, opts...); err != nil {
 		return nil, err
 	}

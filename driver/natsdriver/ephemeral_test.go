@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,6 +33,33 @@ func TestEphemeral(t *testing.T) {
 		if rs[0].Topic != "orders.placed" || rs[0].Seq != 0 || rs[0].Deliveries != 1 {
 			t.Errorf("%s: got %+v", name, rs[0])
 		}
+	}
+}
+
+// What nobody listens to is not sent, and refused as if it were.
+func TestListened(t *testing.T) {
+	s := startServer(t)
+	var listened atomic.Bool
+	c := s.open(t, Listened(func(subject string) bool {
+		if subject != "orders" {
+			t.Errorf("asked for %s", subject)
+		}
+		return listened.Load()
+	}))
+	topic := openTopic(t, c, "orders", nil)
+	sub := subscribe(t, topic, driver.SubscribeConfig{})
+	publish(t, topic, "not sent")
+	for _, sent := range []bool{false, true} {
+		listened.Store(sent)
+		var some driver.PartialError
+		err := topic.Publish(testContext(t), []*driver.Message{{Headers: map[string]string{"Nats-Msg-Id": "1"}}})
+		if !errors.As(err, &some) || !strings.Contains(err.Error(), "those of the server") {
+			t.Errorf("sent %v: got %v, want the header to be refused", sent, err)
+		}
+	}
+	publish(t, topic, "sent")
+	if got := texts(receive(t, sub, 1)); !slices.Equal(got, []string{"sent"}) {
+		t.Errorf("got %v, want what was sent alone", got)
 	}
 }
 

@@ -17,6 +17,7 @@ type options struct {
 	source     string // of CloudEvents
 	syncAlways bool
 	sync       func(ctx context.Context, stream string) error
+	listened   func(subject string) bool
 	replicas   int
 	domain     string
 	lease      time.Duration
@@ -67,6 +68,17 @@ func SyncAlways() Option {
 func Sync(f func(ctx context.Context, stream string) error) Option {
 	return func(o *options) error {
 		o.sync = f
+		return nil
+	}
+}
+
+// Listened gives a way to find out, without asking a server, whether what is
+// published to a subject goes anywhere: f reports false if no subscription of
+// which the servers know, and no stream, takes it. Messages of ephemeral topics are
+// checked then, and not sent. f is called for each of them, by many goroutines at the same time.
+func Listened(f func(subject string) bool) Option {
+	return func(o *options) error {
+		o.listened = f
 		return nil
 	}
 }

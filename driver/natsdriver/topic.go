@@ -33,7 +33,9 @@ func (t *topic) Publish(ctx context.Context, ms []*driver.Message) error {
 		if c.state.isClosed() {
 			return errConnClosed
 		}
-		if m.Bare && len(m.Headers) == 0 && m.Expires.IsZero() && c.nc.Publish(t.name, m.Data) == nil {
+		// While the connection is lost its own subscriptions are unknown there.
+		unheard := c.opts.listened != nil && c.state.connected() && !c.opts.listened(t.name)
+		if !unheard && m.Bare && len(m.Headers) == 0 && m.Expires.IsZero() && c.nc.Publish(t.name, m.Data) == nil {
 			return nil
 		}
 		l := letters.Get().(*letter)
@@ -41,6 +43,9 @@ func (t *topic) Publish(ctx context.Context, ms []*driver.Message) error {
 		msg, err := l.write(c, t.name, t.name, m)
 		if err != nil {
 			return err
+		}
+		if unheard {
+			return c.fits(msg)
 		}
 		if err = c.nc.PublishMsg(msg); err == nil {
 			return nil

@@ -90,6 +90,12 @@ func (s *Store) Addr() net.Addr { return s.Server().Addr() }
 // Dir returns the directory, as an absolute path.
 func (s *Store) Dir() string { return s.dir }
 
+// Listened reports whether anybody takes what is published to a subject: a
+// subscription, also one at another server of the cluster, or a stream.
+func (s *Store) Listened(subject string) bool {
+	return s.Server().GlobalAccount().SubscriptionInterest(subject)
+}
+
 // WriteFault says which write to the disk has failed, "" if none has. The server
 // does not answer publishers of the stream any more, until it is started again;
 // what it has acknowledged is there.
