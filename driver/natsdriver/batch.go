@@ -21,6 +21,10 @@ const (
 	maxBatch = 1000
 	// A batch holds at most this many bytes of data, or one message.
 	maxBatchBytes = 4 << 20
+	// batchLeast is how many messages are worth a batch: for one the server makes
+	// files and syncs them and their directories, whatever is in it, which takes as
+	// long as some twelve messages by themselves (BenchmarkPublish).
+	batchLeast = 16
 	// maxBatches is how many batches of a topic are on their way at once: while
 	// one is written to disk the next is sent.
 	maxBatches = 2
@@ -207,7 +211,7 @@ func (w *writer) finish(b *batch) {
 
 // writeBatch stores the messages of a batch, and notes what became of them.
 func (t *stored) writeBatch(b *batch) {
-	if len(b.parcels) == 1 || !t.batches() { // a batch of one costs twice as much
+	if len(b.parcels) < batchLeast || !t.batches() {
 		t.send(b.ctx, b.parcels, &b.mu)
 		return
 	}
