@@ -20,7 +20,7 @@ import (
 
 const patience = time.Minute
 
-func testContext(t *testing.T) context.Context {
+func testContext(t testing.TB) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
@@ -28,12 +28,12 @@ func testContext(t *testing.T) context.Context {
 }
 
 // config returns a configuration with free ports and a directory of its own.
-func config(t *testing.T, text string) *Config {
+func config(t testing.TB, text string) *Config {
 	t.Helper()
 	return configIn(t, t.TempDir(), text)
 }
 
-func configIn(t *testing.T, dir, text string) *Config {
+func configIn(t testing.TB, dir, text string) *Config {
 	t.Helper()
 	c, err := Load(Source{File: write(t, text), Flags: map[string]string{
 		"listen": "127.0.0.1:0", "http": "127.0.0.1:0", "data": dir, "log-level": "warn",
@@ -45,7 +45,7 @@ func configIn(t *testing.T, dir, text string) *Config {
 }
 
 // start starts a broker, and stops it with the test.
-func start(t *testing.T, c *Config) *Broker {
+func start(t testing.TB, c *Config) *Broker {
 	t.Helper()
 	b, err := New(c, nil)
 	if err != nil {
@@ -58,7 +58,7 @@ func start(t *testing.T, c *Config) *Broker {
 	return b
 }
 
-func stop(t *testing.T, b *Broker) {
+func stop(t testing.TB, b *Broker) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -68,7 +68,7 @@ func stop(t *testing.T, b *Broker) {
 }
 
 // dial connects as a user, or as nobody.
-func dial(t *testing.T, b *Broker, userinfo string) *natsdriver.Conn {
+func dial(t testing.TB, b *Broker, userinfo string) *natsdriver.Conn {
 	t.Helper()
 	c, err := natsdriver.Open(testContext(t), "nats://"+userinfo+b.Addr().String())
 	if err != nil {

@@ -105,12 +105,13 @@ func (c *call) run() (err error) {
 		if c.who, err = c.broker.auth.identify(c.req); err != nil {
 			return err
 		}
+	}
+	if c.who != nil {
 		c.ctx = context.WithValue(c.ctx, principalKey{}, c.who)
 		c.req = c.req.WithContext(c.ctx)
 	}
-	if wait, ok := c.broker.web.rates.take(sender(c.who, c.req)); !ok {
-		c.rw.Header().Set("Retry-After", strconv.Itoa(int(wait/time.Second)+1))
-		return refused(http.StatusTooManyRequests, "too many requests of %s", sender(c.who, c.req)).but("the broker takes %d a second (limits.http_rate)", int64(c.broker.web.rates.most))
+	if err := c.checkRate(); err != nil {
+		return err
 	}
 	if c.arguments, err = e.read(c.req); err != nil {
 		return err
@@ -120,6 +121,21 @@ func (c *call) run() (err error) {
 			but("this is for %s: see the keys publish, subscribe and admin of the user in the configuration", e.access.doc)
 	}
 	return e.handle(c)
+}
+
+// checkRate counts the call, and refuses it if whoever asks sends too many.
+func (c *call) checkRate() error {
+	rates := c.broker.web.rates
+	if rates.most == 0 {
+		return nil
+	}
+	who := sender(c.who, c.req)
+	wait, ok := rates.take(who)
+	if ok {
+		return nil
+	}
+	c.rw.Header().Set("Retry-After", strconv.Itoa(int(wait/time.Second)+1))
+	return refused(http.StatusTooManyRequests, "too many requests of %s", who).but("the broker takes %d a second (limits.http_rate)", int64(rates.most))
 }
 
 // fail answers with what is wrong, unless an answer has begun: then the connection

@@ -195,8 +195,19 @@ func (e *Event) written() (*eventJSON, error) {
 
 // isJSON reports whether a media type is JSON. Without one, data is taken to be.
 func isJSON(contentType string) bool {
-	media, _, err := mime.ParseMediaType(contentType)
+	media, err := mediaType(contentType)
 	return contentType == "" || err == nil && (strings.HasSuffix(media, "/json") || strings.HasSuffix(media, "+json"))
+}
+
+// mediaType returns a media type without its parameters, in small letters; that of
+// nothing is empty.
+func mediaType(contentType string) (string, error) {
+	switch contentType {
+	case "", jsonType, structuredType, batchType: // what nearly all say; parsing makes a map
+		return contentType, nil
+	}
+	media, _, err := mime.ParseMediaType(contentType)
+	return media, err
 }
 
 // UnmarshalJSON implements json.Unmarshaler.

@@ -66,8 +66,8 @@ func readIncoming(h http.Header, body []byte) (*incoming, error) {
 		return nil, err
 	}
 	given := h.Get("Content-Type")
-	media, _, err := mime.ParseMediaType(given)
-	if given != "" && err != nil {
+	media, err := mediaType(given)
+	if err != nil {
 		return nil, fmt.Errorf("Content-Type %q: %w", given, err)
 	}
 	in := &incoming{events: true}

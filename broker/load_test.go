@@ -10,7 +10,7 @@ import (
 )
 
 // write writes a configuration and returns its path.
-func write(t *testing.T, text string) string {
+func write(t testing.TB, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "hark.yaml")
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {

@@ -178,7 +178,6 @@ func (e *endpoint) read(r *http.Request) (arguments, error) {
 		return nil, refused(http.StatusBadRequest, "the query cannot be read: %s", err)
 	}
 	args := arguments{}
-	var known []string
 	for _, p := range e.params {
 		value, given := "", false
 		switch p.in {
@@ -188,7 +187,6 @@ func (e *endpoint) read(r *http.Request) (arguments, error) {
 			value = r.Header.Get(p.name)
 			given = value != ""
 		default:
-			known = append(known, p.name)
 			if values := query[p.name]; len(values) > 0 {
 				if len(values) > 1 {
 					return nil, refused(http.StatusBadRequest, "%s is there %d times; want one", p.name, len(values))
@@ -209,15 +207,26 @@ func (e *endpoint) read(r *http.Request) (arguments, error) {
 		}
 	}
 	for name := range query {
-		if !slices.Contains(known, name) {
-			hint := strings.TrimPrefix(didYouMean(name, known), "; ")
-			if hint == "" && len(known) > 0 {
-				hint = "there are " + strings.Join(known, ", ")
-			}
-			return nil, refused(http.StatusBadRequest, "there is no parameter %q", name).but("%s", hint)
+		if !slices.ContainsFunc(e.params, func(p param) bool { return p.in == "query" && p.name == name }) {
+			return nil, e.unknownParam(name)
 		}
 	}
 	return args, nil
+}
+
+// unknownParam refuses a parameter that is none.
+func (e *endpoint) unknownParam(name string) error {
+	var known []string
+	for _, p := range e.params {
+		if p.in == "query" {
+			known = append(known, p.name)
+		}
+	}
+	hint := strings.TrimPrefix(didYouMean(name, known), "; ")
+	if hint == "" && len(known) > 0 {
+		hint = "there are " + strings.Join(known, ", ")
+	}
+	return refused(http.StatusBadRequest, "there is no parameter %q", name).but("%s", hint)
 }
 
 // text returns a parameter, empty if it was left out.

@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"io"
-	"mime"
 	"net/http"
 	"slices"
 	"strconv"
@@ -99,7 +98,7 @@ func publishCall(c *call) error {
 // nothing is made of it any more.
 func (g *gateway) readBody(c *call) (body []byte, done func(), err error) {
 	most := c.broker.config.Load().Limits.Message
-	media, _, _ := mime.ParseMediaType(c.req.Header.Get("Content-Type"))
+	media, _ := mediaType(c.req.Header.Get("Content-Type"))
 	switch media {
 	case batchType:
 		most = maxMessage

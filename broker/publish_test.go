@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -328,3 +329,39 @@ func TestSlowBodies(t *testing.T) {
 		t.Errorf("%d bytes are kept for bodies that have not come", used)
 	}
 }
+
+// BenchmarkPublishCall measures what the broker does with a request to publish to a
+// topic that nobody follows, without the network: what net/http does is not in it.
+func BenchmarkPublishCall(b *testing.B) {
+	h := start(b, config(b, "")).web.handler()
+	const text = `{"region":"eu","customer":"ada","total":7,"items":[{"sku":"a-1","count":2}],"note":"an order as others are"}`
+	body := strings.NewReader("")
+	r, err := http.NewRequestWithContext(b.Context(), http.MethodPost, "http://127.0.0.1/v1/topics/live", body)
+	if err != nil {
+		b.Fatal(err)
+	}
+	r.Header.Set("Content-Type", jsonType)
+	r.ContentLength = int64(len(text))
+	b.ReportAllocs()
+	for b.Loop() {
+		body.Reset(text)
+		r.Body = io.NopCloser(body)
+		rw := &sink{header: http.Header{}}
+		h.ServeHTTP(rw, r)
+		if rw.status != http.StatusAccepted {
+			b.Fatal("got status ", rw.status)
+		}
+	}
+}
+
+// sink takes an answer.
+type sink struct {
+	header http.Header
+	status int
+}
+
+func (s *sink) Header() http.Header              { return s.header }
+func (s *sink) Write(text []byte) (int, error)   { return len(text), nil }
+func (s *sink) WriteHeader(status int)           { s.status = status }
+func (s *sink) SetReadDeadline(time.Time) error  { return nil }
+func (s *sink) SetWriteDeadline(time.Time) error { return nil }
