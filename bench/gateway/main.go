@@ -1,7 +1,7 @@
 // Command gateway measures the gateway of the broker beside the same thing written
 // plainly with net/http, in one process that serves both in turn:
 //
-//	go run -C bench ./gateway [-runs 5] [-clients 1000]
+//	go run -C bench ./gateway [-runs 5] [-clients 1000] [-only publish] [-cpuprofile FILE]
 //
 // What is published comes over the loopback interface, and what clients get goes
 // over it. Every run is checked: each client gets every message, in order.
@@ -11,14 +11,18 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/rand"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
 	"log"
+	"mime"
 	"net"
 	"net/http"
 	"os"
 	"runtime"
+	"runtime/pprof"
 	"slices"
 	"strconv"
 	"strings"
@@ -43,7 +47,22 @@ func main() {
 	clients := flag.Int("clients", 1000, "`clients` that follow the topic")
 	posts := flag.Int("posts", 4000, "`messages` of a run that publishes")
 	messages := flag.Int("messages", 192, "`messages` of a run that is followed")
+	only := flag.String("only", "", "work to measure, by a part of its `name`; all without it")
+	contenders := flag.String("contenders", "", "contenders to measure, by a part of their `name`; all without it")
+	profile := flag.String("cpuprofile", "", "`file` for a profile of the processor")
 	flag.Parse()
+	if *profile != "" {
+		file, err := os.Create(*profile)
+		must(err)
+		must(pprof.StartCPUProfile(file))
+		defer pprof.StopCPUProfile()
+	}
+	report := func(work, unit string, runs int, all []contender) {
+		if strings.Contains(work, *only) {
+			all = slices.DeleteFunc(all, func(c contender) bool { return !strings.Contains(c.name, *contenders) })
+			report(work, unit, runs, all)
+		}
+	}
 
 	b, dir := startBroker()
 	defer os.RemoveAll(dir)
@@ -53,14 +72,21 @@ func main() {
 
 	fmt.Printf("%s %s/%s, %d processors. Medians of %d runs, contenders taking turns (lowest–highest).\n", runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.GOMAXPROCS(0), *runs)
 
-	report("publish, nobody stores", "ns a message", *runs, []contender{
-		{"net/http", func() float64 { return publish(plain+"live", *posts) }},
-		{"hark", func() float64 { return publish(hark+"live", *posts) }},
+	report("publish, nobody listens", "ns a message", *runs, []contender{
+		{"net/http", func() float64 { return publish(plain+"live", publishers, *posts) }},
+		{"hark", func() float64 { return publish(hark+"live", publishers, *posts) }},
 	})
-	report("publish, on disk before it is answered", "ns a message", *runs, []contender{
-		{"net/http, a file, fsync for each", func() float64 { return publish(plain+"stored", *posts/8) }},
-		{"hark, strict", func() float64 { return publish(hark+"strict", *posts/8) }},
+	report("publish, one client follows", "ns a message", *runs, []contender{
+		{"net/http", func() float64 { return publishFollowed(plain+"live", *posts) }},
+		{"hark", func() float64 { return publishFollowed(hark+"live", *posts) }},
 	})
+	for _, n := range []int{publishers, 4 * publishers} {
+		report(fmt.Sprintf("publish, on disk before it is answered, %d at once", n), "ns a message", *runs, []contender{
+			{"net/http, a file, fsync for each", func() float64 { return publish(plain+"stored", n, *posts/4) }},
+			{"net/http, a file, fsync for all who wait", func() float64 { return publish(plain+"gathered", n, *posts/4) }},
+			{"hark, strict", func() float64 { return publish(hark+"strict", n, *posts/4) }},
+		})
+	}
 	report(fmt.Sprintf("server-sent events to %d clients", *clients), "ns a delivery", *runs, []contender{
 		{"net/http, a channel for each client", func() float64 { return fanOut(plain+"live", plain+"live/events", *clients, 0, *messages) }},
 		{"hark", func() float64 { return fanOut(hark+"live", hark+"live/events", *clients, 0, *messages) }},
@@ -129,8 +155,24 @@ func report(work, unit string, runs int, all []contender) {
 	}
 }
 
-// publish posts messages from several clients at once.
-func publish(url string, n int) float64 {
+// publishFollowed is publish with one client that follows the topic.
+func publishFollowed(topic string, n int) float64 {
+	conn := dial(topic + "/events")
+	_, err := conn.Read(make([]byte, 1))
+	must(err)
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		_, _ = io.Copy(io.Discard, conn)
+	}()
+	took := publish(topic, publishers, n)
+	must(conn.Close())
+	<-gone
+	return took
+}
+
+// publish posts n messages from so many clients at once.
+func publish(url string, publishers, n int) float64 {
 	transport := &http.Transport{MaxIdleConnsPerHost: publishers}
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport, Timeout: timeout}
@@ -259,6 +301,10 @@ type plain struct {
 	mu      sync.Mutex // guards what follows
 	clients map[chan []byte]struct{}
 	file    *os.File
+	written int // messages
+
+	syncing sync.Mutex // guards synced
+	synced  int        // messages that are on the disk
 }
 
 func newPlain(dir string) *plain {
@@ -267,19 +313,41 @@ func newPlain(dir string) *plain {
 	p := &plain{clients: map[chan []byte]struct{}{}, file: file}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /live", p.publish)
-	mux.HandleFunc("POST /stored", p.store)
+	mux.HandleFunc("POST /stored", p.store(p.append))
+	mux.HandleFunc("POST /gathered", p.store(p.appendTogether))
 	mux.HandleFunc("GET /live/events", p.events)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(err)
 	p.addr = l.Addr().String()
-	go func() { log.Fatal(http.Serve(l, mux)) }()
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute}
+	go func() { log.Fatal(server.Serve(l)) }()
 	return p
 }
 
-func (p *plain) publish(rw http.ResponseWriter, r *http.Request) {
+// read returns what is posted: JSON on one line, so that it is the data of an event.
+func read(rw http.ResponseWriter, r *http.Request) ([]byte, bool) {
+	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || media != "application/json" {
+		http.Error(rw, "want application/json", http.StatusUnsupportedMediaType)
+		return nil, false
+	}
 	body, err := io.ReadAll(http.MaxBytesReader(rw, r.Body, 8<<20))
-	if err != nil {
-		http.Error(rw, err.Error(), http.StatusBadRequest)
+	if err != nil || !json.Valid(body) || bytes.ContainsAny(body, "\r\n") {
+		http.Error(rw, "want JSON on one line", http.StatusBadRequest)
+		return nil, false
+	}
+	return body, true
+}
+
+func answer(rw http.ResponseWriter, status int) {
+	rw.Header().Set("Content-Type", "application/json")
+	rw.WriteHeader(status)
+	_, _ = fmt.Fprintf(rw, "{\"id\":%q}\n", rand.Text())
+}
+
+func (p *plain) publish(rw http.ResponseWriter, r *http.Request) {
+	body, ok := read(rw, r)
+	if !ok {
 		return
 	}
 	event := append(append([]byte("data: "), body...), "\n\n"...)
@@ -291,23 +359,56 @@ func (p *plain) publish(rw http.ResponseWriter, r *http.Request) {
 		}
 	}
 	p.mu.Unlock()
-	rw.WriteHeader(http.StatusAccepted)
+	answer(rw, http.StatusAccepted)
 }
 
-func (p *plain) store(rw http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(http.MaxBytesReader(rw, r.Body, 8<<20))
-	if err == nil {
-		p.mu.Lock()
-		if _, err = p.file.Write(append(body, '\n')); err == nil {
-			err = p.file.Sync()
+func (p *plain) store(add func(line []byte) error) http.HandlerFunc {
+	return func(rw http.ResponseWriter, r *http.Request) {
+		body, ok := read(rw, r)
+		if !ok {
+			return
 		}
-		p.mu.Unlock()
+		if err := add(append(body, '\n')); err != nil {
+			http.Error(rw, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		answer(rw, http.StatusCreated)
 	}
+}
+
+// append writes a line to the disk.
+func (p *plain) append(line []byte) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, err := p.file.Write(line); err != nil {
+		return err
+	}
+	return p.file.Sync()
+}
+
+// appendTogether does so once for all who wait.
+func (p *plain) appendTogether(line []byte) error {
+	p.mu.Lock()
+	_, err := p.file.Write(line)
+	p.written++
+	own := p.written
+	p.mu.Unlock()
 	if err != nil {
-		http.Error(rw, err.Error(), http.StatusInternalServerError)
-		return
+		return err
 	}
-	rw.WriteHeader(http.StatusCreated)
+	p.syncing.Lock()
+	defer p.syncing.Unlock()
+	if p.synced >= own {
+		return nil
+	}
+	p.mu.Lock()
+	written := p.written
+	p.mu.Unlock()
+	if err := p.file.Sync(); err != nil {
+		return err
+	}
+	p.synced = written
+	return nil
 }
 
 func (p *plain) events(rw http.ResponseWriter, r *http.Request) {
