@@ -50,9 +50,10 @@ func (ch *channel) message(prefix string, data []byte) *nats.Msg {
 
 // write is message in a letter.
 func (ch *channel) write(l *letter, prefix string, data []byte) *nats.Msg {
-	l.msg, l.used = nats.Msg{Subject: prefix + ch.config.Name, Data: data}, 0
+	l.begin(prefix+ch.config.Name, data)
 	l.set(natsExpectSubject, chanEndPrefix+ch.config.Name)
 	l.set(natsExpectSequence, "0")
+	l.trim()
 	return &l.msg
 }
 

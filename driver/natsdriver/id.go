@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"strconv"
 	"sync/atomic"
+	"time"
 )
 
 // ids makes IDs that are unique: those of a connection begin alike.
@@ -12,6 +13,26 @@ type ids struct {
 	last   atomic.Uint64
 }
 
-func (i *ids) next() string { return i.prefix + strconv.FormatUint(i.last.Add(1), 36) }
+func (i *ids) next() string {
+	var room [40]byte
+	return string(i.append(room[:0]))
+}
+
+func (i *ids) append(to []byte) []byte {
+	return strconv.AppendUint(append(to, i.prefix...), i.last.Add(1), 36)
+}
+
+// nextAt is next that writes a time, too, as messages have it: one string is made
+// for both. That of no time is empty.
+func (i *ids) nextAt(at time.Time) (id, text string) {
+	var room [80]byte
+	b := i.append(room[:0])
+	n := len(b)
+	if !at.IsZero() {
+		b = at.UTC().AppendFormat(b, time.RFC3339Nano)
+	}
+	both := string(b)
+	return both[:n], both[n:]
+}
 
 func (i *ids) init() { i.prefix = rand.Text()[:16] + "-" }

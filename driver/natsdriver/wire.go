@@ -37,11 +37,16 @@ const (
 const maxHeaders = 12
 
 // letter is room for a message on its way to the client, which does not keep it.
+// Most messages have the headers of the one before: then only the values change,
+// which the map has as slices of an array.
 type letter struct {
 	msg    nats.Msg
 	header nats.Header // what msg.Header is, if it is not nil
+	names  [maxHeaders]string
 	values [maxHeaders]string
-	used   int
+	used   int  // of values
+	kept   int  // names in header, whose values are in values
+	others bool // in header there are other names, too
 }
 
 var letters = sync.Pool{New: func() any { return new(letter) }}
@@ -49,8 +54,9 @@ var letters = sync.Pool{New: func() any { return new(letter) }}
 // write makes what travels to subject for a message of a topic. It is valid until
 // the next write.
 func (l *letter) write(c *Conn, subject, topic string, m *driver.Message) (*nats.Msg, error) {
-	l.msg = nats.Msg{Subject: subject, Data: m.Data}
-	return &l.msg, l.fill(c, topic, m)
+	l.begin(subject, m.Data)
+	err := l.fill(c, topic, m)
+	return &l.msg, err
 }
 
 // encode is write in a letter of its own.
@@ -58,18 +64,28 @@ func (c *Conn) encode(subject, topic string, m *driver.Message) (*nats.Msg, erro
 	return new(letter).write(c, subject, topic, m)
 }
 
+// begin makes a message without headers, which are added by set.
+func (l *letter) begin(subject string, data []byte) {
+	l.msg, l.used = nats.Msg{Subject: subject, Data: data}, 0
+	if l.others {
+		clear(l.header)
+		l.kept, l.others = 0, false
+	}
+}
+
 // fill adds the headers.
 func (l *letter) fill(c *Conn, topic string, m *driver.Message) error {
-	l.used = 0
 	if !m.Bare {
 		l.envelope(c, topic, m)
 	}
 	if !m.Expires.IsZero() {
 		l.set(harkExpires, m.Expires.UTC().Format(time.RFC3339Nano))
 	}
+	l.trim()
 	if len(m.Headers) == 0 {
 		return nil
 	}
+	l.others = true
 	return addHeaders(l.headers(), m)
 }
 
@@ -78,32 +94,45 @@ func (l *letter) headers() nats.Header {
 	if l.header == nil {
 		l.header = make(nats.Header) // small maps of eight are the quickest to read
 	}
-	if l.msg.Header == nil {
-		clear(l.header)
-		l.msg.Header = l.header
-	}
+	l.msg.Header = l.header
 	return l.header
 }
 
-// set sets a header of which there is one.
+// set sets a header of which there is one, and that has not been set.
 func (l *letter) set(name, value string) {
-	l.values[l.used] = value
+	i := l.used
+	l.values[i] = value
+	h := l.headers()
+	if i == l.kept || l.names[i] != name {
+		l.trim()
+		l.names[i], l.kept = name, i+1
+		h[name] = l.values[i : i+1 : i+1]
+	}
 	l.used++
-	l.headers()[name] = l.values[l.used-1 : l.used : l.used]
+}
+
+// trim removes the headers of the message before that have not been set again.
+func (l *letter) trim() {
+	for l.kept > l.used {
+		l.kept--
+		delete(l.header, l.names[l.kept])
+	}
 }
 
 // envelope adds the attributes of the event.
 func (l *letter) envelope(c *Conn, topic string, m *driver.Message) {
-	id := m.ID
+	id, at := percent.Encode(m.ID), ""
 	if id == "" {
-		id = c.ids.next()
+		id, at = c.ids.nextAt(m.Time)
+	} else if !m.Time.IsZero() {
+		at = m.Time.UTC().Format(time.RFC3339Nano)
 	}
 	l.set(ceVersion, specVersion)
-	l.set(ceID, percent.Encode(id))
+	l.set(ceID, id)
 	l.set(ceSource, percent.Encode(c.opts.source))
 	l.set(ceType, percent.Encode(topic))
-	if !m.Time.IsZero() {
-		l.set(ceTime, m.Time.UTC().Format(time.RFC3339Nano))
+	if at != "" {
+		l.set(ceTime, at)
 	}
 	if m.ContentType != "" {
 		l.set(ceData, percent.Encode(m.ContentType))

@@ -2,7 +2,9 @@ package natsdriver
 
 import (
 	"maps"
+	"math/rand/v2"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"testing/quick"
@@ -167,5 +169,44 @@ func TestNamesOfStreams(t *testing.T) {
 	}
 	if got, want := topicStream("orders.placed"), "hark-topic-orders=placed"; got != want {
 		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// TestLetterIsUsedAgain writes messages with other headers than those before them
+// in the same letter.
+func TestLetterIsUsedAgain(t *testing.T) {
+	c := &Conn{}
+	c.ids.init()
+	c.opts.source = "here"
+	at := time.Unix(1, 2)
+	messages := []driver.Message{
+		{ID: "1", Time: at, ContentType: "a/b"},
+		{ID: "2", Time: at.Add(1), ContentType: "c/d"},
+		{ID: "3", ContentType: "e/f", Key: "k", HasKey: true},
+		{ID: "4", Time: at, Headers: map[string]string{"a": "b", "ce-subject": "s"}},
+		{ID: "5", Time: at, Key: "k", HasKey: true, Expires: at},
+		{Bare: true},
+		{Bare: true, Expires: at},
+		{Bare: true, Expires: at.Add(1), Headers: map[string]string{"hark-expires": "never"}},
+		{Bare: true, Expires: at.Add(2)},
+		{ID: "6", Time: at, ContentType: "a/b"},
+	}
+	l := new(letter)
+	for i := range 200 {
+		m := &messages[i*7%len(messages)]
+		if i > 100 {
+			m = &messages[rand.IntN(len(messages))]
+		}
+		got, err := l.write(c, "s", "t", m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := c.encode("s", "t", m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !maps.EqualFunc(got.Header, want.Header, slices.Equal) {
+			t.Fatalf("message %d: got %v, want %v", i, got.Header, want.Header)
+		}
 	}
 }
