@@ -36,11 +36,8 @@ const (
 
 func harkEngineChan(capacity int) peer {
 	return peer{name: plainHark, operate: func(n int) time.Duration {
-		s := startServer(false)
-		defer s.end()
-		in, out := s.open(), s.open()
-		defer closeBus(in)
-		defer closeBus(out)
+		in, out, end := openTwo()
+		defer end()
 		open := func(b *hark.Bus) *hark.Chan[[]byte] {
 			c, err := hark.NewChan[[]byte](b, "c", capacity, hark.Memory)
 			must(err)
@@ -92,11 +89,8 @@ func exchange(n int, send func([]byte), receive func(context.Context) ([]byte, b
 // may come twice where hark's does not.
 func rawChan(name string, capacity int, confirms bool) peer {
 	return peer{name: name, operate: func(n int) time.Duration {
-		s := startServer(false)
-		defer s.end()
-		in, out := s.connect(), s.connect()
-		defer in.Close()
-		defer out.Close()
+		in, out, end := connectTwo()
+		defer end()
 		consumer := in.queue(capacity)
 		var waiting room
 		samples, err := out.Subscribe("$JS.EVENT.METRIC.CONSUMER.ACK.T.r", func(*client.Msg) { waiting.wake() })
@@ -189,11 +183,8 @@ func (r *room) wake() {
 // rawRendezvous is a channel of capacity 0 of nats.go: a work queue, where each
 // sender waits until a receiver says that it has its value.
 var rawRendezvous = peer{name: rawPrototype, operate: func(n int) time.Duration {
-	s := startServer(false)
-	defer s.end()
-	in, out := s.connect(), s.connect()
-	defer in.Close()
-	defer out.Close()
+	in, out, end := connectTwo()
+	defer end()
 	consumer := in.queue(0)
 	var taken sync.Map // channels to close, by subject
 	inbox := out.NewInbox()

@@ -28,6 +28,17 @@ func (s *engineServer) open(opts ...natsdriver.Option) *hark.Bus {
 	return hark.Over(conn)
 }
 
+// openTwo starts a server and returns two buses over it, and what ends all.
+func openTwo() (in, out *hark.Bus, end func()) {
+	s := startServer(false)
+	in, out = s.open(), s.open()
+	return in, out, func() {
+		closeBus(out)
+		closeBus(in)
+		s.end()
+	}
+}
+
 func closeBus(b *hark.Bus) {
 	ctx, cancel := context.WithTimeout(background, patience)
 	defer cancel()
@@ -49,11 +60,8 @@ func counter(all *tally, size int) hark.Handler[[]byte] {
 
 func harkEphemeral(name string, size int, opts ...hark.TopicOption) peer {
 	return peer{name: name, operate: func(n int) time.Duration {
-		s := startServer(false)
-		defer s.end()
-		in, out := s.open(), s.open()
-		defer closeBus(in)
-		defer closeBus(out)
+		in, out, end := openTwo()
+		defer end()
 		all, data := newTally(n), make([]byte, size)
 		_, err := newBytes(in, opts...).Subscribe(counter(all, size))
 		must(err)
@@ -76,11 +84,8 @@ func relaxed(opts ...hark.TopicOption) []hark.TopicOption {
 // harkStored publishes from some goroutines to a group, until all is acknowledged.
 func harkStored(name string, size, publishers int, opts ...hark.TopicOption) peer {
 	return peer{name: name, operate: func(n int) time.Duration {
-		s := startServer(false)
-		defer s.end()
-		in, out := s.open(), s.open()
-		defer closeBus(in)
-		defer closeBus(out)
+		in, out, end := openTwo()
+		defer end()
 		each := n / publishers
 		all := newTally(each * publishers)
 		sub, err := newBytes(in, relaxed(opts...)...).Subscribe(counter(all, size), hark.Group("g"))
@@ -122,11 +127,8 @@ func fill(to *hark.Topic[[]byte], n, size int) {
 
 func harkRead(size int) peer {
 	return peer{name: plainHark, operate: func(n int) time.Duration {
-		s := startServer(false)
-		defer s.end()
-		in, out := s.open(), s.open()
-		defer closeBus(in)
-		defer closeBus(out)
+		in, out, end := openTwo()
+		defer end()
 		fill(newBytes(out, relaxed(hark.Bare())...), n, size)
 		from := newBytes(in, relaxed(hark.Bare())...)
 		all := newTally(n)
@@ -141,18 +143,8 @@ func harkRead(size int) peer {
 // harkSynced publishes to a server that syncs always, or to a directory.
 func harkSynced(name string, size int, directory bool) peer {
 	return peer{name: name, operate: func(n int) time.Duration {
-		var b *hark.Bus
-		if directory {
-			dir, err := os.MkdirTemp("", "hark-bench-")
-			must(err)
-			defer func() { must(os.RemoveAll(dir)) }()
-			b = openDirectory(dir)
-		} else {
-			s := startServer(true)
-			defer s.end()
-			b = s.open(natsdriver.SyncAlways())
-		}
-		defer closeBus(b)
+		b, end := openOne(directory, true)
+		defer end()
 		to := newBytes(b, hark.Stored(hark.Retention{Durability: hark.Strict}), hark.Bare())
 		start := time.Now()
 		publishFromMany(to, 64, n/64, size)
@@ -160,10 +152,30 @@ func harkSynced(name string, size int, directory bool) peer {
 	}}
 }
 
-func openDirectory(dir string) *hark.Bus {
-	conn, err := filedriver.Open(background, dir)
-	must(err)
-	return hark.Over(conn)
+// openOne returns a bus over a directory, or over a server that syncs always or
+// not, and what ends both.
+func openOne(directory, sync bool) (b *hark.Bus, end func()) {
+	if directory {
+		dir, err := os.MkdirTemp("", "hark-bench-")
+		must(err)
+		conn, err := filedriver.Open(background, dir)
+		must(err)
+		b = hark.Over(conn)
+		return b, func() {
+			closeBus(b)
+			must(os.RemoveAll(dir))
+		}
+	}
+	s := startServer(sync)
+	var opts []natsdriver.Option
+	if sync {
+		opts = append(opts, natsdriver.SyncAlways())
+	}
+	b = s.open(opts...)
+	return b, func() {
+		closeBus(b)
+		s.end()
+	}
 }
 
 func harkGroup(name string, size int, opts ...hark.TopicOption) peer {
@@ -200,11 +212,8 @@ func harkGroup(name string, size int, opts ...hark.TopicOption) peer {
 var keyed = hark.KeyBy(func(data []byte) string { return strconv.Itoa(int(binary.LittleEndian.Uint64(data) % 1000)) })
 
 var harkRequests = peer{name: plainHark, ask: func(n int) []time.Duration {
-	s := startServer(false)
-	defer s.end()
-	in, out := s.open(), s.open()
-	defer closeBus(in)
-	defer closeBus(out)
+	in, out, end := openTwo()
+	defer end()
 	_, err := hark.Reply(in, "t", func(_ context.Context, data []byte) ([]byte, error) { return data, nil })
 	must(err)
 	data := make([]byte, 128)
@@ -217,18 +226,8 @@ var harkRequests = peer{name: plainHark, ask: func(n int) []time.Duration {
 // harkSingly publishes one at a time, to a directory or over TCP.
 func harkSingly(name string, size int, directory bool) peer {
 	return peer{name: name, operate: func(n int) time.Duration {
-		var b *hark.Bus
-		if directory {
-			dir, err := os.MkdirTemp("", "hark-bench-")
-			must(err)
-			defer func() { must(os.RemoveAll(dir)) }()
-			b = openDirectory(dir)
-		} else {
-			s := startServer(false)
-			defer s.end()
-			b = s.open()
-		}
-		defer closeBus(b)
+		b, end := openOne(directory, false)
+		defer end()
 		to := newBytes(b, relaxed(hark.Bare())...)
 		start := time.Now()
 		publishFromMany(to, 1, n, size)

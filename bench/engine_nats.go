@@ -21,6 +21,17 @@ func (s *engineServer) connect() rawClient {
 	return rawClient{c, js}
 }
 
+// connectTwo starts a server and returns two clients of it, and what ends all.
+func connectTwo() (in, out rawClient, end func()) {
+	s := startServer(false)
+	in, out = s.connect(), s.connect()
+	return in, out, func() {
+		out.Close()
+		in.Close()
+		s.end()
+	}
+}
+
 func (c rawClient) stream(name string) jetstream.Stream {
 	s, err := c.js.CreateStream(background, jetstream.StreamConfig{Name: name, Subjects: []string{"t"}})
 	must(err)
@@ -41,11 +52,8 @@ func consume(s jetstream.Stream, all *tally, size int) jetstream.ConsumeContext 
 
 func rawEphemeral(size int) peer {
 	return peer{name: rawNATS, operate: func(n int) time.Duration {
-		s := startServer(false)
-		defer s.end()
-		in, out := s.connect(), s.connect()
-		defer in.Close()
-		defer out.Close()
+		in, out, end := connectTwo()
+		defer end()
 		all, data := newTally(n), make([]byte, size)
 		sub, err := in.Subscribe("t", func(m *client.Msg) { all.one(m.Data, size) })
 		must(err)
@@ -64,11 +72,8 @@ func rawEphemeral(size int) peer {
 
 func rawSingly(size int) peer {
 	return peer{name: rawNATS, operate: func(n int) time.Duration {
-		s := startServer(false)
-		defer s.end()
-		in, out := s.connect(), s.connect()
-		defer in.Close()
-		defer out.Close()
+		in, out, end := connectTwo()
+		defer end()
 		all, data := newTally(n), make([]byte, size)
 		c := consume(in.stream("T"), all, size)
 		defer c.Stop()
@@ -94,11 +99,8 @@ func (c rawClient) publishAsync(n int, data []byte) {
 
 func rawByMany(size int) peer {
 	return peer{name: rawAsync, operate: func(n int) time.Duration {
-		s := startServer(false)
-		defer s.end()
-		in, out := s.connect(), s.connect()
-		defer in.Close()
-		defer out.Close()
+		in, out, end := connectTwo()
+		defer end()
 		all := newTally(n)
 		c := consume(in.stream("T"), all, size)
 		defer c.Stop()
@@ -127,11 +129,8 @@ func rawSynced(size int) peer {
 // consumer, which needs none.
 func rawRead(name string, size int, ordered bool) peer {
 	return peer{name: name, operate: func(n int) time.Duration {
-		s := startServer(false)
-		defer s.end()
-		in, out := s.connect(), s.connect()
-		defer in.Close()
-		defer out.Close()
+		in, out, end := connectTwo()
+		defer end()
 		stream := in.stream("T")
 		out.publishAsync(n, make([]byte, size))
 		all := newTally(n)
@@ -154,11 +153,8 @@ func rawRead(name string, size int, ordered bool) peer {
 }
 
 var rawRequests = peer{name: rawNATS, ask: func(n int) []time.Duration {
-	s := startServer(false)
-	defer s.end()
-	in, out := s.connect(), s.connect()
-	defer in.Close()
-	defer out.Close()
+	in, out, end := connectTwo()
+	defer end()
 	_, err := in.Subscribe("t", func(m *client.Msg) { must(m.Respond(m.Data)) })
 	must(err)
 	must(in.Flush())

@@ -134,11 +134,8 @@ func watermillStored(name string, size, publishers int) peer {
 // 16 goroutines send.
 func cloudEphemeral(size int) peer {
 	return peer{name: "Go CDK natspubsub, 16 senders", slow: 32, operate: func(n int) time.Duration {
-		s := startServer(false)
-		defer s.end()
-		in, out := s.connect(), s.connect()
-		defer in.Close()
-		defer out.Close()
+		in, out, end := connectTwo()
+		defer end()
 		sub, err := natspubsub.OpenSubscriptionV2(in.Conn, "t", nil)
 		must(err)
 		must(in.Flush())

@@ -1,13 +1,15 @@
 // Command bench measures hark against its peers, side by side in one process:
 //
-//	go run -C bench . [-runs 6] [-only regexp] [-contender regexp] [-messages n] [-scale 1] [-engines] [-cpuprofile file] [-out results]
+//	go run -C bench . [-runs 6] [-only regexp] [-contender regexp] [-messages n] [-scale 1] [-engines] [-cpuprofile file] [-out results] [-add]
 //
 // See README.md for what is measured and how.
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"log"
 	"os"
 	"regexp"
@@ -25,6 +27,7 @@ func main() {
 	contender := flag.String("contender", "", "measure only the contenders whose name matches this `regexp`; without the baseline there are no ratios")
 	profile := flag.String("cpuprofile", "", "write a profile of this process to this `file`; that of engines is another one")
 	engines := flag.Bool("engines", false, "measure engines, over a server in another process, instead of what happens in this one")
+	add := flag.Bool("add", false, "leave in the results what they say of workloads that are not measured this time")
 	out := flag.String("out", "results", "`folder` for the results; empty for none")
 	flag.Parse()
 	pattern, err := regexp.Compile(*only)
@@ -57,19 +60,28 @@ func main() {
 		log.Fatal(err)
 	}
 	flag.Visit(func(f *flag.Flag) {
-		if f.Name != "out" && f.Name != "cpuprofile" { // they say nothing about the figures
+		if f.Name != "out" && f.Name != "add" && f.Name != "cpuprofile" { // they say nothing about the figures
 			report.Flags = append(report.Flags, fmt.Sprintf("-%s='%s'", f.Name, f.Value))
 		}
 	})
+	name := "inprocess"
+	switch {
+	case *engines:
+		name = "engines"
+	case report.onlyRoutes():
+		name = "routes"
+	}
+	if *add && *out != "" {
+		earlier, err := readReport(*out, name)
+		switch {
+		case err == nil:
+			report.keep(earlier)
+		case !errors.Is(err, fs.ErrNotExist):
+			log.Fatalf("-add: %v", err)
+		}
+	}
 	fmt.Print(report.markdown())
 	if *out != "" {
-		name := "inprocess"
-		switch {
-		case *engines:
-			name = "engines"
-		case report.onlyRoutes():
-			name = "routes"
-		}
 		if err := report.write(*out, name); err != nil {
 			log.Fatal(err)
 		}

@@ -15,13 +15,27 @@ type report struct {
 	Flags   []string // that the command was given
 	Runs    int
 	Rows    []row
+	Earlier []part `json:",omitempty"` // of which some rows come from earlier reports
+}
+
+// part says how an earlier report was made.
+type part struct {
+	Machine machine
+	Flags   []string
+	Runs    int
 }
 
 func newReport(runs int) *report { return &report{Machine: thisMachine(), Runs: runs} }
 
 func (r *report) markdown() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "# hark and its peers, side by side\n\n%v. Medians of %d runs, contenders taking turns; only messages that a handler got count. Reproduce with `%s`; `README.md` says what is measured.\n", r.Machine, r.Runs, r.command())
+	fmt.Fprintf(&b, "# hark and its peers, side by side\n\n%v. Medians of %d runs, contenders taking turns; only messages that a handler got count. Reproduce with `%s`; `README.md` says what is measured.\n", r.Machine, r.Runs, command(r.Flags))
+	if len(r.Earlier) > 0 {
+		b.WriteString("\nOther workloads were measured before, each with all of its contenders:\n\n")
+	}
+	for _, p := range r.Earlier {
+		fmt.Fprintf(&b, "- %v, medians of %d runs: `%s`\n", p.Machine, p.Runs, command(p.Flags))
+	}
 	for _, w := range workloads {
 		for part := range w.units {
 			r.table(&b, &w, w.partName(part))
@@ -31,15 +45,39 @@ func (r *report) markdown() string {
 	return b.String()
 }
 
-// command is how to make such a report again.
-func (r *report) command() string {
+// command is how to make a report again.
+func command(flags []string) string {
 	switch {
-	case len(r.Flags) == 0:
+	case len(flags) == 0:
 		return "make bench"
-	case len(r.Flags) == 1 && r.Flags[0] == "-engines='true'":
+	case len(flags) == 1 && flags[0] == "-engines='true'":
 		return "make bench-engines"
 	}
-	return "go run -C bench . " + strings.Join(r.Flags, " ")
+	return "go run -C bench . " + strings.Join(flags, " ")
+}
+
+// keep adds what an earlier report says of workloads that this one has not
+// measured.
+func (r *report) keep(earlier *report) {
+	measured := func(x row) bool {
+		return slices.ContainsFunc(r.Rows, func(y row) bool { return y.Workload == x.Workload })
+	}
+	rows := slices.DeleteFunc(slices.Clone(earlier.Rows), measured)
+	if len(rows) == 0 {
+		return
+	}
+	r.Rows = append(r.Rows, rows...)
+	r.Earlier = append(slices.Clone(earlier.Earlier), part{earlier.Machine, earlier.Flags, earlier.Runs})
+}
+
+// readReport reads what write has written.
+func readReport(dir, name string) (*report, error) {
+	data, err := os.ReadFile(filepath.Join(dir, name+".json"))
+	if err != nil {
+		return nil, err
+	}
+	r := new(report)
+	return r, json.Unmarshal(data, r)
 }
 
 // onlyRoutes reports whether nothing but routes was measured, which has a file of
