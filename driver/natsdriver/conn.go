@@ -256,6 +256,17 @@ func (c *Conn) Flush(ctx context.Context) error {
 	return c.state.do(ctx, func(ctx context.Context) error { return c.nc.FlushWithContext(ctx) })
 }
 
+// orEnded is err, which a subscription waited for, or driver.ErrEnded if that is
+// because Close has been called.
+func (c *Conn) orEnded(err error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closing != nil && errors.Is(err, driver.ErrClosed) {
+		return driver.ErrEnded
+	}
+	return err
+}
+
 // add registers something that ends with the connection.
 func (c *Conn) add(e end) error {
 	c.mu.Lock()

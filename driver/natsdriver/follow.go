@@ -180,7 +180,7 @@ func (f *follow) Receive(ctx context.Context, most int) ([]*driver.Received, err
 		switch {
 		case errors.Is(err, errCut), errors.Is(err, errNoConsumer):
 			if err := f.resume(ctx, last); err != nil {
-				return nil, err
+				return nil, f.topic.conn.orEnded(err)
 			}
 			continue
 		case errors.Is(err, errWoken), errors.Is(err, driver.ErrEnded): // look again

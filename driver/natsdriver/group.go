@@ -173,7 +173,7 @@ func (m *member) orEnded(err error) error {
 	if m.puller.over() {
 		return driver.ErrEnded
 	}
-	return err
+	return m.topic.conn.orEnded(err)
 }
 
 // revive waits until the consumer is there again.
