@@ -61,6 +61,7 @@ A pattern is a *store*: all topics that match it are stored from their first mes
 - How much a subscription without a group has missed because it was too slow (` + "`Dropped`" + `) is not known exactly: messages of others may be counted, and some that went at once may not.
 - A topic is there as long as it has messages; how many bytes are its own is not known. ` + "`hark topic list`" + ` lists topics, ` + "`hark topic stores`" + ` the stores. Deleting a topic removes its messages and groups, and stores what is published next.
 - Dead letters of ` + "`orders.eu.a`" + ` go to ` + "`orders.eu.a.dead`" + `. ` + "`orders.eu.>`" + ` has that too, so dead letters count for its limits and go with its age; ` + "`orders.eu.*`" + ` has not, so they get a topic of their own.
+- Requests whose names match are not stored, and are answered as ever; one that nobody answers waits until its time is over, because the store hears it too. Clients of NATS other than hark get the server's word that their request is stored as the first answer: keep their requests out of patterns.
 - A route from a topic or pattern that one store covers is durable. Routes from one store are one reader, which reads all of it.
 - Over NATS a user reads stored messages of a store if ` + "`subscribe`" + ` covers its pattern. Who may subscribe to some of its topics hears what is published there and reads what is stored over HTTP: the server lets a client read a stream as a whole or not at all. Publishing, with acknowledgement too, can be allowed topic by topic.
 

@@ -34,9 +34,10 @@ type Conn struct {
 	state *state
 	owned *dialer // nil if the client belongs to the caller
 
-	acks acks
-	ids  ids
-	due  dueTopics
+	acks    acks
+	answers answers
+	ids     ids
+	due     dueTopics
 	// knowing says that no broker is to be asked where topics are kept: this is one, or
 	// the client may not ask. lonely says that none has answered, and the server has.
 	knowing, lonely atomic.Bool
@@ -330,6 +331,9 @@ func (c *Conn) Close(ctx context.Context) error {
 		_ = e.Close(ctx) // reported above, or there was no connection
 	}
 	c.acks.close()
+	if c.owned == nil {
+		c.answers.close()
+	}
 	c.tasks.Wait()
 	if c.owned != nil {
 		c.owned.stop()

@@ -30,6 +30,9 @@ func (c *Conn) Request(ctx context.Context, name string, m *driver.Message) (*dr
 		return nil, err
 	}
 	setNATSHeader(msg, harkRequest, c.ids.next())
+	if c.js != nil {
+		setNATSHeader(msg, natsExpectedStream, noStream)
+	}
 	var answer *nats.Msg
 	up := c.state.connected()
 	if up {
@@ -55,7 +58,7 @@ func (c *Conn) ask(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
 	wait, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(live, cancel)()
-	answer, err := c.nc.RequestMsgWithContext(wait, msg)
+	answer, err := c.askOnce(wait, msg)
 	switch {
 	case err == nil:
 		return answer, nil

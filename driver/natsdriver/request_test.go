@@ -177,3 +177,37 @@ func TestRequestWhenTheConnectionIsLost(t *testing.T) {
 }
 
 var _ driver.Requester = (*Conn)(nil)
+
+// TestRequestsAreNotStored has requests under the pattern of a store: who asks gets the
+// answer, however late it is, and not that of the server, and the store keeps nothing.
+func TestRequestsAreNotStored(t *testing.T) {
+	s := startServer(t, withJetStream)
+	a, b := s.open(t), s.open(t)
+	openStore(t, a, StoreConfig{Pattern: "s.>"})
+	r := respond(t, a, "s.quote")
+	answered := make(chan error, 1)
+	go func() {
+		answer, err := b.Request(testContext(t), "s.quote", &driver.Message{Data: []byte("1")})
+		if err == nil && string(answer.Data) != "late" {
+			err = fmt.Errorf("got %s", answer.Data)
+		}
+		answered <- err
+	}()
+	calls, err := r.Receive(testContext(t), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, asItIs(t, a, "s.other"), bare("the server has done with what came before")...)
+	if err := calls[0].Answer(testContext(t), &driver.Message{Data: []byte("late")}); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-answered; err != nil {
+		t.Error(err)
+	}
+	if info, err := a.StoreInfo(testContext(t), "s.>"); err != nil || info.Messages != 1 {
+		t.Errorf("got %+v, %v, want no request to be stored", info, err)
+	}
+	if err := r.Close(testContext(t)); err != nil {
+		t.Error(err)
+	}
+}
