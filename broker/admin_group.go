@@ -10,12 +10,17 @@ import (
 
 func uintText(n uint64) string { return strconv.FormatUint(n, 10) }
 
+// keptPath is the parameter of paths that lead to what has groups.
+func keptPath() param {
+	return patternParam("topic", "the stored topic, or the pattern of a store, for groups on all of its topics, such as those of routes").inPath()
+}
+
 // groupEndpoints administer the groups on stored topics.
 func groupEndpoints() []endpoint {
 	absent := []int{http.StatusNotFound, http.StatusGatewayTimeout}
 	group := textParam("group", "the group").inPath()
-	which := []param{topicPath(), group}
-	with := func(more ...param) []param { return append([]param{topicPath(), group}, more...) }
+	which := []param{keptPath(), group}
+	with := func(more ...param) []param { return append([]param{keptPath(), group}, more...) }
 	// on makes a handler that does something to a group and answers with what it is then.
 	on := func(do func(c *call, topic, group string) error) func(c *call) error {
 		return func(c *call) error {
@@ -38,7 +43,7 @@ func groupEndpoints() []endpoint {
 	return []endpoint{
 		{
 			method: http.MethodGet, path: "/v1/admin/topics/{topic}/groups", name: "listGroups", summary: "the groups on a stored topic",
-			access: administrator("topic"), params: append(pageParams(), topicPath()), answer: jsonAnswer(page[groupView]{}), also: absent, handle: listGroups,
+			access: administrator("topic"), params: append(pageParams(), keptPath()), answer: jsonAnswer(page[groupView]{}), also: absent, handle: listGroups,
 		},
 		{
 			method: http.MethodGet, path: "/v1/admin/topics/{topic}/groups/{group}", name: "getGroup", summary: "a group on a stored topic",

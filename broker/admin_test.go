@@ -64,6 +64,27 @@ func storeScenario(t *testing.T, a *api) {
 	if got := pages(a, "listTopics", args{"pattern": "stored.*", "limit": "1"}, func(v topicView) string { return v.Topic }); !slices.Equal(got, []string{"stored.0", "stored.1"}) {
 		t.Errorf("got %q", got)
 	}
+	store, err := openDeclared(ctx, a.broker.conn, "stored.*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sub, err := store.Subscribe(ctx, driver.SubscribeConfig{Group: "everything", From: driver.FromStart, Window: 1})
+	if err == nil {
+		err = sub.Close(ctx)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := pages(a, "listGroups", args{"topic": "stored.*"}, func(v groupView) string { return v.Topic + " " + v.Group }); !slices.Equal(got, []string{"stored.* everything"}) {
+		t.Errorf("got %q", got)
+	}
+	a.refused(http.StatusNotFound, "stored.>", "listGroups", args{"topic": "stored.>"}, nil)
+	a.refused(http.StatusNotFound, "group everything", "getGroup", args{"topic": "stored.0", "group": "everything"}, nil)
+	var seek groupView
+	a.want(http.StatusOK, "getGroup", args{"topic": "stored.*", "group": "everything"}, nil, &seek)
+	if seek.Waiting != 10 {
+		t.Errorf("got %+v", seek)
+	}
 	var put topicPut
 	a.want(http.StatusOK, "putTopic", args{"topic": "stored.0"}, nil, &put)
 	if put.Change != "none" || put.Topic.Store != "stored.*" {

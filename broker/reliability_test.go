@@ -401,6 +401,75 @@ func TestManyTopics(t *testing.T) {
 	}
 }
 
+// TestManyTopicsOfAStore stores a message on each of many topics of one pattern, has them
+// listed and counted, and starts the broker again after kill -9.
+func TestManyTopicsOfAStore(t *testing.T) {
+	n := long(1_200, 100_000)
+	file := childConfig(t, "topics: [{name: many.*, durability: relaxed}]")
+	b := startChild(t, file)
+	before := b.memory(t)
+	nc := connectTo(t, b)
+	js, err := nc.JetStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	for i := range n {
+		if _, err := js.PublishAsync(fmt.Sprintf("many.%d", i), []byte(`{"n":1}`)); err != nil {
+			t.Fatal(err)
+		}
+		if i%1000 != 999 && i != n-1 {
+			continue
+		}
+		select {
+		case <-js.PublishAsyncComplete():
+		case <-time.After(patience):
+			t.Fatal("not all are acknowledged")
+		}
+	}
+	stored := time.Since(start)
+	ask := func(path string) (string, time.Duration) {
+		t.Helper()
+		start := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+b.http+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		text, err := io.ReadAll(res.Body)
+		if err != nil || res.StatusCode != http.StatusOK {
+			t.Fatalf("%s: got %d %.200s, %v", path, res.StatusCode, text, err)
+		}
+		return string(text), time.Since(start)
+	}
+	page, listing := ask("/v1/admin/topics?limit=100")
+	metrics, gathering := ask("/metrics")
+	stores, counting := ask("/v1/admin/stores")
+	after := b.memory(t)
+	if strings.Count(page, `"topic":"many.`) != 100 || !strings.Contains(metrics, "hark_metrics_truncated 1") || strings.Count(metrics, `hark_topic_messages{topic="many.`) != maxLabelled ||
+		!strings.Contains(stores, fmt.Sprintf(`"topics":%d`, n)) {
+		t.Errorf("got\n%.500s\n%.500s\n%s", page, metrics, stores)
+	}
+	b.kill()
+	start = time.Now()
+	b = startChild(t, file)
+	again := time.Since(start)
+	if stores, _ := ask("/v1/admin/stores"); !strings.Contains(stores, fmt.Sprintf(`"messages":%d`, n)) {
+		t.Errorf("after kill -9: got %s", stores)
+	}
+	t.Logf("%d topics: stored in %v; a page of 100 listed in %v, metrics gathered in %v, the store counted in %v; %d MiB, %d before; started again after kill -9 in %v",
+		n, stored.Round(time.Millisecond), listing.Round(time.Millisecond), gathering.Round(time.Millisecond), counting.Round(time.Millisecond), after, before, again.Round(time.Millisecond))
+	if limit := before + 64 + n/250; after > limit && !raceEnabled { // 4 kB each
+		t.Errorf("%d topics take %d MiB, want at most %d", n, after-before, limit-before)
+	}
+}
+
 // garbage returns what nobody should send.
 func garbage(r *rand.Rand, i int) string {
 	noise := make([]byte, 1+r.IntN(8192))

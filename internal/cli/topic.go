@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -252,12 +253,15 @@ func (t *patternStore) kept() string {
 
 func (t *storedTopic) fields() [][2]string {
 	declared := "no"
-	if t.Declared {
+	switch {
+	case t.Declared:
 		declared = "in the configuration of the broker"
+	case t.Store != "":
+		declared = "by the pattern " + t.Store
 	}
 	return [][2]string{
 		{"topic", t.Topic},
-		{"messages", numberText(t.Messages) + ", " + t.size()},
+		{"messages", strings.TrimSuffix(numberText(t.Messages)+", "+t.size(), ", -")},
 		{"sequences", strconv.FormatUint(t.First, 10) + " to " + strconv.FormatUint(t.Last, 10)},
 		{"oldest", moment(t.FirstTime)},
 		{"newest", moment(t.LastTime)},
