@@ -15,9 +15,19 @@ func (in *inbox[T]) name() string          { return in.member.name() }
 func (in *inbox[T]) setPaused(paused bool) { in.member.setPaused(paused) }
 func (in *inbox[T]) places() []End         { return in.member.consumer.places() }
 
-// stats asks in the order in which a message goes its way, so that one which
-// moves on meanwhile may be counted twice, and is never missed.
+// stats says where messages are. None is counted twice; one that moves on while
+// they are counted may be missed, so they are counted again a few times if any did.
 func (in *inbox[T]) stats() SubscriptionStats {
+	for try := 1; ; try++ {
+		if s, still := in.count(); still || try == 3 {
+			return s
+		}
+	}
+}
+
+// count is one attempt of stats. It reports whether nothing moved meanwhile.
+func (in *inbox[T]) count() (s SubscriptionStats, still bool) {
+	before := in.received.Load()
 	lag := in.lag.Load()
 	if lag == nil {
 		ctx, cancel := context.WithTimeout(context.Background(), statsPatience)
@@ -28,19 +38,24 @@ func (in *inbox[T]) stats() SubscriptionStats {
 		}
 		lag = &now
 	}
-	c := in.member.consumer
-	c.mu.Lock()
-	past := c.passed + in.local.log.Tail()
-	c.mu.Unlock()
-	carried := uint64(0) // received, and not in the log yet
-	if n := in.received.Load(); n > past {
-		carried = n - past
-	}
-	s := in.member.stats()
-	s.Waiting += lag.Waiting + carried
+	entering := in.past()
+	s = in.member.stats()
+	entered := in.past() // after s, so that nothing in s is more than this
+	now := in.received.Load()
+	less := func(a, b uint64) uint64 { return a - min(a, b) }
+	s.Waiting += less(lag.Waiting, less(now, before)) + less(now, entered)
 	s.Dropped += lag.Lost
 	s.Members = max(s.Members, lag.Members)
-	return s
+	return s, now == before && entered == entering
+}
+
+// past returns how many messages are in the log, have been, or were done with
+// before they came to it.
+func (in *inbox[T]) past() uint64 {
+	c := in.member.consumer
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.passed + in.local.log.Tail()
 }
 
 // shut implements Close of a subscription.
