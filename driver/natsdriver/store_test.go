@@ -225,7 +225,7 @@ func TestStoreDelay(t *testing.T) {
 		m.Due = due.Add(time.Duration(i) * time.Millisecond)
 	}
 	put(t, a, ms...)
-	if s, err := a.Stats(testContext(t)); err != nil || s.Delayed != 2 || s.Stored != 0 {
+	if s, err := a.Stats(testContext(t)); err != nil || time.Now().Before(due) && (s.Delayed != 2 || s.Stored != 0) {
 		t.Errorf("got %+v, %v, want 2 delayed", s, err)
 	}
 	rs := receive(t, sub, 2)
