@@ -49,7 +49,7 @@ func TestEndpoints(t *testing.T) {
 // api calls the endpoints of a broker by their names, and holds every answer to what
 // the document says.
 type api struct {
-	t      *testing.T
+	t      testing.TB
 	broker *Broker
 	auth   string // the header Authorization
 	client *http.Client
@@ -57,7 +57,7 @@ type api struct {
 	done   map[string]bool // which have been called with success
 }
 
-func newAPI(t *testing.T, b *Broker, auth string) *api {
+func newAPI(t testing.TB, b *Broker, auth string) *api {
 	t.Helper()
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
