@@ -3,7 +3,10 @@ package faults_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -19,36 +22,57 @@ import (
 
 func TestMain(m *testing.M) { leak.Main(m) }
 
-// All clauses hold over an engine with faults. Under Drop and Repeat those run that
-// are about what groups get: others ask for an order, or for each message once,
-// which a group does not promise when something is lost on the way.
+// The clauses of Promises hold over an engine with faults. What is dropped and
+// repeated touches groups: without HARK_LONG=1 only clauses about those run then.
 func TestClausesUnderFaults(t *testing.T) {
-	for _, tt := range []struct {
-		name   string
-		config faults.Config
-		only   []string // clauses, or kinds of them; nil for all
-	}{
-		{"delay", faults.Config{Delay: time.Millisecond}, nil},
-		{"cut", faults.Config{Cut: 5 * time.Millisecond}, nil},
-		{"reorder", faults.Config{Reorder: true}, []string{"PAT"}},
-		{"again", faults.Config{Again: 3}, []string{"VAL"}},
-		{"drop", faults.Config{Drop: 5}, []string{"GRP-1", "GRP-2", "GRP-3", "GRP-6", "KEY-4", "BAT-5"}},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
+	for _, p := range faults.Promises() {
+		t.Run(p.Fault, func(t *testing.T) {
 			t.Parallel() // they wait most of the time
 			seed := uint64(0)
 			open := func(testing.TB) *hark.Bus {
 				seed++
-				config := tt.config
+				config := p.Config
 				config.Seed = seed
 				return hark.Over(faults.New(memdriver.New().Connect(), config))
 			}
 			for _, c := range drivertest.Clauses() {
-				if tt.only == nil || slices.Contains(tt.only, c.ID) || slices.Contains(tt.only, c.ID[:3]) {
+				if p.But != nil && os.Getenv("HARK_LONG") == "" && !slices.Contains([]string{"BAT", "GRP", "ITR", "KEY"}, c.ID[:3]) {
+					continue
+				}
+				if p.Holds(c.ID) {
 					t.Run(c.ID, func(t *testing.T) { c.Test(t, open) })
 				}
 			}
 		})
+	}
+}
+
+// TestPromisesDoc holds docs/drivers.md to the table of Promises, and that to the
+// clauses there are.
+func TestPromisesDoc(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("| Fault | Clauses | Because |\n| --- | --- | --- |\n")
+	for _, p := range faults.Promises() {
+		clauses := "all"
+		if p.Only != nil {
+			clauses = strings.Join(p.Only, ", ")
+		}
+		if p.But != nil {
+			clauses += " but " + strings.Join(p.But, ", ")
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s |\n", p.Fault, clauses, p.Why)
+		for _, id := range p.But {
+			if !slices.ContainsFunc(drivertest.Clauses(), func(c drivertest.Clause) bool { return c.ID == id }) {
+				t.Errorf("%s: there is no clause %s", p.Fault, id)
+			}
+		}
+	}
+	text, err := os.ReadFile("../../docs/drivers.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(text), b.String()) {
+		t.Errorf("docs/drivers.md is to have\n%s", &b)
 	}
 }
 

@@ -1,0 +1,41 @@
+package natsdriver
+
+import (
+	"os"
+	"slices"
+	"testing"
+
+	"github.com/harkbus/hark"
+	"github.com/harkbus/hark/driver/drivertest"
+	"github.com/harkbus/hark/driver/faults"
+)
+
+// faultKinds are the kinds of clauses that are held to faults over a server in
+// every run: about what the engine takes part in.
+var faultKinds = []string{"GRP", "VAL"}
+
+// TestClausesUnderFaults holds buses over a server to what is promised under
+// faults: with HARK_LONG=1 to all of it, otherwise to the clauses of faultKinds.
+func TestClausesUnderFaults(t *testing.T) {
+	for _, p := range faults.Promises() {
+		t.Run(p.Fault, func(t *testing.T) {
+			seed := uint64(0)
+			open := func(tb testing.TB) *hark.Bus {
+				seed++
+				config := p.Config
+				config.Seed = seed
+				conn, err := Open(tb.Context(), startServer(tb.(*testing.T), withJetStream).url())
+				if err != nil {
+					tb.Fatal(err)
+				}
+				return hark.Over(faults.New(conn, config))
+			}
+			for _, c := range drivertest.Clauses() {
+				often := os.Getenv("HARK_LONG") != "" || slices.Contains(faultKinds, c.ID[:3])
+				if often && p.Holds(c.ID) {
+					t.Run(c.ID, func(t *testing.T) { c.Test(t, open) })
+				}
+			}
+		})
+	}
+}
