@@ -63,7 +63,7 @@ A pattern is a *store*: all topics that match it are stored from their first mes
 - Dead letters of ` + "`orders.eu.a`" + ` go to ` + "`orders.eu.a.dead`" + `. ` + "`orders.eu.>`" + ` has that too, so dead letters count for its limits and go with its age; ` + "`orders.eu.*`" + ` has not, so they get a topic of their own.
 - Requests whose names match are not stored, and are answered as ever; one that nobody answers waits until its time is over, because the store hears it too. Clients of NATS other than hark get the server's word that their request is stored as the first answer: keep their requests out of patterns.
 - A route from a topic or pattern that one store covers is durable. Routes from one store are one reader, which reads all of it.
-- Over NATS a user reads stored messages of a store if ` + "`subscribe`" + ` covers its pattern. Who may subscribe to some of its topics hears what is published there and reads what is stored over HTTP: the server lets a client read a stream as a whole or not at all. Publishing, with acknowledgement too, can be allowed topic by topic.
+- Over NATS a user reads stored messages of a store if ` + "`subscribe`" + ` covers its pattern. Who may subscribe to some of its topics hears over NATS what is published there (by a pattern; by a topic's name only what has no key), and reads all that is stored over HTTP: the server lets a client read a stream as a whole or not at all. Publishing, with acknowledgement too, can be allowed topic by topic.
 
 A topic is in one store: patterns that overlap each other, or a topic that is declared by name, are refused. A pattern begins with a name. One that is taken out of the configuration goes on storing, with the limits that it has, until ` + "`hark topic delete-store`" + `.
 `

@@ -16,7 +16,8 @@ import (
 func permissions(u *UserConfig, topics []TopicConfig) (*natsserver.Permissions, error) {
 	access := natsdriver.Access{User: u.Name, Publish: u.Publish, Subscribe: u.Subscribe}
 	for _, t := range topics {
-		if coversAny(u.Publish, t.Name) {
+		// What a store says of itself names its topics, so it is for readers.
+		if coversAny(u.Publish, t.Name) && !t.isStore() {
 			access.Writes = append(access.Writes, t.Name)
 		}
 		if coversAny(u.Subscribe, t.Name) {

@@ -289,6 +289,7 @@ func TestStoreUsers(t *testing.T) {
 users:
   - {name: all, token: "`+HashToken("secret-all")+`", publish: [shop.>], subscribe: [shop.>]}
   - {name: eu, token: "`+HashToken("secret-eu")+`", publish: [shop.eu.*], subscribe: [shop.eu.*], admin: [shop.eu.*]}
+  - {name: in, token: "`+HashToken("secret-in")+`", publish: [shop.>]}
 topics: [{name: 'shop.>'}]
 `))
 	all, eu := dial(t, b, "all:secret-all@"), dial(t, b, "eu:secret-eu@")
@@ -339,6 +340,12 @@ topics: [{name: 'shop.>'}]
 		if (err == nil) != ok || err != nil && !errors.Is(err, nats.ErrPermissionViolation) {
 			t.Errorf("subscribe to %s: got %v, want ok=%v", subject, err, ok)
 		}
+	}
+	// Who only publishes is not told which topics there are.
+	publishTo(t, storedTopic(t, dial(t, b, "in:secret-in@"), "shop.us.b"), keyed(4, "k", `"in"`))
+	err = attempt(t, b, "in", func(nc *nats.Conn) error { return nc.Publish("$JS.API.STREAM.INFO."+stream, nil) })
+	if !errors.Is(err, nats.ErrPermissionViolation) {
+		t.Errorf("information on the store for who publishes only: got %v, want a refusal", err)
 	}
 	// Over HTTP the part can be read and administered, and nothing else.
 	ask := func(path string) int {
