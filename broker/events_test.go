@@ -549,7 +549,12 @@ func awaitTick(t *testing.T) {
 // TestEverybodyGetsEverything publishes through each door, and holds every kind of
 // client to what it is to get.
 func TestEverybodyGetsEverything(t *testing.T) {
-	b := start(t, config(t, twoTopics))
+	hook, stuck := newReceiver(t), newReceiver(t)
+	b := start(t, config(t, twoTopics+"\n"+hook.webhook("from: orders")+
+		fmt.Sprintf("  - {name: stuck, url: %s, secret: %s, private: true, from: orders}\n", stuck.server.URL, testSecret)))
+	hold := make(chan struct{})
+	defer close(hold)
+	stuck.reply(func(int, http.ResponseWriter, *delivered) { <-hold })
 	d := doorOf(t, b)
 	native := openStored(t, b, "orders")
 	sub, err := native.Subscribe(testContext(t), driver.SubscribeConfig{Window: 256})
@@ -615,6 +620,16 @@ func TestEverybodyGetsEverything(t *testing.T) {
 	if slices.Sort(shared); !slices.Equal(shared, upTo(0, 40)) {
 		t.Errorf("the group got %v, want each once", shared)
 	}
+	var hooked []int
+	for range 40 {
+		var v struct{ N int }
+		_ = json.Unmarshal(hook.next().body, &v)
+		hooked = append(hooked, v.N)
+	}
+	if slices.Sort(hooked); !slices.Equal(hooked, upTo(0, 40)) {
+		t.Errorf("the webhook got %v, want each once", hooked)
+	}
+	stuck.next() // and was not waited for
 }
 
 var _ engineConn = (*natsdriver.Conn)(nil)
