@@ -61,11 +61,7 @@ func home(scheme string) string {
 }
 
 func schemesText() string {
-	text := "mem:"
-	for _, s := range driver.Schemes() {
-		text += " " + s + ":"
-	}
-	return text
+	return strings.Join(append([]string{"mem"}, driver.Schemes()...), ": ") + ":"
 }
 
 // Over returns a bus over a connection to an engine. The bus owns it from then

@@ -219,6 +219,10 @@ var (
 // the server is the only one.
 const attemptPatience = 5 * time.Second
 
+// ErrNotAllowed says that the server does not permit something to the user with whose
+// name the connection was made. The text names the subject.
+var ErrNotAllowed = errors.New("the user may not do this")
+
 // do calls f until it succeeds, fails for good, or ctx ends. The context of f
 // ends also when the connection is lost, or when it takes long. An error that
 // passes is one for which that is the reason, the loss of the connection, which
@@ -240,7 +244,7 @@ func (s *state) do(ctx context.Context, f func(ctx context.Context) error) error
 			return kind(err)
 		}
 		if refused := s.owned.refusedSince(began); refused != nil && cut && s.connected() {
-			return fmt.Errorf("the user may not do this: %w", refused)
+			return fmt.Errorf("%w: %w", ErrNotAllowed, refused)
 		}
 		// One that has just been deleted cannot be made again at once.
 		if api, ok := noStore(err); ok {

@@ -73,8 +73,9 @@ func ask(ctx context.Context, what string, f func(ctx context.Context) error) er
 	return err
 }
 
-// asking is how long the broker has to answer.
-const asking = 5 * time.Second
+// asking is how long the broker has to answer: a while longer than natsdriver takes
+// to find that the user may not ask.
+const asking = 7 * time.Second
 
 // findChan returns how a channel was made, and whether it is there.
 func findChan(ctx context.Context, find seeker, name string) (config driver.ChanConfig, found bool, err error) {

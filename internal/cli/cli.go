@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"github.com/harkbus/hark/driver/natsdriver"
 )
 
 // Streams are where a command reads and writes. In may be nil for a command
@@ -36,7 +38,10 @@ func Run(ctx context.Context, args []string, s Streams) int {
 	code := exitCode(ctx, err)
 	if code != exitOK && code != exitInterrupted {
 		fmt.Fprintln(s.Err, "hark:", err)
-		if code == exitFailed && errors.Is(err, context.DeadlineExceeded) {
+		switch {
+		case errors.Is(err, natsdriver.ErrNotAllowed):
+			fmt.Fprintln(s.Err, `add what the user needs to users in hark.yaml: a topic to its publish or subscribe; channels, values, notifications and latches need publish: [">"] and subscribe: [">"]`)
+		case code == exitFailed && errors.Is(err, context.DeadlineExceeded):
 			fmt.Fprintln(s.Err, "the broker did not answer: perhaps this user may not do that; hark doctor says more")
 		}
 	}

@@ -9,7 +9,8 @@ import (
 )
 
 // TestRestrictedUser uses channels, values and notifications as a user who may
-// publish to one topic: each ends with an error that says so, and none hangs.
+// publish to one topic: each ends with an error that says so, names the subject and
+// says what to add, and none hangs.
 func TestRestrictedUser(t *testing.T) {
 	startBroker(t, "users: [{name: ada, token: '"+broker.HashToken("secret-of-ada")+"', publish: [orders]}]\n")
 	t.Setenv("HARK_URL", strings.Replace(os.Getenv("HARK_URL"), "hark://", "hark://ada:secret-of-ada@", 1))
@@ -20,8 +21,13 @@ func TestRestrictedUser(t *testing.T) {
 		t.Run(args, func(t *testing.T) {
 			t.Parallel()
 			code, out, errs := call(t, "", strings.Fields(args)...)
-			if code != exitFailed || out != "" || !strings.Contains(errs, "user may not") {
-				t.Errorf("got %d %q %q, want %d and that the user may not", code, out, errs, exitFailed)
+			if code != exitFailed || out != "" {
+				t.Errorf("got %d %q, want %d and nothing", code, out, exitFailed)
+			}
+			for _, part := range []string{"user may not do this", "$", `publish: [">"]`} {
+				if !strings.Contains(errs, part) {
+					t.Errorf("got %q, which does not say %q", errs, part)
+				}
 			}
 		})
 	}
