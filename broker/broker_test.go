@@ -15,6 +15,7 @@ import (
 
 	"github.com/harkbus/hark/driver"
 	"github.com/harkbus/hark/driver/natsdriver"
+	"github.com/harkbus/hark/internal/race"
 	"github.com/harkbus/hark/internal/store"
 )
 
@@ -128,7 +129,7 @@ func TestStartAndStop(t *testing.T) {
 		stop(t, b)
 		stop(t, b)
 	}
-	if fastest > 300*time.Millisecond && !raceEnabled {
+	if fastest > 300*time.Millisecond && !race.Enabled {
 		t.Errorf("the fastest of three starts took %v, want at most 300ms", fastest)
 	}
 }

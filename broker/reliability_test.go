@@ -19,6 +19,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/harkbus/hark/driver"
+	"github.com/harkbus/hark/internal/race"
 	"github.com/harkbus/hark/internal/tempfs"
 )
 
@@ -218,7 +219,7 @@ func TestIdleConnections(t *testing.T) {
 	}
 	took, after := time.Since(start), b.memory(t)
 	t.Logf("%d idle connections took %v to make and have %d MiB (%d before); a message through the broker takes %v", n, took.Round(time.Millisecond), after, before, echo(t, nc))
-	if limit := before + 50 + n/16; after > limit && !raceEnabled { // 64 kB each
+	if limit := before + 50 + n/16; after > limit && !race.Enabled { // 64 kB each
 		t.Errorf("the broker has %d MiB, want at most %d", after, limit)
 	}
 	for i := 0; i < n; i += max(n/20, 1) { // they are alive
@@ -275,7 +276,7 @@ func TestSubscriberThatNeverReads(t *testing.T) {
 		}
 	}
 	t.Logf("%d MiB published beside a subscriber that never reads: the broker has had %d MiB, %d before", messages>>4, peak, before)
-	if limit := before + 16 + 150; peak > limit && !raceEnabled {
+	if limit := before + 16 + 150; peak > limit && !race.Enabled {
 		t.Errorf("the broker has had %d MiB, want at most %d", peak, limit)
 	}
 	// It was cut off: what had been sent ends.
@@ -396,7 +397,7 @@ func TestManyTopics(t *testing.T) {
 	startChild(t, file)
 	t.Logf("%d stored topics: made and started in %v, %d MiB, started again after kill -9 in %v; %d other topics with a subscriber and a message each: %v, %d MiB",
 		keep, made.Round(time.Millisecond), stored, time.Since(start).Round(time.Millisecond), n, took.Round(time.Millisecond), live)
-	if limit := 64 + n/100; live > limit && !raceEnabled { // 10 kB each
+	if limit := 64 + n/100; live > limit && !race.Enabled { // 10 kB each
 		t.Errorf("%d topics take %d MiB, want at most %d", n, live, limit)
 	}
 }
@@ -465,7 +466,7 @@ func TestManyTopicsOfAStore(t *testing.T) {
 	}
 	t.Logf("%d topics: stored in %v; a page of 100 listed in %v, metrics gathered in %v, the store counted in %v; %d MiB, %d before; started again after kill -9 in %v",
 		n, stored.Round(time.Millisecond), listing.Round(time.Millisecond), gathering.Round(time.Millisecond), counting.Round(time.Millisecond), after, before, again.Round(time.Millisecond))
-	if limit := before + 64 + n/250; after > limit && !raceEnabled { // 4 kB each
+	if limit := before + 64 + n/250; after > limit && !race.Enabled { // 4 kB each
 		t.Errorf("%d topics take %d MiB, want at most %d", n, after-before, limit-before)
 	}
 }
@@ -551,7 +552,7 @@ func TestGarbageUnderLoad(t *testing.T) {
 	}
 	after := b.memory(t)
 	t.Logf("%d connections with garbage, %d messages stored meanwhile; the broker has %d MiB, %d before; a message takes %v", attempts, stored, after, before, echo(t, nc))
-	if limit := before + 100; after > limit && !raceEnabled {
+	if limit := before + 100; after > limit && !race.Enabled {
 		t.Errorf("the broker has %d MiB, want at most %d", after, limit)
 	}
 }

@@ -3,11 +3,13 @@ package filter
 import (
 	"math/rand/v2"
 	"testing"
+
+	"github.com/harkbus/hark/internal/race"
 )
 
 // TestNoAllocations holds matching to the promise that it does not allocate.
 func TestNoAllocations(t *testing.T) {
-	if raceEnabled {
+	if race.Enabled {
 		t.Skip("SKIP: the race detector makes sync.Pool drop what it is given, so allocations cannot be counted")
 	}
 	text := newMessage([]byte(event))

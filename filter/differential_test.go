@@ -9,6 +9,7 @@ import (
 
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/common/types/ref"
+	"github.com/harkbus/hark/internal/race"
 )
 
 // outcome is what an expression comes to.
@@ -199,7 +200,7 @@ var oddDocuments = []string{
 func TestSameAnswersAsCEL(t *testing.T) {
 	docs := webhooks()
 	n := 600
-	if testing.Short() || raceEnabled {
+	if testing.Short() || race.Enabled {
 		n = 200
 	}
 	for i := range n {

@@ -5,6 +5,8 @@ import (
 	"math"
 	"reflect"
 	"testing"
+
+	"github.com/harkbus/hark/internal/race"
 )
 
 // TestDoubles holds what is compiled for doubles to cel-go's answers: on numbers
@@ -27,7 +29,7 @@ func TestDoubles(t *testing.T) {
 	docs := []string{`{"a":0,"b":0}`, `{"a":1,"b":-1}`, `{"a":-0.0,"b":1e308}`, `{"a":9007199254740993,"b":18446744073709551615}`, `{"a":1.5}`, `{"a":"x","b":true,"s":"1"}`, `{"a":null,"b":[1]}`, `{"a":1,"b":2,"s":"1`}
 	values := []pair{{}, {1, -1}, {math.NaN(), 1}, {math.Inf(1), math.Inf(-1)}, {math.MaxFloat64, 1 << 63}, {1 << 53, 1}}
 	every := 5 // has no divisor in common with the lists, so that every operator gets its turn
-	if testing.Short() || raceEnabled {
+	if testing.Short() || race.Enabled {
 		every = 35
 	}
 	asked := 0

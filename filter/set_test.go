@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/harkbus/hark/internal/race"
 )
 
 // setFilters makes filters over the fields of setEvent, in the proportions of a
@@ -134,7 +136,7 @@ func TestSetOverWebhooks(t *testing.T) {
 	alone := make(map[int]*Filter)
 	r := rand.New(rand.NewPCG(3, 4))
 	rounds := 200
-	if testing.Short() || raceEnabled {
+	if testing.Short() || race.Enabled {
 		rounds = 80
 	}
 	for i := range rounds {

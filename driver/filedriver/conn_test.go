@@ -15,6 +15,7 @@ import (
 
 	"github.com/harkbus/hark/driver"
 	"github.com/harkbus/hark/internal/leak"
+	"github.com/harkbus/hark/internal/race"
 	"github.com/harkbus/hark/internal/store"
 	"github.com/harkbus/hark/internal/tempfs"
 )
@@ -180,7 +181,7 @@ func TestOpensQuickly(t *testing.T) {
 		closeDir(t, c)
 	}
 	t.Logf("opened 20 MB in %v", best)
-	if best > 150*time.Millisecond && !raceEnabled {
+	if best > 150*time.Millisecond && !race.Enabled {
 		t.Errorf("opening took %v, want at most 150ms", best)
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/harkbus/hark"
 	"github.com/harkbus/hark/driver"
 	"github.com/harkbus/hark/driver/drivertest"
+	"github.com/harkbus/hark/internal/race"
 )
 
 // cluster is three servers in processes of their own.
@@ -140,8 +141,12 @@ var clusterKinds = []string{"CHN", "DED", "DLQ", "GRP", "ITR", "KEY", "STA", "TT
 // TestConformanceOnCluster holds buses over three servers that keep everything
 // three times to the clauses: with HARK_LONG=1 and when docs/drivers.md is
 // written to all of them, which takes one to two minutes, otherwise to those of
-// clusterKinds.
+// clusterKinds. With the race detector, with which the other servers hold the same
+// code to all clauses, that needs HARK_LONG=1.
 func TestConformanceOnCluster(t *testing.T) {
+	if race.Enabled && os.Getenv("HARK_LONG") == "" {
+		t.Skip("SKIPPED with the race detector, because HARK_LONG=1 is not set")
+	}
 	c := startCluster(t, accounts(len(drivertest.Clauses())+len(drivertest.AcrossClauses())+100)) // some need several
 	kinds := clusterKinds
 	if os.Getenv("HARK_LONG") != "" || os.Getenv("HARK_UPDATE") != "" {
