@@ -36,7 +36,7 @@ template of Go's text/template over the same names as in JSON:
 --output '{{.topic}} {{.data.total}}'.`,
 	setup: func(fs *flag.FlagSet) action {
 		l := &listening{at: urlFlags(fs)}
-		fs.StringVar(&l.filter, "where", "", "print only messages that match this `filter`")
+		fs.StringVar(&l.filter, "where", "", "print only messages that match this `filter`; they are looked at here, over HTTP by the broker (docs/gateway.md)")
 		fs.StringVar(&l.config.Group, "group", "", "`name` of the group to be a member of")
 		fs.BoolVar(&l.config.Keyed, "keyed", false, "keep the order of keys in the group, as hark does for topics with KeyBy; all members must agree")
 		fs.StringVar(&l.from, "from", "now", "where to begin on a stored topic: `start|now|SEQ|TIME|last:N`, TIME in RFC 3339 or as 15m for so long ago")
