@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"errors"
 	"net/http"
 	"slices"
 )
@@ -28,7 +27,10 @@ func deleteStore(c *call) error {
 	if _, err := c.broker.conn.StoreInfo(c.ctx, pattern); err != nil {
 		return err
 	}
-	return errors.Join(c.broker.conn.DeleteStore(c.ctx, pattern), c.reply(nil))
+	if err := c.broker.conn.DeleteStore(c.ctx, pattern); err != nil {
+		return err
+	}
+	return c.reply(nil)
 }
 
 // storeView is a store.

@@ -54,7 +54,10 @@ func topicEndpoints() []endpoint {
 				if _, err := c.broker.conn.TopicInfo(c.ctx, topic); err != nil {
 					return err
 				}
-				return errors.Join(c.broker.conn.DeleteTopic(c.ctx, topic), c.reply(nil))
+				if err := c.broker.conn.DeleteTopic(c.ctx, topic); err != nil {
+					return err
+				}
+				return c.reply(nil)
 			},
 		},
 		{
