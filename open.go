@@ -43,8 +43,8 @@ func Open(ctx context.Context, url string, opts ...BusOption) (*Bus, error) {
 
 // notLinked says what to do about a scheme that no imported package has registered.
 func notLinked(scheme string) error {
-	if home := home(scheme); home != "" {
-		return fmt.Errorf("%w: its engine is not linked into this program; import _ %q", ErrUnsupported, home)
+	if pkg := home(scheme); pkg != "" {
+		return fmt.Errorf("%w: its engine is not linked into this program; import _ %q", ErrUnsupported, pkg)
 	}
 	return fmt.Errorf("%w: there is no engine for %s: URLs; this program has %s", ErrUnsupported, scheme, schemesText())
 }

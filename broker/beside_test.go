@@ -45,21 +45,14 @@ func TestKillOneOfSeveral(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	sub := replay(t, c, "routed")
-	next := map[string]int{}
+	next := keyOrder{}
 	for got := 0; got < n; {
 		ms, err := sub.Receive(ctx, n)
 		if err != nil {
 			t.Fatalf("%v after %d of %d messages", err, got, n)
 		}
 		for _, m := range ms {
-			var i int
-			if _, err := fmt.Sscanf(m.ID, "id-%d", &i); err != nil {
-				t.Fatal(err)
-			}
-			if want := next[m.Key]*keys + i%keys; i != want {
-				t.Fatalf("key %s: got message %d, want %d", m.Key, i, want)
-			}
-			next[m.Key]++
+			next.check(t, m, keys)
 		}
 		got += len(ms)
 	}

@@ -22,6 +22,23 @@ func countRouted(bs ...*Broker) (total uint64, each []uint64) {
 	return total, each
 }
 
+// keyOrder is how many messages have come of each key.
+type keyOrder map[string]int
+
+// check fails if a message is not the next one of its key. Message i has ID id-i, and
+// the key that every keys-th message has.
+func (next keyOrder) check(t *testing.T, m *driver.Received, keys int) {
+	t.Helper()
+	var i int
+	if _, err := fmt.Sscanf(m.ID, "id-%d", &i); err != nil {
+		t.Fatal(err)
+	}
+	if want := next[m.Key]*keys + i%keys; i != want {
+		t.Fatalf("key %s: got message %d, want %d", m.Key, i, want)
+	}
+	next[m.Key]++
+}
+
 // sharedWork has brokers share routes from what is stored and from what is not:
 // each message is routed once, and those of a key in order.
 func sharedWork(t *testing.T, c *natsdriver.Conn, bs ...*Broker) {
@@ -35,16 +52,9 @@ func sharedWork(t *testing.T, c *natsdriver.Conn, bs ...*Broker) {
 	for i := range live {
 		publish(t, c, "live.x", keyed(i, "", `{}`))
 	}
-	next := map[string]int{}
+	next := keyOrder{}
 	for _, m := range receive(t, routed, stored) {
-		var i int
-		if _, err := fmt.Sscanf(m.ID, "id-%d", &i); err != nil {
-			t.Fatal(err)
-		}
-		if want := next[m.Key]*keys + i%keys; i != want {
-			t.Fatalf("key %s: got message %d, want %d", m.Key, i, want)
-		}
-		next[m.Key]++
+		next.check(t, m, keys)
 	}
 	seen := map[string]bool{}
 	for _, m := range receive(t, copied, live) {

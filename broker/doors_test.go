@@ -58,10 +58,7 @@ func TestNATSOverWebSocket(t *testing.T) {
 		t.Errorf("got %+v, %v", msg, err)
 	}
 	sse := d.follow("orders.placed/events")
-	js, err := nc.JetStream()
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := jetStreamOf(t, nc)
 	if ack, err := js.Publish("orders.placed", []byte(`{"n":2}`)); err != nil || ack.Sequence != 2 {
 		t.Errorf("got %+v, %v", ack, err)
 	}

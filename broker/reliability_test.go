@@ -72,15 +72,24 @@ func (r *raw) ping(t *testing.T) {
 	}
 }
 
-// connectTo connects to a broker in a process of its own.
-func connectTo(t *testing.T, b *child, opts ...nats.Option) *nats.Conn {
+// connectTo connects a client of NATS that knows nothing of hark.
+func connectTo(t *testing.T, addr string) *nats.Conn {
 	t.Helper()
-	nc, err := nats.Connect("nats://"+b.addr, opts...)
+	nc, err := nats.Connect("nats://" + addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(nc.Close)
 	return nc
+}
+
+func jetStreamOf(t *testing.T, nc *nats.Conn) nats.JetStreamContext {
+	t.Helper()
+	js, err := nc.JetStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return js
 }
 
 // echo fails if a message does not go through the broker.
@@ -206,7 +215,7 @@ func TestFullDisk(t *testing.T) {
 func TestIdleConnections(t *testing.T) {
 	n := long(500, 10_000)
 	b := startChild(t, childConfig(t, ""))
-	nc := connectTo(t, b)
+	nc := connectTo(t, b.addr)
 	before := b.memory(t)
 	start := time.Now()
 	conns := make([]*raw, n)
@@ -245,7 +254,7 @@ func TestSubscriberThatNeverReads(t *testing.T) {
 	stuck.write(t, "SUB flood 1\r\n")
 	stuck.ping(t)
 	before := b.memory(t)
-	nc, out := connectTo(t, b), connectTo(t, b)
+	nc, out := connectTo(t, b.addr), connectTo(t, b.addr)
 	got := make(chan struct{}, messages)
 	if _, err := nc.Subscribe("flood", func(*nats.Msg) { got <- struct{}{} }); err != nil {
 		t.Fatal(err)
@@ -297,15 +306,8 @@ func isTimeout(err error) bool {
 func TestLargeMessages(t *testing.T) {
 	const limit = 1 << 20
 	b := start(t, config(t, "topics: [{name: stored}]\nroutes: [{from: stored, to: routed}]\nlimits: {message: 1MiB}"))
-	nc, err := nats.Connect("nats://" + b.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	js, err := nc.JetStream()
-	if err != nil {
-		t.Fatal(err)
-	}
+	nc := connectTo(t, b.Addr().String())
+	js := jetStreamOf(t, nc)
 	if _, err := js.Publish("stored", make([]byte, limit)); err != nil {
 		t.Fatal(err)
 	}
@@ -316,7 +318,7 @@ func TestLargeMessages(t *testing.T) {
 	if err := nc.Publish("stored", make([]byte, limit+1)); !errors.Is(err, nats.ErrMaxPayload) {
 		t.Errorf("a byte more: got %v, want %v", err, nats.ErrMaxPayload)
 	}
-	err = storedTopic(t, c, "stored").Publish(testContext(t), []*driver.Message{{Data: make([]byte, limit+1)}})
+	err := storedTopic(t, c, "stored").Publish(testContext(t), []*driver.Message{{Data: make([]byte, limit+1)}})
 	if err == nil || !strings.Contains(err.Error(), fmt.Sprint(limit)) {
 		t.Errorf("a byte more, with hark: got %v, want one that names the limit", err)
 	}
@@ -367,7 +369,7 @@ func TestManyTopics(t *testing.T) {
 	b := startChild(t, file)
 	made := time.Since(start)
 	stored := b.memory(t) - empty.memory(t)
-	nc := connectTo(t, b)
+	nc := connectTo(t, b.addr)
 	got := make(chan *nats.Msg, n)
 	start = time.Now()
 	for i := range n {
@@ -409,11 +411,8 @@ func TestManyTopicsOfAStore(t *testing.T) {
 	file := childConfig(t, "topics: [{name: many.*, durability: relaxed}]")
 	b := startChild(t, file)
 	before := b.memory(t)
-	nc := connectTo(t, b)
-	js, err := nc.JetStream()
-	if err != nil {
-		t.Fatal(err)
-	}
+	nc := connectTo(t, b.addr)
+	js := jetStreamOf(t, nc)
 	start := time.Now()
 	for i := range n {
 		if _, err := js.PublishAsync(fmt.Sprintf("many.%d", i), []byte(`{"n":1}`)); err != nil {
@@ -500,11 +499,8 @@ func TestGarbageUnderLoad(t *testing.T) {
 	attempts := long(300, 10_000)
 	b := startChild(t, childConfig(t, "topics: [{name: orders}]"))
 	before := b.memory(t)
-	nc := connectTo(t, b)
-	js, err := nc.JetStream()
-	if err != nil {
-		t.Fatal(err)
-	}
+	nc := connectTo(t, b.addr)
+	js := jetStreamOf(t, nc)
 	var all sync.WaitGroup
 	for worker, addr := range []string{b.addr, b.http, b.addr, b.http} {
 		all.Go(func() {

@@ -72,15 +72,7 @@ func TestReloadIsAllOrNothing(t *testing.T) {
 		{"topics: [{name: in, count: 1}, {name: taken}]\nroutes: [{name: r, from: in, to: other}]", nil, "topics[1]: exists"},
 	}
 	// What is not hark's keeps what is published to a topic.
-	nc, err := nats.Connect("nats://" + b.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	js, err := nc.JetStream()
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := jetStreamOf(t, connectTo(t, b.Addr().String()))
 	if _, err := js.AddStream(&nats.StreamConfig{Name: "foreign", Subjects: []string{"taken"}}); err != nil {
 		t.Fatal(err)
 	}

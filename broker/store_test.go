@@ -23,15 +23,8 @@ func TestStoreOfPattern(t *testing.T) {
 	dir := t.TempDir()
 	text := "topics: [{name: 'orders.>'}, {name: plain}]"
 	b := start(t, configIn(t, dir, text))
-	nc, err := nats.Connect("nats://" + b.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	js, err := nc.JetStream()
-	if err != nil {
-		t.Fatal(err)
-	}
+	nc := connectTo(t, b.Addr().String())
+	js := jetStreamOf(t, nc)
 	// A client of NATS that has never heard of hark is told that it is stored.
 	if ack, err := js.Publish("orders.new.one", []byte(`"first"`)); err != nil || ack.Sequence != 1 {
 		t.Fatalf("got %+v, %v", ack, err)
@@ -238,14 +231,11 @@ func TestStoreReload(t *testing.T) {
 	publishTo(t, storedTopic(t, c, "a.x"), keyed(1, "", "1"), keyed(2, "", "2"))
 	ctx := testContext(t)
 	// The second store cannot be: what is published there is kept by a stream of others.
-	js, err := c.Client().JetStream()
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := jetStreamOf(t, c.Client())
 	if _, err := js.AddStream(&nats.StreamConfig{Name: "foreign", Subjects: []string{"taken.x"}}); err != nil {
 		t.Fatal(err)
 	}
-	err = b.Reload(ctx, configIn(t, dir, "topics: [{name: 'a.*', count: 1}, {name: 'b.*'}, {name: 'taken.*'}]"))
+	err := b.Reload(ctx, configIn(t, dir, "topics: [{name: 'a.*', count: 1}, {name: 'b.*'}, {name: 'taken.*'}]"))
 	if err == nil || !strings.Contains(err.Error(), "topics[2]") || !strings.Contains(err.Error(), "foreign") {
 		t.Fatalf("got %v, want the third store to be refused", err)
 	}

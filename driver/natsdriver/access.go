@@ -1,9 +1,6 @@
 package natsdriver
 
-import (
-	"slices"
-	"strings"
-)
+import "slices"
 
 // Access is what somebody is to be allowed on a server that checks permissions.
 type Access struct {
@@ -38,7 +35,7 @@ func (a *Access) Subjects() (publish, subscribe []string) {
 	}
 	for _, topics := range a.Subscribe {
 		subscribe = append(subscribe, topics, cancelPrefix+topics)
-		if strings.ContainsAny(topics, "*>") { // otherwise stored messages come from the store
+		if isPattern(topics) { // otherwise stored messages come from the store
 			subscribe = append(subscribe, keyedSubjects(topics), storeSubjects(topics))
 		}
 	}

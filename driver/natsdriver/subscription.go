@@ -125,7 +125,7 @@ func (c *Conn) subscribe(ctx context.Context, topics string, cfg driver.Subscrib
 	}
 	s := &subscription{inlet: inlet{conn: c}}
 	subjects := []string{topics}
-	if strings.ContainsAny(topics, "*>") {
+	if isPattern(topics) {
 		subjects = append(subjects, keyedSubjects(topics), storeSubjects(topics))
 		s.inbox = inboxRoot(c.nc)
 	}
