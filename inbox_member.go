@@ -152,9 +152,18 @@ func (in *inbox[T]) catchUp(ctx context.Context) {
 		}
 		target = s.Last
 	}
+	asking, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() { // without the pump the engine waits in vain
+		select {
+		case <-in.pumped:
+			cancel()
+		case <-asking.Done():
+		}
+	}()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
-	for !in.caughtUp(ctx, target) {
+	for !in.caughtUp(asking, target) {
 		select {
 		case <-tick.C:
 		case <-in.pumped:
@@ -168,10 +177,11 @@ func (in *inbox[T]) catchUp(ctx context.Context) {
 }
 
 // caughtUp reports whether everything up to the sequence target, or without one
-// everything, has been received by this subscription or its group.
+// everything, has been received by this subscription or its group, or that cannot
+// be known.
 func (in *inbox[T]) caughtUp(ctx context.Context, target uint64) bool {
 	if target == 0 || in.lastSeq.Load() < target {
-		if lag, err := in.sub.Lag(ctx); err == nil && lag.Waiting > 0 {
+		if done, err := in.sub.CaughtUp(ctx, target); err == nil && !done {
 			return false
 		}
 	}

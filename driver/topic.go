@@ -159,6 +159,13 @@ type Subscription interface {
 	// topic, or to retention.
 	Lag(ctx context.Context) (Lag, error)
 
+	// CaughtUp reports whether everything up to sequence seq of a stored topic
+	// has been returned by Receive, of this subscription or another one of its
+	// group; on an ephemeral topic, where seq is 0, everything that has arrived.
+	// It may wait for what is on its way to this one, of which Receive has to be
+	// called meanwhile.
+	CaughtUp(ctx context.Context, seq uint64) (bool, error)
+
 	// Close ends it: Receive returns ErrEnded. Messages in hand are returned.
 	// A group on a stored topic keeps its place. It is idempotent.
 	Close(ctx context.Context) error

@@ -220,3 +220,14 @@ func (s *subscription) Lag(ctx context.Context) (driver.Lag, error) {
 	lag.Waiting += uint64(len(s.arrived) + len(s.repeat))
 	return lag, err
 }
+
+// CaughtUp implements driver.Subscription.
+func (s *subscription) CaughtUp(ctx context.Context, seq uint64) (bool, error) {
+	if err := s.conn.pass(ctx); err != nil {
+		return false, err
+	}
+	done, err := s.Subscription.CaughtUp(ctx, seq)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return done && len(s.arrived)+len(s.repeat) == 0, err
+}

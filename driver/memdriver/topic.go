@@ -427,6 +427,12 @@ func (s *subscription) Lag(context.Context) (driver.Lag, error) {
 	return lag, nil
 }
 
+// CaughtUp implements driver.Subscription.
+func (s *subscription) CaughtUp(ctx context.Context, _ uint64) (bool, error) {
+	lag, err := s.Lag(ctx)
+	return lag.Waiting == 0, err
+}
+
 // Close implements driver.Subscription.
 func (s *subscription) Close(context.Context) error {
 	e := s.conn.engine

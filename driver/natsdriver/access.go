@@ -48,7 +48,7 @@ func (a *Access) Subjects() (publish, subscribe []string) {
 	}
 	for _, topic := range a.Reads {
 		stream := nominalHome(topic).stream
-		publish = append(publish, "$JS.API.STREAM.INFO."+stream, "$JS.ACK."+stream+".>")
+		publish = append(publish, "$JS.API.STREAM.INFO."+stream, "$JS.API.STREAM.MSG.GET."+stream, "$JS.ACK."+stream+".>")
 		for _, call := range []string{"CREATE", "INFO", "MSG.NEXT", "DELETE"} {
 			publish = append(publish, "$JS.API.CONSUMER."+call+"."+stream+".>")
 		}

@@ -1,7 +1,10 @@
 package natsdriver
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -10,53 +13,113 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// What has been published and not received is never missing in Lag, wherever it
-// is just then.
-func TestLagMissesNothing(t *testing.T) {
+// receiver counts what a subscription receives.
+type receiver struct {
+	mu       sync.Mutex
+	received int
+	cancel   context.CancelFunc // of Receive
+	asked    chan int
+}
+
+func (r *receiver) run(ctx context.Context, t *testing.T, sub driver.Subscription) {
+	for {
+		turn, cancel := context.WithCancel(ctx)
+		r.mu.Lock()
+		r.cancel = cancel
+		if r.asked != nil {
+			r.asked <- r.received
+			r.asked = nil
+		}
+		r.mu.Unlock()
+		rs, err := sub.Receive(turn, 8)
+		cancel()
+		switch {
+		case errors.Is(err, context.Canceled) && ctx.Err() == nil:
+			continue
+		case errors.Is(err, driver.ErrEnded):
+			return
+		case err == nil:
+			err = sub.Ack(ctx, rs)
+		}
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		r.received += len(rs)
+	}
+}
+
+// count returns how many messages have come of what Receive has returned by now.
+func (r *receiver) count() int {
+	asked := make(chan int, 1)
+	r.mu.Lock()
+	r.asked = asked
+	r.cancel()
+	r.mu.Unlock()
+	return <-asked
+}
+
+// What is stored and has not been received has not been caught up with, wherever
+// it is just then; and what has been received has.
+func TestCaughtUp(t *testing.T) {
 	s := startServer(t, withJetStream)
 	c := s.open(t)
 	openStore(t, c, StoreConfig{Pattern: "s.>"})
 	stored := func(name string) driver.Topic {
 		return openTopic(t, c, name, &driver.StoredConfig{Durability: driver.DurableMemory, Dedup: time.Minute})
 	}
+	alone := driver.SubscribeConfig{From: driver.FromStart, Window: 8}
+	group := driver.SubscribeConfig{Group: "g", From: driver.FromStart, Window: 8}
+	keyed := driver.SubscribeConfig{Group: "g", Keyed: true, From: driver.FromStart, Window: 8}
 	for _, tt := range []struct {
 		name  string
 		topic driver.Topic
 		cfg   driver.SubscribeConfig
 	}{
-		{"alone", stored("alone"), driver.SubscribeConfig{From: driver.FromStart, Window: 8}},
-		{"group", stored("group"), driver.SubscribeConfig{Group: "g", From: driver.FromStart, Window: 8}},
-		{"keyed", stored("keyed"), driver.SubscribeConfig{Group: "g", Keyed: true, From: driver.FromStart, Window: 8}},
-		{"alone in a store", asItIs(t, c, "s.a"), driver.SubscribeConfig{From: driver.FromStart, Window: 8}},
-		{"group in a store", asItIs(t, c, "s.b"), driver.SubscribeConfig{Group: "g", From: driver.FromStart, Window: 8}},
-		{"keyed in a store", asItIs(t, c, "s.c"), driver.SubscribeConfig{Group: "g", Keyed: true, From: driver.FromStart, Window: 8}},
+		{"alone", stored("alone"), alone},
+		{"group", stored("group"), group},
+		{"keyed", stored("keyed"), keyed},
+		{"alone in a store", asItIs(t, c, "s.a"), alone},
+		{"group in a store", asItIs(t, c, "s.b"), group},
+		{"keyed in a store", asItIs(t, c, "s.c"), keyed},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			ctx := testContext(t)
 			sub := subscribe(t, tt.topic, tt.cfg)
-			for i := range 300 {
+			r := &receiver{cancel: func() {}}
+			receiving := make(chan struct{})
+			go func() {
+				defer close(receiving)
+				r.run(ctx, t, sub)
+			}()
+			for i := range 200 {
 				ms := bare(fmt.Sprint(i))
 				if i%3 > 0 {
 					ms = withKey(fmt.Sprint("k", i%7), fmt.Sprint(i))
 				}
 				put(t, tt.topic, ms...)
-				lag, err := sub.Lag(testContext(t))
-				if err != nil || lag.Waiting == 0 {
-					t.Fatalf("message %d is stored: %+v, %v", i, lag, err)
-				}
-				rs, err := sub.Receive(testContext(t), 8)
+				stats, err := tt.topic.Stats(ctx)
 				if err != nil {
 					t.Fatal(err)
 				}
-				if err := sub.Ack(testContext(t), rs); err != nil {
-					t.Fatal(err)
+				for done := false; !done; {
+					if done, err = sub.CaughtUp(ctx, stats.Last); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if n, want := r.count(), i+1; n != want {
+					t.Fatalf("caught up with %d messages when %d were received", want, n)
 				}
 			}
+			if err := sub.Close(ctx); err != nil {
+				t.Error(err)
+			}
+			<-receiving
 		})
 	}
 }
 
-// A consumer that has not noticed what is stored does not make Lag say that
-// nothing is.
+// A consumer that has not noticed what is stored has not given it out.
 func TestConsumerThatTrails(t *testing.T) {
 	s := startServer(t, withJetStream)
 	c := s.open(t)
@@ -66,16 +129,27 @@ func TestConsumerThatTrails(t *testing.T) {
 	st := topic.(*stored)
 	keyed := st.partition("a", partitionOf("k"))
 	for _, tt := range []struct {
-		filter string
-		given  uint64
-		want   uint64
-	}{{"", 0, 1}, {"", 2, 1}, {"", 3, 0}, {"a", 1, 1}, {"a", 2, 0}, {keyed, 2, 1}, {keyed, 3, 0}} {
+		filter    string
+		given, to uint64
+		want      bool
+	}{
+		{"", 0, 3, false},
+		{"", 2, 3, false},
+		{"", 3, 3, true},
+		{"", 2, 2, true},
+		{"a", 1, 3, false},
+		{"a", 2, 3, true},
+		{"a", 1, 1, true},
+		{keyed, 0, 3, false},
+		{keyed, 0, 2, true},
+		{keyed, 3, 3, true},
+	} {
 		info := &jetstream.ConsumerInfo{
 			Config:    jetstream.ConsumerConfig{FilterSubject: tt.filter},
 			Delivered: jetstream.SequenceInfo{Stream: tt.given},
 		}
-		if n, err := st.waiting(testContext(t), info); n != tt.want || err != nil {
-			t.Errorf("filter %q, %d given: got %d, %v, want %d", tt.filter, tt.given, n, err, tt.want)
+		if got, err := st.hasGiven(testContext(t), info, tt.to); got != tt.want || err != nil {
+			t.Errorf("filter %q, given %d, up to %d: got %v, %v", tt.filter, tt.given, tt.to, got, err)
 		}
 	}
 }

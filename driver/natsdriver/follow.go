@@ -246,15 +246,16 @@ func (f *follow) remaining(ctx context.Context, p *puller, most int) ([]*nats.Ms
 	if err == nil || poll.Err() == nil || ctx.Err() != nil {
 		return ms, err
 	}
-	consumer, err := f.topic.conn.js.Consumer(ctx, f.topic.stream, f.name)
+	f.mu.Lock()
+	until := f.until
+	f.mu.Unlock()
+	done, err := f.CaughtUp(ctx, until)
 	if err != nil {
 		return nil, errNoConsumer
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if info := consumer.CachedInfo(); info.NumPending == 0 && info.Delivered.Consumer < f.next {
-		f.ended = true
-	}
+	f.ended = f.ended || done
 	return nil, errWoken
 }
 
@@ -368,6 +369,39 @@ func (f *follow) shareLag(ctx context.Context) (driver.Lag, error) {
 		return nil
 	})
 	return lag, err
+}
+
+// CaughtUp implements driver.Subscription.
+func (f *follow) CaughtUp(ctx context.Context, seq uint64) (bool, error) {
+	t := f.topic
+	f.mu.Lock()
+	name, last := f.name, f.last
+	f.mu.Unlock()
+	if last >= seq {
+		return true, nil
+	}
+	var info *jetstream.ConsumerInfo
+	err := t.conn.state.do(ctx, func(ctx context.Context) error {
+		consumer, err := t.conn.js.Consumer(ctx, t.stream, name)
+		switch {
+		case errors.Is(err, jetstream.ErrConsumerNotFound): // Receive makes another one
+			info = nil
+			return nil
+		case err != nil:
+			return t.consumerError(ctx, err)
+		}
+		info = consumer.CachedInfo()
+		return nil
+	})
+	if err != nil || info == nil {
+		return false, err
+	}
+	if given, err := t.hasGiven(ctx, info, seq); err != nil || !given {
+		return false, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.name == name && info.Delivered.Consumer < f.next, nil
 }
 
 // Close implements driver.Subscription.

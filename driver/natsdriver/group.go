@@ -309,6 +309,53 @@ func (m *member) Lag(ctx context.Context) (driver.Lag, error) {
 	return lag, err
 }
 
+// CaughtUp implements driver.Subscription.
+func (m *member) CaughtUp(ctx context.Context, seq uint64) (bool, error) {
+	t := m.topic
+	var info *jetstream.ConsumerInfo
+	err := t.conn.state.do(ctx, func(ctx context.Context) error {
+		consumer, err := t.conn.js.Consumer(ctx, t.stream, m.consumer)
+		if err != nil {
+			return t.consumerError(ctx, err)
+		}
+		info = consumer.CachedInfo()
+		return nil
+	})
+	if err != nil {
+		return false, err
+	}
+	if given, err := t.hasGiven(ctx, info, seq); err != nil || !given {
+		return false, err
+	}
+	return m.puller.settled(ctx), nil
+}
+
+// hasGiven reports whether a consumer has given out everything up to seq. How much
+// it says is pending does not tell: the server confirms that a message is stored
+// before its consumers know of it.
+func (t *stored) hasGiven(ctx context.Context, info *jetstream.ConsumerInfo, seq uint64) (bool, error) {
+	if info.Delivered.Stream >= seq {
+		return true, nil
+	}
+	request := struct {
+		Seq     uint64 `json:"seq"`
+		Subject string `json:"next_by_subj"`
+	}{info.Delivered.Stream + 1, ">"}
+	if subjects := filters(&info.Config); len(subjects) > 0 {
+		request.Subject = subjects[0] // hark's consumers have no more
+	}
+	var next struct {
+		Message struct {
+			Seq uint64 `json:"seq"`
+		} `json:"message"`
+	}
+	err := t.conn.askAPI(ctx, "STREAM.MSG.GET."+t.stream, request, &next)
+	if apiCode(err) == int(jetstream.JSErrCodeMessageNotFound) {
+		return true, nil
+	}
+	return next.Message.Seq > seq, err
+}
+
 // closePatience is how long a Close waits for the server to confirm the last
 // acknowledgement.
 const closePatience = 2 * time.Second

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/harkbus/hark/driver"
 )
@@ -316,19 +317,12 @@ func (k *keyed) Lag(ctx context.Context) (driver.Lag, error) {
 		if err != nil {
 			return t.consumerError(ctx, err)
 		}
-		names := map[string]bool{k.plain.consumer: true}
-		for n := range partitions {
-			names[k.slotConsumer(n)] = true
+		infos, err := k.consumers(ctx, stream)
+		lag.Waiting = 0
+		for _, info := range infos {
+			lag.Waiting += info.NumPending
 		}
-		waiting := uint64(0)
-		infos := stream.ListConsumers(ctx)
-		for info := range infos.Info() {
-			if names[info.Name] {
-				waiting += info.NumPending
-			}
-		}
-		lag.Waiting = waiting
-		return infos.Err()
+		return err
 	})
 	if err != nil {
 		return lag, err
@@ -341,6 +335,77 @@ func (k *keyed) Lag(ctx context.Context) (driver.Lag, error) {
 	}
 	lag.Members = max(len(k.pulses), 1)
 	return lag, nil
+}
+
+// CaughtUp implements driver.Subscription.
+func (k *keyed) CaughtUp(ctx context.Context, seq uint64) (bool, error) {
+	t := k.topic
+	var infos []*jetstream.ConsumerInfo
+	err := t.conn.state.do(ctx, func(ctx context.Context) error {
+		stream, err := t.conn.js.Stream(ctx, t.stream)
+		if err != nil {
+			return t.consumerError(ctx, err)
+		}
+		infos, err = k.consumers(ctx, stream)
+		return err
+	})
+	if err != nil {
+		return false, err
+	}
+	var waits sync.WaitGroup
+	var behind atomic.Bool
+	errs := make([]error, len(infos))
+	for i, info := range infos {
+		waits.Go(func() {
+			given, err := t.hasGiven(ctx, info, seq)
+			if errs[i] = err; !given {
+				behind.Store(true)
+			}
+		})
+	}
+	waits.Wait()
+	if err := errors.Join(errs...); err != nil || behind.Load() {
+		return false, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(k.ctx, cancel)()
+	for _, p := range k.pullers() {
+		waits.Go(func() {
+			if !p.settled(ctx) {
+				behind.Store(true)
+			}
+		})
+	}
+	waits.Wait()
+	return !behind.Load() && k.queued.Load() == 0, nil
+}
+
+// consumers returns those that the group has.
+func (k *keyed) consumers(ctx context.Context, stream jetstream.Stream) ([]*jetstream.ConsumerInfo, error) {
+	names := map[string]bool{k.plain.consumer: true}
+	for n := range partitions {
+		names[k.slotConsumer(n)] = true
+	}
+	var ours []*jetstream.ConsumerInfo
+	all := stream.ListConsumers(ctx)
+	for info := range all.Info() {
+		if names[info.Name] {
+			ours = append(ours, info)
+		}
+	}
+	return ours, all.Err()
+}
+
+// pullers returns those of the member.
+func (k *keyed) pullers() []*puller {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	ps := []*puller{k.plain.puller}
+	for _, s := range k.slots {
+		ps = append(ps, s.puller)
+	}
+	return ps
 }
 
 // Close implements driver.Subscription.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -38,7 +39,20 @@ type puller struct {
 	count   int          // requests
 	cut     atomic.Bool  // the connection was lost since the first request
 	wake    chan struct{}
+	asking  chan *fence // for who calls nextMessages
+	fences  []*fence    // that the server has been asked for
 }
+
+// fence is what settled asks for.
+type fence struct {
+	reply  string    // its subject
+	come   bool      // after all that was on its way
+	passed chan bool // gets whether it was
+}
+
+// The server answers a request that it cannot read behind the messages that it has
+// sent, and with no message.
+var fenceRequest = []byte("{")
 
 var (
 	// errNoConsumer says that the consumer does not answer: it is gone, or its
@@ -60,7 +74,7 @@ func (c *Conn) apiPrefix() string {
 
 func newPuller(c *Conn, stream, consumer string) *puller {
 	return &puller{
-		inlet: inlet{conn: c}, inbox: c.nc.NewInbox(), wake: make(chan struct{}, 1),
+		inlet: inlet{conn: c}, inbox: c.nc.NewInbox(), wake: make(chan struct{}, 1), asking: make(chan *fence),
 		subject: c.apiPrefix() + "CONSUMER.MSG.NEXT." + stream + "." + consumer,
 	}
 }
@@ -90,6 +104,50 @@ func (p *puller) rouse() {
 	case p.wake <- struct{}{}:
 	default:
 	}
+}
+
+// settled waits until everything that the server had sent has been returned by
+// nextMessages and passed on by who calls it, which is so when that is called again.
+// It is false if the connection was lost meanwhile, or ctx ends first.
+func (p *puller) settled(ctx context.Context) bool {
+	f := &fence{passed: make(chan bool, 1)}
+	select {
+	case p.asking <- f:
+	case <-p.ended:
+		return len(p.msgs) == 0
+	case <-ctx.Done():
+		return false
+	}
+	select {
+	case passed := <-f.passed:
+		return passed
+	case <-p.ended:
+		return len(p.msgs) == 0
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// demand asks the server for a fence.
+func (p *puller) demand(f *fence) {
+	p.count++
+	f.reply = p.inbox + "." + strconv.Itoa(p.count)
+	if p.conn.nc.PublishRequest(p.subject, f.reply, fenceRequest) != nil {
+		f.passed <- false
+		return
+	}
+	p.fences = append(p.fences, f)
+}
+
+// passFences answers for the fences that have come: what was before them has been
+// passed on.
+func (p *puller) passFences() {
+	p.fences = slices.DeleteFunc(p.fences, func(f *fence) bool {
+		if f.come {
+			f.passed <- true
+		}
+		return f.come
+	})
 }
 
 // discard takes no more messages and forgets those that are here.
@@ -139,6 +197,7 @@ func (p *puller) nextMessages(ctx context.Context, most, depth int) ([]*nats.Msg
 	gone := false
 	clear(p.taken)
 	for {
+		p.passFences()
 		ms := p.take(p.taken[:0], most, &gone)
 		ended := p.over()
 		if !ended && !gone && !p.cut.Load() {
@@ -179,6 +238,8 @@ func (p *puller) nextMessages(ctx context.Context, most, depth int) ([]*nats.Msg
 			if !p.cut.Load() {
 				return nil, errWoken
 			}
+		case f := <-p.asking:
+			p.demand(f)
 		case <-p.ended:
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
@@ -211,6 +272,10 @@ func (p *puller) over() bool {
 }
 
 func (p *puller) forgetRequests() {
+	for _, f := range p.fences {
+		f.passed <- false
+	}
+	p.fences = nil
 	p.asked.Store(0)
 	p.cut.Store(false)
 }
@@ -251,6 +316,10 @@ func (p *puller) isMessage(m *nats.Msg, gone *bool) bool {
 		return true
 	}
 	if status[0] == "100" { // a heartbeat
+		return false
+	}
+	if i := slices.IndexFunc(p.fences, func(f *fence) bool { return f.reply == m.Subject }); i >= 0 && status[0] == "400" {
+		p.fences[i].come = true
 		return false
 	}
 	// A request is over: the server says how many messages it still stood for.

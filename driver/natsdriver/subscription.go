@@ -219,6 +219,9 @@ func (s *subscription) Lag(context.Context) (driver.Lag, error) {
 	return driver.Lag{Waiting: uint64(len(s.msgs)), Lost: s.dropped(), Members: 1}, nil
 }
 
+// CaughtUp implements driver.Subscription.
+func (s *subscription) CaughtUp(context.Context, uint64) (bool, error) { return len(s.msgs) == 0, nil }
+
 // Close implements driver.Subscription.
 func (s *subscription) Close(context.Context) error {
 	s.end()
