@@ -49,6 +49,7 @@ func eventsEndpoints() []endpoint {
 	most.def = "100"
 	window := numberParam("window", 1, groupWindowMost, "how many messages of a group a WebSocket is sent before it has acknowledged one")
 	window.def = strconv.Itoa(groupWindow)
+	keyed := flagParam("keyed", "the group keeps the order of keys, as those of hark do on topics with KeyBy: messages of one key are in the hands of one member at a time. All members must agree")
 	patience := durationParam("ack_wait", "how long a WebSocket may take to acknowledge a message of a group, before others get it; at least 1s, at most 1h")
 	patience.def = "30s"
 	from := textParam("from", "where on a stored topic to begin: `start`, `now`, a sequence, a time such as 2026-01-02T15:04:05Z, or `last:10`. A group that has a place goes on from there")
@@ -71,7 +72,7 @@ func eventsEndpoints() []endpoint {
 			patternParam("topic", "the topic, or a pattern: then messages are seen as they are published, those of stored topics too").inPath(),
 			filterParam("where", "send only what this filter matches, see docs/filters.md"),
 			textParam("group", "share the messages with the others of this group; on a stored topic it keeps its place"),
-			from, lastID, wait, most, window, patience,
+			keyed, from, lastID, wait, most, window, patience,
 		},
 		answer: &answer{media: sseType, doc: "events, as they come"},
 		others: []outcome{
@@ -233,6 +234,9 @@ func (g *gateway) source(c *call, f form) (source, error) {
 		return nil, err
 	}
 	if group == "" {
+		if c.flag("keyed") {
+			return nil, refused(http.StatusBadRequest, "keyed is for the members of a group")
+		}
 		w, err := g.fans.follow(c.ctx, hubKey{name, k.stored}, k.topic, where, from)
 		if err != nil {
 			return nil, err
@@ -253,7 +257,7 @@ func (g *gateway) source(c *call, f form) (source, error) {
 		m.window, m.gathers = int(min(c.number("max"), groupWindowMost)), true
 		m.patience = max(c.duration("wait"), groupPatience)
 	}
-	from.Group, from.Window = group, m.window
+	from.Group, from.Keyed, from.Window = group, c.flag("keyed"), m.window
 	if !k.stored {
 		from.Window = liveWindow
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"sync"
 	"time"
 
@@ -19,6 +20,9 @@ const clientMessageMost = 16 << 10
 // acknowledges, until one of both ends it.
 func (c *call) webSocket(s source) error {
 	up := &upgradeWriter{ResponseWriter: c.rw}
+	if w, ok := s.(*follower); ok && w.seq > 0 {
+		c.rw.Header().Set(nextHeader, strconv.FormatUint(w.seq, 10))
+	}
 	// Origins are checked before this, for all requests: see guard.
 	conn, err := websocket.Accept(up, c.req, &websocket.AcceptOptions{InsecureSkipVerify: true})
 	if err != nil {

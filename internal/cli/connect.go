@@ -21,7 +21,8 @@ import (
 
 const (
 	// defaultURL is where hark serve listens unless it is told otherwise.
-	defaultURL = "hark://127.0.0.1:7422"
+	defaultPort = "7422"
+	defaultURL  = "hark://127.0.0.1:" + defaultPort
 	// defaultHTTPPort is where it serves HTTP then.
 	defaultHTTPPort = "7480"
 )
@@ -58,12 +59,23 @@ func httpFlags(fs *flag.FlagSet) *brokerFlags {
 type place struct {
 	URL  string // for messages, with credentials: not to be printed
 	HTTP string // of the HTTP API, without credentials and a slash at the end; empty if there is none
+	// Web says how HTTP is known.
+	Web certainty
 	// User and Password are the credentials, for HTTP too; a Password without a
 	// User is a token.
 	User, Password string
 	// Said is what named the place: --url, HARK_URL, a context or the default.
 	Said string
 }
+
+// certainty says how sure it is that the HTTP API is that of the broker at the URL.
+type certainty uint8
+
+const (
+	guessed certainty = iota // the default port on the same host
+	paired                   // the default ports on one host
+	told                     // somebody has said it
+)
 
 // place finds out where the broker is. A flag comes before the environment, that
 // before the context, and the default comes last. What says where messages go
@@ -143,7 +155,7 @@ func (p *place) read(web string) error {
 		p.User, p.Password = credentials(u.User)
 		u.User = nil
 	}
-	p.HTTP = strings.TrimSuffix(u.String(), "/")
+	p.HTTP, p.Web = strings.TrimSuffix(u.String(), "/"), told
 	return nil
 }
 
@@ -168,6 +180,9 @@ func (p *place) readHost(scheme, rest string, web bool) error {
 	if web && u.Hostname() != "" {
 		secure := scheme == "tls" || values.Has("tlsca") || values.Has("tlscert") || values.Has("tlsfirst")
 		p.HTTP = map[bool]string{true: "https://", false: "http://"}[secure] + net.JoinHostPort(u.Hostname(), defaultHTTPPort)
+		if u.Port() == defaultPort || u.Port() == "" && scheme == "hark" {
+			p.Web = paired
+		}
 	}
 	return nil
 }

@@ -31,12 +31,19 @@ With --group the members of the group share the messages. On a topic that is sto
 a group goes on where it was, --from says only where a new one begins, and a message
 that has been printed is done with.
 
+--where is applied by the broker: what does not match does not cross the network.
+For that it receives over HTTP, from where --http, HARK_HTTP_URL or the context
+says, or from port ` + defaultHTTPPort + ` of a broker on port ` + defaultPort + `. Messages are CloudEvents then, with
+a source and a type, and JSON comes without spaces between its tokens. Other servers
+have no filters: all messages come, are looked at here, and standard error says so.
+With file: nothing crosses a network.
+
 --output is json, a message a line; data, only its data; pretty, for people; or a
 template of Go's text/template over the same names as in JSON:
 --output '{{.topic}} {{.data.total}}'.`,
 	setup: func(fs *flag.FlagSet) action {
-		l := &listening{at: urlFlags(fs)}
-		fs.StringVar(&l.filter, "where", "", "print only messages that match this `filter`; they are looked at here, over HTTP by the broker (docs/gateway.md)")
+		l := &listening{at: httpFlags(fs)}
+		fs.StringVar(&l.filter, "where", "", "print only messages that match this `filter`, which the broker applies")
 		fs.StringVar(&l.config.Group, "group", "", "`name` of the group to be a member of")
 		fs.BoolVar(&l.config.Keyed, "keyed", false, "keep the order of keys in the group, as hark does for topics with KeyBy; all members must agree")
 		fs.StringVar(&l.from, "from", "now", "where to begin on a stored topic: `start|now|SEQ|TIME|last:N`, TIME in RFC 3339 or as 15m for so long ago")
@@ -142,8 +149,30 @@ func parseFrom(s string, c *driver.SubscribeConfig) error {
 	return nil
 }
 
+// feed is where the messages come from: a subscription of an engine, or a webFeed.
+type feed interface {
+	Receive(ctx context.Context, most int) ([]*driver.Received, error)
+	Ack(ctx context.Context, ms []*driver.Received) error
+	Close(ctx context.Context) error
+}
+
 func (l *listening) run(ctx context.Context, s Streams) (err error) {
-	conn, err := l.at.connect(ctx)
+	p, err := l.at.place()
+	if err != nil {
+		return err
+	}
+	if l.where != nil {
+		web, err := l.overHTTP(ctx, &p, s)
+		if err != nil {
+			return err
+		}
+		if web != nil {
+			defer func() { err = errors.Join(err, web.Close(ctx)) }()
+			l.where = nil // the broker has applied it
+			return l.listen(ctx, web, web.acks, s)
+		}
+	}
+	conn, err := p.connect(ctx)
 	if err != nil {
 		return err
 	}
@@ -152,10 +181,36 @@ func (l *listening) run(ctx context.Context, s Streams) (err error) {
 	if err != nil {
 		return err
 	}
+	return l.listen(ctx, sub, acks, s)
+}
+
+// overHTTP subscribes where the broker applies the filter. It returns nil if there is
+// no such broker.
+func (l *listening) overHTTP(ctx context.Context, p *place, s Streams) (*webFeed, error) {
+	if p.HTTP == "" {
+		return nil, nil
+	}
+	missing := "it is not known where the broker has its HTTP API"
+	if p.Web != guessed {
+		client, err := p.client()
+		if err != nil {
+			return nil, err
+		}
+		web, err := openWebFeed(ctx, &admin{*p, client}, l, s.Err)
+		if err == nil || p.Web == told || !errors.Is(err, errNoBroker) {
+			return web, err
+		}
+		missing = err.Error()
+	}
+	fmt.Fprintf(s.Err, "hark: sub: all messages come over the network and are filtered here: %s (--http)\n", missing)
+	return nil, nil
+}
+
+func (l *listening) listen(ctx context.Context, from feed, acks bool, s Streams) error {
 	if terminalWidth(s.Err) > 0 {
 		fmt.Fprintf(s.Err, "listening to %s; Ctrl-C ends\n", l.pattern)
 	}
-	return interruptible(ctx, s, func(ctx context.Context) error { return l.print(ctx, sub, acks, s) })
+	return interruptible(ctx, s, func(ctx context.Context) error { return l.print(ctx, from, acks, s) })
 }
 
 // subscribe subscribes. acks says that messages are to be acknowledged.
@@ -176,14 +231,14 @@ func (l *listening) subscribe(ctx context.Context, conn driver.Conn) (sub driver
 }
 
 // print writes messages until there were enough, or ctx ends.
-func (l *listening) print(ctx context.Context, sub driver.Subscription, acks bool, s Streams) error {
+func (l *listening) print(ctx context.Context, from feed, acks bool, s Streams) error {
 	out := bufio.NewWriter(s.Out)
 	for n := 0; ; {
 		most := 256
 		if acks && l.count > 0 {
 			most = min(most, l.count-n) // the others are for the group
 		}
-		ms, err := sub.Receive(ctx, most)
+		ms, err := from.Receive(ctx, most)
 		if err != nil {
 			return err
 		}
@@ -209,7 +264,7 @@ func (l *listening) print(ctx context.Context, sub driver.Subscription, acks boo
 			return err
 		}
 		if acks {
-			if err := sub.Ack(ctx, ms); err != nil {
+			if err := from.Ack(ctx, ms); err != nil {
 				return err
 			}
 		}

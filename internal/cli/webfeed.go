@@ -1,0 +1,354 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/harkbus/hark/broker"
+	"github.com/harkbus/hark/driver"
+)
+
+// webFeed follows a topic or pattern over the HTTP API of a broker, which applies
+// the filter, so that what does not match is not sent. A connection that breaks is
+// made anew: on a stored topic it goes on behind what it has received.
+type webFeed struct {
+	admin *admin // for its place and its client
+	path  string
+	query url.Values
+	acks  bool // messages with a sequence are acknowledged
+	notes io.Writer
+
+	messages chan webMessage
+	failed   error // why messages was closed; nil while it is not
+
+	// What follows is for whoever dials and reads.
+	stored bool   // as far as is known
+	last   uint64 // the sequence that was received last; 0 in a group
+
+	over   context.Context // ends with Close
+	finish context.CancelFunc
+	done   sync.WaitGroup
+
+	mu   sync.Mutex // guards conn
+	conn *websocket.Conn
+}
+
+// webMessage is something that a broker has sent.
+type webMessage struct {
+	*driver.Received
+	note string // for the user, instead of a message
+}
+
+const (
+	// webAgain is how soon a connection that was lost is made again at first, and
+	// webAgainMost how soon at last.
+	webAgain     = 100 * time.Millisecond
+	webAgainMost = 5 * time.Second
+	// webBeat is how often the broker is asked whether it is there, and
+	// webPatience how long it may take to answer.
+	webBeat     = 20 * time.Second
+	webPatience = 10 * time.Second
+)
+
+var (
+	// errNoBroker says that no broker answers at a place.
+	errNoBroker = errors.New("no HTTP API of a hark broker answers")
+	// errUnreadable says that something came that is no event.
+	errUnreadable = errors.New("what the broker has sent cannot be read")
+)
+
+// openWebFeed begins to follow. Of l it takes the pattern, the filter and where to
+// begin. An error that wraps errNoBroker says that nobody is there.
+func openWebFeed(ctx context.Context, a *admin, l *listening, notes io.Writer) (*webFeed, error) {
+	query, window := url.Values{"where": {l.filter}, "from": {webFrom(&l.config)}}, l.config.Window
+	if l.config.Group != "" {
+		if l.count > 0 {
+			window = min(window, l.count) // the others are for the group
+		}
+		query.Set("group", l.config.Group)
+		query.Set("window", strconv.Itoa(window))
+		query.Set("keyed", strconv.FormatBool(l.config.Keyed))
+	}
+	f := &webFeed{
+		admin: a, path: "/v1/topics/" + url.PathEscape(l.pattern) + "/events", query: query, acks: l.config.Group != "", notes: notes,
+		messages: make(chan webMessage, window),
+	}
+	f.over, f.finish = context.WithCancel(context.Background())
+	wait, cancel := context.WithTimeout(ctx, connectPatience)
+	defer cancel()
+	if err := f.dial(wait); err != nil {
+		f.finish()
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		return nil, err
+	}
+	f.done.Go(func() {
+		f.failed = f.run()
+		close(f.messages)
+	})
+	return f, nil
+}
+
+// webFrom is where to begin, as the API wants it.
+func webFrom(c *driver.SubscribeConfig) string {
+	switch c.From {
+	case driver.FromStart:
+		return "start"
+	case driver.FromSeq:
+		return strconv.FormatUint(c.Seq, 10)
+	case driver.FromLast:
+		return "last:" + strconv.FormatUint(c.Seq, 10)
+	case driver.FromTime:
+		return c.Time.UTC().Format(time.RFC3339Nano)
+	}
+	return "now"
+}
+
+// dial makes a connection.
+func (f *webFeed) dial(ctx context.Context) error {
+	r, err := f.admin.place.request(ctx, http.MethodGet, f.path+"?"+f.query.Encode())
+	if err != nil {
+		return err
+	}
+	if f.last > 0 {
+		r.Header.Set("Last-Event-ID", strconv.FormatUint(f.last, 10))
+	}
+	conn, res, err := websocket.Dial(ctx, r.URL.String(), &websocket.DialOptions{HTTPClient: f.admin.http, HTTPHeader: r.Header})
+	if err != nil {
+		if res == nil || ctx.Err() != nil {
+			return fmt.Errorf("%w at %s: %w", errNoBroker, f.admin.place.HTTP, err)
+		}
+		var r *refusal
+		if err := f.admin.refusal(res); errors.As(err, &r) {
+			return err
+		}
+		return fmt.Errorf("%w at %s, which says %s", errNoBroker, f.admin.place.HTTP, res.Status)
+	}
+	if begins := res.Header.Get("Hark-Next"); begins != "" && !f.stored {
+		f.stored = true
+		f.query.Set("from", begins) // and not where "now" is when it dials again
+	}
+	conn.SetReadLimit(-1) // the broker limits what is published
+	f.mu.Lock()
+	f.conn = conn
+	f.mu.Unlock()
+	if f.over.Err() != nil { // meanwhile
+		_ = conn.CloseNow()
+	}
+	return nil
+}
+
+// run reads what the broker sends, until Close or a refusal, which it returns.
+func (f *webFeed) run() error {
+	pause := webAgain
+	for {
+		received, err := f.read()
+		if f.over.Err() != nil {
+			return driver.ErrEnded
+		}
+		switch {
+		case errors.Is(err, errUnreadable):
+			return err
+		case websocket.CloseStatus(err) == websocket.StatusPolicyViolation:
+			return fmt.Errorf("the broker has ended the connection: %w", err)
+		case received:
+			pause = webAgain
+		}
+		for again := true; again; pause = min(2*pause, webAgainMost) {
+			select {
+			case <-time.After(pause):
+			case <-f.over.Done():
+				return driver.ErrEnded
+			}
+			if again, err = f.redial(); err != nil {
+				return err
+			}
+		}
+		if !f.stored {
+			f.hand(webMessage{note: "the connection was lost, and with it what was published meanwhile"})
+		}
+	}
+}
+
+// hand hands something to Receive, unless it is over.
+func (f *webFeed) hand(m webMessage) {
+	select {
+	case f.messages <- m:
+	case <-f.over.Done():
+	}
+}
+
+// redial tries once to make a connection anew. It returns the error of a refusal
+// that will be the same next time.
+func (f *webFeed) redial() (again bool, err error) {
+	ctx, cancel := context.WithTimeout(f.over, connectPatience)
+	defer cancel()
+	err = f.dial(ctx)
+	if err == nil {
+		return false, nil
+	}
+	var r *refusal
+	if errors.As(err, &r) && r.Status < 500 && r.Status != http.StatusTooManyRequests {
+		return false, err
+	}
+	return true, nil
+}
+
+// read takes messages from the connection until it is lost. It asks now and then
+// whether the broker is there.
+func (f *webFeed) read() (received bool, err error) {
+	f.mu.Lock()
+	conn := f.conn
+	f.mu.Unlock()
+	reading, cancel := context.WithCancel(context.Background())
+	var beat sync.WaitGroup
+	beat.Go(func() { f.beat(reading, conn) })
+	defer beat.Wait()
+	defer cancel()
+	// A read whose context ends closes the connection before Close has said what
+	// is done, so this one ends with the connection.
+	for {
+		_, text, err := conn.Read(context.Background())
+		if err != nil {
+			return received, err
+		}
+		received = true
+		m, err := webMessageOf(text)
+		if err != nil {
+			_ = conn.CloseNow()
+			return received, err
+		}
+		f.hand(m)
+		if m.Received != nil && m.Seq > 0 {
+			if f.stored = true; !f.acks {
+				f.last = m.Seq
+			}
+		}
+	}
+}
+
+// beat asks whether the broker is there, and ends the connection if it is not.
+func (f *webFeed) beat(ctx context.Context, conn *websocket.Conn) {
+	tick := time.NewTicker(webBeat)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		wait, cancel := context.WithTimeout(ctx, webPatience)
+		err := conn.Ping(wait)
+		cancel()
+		// With no room for what it reads it does not see the answer either.
+		if err != nil && len(f.messages) < cap(f.messages) {
+			_ = conn.CloseNow()
+			return
+		}
+	}
+}
+
+// webMessageOf reads what a broker has sent.
+func webMessageOf(text []byte) (webMessage, error) {
+	var said struct {
+		Version string `json:"specversion"`
+		Dropped uint64
+	}
+	e := &broker.Event{}
+	err := json.Unmarshal(text, &said)
+	switch {
+	case err == nil && said.Version == "" && said.Dropped > 0:
+		return webMessage{note: plural(int(said.Dropped), "message was", "messages were") + " missed, because they came faster than they were taken"}, nil
+	case err == nil:
+		err = json.Unmarshal(text, e)
+	}
+	if err != nil {
+		return webMessage{}, fmt.Errorf("%w: %w", errUnreadable, err)
+	}
+	return webMessage{Received: e.Message}, nil
+}
+
+// Receive is that of driver.Subscription.
+func (f *webFeed) Receive(ctx context.Context, most int) (ms []*driver.Received, err error) {
+	take := func(m webMessage, open bool) {
+		switch {
+		case !open:
+			err = f.failed
+		case m.Received != nil:
+			ms = append(ms, m.Received)
+		default:
+			fmt.Fprintln(f.notes, "hark: sub: "+m.note)
+		}
+	}
+	for len(ms) == 0 && err == nil {
+		select {
+		case m, open := <-f.messages:
+			take(m, open)
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	for len(ms) > 0 && len(ms) < most && err == nil {
+		select {
+		case m, open := <-f.messages:
+			take(m, open)
+			continue
+		default:
+		}
+		break
+	}
+	if len(ms) > 0 {
+		return ms, nil // the next call says why there are no more
+	}
+	return nil, err
+}
+
+// Ack is that of driver.Subscription. What cannot be said, because the connection is
+// lost, comes again.
+func (f *webFeed) Ack(ctx context.Context, ms []*driver.Received) error {
+	var said struct {
+		Ack []uint64 `json:"ack"`
+	}
+	for _, m := range ms {
+		if m.Seq > 0 {
+			said.Ack = append(said.Ack, m.Seq)
+		}
+	}
+	if len(said.Ack) == 0 {
+		return nil
+	}
+	text, err := json.Marshal(said)
+	if err != nil {
+		return err
+	}
+	f.mu.Lock()
+	conn := f.conn
+	f.mu.Unlock()
+	wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), webPatience)
+	defer cancel()
+	_ = conn.Write(wait, websocket.MessageText, text)
+	return ctx.Err()
+}
+
+// Close ends it, when the broker has heard what was acknowledged.
+func (f *webFeed) Close(context.Context) error {
+	f.finish()
+	f.mu.Lock()
+	conn := f.conn
+	f.mu.Unlock()
+	_ = conn.Close(websocket.StatusNormalClosure, "") // or it was lost: then there is nothing to say
+	f.done.Wait()
+	f.admin.http.CloseIdleConnections()
+	return nil
+}
