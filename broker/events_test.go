@@ -478,6 +478,7 @@ func TestWhatIsRefusedOfEvents(t *testing.T) {
 		{"orders/events?max=0", 400, "max", []string{"Accept: application/x-ndjson"}},
 		{"orders/events", 406, "text/event-stream", []string{"Accept: application/xml"}},
 		{"orders/events?group=" + strings.Repeat("g", 300), 400, "group", nil},
+		{"orders/events?keyed=true", 400, "members of a group", nil},
 		{"orders/events", 400, "WebSocket", []string{"Upgrade: websocket", "Connection: Upgrade"}},
 	}
 	for _, tt := range tests {
