@@ -319,8 +319,14 @@ func TestWebCertainty(t *testing.T) {
 		url, web string
 		want     certainty
 	}{
-		{"hark://h", "", paired}, {"hark://h:7422", "", paired}, {"nats://h:7422", "", paired}, {"tls://u:p@h:7422?tlsca=x", "", paired},
-		{"nats://h", "", guessed}, {"hark://h:4222", "", guessed}, {"file:./data", "", guessed}, {"nats://h", "http://x", told},
+		{"hark://h", "", paired},
+		{"hark://h:7422", "", paired},
+		{"nats://h:7422", "", paired},
+		{"tls://u:p@h:7422?tlsca=x", "", paired},
+		{"nats://h", "", guessed},
+		{"hark://h:4222", "", guessed},
+		{"file:./data", "", guessed},
+		{"nats://h", "http://x", told},
 	} {
 		p := place{URL: tt.url}
 		if err := p.read(tt.web); err != nil || p.Web != tt.want {
