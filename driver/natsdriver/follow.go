@@ -153,14 +153,6 @@ func (f *follow) begin(ctx context.Context, start jetstream.ConsumerConfig) erro
 	return nil
 }
 
-// consumerError says whether a consumer may be had later.
-func (t *stored) consumerError(ctx context.Context, err error) error {
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return t.absent(ctx, err)
-	}
-	return t.openError(ctx, err)
-}
-
 // Receive implements driver.Subscription.
 func (f *follow) Receive(ctx context.Context, most int) ([]*driver.Received, error) {
 	for {
@@ -353,50 +345,36 @@ func (f *follow) shareLag(ctx context.Context) (driver.Lag, error) {
 	f.mu.Lock()
 	name, next, lag := f.name, f.next, driver.Lag{Lost: f.lost, Members: 1}
 	f.mu.Unlock()
-	err := f.topic.conn.state.do(ctx, func(ctx context.Context) error {
-		consumer, err := f.topic.conn.js.Consumer(ctx, f.topic.stream, name)
-		if errors.Is(err, jetstream.ErrConsumerNotFound) { // another one is being made
-			return nil
-		}
-		if err != nil {
-			return f.topic.consumerError(ctx, err)
-		}
-		info := consumer.CachedInfo()
-		lag.Waiting = info.NumPending
-		if sent := info.Delivered.Consumer + 1; sent > next {
-			lag.Waiting += sent - next
-		}
-		return nil
-	})
-	return lag, err
+	info, err := f.topic.consumerInfo(ctx, name)
+	switch {
+	case errors.Is(err, jetstream.ErrConsumerNotFound): // another one is being made
+		return lag, nil
+	case err != nil:
+		return lag, err
+	}
+	lag.Waiting = info.NumPending
+	if sent := info.Delivered.Consumer + 1; sent > next {
+		lag.Waiting += sent - next
+	}
+	return lag, nil
 }
 
 // CaughtUp implements driver.Subscription.
 func (f *follow) CaughtUp(ctx context.Context, seq uint64) (bool, error) {
-	t := f.topic
 	f.mu.Lock()
 	name, last := f.name, f.last
 	f.mu.Unlock()
 	if last >= seq {
 		return true, nil
 	}
-	var info *jetstream.ConsumerInfo
-	err := t.conn.state.do(ctx, func(ctx context.Context) error {
-		consumer, err := t.conn.js.Consumer(ctx, t.stream, name)
-		switch {
-		case errors.Is(err, jetstream.ErrConsumerNotFound): // Receive makes another one
-			info = nil
-			return nil
-		case err != nil:
-			return t.consumerError(ctx, err)
-		}
-		info = consumer.CachedInfo()
-		return nil
-	})
-	if err != nil || info == nil {
+	info, err := f.topic.consumerInfo(ctx, name)
+	switch {
+	case errors.Is(err, jetstream.ErrConsumerNotFound): // Receive makes another one
+		return false, nil
+	case err != nil:
 		return false, err
 	}
-	if given, err := t.hasGiven(ctx, info, seq); err != nil || !given {
+	if given, err := f.topic.hasGiven(ctx, info, seq); err != nil || !given {
 		return false, err
 	}
 	f.mu.Lock()

@@ -135,15 +135,6 @@ func (t *stored) ensureConsumer(ctx context.Context, cfg driver.SubscribeConfig,
 	})
 }
 
-// filters returns the subjects of a consumer. A single one has a field of its
-// own.
-func filters(c *jetstream.ConsumerConfig) []string {
-	if c.FilterSubject != "" {
-		return []string{c.FilterSubject}
-	}
-	return c.FilterSubjects
-}
-
 // Receive implements driver.Subscription.
 func (m *member) Receive(ctx context.Context, most int) ([]*driver.Received, error) {
 	for {
@@ -295,65 +286,23 @@ func (m *member) stop(ctx context.Context) error {
 
 // Lag implements driver.Subscription.
 func (m *member) Lag(ctx context.Context) (driver.Lag, error) {
-	t := m.topic
-	var lag driver.Lag
-	err := t.conn.state.do(ctx, func(ctx context.Context) error {
-		consumer, err := t.conn.js.Consumer(ctx, t.stream, m.consumer)
-		if err != nil {
-			return t.consumerError(ctx, err)
-		}
-		info := consumer.CachedInfo()
-		lag = driver.Lag{Waiting: info.NumPending + uint64(len(m.puller.msgs)), Members: 1}
-		return nil
-	})
-	return lag, err
+	info, err := m.topic.consumerInfo(ctx, m.consumer)
+	if err != nil {
+		return driver.Lag{}, err
+	}
+	return driver.Lag{Waiting: info.NumPending + uint64(len(m.puller.msgs)), Members: 1}, nil
 }
 
 // CaughtUp implements driver.Subscription.
 func (m *member) CaughtUp(ctx context.Context, seq uint64) (bool, error) {
-	t := m.topic
-	var info *jetstream.ConsumerInfo
-	err := t.conn.state.do(ctx, func(ctx context.Context) error {
-		consumer, err := t.conn.js.Consumer(ctx, t.stream, m.consumer)
-		if err != nil {
-			return t.consumerError(ctx, err)
-		}
-		info = consumer.CachedInfo()
-		return nil
-	})
+	info, err := m.topic.consumerInfo(ctx, m.consumer)
 	if err != nil {
 		return false, err
 	}
-	if given, err := t.hasGiven(ctx, info, seq); err != nil || !given {
+	if given, err := m.topic.hasGiven(ctx, info, seq); err != nil || !given {
 		return false, err
 	}
 	return m.puller.settled(ctx), nil
-}
-
-// hasGiven reports whether a consumer has given out everything up to seq. How much
-// it says is pending does not tell: the server confirms that a message is stored
-// before its consumers know of it.
-func (t *stored) hasGiven(ctx context.Context, info *jetstream.ConsumerInfo, seq uint64) (bool, error) {
-	if info.Delivered.Stream >= seq {
-		return true, nil
-	}
-	request := struct {
-		Seq     uint64 `json:"seq"`
-		Subject string `json:"next_by_subj"`
-	}{info.Delivered.Stream + 1, ">"}
-	if subjects := filters(&info.Config); len(subjects) > 0 {
-		request.Subject = subjects[0] // hark's consumers have no more
-	}
-	var next struct {
-		Message struct {
-			Seq uint64 `json:"seq"`
-		} `json:"message"`
-	}
-	err := t.conn.askAPI(ctx, "STREAM.MSG.GET."+t.stream, request, &next)
-	if apiCode(err) == int(jetstream.JSErrCodeMessageNotFound) {
-		return true, nil
-	}
-	return next.Message.Seq > seq, err
 }
 
 // closePatience is how long a Close waits for the server to confirm the last

@@ -198,7 +198,7 @@ func (l *latches) pass(ctx context.Context) error {
 		l.complete(begun, present)
 	}
 	for next := uint64(1); ; {
-		ms, err := l.next(ctx, p, name, !all)
+		ms, err := l.next(ctx, p, name, next, !all)
 		switch {
 		case errors.Is(err, errCut):
 			return nil
@@ -236,9 +236,9 @@ func (l *latches) pass(ctx context.Context) error {
 // errAllSeen says that no message is to come that was there at the beginning.
 var errAllSeen = errors.New("all seen")
 
-// next returns the next messages. While it is not known whether they are all, it
-// asks now and then.
-func (l *latches) next(ctx context.Context, p *puller, name string, unsure bool) ([]*nats.Msg, error) {
+// next returns the next messages, from the nth of the consumer. While it is not known
+// whether they are all, it asks now and then.
+func (l *latches) next(ctx context.Context, p *puller, name string, nth uint64, unsure bool) ([]*nats.Msg, error) {
 	if !unsure {
 		return p.nextMessages(ctx, latchDepth, latchDepth)
 	}
@@ -249,10 +249,10 @@ func (l *latches) next(ctx context.Context, p *puller, name string, unsure bool)
 		return ms, err
 	}
 	consumer, err := l.signals.conn.js.Consumer(ctx, latchStream, name)
-	switch {
-	case err != nil:
+	if err != nil {
 		return nil, errNoConsumer
-	case consumer.CachedInfo().NumPending == 0 && len(p.msgs) == 0:
+	}
+	if info := consumer.CachedInfo(); info.NumPending == 0 && info.Delivered.Consumer < nth {
 		return nil, errAllSeen
 	}
 	return nil, errWoken
