@@ -224,3 +224,12 @@ func (c *Conn) fits(m *nats.Msg) error {
 	}
 	return nil
 }
+
+// surelyFits reports whether a message fits without making what travels for it. It has
+// no headers of its own, of which some cannot travel.
+func (c *Conn) surelyFits(topic string, m *driver.Message) bool {
+	const others = 1024 // the names of headers, times and what else is of one size
+	// Each byte may be encoded as three.
+	size := len(m.Data) + 3*(len(topic)+len(m.ID)+len(m.Key)+len(m.ContentType)+len(c.opts.source)) + others
+	return len(m.Headers) == 0 && size <= int(c.info.MaxPayload)
+}

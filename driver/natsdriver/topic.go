@@ -38,6 +38,9 @@ func (t *topic) Publish(ctx context.Context, ms []*driver.Message) error {
 		if !unheard && m.Bare && len(m.Headers) == 0 && m.Expires.IsZero() && c.nc.Publish(t.name, m.Data) == nil {
 			return nil
 		}
+		if unheard && c.surelyFits(t.name, m) {
+			return nil
+		}
 		l := letters.Get().(*letter)
 		defer letters.Put(l)
 		msg, err := l.write(c, t.name, t.name, m)
