@@ -3,6 +3,7 @@ package broker
 import (
 	"encoding/json"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -42,5 +43,71 @@ func TestEventJSON(t *testing.T) {
 	var e Event
 	if err := json.Unmarshal([]byte(`{"specversion":"1.0","topic":"a","partitionkey":"k","data":[1]}`), &e); err != nil || e.Key() != "k" || string(e.Message.Data) != "[1]" {
 		t.Errorf("got %+v, %v", e.Message, err)
+	}
+}
+
+// TestEventText holds what is written by hand to what encoding/json reads, whatever is
+// in the texts.
+func TestEventText(t *testing.T) {
+	texts := []string{"plain", `a "quoted" \ one`, "<b>&", "two\nlines\ttab", "\x00\x1f\x7f", "grüße, 世界", "\u2028\u2029", "\xff\xfe"}
+	for _, text := range texts {
+		want := strings.ToValidUTF8(text, "\ufffd\ufffd")
+		m := driver.Received{Topic: "a.b", Seq: 1 << 63, Deliveries: 3, Message: driver.Message{
+			ID: text, Key: text, HasKey: true, ContentType: "text/plain", Data: []byte(text),
+			Headers: map[string]string{"ce-subject": text, "ce-x": text, "ce-source": "/s", "n": text, "a" + text: "1"},
+		}}
+		line, err := (&Event{&m}).appendCloudEvent([]byte("data: "), "/hark", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got map[string]any
+		if err := json.Unmarshal(line[len("data: "):], &got); err != nil || strings.ContainsAny(string(line), "\r\n") {
+			t.Fatalf("%q: %s: %v", text, line, err)
+		}
+		wanted := map[string]any{
+			"specversion": "1.0", "topic": "a.b", "seq": float64(1 << 63), "id": want, "source": "/s", "type": "a.b", "subject": want,
+			"key": want, "headers": map[string]any{"n": want, "a" + want: "1"}, "datacontenttype": "text/plain", "data": want, "deliveries": 3.0, "x": want,
+		}
+		if text == "\xff\xfe" {
+			wanted["data_base64"] = "//4="
+			delete(wanted, "data")
+		}
+		if !reflect.DeepEqual(got, wanted) {
+			t.Errorf("got  %v\nwant %v", got, wanted)
+		}
+	}
+	for _, tt := range []struct{ typ, data, want string }{
+		{"", " {\n\"x\": [1,\t2]}\r\n", `"data":{"x":[1,2]}`},
+		{jsonType, `"<\u2028>"`, `"data":"<\u2028>"`},
+		{"application/x+json; charset=utf-8", "1", `"data":1`},
+		{jsonType, `{"x":`, `"datacontenttype":"text/plain","data":"{\"x\":"`},
+		{jsonType, "{\xff", `"data_base64":"e/8="`},
+		{"", "plain", `"datacontenttype":"text/plain","data":"plain"`},
+		{"text/html", "", `"datacontenttype":"text/html"`},
+	} {
+		line, err := (&Event{&driver.Received{Topic: "t", Message: driver.Message{ContentType: tt.typ, Data: []byte(tt.data)}}}).appendCloudEvent(nil, "/hark", func() string { return "made" })
+		want := `{"specversion":"1.0","topic":"t","id":"made","source":"/hark","type":"t",` + tt.want + "}"
+		if err != nil || string(line) != want {
+			t.Errorf("%+v: got  %s, %v\nwant %s", tt, line, err, want)
+		}
+	}
+	// A time that JSON does not have is an error and not a line that nobody reads.
+	if _, err := (&Event{&driver.Received{Message: driver.Message{Time: time.Date(12345, 1, 1, 0, 0, 0, 0, time.UTC)}}}).appendCloudEvent(nil, "", func() string { return "" }); err == nil {
+		t.Error("a year of five digits was written")
+	}
+}
+
+// BenchmarkFrame makes a message what clients over HTTP get.
+func BenchmarkFrame(b *testing.B) {
+	k := &frameMaker{source: "/hark", made: func() string { return "made" }}
+	m := &driver.Received{Topic: "orders.placed", Message: driver.Message{
+		ID: "A6XJLBWTNLTBZQHQ5MOCEEPBL5", Time: time.Now(), ContentType: jsonType,
+		Data: []byte(`{"region":"eu","customer":"ada","total":7,"items":[{"sku":"a-1","count":2}],"note":"an order as others are"}`),
+	}}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := k.frame(m); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
