@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"mime"
@@ -31,7 +30,7 @@ type call struct {
 	broker   *Broker
 	endpoint *endpoint
 	who      *principal
-	ctx      context.Context // that of the request
+	ctx      context.Context // ends with that of the request, or with the patience for it
 	rw       *responseWriter
 	req      *http.Request
 }
@@ -62,15 +61,30 @@ func (w *responseWriter) Write(p []byte) (int, error) {
 // deadlines or takes the connection.
 func (w *responseWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
+// served is a call with what it is made of, which all comes in one piece.
+type served struct {
+	call call
+	rw   responseWriter
+	ctx  callContext
+}
+
 // serveEndpoint returns what serves an endpoint.
 func (w *webServer) serveEndpoint(e *endpoint) http.HandlerFunc {
-	return func(plain http.ResponseWriter, r *http.Request) {
-		rw := &responseWriter{ResponseWriter: plain}
+	counts := &endpointMetrics{all: w.metrics, name: e.name}
+	return func(rw http.ResponseWriter, r *http.Request) {
 		began := time.Now()
-		defer func() { w.metrics.observe(e.name, rw.status, time.Since(began)) }()
-		ctx, cancel := w.limit(e, rw, r)
-		defer cancel()
-		c := &call{broker: w.broker, endpoint: e, ctx: ctx, rw: rw, req: r.WithContext(ctx)}
+		s := &served{rw: responseWriter{ResponseWriter: rw}, ctx: callContext{request: r.Context(), deadline: began.Add(callPatience)}}
+		defer func() { counts.observe(s.rw.status, time.Since(began)) }()
+		c := &s.call
+		*c = call{broker: w.broker, endpoint: e, ctx: &s.ctx, rw: &s.rw, req: r}
+		if e.stream {
+			ctx, end := w.stream(c)
+			c.ctx = ctx
+			defer end()
+		} else {
+			defer s.ctx.end()
+		}
+		c.limitBody()
 		defer c.recover()
 		if err := c.run(); err != nil {
 			c.fail(err)
@@ -78,24 +92,27 @@ func (w *webServer) serveEndpoint(e *endpoint) http.HandlerFunc {
 	}
 }
 
-// limit gives a call its deadlines and the limit of its body.
-func (w *webServer) limit(e *endpoint, rw http.ResponseWriter, r *http.Request) (context.Context, context.CancelFunc) {
+// stream lifts the deadlines of a call that goes on until somebody ends it, and
+// returns its context, which ends when the broker stops.
+func (w *webServer) stream(c *call) (context.Context, func()) {
+	deadlines := http.NewResponseController(c.rw)
+	_, _ = deadlines.SetReadDeadline(time.Time{}), deadlines.SetWriteDeadline(time.Time{}) // where there are some
+	ctx, cancel := context.WithCancelCause(c.req.Context())
+	w.streaming.Add(1)
+	stop := context.AfterFunc(w.streams, func() { cancel(ErrStopped) })
+	return ctx, func() { stop(); cancel(nil); w.streaming.Done() }
+}
+
+// limitBody lets the handler read so much of the body as may be there. net/http reads
+// no more than a request says that it has.
+func (c *call) limitBody() {
 	most := int64(0)
-	if e.body != nil {
-		most = e.body.limit
+	if c.endpoint.body != nil {
+		most = c.endpoint.body.limit
 	}
-	r.Body = http.MaxBytesReader(rw, r.Body, most)
-	deadlines := http.NewResponseController(rw)
-	if e.stream {
-		// A server without deadlines of its own has none to lift.
-		ctx, cancel := context.WithCancelCause(r.Context())
-		w.streaming.Add(1)
-		stop := context.AfterFunc(w.streams, func() { cancel(ErrStopped) })
-		return ctx, func() { stop(); cancel(nil); w.streaming.Done() }
+	if n := c.req.ContentLength; n < 0 || n > most {
+		c.req.Body = http.MaxBytesReader(c.rw, c.req.Body, most)
 	}
-	now := time.Now()
-	_ = errors.Join(deadlines.SetReadDeadline(now.Add(callPatience)), deadlines.SetWriteDeadline(now.Add(callPatience+writePatience))) // where they can be set
-	return context.WithTimeout(r.Context(), callPatience)
 }
 
 // run finds out who asks, reads the parameters, and calls the handler.
@@ -105,10 +122,6 @@ func (c *call) run() (err error) {
 		if c.who, err = c.broker.auth.identify(c.req); err != nil {
 			return err
 		}
-	}
-	if c.who != nil {
-		c.ctx = context.WithValue(c.ctx, principalKey{}, c.who)
-		c.req = c.req.WithContext(c.ctx)
 	}
 	if err := c.checkRate(); err != nil {
 		return err
@@ -209,24 +222,39 @@ func (c *call) checkMedia(want ...string) error {
 	return refused(http.StatusUnsupportedMediaType, "the body has type %q, want %s", given, strings.Join(want, " or "))
 }
 
+// The values of headers that most answers have. net/http copies them.
+var (
+	noStore    = []string{"no-store"}
+	noSniff    = []string{"nosniff"}
+	isJSONType = []string{jsonType}
+)
+
 // reply answers with the status of success and with JSON, if there is some.
 func (c *call) reply(v any) error { return c.replyWith(c.endpoint.success(), v) }
 
 // replyWith answers with another status of success.
 func (c *call) replyWith(status int, v any) error {
-	h := c.rw.Header()
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Content-Type-Options", "nosniff")
 	if v == nil {
-		c.rw.WriteHeader(status)
+		c.answer(status, nil)
 		return nil
 	}
 	text, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
-	h.Set("Content-Type", "application/json")
-	c.rw.WriteHeader(status)
-	_, _ = c.rw.Write(append(text, '\n')) // the client may have gone
+	c.answer(status, append(text, '\n'))
 	return nil
+}
+
+// answer answers with JSON, if there is some.
+func (c *call) answer(status int, text []byte) {
+	h := c.rw.Header()
+	h["Cache-Control"], h["X-Content-Type-Options"] = noStore, noSniff
+	if text != nil {
+		h["Content-Type"] = isJSONType
+	}
+	c.rw.WriteHeader(status)
+	if text != nil {
+		_, _ = c.rw.Write(text) // the client may have gone
+	}
 }

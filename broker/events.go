@@ -280,7 +280,7 @@ func (c *call) begin(ctx context.Context, k *knownTopic) (from driver.SubscribeC
 	if from, err = parseFrom(c.text("from"), time.Now()); err != nil {
 		return from, refused(http.StatusBadRequest, "from: %s", err)
 	}
-	last, resumes := c.arguments["Last-Event-ID"]
+	last, resumes := c.get("Last-Event-ID")
 	if !k.stored && (resumes || from.From != driver.FromNow) {
 		return from, refused(http.StatusConflict, "what is published to %s is not stored, so nothing can be had but what comes from now on", c.text("topic")).
 			but("declare the topic under topics in the configuration of the broker, or leave out from and Last-Event-ID")

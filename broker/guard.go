@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 )
 
 // guard decides for which requests over HTTP the broker answers at all: those that
@@ -18,6 +19,9 @@ type guard struct {
 	hosts   []string // names by which it may be asked
 	origins []string // of web pages that may ask
 	cert    *x509.Certificate
+	// last is the host that was known last, as it was asked for: nearly always that
+	// of the next request.
+	last atomic.Pointer[string]
 }
 
 // newGuard returns the guard of a configuration.
@@ -55,7 +59,18 @@ func (g *guard) check(r *http.Request) *refusal {
 // can have: an address, localhost, what the certificate is for, and what the
 // configuration says.
 func (g *guard) knowsHost(host string) bool {
-	name := hostname(host)
+	if last := g.last.Load(); last != nil && *last == host {
+		return true
+	}
+	known := g.allows(hostname(host))
+	if known {
+		g.last.Store(&host)
+	}
+	return known
+}
+
+// allows is knowsHost for a name without a port.
+func (g *guard) allows(name string) bool {
 	if _, err := netip.ParseAddr(name); err == nil {
 		return true
 	}

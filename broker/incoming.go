@@ -61,7 +61,7 @@ func (u unreadable) Error() string { return string(u) }
 // readIncoming reads what a request publishes: a CloudEvent in binary or structured
 // mode, a batch of them, or any other body as it is.
 func readIncoming(h http.Header, body []byte) (*incoming, error) {
-	headers, err := messageHeaders(h)
+	headers, attributes, err := messageHeaders(h)
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +85,7 @@ func readIncoming(h http.Header, body []byte) (*incoming, error) {
 		}
 	case media == "application/cloudevents" || strings.HasPrefix(media, "application/cloudevents+") || strings.HasPrefix(media, "application/cloudevents-batch"):
 		return nil, unreadable(fmt.Sprintf("events as %s are not read; want %s or %s", media, structuredType, batchType))
-	case hasAttributes(h):
+	case attributes:
 		m, err := readBinary(h, given, body)
 		if err != nil {
 			return nil, err
@@ -115,44 +115,40 @@ func setHeader(m *driver.Message, name, value string) {
 }
 
 // messageHeaders returns the headers that the message is to have, by their names in
-// small letters: HTTP does not tell large ones apart.
-func messageHeaders(h http.Header) (map[string]string, error) {
-	var out map[string]string
+// small letters, because HTTP does not tell large ones apart, and whether there are
+// attributes of an event.
+func messageHeaders(h http.Header) (out map[string]string, attributes bool, err error) {
 	for key, values := range h {
 		name, ok := strings.CutPrefix(key, headerPrefix)
 		if !ok {
+			attributes = attributes || isAttribute(key)
 			continue
 		}
 		name = strings.ToLower(name)
 		switch {
 		case len(values) > 1:
-			return nil, fmt.Errorf("the header %s is there %d times; want one", key, len(values))
+			return nil, false, fmt.Errorf("the header %s is there %d times; want one", key, len(values))
 		case name == "" || strings.HasPrefix(name, cePrefix) || strings.HasPrefix(name, "hark-") || strings.HasPrefix(name, "nats-"):
-			return nil, fmt.Errorf("the header %s: names that begin with ce-, hark- or nats- are not for messages", key)
+			return nil, false, fmt.Errorf("the header %s: names that begin with ce-, hark- or nats- are not for messages", key)
 		}
 		if out == nil {
 			out = map[string]string{}
 		}
 		out[name] = values[0]
 	}
-	return out, nil
+	return out, attributes, nil
 }
 
-// hasAttributes reports whether headers are attributes of an event.
-func hasAttributes(h http.Header) bool {
-	for key := range h {
-		if len(key) > len(cePrefix) && strings.EqualFold(key[:len(cePrefix)], cePrefix) {
-			return true
-		}
-	}
-	return false
+// isAttribute reports whether a header is an attribute of an event.
+func isAttribute(key string) bool {
+	return len(key) > len(cePrefix) && strings.EqualFold(key[:len(cePrefix)], cePrefix)
 }
 
 // readBinary reads an event whose attributes are headers.
 func readBinary(h http.Header, contentType string, body []byte) (*driver.Message, error) {
 	r := eventReader{m: &driver.Message{ContentType: contentType, Data: body}}
 	for key, values := range h {
-		if len(key) <= len(cePrefix) || !strings.EqualFold(key[:len(cePrefix)], cePrefix) {
+		if !isAttribute(key) {
 			continue
 		}
 		name := strings.ToLower(key[len(cePrefix):])

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -20,7 +21,10 @@ func metricsEndpoints() []endpoint {
 		doc:    "Topics and groups have labels of their names; of more than 1,000 topics, groups or routes the rest is left out, and hark_metrics_truncated is 1.", // maxLabelled
 		answer: &answer{media: "text/plain", doc: "in the text format of Prometheus, or in another one that is asked for"},
 		also:   []int{http.StatusServiceUnavailable},
-		handle: func(c *call) error { c.broker.web.metrics.handler.ServeHTTP(c.rw, c.req); return nil },
+		handle: func(c *call) error {
+			c.broker.web.metrics.handler.ServeHTTP(c.rw, c.req.WithContext(c.ctx))
+			return nil
+		},
 	}}
 }
 
@@ -60,8 +64,34 @@ func newMetrics(b *Broker, most int) *metrics {
 
 // observe counts a request.
 func (m *metrics) observe(endpoint string, status int, took time.Duration) {
-	m.requests.WithLabelValues(endpoint, strconv.Itoa(status)).Inc()
-	m.seconds.WithLabelValues(endpoint).Observe(took.Seconds())
+	(&endpointMetrics{all: m, name: endpoint}).observe(status, took)
+}
+
+// endpointMetrics counts the requests to an endpoint. It keeps what counts those of
+// the status before, which is nearly always that of the next: to find it takes longer
+// than to count.
+type endpointMetrics struct {
+	all  *metrics
+	name string
+	last atomic.Pointer[outcomeMetrics]
+}
+
+// outcomeMetrics are the numbers of the requests with one status.
+type outcomeMetrics struct {
+	status   int
+	requests prometheus.Counter
+	seconds  prometheus.Observer // whatever the status
+}
+
+// observe counts a request.
+func (e *endpointMetrics) observe(status int, took time.Duration) {
+	of := e.last.Load()
+	if of == nil || of.status != status {
+		of = &outcomeMetrics{status, e.all.requests.WithLabelValues(e.name, strconv.Itoa(status)), e.all.seconds.WithLabelValues(e.name)}
+		e.last.Store(of)
+	}
+	of.requests.Inc()
+	of.seconds.Observe(took.Seconds())
 }
 
 // collector asks for the numbers that others keep.

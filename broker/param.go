@@ -168,17 +168,33 @@ func pageParams() []param {
 	return []param{limit, textParam("after", "go on behind this entry: the `next` of the page before")}
 }
 
-// arguments are the values of parameters.
-type arguments map[string]string
+// arguments are the values of parameters: those that were given, or have a default.
+type arguments []argument
+
+type argument struct{ name, value string }
+
+// get returns a parameter, and whether there is a value.
+func (a arguments) get(name string) (string, bool) {
+	for i := range a {
+		if a[i].name == name {
+			return a[i].value, true
+		}
+	}
+	return "", false
+}
 
 // read takes the parameters of a request, and refuses what is wrong with them.
 func (e *endpoint) read(r *http.Request) (arguments, error) {
-	query, err := url.ParseQuery(r.URL.RawQuery)
-	if err != nil {
-		return nil, refused(http.StatusBadRequest, "the query cannot be read: %s", err)
+	var query url.Values
+	if r.URL.RawQuery != "" {
+		var err error
+		if query, err = url.ParseQuery(r.URL.RawQuery); err != nil {
+			return nil, refused(http.StatusBadRequest, "the query cannot be read: %s", err)
+		}
 	}
-	args := arguments{}
-	for _, p := range e.params {
+	var args arguments
+	for i := range e.params {
+		p := &e.params[i]
 		value, given := "", false
 		switch p.in {
 		case "path":
@@ -199,11 +215,11 @@ func (e *endpoint) read(r *http.Request) (arguments, error) {
 			if err := p.check(value); err != nil {
 				return nil, refused(http.StatusBadRequest, "%s: %s", p.name, err)
 			}
-			args[p.name] = value
+			args = append(args, argument{p.name, value})
 		case p.must:
 			return nil, refused(http.StatusBadRequest, "%s is missing: %s", p.name, p.doc)
 		case p.def != "":
-			args[p.name] = p.def
+			args = append(args, argument{p.name, p.def})
 		}
 	}
 	for name := range query {
@@ -230,31 +246,34 @@ func (e *endpoint) unknownParam(name string) error {
 }
 
 // text returns a parameter, empty if it was left out.
-func (a arguments) text(name string) string { return a[name] }
+func (a arguments) text(name string) string {
+	value, _ := a.get(name)
+	return value
+}
 
 // flag returns a parameter that is true or false.
-func (a arguments) flag(name string) bool { return a[name] == "true" }
+func (a arguments) flag(name string) bool { return a.text(name) == "true" }
 
 // number returns a parameter that is a number; 0 if it was left out.
 func (a arguments) number(name string) uint64 {
-	n, _ := strconv.ParseUint(a[name], 10, 64) // it has been checked
+	n, _ := strconv.ParseUint(a.text(name), 10, 64) // it has been checked
 	return n
 }
 
 // duration returns a parameter that is a time; 0 if it was left out.
 func (a arguments) duration(name string) time.Duration {
-	d, _ := parseDuration(a[name]) // it has been checked
+	d, _ := parseDuration(a.text(name)) // it has been checked
 	return d
 }
 
 // moment returns a parameter that is a moment; zero if it was left out.
 func (a arguments) moment(name string) time.Time {
-	t, _ := time.Parse(time.RFC3339Nano, a[name]) // it has been checked
+	t, _ := time.Parse(time.RFC3339Nano, a.text(name)) // it has been checked
 	return t
 }
 
 // filter returns a parameter that is a filter; nil if it was left out.
 func (a arguments) filter(name string) *filter.Filter {
-	f, _ := compileFilter(a[name]) // it has been checked
+	f, _ := compileFilter(a.text(name)) // it has been checked
 	return f
 }

@@ -56,14 +56,6 @@ func coveredBy(patterns []string, topicOrPattern string) bool {
 	return false
 }
 
-type principalKey struct{}
-
-// principalOf returns who asks, in the context of a request to an endpoint.
-func principalOf(ctx context.Context) *principal {
-	p, _ := ctx.Value(principalKey{}).(*principal)
-	return p
-}
-
 // challenge is what is asked of those who do not say who they are. It does not ask for
 // Basic, which is understood too: a browser would remember a password, and send it
 // along with what a page of somebody else asks for.

@@ -66,15 +66,32 @@ type placed struct {
 	Error    string     `json:"error,omitempty" doc:"why it could not be stored"`
 }
 
+// appendTo appends published of one message that was not refused, as encoding/json
+// does.
+func (p *placed) appendTo(dst []byte, topic string) []byte {
+	dst = appendText(append(dst, `{"topic":`...), topic)
+	dst = appendMember(dst, `,"id":`, p.ID)
+	if p.Seq > 0 {
+		dst = strconv.AppendUint(append(dst, `,"seq":`...), p.Seq, 10)
+	}
+	if p.Repeated {
+		dst = append(dst, `,"repeated":true`...)
+	}
+	if p.Due != nil {
+		dst = appendMember(dst, `,"due":`, p.Due.Format(time.RFC3339Nano))
+	}
+	return append(dst, "}\n"...)
+}
+
 // publishCall reads what is to be published, publishes it, and says what became of
 // it.
 func publishCall(c *call) error {
 	g := c.broker.gateway
-	body, done, err := g.readBody(c)
+	body, room, err := g.readBody(c)
 	if err != nil {
 		return err
 	}
-	defer done()
+	defer g.bodies.give(room)
 	in, err := readIncoming(c.req.Header, body)
 	var typ unreadable
 	if errors.As(err, &typ) {
@@ -94,9 +111,9 @@ func publishCall(c *call) error {
 	return c.publish(k, in, due)
 }
 
-// readBody reads the body, when there is room for it. done is to be called when
+// readBody reads the body, when there is room for it, which is to be given back when
 // nothing is made of it any more.
-func (g *gateway) readBody(c *call) (body []byte, done func(), err error) {
+func (g *gateway) readBody(c *call) (body []byte, room int64, err error) {
 	most := c.broker.config.Load().Limits.Message
 	media, _ := mediaType(c.req.Header.Get("Content-Type"))
 	switch media {
@@ -106,31 +123,28 @@ func (g *gateway) readBody(c *call) (body []byte, done func(), err error) {
 		most += most/3 + 64<<10 // base64, and attributes
 	}
 	most = min(most, maxMessage)
-	length := c.req.ContentLength
-	if length > most {
-		return nil, nil, refused(http.StatusRequestEntityTooLarge, "the body has %d bytes, at most %d may be published", length, most).but("limits.message in the configuration of the broker says how large a message may be")
+	from, length := io.Reader(c.req.Body), c.req.ContentLength
+	switch {
+	case length > most:
+		return nil, 0, refused(http.StatusRequestEntityTooLarge, "the body has %d bytes, at most %d may be published", length, most).but("limits.message in the configuration of the broker says how large a message may be")
+	case length < 0:
+		from, length = http.MaxBytesReader(c.rw, c.req.Body, most), bodyStep
 	}
-	var took int64
-	done = func() { g.bodies.give(took) }
-	if length < 0 {
-		length = bodyStep
-	}
-	from := http.MaxBytesReader(c.rw, c.req.Body, most)
 	// Room is taken as the body comes, so that one who is slow to send a large one
 	// does not keep others waiting.
 	for want := min(length+1, bodyStep); ; want = min(2*want, most+1) {
 		n, err := g.bodies.take(c.ctx, bodyFactor*(want-int64(cap(body))))
-		if took += n; err != nil {
-			done()
-			return nil, nil, refused(http.StatusServiceUnavailable, "too much is being published at the same time").but("try again")
+		if room += n; err != nil {
+			g.bodies.give(room)
+			return nil, 0, refused(http.StatusServiceUnavailable, "too much is being published at the same time").but("try again")
 		}
 		body, err = readInto(append(make([]byte, 0, want), body...), from)
 		switch {
 		case errors.Is(err, io.EOF):
-			return body, done, nil
+			return body, room, nil
 		case err != nil:
-			done()
-			return nil, nil, bodyError(err)
+			g.bodies.give(room)
+			return nil, 0, bodyError(err)
 		}
 	}
 }
@@ -158,9 +172,13 @@ func bodyError(err error) error {
 // direct gives messages what the request says of them, and returns when they are
 // due; zero for at once.
 func (c *call) direct(in *incoming, stored bool) (due time.Time, err error) {
-	now := time.Now()
-	_, delayed := c.arguments["delay"]
-	_, dated := c.arguments["at"]
+	_, delayed := c.get("delay")
+	_, dated := c.get("at")
+	_, limited := c.get("ttl")
+	var now time.Time
+	if delayed || dated || limited {
+		now = time.Now()
+	}
 	switch {
 	case delayed && dated:
 		return due, refused(http.StatusBadRequest, "delay and at: want one of them")
@@ -181,14 +199,14 @@ func (c *call) direct(in *incoming, stored bool) (due time.Time, err error) {
 			but("declare it under topics in the configuration of the broker, or leave out Idempotency-Key, delay and at")
 	}
 	var expires time.Time
-	if _, limited := c.arguments["ttl"]; limited {
+	if limited {
 		from := now
 		if !due.IsZero() {
 			from = due
 		}
 		expires = from.Add(c.duration("ttl"))
 	}
-	key, keyed := c.arguments["key"]
+	key, keyed := c.get("key")
 	for i, m := range in.messages {
 		if keyed && m.HasKey && m.Key != key {
 			return due, refused(http.StatusBadRequest, "the event has the partitionkey %q, and the parameter key is %q", m.Key, key)
@@ -230,7 +248,11 @@ func (c *call) publish(k *knownTopic, in *incoming, due time.Time) error {
 	if err := c.sized(in); err != nil {
 		return err
 	}
-	out := published{Topic: topic, Events: make([]placed, len(in.messages))}
+	var one [1]placed
+	events := one[:]
+	if in.batch {
+		events = make([]placed, len(in.messages))
+	}
 	status := http.StatusAccepted
 	places, err := k.publish(c.ctx, in.messages)
 	var some driver.PartialError
@@ -240,7 +262,7 @@ func (c *call) publish(k *knownTopic, in *incoming, due time.Time) error {
 	}
 	failed, repeated := 0, 0
 	for i, m := range in.messages {
-		p := &out.Events[i]
+		p := &events[i]
 		p.ID = m.ID
 		if some != nil && some[i] != nil {
 			failed++
@@ -269,10 +291,11 @@ func (c *call) publish(k *knownTopic, in *incoming, due time.Time) error {
 	case k.stored && due.IsZero():
 		status = http.StatusCreated
 	}
-	if !in.batch {
-		out.placed, out.Events = out.Events[0], nil
+	if in.batch {
+		return c.replyWith(status, published{Topic: topic, Events: events})
 	}
-	return c.replyWith(status, out)
+	c.answer(status, one[0].appendTo(make([]byte, 0, 192), topic))
+	return nil
 }
 
 // sized refuses messages that are too large, all together.

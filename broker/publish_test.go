@@ -330,6 +330,17 @@ func TestSlowBodies(t *testing.T) {
 	}
 }
 
+// TestPlacedText holds the answer for one message to what encoding/json makes of it.
+func TestPlacedText(t *testing.T) {
+	due := time.Date(2026, 1, 2, 3, 4, 5, 600, time.UTC)
+	for _, p := range []placed{{}, {ID: "1"}, {ID: `a "b"`, Seq: 7, Repeated: true}, {ID: "ü", Due: &due}} {
+		want, err := json.Marshal(published{Topic: "orders", placed: p})
+		if got := p.appendTo(nil, "orders"); err != nil || string(got) != string(want)+"\n" {
+			t.Errorf("got %s, want %s, %v", got, want, err)
+		}
+	}
+}
+
 // BenchmarkPublishCall measures what the broker does with a request to publish to a
 // topic that nobody follows, without the network: what net/http does is not in it.
 func BenchmarkPublishCall(b *testing.B) {

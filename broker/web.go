@@ -29,11 +29,14 @@ type webServer struct {
 
 // handler returns all that is served.
 func (w *webServer) handler() http.Handler {
-	mux := http.NewServeMux()
+	mux, known := http.NewServeMux(), http.NewServeMux()
 	for i := range w.endpoints {
 		e := &w.endpoints[i]
-		mux.Handle(e.method+" "+e.path, w.serveEndpoint(e))
+		pattern, h := e.method+" "+e.path, w.serveEndpoint(e)
+		mux.Handle(pattern, h)
+		known.Handle(pattern, h)
 	}
+	mux.HandleFunc("/", func(rw http.ResponseWriter, r *http.Request) { w.refuseUnknown(rw, r, known) })
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if why := w.guard.check(r); why != nil {
 			why.write(rw)
@@ -42,19 +45,15 @@ func (w *webServer) handler() http.Handler {
 		if w.guard.share(rw, r) {
 			return
 		}
-		if h, pattern := mux.Handler(r); pattern == "" {
-			w.refuseUnknown(rw, r, h)
-			return
-		}
 		mux.ServeHTTP(rw, r)
 	})
 }
 
-// refuseUnknown answers a request for which there is no endpoint, as h would in its
-// own words.
-func (w *webServer) refuseUnknown(rw http.ResponseWriter, r *http.Request, h http.Handler) {
+// refuseUnknown answers a request for which there is no endpoint, as those that are
+// known would in words of their own.
+func (w *webServer) refuseUnknown(rw http.ResponseWriter, r *http.Request, known http.Handler) {
 	probe := &statusProbe{header: http.Header{}}
-	h.ServeHTTP(probe, r)
+	known.ServeHTTP(probe, r)
 	w.metrics.observe("none", probe.status, 0)
 	if allow := probe.header.Get("Allow"); probe.status == http.StatusMethodNotAllowed {
 		rw.Header().Set("Allow", allow)
@@ -100,6 +99,7 @@ func listenWeb(b *Broker, es []endpoint) (*webServer, error) {
 	}
 	w.server = &http.Server{
 		Handler: w.handler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		ReadTimeout: callPatience, WriteTimeout: callPatience + writePatience, // of all but streams
 		ErrorLog: newErrorLog(b.log),
 	}
 	return w, nil

@@ -131,7 +131,7 @@ func TestRefuse(t *testing.T) {
 // TestWhoMayAsk asks as users who may, and who may not.
 func TestWhoMayAsk(t *testing.T) {
 	text := strings.Replace(users(t), "subscribe: region.*", "subscribe: region.*, admin: [orders.>]", 1)
-	who := func(c *call) error { return c.reply(map[string]any{"who": principalOf(c.req.Context()).who()}) }
+	who := func(c *call) error { return c.reply(map[string]any{"who": c.who.who()}) }
 	topic := []param{topicParam("topic", "which").inPath()}
 	h := webOf(t, io.Discard, text,
 		endpoint{method: "GET", path: "/public", access: anybody, handle: who},
