@@ -319,7 +319,11 @@ func newPlain(dir string) *plain {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(err)
 	p.addr = l.Addr().String()
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute}
+	// Its limits are those of hark: a server without them is brought down by a few
+	// clients that are slow.
+	server := &http.Server{
+		Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+	}
 	go func() { log.Fatal(server.Serve(l)) }()
 	return p
 }
@@ -339,10 +343,14 @@ func read(rw http.ResponseWriter, r *http.Request) ([]byte, bool) {
 	return body, true
 }
 
-func answer(rw http.ResponseWriter, status int) {
-	rw.Header().Set("Content-Type", "application/json")
+// answer answers as hark does: with its headers, and the name of what was published.
+func answer(rw http.ResponseWriter, r *http.Request, status int) {
+	h := rw.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Content-Type", "application/json")
 	rw.WriteHeader(status)
-	_, _ = fmt.Fprintf(rw, "{\"id\":%q}\n", rand.Text())
+	_, _ = fmt.Fprintf(rw, "{\"topic\":%q,\"id\":%q}\n", strings.TrimPrefix(r.URL.Path, "/"), rand.Text())
 }
 
 func (p *plain) publish(rw http.ResponseWriter, r *http.Request) {
@@ -359,7 +367,7 @@ func (p *plain) publish(rw http.ResponseWriter, r *http.Request) {
 		}
 	}
 	p.mu.Unlock()
-	answer(rw, http.StatusAccepted)
+	answer(rw, r, http.StatusAccepted)
 }
 
 func (p *plain) store(add func(line []byte) error) http.HandlerFunc {
@@ -372,7 +380,7 @@ func (p *plain) store(add func(line []byte) error) http.HandlerFunc {
 			http.Error(rw, err.Error(), http.StatusInternalServerError)
 			return
 		}
-		answer(rw, http.StatusCreated)
+		answer(rw, r, http.StatusCreated)
 	}
 }
 
@@ -422,6 +430,9 @@ func (p *plain) events(rw http.ResponseWriter, r *http.Request) {
 		p.mu.Unlock()
 	}()
 	control := http.NewResponseController(rw)
+	if control.SetReadDeadline(time.Time{}) != nil || control.SetWriteDeadline(time.Time{}) != nil { // it goes on
+		return
+	}
 	rw.Header().Set("Content-Type", "text/event-stream")
 	rw.WriteHeader(http.StatusOK)
 	_, _ = rw.Write([]byte(": it begins\n\n"))
