@@ -92,7 +92,7 @@ func TestCaughtUp(t *testing.T) {
 				defer close(receiving)
 				r.run(ctx, t, sub)
 			}()
-			for i := range 200 {
+			for i := range 60 {
 				ms := bare(fmt.Sprint(i))
 				if i%3 > 0 {
 					ms = withKey(fmt.Sprint("k", i%7), fmt.Sprint(i))
