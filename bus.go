@@ -43,6 +43,7 @@ type Bus struct {
 	patterns patterns
 	waits    waits
 	serial   atomic.Uint64 // of subscriptions, for their names
+	hasty    bool          // Close stops the faces before all work is done; it sets and they read it
 
 	mu      sync.Mutex // guards what follows
 	faces   map[faceKey]face
@@ -272,7 +273,7 @@ func (b *Bus) shutDown(ctx context.Context) error {
 	for _, f := range b.everything() {
 		f.seal()
 	}
-	b.settle(ctx)
+	b.hasty = !b.settle(ctx)
 	cause := context.Cause(ctx)
 	b.mu.Lock()
 	b.stopped = true

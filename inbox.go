@@ -27,7 +27,8 @@ type inbox[T any] struct {
 	received atomic.Uint64
 	lastSeq  atomic.Uint64
 
-	run []entry[T] // messages on their way into the log; the pump's
+	run        []entry[T] // messages on their way into the log; the pump's
+	turnedAway int        // messages of which the log took no more; the pump's, until it has returned
 
 	abandoned atomic.Bool
 	lag       atomic.Pointer[driver.Lag] // the last one, once abandoned
@@ -263,6 +264,7 @@ func (r *remoteTopic) buryRaw(ctx context.Context, to string, a *arrival, f *Fai
 func (in *inbox[T]) giveBack(ms []*driver.Received) {
 	in.received.Add(-uint64(len(ms)))
 	if !in.shared {
+		in.turnedAway += len(ms)
 		in.member.consumer.misses(DropClosed, uint64(len(ms)))
 		return
 	}

@@ -66,8 +66,8 @@ func (in *inbox[T]) shut() error {
 	return err
 }
 
-// abandon receives nothing more. What the engine has for a subscription that
-// nobody will go on with is counted as dropped, and returned.
+// abandon receives nothing more. What the engine and the pump have for a
+// subscription that nobody will go on with is counted as dropped, and returned.
 func (in *inbox[T]) abandon() (dropped int) {
 	in.cancelPump()
 	<-in.pumped
@@ -78,11 +78,11 @@ func (in *inbox[T]) abandon() (dropped int) {
 	defer cancel()
 	lag, err := in.sub.Lag(ctx)
 	if err != nil {
-		return 0
+		return in.turnedAway
 	}
 	in.member.consumer.misses(DropClosed, lag.Waiting)
 	in.lag.Store(&driver.Lag{Lost: lag.Lost, Members: lag.Members})
-	return int(lag.Waiting)
+	return in.turnedAway + int(lag.Waiting)
 }
 
 // depart closes the inbox. Within a handler, which it would wait for, it does
@@ -203,7 +203,15 @@ func (in *inbox[T]) stop(ctx context.Context, cause error) Left {
 		c.mu.Unlock()
 		left.Waiting, left.Retrying = 0, 0
 	} else {
+		dropped := 0
+		if in.local.core.bus.hasty { // otherwise it is what others have published since
+			dropped = in.abandon()
+		}
 		left = c.stop(ctx, cause)
+		if dropped > 0 {
+			left.Kind, left.Name, left.Subscription = c.kind, c.topic, c.name
+			left.Waiting += dropped
+		}
 	}
 	in.close()
 	return left

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -177,6 +178,30 @@ func needs(t *testing.T, bus *hark.Bus, all ...driver.Capability) {
 
 // inProcess reports whether values travel as they are.
 func inProcess(bus *hark.Bus) bool { return bus.Engine().Engine == "mem" }
+
+// underFaults reports whether package faults is between the bus and its engine:
+// messages of groups may come late, and again.
+func underFaults(bus *hark.Bus) bool {
+	return strings.HasSuffix(bus.Engine().Engine, " under faults")
+}
+
+// waitDistinct returns what a group has got once that is at least n values: as it
+// came, or under faults sorted and without repeats.
+func waitDistinct(ctx context.Context, t *testing.T, bus *hark.Bus, w *witness[int], n int) []int {
+	t.Helper()
+	got := w.wait(ctx, t, n)
+	if !underFaults(bus) {
+		return got
+	}
+	for {
+		seen := len(got)
+		slices.Sort(got)
+		if got = slices.Compact(got); len(got) >= n {
+			return got
+		}
+		got = w.wait(ctx, t, seen+1)
+	}
+}
 
 // groupTopic returns a topic whose groups lose nothing when members leave: a
 // stored one, unless the engine promises that of ephemeral ones too.

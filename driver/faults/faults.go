@@ -207,6 +207,13 @@ func (c *Conn) Watch(f func(up bool, reason error)) {
 	})
 }
 
+// Info implements driver.Conn. The engine's name says that there are faults.
+func (c *Conn) Info() driver.Info {
+	info := c.Conn.Info()
+	info.Engine += " under faults"
+	return info
+}
+
 // Flush implements driver.Conn.
 func (c *Conn) Flush(ctx context.Context) error {
 	if err := c.pass(ctx); err != nil {
