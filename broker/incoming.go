@@ -28,8 +28,14 @@ const (
 // headerPrefix begins the headers of a request that are headers of the message.
 const headerPrefix = "Hark-Header-"
 
-// maxBatchEvents is how many events a batch may have.
-const maxBatchEvents = 10_000
+const (
+	// maxBatchEvents is how many events a batch may have, maxMembers how many members
+	// each as JSON, its attributes and its data, and maxBatchMembers how many they may
+	// have together: many small ones take ten times the memory of their text.
+	maxBatchEvents  = 10_000
+	maxMembers      = 100
+	maxBatchMembers = 200_000
+)
 
 // incoming is what a request publishes.
 type incoming struct {
@@ -182,11 +188,14 @@ func headerText(s string) (string, error) {
 // readBatch reads events in the JSON format, all or none.
 func readBatch(body []byte) ([]*driver.Message, error) {
 	var items []json.RawMessage
+	if n := countEntries(body, 1); n > maxBatchEvents {
+		return nil, fmt.Errorf("the batch has %d events; at most %d may be together", n, maxBatchEvents)
+	}
+	if n := countEntries(body, 2); n > maxBatchMembers {
+		return nil, fmt.Errorf("the events of the batch have %d members; at most %d may be together", n, maxBatchMembers)
+	}
 	if err := json.Unmarshal(body, &items); err != nil {
 		return nil, fmt.Errorf("the batch is no JSON list: %w", err)
-	}
-	if len(items) > maxBatchEvents {
-		return nil, fmt.Errorf("the batch has %d events; at most %d may be together", len(items), maxBatchEvents)
 	}
 	ms := make([]*driver.Message, len(items))
 	var invalid invalidBatch
@@ -203,9 +212,37 @@ func readBatch(body []byte) ([]*driver.Message, error) {
 	return ms, nil
 }
 
+// countEntries returns how many values lists have, or members objects, that are so deep
+// in a JSON text, 1 for what it is itself; one that is empty counts as having one. It is
+// asked before the text is read, which may be no JSON.
+func countEntries(text []byte, deep int) int {
+	n, depth, quoted := 0, 0, false
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '[' || c == '{':
+			if depth++; depth == deep {
+				n++
+			}
+		case c == ']' || c == '}':
+			depth--
+		case c == ',' && depth == deep:
+			n++
+		}
+	}
+	return n
+}
+
 // readStructured reads an event in the JSON format.
 func readStructured(text []byte) (*driver.Message, error) {
 	var members map[string]json.RawMessage
+	if n := countEntries(text, 1); n > maxMembers {
+		return nil, fmt.Errorf("the event has %d members; at most %d may be", n, maxMembers)
+	}
 	if err := json.Unmarshal(text, &members); err != nil {
 		return nil, fmt.Errorf("the event is no JSON object: %w", err)
 	}
@@ -219,7 +256,7 @@ func readStructured(text []byte) (*driver.Message, error) {
 			err = r.attribute(name, value)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
+			return nil, fmt.Errorf("%.60s: %w", name, err)
 		}
 	}
 	m := r.m
@@ -264,7 +301,7 @@ func attributeText(raw json.RawMessage) (text string, ok bool, err error) {
 		return "", false, errors.New("an attribute is text, a whole number or a boolean")
 	}
 	if bytes.ContainsAny(raw, ".eE") {
-		return "", false, fmt.Errorf("got %s; a number in an attribute is a whole one", raw)
+		return "", false, fmt.Errorf("got %.60s; a number in an attribute is a whole one", raw)
 	}
 	return string(raw), true, nil
 }
@@ -292,12 +329,12 @@ func (r *eventReader) attribute(name, value string) error {
 	case "time":
 		at, err := time.Parse(time.RFC3339Nano, value)
 		if err != nil {
-			return fmt.Errorf("got %q, want a time such as 2026-01-02T15:04:05Z", value)
+			return fmt.Errorf("got %.60q, want a time such as 2026-01-02T15:04:05Z", value)
 		}
 		m.Time = at
 	case "datacontenttype":
 		if _, _, err := mime.ParseMediaType(value); err != nil {
-			return fmt.Errorf("got %q, want a media type: %w", value, err)
+			return fmt.Errorf("got %.60q, want a media type: %w", value, err)
 		}
 		m.ContentType = value
 	case "partitionkey":
@@ -324,7 +361,7 @@ func (r *eventReader) finish() (*driver.Message, error) {
 	case "":
 		return nil, errors.New("specversion is missing: want 1.0")
 	default:
-		return nil, fmt.Errorf("specversion: got %q, want 1.0", r.version)
+		return nil, fmt.Errorf("specversion: got %.60q, want 1.0", r.version)
 	}
 	m := r.m
 	for _, must := range []struct{ name, value string }{

@@ -125,8 +125,11 @@ func TestBrokenIncoming(t *testing.T) {
 		{structured, `{"specversion":"1.0","id":"1","source":"/s","type":"t","data_base64":1}`, "data_base64: "},
 		{structured, `{"specversion":"1.0","id":"1","source":"/s","type":"t","datacontenttype":";"}`, "datacontenttype: "},
 		{structured, strings.Repeat("[", 20_000), "no JSON object"},
+		{structured, `{"specversion":"1.0","id":"1","source":"/s","type":"t"` + strings.Repeat(`,"a":1`, maxMembers) + "}", "has 104 members; at most 100"},
+		{structured, `{"specversion":"` + strings.Repeat("x", 1000) + `"}`, `got "` + strings.Repeat("x", 60) + `", want 1.0`},
 		{header("Content-Type: " + batchType), `{}`, "no JSON list"},
 		{header("Content-Type: " + batchType), "[" + strings.Repeat("1,", maxBatchEvents) + "1]", "at most 10000"},
+		{header("Content-Type: " + batchType), "[" + strings.Repeat("{"+strings.Repeat(`"a":1,`, 49)+`"a":1},`, 4001) + "1]", "have 200050 members; at most 200000"},
 		{header("Content-Type: " + batchType), `[{"specversion":"1.0","id":"1","source":"/s","type":"t"},{},1]`, "2 of the events are invalid, so none is published; event 1: specversion is missing"},
 	}
 	for _, tt := range tests {
@@ -135,6 +138,19 @@ func TestBrokenIncoming(t *testing.T) {
 			t.Errorf("%v %.60s: was read as %+v, want %q", tt.headers, tt.body, in.messages[0], tt.want)
 		} else if !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%v %.60s: got %q, want %q", tt.headers, tt.body, err, tt.want)
+		}
+	}
+}
+
+func TestCountEntries(t *testing.T) {
+	for text, want := range map[string][2]int{
+		"": {}, "1": {}, ",,": {}, "[1]": {1}, "[1,2 , 3]": {3}, `{"a":1,"b":[1,2],"c":{"d":1,"e":2}}`: {3, 4},
+		`["a,b","\",\"",",\\",1]`: {4}, "[[1,2],3": {2, 2}, `["a,`: {1}, "]],[1,2": {}, `"\`: {}, `[{"a":[1,2]},{}]`: {2, 2},
+	} {
+		for deep, want := range want {
+			if got := countEntries([]byte(text), deep+1); got != want {
+				t.Errorf("%s, %d deep: got %d, want %d", text, deep+1, got, want)
+			}
 		}
 	}
 }

@@ -36,7 +36,7 @@ func publishEndpoints() []endpoint {
 		},
 		body: &body{
 			media: []string{jsonType, structuredType, batchType, "*/*"}, limit: maxMessage, optional: true,
-			doc: "an event, a batch of events, or anything else; a message has at most `limits.message` bytes of data, a batch 64 MiB",
+			doc: "an event, a batch of events, or anything else; a message has at most `limits.message` bytes of data, an event 100 members, a batch 64 MiB, 10,000 events and 200,000 members",
 		},
 		status: http.StatusCreated, answer: &answer{doc: "stored", shape: published{}},
 		others: []outcome{
