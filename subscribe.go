@@ -399,7 +399,7 @@ func newConsumer[T any](b *Bus, kind Kind, topic string, cfg *subscribeConfig, s
 	if stored {
 		c.queue.buffer = Unbounded
 	}
-	c.clears = holdsPointers(reflect.TypeFor[T]())
+	c.clears = refers(reflect.TypeFor[T]())
 	lossy := cfg.queue.policy != Block && cfg.queue.policy != Fail
 	c.yields = stored || lossy && cfg.queue.buffer != Unbounded
 	c.lone = cfg.group == "" && cfg.workers == 1

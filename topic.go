@@ -256,7 +256,7 @@ func makeTopic[T any](b *Bus, kind Kind, name string, c topicConfig, key func(T)
 		c.codec = b.codecFor(typ)
 	}
 	t := &Topic[T]{core: topicCore{
-		bus: b, kind: kind, name: name, typ: typ, retention: c.retention, codec: c.codec, bare: c.bare, pointers: holdsPointers(typ),
+		bus: b, kind: kind, name: name, typ: typ, retention: c.retention, codec: c.codec, bare: c.bare, pointers: refers(typ),
 	}}
 	t.core.bury = burial[T](b)
 	if key != nil {
@@ -324,26 +324,6 @@ func (t *Topic[T]) setModeLocked() {
 		mode = silent
 	}
 	t.mode.Store(mode)
-}
-
-// holdsPointers reports whether values of type t refer to other memory.
-func holdsPointers(t reflect.Type) bool {
-	switch t.Kind() {
-	case reflect.Bool, reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
-		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Uintptr,
-		reflect.Float32, reflect.Float64, reflect.Complex64, reflect.Complex128:
-		return false
-	case reflect.Array:
-		return t.Len() > 0 && holdsPointers(t.Elem())
-	case reflect.Struct:
-		for field := range t.Fields() {
-			if holdsPointers(field.Type) {
-				return true
-			}
-		}
-		return false
-	}
-	return true
 }
 
 // maxPlaces bounds how many places of the program a topology remembers for
