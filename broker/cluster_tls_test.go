@@ -15,11 +15,11 @@ import (
 // node makes the certificate of a server of a cluster, which is a client of the others too.
 func (a *authority) node(t *testing.T, name string) string {
 	t.Helper()
-	cert, key := a.issue(t, name, &x509.Certificate{
+	cert, key := a.Issue(t, name, &x509.Certificate{
 		Subject: pkix.Name{CommonName: name}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	})
-	return fmt.Sprintf("cert: %s, key: %s, ca: %s", cert, key, a.file)
+	return fmt.Sprintf("cert: %s, key: %s, ca: %s", cert, key, a.File)
 }
 
 // TestClusterTLS has two brokers know each other by certificates, and others be no part of
@@ -40,7 +40,7 @@ func TestClusterTLS(t *testing.T) {
 	}
 
 	strange := theirs.node(t, "n2")
-	mixed := strange[:strings.LastIndex(strange, "ca: ")] + "ca: " + ours.file
+	mixed := strange[:strings.LastIndex(strange, "ca: ")] + "ca: " + ours.File
 	var all sync.WaitGroup
 	for what, tls := range map[string]string{"certificates of another authority": ", " + strange, "a certificate of another authority": ", " + mixed, "no certificate": ""} {
 		c, err := Load(Source{File: write(t, strings.ReplaceAll(node(2, "127.0.0.1:0", tls), "DIR", t.TempDir())+"\nhttp: 'off'\nlog: {level: error}\nstop_timeout: 2s")})

@@ -12,21 +12,21 @@ import (
 // without TLS.
 func TestDoorsOverTLS(t *testing.T) {
 	a, stranger := newAuthority(t), newAuthority(t)
-	cert, key := a.server(t)
-	clientCert, clientKey := a.client(t)
-	strangeCert, strangeKey := stranger.client(t)
+	cert, key := a.Server(t)
+	clientCert, clientKey := a.Client(t)
+	strangeCert, strangeKey := stranger.Client(t)
 	users := fmt.Sprintf("users:\n  - {name: shop, token: %q, publish: orders.>, subscribe: orders.>}\n", HashToken("s"))
 	for _, tt := range []struct {
 		name, clientCA string
 		mine           bool // whether a certificate is asked for
-	}{{"of the broker", "", false}, {"of both", a.file, true}} {
+	}{{"of the broker", "", false}, {"of both", a.File, true}} {
 		t.Run(tt.name, func(t *testing.T) {
 			b := start(t, config(t, fmt.Sprintf("tls: {cert: %q, key: %q, client_ca: %q}\n", cert, key, tt.clientCA)+allDoors+users))
 			connect := func(url string, opts ...nats.Option) (*nats.Conn, error) {
 				opts = append(opts, nats.UserInfo("shop", "s"), nats.CustomInboxPrefix("_INBOX.shop"), nats.Timeout(patience))
 				return nats.Connect(url+b.WebSocketAddr(), opts...)
 			}
-			nc, err := connect("wss://", nats.RootCAs(a.file), nats.ClientCert(clientCert, clientKey))
+			nc, err := connect("wss://", nats.RootCAs(a.File), nats.ClientCert(clientCert, clientKey))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -45,8 +45,8 @@ func TestDoorsOverTLS(t *testing.T) {
 			}{
 				{"an authority that the client does not know", "wss://", []nats.Option{nats.ClientCert(clientCert, clientKey)}, false},
 				{"no TLS", "ws://", nil, false},
-				{"no certificate", "wss://", []nats.Option{nats.RootCAs(a.file)}, !tt.mine},
-				{"a certificate of another authority", "wss://", []nats.Option{nats.RootCAs(a.file), nats.ClientCert(strangeCert, strangeKey)}, !tt.mine},
+				{"no certificate", "wss://", []nats.Option{nats.RootCAs(a.File)}, !tt.mine},
+				{"a certificate of another authority", "wss://", []nats.Option{nats.RootCAs(a.File), nats.ClientCert(strangeCert, strangeKey)}, !tt.mine},
 			} {
 				nc, err := connect(c.url, c.opts...)
 				if err == nil {
@@ -62,11 +62,11 @@ func TestDoorsOverTLS(t *testing.T) {
 				args []string
 				ok   bool
 			}{
-				{"its certificate", []string{"--cafile", a.file, "--cert", clientCert, "--key", clientKey}, true},
-				{"an authority that the client does not know", []string{"--cafile", stranger.file, "--cert", clientCert, "--key", clientKey}, false},
+				{"its certificate", []string{"--cafile", a.File, "--cert", clientCert, "--key", clientKey}, true},
+				{"an authority that the client does not know", []string{"--cafile", stranger.File, "--cert", clientCert, "--key", clientKey}, false},
 				{"no TLS", nil, false},
-				{"no certificate", []string{"--cafile", a.file}, !tt.mine},
-				{"a certificate of another authority", []string{"--cafile", a.file, "--cert", strangeCert, "--key", strangeKey}, !tt.mine},
+				{"no certificate", []string{"--cafile", a.File}, !tt.mine},
+				{"a certificate of another authority", []string{"--cafile", a.File, "--cert", strangeCert, "--key", strangeKey}, !tt.mine},
 			} {
 				args := append([]string{"-u", "shop", "-P", "s", "-q", "1", "-t", "orders/placed", "-m", c.name}, c.args...)
 				text, err := mosquitto(t, b, "mosquitto_pub", args...).CombinedOutput()

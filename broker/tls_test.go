@@ -2,21 +2,14 @@ package broker
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"log/slog"
-	"math/big"
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -26,6 +19,7 @@ import (
 
 	"github.com/harkbus/hark/driver"
 	"github.com/harkbus/hark/driver/natsdriver"
+	"github.com/harkbus/hark/internal/certs"
 )
 
 // syncBuffer is a buffer that many may write to.
@@ -53,65 +47,17 @@ func newTestLogger(w io.Writer) *slog.Logger {
 }
 
 // authority makes certificates.
-type authority struct {
-	cert      *x509.Certificate
-	key       *ecdsa.PrivateKey
-	dir, file string
-}
+type authority struct{ *certs.Authority }
 
 func newAuthority(t *testing.T) *authority {
 	t.Helper()
-	a := &authority{dir: t.TempDir()}
-	a.cert = &x509.Certificate{Subject: pkix.Name{CommonName: "authority"}, IsCA: true, KeyUsage: x509.KeyUsageCertSign, BasicConstraintsValid: true}
-	a.file, _ = a.issue(t, "authority", a.cert)
-	return a
-}
-
-// issue writes a certificate and its key.
-func (a *authority) issue(t *testing.T, name string, c *x509.Certificate) (certFile, keyFile string) {
-	t.Helper()
-	c.SerialNumber, c.NotBefore, c.NotAfter = big.NewInt(time.Now().UnixNano()), time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if a.key == nil {
-		a.key = key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, c, a.cert, &key.PublicKey, a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	secret, err := x509.MarshalECPrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	certFile, keyFile = filepath.Join(a.dir, name+".pem"), filepath.Join(a.dir, name+".key")
-	for file, block := range map[string]*pem.Block{certFile: {Type: "CERTIFICATE", Bytes: der}, keyFile: {Type: "EC PRIVATE KEY", Bytes: secret}} {
-		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return certFile, keyFile
-}
-
-func (a *authority) server(t *testing.T) (cert, key string) {
-	t.Helper()
-	return a.issue(t, "server", &x509.Certificate{
-		Subject:     pkix.Name{CommonName: "server"},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"broker.example"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	})
-}
-
-func (a *authority) client(t *testing.T) (cert, key string) {
-	t.Helper()
-	return a.issue(t, "client", &x509.Certificate{Subject: pkix.Name{CommonName: "client"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	return &authority{certs.New(t)}
 }
 
 // ask gets /healthz over TLS, by a name.
 func (a *authority) ask(t *testing.T, b *Broker, host string, certs ...tls.Certificate) (int, error) {
 	t.Helper()
-	pem, err := os.ReadFile(a.file)
+	pem, err := os.ReadFile(a.File)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,12 +80,12 @@ func (a *authority) ask(t *testing.T, b *Broker, host string, certs ...tls.Certi
 // TestTLS speaks to a broker over TLS, for messages and HTTP.
 func TestTLS(t *testing.T) {
 	a := newAuthority(t)
-	cert, key := a.server(t)
+	cert, key := a.Server(t)
 	dir := t.TempDir()
 	text := fmt.Sprintf("tls: {cert: %q, key: %q}\n%s", cert, key, users(t))
 	b := start(t, configIn(t, dir, text))
 	open := func(who string) *natsdriver.Conn {
-		c, err := natsdriver.Open(testContext(t), "tls://"+who+"@"+b.Addr().String()+"?tlsca="+a.file)
+		c, err := natsdriver.Open(testContext(t), "tls://"+who+"@"+b.Addr().String()+"?tlsca="+a.File)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -186,7 +132,7 @@ func TestTLS(t *testing.T) {
 	if err := b.Reload(testContext(t), configIn(t, dir, strings.Replace(text, "name: bob", "name: eve", 1))); err != nil {
 		t.Fatal(err)
 	}
-	if c, err := natsdriver.Open(testContext(t), "tls://bob:secret-bob@"+b.Addr().String()+"?tlsca="+a.file); err == nil {
+	if c, err := natsdriver.Open(testContext(t), "tls://bob:secret-bob@"+b.Addr().String()+"?tlsca="+a.File); err == nil {
 		t.Error("bob is let in")
 		_ = c.Close(testContext(t))
 	}
@@ -196,17 +142,17 @@ func TestTLS(t *testing.T) {
 // TestClientCertificates lets nobody in who has none of the authority.
 func TestClientCertificates(t *testing.T) {
 	a, stranger := newAuthority(t), newAuthority(t)
-	cert, key := a.server(t)
-	b := start(t, config(t, fmt.Sprintf("tls: {cert: %q, key: %q, client_ca: %q}", cert, key, a.file)))
+	cert, key := a.Server(t)
+	b := start(t, config(t, fmt.Sprintf("tls: {cert: %q, key: %q, client_ca: %q}", cert, key, a.File)))
 	for _, tt := range []struct {
 		name string
 		from *authority
 		ok   bool
 	}{{"none", nil, false}, {"of another authority", stranger, false}, {"its own", a, true}} {
-		opts := []nats.Option{nats.RootCAs(a.file), nats.Timeout(patience)}
+		opts := []nats.Option{nats.RootCAs(a.File), nats.Timeout(patience)}
 		var certs []tls.Certificate
 		if tt.from != nil {
-			certFile, keyFile := tt.from.client(t)
+			certFile, keyFile := tt.from.Client(t)
 			opts = append(opts, nats.ClientCert(certFile, keyFile))
 			pair, err := tls.LoadX509KeyPair(certFile, keyFile)
 			if err != nil {

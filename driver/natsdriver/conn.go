@@ -79,7 +79,7 @@ func Open(ctx context.Context, url string, opts ...Option) (*Conn, error) {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
-		return nil, fmt.Errorf("connect to %s: %w", addresses(t.servers), err)
+		return nil, fmt.Errorf("connect to %s: %w%s", addresses(t.servers), err, t.advice(err))
 	}
 	c, err := newConn(ctx, nc, d, o)
 	if err != nil {

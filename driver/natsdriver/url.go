@@ -1,6 +1,8 @@
 package natsdriver
 
 import (
+	"crypto/x509"
+	"errors"
 	"fmt"
 	"maps"
 	"net/url"
@@ -22,6 +24,9 @@ const (
 type target struct {
 	servers []string // as nats.go takes them, with credentials
 	options []Option
+	// anonymous says that there are no credentials but perhaps a certificate,
+	// certified that there is one.
+	anonymous, certified bool
 }
 
 // parseURL reads a URL as the package comment describes it. Errors do not show
@@ -76,6 +81,8 @@ func parseURL(raw string) (target, error) {
 	if err != nil {
 		return t, fmt.Errorf("the parameters of the URL: %w", err)
 	}
+	t.anonymous = t.user() == nil && !values.Has("creds") && !values.Has("nkey") && !values.Has("token")
+	t.certified = values.Has("tlscert")
 	return t, t.take(values)
 }
 
@@ -110,10 +117,13 @@ func (t *target) user() *url.Userinfo {
 
 // parameters are what may follow the question mark of a URL.
 var parameters = map[string]func(value string, all url.Values) (Option, error){
-	"creds": func(v string, _ url.Values) (Option, error) { return NATS(nats.UserCredentials(v)), nil },
+	"creds": func(v string, _ url.Values) (Option, error) { return credentials(v) },
 	"nkey": func(v string, _ url.Values) (Option, error) {
 		opt, err := nats.NkeyOptionFromSeed(v)
-		return NATS(opt), err
+		if err != nil {
+			return nil, fmt.Errorf("file %s: %w", v, err)
+		}
+		return NATS(opt), nil
 	},
 	"token":  func(v string, _ url.Values) (Option, error) { return NATS(nats.Token(v)), nil },
 	"tlsca":  func(v string, _ url.Values) (Option, error) { return NATS(nats.RootCAs(v)), nil },
@@ -147,6 +157,54 @@ var parameters = map[string]func(value string, all url.Values) (Option, error){
 		}
 		return SyncAlways(), nil
 	},
+}
+
+// credentials returns the option for a .creds file. The client reads it at each
+// login, and says little about what is wrong with it: so it is looked at here.
+func credentials(path string) (Option, error) {
+	opt := nats.UserCredentials(path)
+	var o nats.Options
+	if err := opt(&o); err != nil {
+		return nil, err
+	}
+	token, err := o.UserJWT()
+	if err == nil && token == "" {
+		err = fmt.Errorf("file %s is empty; want the JWT of a user and its seed", path)
+	}
+	if err == nil {
+		_, err = o.SignatureCB([]byte("nonce"))
+	}
+	return NATS(opt), err
+}
+
+// advice says what to do about an error of connecting, beginning with a
+// semicolon; it is empty where the error says enough.
+func (t *target) advice(err error) string {
+	var stranger x509.UnknownAuthorityError
+	var name x509.HostnameError
+	switch {
+	case errors.Is(err, nats.ErrAuthorization) && t.anonymous:
+		return "; the URL has no credentials: USER:PASSWORD@ or TOKEN@ before the host, or ?creds= or ?nkey="
+	case errors.Is(err, nats.ErrAuthorization):
+		return "; the server does not know the credentials of the URL"
+	case errors.As(err, &stranger):
+		return "; ?tlsca=FILE says whose certificates to trust"
+	case errors.As(err, &name):
+		return "; the URL must have a name that the server's certificate is for"
+	case errors.Is(err, nats.ErrSecureConnWanted):
+		return "; the server has no TLS: want nats:// instead of tls://"
+	case isTLS(err) && !t.certified:
+		return "; a server that asks clients for certificates needs ?tlscert= and tlskey="
+	case isTLS(err):
+		return "; the server may not trust the certificate of tlscert"
+	}
+	return ""
+}
+
+// isTLS reports whether a handshake has failed, or what came right after it. A
+// server that refuses a certificate says so, or closes the connection.
+func isTLS(err error) bool {
+	return strings.Contains(err.Error(), "tls error") || strings.Contains(err.Error(), "remote error: tls")
 }
 
 // needs is a parameter that another one takes along.

@@ -18,7 +18,7 @@ func TestURLs(t *testing.T) {
 		{"nats://u:p%40@a,b:5,nats://x:y@c", "nats://u:p%40@a:4222 nats://u:p%40@b:5 nats://x:y@c:4222", 1},
 		{"tls://secret@a", "tls://secret@a:4222", 1},
 		{"nats://[::1]:99", "nats://[::1]:99", 0},
-		{"nats://a?name=x&sync=always&replicas=3&domain=d&token=t&tlsfirst=true&creds=f&lease=2s", "nats://a:4222", 8},
+		{"nats://a?name=x&sync=always&replicas=3&domain=d&token=t&tlsfirst=true&lease=2s", "nats://a:4222", 7},
 	}
 	for _, tt := range tests {
 		got, err := parseURL(tt.url)
@@ -41,6 +41,7 @@ func TestURLsThatAreWrong(t *testing.T) {
 		{"nats://a?tlscert=x", "tlskey is missing"},
 		{"nats://a?tlskey=x", "tlscert is missing"},
 		{"nats://a?nkey=/does/not/exist", "nkey"},
+		{"nats://a?creds=/does/not/exist", "/does/not/exist"},
 		{"nats://a?%zz", "parameters"},
 		{"nats://a?lease=1s&lease=2s", "lease of the URL is there 2 times"},
 		{"nats://a?token=secret&token=secret", "token of the URL is there 2 times"},
