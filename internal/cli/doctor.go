@@ -189,7 +189,12 @@ func (d *doctor) examineData() {
 		held = "held by " + strings.TrimSpace(string(text))
 	}
 	d.ok("data", "%s can be written; %s", d.data, held)
-	switch free, err := freeSpace(d.data); {
+	d.disk(freeSpace(d.data))
+}
+
+// disk says whether so many bytes that are free are enough.
+func (d *doctor) disk(free uint64, err error) {
+	switch {
 	case err != nil:
 		d.found("disk", "warning", "how much is free cannot be told: "+err.Error(), "look with df, or what this system has for it: a broker with a full disk takes nothing")
 	case free < spare:
@@ -310,10 +315,14 @@ func (d *doctor) examineHTTP(ctx context.Context, p place) {
 		d.found("http", "warning", err.Error(), "--http says where the HTTP API is; a NATS server that is no hark broker has none")
 		return
 	}
-	if resp.StatusCode != http.StatusOK {
-		d.found("http", "wrong", fmt.Sprintf("%s/readyz: %s", p.HTTP, resp.Status), "the log of the broker says why it is not ready")
-	} else {
+	switch resp.StatusCode {
+	case http.StatusOK:
 		d.ok("http", "%s is ready", p.HTTP)
+	case http.StatusServiceUnavailable:
+		d.found("http", "wrong", fmt.Sprintf("%s/readyz: %s", p.HTTP, resp.Status), "the log of the broker says why it is not ready")
+	default:
+		d.found("http", "warning", fmt.Sprintf("%s/readyz: %s, which a broker does not answer", p.HTTP, resp.Status), "another program may have the port: hark serve --http takes another one, and --http says here where it is; a broker that was started with http: off has none")
+		return
 	}
 	d.examineVersion(ctx, p)
 	there, err := http.ParseTime(resp.Header.Get("Date"))

@@ -2,14 +2,18 @@ package cli
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/harkbus/hark/broker"
+	"github.com/harkbus/hark/driver"
 	"github.com/harkbus/hark/internal/release"
 )
 
@@ -35,6 +39,82 @@ func TestDoctorCompare(t *testing.T) {
 	}
 }
 
+// capable is a connection to an engine that can do some things.
+type capable struct {
+	driver.Conn
+	can []driver.Capability
+}
+
+// Info implements driver.Conn.
+func (c capable) Info() driver.Info { return driver.Info{Engine: "nats", Server: "2.9", Can: c.can} }
+
+// TestDoctorFindings has the doctor find each thing that is hard to have on a machine
+// where all is well. Each says what to do.
+func TestDoctorFindings(t *testing.T) {
+	all := []driver.Capability{driver.Stored, driver.Dedup, driver.Delay, driver.KeyOrder, driver.Latches}
+	dir := t.TempDir()
+	contexts := filepath.Join(dir, "contexts.json")
+	t.Setenv("HARK_CONTEXTS", contexts)
+	for _, tt := range []struct {
+		name                  string
+		look                  func(d *doctor)
+		what, state, text, do string
+	}{
+		{"a full disk", func(d *doctor) { d.disk(spare-1, nil) }, "disk", "warning", "1023 MiB are free", "limits.disk"},
+		{"room", func(d *doctor) { d.disk(3<<30, nil) }, "disk", "ok", "3 GiB are free", ""},
+		{"a disk that does not say", func(d *doctor) { d.disk(0, errors.ErrUnsupported) }, "disk", "warning", "cannot be told", "look with df"},
+		{"a server without JetStream", func(d *doctor) { d.examineEngine(capable{}) }, "jetstream", "wrong", "JetStream is off", "start the server with JetStream"},
+		{"an old server", func(d *doctor) { d.examineEngine(capable{can: all[:2]}) }, "server", "warning", "cannot do: delayed messages", "run a newer server"},
+		{"a new server", func(d *doctor) { d.examineEngine(capable{can: all}) }, "jetstream", "ok", "topics are stored", ""},
+		{"contexts that are none", func(d *doctor) {
+			if err := os.WriteFile(contexts, []byte("{"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			d.examineContexts()
+		}, "contexts", "wrong", "contexts.json", "mend the file"},
+		{"contexts that cannot be read", func(d *doctor) {
+			t.Setenv("HARK_CONTEXTS", filepath.Join(contexts, "below"))
+			d.examineContexts()
+		}, "contexts", "wrong", "below", "yours to read"},
+		{"data of somebody else", func(d *doctor) {
+			d.data = "/proc" // nobody can make a file there, root neither
+			d.examineData()
+		}, "data", "wrong", "/proc", "let the user that runs the broker write to /proc"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if strings.Contains(tt.name, "data of") && runtime.GOOS != "linux" {
+				t.Skip("there is no directory here to which nobody can write")
+			}
+			d := &doctor{data: dir}
+			tt.look(d)
+			if len(d.findings) == 0 {
+				t.Fatal("it has found nothing")
+			}
+			f := d.findings[len(d.findings)-1]
+			if f.What != tt.what || f.State != tt.state || !strings.Contains(f.Text, tt.text) || !strings.Contains(f.To, tt.do) || (f.To == "") != (tt.do == "") {
+				t.Errorf("got %+v, want %s %s %q and %q", f, tt.what, tt.state, tt.text, tt.do)
+			}
+		})
+	}
+}
+
+// TestDoctorOfRestrictedUser asks as users who may not do everything, or are unknown.
+func TestDoctorOfRestrictedUser(t *testing.T) {
+	startBroker(t, "users: [{name: ada, token: '"+broker.HashToken("secret-of-ada")+"', publish: [orders], subscribe: [orders]}]\n")
+	t.Chdir(t.TempDir())
+	url := os.Getenv("HARK_URL")
+	for _, tt := range []struct{ user, args, want string }{
+		{"ada:secret-of-ada@", "", "→ the user may not publish or subscribe there: give it a topic with --topic"},
+		{"ada:secret-of-ada@", "--topic orders", "ok       messages     there and back"},
+		{"ada:wrong@", "", "→ look at the user and the password or token in the URL"},
+	} {
+		t.Setenv("HARK_URL", strings.Replace(url, "hark://", "hark://"+tt.user, 1))
+		if _, out, errs := call(t, "", append([]string{"doctor"}, strings.Fields(tt.args)...)...); !strings.Contains(out, tt.want) {
+			t.Errorf("%s %s: got %s%s, want %q", tt.user, tt.args, out, errs, tt.want)
+		}
+	}
+}
+
 // TestDoctor asks about a broker that is well, and about an HTTP API of another
 // release with another clock; whatever is not well comes with what to do.
 func TestDoctor(t *testing.T) {
@@ -48,6 +128,8 @@ func TestDoctor(t *testing.T) {
 		_, _ = w.Write([]byte(`{"status":"ok","version":"v0.1.0"}`)) // the client has gone otherwise
 	}))
 	defer other.Close()
+	nobody := httptest.NewServer(http.NotFoundHandler())
+	defer nobody.Close()
 	bad := filepath.Join(t.TempDir(), "bad.yaml")
 	if err := os.WriteFile(bad, []byte("topiks: []\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -59,6 +141,7 @@ func TestDoctor(t *testing.T) {
 	}{
 		{"", exitOK, map[string]string{"version": "ok", "clock": "ok", "http": "ok", "messages": "ok"}},
 		{"--http " + other.URL, exitFailed, map[string]string{"version": "warning", "clock": "warning", "http": "wrong"}},
+		{"--http " + nobody.URL, exitOK, map[string]string{"http": "warning", "version": "", "clock": ""}},
 		{"--http http://127.0.0.1:1", exitOK, map[string]string{"http": "warning"}},
 		{"--url hark://127.0.0.1:1", exitFailed, map[string]string{"port": "wrong"}},
 		{"--url hark://no-such-host.invalid:1", exitFailed, map[string]string{"port": "wrong"}},
