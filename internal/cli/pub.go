@@ -117,7 +117,7 @@ func (p *publishing) check(words []string) error {
 	return nil
 }
 
-func (p *publishing) run(ctx context.Context, s Streams) (err error) {
+func (p *publishing) run(ctx context.Context, s Streams) error {
 	if p.file != "" {
 		f, err := os.Open(p.file)
 		if err != nil {
@@ -126,11 +126,11 @@ func (p *publishing) run(ctx context.Context, s Streams) (err error) {
 		defer f.Close()
 		s.In = f
 	}
-	conn, err := p.at.connect(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, closed(ctx, conn)) }()
+	return p.at.with(ctx, func(conn driver.Conn) error { return p.publish(ctx, conn, s) })
+}
+
+// publish publishes over a connection, and says how much that was.
+func (p *publishing) publish(ctx context.Context, conn driver.Conn, s Streams) (err error) {
 	if p.to, _, err = openTopic(ctx, conn, p.topic); err != nil {
 		return err
 	}
