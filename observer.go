@@ -21,7 +21,7 @@ type observeConfig struct {
 // the rounds of the value, or buffered, by its task.
 type observer[T any] struct {
 	v      *Value[T]
-	f      func(old, new T)
+	f      atomic.Pointer[func(old, new T)] // does nothing once the observer is stopped
 	closed atomic.Bool
 	name   string
 	at     uintptr
@@ -81,7 +81,11 @@ func (v *Value[T]) observe(f func(old, new T), at uintptr, opts []ObserveOption)
 	if err != nil {
 		return nil, err
 	}
-	o := &observer[T]{v: v, f: f, at: at, queue: q, name: "observer"}
+	o := &observer[T]{v: v, at: at, queue: q}
+	if len(v.core.hooks.slow) > 0 {
+		f = o.watched(f)
+	}
+	o.f.Store(&f)
 
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -91,7 +95,7 @@ func (v *Value[T]) observe(f func(old, new T), at uintptr, opts []ObserveOption)
 	v.observed++
 	o.name = v.core.name + "#" + strconv.FormatUint(v.observed, 10)
 	if !buffered {
-		v.inline = append(slices.Clip(v.inline), told[T]{f, o})
+		v.inline = append(slices.Clip(v.inline), o)
 	} else {
 		if v.core.pool == nil {
 			v.core.pool = exec.NewPool()
@@ -118,9 +122,11 @@ func (v *Value[T]) removeLocked(o *observer[T]) {
 	if o.closed.Swap(true) {
 		return
 	}
-	v.removals.Add(1)
-	v.inline = slices.DeleteFunc(slices.Clone(v.inline), func(other told[T]) bool { return other.o == o })
-	v.buffered = slices.DeleteFunc(slices.Clone(v.buffered), func(other *observer[T]) bool { return other == o })
+	nothing := func(_, _ T) {}
+	o.f.Store(&nothing)
+	is := func(other *observer[T]) bool { return other == o }
+	v.inline = slices.DeleteFunc(slices.Clone(v.inline), is)
+	v.buffered = slices.DeleteFunc(slices.Clone(v.buffered), is)
 	o.unreported += uint64(o.waiting.len())
 	v.lost += uint64(o.waiting.len())
 	o.waiting = fifo[T]{}
@@ -202,22 +208,20 @@ func (o *observer[T]) tell(value T) {
 	}()
 	old := o.last
 	o.last = value
-	if len(o.v.core.hooks.slow) > 0 {
-		o.callWatched(old, value)
-	} else {
-		o.f(old, value)
-	}
+	(*o.f.Load())(old, value)
 	returned = true
 }
 
-// callWatched calls the observer and tells the hooks if it is slow.
-func (o *observer[T]) callWatched(old, value T) {
-	bus := o.v.core.bus
-	slow := time.AfterFunc(bus.slow, func() {
-		bus.hooks.onSlow(SlowEvent{Source: o.source(), For: bus.slow})
-	})
-	defer slow.Stop()
-	o.f(old, value)
+// watched returns f with a watch that tells the hooks if it is slow.
+func (o *observer[T]) watched(f func(old, new T)) func(old, new T) {
+	return func(old, value T) {
+		bus := o.v.core.bus
+		slow := time.AfterFunc(bus.slow, func() {
+			bus.hooks.onSlow(SlowEvent{Source: o.source(), For: bus.slow})
+		})
+		defer slow.Stop()
+		f(old, value)
+	}
 }
 
 // end is the observer in a Topology.

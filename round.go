@@ -27,15 +27,7 @@ type round[T any] struct {
 // change is a change and who is to be told of it.
 type change[T any] struct {
 	old, new T
-	to       []told[T]
-	removals uint64 // Value.removals when to was as it is
-}
-
-// told is an inline observer as rounds see it: its function is at hand, and
-// need not be looked up.
-type told[T any] struct {
-	f func(old, new T)
-	o *observer[T]
+	to       []*observer[T]
 }
 
 // inRoundLocked reports whether a round goes on; if so it will look for what
@@ -151,9 +143,9 @@ func (v *Value[T]) tellAllLocked(value T, version uint64, inRound bool) {
 	case len(v.inline) == 0:
 		v.wakeSetterLocked()
 	case inRound:
-		v.queue.push(change[T]{old, value, v.inline, v.removals.Load()})
+		v.queue.push(change[T]{old, value, v.inline})
 	default:
-		v.queue.push(change[T]{old, value, v.inline, v.removals.Load()})
+		v.queue.push(change[T]{old, value, v.inline})
 		r.beginLocked()
 	}
 	v.mu.Unlock()
@@ -181,7 +173,6 @@ func (v *Value[T]) tellLocked(value T) bool {
 	r.old = v.value
 	r.new = value
 	r.to = v.inline
-	r.removals = v.removals.Load()
 	r.number = v.begun
 	v.putLocked(value)
 	v.mu.Unlock()
@@ -205,10 +196,11 @@ func (r *round[T]) run() (over bool) {
 	}()
 	v := r.v
 	for {
-		if len(v.core.hooks.slow) > 0 {
-			r.tellWatched()
-		} else {
-			r.tell()
+		// All that changes in the loop is in r, where failed finds it: what is
+		// kept beside it would have to be put aside for each call
+		// (BenchmarkValueObservers).
+		for ; r.next < len(r.to); r.next++ {
+			(*r.to[r.next].f.Load())(r.old, r.new)
 		}
 		if !v.knock.Load() {
 			v.ended.Store(r.number)
@@ -222,32 +214,9 @@ func (r *round[T]) run() (over bool) {
 	}
 }
 
-// tell tells the observers from next on. All that changes in the loop is in r,
-// where failed finds it: what is kept beside it would have to be put aside for
-// each call (BenchmarkValueObservers).
-func (r *round[T]) tell() {
-	v := r.v
-	for ; r.next < len(r.to); r.next++ {
-		t := &r.to[r.next]
-		if v.removals.Load() != r.removals && t.o.closed.Load() {
-			continue
-		}
-		t.f(r.old, r.new)
-	}
-}
-
-// tellWatched is tell where a hook wants to know of slow observers.
-func (r *round[T]) tellWatched() {
-	for ; r.next < len(r.to); r.next++ {
-		if o := r.to[r.next].o; !o.closed.Load() {
-			o.callWatched(r.old, r.new)
-		}
-	}
-}
-
 // failed reports the observer that did not return.
 func (r *round[T]) failed(value any) {
-	o := r.to[r.next].o
+	o := r.to[r.next]
 	r.next++
 	o.failed(caught(value))
 	if value == nil {

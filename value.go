@@ -39,15 +39,13 @@ type Value[T any] struct {
 	ended atomic.Uint64
 	knock atomic.Bool
 
-	removals atomic.Uint64 // counts the observers removed; with it a round sees that none has been
-
 	mu        sync.Mutex // guards what follows; never held while user code runs
 	value     T
 	version   uint64
 	misses    uint8 // calls of Get since the last change that found no recent
 	attention attention
 
-	inline   []told[T]       // never modified, only replaced
+	inline   []*observer[T]  // never modified, only replaced
 	buffered []*observer[T]  // never modified, only replaced
 	leaving  []*observer[T]  // stopped while they run
 	begun    uint64          // the number of the last round that has begun
@@ -413,8 +411,8 @@ func (v *Value[T]) addTopology(t *Topology) {
 	for _, pc := range v.core.at {
 		node.Ends = append(node.Ends, End{Role: "declare", At: place(pc)})
 	}
-	for _, t := range v.inline {
-		node.Ends = append(node.Ends, t.o.end())
+	for _, o := range v.inline {
+		node.Ends = append(node.Ends, o.end())
 	}
 	for _, o := range v.buffered {
 		node.Ends = append(node.Ends, o.end())
