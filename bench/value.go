@@ -11,6 +11,7 @@ import (
 const (
 	plainCalls  = "ten calls"
 	lockedCalls = "ten calls under a mutex"
+	setAndCalls = "hark, Set and then ten calls"
 	mutex       = "mutex"
 	rwMutex     = "read-write mutex"
 	pointer     = "atomic pointer"
@@ -130,6 +131,21 @@ var observing = []peer{
 		for i := range uint64(n) {
 			old := now
 			now = newMessage(0, i)
+			for _, f := range fs {
+				f(old, now)
+			}
+		}
+		return all.check(start, n)
+	}},
+	{name: setAndCalls, operate: func(n int) time.Duration {
+		v, all := newValue(), newObservers()
+		fs := all.funcs()
+		var now message
+		start := time.Now()
+		for i := range uint64(n) {
+			old := now
+			now = newMessage(0, i)
+			must(v.Set(background, now))
 			for _, f := range fs {
 				f(old, now)
 			}
