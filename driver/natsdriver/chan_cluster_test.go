@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/harkbus/hark/driver"
 )
 
@@ -116,4 +118,26 @@ func asked(ch *channel) int {
 		return 0
 	}
 	return ch.intake.asked
+}
+
+// A server that could not remove a value has not said that it is gone.
+func TestIsRemoved(t *testing.T) {
+	for _, tt := range []struct {
+		code jetstream.ErrorCode
+		text string
+		want bool
+	}{
+		{10037, "no message found", true},
+		{10043, "sequence 1 not found", true},
+		{10057, "no message found", true},
+		{10057, "stream store EOF", true},
+		{10057, "store is closed", false},
+		{10057, "write msgs/1.blk: no space left on device", false},
+		{10057, "message delete not permitted", false},
+		{10008, "JetStream system temporarily unavailable", false},
+	} {
+		if got := isRemoved(&jetstream.APIError{ErrorCode: tt.code, Description: tt.text}); got != tt.want {
+			t.Errorf("%d %s: got %v, want %v", tt.code, tt.text, got, tt.want)
+		}
+	}
 }

@@ -589,7 +589,7 @@ func (h *chanHand) remove(ctx context.Context) error {
 			return driver.ErrEnded
 		case isRemoved(err):
 			return fmt.Errorf("%w: the value is removed, by this or by somebody else, because a server did not answer", driver.ErrUnsure)
-		case !ch.passes(err):
+		case !ch.passes(err) && apiCode(err) != codeNotDeleted:
 			return orUnsure(kind(err), unsure)
 		}
 		if sent && unsure.IsZero() {
@@ -601,12 +601,18 @@ func (h *chanHand) remove(ctx context.Context) error {
 	}
 }
 
+// codeNotDeleted is the error of a server that could not remove a message, for a
+// reason that only its text tells.
+const codeNotDeleted = 10057
+
 // isRemoved reports whether a message could not be removed because it is not
 // there.
 func isRemoved(err error) bool {
 	switch apiCode(err) {
-	case 10037, 10043, 10057: // no message, no such sequence, could not be removed
+	case 10037, 10043: // no message, no such sequence
 		return true
+	case codeNotDeleted: // otherwise the disk of this server may be full, and others have removed it
+		return strings.Contains(err.Error(), "no message found") || strings.Contains(err.Error(), "stream store EOF")
 	}
 	return false
 }
