@@ -82,8 +82,9 @@ const (
 	// ephemeralWindow is how many messages of an ephemeral topic wait between
 	// the engine and a subscription before it drops the newest.
 	ephemeralWindow = 65536
-	// A subscription to a stored topic has so many messages in hand for each
-	// worker, within limits, so that others of its group get theirs.
+	// A subscription to a stored topic has so many messages in hand, and in a group
+	// only so many for each worker, within limits, so that others of it get theirs.
+	soleWindow      = 256
 	windowPerWorker = 64
 	maxWindow       = 1024
 )
@@ -112,7 +113,11 @@ func (t *Topic[T]) subscribeRemote(cfg *subscribeConfig, how mode, h Handler[T],
 	}
 	dc := driver.SubscribeConfig{Group: cfg.group, Keyed: r.core.keyOf != nil && cfg.group != "", Window: ephemeralWindow}
 	if stored {
-		dc.Window = min(max(windowPerWorker*cfg.workers, cfg.batch), maxWindow)
+		least := windowPerWorker * cfg.workers
+		if cfg.group == "" {
+			least = max(least, soleWindow)
+		}
+		dc.Window = min(max(least, cfg.batch), maxWindow)
 		dc.From, dc.Seq, dc.Time = cfg.start.forEngine()
 	}
 	if dc.Keyed {

@@ -15,9 +15,14 @@ import (
 )
 
 const (
-	// followDepth is how many messages are on their way to a subscription
-	// without a group.
-	followDepth = 512
+	// followDepth is how many messages are on their way to a subscription without a
+	// group at most. The server is the quicker the more it is asked for at a time.
+	followDepth = 2048
+	// So many are before it is known how large they are, and fewer of large ones, such
+	// that they have followBytes in all.
+	firstDepth  = 512
+	leastDepth  = 64
+	followBytes = 4 << 20
 	// A server forgets the consumer of a subscription that has not asked for so
 	// long; then it gets another one.
 	followIdle = 2 * time.Minute
@@ -29,6 +34,7 @@ const (
 type follow struct {
 	topic *stored
 	made  time.Time // when the stream was
+	depth int       // messages that are on their way; of who calls Receive
 
 	mu     sync.Mutex // guards what follows
 	puller *puller
@@ -58,7 +64,7 @@ func (t *stored) Subscribe(ctx context.Context, cfg driver.SubscribeConfig) (dri
 	if err != nil {
 		return nil, err
 	}
-	f := &follow{topic: t, made: info.Created}
+	f := &follow{topic: t, made: info.Created, depth: firstDepth}
 	if err := f.begin(ctx, start); err != nil {
 		return nil, err
 	}
@@ -128,7 +134,7 @@ func (f *follow) begin(ctx context.Context, start jetstream.ConsumerConfig) erro
 	start.AckPolicy, start.MemoryStorage, start.InactiveThreshold = jetstream.AckNonePolicy, true, followIdle
 	start.Replicas, start.FilterSubject = 1, t.all(t.topic)
 	p := newPuller(t.conn, t.stream, start.Name)
-	if err := p.open(ctx, followDepth); err != nil {
+	if err := p.open(ctx, followDepth/2); err != nil { // it is not asked again for what is on its way
 		return err
 	}
 	var info *jetstream.ConsumerInfo
@@ -167,7 +173,7 @@ func (f *follow) Receive(ctx context.Context, most int) ([]*driver.Received, err
 		if drains {
 			ms, err = f.remaining(ctx, p, most)
 		} else {
-			ms, err = p.nextMessages(ctx, most, followDepth)
+			ms, err = p.nextMessages(ctx, most, f.depth)
 		}
 		switch {
 		case errors.Is(err, errCut), errors.Is(err, errNoConsumer):
@@ -180,11 +186,21 @@ func (f *follow) Receive(ctx context.Context, most int) ([]*driver.Received, err
 		case err != nil:
 			return nil, err
 		}
+		f.depth = depthFor(ms)
 		rs, err := f.read(ctx, p, ms)
 		if err != nil || len(rs) > 0 {
 			return rs, err
 		}
 	}
+}
+
+// depthFor returns how many messages like these may be on their way.
+func depthFor(ms []*nats.Msg) int {
+	size := 0
+	for _, m := range ms {
+		size += m.Size()
+	}
+	return min(max(followBytes/max(size/len(ms), 1), leastDepth), followDepth)
 }
 
 // read makes what Receive returns of the messages of a consumer, up to the first
@@ -234,7 +250,7 @@ const drainPoll = 100 * time.Millisecond
 func (f *follow) remaining(ctx context.Context, p *puller, most int) ([]*nats.Msg, error) {
 	poll, cancel := context.WithTimeout(ctx, drainPoll)
 	defer cancel()
-	ms, err := p.nextMessages(poll, most, followDepth)
+	ms, err := p.nextMessages(poll, most, f.depth)
 	if err == nil || poll.Err() == nil || ctx.Err() != nil {
 		return ms, err
 	}

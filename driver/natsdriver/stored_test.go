@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/harkbus/hark/driver"
@@ -421,5 +422,30 @@ func TestPlaceOf(t *testing.T) {
 		if _, err := placeOf(reply); err == nil {
 			t.Errorf("%s: got no error", reply)
 		}
+	}
+}
+
+func TestDepthFor(t *testing.T) {
+	for _, tt := range []struct{ size, want int }{{0, followDepth}, {128, followDepth}, {32 << 10, 128}, {8 << 20, leastDepth}} {
+		ms := []*nats.Msg{{Data: make([]byte, tt.size)}, {Data: make([]byte, tt.size)}}
+		if got := depthFor(ms); got != tt.want {
+			t.Errorf("of messages of %d bytes %d are on their way, want %d", tt.size, got, tt.want)
+		}
+	}
+}
+
+// Large messages behind many small ones come in order, too, though fewer of them are
+// asked for at a time.
+func TestLargeMessagesAreRead(t *testing.T) {
+	s := startServer(t, withJetStream)
+	out, in := openTopic(t, s.open(t), "t", relaxed()), openTopic(t, s.open(t), "t", relaxed())
+	want := numbered(0, 3000)
+	for _, text := range numbered(3000, 200) {
+		want = append(want, text+strings.Repeat(" ", 64<<10))
+	}
+	publish(t, out, want...)
+	sub := subscribe(t, in, driver.SubscribeConfig{From: driver.FromStart})
+	if got := texts(receive(t, sub, len(want))); !slices.Equal(got, want) {
+		t.Errorf("got %d messages, not those that were published in their order", len(got))
 	}
 }
