@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strconv"
 	"time"
 
 	client "github.com/nats-io/nats.go"
@@ -62,6 +63,33 @@ func rawEphemeral(size int) peer {
 		start := time.Now()
 		for i := range n {
 			must(out.Publish("t", data))
+			all.keepPace(i + 1)
+		}
+		must(out.Flush())
+		all.wait()
+		return time.Since(start)
+	}}
+}
+
+// rawEvents is rawEphemeral with the headers that an event of hark has.
+func rawEvents(size int) peer {
+	return peer{name: "nats.go, the same headers", operate: func(n int) time.Duration {
+		in, out, end := connectTwo()
+		defer end()
+		all := newTally(n)
+		sub, err := in.Subscribe("t", func(m *client.Msg) { all.one(m.Data, size) })
+		must(err)
+		must(sub.SetPendingLimits(-1, -1))
+		must(in.Flush())
+		id, at := []string{""}, []string{""}
+		m := &client.Msg{Subject: "t", Data: make([]byte, size), Header: client.Header{
+			"ce-specversion": {"1.0"}, "ce-id": id, "ce-source": {"/hark"}, "ce-type": {"t"}, "ce-time": at, "ce-datacontenttype": {"application/octet-stream"},
+		}}
+		prefix := client.NewInbox()[:17] + "-"
+		start := time.Now()
+		for i := range n {
+			id[0], at[0] = prefix+strconv.Itoa(i), time.Now().UTC().Format(time.RFC3339Nano)
+			must(out.PublishMsg(m))
 			all.keepPace(i + 1)
 		}
 		must(out.Flush())

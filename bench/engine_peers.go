@@ -16,7 +16,7 @@ import (
 )
 
 func ephemeral(size int) []peer {
-	return []peer{rawEphemeral(size), harkEphemeral(harkBare, size, hark.Bare()), harkEphemeral(plainHark, size), watermillEphemeral(size), cloudEphemeral(size)}
+	return []peer{rawEphemeral(size), rawEvents(size), harkEphemeral(harkBare, size, hark.Bare()), harkEphemeral(plainHark, size), watermillEphemeral(size), cloudEphemeral(size)}
 }
 
 func storedSingly(size int) []peer {
