@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 )
 
 // webOf returns a server of some endpoints, which is not started.
@@ -217,4 +218,45 @@ func TestStreamsEnd(t *testing.T) {
 	if _, err := io.ReadAll(res.Body); err != nil {
 		t.Errorf("the answer was cut: %v", err)
 	}
+}
+
+// TestStreamsOutliveDeadlines has a stream go on behind the deadlines of the server,
+// within which other calls have to end. On a machine that is so busy that a handler
+// begins behind them, it is tried again.
+func TestStreamsOutliveDeadlines(t *testing.T) {
+	const deadline = 200 * time.Millisecond
+	stream := endpoint{method: "GET", path: "/stream", access: anybody, stream: true, handle: func(c *call) error {
+		control := http.NewResponseController(c.rw)
+		for range 3 {
+			select {
+			case <-time.After(deadline):
+			case <-c.ctx.Done():
+				return context.Cause(c.ctx)
+			}
+			if _, err := io.WriteString(c.rw, "still there\n"); err != nil {
+				return err
+			}
+			if err := control.Flush(); err != nil {
+				return err
+			}
+		}
+		return nil
+	}}
+	server := httptest.NewUnstartedServer(webOf(t, io.Discard, "", stream))
+	server.Config.ReadTimeout, server.Config.WriteTimeout = deadline, deadline
+	server.Start()
+	defer server.Close()
+	var err error
+	for range 20 {
+		var text []byte
+		res, getErr := server.Client().Get(server.URL + "/stream")
+		if err = getErr; err == nil {
+			text, err = io.ReadAll(res.Body)
+			_ = res.Body.Close() // it has been read
+		}
+		if err == nil && strings.Count(string(text), "\n") == 3 {
+			return
+		}
+	}
+	t.Errorf("each stream was cut off: %v", err)
 }
