@@ -13,10 +13,10 @@ import (
 // before the round ends; changes from elsewhere wait for its end.
 //
 // A round begins under mu by counting begun up, and ends by one store to ended,
-// without mu if nobody waits. Whoever wants something of its end sets knock and then looks
-// again whether it has ended; a round stores ended and then looks at knock. So
-// one of the two sees the other. While somebody waits (queue, setters, idlers)
-// knock is set.
+// without mu if nobody waits. Whoever wants something of its end sets knock and
+// then looks again whether it has ended; a round stores ended and then looks at
+// knock. So one of the two sees the other. While somebody waits (queue, setters,
+// idlers) knock is set.
 type round[T any] struct {
 	v *Value[T]
 	change[T]
@@ -139,14 +139,13 @@ func (v *Value[T]) tellAllLocked(value T, version uint64, inRound bool) {
 	}
 	woken := v.unparkLocked()
 	r := round[T]{v: v}
-	switch {
-	case len(v.inline) == 0:
+	if len(v.inline) == 0 {
 		v.wakeSetterLocked()
-	case inRound:
+	} else {
 		v.queue.push(change[T]{old, value, v.inline})
-	default:
-		v.queue.push(change[T]{old, value, v.inline})
-		r.beginLocked()
+		if !inRound {
+			r.beginLocked()
+		}
 	}
 	v.mu.Unlock()
 	woken.wake()

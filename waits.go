@@ -58,9 +58,8 @@ func (w *waits) reaches(from, to *core, seen map[*core]bool) bool {
 
 // inHandler reports whether the caller runs below a handler, or the body of an
 // iterator, of some subscription, or below an observer or the function of a
-// listener. It looks at the stack:
-// too slow for anything but a call that is about to wait, where the context
-// does not tell.
+// listener. It looks at the stack: too slow for anything but a call that is about
+// to wait, where the context does not tell.
 func inHandler() bool {
 	return below(handlerFrames...)
 }
