@@ -1,0 +1,304 @@
+package hark
+
+import (
+	"fmt"
+	"reflect"
+	"time"
+)
+
+// defaultBuffer is how many messages wait for a subscription at most before
+// publishers wait for it, unless it says otherwise.
+const defaultBuffer = 1024
+
+// SubscribeOption configures a subscription.
+type SubscribeOption interface{ applySubscribe(*subscribeConfig) error }
+
+type subscribeConfig struct {
+	queue        queue
+	group        string
+	workers      int
+	where        []Predicate
+	start        start
+	batch        int // 0 if not set
+	batchWait    time.Duration
+	maxAttempts  int
+	backoff      BackoffPolicy
+	timeout      time.Duration
+	deadLetter   string
+	noDeadLetter bool
+	holdsUp      bool // it was asked to hold up or fail publishers
+}
+
+// start says where on a stored topic a subscription begins.
+type start struct {
+	from startKind
+	seq  uint64
+	time time.Time
+}
+
+type startKind uint8
+
+const (
+	fromDefault startKind = iota
+	fromNow
+	fromStart
+	fromSeq
+	fromTime
+	fromLast
+)
+
+type subscribeOption func(*subscribeConfig) error
+
+func (f subscribeOption) applySubscribe(c *subscribeConfig) error { return f(c) }
+
+// Group makes the subscription a member of the group of that name on its
+// topic: each message goes to one member. The first member sets the group's
+// buffer and start. On a stored topic the group keeps its place while it has
+// no members.
+func Group(name string) SubscribeOption {
+	return subscribeOption(func(c *subscribeConfig) error {
+		if err := checkName(name); err != nil {
+			return fmt.Errorf("%w: Group: %w", ErrInvalidOption, err)
+		}
+		c.group = name
+		return nil
+	})
+}
+
+// Workers lets n handlers of the subscription run at a time, 1 by default.
+// With more than one, messages may be handled out of order, except those with
+// the same key (KeyBy, Key), which are handled in order, one at a time.
+func Workers(n int) SubscribeOption {
+	return subscribeOption(func(c *subscribeConfig) error {
+		if n < 1 || n > maxWorkers {
+			return fmt.Errorf("%w: Workers(%d): want 1 to %d", ErrInvalidOption, n, maxWorkers)
+		}
+		c.workers = n
+		return nil
+	})
+}
+
+const maxWorkers = 10000
+
+// Predicate decides which messages a subscription wants. Match is called by
+// the subscription's workers, so by several at a time if it has several.
+type Predicate interface{ Match(Envelope) bool }
+
+// EncodedPredicate is a Predicate that gives the same answer about a message
+// whose Data is its JSON text as about one with the value. Over an engine it is
+// then asked before the message is decoded, so that what does not match costs
+// no more than that.
+type EncodedPredicate interface {
+	Predicate
+	// MatchesEncoded reports whether that is so.
+	MatchesEncoded() bool
+}
+
+// Evaluator is a Predicate that may be unable to decide, as an expression is
+// about a message that lacks a field it names. Where then calls Eval instead of
+// Match: an error filters the message, and is counted as Undecided.
+type Evaluator interface {
+	Predicate
+	Eval(Envelope) (bool, error)
+}
+
+// Where lets only messages through that p matches; the others are counted as
+// filtered. Several must all match. In a group each member applies its own to
+// the messages it happens to get, so all members should have the same.
+func Where(p Predicate) SubscribeOption {
+	return subscribeOption(func(c *subscribeConfig) error {
+		switch v := reflect.ValueOf(p); {
+		case p == nil:
+			return fmt.Errorf("%w: Where(nil)", ErrInvalidOption)
+		case (v.Kind() == reflect.Func || v.Kind() == reflect.Pointer) && v.IsNil():
+			return fmt.Errorf("%w: Where of a %T that is nil", ErrInvalidOption, p)
+		}
+		c.where = append(c.where, p)
+		return nil
+	})
+}
+
+// MatchFunc is a Predicate made of a function of the message's value. A value
+// of another type does not match.
+type MatchFunc[T any] func(T) bool
+
+// Match implements Predicate.
+func (f MatchFunc[T]) Match(e Envelope) bool {
+	switch data := e.Data().(type) {
+	case *T:
+		return f(*data)
+	case *any: // a subscription to values of any type
+		v, ok := (*data).(T)
+		return ok && f(v)
+	}
+	return false
+}
+
+// FromStart starts a subscription to a stored topic at the oldest message that
+// is kept. A group that has a place already goes on from there.
+func FromStart() SubscribeOption { return startOption(start{from: fromStart}) }
+
+// FromNow starts with the next message published; it is the default.
+func FromNow() SubscribeOption { return startOption(start{from: fromNow}) }
+
+// FromSeq starts a subscription to a stored topic at the message with that
+// sequence, or the oldest after it.
+func FromSeq(seq uint64) SubscribeOption { return startOption(start{from: fromSeq, seq: seq}) }
+
+// FromTime starts a subscription to a stored topic at the first message
+// published at t or later. A delayed one counts as published when it is due.
+func FromTime(t time.Time) SubscribeOption { return startOption(start{from: fromTime, time: t}) }
+
+// Last starts a subscription to a stored topic with the n messages published
+// last.
+func Last(n int) SubscribeOption {
+	if n < 0 {
+		return subscribeOption(func(*subscribeConfig) error {
+			return fmt.Errorf("%w: Last(%d): negative", ErrInvalidOption, n)
+		})
+	}
+	return startOption(start{from: fromLast, seq: uint64(n)})
+}
+
+func startOption(s start) SubscribeOption {
+	return subscribeOption(func(c *subscribeConfig) error {
+		if c.start.from != fromDefault {
+			return fmt.Errorf("%w: two options say where to start", ErrInvalidOption)
+		}
+		c.start = s
+		return nil
+	})
+}
+
+// Batch sets how many messages a batch handler gets at most, and how long the
+// first of them waits for the others. The default is 100 and 10 ms.
+func Batch(n int, maxWait time.Duration) SubscribeOption {
+	return subscribeOption(func(c *subscribeConfig) error {
+		if n < 1 || maxWait < 0 {
+			return fmt.Errorf("%w: Batch(%d, %v): want at least 1, and no negative wait", ErrInvalidOption, n, maxWait)
+		}
+		c.batch, c.batchWait = n, maxWait
+		return nil
+	})
+}
+
+// MaxAttempts sets how often a message is given to the handler before it is
+// dead-lettered, 10 by default.
+func MaxAttempts(n int) SubscribeOption {
+	return subscribeOption(func(c *subscribeConfig) error {
+		if n < 1 {
+			return fmt.Errorf("%w: MaxAttempts(%d): want at least 1", ErrInvalidOption, n)
+		}
+		c.maxAttempts = n
+		return nil
+	})
+}
+
+// Backoff sets how long to wait between attempts. Zero fields have the default
+// of BackoffPolicy.
+func Backoff(p BackoffPolicy) SubscribeOption {
+	return subscribeOption(func(c *subscribeConfig) error {
+		if p.Min == 0 {
+			p.Min = min(defaultBackoff.Min, cmpOr(p.Max, defaultBackoff.Max))
+		}
+		p.Max = cmpOr(p.Max, max(p.Min, defaultBackoff.Max))
+		if p.Min < 0 || p.Max < p.Min {
+			return fmt.Errorf("%w: Backoff(%v to %v)", ErrInvalidOption, p.Min, p.Max)
+		}
+		c.backoff = p
+		return nil
+	})
+}
+
+func cmpOr(d, otherwise time.Duration) time.Duration {
+	if d == 0 {
+		return otherwise
+	}
+	return d
+}
+
+// Timeout cancels the context of a handler that has been running for d, with
+// the cause ErrTimeout. The handler must heed it: what counts is what it
+// returns.
+func Timeout(d time.Duration) SubscribeOption {
+	return subscribeOption(func(c *subscribeConfig) error {
+		if d <= 0 {
+			return fmt.Errorf("%w: Timeout(%v): want more than 0", ErrInvalidOption, d)
+		}
+		c.timeout = d
+		return nil
+	})
+}
+
+// DeadLetter sets the topic for messages that are given up, "<topic>.dead" by
+// default. It carries the type of the topic; each message has a Failure. If it
+// does not exist it is made, stored, with the last 10,000 messages kept.
+func DeadLetter(topic string) SubscribeOption {
+	return subscribeOption(func(c *subscribeConfig) error {
+		if err := checkName(topic); err != nil {
+			return fmt.Errorf("%w: DeadLetter: %w", ErrInvalidOption, err)
+		}
+		c.deadLetter, c.noDeadLetter = topic, false
+		return nil
+	})
+}
+
+// NoDeadLetter drops messages that are given up, counted as DropGivenUp.
+func NoDeadLetter() SubscribeOption {
+	return subscribeOption(func(c *subscribeConfig) error {
+		c.deadLetter, c.noDeadLetter = "", true
+		return nil
+	})
+}
+
+// target says what a subscription is to, and mode how it takes messages.
+type (
+	target uint8
+	mode   uint8
+)
+
+const (
+	onEphemeral target = iota
+	onStored
+	onPattern // topics of both kinds
+
+	pushed  mode = iota // to a handler
+	batched             // to a batch handler
+	pulled              // by an iterator
+)
+
+// handlesPlainly reports whether the options leave handling as it is.
+func (c *subscribeConfig) handlesPlainly() bool {
+	return c.workers == 1 && c.maxAttempts == defaultMaxAttempts && c.backoff == defaultBackoff &&
+		c.timeout == 0 && c.deadLetter == "" && !c.noDeadLetter
+}
+
+// parse returns the configuration that the options make.
+func parse(opts []SubscribeOption, on target, how mode) (*subscribeConfig, error) {
+	c := &subscribeConfig{workers: 1, maxAttempts: defaultMaxAttempts, backoff: defaultBackoff}
+	for _, opt := range opts {
+		if err := opt.applySubscribe(c); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case c.batch > 0 && how != batched:
+		return nil, fmt.Errorf("%w: Batch is for SubscribeBatch", ErrInvalidOption)
+	case how == pulled && !c.handlesPlainly():
+		return nil, fmt.Errorf("%w: Messages has one worker and retries nothing: Workers, MaxAttempts, Backoff, Timeout and dead letters have no meaning", ErrInvalidOption)
+	case on == onStored && c.queue != (queue{}):
+		return nil, fmt.Errorf("%w: Buffer and Overflow: a stored topic keeps what waits, and publishers never wait for it", ErrInvalidOption)
+	case on == onEphemeral && c.start.from > fromNow:
+		return nil, fmt.Errorf("%w: a start in the past needs a stored topic (option Stored)", ErrInvalidOption)
+	}
+	if how == pulled {
+		c.maxAttempts = 1
+	}
+	if how == batched && c.batch == 0 {
+		c.batch, c.batchWait = 100, 10*time.Millisecond
+	}
+	c.holdsUp = c.queue.policy == Block || c.queue.policy == Fail
+	var err error
+	c.queue, err = c.queue.or(defaultBuffer, Block)
+	return c, err
+}

@@ -1,0 +1,110 @@
+package hark
+
+import (
+	"fmt"
+	"time"
+)
+
+// TopicOption configures NewTopic.
+type TopicOption interface{ applyTopic(*topicConfig) error }
+
+type topicConfig struct {
+	keyOf     any // func(T) string
+	retention *Retention
+	dedup     time.Duration
+	codec     Codec
+	bare      bool
+	existing  bool // an engine's topic is taken as it is
+	dead      bool // it is for dead letters
+}
+
+type topicOption func(*topicConfig) error
+
+func (f topicOption) applyTopic(c *topicConfig) error { return f(c) }
+
+// KeyBy gives the messages of a topic their key: parallel handlers get the
+// messages of one key in order, one at a time. An empty key is none. The function
+// is called once or more for a message, by subscriptions that need the key and
+// by several at a time, so it must be quick and always say the same. If it
+// panics the message fails where the key was needed, as if the handler had
+// panicked. A key passed to Publish with Key comes before it.
+func KeyBy[T any](key func(T) string) TopicOption {
+	return topicOption(func(c *topicConfig) error {
+		c.keyOf = key
+		return nil
+	})
+}
+
+// Retention says how long a stored topic keeps messages. The zero Retention
+// keeps all of them for as long as the store lives: in process, the bus.
+type Retention struct {
+	// MaxMessages is how many are kept, 0 for all.
+	MaxMessages int
+	// MaxAge is how long each is kept, 0 for ever; a delayed one from when it is
+	// due.
+	MaxAge time.Duration
+	// MaxBytes limits their encoded size, 0 for no limit. In process nothing
+	// is encoded: NewTopic refuses it with ErrUnsupported.
+	MaxBytes int64
+	// Durability says what a message survives once Publish has returned; 0
+	// is the strongest that the engine promises. In process that is Memory.
+	Durability Durability
+}
+
+// Durability is a class of what a stored message survives. An engine that
+// cannot promise it refuses it with ErrUnsupported.
+type Durability uint8
+
+// The classes of durability.
+const (
+	// Strict messages are on disk: they survive the loss of power.
+	Strict Durability = iota + 1
+	// Relaxed messages are written in the background: they survive the end of
+	// the process at any moment, but not the loss of power.
+	Relaxed
+	// Memory messages last as long as the engine runs; in process, the bus.
+	Memory
+)
+
+func (d Durability) String() string {
+	switch d {
+	case Strict:
+		return "strict"
+	case Relaxed:
+		return "relaxed"
+	case Memory:
+		return "memory"
+	}
+	return fmt.Sprintf("Durability(%d)", uint8(d))
+}
+
+// Stored makes a topic keep its messages, so that subscriptions can start in
+// the past and groups keep their place while nobody is there. Publishing to it
+// never waits for subscriptions.
+func Stored(r Retention) TopicOption {
+	return topicOption(func(c *topicConfig) error {
+		if r.MaxMessages < 0 || r.MaxAge < 0 || r.MaxBytes < 0 {
+			return fmt.Errorf("%w: Stored(%+v): negative limit", ErrInvalidOption, r)
+		}
+		if r.Durability > Memory {
+			return fmt.Errorf("%w: Stored(%+v): no such durability", ErrInvalidOption, r)
+		}
+		c.retention = &r
+		return nil
+	})
+}
+
+// DedupWindow makes publishing a message whose ID has been published within
+// the last d do nothing, successfully. Stored topics have a window of two
+// minutes unless told otherwise, other topics none; d = 0 means none.
+func DedupWindow(d time.Duration) TopicOption {
+	return topicOption(func(c *topicConfig) error {
+		if d < 0 {
+			return fmt.Errorf("%w: DedupWindow(%v): negative", ErrInvalidOption, d)
+		}
+		c.dedup = d
+		return nil
+	})
+}
+
+const storedDedupWindow = 2 * time.Minute
