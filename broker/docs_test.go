@@ -58,6 +58,7 @@ A pattern is a *store*: all topics that match it are stored from their first mes
 
 - ` + "`age`, `bytes` and `count`" + ` are limits of the store: a busy topic can push out what others have. ` + "`per_topic`" + ` and ` + "`per_key`" + ` are limits of each topic. So a program that opens a topic with limits of its own is refused.
 - Sequences are those of the store, so those of one topic grow and have gaps. Starting at a sequence, going on behind the last event (` + "`Last-Event-ID`" + `) and seeking work as ever.
+- The pattern, or one within it, can be followed as a whole over HTTP and with ` + "`hark sub`" + `: from the past, by sequence, and in groups that keep their place. ` + "`SubscribePattern`" + ` in a program, and a webhook from a pattern, get what is published while they are there; for more they name the topics.
 - How much a subscription without a group has missed because it was too slow (` + "`Dropped`" + `) is not known exactly: messages of others may be counted, and some that went at once may not.
 - A topic is there as long as it has messages; how many bytes are its own is not known. ` + "`hark topic list`" + ` lists topics, ` + "`hark topic stores`" + ` the stores. Deleting a topic removes its messages and groups, and stores what is published next.
 - Dead letters of ` + "`orders.eu.a`" + ` go to ` + "`orders.eu.a.dead`" + `. ` + "`orders.eu.>`" + ` has that too, so dead letters count for its limits and go with its age; ` + "`orders.eu.*`" + ` has not, so they get a topic of their own.

@@ -52,7 +52,7 @@ func eventsEndpoints() []endpoint {
 	keyed := flagParam("keyed", "the group keeps the order of keys, as those of hark do on topics with KeyBy: messages of one key are in the hands of one member at a time. All members must agree")
 	patience := durationParam("ack_wait", "how long a WebSocket may take to acknowledge a message of a group, before others get it; at least 1s, at most 1h")
 	patience.def = "30s"
-	from := textParam("from", "where on a stored topic to begin: `start`, `now`, a sequence, a time such as 2026-01-02T15:04:05Z, or `last:10`. A group that has a place goes on from there")
+	from := textParam("from", "where on a stored topic, or a store, to begin: `start`, `now`, a sequence, a time such as 2026-01-02T15:04:05Z, or `last:10`. A group that has a place goes on from there")
 	from.def = "now"
 	from.check = func(s string) error { _, err := parseFrom(s, time.Now()); return err }
 	lastID := textParam("Last-Event-ID", "go on behind this event of a stored topic, whatever `from` says: what browsers send by themselves").inHeader()
@@ -66,10 +66,10 @@ func eventsEndpoints() []endpoint {
 		method: http.MethodGet, path: "/v1/topics/{topic}/events", name: "subscribe", summary: "follow a topic, or those that match a pattern",
 		doc: "The form is chosen by `Accept` and `Upgrade`: server-sent events (`text/event-stream`, also if nothing is said), a poll that waits for events and returns lines of JSON (`application/x-ndjson`), or a WebSocket with a JSON text for each event. " +
 			"Each event is a CloudEvent in the JSON format, with `topic`, `seq` (on stored topics), `key` and `headers` beside its attributes.\n\n" +
-			"A client that is too slow misses nothing of a stored topic. Of others, and of patterns, it misses what is too old, and is told: by an event `dropped` with data `{\"dropped\":N}`, or that as a line or text of its own. docs/gateway.md says what is promised in each form.",
+			"A client that is too slow misses nothing of a stored topic, or of a pattern in a store. Of others it misses what is too old, and is told: by an event `dropped` with data `{\"dropped\":N}`, or that as a line or text of its own. docs/gateway.md says what is promised in each form.",
 		access: subscriber("topic"),
 		params: []param{
-			patternParam("topic", "the topic, or a pattern: then messages are seen as they are published, those of stored topics too").inPath(),
+			patternParam("topic", "the topic, or a pattern. A pattern of which one store keeps all is like a stored topic; of others messages are seen as they are published, those of stored topics too").inPath(),
 			filterParam("where", "send only what this filter matches, see docs/filters.md"),
 			textParam("group", "share the messages with the others of this group; on a stored topic it keeps its place"),
 			keyed, from, lastID, wait, most, window, patience,
@@ -222,12 +222,9 @@ var formParams = map[form][]string{
 // source opens what a request asks for.
 func (g *gateway) source(c *call, f form) (source, error) {
 	name, group, where := c.text("topic"), c.text("group"), c.filter("where")
-	k := &knownTopic{}
-	if !names.IsPattern(name) {
-		var err error
-		if k, err = g.topics.open(c.ctx, name); err != nil {
-			return nil, err
-		}
+	k, err := g.topics.open(c.ctx, name)
+	if err != nil {
+		return nil, err
 	}
 	from, err := c.begin(c.ctx, k)
 	if err != nil {

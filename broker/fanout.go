@@ -53,6 +53,8 @@ type engineConn interface {
 	OpenTopic(ctx context.Context, c driver.TopicConfig) (driver.Topic, error)
 	SubscribePattern(ctx context.Context, pattern string, c driver.SubscribeConfig) (driver.Subscription, error)
 	HasTopic(ctx context.Context, name string) (bool, error)
+	StoreOf(ctx context.Context, topics string) (string, error)
+	OpenInStore(ctx context.Context, pattern, topics string, c driver.StoredConfig) (driver.Topic, error)
 }
 
 // hubKey says what a hub follows.
@@ -84,7 +86,7 @@ func (f *fanout) close() {
 }
 
 // enter returns the hub of a topic or pattern, opened if need be, for one more
-// client. The topic is nil for a pattern.
+// client. The topic is nil for a pattern that is in no store.
 func (f *fanout) enter(ctx context.Context, key hubKey, topic driver.Topic) (*hub, error) {
 	f.mu.Lock()
 	if f.over {

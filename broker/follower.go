@@ -38,7 +38,7 @@ func (p *pack) empty() bool { return len(p.frames) == 0 && p.lost == 0 }
 type follower struct {
 	fans   *fanout
 	key    hubKey
-	topic  driver.Topic // nil for a pattern
+	topic  driver.Topic // nil for a pattern that is in no store
 	filter *filter.Filter
 	hub    *hub
 	lane   *lane

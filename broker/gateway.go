@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/harkbus/hark/driver"
+	"github.com/harkbus/hark/internal/names"
 )
 
 // gateway is the door for programs that speak HTTP: they publish with requests, and
@@ -78,8 +79,9 @@ const (
 	knownMost = 4096
 )
 
-// open returns a topic, and whether it is stored. A topic that has become stored in
-// the last second, made by another client, may still be taken for one that is not.
+// open returns a topic, or the topics that match a pattern, and whether they are stored: a
+// pattern is if one store keeps all of it, and has no topic otherwise. What has become stored
+// in the last second, made by another client, may still be taken for what is not.
 func (t *topicTable) open(ctx context.Context, name string) (*knownTopic, error) {
 	t.mu.Lock()
 	k := t.known[name]
@@ -87,15 +89,7 @@ func (t *topicTable) open(ctx context.Context, name string) (*knownTopic, error)
 	if k != nil && (k.stored || time.Since(k.at) < knownFor) {
 		return k, nil
 	}
-	stored, err := t.conn.HasTopic(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	c := driver.TopicConfig{Name: name}
-	if stored {
-		c.Stored = &driver.StoredConfig{Existing: true, Dedup: time.Minute} // as it is there; IDs are sent
-	}
-	topic, err := t.conn.OpenTopic(ctx, c)
+	topic, stored, err := t.find(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -107,6 +101,27 @@ func (t *topicTable) open(ctx context.Context, name string) (*knownTopic, error)
 	}
 	t.known[name] = k
 	return k, nil
+}
+
+func (t *topicTable) find(ctx context.Context, name string) (topic driver.Topic, stored bool, err error) {
+	asItIs := driver.StoredConfig{Existing: true, Dedup: time.Minute} // as it is there; IDs are sent
+	if names.IsPattern(name) {
+		store, err := t.conn.StoreOf(ctx, name)
+		if err != nil || store == "" {
+			return nil, false, err
+		}
+		topic, err = t.conn.OpenInStore(ctx, store, name, asItIs)
+		return topic, true, err
+	}
+	c := driver.TopicConfig{Name: name}
+	if stored, err = t.conn.HasTopic(ctx, name); err != nil {
+		return nil, false, err
+	}
+	if stored {
+		c.Stored = &asItIs
+	}
+	topic, err = t.conn.OpenTopic(ctx, c)
+	return topic, stored, err
 }
 
 // forget makes open look again.

@@ -34,8 +34,98 @@ type reader struct {
 	routing *routing
 	key     readerKey
 	sub     driver.Subscription
-	done    chan struct{} // closed when run has returned
-	looped  atomic.Uint64 // messages that have been routed too often
+	done    chan struct{}          // closed when run has returned
+	looped  atomic.Uint64          // messages that have been routed too often
+	past    atomic.Pointer[routed] // what it passes over; nil for nothing
+
+	mu        sync.Mutex // guards what follows
+	notes     *notes     // nil while nobody asks for them
+	receiving context.Context
+	interrupt context.CancelCauseFunc
+	halt      *halt // asks it to stand still
+}
+
+// halt is a time for which a reader stands still.
+type halt struct{ reached, over chan struct{} }
+
+// errHalt interrupts a reader that waits for messages.
+var errHalt = errors.New("it is to stand still")
+
+func newReader(r *routing, key readerKey) *reader {
+	in := &reader{routing: r, key: key, done: make(chan struct{})}
+	in.receiving, in.interrupt = context.WithCancelCause(r.work)
+	return in
+}
+
+// noting has it note what it routes; nil ends that.
+func (in *reader) noting(n *notes) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.notes = n
+}
+
+// pause has it route what has come to it, and then stand still until resume is called. It
+// reports false if ctx ends before that.
+func (in *reader) pause(ctx context.Context) (resume func(), still bool) {
+	h := &halt{make(chan struct{}), make(chan struct{})}
+	in.mu.Lock()
+	in.halt = h
+	in.interrupt(errHalt)
+	in.mu.Unlock()
+	resume = func() { close(h.over) }
+	select {
+	case <-h.reached:
+	case <-in.done:
+	case <-ctx.Done():
+		return resume, false
+	}
+	return resume, true
+}
+
+// stand does what pause asks for.
+func (in *reader) stand() {
+	in.mu.Lock()
+	h := in.halt
+	in.halt = nil
+	in.receiving, in.interrupt = context.WithCancelCause(in.routing.work)
+	in.mu.Unlock()
+	if h == nil {
+		return
+	}
+	in.routeWaiting()
+	close(h.reached)
+	select {
+	case <-h.over:
+	case <-in.routing.work.Done():
+	}
+}
+
+// waiting returns how many messages that were published have come to the connection and
+// are not received.
+func (in *reader) waiting() int {
+	if in.routing.conn.Flush(in.routing.work) != nil {
+		return 0
+	}
+	lag, err := in.sub.Lag(in.routing.work)
+	if err != nil {
+		return 0
+	}
+	return int(lag.Waiting)
+}
+
+// routeWaiting routes those.
+func (in *reader) routeWaiting() {
+	now, cancel := context.WithCancel(in.routing.work)
+	left := in.waiting()
+	cancel() // what is there is received nevertheless
+	for left > 0 {
+		ms, err := in.sub.Receive(now, min(left, storedBatch))
+		if err != nil {
+			return
+		}
+		in.route(in.routing.plan.Load(), ms)
+		left -= len(ms)
+	}
 }
 
 func (in *reader) start() {
@@ -68,10 +158,16 @@ func (in *reader) stop(ctx context.Context) error {
 func (in *reader) run() {
 	log := in.routing.log.With("from", in.key.from)
 	for pause := firstPause; ; {
-		ms, err := in.sub.Receive(in.routing.work, storedBatch)
+		in.mu.Lock()
+		receiving := in.receiving
+		in.mu.Unlock()
+		ms, err := in.sub.Receive(receiving, storedBatch)
 		switch {
 		case err == nil:
 			pause = firstPause
+		case errors.Is(context.Cause(receiving), errHalt) && in.routing.work.Err() == nil && !errors.Is(err, driver.ErrEnded):
+			in.stand()
+			continue
 		case errors.Is(err, driver.ErrEnded), errors.Is(err, driver.ErrClosed), in.routing.work.Err() != nil:
 			return
 		default:
@@ -115,10 +211,15 @@ func (in *reader) route(p *plan, ms []*driver.Received) int {
 	all := p.tasks[in.key]
 	byTarget := map[string][]*delivery{}
 	moves := map[int]bool{} // messages to be removed if all goes well
+	in.mu.Lock()
+	notes := in.notes
+	in.mu.Unlock()
+	past := in.past.Load()
 	for i, m := range ms {
-		if !in.key.stored && p.declared(m.Topic) {
-			continue // another reader has it from its store
+		if past.has(m) || !in.key.stored && p.declared(m.Topic) {
+			continue // another reader has it from its store, or had it before
 		}
+		notes.note(m)
 		groups := all
 		if p.mixed[in.key] {
 			groups = matching(all, m.Topic)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"maps"
 	"slices"
@@ -100,6 +101,7 @@ type routingChange struct {
 	of    *routing
 	plan  *plan
 	fresh map[readerKey]*reader
+	seed  maphash.Seed // of what readers note
 }
 
 // change begins the step to another configuration. Either finish or undo must be called.
@@ -110,14 +112,15 @@ func (r *routing) change(ctx context.Context, c *Config, router *Router) (*routi
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	step := &routingChange{r, p, map[readerKey]*reader{}}
+	step := &routingChange{r, p, map[readerKey]*reader{}, maphash.MakeSeed()}
+	step.noteLocked()
 	for key := range p.tasks {
 		if r.readers[key] != nil {
 			continue
 		}
 		reader, err := r.open(ctx, key)
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("route from %s: %w", key.from, err), step.undo(ctx))
+			return nil, errors.Join(fmt.Errorf("route from %s: %w", key.from, err), step.undoLocked(ctx))
 		}
 		step.fresh[key] = reader
 	}
@@ -125,7 +128,14 @@ func (r *routing) change(ctx context.Context, c *Config, router *Router) (*routi
 }
 
 // undo ends what is new.
-func (step *routingChange) undo(ctx context.Context) (err error) {
+func (step *routingChange) undo(ctx context.Context) error {
+	step.of.mu.Lock()
+	defer step.of.mu.Unlock()
+	return step.undoLocked(ctx)
+}
+
+func (step *routingChange) undoLocked(ctx context.Context) (err error) {
+	step.forgetLocked()
 	for _, reader := range step.fresh {
 		err = errors.Join(err, reader.sub.Close(ctx))
 	}
@@ -137,33 +147,50 @@ func (step *routingChange) finish(ctx context.Context) {
 	r, p := step.of, step.plan
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if old := r.plan.Load(); old != nil {
+	old := r.plan.Load()
+	begin := step.handOverLocked(ctx)
+	if old != nil {
 		p.router.takeCounters(old.router)
 	}
 	r.plan.Store(p)
+	begin()
 	for key, reader := range step.fresh {
 		r.readers[key] = reader
 		reader.start()
 	}
 	for key, reader := range r.readers {
-		if p.tasks[key] != nil {
-			continue
-		}
-		delete(r.readers, key)
-		if err := reader.stop(ctx); err != nil {
-			r.log.Warn("a reader did not end well", "from", key.from, "err", err)
+		if p.tasks[key] == nil {
+			r.endLocked(ctx, reader)
 		}
 	}
-	r.forgetPlaces(ctx, p)
+	step.forgetLocked()
+	r.forgetPlaces(ctx, old, p)
 }
 
-// forgetPlaces removes the group from declared topics without routes, so that a
-// route that is added later begins with what is published then.
-func (r *routing) forgetPlaces(ctx context.Context, p *plan) {
+// endLocked ends a reader that is not wanted any more, when it has routed what it has.
+func (r *routing) endLocked(ctx context.Context, reader *reader) {
+	delete(r.readers, reader.key)
+	if err := reader.stop(ctx); err != nil {
+		r.log.Warn("a reader did not end well", "from", reader.key.from, "err", err)
+	}
+}
+
+// forgetPlaces removes the group from topics that are, or were, declared and have no
+// routes, so that a route that is added later begins with what is published then. old is
+// nil at first.
+func (r *routing) forgetPlaces(ctx context.Context, old, p *plan) {
 	if r.shared {
 		return // others may still route, with the configuration that this one had
 	}
-	for _, name := range slices.AppendSeq(slices.Clone(p.stores), maps.Keys(p.topics)) {
+	declared := slices.AppendSeq(slices.Clone(p.stores), maps.Keys(p.topics))
+	if old != nil {
+		for key := range old.tasks {
+			if key.stored && !p.declared(key.from) {
+				declared = append(declared, key.from)
+			}
+		}
+	}
+	for _, name := range declared {
 		if p.tasks[readerKey{name, true}] != nil {
 			continue
 		}
@@ -292,10 +319,16 @@ func (s *storeTopics) topic(ctx context.Context, pattern, name string) (driver.T
 
 // open begins to receive.
 func (r *routing) open(ctx context.Context, key readerKey) (*reader, error) {
-	in := &reader{routing: r, key: key, done: make(chan struct{})}
+	in := newReader(r, key)
 	var err error
 	switch {
 	case key.stored:
+		if r.plan.Load() != nil {
+			// What was routed as it was published is stored by now, and not from now on.
+			if err = r.conn.AwaitStored(ctx, key.from); err != nil {
+				return nil, err
+			}
+		}
 		cfg := driver.SubscribeConfig{Group: routesGroup, From: driver.FromNow, Window: storedBatch, Keyed: r.shared}
 		if !r.shared {
 			// What was in hand when the broker ended comes again at once, and so in

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -359,5 +360,54 @@ topics: [{name: 'shop.>'}]
 		if got := ask(path); got != want {
 			t.Errorf("%s: got %d, want %d", path, got, want)
 		}
+	}
+}
+
+// TestStoreOverHTTP follows all topics of a store, and a part of them: like a stored topic,
+// which they are together.
+func TestStoreOverHTTP(t *testing.T) {
+	d := doorOf(t, start(t, config(t, "topics: [{name: 'shop.>'}]")))
+	d.numbers(http.StatusCreated, "shop.a", 0, 2)
+	d.numbers(http.StatusCreated, "shop.a.deep", 2, 2)
+	d.numbers(http.StatusCreated, "shop.b", 4, 2)
+	for pattern, want := range map[string][]int{"shop.%3E": upTo(0, 6), "shop.*": {0, 1, 4, 5}, "*.a": nil} {
+		if want == nil {
+			res, err := d.do(testContext(t), http.MethodGet, "/v1/topics/"+pattern+"/events?from=start", nil)
+			if err != nil || res.StatusCode != http.StatusConflict {
+				t.Errorf("%s: got %v, %v, want a pattern in no store to be refused", pattern, res.Status, err)
+			}
+			_ = res.Body.Close()
+			continue
+		}
+		lines, next := d.poll(pattern + "/events?from=start&max=3")
+		more, _ := d.poll(pattern + "/events?from=" + next)
+		if got := append(numbersOf(lines), numbersOf(more)...); !slices.Equal(got, want) {
+			t.Errorf("%s: got %v, want %v", pattern, got, want)
+		}
+		if last := more[len(more)-1].data; last.Seq != 6 || last.Topic != "shop.b" {
+			t.Errorf("%s: got %+v", pattern, last)
+		}
+		// It goes on behind what came last, and with what is published then.
+		res, err := d.do(testContext(t), http.MethodGet, "/v1/topics/"+pattern+"/events?wait=1s&where=data.n==5", nil, "Accept: application/x-ndjson", "Last-Event-ID: 2")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text, err := io.ReadAll(res.Body); err != nil || strings.Count(string(text), "\n") != 1 || !strings.Contains(string(text), `"seq":6`) {
+			t.Errorf("%s: got %s, %v", pattern, text, err)
+		}
+		_ = res.Body.Close()
+		// A group has a place in it.
+		one := d.webSocket(pattern + "/events?group=g&from=start&window=1")
+		d.say(one, fmt.Sprintf(`{"ack":%d}`, d.hear(one).Seq))
+		_ = one.CloseNow()
+		two := d.webSocket(pattern + "/events?group=g")
+		for seen := 1; seen < len(want); {
+			e := d.hear(two)
+			d.say(two, fmt.Sprintf(`{"ack":%d}`, e.Seq))
+			if e.Data.N == want[seen] {
+				seen++
+			}
+		}
+		_ = two.CloseNow()
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
+	"strconv"
 	"strings"
 	"time"
 
@@ -76,6 +78,31 @@ func storedConfig(have *jetstream.StreamConfig) driver.StoredConfig {
 		}
 	}
 	return cfg
+}
+
+// AwaitStored returns when what was published to a stored topic, or to the topics of a
+// store, by whomever it is, before it was called, is stored: the server delivers it to who
+// listens before that. In a cluster it may be on its way still.
+func (c *Conn) AwaitStored(ctx context.Context, name string) error {
+	m := nats.NewMsg(keyedPrefix + name + "." + storePlain)
+	if isPattern(name) {
+		m.Subject = storePrefix + storePlain + "." + strings.NewReplacer("*", storePlain, ">", storePlain).Replace(name)
+	}
+	// A stream that is never so long refuses it in its turn.
+	m.Header.Set(jetstream.ExpectedLastSeqHeader, strconv.FormatUint(math.MaxInt64, 10))
+	return c.state.do(ctx, func(ctx context.Context) error {
+		answer, err := c.nc.RequestMsgWithContext(ctx, m)
+		if err != nil {
+			return c.openError(ctx, name, err)
+		}
+		var said struct {
+			Error *jetstream.APIError `json:"error"`
+		}
+		if err := json.Unmarshal(answer.Data, &said); err != nil || said.Error == nil || said.Error.ErrorCode != jetstream.JSErrCodeStreamWrongLastSequence {
+			return fmt.Errorf("topic %s: the server has said %q", name, answer.Data)
+		}
+		return nil
+	})
 }
 
 // Usage is what the server keeps for this account.

@@ -99,7 +99,25 @@ func (h *home) holds(topic, subject string) bool {
 		return true
 	}
 	of, ok := storedTopic(subject)
-	return ok && (of == topic || topic == h.store)
+	return ok && within(topic, of)
+}
+
+// within reports whether a pattern means a topic, or all topics of a narrower pattern.
+func within(wide, narrow string) bool {
+	for {
+		w, restW, moreW := strings.Cut(wide, ".")
+		n, restN, moreN := strings.Cut(narrow, ".")
+		if w == ">" {
+			return true
+		}
+		if n == ">" || w != "*" && w != n {
+			return false
+		}
+		if !moreW || !moreN {
+			return moreW == moreN
+		}
+		wide, narrow = restW, restN
+	}
 }
 
 // storedTopic returns the topic of a message of a store.
@@ -131,7 +149,7 @@ func (h *home) isKeyed(c *jetstream.ConsumerConfig) bool {
 }
 
 // home returns where a topic is kept: in a stream of its own, also if that is still to
-// be made, or in the store of a pattern. A pattern is a store.
+// be made, or in the store of a pattern. A pattern is a store, or a part of one.
 func (c *Conn) home(ctx context.Context, topic string) (home, error) {
 	own := nominalHome(topic)
 	at, err := c.whereabouts(ctx, topic)
@@ -146,7 +164,7 @@ func (c *Conn) home(ctx context.Context, topic string) (home, error) {
 	if _, err = c.js.Stream(ctx, own.stream); at == nil {
 		c.served(err)
 	}
-	if !errors.Is(err, jetstream.ErrStreamNotFound) || isPattern(topic) {
+	if !errors.Is(err, jetstream.ErrStreamNotFound) {
 		return own, err
 	}
 	h, found, findErr := c.findStore(ctx, topic)
@@ -159,7 +177,8 @@ func (c *Conn) home(ctx context.Context, topic string) (home, error) {
 	return own, err
 }
 
-// findStore returns the store that takes what is published to a topic.
+// findStore returns the store that takes what is published to a topic, or to all topics
+// of a pattern.
 func (c *Conn) findStore(ctx context.Context, topic string) (home, bool, error) {
 	stream, err := c.js.StreamNameBySubject(ctx, topic)
 	switch {
@@ -169,7 +188,7 @@ func (c *Conn) findStore(ctx context.Context, topic string) (home, bool, error) 
 		return home{}, false, passing(err)
 	}
 	pattern, err := c.patternOf(ctx, stream)
-	return home{stream, pattern}, pattern != "", err
+	return home{stream, pattern}, pattern != "" && within(pattern, topic), err
 }
 
 // patternOf returns the pattern of the stream of a store, empty if it is gone.

@@ -46,6 +46,9 @@ func assetName(prefix, name string) string {
 	return cutName(b.String(), name)
 }
 
+// cutLength is how much of a name is left when it is cut.
+const cutLength = 128
+
 // cutName returns text if it is not too long for a name, and otherwise its beginning
 // with the hash of what it stands for.
 func cutName(text, whole string) string {
@@ -54,7 +57,7 @@ func cutName(text, whole string) string {
 	}
 	// ~~ is never part of a name that was not cut.
 	sum := sha256.Sum256([]byte(whole))
-	return text[:128] + "~~" + hex.EncodeToString(sum[:])
+	return text[:cutLength] + "~~" + hex.EncodeToString(sum[:])
 }
 
 // assetOf returns the name of which assetName made a text, without its prefix, if it

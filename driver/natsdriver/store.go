@@ -39,7 +39,7 @@ func (c *Conn) OpenStore(ctx context.Context, cfg StoreConfig) (driver.Topic, er
 }
 
 // OpenInStore opens a topic of a store as OpenTopic does, without having to find the
-// store.
+// store. Of a pattern it is all topics of the store that match, as from OpenStore.
 func (c *Conn) OpenInStore(ctx context.Context, pattern, topic string, cfg driver.StoredConfig) (driver.Topic, error) {
 	if err := c.storable(); err != nil {
 		return nil, err
@@ -87,7 +87,8 @@ func (c *Conn) HasStore(ctx context.Context, pattern string) (bool, error) {
 	return c.hasStream(ctx, storeStream(pattern))
 }
 
-// StoreOf returns the pattern of the store that keeps a topic, empty if none does.
+// StoreOf returns the pattern of the store that keeps a topic, or all topics of a
+// pattern; empty if none does.
 func (c *Conn) StoreOf(ctx context.Context, topic string) (string, error) {
 	h, err := c.homeNow(ctx, topic)
 	if errors.Is(err, ErrNotFound) {
@@ -142,6 +143,9 @@ func moved(pattern, prefix string, wildcards int) string {
 
 // shareStats is Stats for a topic of a store.
 func (t *stored) shareStats(ctx context.Context) (driver.TopicStats, error) {
+	if isPattern(t.topic) && t.topic != t.store {
+		return t.partStats(ctx)
+	}
 	info, err := t.conn.topicInfo(ctx, t.home, t.topic)
 	if err != nil {
 		return driver.TopicStats{}, err
@@ -153,6 +157,40 @@ func (t *stored) shareStats(ctx context.Context) (driver.TopicStats, error) {
 	if !isPattern(t.topic) {
 		s.Delayed, err = t.delayed(ctx)
 	}
+	return s, err
+}
+
+// partStats is Stats for those topics of a store that match a pattern: they may be many,
+// so it does not ask for each.
+func (t *stored) partStats(ctx context.Context) (s driver.TopicStats, err error) {
+	info, err := t.info(ctx)
+	if err != nil {
+		return s, err
+	}
+	s.Deduplicated = t.deduplicated.Load()
+	begin := max(info.State.FirstSeq, 1)
+	if s.Stored, err = t.countFrom(ctx, begin); err != nil || s.Stored == 0 {
+		return s, err
+	}
+	err = t.conn.find(ctx, "topic "+t.topic, func(ctx context.Context) error {
+		stream, err := t.conn.js.Stream(ctx, t.stream)
+		if err != nil {
+			return err
+		}
+		first, err := t.conn.firstFrom(ctx, t.home, t.topic, map[string]any{"seq": begin})
+		if err != nil {
+			return err
+		}
+		last, err := stream.GetLastMsgForSubject(ctx, t.all(t.topic))
+		if errors.Is(err, jetstream.ErrMsgNotFound) || err == nil && first.Seq == 0 { // gone meanwhile
+			s.Stored = 0
+			return nil
+		}
+		if err == nil {
+			s.First, s.Last = first.Seq, last.Sequence
+		}
+		return err
+	})
 	return s, err
 }
 

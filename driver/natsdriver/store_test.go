@@ -414,3 +414,134 @@ func TestStoreNames(t *testing.T) {
 		}
 	}
 }
+
+// TestAwaitStored publishes faster than the server writes to disk.
+func TestAwaitStored(t *testing.T) {
+	c := startServer(t, withJetStream).open(t)
+	ctx := testContext(t)
+	openTopic(t, c, "own.a", &driver.StoredConfig{Durability: driver.DurableRelaxed})
+	if _, err := c.OpenStore(ctx, StoreConfig{Pattern: "store.*.>", StoredConfig: driver.StoredConfig{Durability: driver.DurableRelaxed}}); err != nil {
+		t.Fatal(err)
+	}
+	heard, err := c.SubscribePattern(ctx, ">", driver.SubscribeConfig{Window: 4096})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n = 500
+	for _, tt := range []struct{ kept, topic string }{{"own.a", "own.a"}, {"store.*.>", "store.a.b.c"}} {
+		live, err := c.OpenTopic(ctx, driver.TopicConfig{Name: tt.topic})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range n {
+			if err := live.Publish(ctx, []*driver.Message{{Data: []byte("1")}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := c.AwaitStored(ctx, tt.kept); err != nil {
+			t.Fatal(err)
+		}
+		if info, err := c.TopicInfo(ctx, tt.kept); err != nil || info.Messages != n || info.Last != n {
+			t.Errorf("%s: got %d messages up to %d, %v, want %d", tt.kept, info.Messages, info.Last, err, n)
+		}
+		for got := 0; got < n; {
+			ms, err := heard.Receive(ctx, n)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range ms {
+				if got++; m.Topic != tt.topic {
+					t.Errorf("heard something on %s", m.Topic)
+				}
+			}
+		}
+	}
+	if err := c.AwaitStored(ctx, "nothing"); err == nil {
+		t.Error("a topic that is not there was stored")
+	}
+}
+
+// TestStorePart reads those topics of a store that match a narrower pattern.
+func TestStorePart(t *testing.T) {
+	c := startServer(t, withJetStream).open(t)
+	ctx := testContext(t)
+	if _, err := c.OpenStore(ctx, StoreConfig{Pattern: "shop.>", StoredConfig: driver.StoredConfig{Durability: driver.DurableRelaxed}}); err != nil {
+		t.Fatal(err)
+	}
+	for pattern, want := range map[string]string{"shop.>": "shop.>", "shop.*": "shop.>", "shop.eu.>": "shop.>", "*.eu": "", ">": "", "shop.eu": "shop.>", "other.*": ""} {
+		if got, err := c.StoreOf(ctx, pattern); got != want || err != nil {
+			t.Errorf("store of %s: got %q, %v, want %q", pattern, got, err, want)
+		}
+	}
+	part, err := c.OpenInStore(ctx, "shop.>", "shop.eu.*", driver.StoredConfig{Existing: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, err := part.Stats(ctx); err != nil || s != (driver.TopicStats{}) {
+		t.Errorf("got %+v, %v, want nothing", s, err)
+	}
+	for i, name := range []string{"shop.us.a", "shop.eu.a", "shop.eu.b", "shop.us.b", "shop.eu.b.c"} {
+		topic, err := c.OpenTopic(ctx, driver.TopicConfig{Name: name, Stored: &driver.StoredConfig{Existing: true}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := topic.Publish(ctx, []*driver.Message{{Key: "k", HasKey: i%2 == 0, Data: []byte("1")}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s, err := part.Stats(ctx); err != nil || s != (driver.TopicStats{Stored: 2, First: 2, Last: 3}) {
+		t.Errorf("got %+v, %v, want 2 messages, 2 and 3", s, err)
+	}
+	for _, cfg := range []driver.SubscribeConfig{
+		{From: driver.FromStart, Window: 8},
+		{From: driver.FromLast, Seq: 2, Window: 8},
+		{From: driver.FromStart, Window: 8, Group: "g"},
+		{From: driver.FromSeq, Seq: 2, Window: 8, Group: "keyed", Keyed: true},
+	} {
+		sub, err := part.Subscribe(ctx, cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen := map[string]uint64{}
+		for len(seen) < 2 {
+			ms, err := sub.Receive(ctx, 8)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range ms {
+				seen[m.Topic] = m.Seq
+			}
+			if err := sub.Ack(ctx, ms); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if seen["shop.eu.a"] != 2 || seen["shop.eu.b"] != 3 {
+			t.Errorf("%+v: got %v", cfg, seen)
+		}
+		if err := sub.Close(ctx); err != nil {
+			t.Error(err)
+		}
+	}
+	long := "shop." + strings.Repeat("long.", 40) + "name"
+	topic, err := c.OpenTopic(ctx, driver.TopicConfig{Name: long, Stored: &driver.StoredConfig{Existing: true}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := topic.Subscribe(ctx, driver.SubscribeConfig{Group: strings.Repeat("g", 60), Window: 1}); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]int{long: 1, "shop.eu.a": 0} {
+		if info, err := c.TopicInfo(ctx, name); err != nil || info.Groups != want {
+			t.Errorf("%s: got %+v, %v, want %d consumers", name, info, err, want)
+		}
+	}
+	if g, err := c.GroupInfo(ctx, "shop.eu.*", "g"); err != nil || g.Waiting+g.InFlight != 0 {
+		t.Errorf("got %+v, %v, want a group that has done all", g, err)
+	}
+	if part.Publish(ctx, []*driver.Message{{Data: []byte("1")}}) == nil {
+		t.Error("something was published to a pattern")
+	}
+	if info, err := c.StoreInfo(ctx, "shop.>"); err != nil || info.Messages != 5 {
+		t.Errorf("got %+v, %v, want 5 messages", info, err)
+	}
+}

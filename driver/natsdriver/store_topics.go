@@ -50,6 +50,15 @@ func (c *Conn) shareInfo(ctx context.Context, h home, name string) (info TopicIn
 // consumersOf returns how many consumers groups on a topic of a store have.
 func (c *Conn) consumersOf(ctx context.Context, stream jetstream.Stream, h home, topic string) (n int, err error) {
 	prefix := h.consumer(topic, "")
+	if len(prefix) > cutLength { // names may be cut in it: what they read says it
+		list := stream.ListConsumers(ctx)
+		for info := range list.Info() {
+			if info.Config.Durable != "" && topicsOf(&info.Config) == topic {
+				n++
+			}
+		}
+		return n, passing(list.Err())
+	}
 	names := stream.ConsumerNames(ctx)
 	for name := range names.Name() {
 		if strings.HasPrefix(name, prefix) {

@@ -318,6 +318,25 @@ func closed(ctx context.Context, conn driver.Conn) error {
 	return conn.Close(ctx)
 }
 
+// openStore opens the topics that match a pattern, if one store keeps all of them; nil
+// otherwise.
+func openStore(ctx context.Context, conn driver.Conn, pattern string) (driver.Topic, error) {
+	c, ok := conn.(interface {
+		StoreOf(ctx context.Context, topics string) (string, error)
+		OpenInStore(ctx context.Context, pattern, topics string, cfg driver.StoredConfig) (driver.Topic, error)
+	})
+	if !ok || !has(conn, driver.Stored) {
+		return nil, nil
+	}
+	ask, cancel := context.WithTimeout(ctx, askPatience)
+	defer cancel()
+	store, err := c.StoreOf(ask, pattern)
+	if err != nil || store == "" {
+		return nil, err
+	}
+	return c.OpenInStore(ctx, store, pattern, driver.StoredConfig{Existing: true})
+}
+
 // openTopic opens a topic as the broker has it: stored or not.
 func openTopic(ctx context.Context, conn driver.Conn, name string) (topic driver.Topic, stored bool, err error) {
 	cfg := driver.TopicConfig{Name: name}

@@ -27,9 +27,9 @@ var subCommand = command{
 orders.*, until it is interrupted. * stands for one token, a last > for one or more;
 both need quotes in a shell.
 
-With --group the members of the group share the messages. On a topic that is stored
-a group goes on where it was, --from says only where a new one begins, and a message
-that has been printed is done with.
+With --group the members of the group share the messages. On a topic that is stored,
+or a pattern that is a store or a part of one, a group goes on where it was, --from
+says only where a new one begins, and a message that has been printed is done with.
 
 --where is applied by the broker: what does not match does not cross the network.
 For that it receives over HTTP, from where --http, HARK_HTTP_URL or the context
@@ -46,7 +46,7 @@ template of Go's text/template over the same names as in JSON:
 		fs.StringVar(&l.filter, "where", "", "print only messages that match this `filter`, which the broker applies")
 		fs.StringVar(&l.config.Group, "group", "", "`name` of the group to be a member of")
 		fs.BoolVar(&l.config.Keyed, "keyed", false, "keep the order of keys in the group, as hark does for topics with KeyBy; all members must agree")
-		fs.StringVar(&l.from, "from", "now", "where to begin on a stored topic: `start|now|SEQ|TIME|last:N`, TIME in RFC 3339 or as 15m for so long ago")
+		fs.StringVar(&l.from, "from", "now", "where to begin on a stored topic, or a pattern in a store: `start|now|SEQ|TIME|last:N`, TIME in RFC 3339 or as 15m for so long ago")
 		fs.IntVar(&l.count, "count", 0, "end after this `number` of messages; 0 for never")
 		timeout := timeoutFlag(fs, "in all")
 		fs.StringVar(&l.output, "output", "json", "`json|data|pretty|TEMPLATE`: how they are printed")
@@ -107,8 +107,6 @@ func (l *listening) check(words []string) (err error) {
 	switch {
 	case l.count < 0:
 		return errors.New("--count must not be negative")
-	case l.config.From != driver.FromNow && names.IsPattern(l.pattern):
-		return errors.New("--from is for one topic, not a pattern")
 	case l.config.Keyed && l.config.Group == "":
 		return errors.New("--keyed is for the members of a --group")
 	}
@@ -216,8 +214,7 @@ func (l *listening) listen(ctx context.Context, from feed, acks bool, s Streams)
 // subscribe subscribes. acks says that messages are to be acknowledged.
 func (l *listening) subscribe(ctx context.Context, conn driver.Conn) (sub driver.Subscription, acks bool, err error) {
 	if names.IsPattern(l.pattern) {
-		sub, err = conn.SubscribePattern(ctx, l.pattern, l.config)
-		return sub, false, err
+		return l.subscribePattern(ctx, conn)
 	}
 	topic, stored, err := openTopic(ctx, conn, l.pattern)
 	if err != nil {
@@ -228,6 +225,26 @@ func (l *listening) subscribe(ctx context.Context, conn driver.Conn) (sub driver
 	}
 	sub, err = topic.Subscribe(ctx, l.config)
 	return sub, stored && l.config.Group != "", err
+}
+
+// subscribePattern is subscribe for a pattern: from the store that keeps all of it, if
+// there is one that the user may read, and otherwise to what is published.
+func (l *listening) subscribePattern(ctx context.Context, conn driver.Conn) (sub driver.Subscription, acks bool, err error) {
+	store, err := openStore(ctx, conn, l.pattern)
+	if store != nil && err == nil {
+		if sub, err = store.Subscribe(ctx, l.config); err == nil {
+			return sub, l.config.Group != "", nil
+		}
+	}
+	switch {
+	case ctx.Err() != nil:
+		return nil, false, context.Cause(ctx)
+	case l.config.From == driver.FromNow:
+		sub, err = conn.SubscribePattern(ctx, l.pattern, l.config)
+	case err == nil:
+		err = fmt.Errorf("--from %s: no store keeps all that match %s, so what was published is gone, or on topics to be named one by one; declare the pattern under topics in the configuration of the broker", l.from, l.pattern)
+	}
+	return sub, false, err
 }
 
 // print writes messages until there were enough, or ctx ends.

@@ -334,3 +334,32 @@ func TestWebCertainty(t *testing.T) {
 		}
 	}
 }
+
+// TestSubStore reads the topics of a store by pattern, from the past and as a group.
+func TestSubStore(t *testing.T) {
+	startBroker(t, "topics: [{name: 'shop.>'}]")
+	url := os.Getenv("HARK_URL")
+	publish(t, url, "shop.a", 0, 1)
+	publish(t, url, "shop.a.deep", 2)
+	publish(t, url, "shop.b", 3)
+	args := []string{"--count", "2", "--output", "{{.topic}} {{.seq}} {{.data.n}}"}
+	for _, tt := range []struct{ args, want string }{
+		{"shop.> --from start", "shop.a 1 0\nshop.a 2 1\n"},
+		{"shop.* --from 2", "shop.a 2 1\nshop.b 4 3\n"},
+		{"shop.* --from start --where data.n>0", "shop.a 2 1\nshop.b 4 3\n"},
+		{"shop.> --from last:2", "shop.a.deep 3 2\nshop.b 4 3\n"},
+		{"shop.* --from start --group g", "shop.a 1 0\nshop.a 2 1\n"},
+		{"shop.> --from start --group g --where data.n!=1", "shop.a 1 0\nshop.a.deep 3 2\n"},
+	} {
+		code, out, errs := call(t, "", append(append([]string{"sub"}, strings.Fields(tt.args)...), args...)...)
+		if code != exitOK || out != tt.want || errs != "" {
+			t.Errorf("%s: got %d %q %s, want %q", tt.args, code, out, errs, tt.want)
+		}
+	}
+	if code, out, errs := call(t, "", "sub", "shop.*", "--group", "g", "--count", "1", "--output", "{{.data.n}}"); code != exitOK || out != "3\n" {
+		t.Errorf("the group goes on: got %d %q %s", code, out, errs)
+	}
+	if code, _, errs := call(t, "", "sub", "*.a", "--from", "start"); code != exitFailed || !strings.Contains(errs, "no store keeps all that match *.a") {
+		t.Errorf("a pattern in no store: got %d %s", code, errs)
+	}
+}

@@ -1,0 +1,208 @@
+package broker
+
+import (
+	"context"
+	"hash/maphash"
+	"maps"
+	"time"
+
+	"github.com/harkbus/hark/driver"
+	"github.com/harkbus/hark/driver/natsdriver"
+)
+
+// A reload may declare a topic, or a store, from which routes took messages as they were
+// published, or take such a declaration out. Then one reader follows another that reads
+// the same messages in another way, and each message is to be routed once. The two have no
+// common count of them, but see the same messages:
+//
+//   - Before the next readers begin to listen, the present ones begin to note what they
+//     route of the topics that change hands, and what they have routed is stored.
+//   - When everything else has succeeded, the present readers route what has come to them,
+//     by the plan that they had: those that go on stop there, the others end.
+//   - The next readers begin, and pass over what was noted.
+
+// notes are the marks of messages that a reader has routed, with how often it has. Only the
+// reader uses them, until it stands still.
+type notes struct {
+	seed    maphash.Seed
+	changes func(topic string) bool // whether a topic changes hands
+	marks   map[uint64]int
+}
+
+// mark returns what two copies of a message have in common: the topic and ID, or the data
+// of one without an ID.
+func mark(seed maphash.Seed, m *driver.Received) uint64 {
+	var h maphash.Hash
+	h.SetSeed(seed)
+	text := func(s string) { _, _ = h.WriteString(s); _ = h.WriteByte(0) } // a hash does not fail
+	text(m.Topic)
+	if text(m.ID); m.ID == "" {
+		text(m.Key)
+		_, _ = h.Write(m.Data)
+	}
+	return h.Sum64()
+}
+
+// note notes that a message is routed, if its topic changes hands.
+func (n *notes) note(m *driver.Received) {
+	if n != nil && n.changes(m.Topic) {
+		n.marks[mark(n.seed, m)]++
+	}
+}
+
+// routed are the messages that a reader passes over, because another one has routed them.
+// They are among the first that it receives.
+type routed struct {
+	seed  maphash.Seed
+	marks map[uint64]int
+	last  uint64 // of a store, the sequence of the last of them
+	left  int    // of others, how many messages may be among them
+}
+
+// add takes over what a reader has noted. Readers that have routed the same message, for
+// different routes, have noted it each.
+func (d *routed) add(n *notes) {
+	if n == nil {
+		return
+	}
+	for mark, count := range n.marks {
+		d.marks[mark] = max(d.marks[mark], count)
+	}
+}
+
+// until returns it for one reader.
+func (d *routed) until(last uint64, left int) *routed {
+	return &routed{d.seed, maps.Clone(d.marks), last, left}
+}
+
+// has reports whether a message that is received was routed.
+func (d *routed) has(m *driver.Received) bool {
+	if d == nil || len(d.marks) == 0 {
+		return false
+	}
+	if d.left--; m.Seq > d.last || m.Seq == 0 && d.left < 0 {
+		clear(d.marks)
+		return false
+	}
+	mark := mark(d.seed, m)
+	count := d.marks[mark]
+	if count > 1 {
+		d.marks[mark]--
+	} else {
+		delete(d.marks, mark)
+	}
+	return count > 0
+}
+
+// noteLocked has the present readers note what they route of the topics that change hands.
+func (step *routingChange) noteLocked() {
+	old := step.of.plan.Load()
+	if old == nil {
+		return
+	}
+	changes := func(topic string) bool { return old.declared(topic) != step.plan.declared(topic) }
+	for _, reader := range step.of.readers {
+		reader.noting(&notes{step.seed, changes, map[uint64]int{}})
+	}
+}
+
+// forgetLocked ends that.
+func (step *routingChange) forgetLocked() {
+	for _, reader := range step.of.readers {
+		reader.noting(nil)
+	}
+}
+
+// handOverLocked has the present readers route what has come to them. Of those that are not
+// wanted any more it ends those of topics that change hands; those that were not stored stand
+// still until begin is called, which is when the plan is the next one.
+func (step *routingChange) handOverLocked(ctx context.Context) (begin func()) {
+	r, p := step.of, step.plan
+	live, stored := &routed{seed: step.seed, marks: map[uint64]int{}}, &routed{seed: step.seed, marks: map[uint64]int{}}
+	standing := map[*reader]func(){}
+	for key, reader := range r.readers {
+		if key.stored {
+			continue
+		}
+		if p.tasks[key] == nil {
+			r.endLocked(ctx, reader)
+			live.add(reader.notes)
+			continue
+		}
+		resume, still := reader.pause(ctx)
+		if standing[reader] = resume; still {
+			live.add(reader.notes)
+		}
+	}
+	for key, reader := range r.readers {
+		if !key.stored || p.tasks[key] != nil || p.declared(key.from) || len(p.router.groupsOver(key.from)) == 0 {
+			continue
+		}
+		if !r.shared { // otherwise the other brokers go on
+			r.catchUp(ctx, key.from)
+		}
+		r.endLocked(ctx, reader)
+		stored.add(reader.notes)
+	}
+	for key, reader := range step.fresh {
+		switch {
+		case !key.stored:
+			reader.past.Store(stored.until(0, reader.waiting()))
+		case len(live.marks) > 0:
+			last, err := r.lastStored(ctx, key.from)
+			if err != nil {
+				r.log.Warn("messages may be routed twice", "from", key.from, "err", err)
+			}
+			reader.past.Store(live.until(last, 0))
+		}
+	}
+	return func() {
+		for reader, resume := range standing {
+			reader.past.Store(stored.until(0, reader.waiting()))
+			resume()
+		}
+	}
+}
+
+// lastStored returns the sequence of the last message that was published to a topic, or
+// store, before it was called.
+func (r *routing) lastStored(ctx context.Context, from string) (uint64, error) {
+	if err := r.conn.AwaitStored(ctx, from); err != nil {
+		return 0, err
+	}
+	info, err := r.conn.TopicInfo(ctx, from)
+	return info.Last, err
+}
+
+const (
+	// catchUpPatience is how long a reload waits until what is stored has been routed, of a
+	// topic that is not declared any more.
+	catchUpPatience = 5 * time.Second
+	catchUpPoll     = 10 * time.Millisecond
+	// catchUpIdle is how often in turn a group must have nothing to do to be believed: the
+	// server tells it a little later than it stores, and the last message may be gone.
+	catchUpIdle = 30
+)
+
+// catchUp waits until routes have read what a topic or store has now. What they do not
+// manage in time is not routed.
+func (r *routing) catchUp(ctx context.Context, from string) {
+	wait, cancel := context.WithTimeout(ctx, catchUpPatience)
+	defer cancel()
+	last, err := r.lastStored(wait, from)
+	for idle := 0; err == nil; {
+		var g natsdriver.GroupInfo
+		g, err = r.conn.GroupInfo(wait, from, routesGroup)
+		if idle++; g.Waiting > 0 || g.InFlight > 0 {
+			idle = 0
+		}
+		if err == nil && (g.Done >= last || idle >= catchUpIdle) {
+			return
+		}
+		if err == nil && !sleep(wait, catchUpPoll) {
+			r.log.Warn("messages are not routed any more, because the topic is not declared", "from", from, "messages", g.Waiting+uint64(g.InFlight))
+			return
+		}
+	}
+	r.log.Warn("it is not known whether all messages of a topic that is not declared any more are routed", "from", from, "err", err)
+}
