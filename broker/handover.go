@@ -57,7 +57,12 @@ type routed struct {
 	marks map[uint64]int
 	last  uint64 // of a store, the sequence of the last of them
 	left  int    // of others, how many messages may be among them
+	over  time.Time
 }
+
+// sameIDFor is for how long a message with an ID is looked for beyond last and left: the
+// server may be late to store what it has delivered.
+const sameIDFor = time.Minute
 
 // add takes over what a reader has noted. Readers that have routed the same message, for
 // different routes, have noted it each.
@@ -72,7 +77,7 @@ func (d *routed) add(n *notes) {
 
 // until returns it for one reader.
 func (d *routed) until(last uint64, left int) *routed {
-	return &routed{d.seed, maps.Clone(d.marks), last, left}
+	return &routed{d.seed, maps.Clone(d.marks), last, left, time.Now().Add(sameIDFor)}
 }
 
 // has reports whether a message that is received was routed.
@@ -81,8 +86,12 @@ func (d *routed) has(m *driver.Received) bool {
 		return false
 	}
 	if d.left--; m.Seq > d.last || m.Seq == 0 && d.left < 0 {
-		clear(d.marks)
-		return false
+		if time.Now().After(d.over) {
+			clear(d.marks)
+		}
+		if m.ID == "" {
+			return false
+		}
 	}
 	mark := mark(d.seed, m)
 	count := d.marks[mark]

@@ -1,69 +1,116 @@
 package broker
 
 import (
+	"hash/maphash"
+	"os"
 	"strconv"
 	"testing"
 
 	"github.com/harkbus/hark/driver"
 )
 
+// TestRouted notes messages and finds each again as often.
+func TestRouted(t *testing.T) {
+	message := func(topic, id, data string, seq uint64) *driver.Received {
+		m := &driver.Received{Topic: topic, Seq: seq}
+		m.ID, m.Data = id, []byte(data)
+		return m
+	}
+	var none *notes
+	none.note(message("a", "1", "", 0))
+	seed := maphash.MakeSeed()
+	one := &notes{seed, func(topic string) bool { return topic == "a" }, map[uint64]int{}}
+	other := &notes{seed, one.changes, map[uint64]int{}}
+	for _, n := range []*notes{one, other} { // two routes have taken the same messages
+		for _, m := range []*driver.Received{message("a", "1", "x", 0), message("a", "", "x", 0), message("a", "", "x", 0), message("b", "1", "x", 0)} {
+			n.note(m)
+		}
+	}
+	d := &routed{seed: seed, marks: map[uint64]int{}}
+	d.add(one)
+	d.add(other)
+	d.add(nil)
+	stored, live := d.until(3, 0), d.until(0, 3)
+	for _, tt := range []struct {
+		m    *driver.Received
+		want bool
+	}{
+		{message("a", "", "x", 1), true},
+		{message("a", "", "y", 2), false},
+		{message("a", "", "x", 3), true},
+		{message("a", "", "x", 4), false}, // it was published later
+		{message("b", "1", "x", 5), false},
+		{message("a", "1", "z", 6), true}, // stored late
+		{message("a", "1", "z", 7), false},
+	} {
+		if got := stored.has(tt.m); got != tt.want {
+			t.Errorf("%d: got %v", tt.m.Seq, got)
+		}
+		tt.m.Seq = 0
+		if got := live.has(tt.m); got != tt.want {
+			t.Errorf("%+v: got %v, want %v", tt.m, got, tt.want)
+		}
+	}
+}
+
 // TestReloadUnderRoute declares a topic, and a store, under routes that take messages
 // from there as they are published, while some are: each is routed once and in order.
-// Then it takes the declaration out again.
+// Then it takes the declaration out again. With HARK_LONG=1 it does: that the server
+// delivers a message at the moment at which it stores it is likely, and not promised.
 func TestReloadUnderRoute(t *testing.T) {
+	if os.Getenv("HARK_LONG") == "" {
+		t.Skip("HARK_LONG=1 reloads under load")
+	}
 	for _, tt := range []struct{ name, from, declare string }{
 		{"a topic", "orders.a", "{name: orders.a, durability: memory}"},
 		{"a topic of a pattern", "orders.*", "{name: orders.a, durability: memory}"},
 		{"a store", "orders.*", "{name: 'orders.>', durability: memory}"},
 		{"a store of a topic", "orders.a", "{name: 'orders.*', durability: memory}"},
 	} {
-		for _, bare := range []bool{false, true} {
-			t.Run(tt.name+map[bool]string{true: ", without IDs"}[bare], func(t *testing.T) {
-				dir := t.TempDir()
-				routes := "\nroutes: [{from: '" + tt.from + "', to: [copy, kept]}]"
-				before := configIn(t, dir, "topics: [{name: kept, durability: memory}]"+routes)
-				after := configIn(t, dir, "topics: [{name: kept, durability: memory}, "+tt.declare+"]"+routes)
-				b := start(t, before)
-				c := dial(t, b, "")
-				copies, kept := listen(t, c, "copy"), replay(t, c, "kept")
-				ns := newCounting(t, c, "orders.a", bare)
-				ns.flows(t, copies, kept)
-				for range 2 {
-					for _, to := range []*Config{after, before} {
-						reloaded := make(chan error, 1)
-						go func() { reloaded <- b.Reload(testContext(t), to) }()
-						for under := true; under; {
-							ns.flows(t, copies, kept)
-							select {
-							case err := <-reloaded:
-								if err != nil {
-									t.Fatal(err)
-								}
-								under = false
-							default:
-							}
-						}
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			routes := "\nroutes: [{from: '" + tt.from + "', to: [copy, kept]}]"
+			before := configIn(t, dir, "topics: [{name: kept, durability: memory}]"+routes)
+			after := configIn(t, dir, "topics: [{name: kept, durability: memory}, "+tt.declare+"]"+routes)
+			b := start(t, before)
+			c := dial(t, b, "")
+			copies, kept := listen(t, c, "copy"), replay(t, c, "kept")
+			ns := newCounting(t, c, "orders.a")
+			ns.flows(t, copies, kept)
+			for range 2 {
+				for _, to := range []*Config{after, before} {
+					reloaded := make(chan error, 1)
+					go func() { reloaded <- b.Reload(testContext(t), to) }()
+					for under := true; under; {
 						ns.flows(t, copies, kept)
+						select {
+						case err := <-reloaded:
+							if err != nil {
+								t.Fatal(err)
+							}
+							under = false
+						default:
+						}
 					}
+					ns.flows(t, copies, kept)
 				}
-				ns.end(t)
-				n := ns.published
-				ns.count(t, n, copies, kept)
-				publish(t, c, "orders.a", &driver.Message{Data: []byte("end")})
-				for _, sub := range []driver.Subscription{copies, kept} {
-					if m := receive(t, sub, 1)[0]; string(m.Data) != "end" {
-						t.Errorf("got %s behind the last of %d", m.Data, n)
-					}
+			}
+			ns.end(t)
+			n := ns.published
+			ns.count(t, n, copies, kept)
+			publish(t, c, "orders.a", &driver.Message{Data: []byte("end")})
+			for _, sub := range []driver.Subscription{copies, kept} {
+				if m := receive(t, sub, 1)[0]; string(m.Data) != "end" {
+					t.Errorf("got %s behind the last of %d", m.Data, n)
 				}
-			})
-		}
+			}
+		})
 	}
 }
 
 // counting publishes numbers, never many more than have been counted.
 type counting struct {
 	topic     driver.Topic
-	bare      bool
 	conn      driver.Conn
 	room      chan struct{}
 	over      chan struct{}
@@ -72,13 +119,13 @@ type counting struct {
 	counted   map[driver.Subscription]int
 }
 
-func newCounting(t *testing.T, c driver.Conn, topic string, bare bool) *counting {
+func newCounting(t *testing.T, c driver.Conn, topic string) *counting {
 	t.Helper()
 	to, err := c.OpenTopic(testContext(t), driver.TopicConfig{Name: topic})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &counting{topic: to, bare: bare, conn: c, room: make(chan struct{}, 200), over: make(chan struct{}), done: make(chan struct{}), counted: map[driver.Subscription]int{}}
+	s := &counting{topic: to, conn: c, room: make(chan struct{}, 200), over: make(chan struct{}), done: make(chan struct{}), counted: map[driver.Subscription]int{}}
 	ctx := testContext(t)
 	go func() {
 		defer close(s.done)
@@ -88,7 +135,7 @@ func newCounting(t *testing.T, c driver.Conn, topic string, bare bool) *counting
 				return
 			case s.room <- struct{}{}:
 			}
-			m := &driver.Message{Data: []byte(strconv.Itoa(s.published)), Bare: s.bare}
+			m := &driver.Message{Data: []byte(strconv.Itoa(s.published))}
 			if err := s.topic.Publish(ctx, []*driver.Message{m}); err != nil {
 				t.Errorf("publish: %v", err)
 				return
