@@ -117,6 +117,7 @@ type topicView struct {
 	Age        string     `json:"age,omitempty" doc:"how long messages are kept; for ever without it"`
 	MaxBytes   int64      `json:"max_bytes,omitempty" doc:"how much is kept; everything without it"`
 	MaxCount   int64      `json:"max_count,omitempty" doc:"how many messages are kept; all without it"`
+	PerKey     int64      `json:"per_key,omitempty" doc:"how many messages of each key the broker leaves; all without it"`
 	Durability string     `json:"durability" enum:"strict relaxed memory" doc:"what an acknowledged message survives"`
 	Dedup      string     `json:"dedup" doc:"how long message IDs are remembered"`
 	Declared   bool       `json:"declared" doc:"whether the configuration of the broker declares it"`
@@ -130,6 +131,9 @@ func (b *Broker) topicView(info *natsdriver.TopicInfo) *topicView {
 	if info.Messages > 0 {
 		v.First = info.First
 		v.FirstTime, v.LastTime = &info.FirstTime, &info.LastTime
+	}
+	if t := keeper(b.config.Load().Topics, info.Name); t != nil {
+		v.PerKey = t.PerKey
 	}
 	if info.Config.MaxAge > 0 {
 		v.Age = short(info.Config.MaxAge)

@@ -61,6 +61,16 @@ func TestPerKey(t *testing.T) {
 		}
 	}
 	newest(2)
+	shown := func() int64 {
+		info, err := b.conn.TopicInfo(testContext(t), "prices")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b.topicView(&info).PerKey
+	}
+	if n := shown(); n != 2 {
+		t.Errorf("the admin API says per_key %d, want 2", n)
+	}
 
 	// The last value alone, and again after a start.
 	text = strings.Replace(text, "per_key: 2", "per_key: 1", 1)
@@ -68,6 +78,9 @@ func TestPerKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	untilStored(t, prices, 6)
+	if n := shown(); n != 1 {
+		t.Errorf("the admin API says per_key %d, want 1", n)
+	}
 	newest(1)
 	stop(t, b)
 	b = start(t, configIn(t, dir, text))

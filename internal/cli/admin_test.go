@@ -59,7 +59,7 @@ func bury(t *testing.T, id, reason string) {
 
 // TestAdminCommands is what an operator types, in order.
 func TestAdminCommands(t *testing.T) {
-	startBroker(t, "topics: [{name: jobs, dedup: 1h}, {name: jobs.dead}]\nroutes: [{name: europe, from: jobs, where: data.n == 1, to: region.eu, otherwise: rest}]\n")
+	startBroker(t, "topics: [{name: jobs, dedup: 1h}, {name: jobs.dead}, {name: last, per_key: 1}]\nroutes: [{name: europe, from: jobs, where: data.n == 1, to: region.eu, otherwise: rest}]\n")
 	bury(t, "d-1", "order 1: no stock")
 	bury(t, "d-2", "order 2: no stock")
 	bury(t, "d-3", "evil \x1b[2J\n title")
@@ -69,6 +69,7 @@ func TestAdminCommands(t *testing.T) {
 		out, err string // must be part of what is printed; without it nothing may be
 	}{
 		{"topic list", exitOK, "jobs.dead   3", ""},
+		{"topic list last", exitOK, "of each key up to 1 message", ""},
 		{"topic list none.>", exitOK, "", "there are none"},
 		{"topic list a..b", exitFailed, "", "empty token"},
 		{"topic list --output json --limit 1", exitOK, `{"topic":"jobs",`, ""},

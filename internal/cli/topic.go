@@ -197,6 +197,7 @@ type storedTopic struct {
 	Age             string
 	MaxBytes        uint64 `json:"max_bytes"`
 	MaxCount        int    `json:"max_count"`
+	PerKey          int    `json:"per_key"`
 	Durability      string
 	Dedup           string
 	Declared        bool
@@ -219,6 +220,9 @@ func (t *storedTopic) kept() string {
 	}
 	if t.MaxCount > 0 {
 		add("up to " + plural(t.MaxCount, "message", "messages"))
+	}
+	if t.PerKey > 0 {
+		add("of each key up to " + plural(t.PerKey, "message", "messages"))
 	}
 	if text == "" {
 		text = "all"
