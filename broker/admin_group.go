@@ -2,6 +2,7 @@ package broker
 
 import (
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -51,9 +52,12 @@ func groupEndpoints() []endpoint {
 		},
 		{
 			method: http.MethodDelete, path: "/v1/admin/topics/{topic}/groups/{group}", name: "deleteGroup", summary: "make a group forget its place",
-			doc:    "A member that listens fails; one that comes later begins where it says.",
-			access: administrator("topic"), params: which, status: http.StatusNoContent, also: absent,
+			doc:    "A member that listens fails; one that comes later begins where it says. The groups of routes and webhooks that the configuration has are refused (409): they would stop, and what is published meanwhile would not be routed.",
+			access: administrator("topic"), params: which, status: http.StatusNoContent, also: append(absent, http.StatusConflict),
 			handle: func(c *call) error {
+				if c.broker.needs(c.text("topic"), c.text("group")) {
+					return refused(http.StatusConflict, "group %s is the broker's own, for what its configuration has on %s", c.text("group"), c.text("topic")).but("take the route or the webhook out there and reload")
+				}
 				if _, err := c.broker.conn.GroupInfo(c.ctx, c.text("topic"), c.text("group")); err != nil {
 					return err
 				}
@@ -170,4 +174,16 @@ func seekGroup(c *call, topic, group string) error {
 		err = c.broker.conn.SeekGroup(c.ctx, topic, group, seq)
 	}
 	return err
+}
+
+// needs reports whether a group keeps the place of a route or webhook that the
+// configuration has.
+func (b *Broker) needs(topic, group string) bool {
+	c := b.config.Load()
+	if group == routesGroup {
+		return slices.ContainsFunc(c.Routes, func(r RouteConfig) bool { return overlap(r.From, topic) })
+	}
+	return slices.ContainsFunc(c.Webhooks, func(w WebhookConfig) bool {
+		return group == webhookGroup(w.Name) && overlap(w.From, topic)
+	})
 }

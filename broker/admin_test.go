@@ -294,6 +294,7 @@ func groupScenario(t *testing.T, a *api) {
 	if err := sub.Close(testContext(t)); err != nil {
 		t.Error(err)
 	}
+	a.refused(http.StatusConflict, "the broker's own", "deleteGroup", args{"topic": "live.x", "group": routesGroup}, nil)
 	a.want(http.StatusNoContent, "deleteGroup", which(), nil, nil)
 	for _, name := range []string{"deleteGroup", "getGroup", "pauseGroup", "resumeGroup", "seekGroup"} {
 		a.refused(http.StatusNotFound, "group g of topic grouped", name, which(), nil)

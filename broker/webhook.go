@@ -96,7 +96,7 @@ func newWebhookClient(c *WebhookConfig) *http.Client {
 func (w *webhook) subscribe(bus *hark.Bus, stored, pattern bool) (err error) {
 	c := &w.config
 	opts := []hark.SubscribeOption{
-		hark.Group("webhook-" + c.Name), hark.Workers(int(c.Workers)), hark.MaxAttempts(int(c.Attempts)),
+		hark.Group(webhookGroup(c.Name)), hark.Workers(int(c.Workers)), hark.MaxAttempts(int(c.Attempts)),
 		hark.Backoff(hark.BackoffPolicy{Min: c.BackoffMin, Max: c.BackoffMax}), hark.Timeout(c.Timeout),
 	}
 	switch c.DeadLetter {
@@ -373,3 +373,6 @@ func (w *webhook) stop(ctx context.Context) error {
 	w.client.CloseIdleConnections()
 	return err
 }
+
+// webhookGroup is the group that keeps the place of a webhook on a stored topic.
+func webhookGroup(name string) string { return "webhook-" + name }

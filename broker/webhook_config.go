@@ -240,5 +240,8 @@ func (w *WebhookConfig) summary() string {
 	if w.Where != "" {
 		text += " where " + strings.Join(strings.Fields(w.Where), " ")
 	}
-	return text + " → " + w.URL
+	if u, err := w.target(); err == nil { // paths and queries of webhooks are often secret
+		text += " → " + u.Scheme + "://" + u.Host
+	}
+	return text
 }

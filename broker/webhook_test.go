@@ -437,3 +437,11 @@ func TestRetryAfter(t *testing.T) {
 		}
 	}
 }
+
+// The path and query of a webhook are often secret, and are not shown.
+func TestWebhookSummary(t *testing.T) {
+	w := WebhookConfig{Name: "chat", From: "orders", URL: "https://example.org/services/T1?sig=x"}
+	if got, want := w.summary(), "chat: orders → https://example.org"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}

@@ -135,7 +135,7 @@ func (ws *webhooks) start(ctx context.Context, w *webhook) error {
 	sameGroup := func(other *webhook) bool { return other.config.Name == w.config.Name }
 	if stored && ws.alone && !slices.ContainsFunc(ws.all, sameGroup) {
 		// What was in hand when the broker ended comes again at once.
-		if err := ws.conn.ResetGroup(ctx, w.config.From, "webhook-"+w.config.Name); err != nil {
+		if err := ws.conn.ResetGroup(ctx, w.config.From, webhookGroup(w.config.Name)); err != nil {
 			return err
 		}
 	}
@@ -153,7 +153,7 @@ func (ws *webhooks) forgetPlace(ctx context.Context, w *webhook, c *Config) {
 	if names.IsPattern(w.config.From) {
 		return
 	}
-	if err := ws.conn.DeleteGroup(ctx, w.config.From, "webhook-"+w.config.Name); err != nil {
+	if err := ws.conn.DeleteGroup(ctx, w.config.From, webhookGroup(w.config.Name)); err != nil {
 		ws.log.Warn("the place of a former webhook is not forgotten", "webhook", w.config.Name, "err", err)
 	}
 }

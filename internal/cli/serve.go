@@ -178,10 +178,27 @@ func serve(ctx context.Context, cfg *broker.Config, source broker.Source, output
 				err = b.Reload(ctx, next)
 			}
 			if err != nil {
-				log.Error("the configuration was not reloaded, everything is as it was")
-				fmt.Fprintln(s.Err, configError(err))
+				notReloaded(cfg.Log, log, s.Err, err)
 			}
 		}
+	}
+}
+
+// notReloaded says why a reload has changed nothing: each fault on a line, of the log
+// where that is JSON.
+func notReloaded(c broker.LogConfig, log *slog.Logger, out io.Writer, err error) {
+	const message = "the configuration was not reloaded, everything is as it was"
+	var ps broker.Problems
+	switch {
+	case c.Format == "json" && errors.As(err, &ps):
+		for _, p := range ps {
+			log.Error(message, "fault", p.Error())
+		}
+	case c.Format == "json":
+		log.Error(message, "err", err)
+	default:
+		log.Error(message)
+		fmt.Fprintln(out, configError(err))
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/harkbus/hark/broker"
 )
 
 const servePatience = 20 * time.Second
@@ -162,6 +164,23 @@ func TestUser(t *testing.T) {
 		}
 		if code, _, errs := call(t, "", "serve", "--check", "--config", file); code != exitOK {
 			t.Errorf("%v: %s", args, errs)
+		}
+	}
+}
+
+// With a log in JSON the faults of a reload are lines of the log.
+func TestNotReloadedInJSON(t *testing.T) {
+	var out strings.Builder
+	c := broker.LogConfig{Level: "info", Format: "json"}
+	err := broker.Problems{{Where: "hark.yaml", Line: 3, Column: 9, Text: "no"}, {Where: "hark.yaml", Line: 4, Column: 1, Text: "nor this"}}
+	notReloaded(c, newLogger(c, &out), &out, err)
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	if len(lines) != 2 || !strings.Contains(lines[0], "hark.yaml:3:9") {
+		t.Fatalf("got %q, want a line for each fault", out.String())
+	}
+	for _, line := range lines {
+		if !json.Valid([]byte(line)) {
+			t.Errorf("not JSON: %s", line)
 		}
 	}
 }
