@@ -27,6 +27,9 @@ func (b *Broker) Reload(ctx context.Context, c *Config) error {
 		return fmt.Errorf("reload: %w", ErrStopped)
 	}
 	before := b.config.Load()
+	if before.file != "" && c.file == "" {
+		return fmt.Errorf("reload: %s is not there any more", before.file)
+	}
 	if err := c.fixed(before); err != nil {
 		return err
 	}

@@ -116,3 +116,19 @@ func TestReloadUsers(t *testing.T) {
 	}
 	dial(t, b, "eve:secret-bob@")
 }
+
+// A file that has gone, perhaps because another one is just put there, changes
+// nothing.
+func TestReloadWithoutTheFile(t *testing.T) {
+	b := start(t, configIn(t, t.TempDir(), "topics: [{name: orders}]"))
+	c, err := Load(Source{File: "-", Flags: map[string]string{"listen": "127.0.0.1:0", "http": "127.0.0.1:0", "data": b.config.Load().Data}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Reload(testContext(t), c); err == nil || !strings.Contains(err.Error(), "is not there any more") {
+		t.Errorf("got %v", err)
+	}
+	if !b.declares("orders") {
+		t.Error("the topic is not declared any more")
+	}
+}

@@ -12,7 +12,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/harkbus/hark/driver"
-	"github.com/harkbus/hark/internal/percent"
 )
 
 // Messages that are not due wait in a stream of their own, where they neither
@@ -55,8 +54,8 @@ func (t *stored) delay(m *nats.Msg, due time.Time) {
 	}
 	setNATSHeader(m, natsSchedule, "@at "+due.UTC().Format(time.RFC3339Nano))
 	setNATSHeader(m, natsScheduleTarget, target)
-	if id, ok := m.Header[natsMsgID]; ok { // all topics share the window
-		setNATSHeader(m, natsMsgID, percent.Encode(t.topic)+" "+id[0])
+	if id, ok := m.Header[natsMsgID]; ok && !t.shared() { // all topics share the window
+		setNATSHeader(m, natsMsgID, t.ownID(id[0]))
 	}
 	m.Subject = duePrefix + t.topic + "." + t.conn.ids.next()
 }

@@ -549,3 +549,27 @@ func TestStorePart(t *testing.T) {
 		t.Errorf("got %+v, %v, want 5 messages", info, err)
 	}
 }
+
+// What has the same ID on two topics of a store is two messages, and on one topic
+// one, due later or not.
+func TestStoreDedup(t *testing.T) {
+	c := startServer(t, withJetStream).open(t)
+	openStore(t, c, StoreConfig{Pattern: "s.>", StoredConfig: driver.StoredConfig{Dedup: time.Minute}})
+	a, b := asItIs(t, c, "s.a"), asItIs(t, c, "s.b")
+	for range 2 {
+		for _, topic := range []driver.Topic{a, b} {
+			put(t, topic, &driver.Message{ID: "1", Data: []byte("1")})
+			put(t, topic, &driver.Message{ID: "2", Key: "k", HasKey: true, Data: []byte("2")})
+			put(t, topic, &driver.Message{ID: "3", Data: []byte("3"), Due: time.Now().Add(50 * time.Millisecond)})
+		}
+	}
+	for name, topic := range map[string]driver.Topic{"s.a": a, "s.b": b} {
+		ms := receive(t, subscribe(t, topic, driver.SubscribeConfig{From: driver.FromStart}), 3)
+		if ms[0].ID != "1" || ms[1].ID != "2" || ms[2].ID != "3" {
+			t.Errorf("%s: got %s, %s, %s", name, ms[0].ID, ms[1].ID, ms[2].ID)
+		}
+		if info, err := c.TopicInfo(testContext(t), name); err != nil || info.Messages != 3 {
+			t.Errorf("%s: got %+v, %v, want 3 messages", name, info, err)
+		}
+	}
+}

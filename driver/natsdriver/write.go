@@ -85,7 +85,11 @@ func (t *stored) message(m *driver.Message, l *letter) (*nats.Msg, error) {
 		l.set(harkKey, percent.Encode(m.Key))
 	}
 	if id := cmp.Or(m.DedupID, m.ID); id != "" && t.wanted.Dedup > 0 {
-		l.set(natsMsgID, percent.Encode(id))
+		id = percent.Encode(id)
+		if t.shared() { // all topics of a store share the window
+			id = t.ownID(id)
+		}
+		l.set(natsMsgID, id)
 	} else if t.config.Load().Replicas > 1 {
 		// When the leader dies what is on its way to it is not answered, and sent
 		// again.
@@ -99,6 +103,9 @@ func (t *stored) message(m *driver.Message, l *letter) (*nats.Msg, error) {
 	}
 	return msg, c.fits(msg)
 }
+
+// ownID makes an ID one of the topic, where topics share what remembers IDs.
+func (t *stored) ownID(id string) string { return percent.Encode(t.topic) + " " + id }
 
 // single is room for one message on its way to a stream. Nobody looks at it any
 // more once it has been sent.
