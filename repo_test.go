@@ -40,7 +40,7 @@ var importRules = []importRule{
 	{"testdata", nil, "data"},
 	{"filter", []string{"cel.dev/"}, "filters work on messages of any origin, so they must not need the bus; CEL is parsed and checked by cel-go"},
 	{"driver", nil, "the contract of engines depends on nothing"},
-	{"driver/natsdriver", []string{module + "/driver", module + "/internal/percent", "github.com/nats-io/nats.go", "github.com/nats-io/nats.go/"}, "an engine's package needs the contract and the engine's client; it knows neither the bus nor other engines"},
+	{"driver/natsdriver", []string{module + "/driver", module + "/internal/names", module + "/internal/percent", "github.com/nats-io/nats.go", "github.com/nats-io/nats.go/"}, "an engine's package needs the contract and the engine's client; it knows neither the bus nor other engines"},
 	{"driver/filedriver", []string{module + "/driver", module + "/driver/natsdriver", module + "/internal/disk", module + "/internal/store", "github.com/nats-io/"}, "it is the NATS engine with the server inside (docs/adr/0004-engines.md)"},
 	{"driver/memdriver", []string{module + "/driver"}, "an engine knows the contract and nothing else"},
 	{"driver/faults", []string{module + "/driver"}, "it is a connection around a connection, for any engine"},

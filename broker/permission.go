@@ -10,6 +10,7 @@ import (
 	natsserver "github.com/nats-io/nats-server/v2/server"
 
 	"github.com/harkbus/hark/driver/natsdriver"
+	"github.com/harkbus/hark/internal/names"
 )
 
 // permissions returns what the server lets a user do: nothing but what is listed.
@@ -45,7 +46,7 @@ next:
 		}
 		below := p + ".>"
 		for _, q := range allowed {
-			if covers(q, below) {
+			if names.Covers(q, below) {
 				continue next
 			}
 		}
@@ -59,27 +60,9 @@ next:
 	return deny, nil
 }
 
-// covers reports whether a pattern matches all names that another one matches.
-func covers(wide, narrow string) bool {
-	for {
-		w, restW, moreW := strings.Cut(wide, ".")
-		n, restN, moreN := strings.Cut(narrow, ".")
-		if w == ">" {
-			return true
-		}
-		if n == ">" || w != "*" && w != n {
-			return false
-		}
-		if !moreW || !moreN {
-			return moreW == moreN
-		}
-		wide, narrow = restW, restN
-	}
-}
-
 // coversAny reports whether one of some patterns covers a name or pattern.
 func coversAny(patterns []string, narrow string) bool {
-	return slices.ContainsFunc(patterns, func(wide string) bool { return covers(wide, narrow) })
+	return slices.ContainsFunc(patterns, func(wide string) bool { return names.Covers(wide, narrow) })
 }
 
 // whereabouts says to a user where a topic is kept, as far as the user may use it.

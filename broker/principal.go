@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/harkbus/hark/internal/names"
 )
 
 // principal is who asks over HTTP. The nil principal is somebody of a broker
@@ -49,7 +51,7 @@ func coveredBy(patterns []string, topicOrPattern string) bool {
 		return false
 	}
 	for _, p := range patterns {
-		if covers(p, topicOrPattern) {
+		if names.Covers(p, topicOrPattern) {
 			return true
 		}
 	}

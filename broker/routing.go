@@ -72,7 +72,7 @@ func (r *routing) newPlan(ctx context.Context, c *Config, router *Router) (*plan
 			if groups := router.groupsOver(t.Name); len(groups) > 0 {
 				key := readerKey{t.Name, true}
 				p.tasks[key] = groups
-				p.mixed[key] = slices.ContainsFunc(groups, func(g *routeGroup) bool { return !covers(g.from, t.Name) })
+				p.mixed[key] = slices.ContainsFunc(groups, func(g *routeGroup) bool { return !names.Covers(g.from, t.Name) })
 			}
 			continue
 		}
@@ -269,7 +269,7 @@ func (p *plan) declared(topic string) bool {
 // empty if none is declared.
 func (p *plan) storeOf(topic string) string {
 	for _, pattern := range p.stores {
-		if covers(pattern, topic) {
+		if names.Covers(pattern, topic) {
 			return pattern
 		}
 	}

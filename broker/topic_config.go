@@ -54,7 +54,7 @@ func (t *TopicConfig) store() natsdriver.StoreConfig {
 }
 
 // keeps reports whether all topics that a name or pattern means are kept by it.
-func (t *TopicConfig) keeps(topics string) bool { return covers(t.Name, topics) }
+func (t *TopicConfig) keeps(topics string) bool { return names.Covers(t.Name, topics) }
 
 // keeper returns which of the topics that a configuration declares keeps those that a name
 // or pattern means; nil if none keeps all of them.

@@ -28,8 +28,9 @@ func InboxPrefix(user string) string { return "_INBOX." + user }
 // consumer push to any subject: who may subscribe to a stored topic can have its
 // messages sent elsewhere. Nor does it check where answers go: who may publish to a
 // stored topic or subscribe to one can name a request of JetStream as the reply
-// subject, and have an empty answer taken for it, such as to delete a stream. The pattern > is all subjects, those of the server
-// too: who may publish to it may do everything.
+// subject, and have an empty answer taken for it, such as to delete a stream. The
+// pattern > is all subjects, those of the server too: who may publish to it may do
+// everything.
 func (a *Access) Subjects() (publish, subscribe []string) {
 	subscribe = []string{InboxPrefix(a.User) + ".>"}
 	for _, topics := range a.Publish {

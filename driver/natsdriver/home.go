@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/harkbus/hark/internal/names"
 )
 
 // home is where the messages of topics are kept: the stream that a topic has for
@@ -99,25 +101,7 @@ func (h *home) holds(topic, subject string) bool {
 		return true
 	}
 	of, ok := storedTopic(subject)
-	return ok && within(topic, of)
-}
-
-// within reports whether a pattern means a topic, or all topics of a narrower pattern.
-func within(wide, narrow string) bool {
-	for {
-		w, restW, moreW := strings.Cut(wide, ".")
-		n, restN, moreN := strings.Cut(narrow, ".")
-		if w == ">" {
-			return true
-		}
-		if n == ">" || w != "*" && w != n {
-			return false
-		}
-		if !moreW || !moreN {
-			return moreW == moreN
-		}
-		wide, narrow = restW, restN
-	}
+	return ok && names.Covers(topic, of)
 }
 
 // storedTopic returns the topic of a message of a store.
@@ -188,7 +172,7 @@ func (c *Conn) findStore(ctx context.Context, topic string) (home, bool, error) 
 		return home{}, false, passing(err)
 	}
 	pattern, err := c.patternOf(ctx, stream)
-	return home{stream, pattern}, pattern != "" && within(pattern, topic), err
+	return home{stream, pattern}, pattern != "" && names.Covers(pattern, topic), err
 }
 
 // patternOf returns the pattern of the stream of a store, empty if it is gone.

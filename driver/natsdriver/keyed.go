@@ -310,22 +310,13 @@ func (k *keyed) end() {
 
 // Lag implements driver.Subscription.
 func (k *keyed) Lag(ctx context.Context) (driver.Lag, error) {
-	t := k.topic
 	lag := driver.Lag{Members: 1}
-	err := t.conn.state.do(ctx, func(ctx context.Context) error {
-		stream, err := t.conn.js.Stream(ctx, t.stream)
-		if err != nil {
-			return t.consumerError(ctx, err)
-		}
-		infos, err := k.consumers(ctx, stream)
-		lag.Waiting = 0
-		for _, info := range infos {
-			lag.Waiting += info.NumPending
-		}
-		return err
-	})
+	infos, err := k.consumers(ctx)
 	if err != nil {
 		return lag, err
+	}
+	for _, info := range infos {
+		lag.Waiting += info.NumPending
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -339,16 +330,7 @@ func (k *keyed) Lag(ctx context.Context) (driver.Lag, error) {
 
 // CaughtUp implements driver.Subscription.
 func (k *keyed) CaughtUp(ctx context.Context, seq uint64) (bool, error) {
-	t := k.topic
-	var infos []*jetstream.ConsumerInfo
-	err := t.conn.state.do(ctx, func(ctx context.Context) error {
-		stream, err := t.conn.js.Stream(ctx, t.stream)
-		if err != nil {
-			return t.consumerError(ctx, err)
-		}
-		infos, err = k.consumers(ctx, stream)
-		return err
-	})
+	infos, err := k.consumers(ctx)
 	if err != nil {
 		return false, err
 	}
@@ -357,7 +339,7 @@ func (k *keyed) CaughtUp(ctx context.Context, seq uint64) (bool, error) {
 	errs := make([]error, len(infos))
 	for i, info := range infos {
 		waits.Go(func() {
-			given, err := t.hasGiven(ctx, info, seq)
+			given, err := k.topic.hasGiven(ctx, info, seq)
 			if errs[i] = err; !given {
 				behind.Store(true)
 			}
@@ -381,20 +363,28 @@ func (k *keyed) CaughtUp(ctx context.Context, seq uint64) (bool, error) {
 	return !behind.Load() && k.queued.Load() == 0, nil
 }
 
-// consumers returns those that the group has.
-func (k *keyed) consumers(ctx context.Context, stream jetstream.Stream) ([]*jetstream.ConsumerInfo, error) {
+// consumers asks for those that the group has.
+func (k *keyed) consumers(ctx context.Context) (ours []*jetstream.ConsumerInfo, err error) {
+	t := k.topic
 	names := map[string]bool{k.plain.consumer: true}
 	for n := range partitions {
 		names[k.slotConsumer(n)] = true
 	}
-	var ours []*jetstream.ConsumerInfo
-	all := stream.ListConsumers(ctx)
-	for info := range all.Info() {
-		if names[info.Name] {
-			ours = append(ours, info)
+	err = t.conn.state.do(ctx, func(ctx context.Context) error {
+		stream, err := t.conn.js.Stream(ctx, t.stream)
+		if err != nil {
+			return t.consumerError(ctx, err)
 		}
-	}
-	return ours, all.Err()
+		ours = nil
+		all := stream.ListConsumers(ctx)
+		for info := range all.Info() {
+			if names[info.Name] {
+				ours = append(ours, info)
+			}
+		}
+		return all.Err()
+	})
+	return ours, err
 }
 
 // pullers returns those of the member.

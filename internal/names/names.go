@@ -115,3 +115,22 @@ func Match(pattern, name string) bool {
 		pattern, name = restP, restN
 	}
 }
+
+// Covers reports whether a pattern matches all names that another one matches; a
+// name matches itself. Both must be valid. It allocates nothing.
+func Covers(wide, narrow string) bool {
+	for {
+		w, restW, moreW := strings.Cut(wide, ".")
+		n, restN, moreN := strings.Cut(narrow, ".")
+		if w == ">" {
+			return true
+		}
+		if n == ">" || w != "*" && w != n {
+			return false
+		}
+		if !moreW || !moreN {
+			return moreW == moreN
+		}
+		wide, narrow = restW, restN
+	}
+}

@@ -91,6 +91,33 @@ func TestMatch(t *testing.T) {
 	}
 }
 
+func TestCovers(t *testing.T) {
+	for _, tt := range []struct {
+		wide, narrow string
+		want         bool
+	}{
+		{"a.b", "a.b", true},
+		{"a.b", "a.c", false},
+		{"a", "a.b", false},
+		{"a.b", "a", false},
+		{"a.*", "a.b", true},
+		{"a.*", "a.*", true},
+		{"a.*", "a.>", false},
+		{"a.b", "a.*", false},
+		{"a.*", "a.b.c", false},
+		{">", "a.*", true},
+		{">", ">", true},
+		{"a.>", "a.*.c", true},
+		{"a.>", "a", false},
+		{"a.>", ">", false},
+		{"*.b", "a.>", false},
+	} {
+		if got := Covers(tt.wide, tt.narrow); got != tt.want {
+			t.Errorf("Covers(%q, %q): got %v, want %v", tt.wide, tt.narrow, got, tt.want)
+		}
+	}
+}
+
 // FuzzCheck holds Match to a slow and obvious definition, for every name and
 // pattern that the checks accept.
 func FuzzCheck(f *testing.F) {
