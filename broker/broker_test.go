@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -48,7 +49,13 @@ func configIn(t testing.TB, dir, text string) *Config {
 // start starts a broker, and stops it with the test.
 func start(t testing.TB, c *Config) *Broker {
 	t.Helper()
-	b, err := New(c, nil)
+	return startLogging(t, c, nil)
+}
+
+// startLogging is start with a logger; nil for none.
+func startLogging(t testing.TB, c *Config, log *slog.Logger) *Broker {
+	t.Helper()
+	b, err := New(c, log)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -141,6 +141,8 @@ var (
 	routeRouted     = counter("hark_route_routed_messages_total", "Messages that targets of a route have taken.", "route")
 	routeUnresolved = counter("hark_route_unresolved_targets_total", "Targets of a route for which messages lacked a value.", "route")
 	routeFailed     = counter("hark_route_failed_messages_total", "Messages that targets of a route have refused.", "route")
+	routeLooped     = counter("hark_route_looped_messages_total", "Messages that a route did not pass on because they had been routed max_hops times.", "route")
+	routeKept       = counter("hark_route_kept_messages_total", "Messages that a route was to move and that have stayed where they were.", "route")
 
 	connectionsNow   = gauge("hark_connections", "Clients that are connected.")
 	connectionsTotal = counter("hark_connections_total", "Clients that have connected.")
@@ -156,7 +158,7 @@ func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, s := range []series{
 		readyGauge, truncatedGauge, streamsGauge, consumersGauge, storedGauge, storeMessages, storeBytes, storeStored, topicMessages, topicBytes, topicStored,
 		groupWaiting, groupInFlight, groupRedelivered, groupOldest, deadLetters,
-		routeMatched, routeSampledOut, routeOtherwise, routeRouted, routeUnresolved, routeFailed,
+		routeMatched, routeSampledOut, routeOtherwise, routeRouted, routeUnresolved, routeFailed, routeLooped, routeKept,
 		connectionsNow, connectionsTotal, receivedMessages, receivedBytes, sentMessages, sentBytes, slowConsumers,
 	} {
 		out <- s.desc
@@ -331,6 +333,8 @@ func (g *gathering) routes() error {
 		g.put(routeRouted, float64(s.Routed), s.Route)
 		g.put(routeUnresolved, float64(s.Unresolved), s.Route)
 		g.put(routeFailed, float64(s.Failed), s.Route)
+		g.put(routeLooped, float64(s.Looped), s.Route)
+		g.put(routeKept, float64(s.Kept), s.Route)
 	}
 	return nil
 }

@@ -35,7 +35,6 @@ type reader struct {
 	key     readerKey
 	sub     driver.Subscription
 	done    chan struct{}          // closed when run has returned
-	looped  atomic.Uint64          // messages that have been routed too often
 	past    atomic.Pointer[routed] // what it passes over; nil for nothing
 
 	mu        sync.Mutex // guards what follows
@@ -210,7 +209,7 @@ type delivery struct {
 func (in *reader) route(p *plan, ms []*driver.Received) int {
 	all := p.tasks[in.key]
 	byTarget := map[string][]*delivery{}
-	moves := map[int]bool{} // messages to be removed if all goes well
+	moves := moves{}
 	in.mu.Lock()
 	notes := in.notes
 	in.mu.Unlock()
@@ -230,7 +229,9 @@ func (in *reader) route(p *plan, ms []*driver.Received) int {
 		}
 		out, err := in.outgoing(p, m)
 		if err != nil {
-			in.looped.Add(1)
+			for _, d := range decisions {
+				d.route.counters.looped.Add(1)
+			}
 			in.routing.log.Error("message not routed", "topic", m.Topic, "seq", m.Seq, "id", m.ID, "err", err)
 			continue
 		}
@@ -238,12 +239,9 @@ func (in *reader) route(p *plan, ms []*driver.Received) int {
 			in.count(&d)
 			for _, target := range d.Targets {
 				byTarget[target] = append(byTarget[target], &delivery{number: i, route: d.route, out: out})
-				if d.Move && !p.declared(target) {
-					moves[i] = false // it would be nowhere
-				}
 			}
-			if _, decided := moves[i]; d.Move && !decided && len(d.Targets) > 0 {
-				moves[i] = len(d.Unresolved) == 0
+			if d.Move {
+				moves.add(i, &d)
 			}
 		}
 	}
@@ -253,22 +251,13 @@ func (in *reader) route(p *plan, ms []*driver.Received) int {
 	for _, ds := range byTarget {
 		for _, d := range ds {
 			if d.err != nil {
-				moves[d.number] = false
+				moves.keep(d.number)
 			}
 		}
 	}
-	for i, m := range ms {
-		if !moves[i] {
-			continue
-		}
-		if err := in.routing.conn.DeleteMessage(in.routing.work, m.Topic, m.Seq); err != nil {
-			if in.routing.work.Err() != nil {
-				return i
-			}
-			in.routing.log.Error("message moved, and still where it was", "topic", m.Topic, "seq", m.Seq, "err", err)
-		}
-	}
-	return len(ms)
+	done := in.remove(ms, moves)
+	moves.report(in.routing.log, ms[:done])
+	return done
 }
 
 func (in *reader) count(d *Decision) {

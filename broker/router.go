@@ -15,8 +15,9 @@ import (
 // Router decides where messages go by the routes of a configuration. It has no
 // connection to anything, and is safe for concurrent use.
 type Router struct {
-	routes []*route
-	groups []*routeGroup // in the order of the configuration
+	routes   []*route
+	groups   []*routeGroup // in the order of the configuration
+	declared declaredTopics
 }
 
 // route is a rule that is ready to be applied.
@@ -28,7 +29,7 @@ type route struct {
 
 // routeCounters count messages.
 type routeCounters struct {
-	matched, sampledOut, otherwise, routed, unresolved, failed atomic.Uint64
+	matched, sampledOut, otherwise, routed, unresolved, failed, looped, kept atomic.Uint64
 }
 
 // routeGroup is the routes that have the same From: one index finds those that a
@@ -51,7 +52,7 @@ func NewRouter(c *Config) (*Router, error) {
 }
 
 func newRouter(c *Config) (*Router, Problems) {
-	b := &routerBuilder{config: c, router: &Router{}, groups: map[string]*routeGroup{}, names: map[string]int{}, filtered: map[*routeGroup][]int{}}
+	b := &routerBuilder{config: c, router: &Router{declared: newDeclaredTopics(c.Topics)}, groups: map[string]*routeGroup{}, names: map[string]int{}, filtered: map[*routeGroup][]int{}}
 	for i := range c.Routes {
 		b.add(i)
 	}
@@ -105,8 +106,12 @@ func (b *routerBuilder) add(i int) {
 	if len(r.To) == 0 && (r.Where != "" || r.Sample != 0 || r.Mode == modeMove) {
 		b.bad(key+".to", "is missing: where, sample and mode are about it")
 	}
-	r.to = b.templates(key+".to", r.To)
-	r.otherwise = b.templates(key+".otherwise", r.Otherwise)
+	r.to = b.templates(key+".to", r.To, func(at string, t *template) {
+		if r.Mode == modeMove {
+			b.checkMove(at, r.From, t)
+		}
+	})
+	r.otherwise = b.templates(key+".otherwise", r.Otherwise, func(string, *template) {})
 	if r.Sample < 0 || r.Sample > 1 {
 		b.bad(key+".sample", "must be between 0 and 1")
 	}
@@ -115,11 +120,6 @@ func (b *routerBuilder) add(i int) {
 	case modeMove:
 		if !b.declared(r.From) {
 			b.bad(key+".mode", "only a message of a stored topic can be moved; declare %s under topics, or copy", r.From)
-		}
-		for _, t := range r.to {
-			if t.constant() && !b.declared(t.text) {
-				b.bad(key+".to", "%s is not declared under topics: what is moved there would not be stored anywhere", t.text)
-			}
 		}
 	default:
 		b.bad(key+".mode", "got %q, want copy or move", r.Mode)
@@ -153,17 +153,31 @@ func (b *routerBuilder) declared(topic string) bool {
 	return keeper(b.config.Topics, topic) != nil
 }
 
-func (b *routerBuilder) templates(key string, texts []string) (all []*template) {
+// checkMove refuses a target in which nothing that is moved there could be stored.
+func (b *routerBuilder) checkMove(key, from string, t *template) {
+	reached := t.reaches(from)
+	switch {
+	case slices.ContainsFunc(b.config.Topics, func(topic TopicConfig) bool { return overlap(topic.Name, reached) }):
+	case t.constant():
+		b.bad(key, "%s is not declared under topics: what is moved there would not be stored anywhere", t.text)
+	default:
+		b.bad(key, "no topic that %s can be is declared under topics: what is moved there would not be stored anywhere; declare them, or a pattern such as %s", t.text, reached)
+	}
+}
+
+// templates reads targets, and has each checked that can be read.
+func (b *routerBuilder) templates(key string, texts []string, check func(at string, t *template)) (all []*template) {
 	for i, text := range texts {
+		at := key
+		if _, ok := b.config.places[fmt.Sprintf("%s[%d]", key, i)]; ok || len(texts) > 1 {
+			at = fmt.Sprintf("%s[%d]", key, i)
+		}
 		t, err := parseTemplate(text)
 		if err != nil {
-			at := key
-			if _, ok := b.config.places[fmt.Sprintf("%s[%d]", key, i)]; ok || len(texts) > 1 {
-				at = fmt.Sprintf("%s[%d]", key, i)
-			}
 			b.bad(at, "%s", err)
 			continue
 		}
+		check(at, t)
 		all = append(all, t)
 	}
 	return all
@@ -248,6 +262,10 @@ type Decision struct {
 	Unresolved []string `json:"unresolved,omitempty"`
 	Move       bool     `json:"move,omitempty"`
 
+	// Unstored are targets of a move that are not declared: the message is copied there,
+	// and stays where it is.
+	Unstored []string `json:"unstored,omitempty"`
+
 	route *route
 }
 
@@ -261,7 +279,7 @@ func (r *Router) decide(groups []*routeGroup, e *Event) (ds []Decision) {
 		slices.Sort(numbers)
 		taken := false
 		for _, i := range numbers {
-			d := r.routes[i].apply(e, seen)
+			d := r.routes[i].apply(e, seen, r.declared)
 			taken = taken || d.SampledOut || len(d.Unresolved) < len(r.routes[i].to)
 			ds = append(ds, d)
 		}
@@ -270,7 +288,7 @@ func (r *Router) decide(groups []*routeGroup, e *Event) (ds []Decision) {
 		}
 		for _, i := range g.others {
 			d := Decision{Route: r.routes[i].Name, Otherwise: true, route: r.routes[i]}
-			d.expand(r.routes[i].otherwise, e, seen)
+			d.expand(r.routes[i].otherwise, e, seen, r.declared)
 			ds = append(ds, d)
 		}
 	}
@@ -278,21 +296,24 @@ func (r *Router) decide(groups []*routeGroup, e *Event) (ds []Decision) {
 }
 
 // apply returns what a route does with a message that matches.
-func (r *route) apply(e *Event, seen map[string]bool) Decision {
+func (r *route) apply(e *Event, seen map[string]bool, declared declaredTopics) Decision {
 	d := Decision{Route: r.Name, route: r}
 	if !sampled(r.Sample, e) {
 		d.SampledOut = true
 		return d
 	}
-	d.expand(r.to, e, seen)
 	d.Move = r.Mode == modeMove
+	d.expand(r.to, e, seen, declared)
 	return d
 }
 
-// expand makes the targets that are not among those seen.
-func (d *Decision) expand(ts []*template, e *Event, seen map[string]bool) {
+// expand makes the targets, of which those that are seen already are no further ones.
+func (d *Decision) expand(ts []*template, e *Event, seen map[string]bool, declared declaredTopics) {
 	for _, t := range ts {
 		name, err := t.expand(e)
+		if d.Move && err == nil && !declared.has(name) {
+			d.Unstored = append(d.Unstored, name)
+		}
 		switch {
 		case err != nil:
 			d.Unresolved = append(d.Unresolved, t.text+": "+err.Error())

@@ -42,7 +42,6 @@ type plan struct {
 	router  *Router
 	maxHops int
 	topics  map[string]driver.Topic // those that are declared by name
-	stores  []string                // patterns that are declared
 	inside  *storeTopics            // of these
 	tasks   map[readerKey][]*routeGroup
 	mixed   map[readerKey]bool // tasks of which not all are for every message
@@ -68,7 +67,6 @@ func (r *routing) newPlan(ctx context.Context, c *Config, router *Router) (*plan
 	}
 	for _, t := range c.Topics {
 		if t.isStore() {
-			p.stores = append(p.stores, t.Name)
 			if groups := router.groupsOver(t.Name); len(groups) > 0 {
 				key := readerKey{t.Name, true}
 				p.tasks[key] = groups
@@ -182,7 +180,7 @@ func (r *routing) forgetPlaces(ctx context.Context, old, p *plan) {
 	if r.shared {
 		return // others may still route, with the configuration that this one had
 	}
-	declared := slices.AppendSeq(slices.Clone(p.stores), maps.Keys(p.topics))
+	declared := slices.AppendSeq(slices.Clone(p.router.declared.stores), maps.Keys(p.topics))
 	if old != nil {
 		for key := range old.tasks {
 			if key.stored && !p.declared(key.from) {
@@ -225,6 +223,8 @@ type RouteStats struct {
 	Routed     uint64 `json:"routed" doc:"messages that targets have taken, each target counted"`
 	Unresolved uint64 `json:"unresolved" doc:"targets for which messages lacked a value"`
 	Failed     uint64 `json:"failed" doc:"messages that targets have refused"`
+	Looped     uint64 `json:"looped" doc:"messages that were not routed because they had been routed max_hops times"`
+	Kept       uint64 `json:"kept" doc:"of a route that moves: messages that have stayed where they were, because a target is not stored, has refused them, or takes a value that they lack"`
 }
 
 // RouteStats returns the numbers of each route, in the order of the
@@ -243,7 +243,7 @@ func (b *Broker) RouteStats() (all []RouteStats) {
 func (r *route) stats() RouteStats {
 	c := r.counters
 	return RouteStats{
-		r.Name, c.matched.Load(), c.sampledOut.Load(), c.otherwise.Load(), c.routed.Load(), c.unresolved.Load(), c.failed.Load(),
+		r.Name, c.matched.Load(), c.sampledOut.Load(), c.otherwise.Load(), c.routed.Load(), c.unresolved.Load(), c.failed.Load(), c.looped.Load(), c.kept.Load(),
 	}
 }
 
@@ -261,27 +261,14 @@ func (r *Router) takeCounters(from *Router) {
 }
 
 // declared reports whether messages of a topic are read from its store.
-func (p *plan) declared(topic string) bool {
-	return p.topics[topic] != nil || p.storeOf(topic) != ""
-}
-
-// storeOf returns the pattern of the store that keeps a topic, or all topics of a pattern;
-// empty if none is declared.
-func (p *plan) storeOf(topic string) string {
-	for _, pattern := range p.stores {
-		if names.Covers(pattern, topic) {
-			return pattern
-		}
-	}
-	return ""
-}
+func (p *plan) declared(topic string) bool { return p.router.declared.has(topic) }
 
 // target returns the topic to which what is routed goes, and whether it is stored.
 func (p *plan) target(ctx context.Context, conn *natsdriver.Conn, name string) (topic driver.Topic, stored bool, err error) {
 	if topic := p.topics[name]; topic != nil {
 		return topic, true, nil
 	}
-	if pattern := p.storeOf(name); pattern != "" {
+	if pattern := p.router.declared.storeOf(name); pattern != "" {
 		topic, err = p.inside.topic(ctx, pattern, name)
 		return topic, true, err
 	}

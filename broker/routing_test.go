@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -183,32 +184,61 @@ func TestRepeatsAreHarmless(t *testing.T) {
 	}
 }
 
-func TestMove(t *testing.T) {
-	b := start(t, config(t, `
-topics: [{name: in}, {name: big}]
+func TestRTE1Moves(t *testing.T) {
+	var log syncBuffer
+	b := startLogging(t, config(t, `
+topics: [{name: in}, {name: big}, {name: size.9}, {name: tier.>}]
 routes:
   - {name: big, from: in, where: data.n >= 50, to: big, mode: move}
-  - {name: bad, from: in, where: data.n == 7, to: "{data.none}.x", mode: move}
-`))
+  - {name: bad, from: in, where: data.n == 7, to: "{data.none}.big", mode: move}
+  - {name: size, from: in, where: "data.n in [8, 9]", to: ["size.{data.n}", "tier.{data.n}"], mode: move}
+  - {name: copy, from: in, where: data.n == 10, to: tier.10}
+  - {name: after, from: in, where: data.n == 10, to: "tier.{data.n}", mode: move}
+  - {name: too, from: in, where: data.n == 60, to: "size.{data.n}", mode: move}
+`), newTestLogger(&log))
 	c := dial(t, b, "")
+	live := listen(t, c, "size.*")
 	in := storedTopic(t, c, "in")
 	for i := range 100 {
 		publishTo(t, in, keyed(i, "", fmt.Sprintf(`{"n":%d}`, i)))
 	}
 	receive(t, replay(t, c, "big"), 50)
+	for _, want := range []string{"size.8", "size.9", "size.60"} { // what is not stored is copied
+		if m := receive(t, live, 1)[0]; m.Topic != want {
+			t.Errorf("got %s, want %s", m.Topic, want)
+		}
+	}
 	stop(t, b) // waits until what was taken is done
+	for name, want := range map[string]RouteStats{
+		"big":   {Route: "big", Matched: 50, Routed: 50, Kept: 1}, // 60 has another route that moves it
+		"bad":   {Route: "bad", Matched: 1, Unresolved: 1, Kept: 1},
+		"size":  {Route: "size", Matched: 2, Routed: 4, Kept: 1},
+		"copy":  {Route: "copy", Matched: 1, Routed: 1},
+		"after": {Route: "after", Matched: 1},
+		"too":   {Route: "too", Matched: 1, Routed: 1, Kept: 1},
+	} {
+		if i := slices.IndexFunc(b.RouteStats(), func(s RouteStats) bool { return s.Route == name }); b.RouteStats()[i] != want {
+			t.Errorf("got %+v, want %+v", b.RouteStats()[i], want)
+		}
+	}
+	for _, target := range []string{"size.8", "size.60"} {
+		if n := strings.Count(log.String(), "messages copied and not moved"); n != 2 || !strings.Contains(log.String(), "to="+target) {
+			t.Errorf("got %d reports, want 2, one for %s:\n%s", n, target, log.String())
+		}
+	}
 	b = start(t, b.config.Load())
 	c = dial(t, b, "")
-	if s := stats(t, storedTopic(t, c, "in")); s.Stored != 50 || s.Last != 100 {
-		t.Errorf("got %+v, want the 50 messages that were not moved", s)
+	// 50 to 99 have gone, but for 60, and so have 9 and 10.
+	if s := stats(t, storedTopic(t, c, "in")); s.Stored != 49 || s.Last != 100 {
+		t.Errorf("got %+v, want the 49 messages that were not moved", s)
 	}
 	if s := stats(t, storedTopic(t, c, "big")); s.Stored != 50 {
 		t.Errorf("got %+v, want the 50 that were", s)
 	}
 }
 
-// TestHops sends messages in a circle through a program.
-func TestHops(t *testing.T) {
+// TestRTE2Hops sends messages in a circle through a program.
+func TestRTE2Hops(t *testing.T) {
 	b := start(t, config(t, "max_hops: 5\nroutes: [{from: there, to: back}]"))
 	c := dial(t, b, "")
 	back := listen(t, c, "back")
@@ -223,6 +253,9 @@ func TestHops(t *testing.T) {
 	}
 	publish(t, c, "there", m)
 	nothing(t, back, c, "there")
+	if got := b.RouteStats()[0]; got.Looped != 1 {
+		t.Errorf("got %+v, want the one that was routed too often", got)
+	}
 }
 
 func TestNewRoutesOnOldTopics(t *testing.T) {

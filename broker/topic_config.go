@@ -67,6 +67,38 @@ func keeper(topics []TopicConfig, of string) *TopicConfig {
 	return nil
 }
 
+// declaredTopics are the topics of a configuration, to be looked up.
+type declaredTopics struct {
+	names  map[string]bool
+	stores []string // patterns
+}
+
+func newDeclaredTopics(topics []TopicConfig) declaredTopics {
+	d := declaredTopics{names: map[string]bool{}}
+	for _, t := range topics {
+		if t.isStore() {
+			d.stores = append(d.stores, t.Name)
+		} else {
+			d.names[t.Name] = true
+		}
+	}
+	return d
+}
+
+// has reports whether messages of a topic, or of all topics of a pattern, are stored.
+func (d declaredTopics) has(topic string) bool { return d.names[topic] || d.storeOf(topic) != "" }
+
+// storeOf returns the pattern of the store that keeps a topic, or all topics of a pattern;
+// empty if none is declared.
+func (d declaredTopics) storeOf(topic string) string {
+	for _, pattern := range d.stores {
+		if names.Covers(pattern, topic) {
+			return pattern
+		}
+	}
+	return ""
+}
+
 // stored returns what an engine is asked for.
 func (t *TopicConfig) stored() *driver.StoredConfig {
 	return &driver.StoredConfig{

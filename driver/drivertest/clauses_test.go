@@ -11,18 +11,22 @@ import (
 
 // TestClausesAreDocumented holds docs/semantics.md and the tests to the same
 // set of clauses: those of the suite, with those marked "(across processes)",
-// and those marked "(in process)", which are tests of the root package.
+// those marked "(in process)", which are tests of the root package, and those
+// marked "(in the broker)", which are tests of package broker.
 func TestClausesAreDocumented(t *testing.T) {
 	text, err := os.ReadFile("../../docs/semantics.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var everywhere, inProcess []string
-	for _, m := range regexp.MustCompile(`(?m)^- \*\*([A-Z]{3}-\d+)\*\* (\*\(in process\)\*)?`).FindAllStringSubmatch(string(text), -1) {
-		if m[2] == "" {
+	var everywhere, inProcess, inBroker []string
+	for _, m := range regexp.MustCompile(`(?m)^- \*\*([A-Z]{3}-\d+)\*\* (\*\(in process\)\*|\*\(in the broker\)\*)?`).FindAllStringSubmatch(string(text), -1) {
+		switch m[2] {
+		case "":
 			everywhere = append(everywhere, m[1])
-		} else {
+		case "*(in process)*":
 			inProcess = append(inProcess, m[1])
+		default:
+			inBroker = append(inBroker, m[1])
 		}
 	}
 	var tested []string
@@ -34,23 +38,29 @@ func TestClausesAreDocumented(t *testing.T) {
 	}
 	compare(t, "docs/semantics.md", everywhere, "Clauses()", tested)
 
-	files, err := filepath.Glob("../../*_test.go")
+	compare(t, "docs/semantics.md (in process)", inProcess, "tests of the root package", testedIn(t, "../.."))
+	compare(t, "docs/semantics.md (in the broker)", inBroker, "tests of package broker", testedIn(t, "../../broker"))
+}
+
+// testedIn returns the clauses after which tests of a package are named.
+func testedIn(t *testing.T, folder string) (named []string) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(folder, "*_test.go"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var root strings.Builder
+	var all strings.Builder
 	for _, file := range files {
 		source, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
-		root.Write(source)
+		all.Write(source)
 	}
-	var named []string
-	for _, m := range regexp.MustCompile(`(?m)^func Test([A-Z]{3})(\d+)[A-Z]\w*\(t \*testing\.T\)`).FindAllStringSubmatch(root.String(), -1) {
+	for _, m := range regexp.MustCompile(`(?m)^func Test([A-Z]{3})(\d+)[A-Z]\w*\(t \*testing\.T\)`).FindAllStringSubmatch(all.String(), -1) {
 		named = append(named, m[1]+"-"+m[2])
 	}
-	compare(t, "docs/semantics.md (in process)", inProcess, "tests of the root package", named)
+	return named
 }
 
 func compare(t *testing.T, aName string, a []string, bName string, b []string) {

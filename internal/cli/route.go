@@ -160,7 +160,7 @@ func described(ds []broker.Decision) string {
 		if d.Otherwise {
 			about += ", otherwise"
 		}
-		if d.Move {
+		if d.Move && len(d.Unstored) == 0 && len(d.Unresolved) == 0 {
 			about += ", moved"
 		}
 		switch {
@@ -171,6 +171,9 @@ func described(ds []broker.Decision) string {
 		}
 		for _, u := range d.Unresolved {
 			parts = append(parts, "not "+u+" ("+about+")")
+		}
+		for _, target := range d.Unstored {
+			parts = append(parts, "copied and not moved, because "+target+" is not declared under topics ("+about+")")
 		}
 	}
 	if len(parts) == 0 {

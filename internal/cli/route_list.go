@@ -11,7 +11,8 @@ import (
 var routeListCommand = command{
 	name: "list", about: "list the routes of a broker, with what they have done",
 	long: `The numbers begin when the broker starts: messages that matched, those that targets
-have taken and have refused, and targets for which messages lacked a value.`,
+have taken and have refused, and targets for which messages lacked a value. hark route
+show has more.`,
 	setup: func(fs *flag.FlagSet) action {
 		f := newAdminFlags(fs)
 		return f.administer(0, 0, "nothing", func(ctx context.Context, a *admin, _ []string, s Streams) error {
@@ -46,6 +47,7 @@ type routeEntry struct {
 	Matched, Routed, Failed  uint64
 	SampledOut               uint64 `json:"sampled_out"`
 	Otherwise, Unresolved    uint64
+	Looped, Kept             uint64
 }
 
 func (r *routeEntry) targets() string {
@@ -79,5 +81,7 @@ func (r *routeEntry) fields() [][2]string {
 		{"routed", numberText(r.Routed)},
 		{"failed", numberText(r.Failed)},
 		{"no value", numberText(r.Unresolved)},
+		{"routed too often", numberText(r.Looped)},
+		{"not moved", numberText(r.Kept)},
 	}
 }

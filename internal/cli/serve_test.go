@@ -154,6 +154,19 @@ nonsense
 	}
 }
 
+func TestRouteTestOfMoves(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "hark.yaml")
+	text := "topics: [{name: in}, {name: to.a}]\nroutes: [{name: sort, from: in, to: \"to.{data.x}\", mode: move}]\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, out, _ := call(t, "{\"x\":\"a\"}\n{\"x\":\"b\"}\n", "route", "test", "--config", file, "--topic", "in")
+	want := "1 in → to.a (route sort, moved)\n2 in → to.b (route sort), copied and not moved, because to.b is not declared under topics (route sort)\n"
+	if code != exitOK || out != want {
+		t.Errorf("got %d\n%s, want\n%s", code, out, want)
+	}
+}
+
 // TestUser makes a user and has the configuration take it.
 func TestUser(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "hark.yaml")
