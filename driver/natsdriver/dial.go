@@ -26,6 +26,7 @@ type dialer struct {
 	ctx    context.Context // of all dialling
 	cancel context.CancelFunc
 
+	dials   atomic.Uint64           // begun
 	refused atomic.Pointer[refusal] // the last one
 
 	mu   sync.Mutex // guards conn
@@ -39,6 +40,7 @@ func newDialer() *dialer {
 
 // Dial implements nats.CustomDialer.
 func (d *dialer) Dial(network, address string) (net.Conn, error) {
+	d.dials.Add(1)
 	ctx, cancel := context.WithTimeout(d.ctx, dialTimeout)
 	defer cancel()
 	conn, err := (&net.Dialer{}).DialContext(ctx, network, address)

@@ -33,10 +33,10 @@ const (
 // where the last was when something is missing.
 type follow struct {
 	topic *stored
-	made  time.Time // when the stream was
-	depth int       // messages that are on their way; of who calls Receive
+	depth int // messages that are on their way; of who calls Receive
 
 	mu     sync.Mutex // guards what follows
+	made   time.Time  // when the stream was
 	puller *puller
 	name   string // of the consumer
 	next   uint64 // the next message of the consumer, by its count
@@ -282,24 +282,27 @@ func (t *stored) lostBetween(ctx context.Context, last, seq uint64) uint64 {
 func (f *follow) resume(ctx context.Context, last uint64) error {
 	f.mu.Lock()
 	f.puller.discard()
-	name := f.name
+	name, made := f.name, f.made
 	f.mu.Unlock()
-	info, err := f.topic.info(ctx)
-	if err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
+	var info *jetstream.StreamInfo
+	err := f.topic.conn.state.do(ctx, func(ctx context.Context) (err error) {
+		if info, err = f.topic.info(ctx); errors.Is(err, jetstream.ErrStreamNotFound) {
+			return f.topic.absent(ctx, err)
+		}
+		return err
+	})
+	if err != nil {
 		return err
 	}
-	if err != nil || info.State.LastSeq < last || !f.made.IsZero() && info.Created.After(f.made) {
+	if info.State.LastSeq < last || !info.Created.Equal(made) {
 		last = 0 // it is another stream, of the same name
-	}
-	if err == nil {
-		f.made = info.Created
 	}
 	start := jetstream.ConsumerConfig{DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: last + 1}
 	if err := f.begin(ctx, start); err != nil {
 		return err
 	}
 	f.mu.Lock()
-	f.last = last
+	f.last, f.made = last, info.Created
 	f.mu.Unlock()
 	f.topic.forget(name)
 	return nil
@@ -378,10 +381,14 @@ func (f *follow) shareLag(ctx context.Context) (driver.Lag, error) {
 // CaughtUp implements driver.Subscription.
 func (f *follow) CaughtUp(ctx context.Context, seq uint64) (bool, error) {
 	f.mu.Lock()
-	name, last := f.name, f.last
+	name, last, made := f.name, f.last, f.made
 	f.mu.Unlock()
 	if last >= seq {
-		return true, nil
+		if f.topic.wanted.Durability != driver.DurableMemory {
+			return true, nil
+		}
+		now, err := f.topic.made(ctx) // perhaps last is of a stream that is gone
+		return err == nil && now.Equal(made), err
 	}
 	info, err := f.topic.consumerInfo(ctx, name)
 	switch {

@@ -26,6 +26,8 @@ type member struct {
 	puller   *puller
 
 	mu     sync.Mutex // guards what follows
+	made   time.Time  // when the stream was; of topics in memory
+	epoch  uint64     // of the connection by which it was found
 	hands  hand       // the beginning and end of a ring of what is in hand
 	acked  string     // the last message that was acknowledged, by its reply subject
 	closed bool
@@ -35,7 +37,8 @@ type member struct {
 type hand struct {
 	member     *member
 	reply      string
-	prev, next *hand // in the ring of the member; nil when it is not in hand
+	made       time.Time // when the stream was made that it is of; of topics in memory
+	prev, next *hand     // in the ring of the member; nil when it is not in hand
 }
 
 // addLocked puts h into the ring.
@@ -83,6 +86,9 @@ func (t *stored) newMember(ctx context.Context, cfg driver.SubscribeConfig, subj
 	m.hands.prev, m.hands.next = &m.hands, &m.hands
 	if err := m.ensure(ctx, cfg); err != nil {
 		return nil, fmt.Errorf("group %s: %w", cfg.Group, err)
+	}
+	if err := m.look(ctx); err != nil {
+		return nil, err
 	}
 	m.puller = newPuller(t.conn, t.stream, m.consumer)
 	if err := m.puller.open(ctx, cfg.Window); err != nil {
@@ -144,12 +150,20 @@ func (m *member) Receive(ctx context.Context, most int) ([]*driver.Received, err
 		switch {
 		case errors.Is(err, errCut), errors.Is(err, errWoken):
 			m.puller.forgetRequests() // what was on its way comes again
-			if err := m.topic.conn.state.await(ctx); err != nil {
+			err := m.topic.conn.state.await(ctx)
+			if err == nil {
+				err = m.look(ctx)
+			}
+			if err != nil {
 				return nil, m.orEnded(err)
 			}
 			continue
 		case errors.Is(err, errNoConsumer):
-			if err := m.revive(ctx); err != nil {
+			err := m.revive(ctx)
+			if err == nil {
+				err = m.look(ctx)
+			}
+			if err != nil {
 				return nil, m.orEnded(err)
 			}
 			continue
@@ -190,6 +204,48 @@ func (m *member) revive(ctx context.Context) error {
 	})
 }
 
+// look notes when the stream of a topic in memory was made, of which what comes from
+// now on is.
+func (m *member) look(ctx context.Context) error {
+	if m.topic.wanted.Durability != driver.DurableMemory {
+		return nil
+	}
+	epoch := m.topic.conn.state.epoch()
+	made, err := m.topic.made(ctx)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.made.Equal(made) {
+		m.acked = ""
+	}
+	m.made, m.epoch = made, epoch
+	return nil
+}
+
+// present returns when the stream of a topic in memory was made that is there now. A
+// server that was started again gives sequences again: what is said of a message of the
+// former stream would be taken for one of these, that somebody else may have in hand.
+func (m *member) present(ctx context.Context) (made time.Time, err error) {
+	if made, sure := m.known(); sure {
+		return made, nil
+	}
+	return m.topic.made(ctx)
+}
+
+// known is present as far as this member knows; sure is false if there may be another
+// one by now.
+func (m *member) known() (made time.Time, sure bool) {
+	if m.topic.wanted.Durability != driver.DurableMemory {
+		return made, true
+	}
+	now := m.topic.conn.state.epoch()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.made, m.epoch == now
+}
+
 func (m *member) read(ms []*nats.Msg) ([]*driver.Received, error) {
 	room := make([]struct {
 		received driver.Received
@@ -212,6 +268,7 @@ func (m *member) read(ms []*nats.Msg) ([]*driver.Received, error) {
 		return nil, driver.ErrEnded
 	}
 	for i := range room {
+		room[i].hand.made = m.made
 		m.addLocked(&room[i].hand)
 	}
 	return rs, nil
@@ -226,13 +283,23 @@ func (m *member) giveBack(ms []*nats.Msg) {
 
 // say tells the server something of messages.
 func (m *member) say(ctx context.Context, ms []*driver.Received, what []byte, over bool) error {
+	if len(ms) == 0 {
+		return nil
+	}
+	made, err := m.present(ctx)
+	if err != nil {
+		return err
+	}
 	for _, r := range ms {
 		h, ok := r.Token.(*hand)
 		if !ok || h.member != m {
 			return fmt.Errorf("message %d of %s was not received here", r.Seq, r.Topic)
 		}
+		if !h.made.Equal(made) {
+			continue // its stream is gone
+		}
 		if err := m.topic.conn.nc.Publish(h.reply, what); err != nil {
-			if err := m.topic.conn.state.do(ctx, func(context.Context) error { return m.topic.conn.nc.Publish(h.reply, what) }); err != nil {
+			if err := m.sayLater(ctx, h, what); err != nil {
 				return err
 			}
 		}
@@ -245,6 +312,17 @@ func (m *member) say(ctx context.Context, ms []*driver.Received, what []byte, ov
 		}
 	}
 	return nil
+}
+
+// sayLater says something of a message when the connection is there again.
+func (m *member) sayLater(ctx context.Context, h *hand, what []byte) error {
+	return m.topic.conn.state.do(ctx, func(ctx context.Context) error {
+		made, err := m.present(ctx)
+		if err != nil || !h.made.Equal(made) {
+			return err
+		}
+		return m.topic.conn.nc.Publish(h.reply, what)
+	})
 }
 
 // Ack implements driver.Subscription.
@@ -315,13 +393,21 @@ func (m *member) Close(ctx context.Context) error {
 	err := m.stop(ctx)
 	c.remove(m)
 	gone := false
-	m.giveBack(m.puller.take(nil, math.MaxInt, &gone))
+	made, sure := m.known()
+	if waiting := m.puller.take(nil, math.MaxInt, &gone); sure {
+		m.giveBack(waiting)
+	}
 	m.mu.Lock()
 	acked := m.acked
 	m.closed = true
 	for h := m.hands.next; h != &m.hands; h = m.hands.next {
-		_ = c.nc.Publish(h.reply, sayBack) // or its lease ends
+		if sure && h.made.Equal(made) {
+			_ = c.nc.Publish(h.reply, sayBack) // or its lease ends
+		}
 		h.leave()
+	}
+	if !sure {
+		acked = ""
 	}
 	m.acked = ""
 	m.mu.Unlock()

@@ -249,8 +249,10 @@ func (k *keyed) Ack(ctx context.Context, ms []*driver.Received) error {
 	nc := k.topic.conn.nc
 	for _, h := range hands {
 		// If the connection is lost with it the message comes again, and is known.
-		if err := nc.Publish(h.subject(), sayDone); err != nil && k.topic.conn.state.isClosed() {
-			return kind(err)
+		if subject := h.subject(); subject != "" {
+			if err := nc.Publish(subject, sayDone); err != nil && k.topic.conn.state.isClosed() {
+				return kind(err)
+			}
 		}
 		if h.finish(true) {
 			k.nudge()

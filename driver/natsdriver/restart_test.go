@@ -139,4 +139,53 @@ func TestMemoryTopicAfterRestart(t *testing.T) {
 			t.Errorf("got %q with sequence %d", rs[0].Data, rs[0].Seq)
 		}
 	}
+	if done, err := all.CaughtUp(testContext(t), 1); !done || err != nil {
+		t.Errorf("caught up with what it has received: %v, %v", done, err)
+	}
+	if err := c.nc.ForceReconnect(); err != nil { // and nothing comes twice after that
+		t.Fatal(err)
+	}
+	publish(t, topic, "d")
+	if rs := receive(t, all, 1); string(rs[0].Data) != "d" {
+		t.Errorf("got %q after the connection was lost, want d", rs[0].Data)
+	}
+}
+
+// After a restart of a server that kept a topic in memory its sequences begin anew. What
+// a member says of a message that it has from before is not taken for one of those, which
+// another has in hand.
+func TestWordsAboutFormerMessages(t *testing.T) {
+	s := startServer(t, withJetStream)
+	cfg := &driver.StoredConfig{Durability: driver.DurableMemory}
+	config := driver.SubscribeConfig{Group: "g", From: driver.FromStart}
+	out := openTopic(t, s.open(t), "t", cfg)
+	busy := subscribe(t, openTopic(t, s.open(t), "t", cfg), config)
+	publish(t, out, "a", "b")
+	former := receive(t, busy, 2)
+	s.stop()
+	s.start()
+	in := openTopic(t, s.open(t), "t", cfg)
+	other := subscribe(t, in, config)
+	publish(t, out, "c", "d")
+	if got := texts(receive(t, other, 2)); got[0] != "c" || got[1] != "d" {
+		t.Fatalf("the other member got %v", got)
+	}
+	if err := busy.Ack(testContext(t), former[:1]); err != nil {
+		t.Fatal(err)
+	}
+	if err := busy.Return(testContext(t), former[1:]); err != nil {
+		t.Fatal(err)
+	}
+	if err := busy.Close(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Close(testContext(t)); err != nil { // nothing of it is done
+		t.Fatal(err)
+	}
+	rs := receive(t, subscribe(t, in, config), 2)
+	for i, want := range []string{"c", "d"} {
+		if r := rs[i]; string(r.Data) != want || r.Deliveries != 2 {
+			t.Errorf("got %q, delivered %d times, want %q and 2", r.Data, r.Deliveries, want)
+		}
+	}
 }

@@ -18,6 +18,8 @@ type roster struct {
 // slotState says who has a slot and what whoever had it before has left.
 type slotState struct {
 	Owner string `json:"owner,omitempty"`
+	// Made is when the stream was made whose sequences these are.
+	Made time.Time `json:"made,omitzero"`
 	// Last is the sequence of the last message that was in hand; all up to it
 	// are done but those that are Left. 0 if that is not known.
 	Last uint64   `json:"last,omitempty"`

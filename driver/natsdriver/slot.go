@@ -34,6 +34,10 @@ type slot struct {
 	done     chan struct{}      // closed when run has returned
 
 	mu       sync.Mutex // guards what follows
+	made     time.Time  // when the stream was whose sequences follow
+	epoch    uint64     // of the connection by which it was found
+	next     uint64     // the next message of the consumer, by its count
+	stray    int        // messages that may come before it: on their way when it was reset
 	hands    map[uint64]*slotHand
 	last     uint64              // the last message that was in hand, here or before
 	left     map[uint64]struct{} // of those up to last, the ones that are not done
@@ -65,7 +69,7 @@ func (k *keyed) takeSlot(n int, was slotState) *slot {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &slot{
 		group: k, number: n, consumer: k.slotConsumer(n), cancel: cancel, done: make(chan struct{}),
-		hands: map[uint64]*slotHand{}, last: was.Last, left: map[uint64]struct{}{},
+		hands: map[uint64]*slotHand{}, made: was.Made, last: was.Last, left: map[uint64]struct{}{},
 	}
 	for _, seq := range was.Left {
 		s.left[seq] = struct{}{}
@@ -97,6 +101,13 @@ func (s *slot) run(ctx context.Context) {
 			return
 		}
 		ms, err := s.puller.nextMessages(ctx, k.share(), slotDepth)
+		var rs []*driver.Received
+		if err == nil {
+			rs, err = s.read(ms)
+		}
+		if len(rs) > 0 && !k.hand(ctx, rs) {
+			return
+		}
 		switch {
 		case errors.Is(err, errCut), errors.Is(err, errWoken), errors.Is(err, errNoConsumer):
 			s.puller.forgetRequests()
@@ -113,14 +124,6 @@ func (s *slot) run(ctx context.Context) {
 			}
 			return
 		}
-		rs, err := s.read(ms)
-		if err != nil {
-			k.fail(ctx, err)
-			return
-		}
-		if len(rs) > 0 && !k.hand(ctx, rs) {
-			return
-		}
 	}
 }
 
@@ -129,34 +132,70 @@ func (s *slot) reset(ctx context.Context) error {
 	k := s.group
 	t := k.topic
 	return t.conn.state.do(ctx, func(ctx context.Context) error {
-		consumer, err := t.conn.js.Consumer(ctx, t.stream, s.consumer)
+		epoch := t.conn.state.epoch()
+		s.puller.empty() // it comes again, or is of a stream that is gone
+		stream, consumer, err := s.find(ctx)
 		gone := errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound)
 		if gone && t.wanted.Durability == driver.DurableMemory { // the server was started again and remembers nothing
 			if err := t.open(ctx); err != nil {
 				return err
 			}
-			s.forget()
-			return k.ensureSlot(ctx, s.number, driver.SubscribeConfig{Group: k.name, From: driver.FromStart})
+			if err := k.ensureSlot(ctx, s.number, driver.SubscribeConfig{Group: k.name, From: driver.FromStart}); err != nil {
+				return err
+			}
+			stream, consumer, err = s.find(ctx)
 		}
 		if err != nil {
 			return t.consumerError(ctx, err)
 		}
 		info := consumer.CachedInfo()
+		s.found(stream.CachedInfo(), epoch)
 		if info.NumAckPending == 0 {
+			s.expect(info.Delivered.Consumer+1, 0)
 			return nil
 		}
+		s.expect(1, 4*slotDepth)
 		if t.conn.level < levelReset {
 			return s.replace(ctx, info)
 		}
-		stream, err := t.conn.js.Stream(ctx, t.stream)
-		if err == nil {
-			_, err = stream.ResetConsumer(ctx, s.consumer)
-		}
-		if err != nil {
+		if _, err = stream.ResetConsumer(ctx, s.consumer); err != nil {
 			return t.consumerError(ctx, err)
 		}
 		return nil
 	})
+}
+
+// find returns the stream and the consumer of the slot.
+func (s *slot) find(ctx context.Context) (stream jetstream.Stream, consumer jetstream.Consumer, err error) {
+	t := s.group.topic
+	if stream, err = t.conn.js.Stream(ctx, t.stream); err == nil {
+		consumer, err = stream.Consumer(ctx, s.consumer)
+	}
+	return stream, consumer, err
+}
+
+// found notes which stream is there now. If it is another one than before, its sequences
+// begin anew: what is known of those of the former one says nothing about them, whoever
+// has made the stream and the consumer again.
+func (s *slot) found(info *jetstream.StreamInfo, epoch uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	another := !s.made.IsZero() && !s.made.Equal(info.Created)
+	// A cluster makes one in memory again as if it were the same.
+	if another || s.group.topic.wanted.Durability == driver.DurableMemory && info.State.LastSeq < s.last {
+		s.last, s.acked, s.returned = 0, "", 0
+		clear(s.left)
+		clear(s.hands)
+	}
+	s.made, s.epoch = info.Created, epoch
+}
+
+// expect sets which message of the consumer is the next one, and how many others may
+// come before it.
+func (s *slot) expect(next uint64, stray int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.next, s.stray = next, stray
 }
 
 // replace is reset for servers that cannot: another consumer of that name begins
@@ -169,25 +208,31 @@ func (s *slot) replace(ctx context.Context, info *jetstream.ConsumerInfo) error 
 	return s.group.ensureSlot(ctx, s.number, driver.SubscribeConfig{Group: s.group.name, From: driver.FromSeq, Seq: info.AckFloor.Stream + 1})
 }
 
-// forget begins with a new stream.
-func (s *slot) forget() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.last = 0
-	clear(s.left)
-}
-
 // read takes messages into its hands. What is done already, or in hand, has come
-// again after a reset.
+// again after a reset. It returns errCut, and perhaps messages, where what follows may
+// not be what reset has found.
 func (s *slot) read(ms []*nats.Msg) ([]*driver.Received, error) {
+	epoch := s.group.topic.conn.state.epoch()
 	rs, room := make([]*driver.Received, 0, len(ms)), make([]driver.Received, len(ms))
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.epoch != epoch { // perhaps nobody has been told yet that the connection was lost
+		return nil, errCut
+	}
 	for i, m := range ms {
 		r := &room[i]
 		p, err := s.group.topic.receive(r, m)
 		if err != nil {
 			return nil, err
+		}
+		switch {
+		case p.nth == s.next:
+			s.next, s.stray = s.next+1, 0
+		case s.stray > 0:
+			s.stray--
+			continue // it comes again
+		default: // something is missing, or it is another consumer
+			return rs, errCut
 		}
 		if h := s.hands[p.seq]; h != nil {
 			h.reply = m.Reply
@@ -208,11 +253,18 @@ func (s *slot) read(ms []*nats.Msg) ([]*driver.Received, error) {
 
 // confirm waits until the server has worked off what it was told of the slot.
 func (s *slot) confirm(ctx context.Context) {
+	c := s.group.topic.conn
+	if !c.state.connected() {
+		return
+	}
+	epoch := c.state.epoch()
 	s.mu.Lock()
 	acked := s.acked
+	if s.epoch != epoch {
+		acked = "" // perhaps the stream is another one
+	}
 	s.mu.Unlock()
-	c := s.group.topic.conn
-	if acked == "" || !c.state.connected() {
+	if acked == "" {
 		return
 	}
 	wait, cancel := context.WithTimeout(ctx, closePatience)
@@ -270,7 +322,7 @@ func (s *slot) state() slotState {
 	left := slices.Collect(maps.Keys(s.left))
 	left = slices.AppendSeq(left, maps.Keys(s.hands))
 	slices.Sort(left)
-	return slotState{Last: s.last, Left: left}
+	return slotState{Made: s.made, Last: s.last, Left: left}
 }
 
 // finish notes that a message is done, or returned, and reports whether the slot
@@ -295,9 +347,15 @@ func (h *slotHand) finish(done bool) (settled bool) {
 	return s.settledLocked()
 }
 
-// subject is where to say that the message is done.
+// subject is where to say that the message is done; empty where the connection was
+// lost since the slot was reset. Then perhaps another message has the sequence, and
+// the message, if it is there, comes again and is known.
 func (h *slotHand) subject() string {
+	epoch := h.slot.group.topic.conn.state.epoch()
 	h.slot.mu.Lock()
 	defer h.slot.mu.Unlock()
+	if h.slot.epoch != epoch || h.slot.hands[h.seq] != h {
+		return ""
+	}
 	return h.reply
 }

@@ -126,6 +126,16 @@ func (s *state) close() {
 	}
 }
 
+// epoch returns a number that grows before each connection to a server. It is exact
+// where others learn a little later that the connection was lost. Over a client of
+// the caller's it waits while that dials.
+func (s *state) epoch() uint64 {
+	if s.owned != nil {
+		return s.owned.dials.Load()
+	}
+	return s.nc.Stats().Reconnects
+}
+
 func (s *state) isClosed() bool { return s.closed.Load() }
 
 func (s *state) connected() bool {

@@ -314,6 +314,21 @@ func (t *stored) info(ctx context.Context, opts ...jetstream.StreamInfoOpt) (*je
 	return info, err
 }
 
+// made asks when the stream was made: the zero time if there is none.
+func (t *stored) made(ctx context.Context) (made time.Time, err error) {
+	err = t.conn.state.do(ctx, func(ctx context.Context) error {
+		stream, err := t.conn.js.Stream(ctx, t.stream)
+		switch {
+		case err == nil:
+			made = stream.CachedInfo().Created
+		case !errors.Is(err, jetstream.ErrStreamNotFound):
+			return t.openError(ctx, err)
+		}
+		return nil
+	})
+	return made, err
+}
+
 // Stats implements driver.Topic.
 func (t *stored) Stats(ctx context.Context) (driver.TopicStats, error) {
 	if err := t.whole(); err != nil {

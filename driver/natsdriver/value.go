@@ -48,6 +48,7 @@ type value struct {
 	turn chan struct{} // has room for one: who changes the value
 
 	mu      sync.Mutex // guards what follows
+	since   time.Time  // when the stream was made whose sequences are the versions
 	version uint64     // the newest that is known here
 	writers string     // and its header
 	pending string     // the change on its way, until its answer is known
@@ -99,6 +100,9 @@ func (v *value) Load(ctx context.Context) (state driver.State, err error) {
 		if err != nil {
 			return passing(err)
 		}
+		if err := v.of(stream.CachedInfo().Created); err != nil {
+			return err
+		}
 		m, err := stream.GetLastMsgForSubject(ctx, valuePrefix+v.name)
 		switch {
 		case errors.Is(err, jetstream.ErrMsgNotFound):
@@ -116,6 +120,18 @@ func (v *value) Load(ctx context.Context) (state driver.State, err error) {
 		return nil
 	})
 	return state, err
+}
+
+// of notes of which stream a state is to be. Versions of a stream that was made again
+// begin anew, and say nothing about those that are known.
+func (v *value) of(made time.Time) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.version > 0 && !v.since.Equal(made) {
+		return fmt.Errorf("value %s has been removed with stream %s, which somebody has made again since; open it again", v.name, valueStream)
+	}
+	v.since = made
+	return nil
 }
 
 func (v *value) known() uint64 {

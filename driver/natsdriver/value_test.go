@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -388,6 +389,32 @@ func (h *valueHistory) check(t *testing.T) {
 	t.Helper()
 	if got := porcupine.CheckOperationsTimeout(valueModel, h.ops, 30*time.Second); got != porcupine.Ok {
 		t.Errorf("the history of %d operations: %v", len(h.ops), got)
+	}
+}
+
+// A value whose stream was removed and made again is not taken for one of which a server
+// does not know the newest state yet: that would be waited for for ever.
+func TestValueOfFormerStream(t *testing.T) {
+	s := startServer(t, withJetStream)
+	former, err := s.open(t).OpenValue(testContext(t), "v", []byte("1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, done, err := former.CompareAndSet(testContext(t), 1, []byte("2")); !done || err != nil {
+		t.Fatalf("set: %v, %v", done, err)
+	}
+	c := s.open(t)
+	if err := c.js.DeleteStream(testContext(t), valueStream); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.OpenValue(testContext(t), "v", []byte("3")); err != nil {
+		t.Fatal(err)
+	}
+	if state, err := former.Load(testContext(t)); err == nil || errors.Is(err, driver.ErrAgain) || !strings.Contains(err.Error(), "open it again") {
+		t.Errorf("got version %d and %v, want an error that says what to do", state.Version, err)
+	}
+	if _, done, err := former.CompareAndSet(testContext(t), 1, []byte("4")); done || err == nil {
+		t.Errorf("set at a version of before: %v, %v", done, err)
 	}
 }
 

@@ -1,0 +1,131 @@
+package natsdriver
+
+import (
+	"errors"
+	"slices"
+	"testing"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/harkbus/hark/driver"
+)
+
+// ofKey makes messages of one key.
+func ofKey(texts ...string) []*driver.Message {
+	ms := bare(texts...)
+	for _, m := range ms {
+		m.Key, m.HasKey = "k", true
+	}
+	return ms
+}
+
+// replaceStream removes the stream of topic "t", as a server that is started again
+// forgets one in memory, and makes another one in which sequences begin anew.
+func replaceStream(t *testing.T, c *Conn, cfg *driver.StoredConfig) *stored {
+	t.Helper()
+	if err := c.js.DeleteStream(testContext(t), nominalHome("t").stream); err != nil {
+		t.Fatal(err)
+	}
+	return openTopic(t, c, "t", cfg).(*stored)
+}
+
+// What is left in the roster of a topic that was made again is about messages that are
+// gone: the new ones have the same sequences, and are not done.
+func TestSlotOfFormerStream(t *testing.T) {
+	for _, d := range []driver.Durability{driver.DurableRelaxed, driver.DurableMemory} {
+		t.Run(durabilities[d].name, func(t *testing.T) {
+			s := startServer(t, withJetStream)
+			cfg := &driver.StoredConfig{Durability: d}
+			before := openTopic(t, s.open(t), "t", cfg)
+			member := joinKeyed(t, before)
+			if err := before.Publish(testContext(t), ofKey("a", "b", "c")); err != nil {
+				t.Fatal(err)
+			}
+			if err := member.Ack(testContext(t), receive(t, member, 3)); err != nil {
+				t.Fatal(err)
+			}
+			if err := member.Close(testContext(t)); err != nil {
+				t.Fatal(err)
+			}
+			after := replaceStream(t, s.open(t), cfg)
+			if err := after.Publish(testContext(t), ofKey("d", "e", "f")); err != nil {
+				t.Fatal(err)
+			}
+			got := texts(receive(t, joinKeyed(t, after), 3))
+			if want := []string{"d", "e", "f"}; !slices.Equal(got, want) {
+				t.Errorf("got %v, want %v", got, want)
+			}
+		})
+	}
+}
+
+// A member learns that the stream was made again when somebody else has made the
+// consumers again too. What it has done or has in hand is of the former stream: it gets
+// the messages that have the same sequences now, and to say that one of the former
+// ones is done does not make one of these done.
+func TestMemberFindsOthersStream(t *testing.T) {
+	s := startServer(t, withJetStream)
+	cfg := &driver.StoredConfig{Durability: driver.DurableMemory}
+	before := openTopic(t, s.open(t), "t", cfg)
+	member := joinKeyed(t, before).(*keyed)
+	if err := before.Publish(testContext(t), ofKey("a", "b", "c")); err != nil {
+		t.Fatal(err)
+	}
+	former := receive(t, member, 3)
+	if err := member.Ack(testContext(t), former[:2]); err != nil {
+		t.Fatal(err)
+	}
+
+	member.agreeing.Lock() // it does not look before the others are ready
+	after := replaceStream(t, s.open(t), cfg)
+	other := &keyed{topic: after, name: "g"}
+	if err := other.ensureSlots(testContext(t), driver.SubscribeConfig{Group: "g", From: driver.FromStart}); err != nil {
+		t.Fatal(err)
+	}
+	if err := after.Publish(testContext(t), ofKey("d", "e", "f")); err != nil {
+		t.Fatal(err)
+	}
+	member.agreeing.Unlock()
+	want := []string{"d", "e", "f"}
+	if got := texts(receive(t, member, 3)); !slices.Equal(got, want) {
+		t.Fatalf("the member got %v, want %v", got, want)
+	}
+
+	if err := member.Ack(testContext(t), former[2:]); err != nil {
+		t.Fatal(err)
+	}
+	if err := member.Close(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if got := texts(receive(t, joinKeyed(t, after), 3)); !slices.Equal(got, want) {
+		t.Errorf("the next member got %v, want %v, of which none was done", got, want)
+	}
+}
+
+// Messages of a consumer that was made again, or that come over a connection of which
+// nobody has been told, are not taken for those that are done: the slot is to look first
+// what there is now. Until then nothing is said of what it has in hand.
+func TestSlotLooksBeforeItReads(t *testing.T) {
+	s := startServer(t, withJetStream)
+	topic := openTopic(t, s.open(t), "t", relaxed()).(*stored)
+	epoch := topic.conn.state.epoch()
+	for name, known := range map[string]*slot{
+		"another consumer":       {epoch: epoch, next: 7},
+		"the same connection":    {epoch: epoch, next: 1},
+		"a different connection": {epoch: epoch + 1, next: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			known.group = &keyed{topic: topic}
+			known.last, known.left, known.hands = 3, map[uint64]struct{}{}, map[uint64]*slotHand{}
+			held := &slotHand{slot: known, seq: 3, reply: "there"}
+			known.hands[3] = held
+			rs, err := known.read([]*nats.Msg{{Subject: "t", Data: []byte("d"), Reply: "$JS.ACK.S.C.1.4.1.0.0"}})
+			if looks := errors.Is(err, errCut); looks != (name != "the same connection") || looks != (len(rs) == 0) {
+				t.Errorf("got %d messages and %v", len(rs), err)
+			}
+			if said := held.subject() != ""; said != (known.epoch == epoch) {
+				t.Errorf("said that a message is done: %v", said)
+			}
+		})
+	}
+}
