@@ -48,6 +48,7 @@ const documentedServer = "2.9.10"
 // TestConformanceOnOldServer does that with the nats-server that is installed,
 // which with Debian is an old one.
 func TestConformanceOnOldServer(t *testing.T) {
+	t.Parallel()
 	program := findOldServer(t)
 	p := newProcess(t, "old", program, accounts(3*len(drivertest.Clauses())))
 	t.Cleanup(p.tell)

@@ -141,6 +141,7 @@ func TestNotifyTheDead(t *testing.T) {
 
 // A connection that does not answer in time is waited for once.
 func TestNotifyTheSilent(t *testing.T) {
+	t.Parallel()
 	s := startServer(t)
 	a, b, silent := listen(t, s.open(t)), listen(t, s.open(t)), listen(t, s.open(t))
 	hold := make(chan struct{})
