@@ -30,6 +30,7 @@ func startBeside(t *testing.T, server *Broker, text string) *Broker {
 // TestKillOneOfSeveral kills one of the brokers that share a route, in the middle of its
 // work: nothing is lost, nothing is there twice, and the messages of a key are in order.
 func TestKillOneOfSeveral(t *testing.T) {
+	t.Parallel()
 	s := start(t, config(t, ""))
 	file := write(t, besideText(s, "3s", "topics: [{name: orders}, {name: routed}]\nroutes: [{name: all, from: orders, to: routed}]"))
 	first, second := startChild(t, file), startChild(t, file)

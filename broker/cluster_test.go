@@ -168,6 +168,7 @@ func TestStrictBesideAnEngine(t *testing.T) {
 // TestCluster runs three brokers whose servers are a cluster, and with HARK_LONG=1
 // stops one.
 func TestCluster(t *testing.T) {
+	t.Parallel()
 	addresses := []string{freeAddress(t), freeAddress(t), freeAddress(t)}
 	texts := make([]string, 3)
 	for i := range texts {

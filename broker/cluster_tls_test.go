@@ -26,6 +26,7 @@ func (a *authority) node(t *testing.T, name string) string {
 // their cluster: one with certificates of somebody else, one with none, and one that trusts
 // the right authority with a certificate of another.
 func TestClusterTLS(t *testing.T) {
+	t.Parallel()
 	ours, theirs := newAuthority(t), newAuthority(t)
 	addresses := []string{freeAddress(t), freeAddress(t)}
 	node := func(i int, listen, tls string) string {
@@ -34,9 +35,17 @@ func TestClusterTLS(t *testing.T) {
 	}
 	bs := startAll(t, node(0, addresses[0], ", "+ours.node(t, "n0")), node(1, addresses[1], ", "+ours.node(t, "n1")))
 	sub := listen(t, dial(t, bs[1], ""), "over.*")
-	publish(t, dial(t, bs[0], ""), "over.there", keyed(1, "", `{}`))
-	if m := receive(t, sub, 1)[0]; m.ID != "id-1" {
-		t.Errorf("got %+v", m)
+	c, until := dial(t, bs[0], ""), testContext(t)
+	for heard := false; !heard; { // servers tell each other who listens
+		publish(t, c, "over.there", keyed(1, "", `{}`))
+		ctx, cancel := context.WithTimeout(until, 50*time.Millisecond)
+		ms, err := sub.Receive(ctx, 1)
+		if cancel(); until.Err() != nil {
+			t.Fatal(err)
+		}
+		if heard = err == nil; heard && ms[0].ID != "id-1" {
+			t.Errorf("got %+v", ms[0])
+		}
 	}
 
 	strange := theirs.node(t, "n2")

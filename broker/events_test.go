@@ -716,6 +716,7 @@ func TestDropped(t *testing.T) {
 // TestWebSocketFlood sends over WebSockets what nobody wants: each is closed, and the
 // broker goes on.
 func TestWebSocketFlood(t *testing.T) {
+	t.Parallel()
 	b := start(t, config(t, twoTopics))
 	d := doorOf(t, b)
 	d.numbers(http.StatusCreated, "orders", 0, 1)

@@ -1,18 +1,19 @@
 package broker
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"os/exec"
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 )
 
 // TestGatewayDoc runs the commands of docs/gateway.md in their order, and holds what
 // they print to what stands below them, where … stands for anything.
 func TestGatewayDoc(t *testing.T) {
+	t.Parallel()
 	program(t, "curl", "the page shows commands of it")
 	page, err := os.ReadFile("../docs/gateway.md")
 	if err != nil {
@@ -30,26 +31,22 @@ func TestGatewayDoc(t *testing.T) {
 				return
 			}
 			ran++
-			text := strings.ReplaceAll(command, "localhost:7480", addr)
-			patience := 20 * time.Second
-			if strings.Contains(text, " -sN ") { // it goes on until it is ended
-				patience = 1500 * time.Millisecond
-			}
-			ctx, cancel := context.WithTimeout(testContext(t), patience)
+			ctx, cancel := context.WithCancel(testContext(t))
 			defer cancel()
-			out, err := exec.CommandContext(ctx, "sh", "-c", "exec "+text).Output()
-			if err != nil && ctx.Err() == nil {
+			cmd := exec.CommandContext(ctx, "sh", "-c", "exec "+strings.ReplaceAll(command, "localhost:7480", addr))
+			out := &printed{}
+			if cmd.Stdout = out; strings.Contains(command, " -sN ") { // it goes on until it is ended
+				out.wrote = func() {
+					if out.lacks(want) == "" {
+						cancel()
+					}
+				}
+			}
+			if err := cmd.Run(); err != nil && ctx.Err() == nil {
 				t.Errorf("%s: %v", command, err)
 			}
-			got := strings.ReplaceAll(string(out), "\r\n", "\n")
-			for _, line := range want {
-				pattern := regexp.MustCompile("(?m)^" + strings.ReplaceAll(regexp.QuoteMeta(line), "…", ".*") + "$")
-				at := pattern.FindStringIndex(got)
-				if at == nil {
-					t.Errorf("%s\nprints %s\nwithout %s", command, out, line)
-					return
-				}
-				got = got[at[1]:]
+			if line := out.lacks(want); line != "" {
+				t.Errorf("%s\nprints %s\nwithout %s", command, &out.text, line)
 			}
 		}
 		for line := range strings.Lines(string(block[1])) {
@@ -66,4 +63,33 @@ func TestGatewayDoc(t *testing.T) {
 	if ran < 10 {
 		t.Errorf("%d commands were run: is the page read as it is written?", ran)
 	}
+}
+
+// printed is what a command prints.
+type printed struct {
+	text  bytes.Buffer
+	wrote func() // called when there is more, if it is not nil
+}
+
+func (p *printed) Write(text []byte) (int, error) {
+	n, err := p.text.Write(text)
+	if p.wrote != nil {
+		p.wrote()
+	}
+	return n, err
+}
+
+// lacks returns the first of some lines, with … for anything, that does not follow
+// those before it; none if all are there.
+func (p *printed) lacks(lines []string) string {
+	got := strings.ReplaceAll(p.text.String(), "\r\n", "\n")
+	for _, line := range lines {
+		pattern := regexp.MustCompile("(?m)^" + strings.ReplaceAll(regexp.QuoteMeta(line), "…", ".*") + "$")
+		at := pattern.FindStringIndex(got)
+		if at == nil {
+			return line
+		}
+		got = got[at[1]:]
+	}
+	return ""
 }

@@ -212,6 +212,7 @@ func TestSubscriptionsAreLimited(t *testing.T) {
 
 // TestSlowRequests sends requests that do not end: they are cut off.
 func TestSlowRequests(t *testing.T) {
+	t.Parallel()
 	b := start(t, config(t, ""))
 	var conns []net.Conn
 	for range 20 {

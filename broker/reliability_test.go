@@ -156,6 +156,7 @@ func TestFullStore(t *testing.T) {
 // nothing that was acknowledged is lost, what needs no disk goes on, and /readyz
 // says what to do.
 func TestFullDisk(t *testing.T) {
+	t.Parallel()
 	dir := tempfs.Mount(t, "size=24m")
 	others, data := filepath.Join(dir, "others"), filepath.Join(dir, "data")
 	if err := os.WriteFile(others, make([]byte, 12<<20), 0o600); err != nil {

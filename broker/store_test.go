@@ -276,6 +276,7 @@ func TestStoreReload(t *testing.T) {
 
 // TestStoreUsers has users with rights for all, for a part and for nothing of a store.
 func TestStoreUsers(t *testing.T) {
+	t.Parallel()
 	b := start(t, config(t, `
 users:
   - {name: all, token: "`+HashToken("secret-all")+`", publish: [shop.>], subscribe: [shop.>]}

@@ -183,6 +183,7 @@ func verify(t *testing.T, d *delivered) {
 
 // TestWebhookAnswers holds what becomes of messages to what receivers answer.
 func TestWebhookAnswers(t *testing.T) {
+	t.Parallel()
 	r := newReceiver(t)
 	b := start(t, config(t, "topics: [{name: orders, durability: relaxed}]\n"+r.webhook("from: orders\nattempts: 3\ntimeout: 2s")))
 	d := doorOf(t, b)
