@@ -11,10 +11,15 @@ help: ## print this
 test: ## run all tests of what ships
 	$(GO) test ./...
 
+# Two steps at a time, because the tests of either wait a lot: for elections, for
+# leases and for the disk. What a step prints comes when it has ended, where make can
+# do that, and with it its name.
+BESIDE := -j2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
+
 .PHONY: check
 check: tools ## run everything that must hold before a change lands
 	@before=$$(git status --porcelain 2>/dev/null); \
-	$(MAKE) --no-print-directory check-format check-lint check-race check-modules check-bench check-fuzz test || exit 1; \
+	$(MAKE) --no-print-directory check-format check-lint check-modules && $(MAKE) --no-print-directory $(BESIDE) check-race check-fuzz check-bench check-test || exit 1; \
 	after=$$(git status --porcelain 2>/dev/null); \
 	if [ "$$before" != "$$after" ]; then echo "the check changed files:"; echo "$$after"; exit 1; fi
 
@@ -50,13 +55,18 @@ check-modules:
 .PHONY: check-bench
 check-bench:
 	@echo "== benchmarks run"
-	@$(GO) test -run '^$$' -bench . -benchtime 1x ./... > /dev/null
+	@out=$$($(GO) test -run '^$$' -bench . -benchtime 1x $$($(GO) list -f '{{.Dir}}' ./... | while read -r dir; do grep -qs '^func Benchmark' "$$dir"/*_test.go && echo "$$dir"; done) 2>&1) || { echo "$$out"; exit 1; }
 	@$(GO) -C bench vet ./... && $(GO) -C bench test ./...
 
 .PHONY: check-fuzz
 check-fuzz:
 	@echo "== fuzz tests, a little"
 	@out=$$($(MAKE) --no-print-directory fuzz FUZZTIME=5s 2>&1) || { echo "$$out"; exit 1; }
+
+.PHONY: check-test
+check-test:
+	@echo "== tests"
+	@$(MAKE) --no-print-directory test
 
 .PHONY: drivers
 drivers: ## write what each engine can do into docs/drivers.md and README.md
@@ -77,11 +87,18 @@ bench-engines: ## the same over engines, beside a NATS server in another process
 
 FUZZTIME ?= 1m
 
+# The tests of a package are built once for all its fuzz tests. What they find worth
+# trying is kept where go test -fuzz keeps it.
 .PHONY: fuzz
 fuzz: ## fuzz each fuzz test for a minute, or FUZZTIME
-	@$(GO) list ./... | while read -r pkg; do \
-		$(GO) test -list '^Fuzz' "$$pkg" | grep '^Fuzz' | while read -r name; do \
-			echo "== $$pkg $$name"; $(GO) test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) "$$pkg" || exit 1; done; done
+	@top=$$PWD; corpus=$$($(GO) env GOCACHE)/fuzz; \
+	$(GO) list -f '{{.ImportPath}} {{.Dir}}' ./... | while read -r pkg dir; do \
+		grep -qs '^func Fuzz' "$$dir"/*_test.go || continue; \
+		$(GO) test -c -fuzz . -ldflags '-s -w' -o $(BIN)/fuzz.test "$$pkg" && cd "$$dir" || exit 1; \
+		for name in $$("$$top/$(BIN)/fuzz.test" -test.list '^Fuzz'); do \
+			echo "== $$pkg $$name"; \
+			"$$top/$(BIN)/fuzz.test" -test.run '^$$' -test.fuzz "^$$name$$" -test.fuzztime $(FUZZTIME) -test.fuzzcachedir "$$corpus/$$pkg" </dev/null || exit 1; done; \
+		cd "$$top" && rm $(BIN)/fuzz.test; done
 
 .PHONY: fmt
 fmt: tools ## format the code
