@@ -114,10 +114,19 @@ func echo(t *testing.T, nc *nats.Conn) time.Duration {
 }
 
 // fill publishes messages of 100 kB until the broker takes none any more, and
-// returns how many it took, and why no more.
-func fill(t *testing.T, topic driver.Topic) (stored int, err error) {
+// returns how many it took, and why no more. When a write to the disk has failed it
+// waits for answers for two seconds: who does not answer then does not answer later.
+func fill(t *testing.T, b *Broker, topic driver.Topic) (stored int, err error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second) // who does not answer does not answer later
+	ctx, cancel := context.WithCancel(testContext(t))
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		for b.store.WriteFault() == "" && sleep(ctx, 10*time.Millisecond) {
+		}
+		sleep(ctx, 2*time.Second)
+		cancel()
+	})
+	defer watch.Wait()
 	defer cancel()
 	for ; stored < 1000; stored++ {
 		if err := topic.Publish(ctx, []*driver.Message{{Data: make([]byte, 100_000)}}); err != nil {
@@ -134,7 +143,7 @@ func TestFullStore(t *testing.T) {
 	dir := tempfs.Mount(t, "size=24m")
 	b := start(t, configIn(t, dir, "topics: [{name: orders}, {name: other}]"))
 	c := dial(t, b, "")
-	stored, err := fill(t, storedTopic(t, c, "orders"))
+	stored, err := fill(t, b, storedTopic(t, c, "orders"))
 	if !errors.Is(err, driver.ErrFull) {
 		t.Errorf("after %d messages: got %v, want ErrFull", stored, err)
 	}
@@ -165,7 +174,7 @@ func TestFullDisk(t *testing.T) {
 	text := "topics: [{name: orders}]\nlimits: {disk: 1GiB}"
 	b := start(t, configIn(t, data, text))
 	c := dial(t, b, "")
-	stored, err := fill(t, storedTopic(t, c, "orders"))
+	stored, err := fill(t, b, storedTopic(t, c, "orders"))
 	if stored < 50 {
 		t.Errorf("got %v after %d messages", err, stored)
 	}
