@@ -173,16 +173,17 @@ func TestOpensQuickly(t *testing.T) {
 		}
 	}
 	closeDir(t, c)
-	best := time.Hour // the machine may be busy with other things
-	for range 5 {
+	const limit = 150 * time.Millisecond
+	best := time.Hour
+	for tries := 0; tries < 3 || tries < 30 && best > limit && !race.Enabled; tries++ { // the machine may be busy with other things
 		start := time.Now()
 		c := openDir(t, dir)
 		best = min(best, time.Since(start))
 		closeDir(t, c)
 	}
 	t.Logf("opened 20 MB in %v", best)
-	if best > 150*time.Millisecond && !race.Enabled {
-		t.Errorf("opening took %v, want at most 150ms", best)
+	if best > limit && !race.Enabled {
+		t.Errorf("opening took %v, want at most %v", best, limit)
 	}
 }
 
