@@ -142,10 +142,12 @@ func (k *keyed) loadRoster(ctx context.Context) (*roster, uint64, error) {
 		return nil, 0, passing(err)
 	}
 	m, err := stream.GetLastMsgForSubject(ctx, k.subject)
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
+	switch {
+	case errors.Is(err, jetstream.ErrMsgNotFound):
 		return r, 0, nil
-	}
-	if err != nil {
+	case errors.Is(err, jetstream.ErrStreamNotFound): // the server that is to lead it has not made it yet
+		return nil, 0, fmt.Errorf("%w: %w", driver.ErrAgain, err)
+	case err != nil:
 		return nil, 0, passing(err)
 	}
 	if err := json.Unmarshal(m.Data, r); err != nil {
