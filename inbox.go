@@ -113,12 +113,7 @@ func (t *Topic[T]) subscribeRemote(cfg *subscribeConfig, how mode, h Handler[T],
 	}
 	dc := driver.SubscribeConfig{Group: cfg.group, Keyed: r.core.keyOf != nil && cfg.group != "", Window: ephemeralWindow}
 	if stored {
-		least := windowPerWorker * cfg.workers
-		if cfg.group == "" {
-			least = max(least, soleWindow)
-		}
-		dc.Window = min(max(least, cfg.batch), maxWindow)
-		dc.From, dc.Seq, dc.Time = cfg.start.forEngine()
+		cfg.readStored(&dc)
 	}
 	if dc.Keyed {
 		if !stored {
@@ -134,6 +129,16 @@ func (t *Topic[T]) subscribeRemote(cfg *subscribeConfig, how mode, h Handler[T],
 		return nil, engineError(err)
 	}
 	return in.begin(cfg, how, h, batch, role, at, r)
+}
+
+// readStored says how a subscription reads a stored topic.
+func (c *subscribeConfig) readStored(dc *driver.SubscribeConfig) {
+	least := windowPerWorker * c.workers
+	if c.group == "" {
+		least = max(least, soleWindow)
+	}
+	dc.Window = min(max(least, c.batch), maxWindow)
+	dc.From, dc.Seq, dc.Time = c.start.forEngine()
 }
 
 func newInbox[T any](b *Bus, r *remoteTopic, window int, stored, shared bool) *inbox[T] {

@@ -15,7 +15,13 @@ import (
 // pattern, those made later included: the token * stands for one token, a last
 // token > for one or more. Messages of one topic come in order; the options
 // mean what they mean to Topic.Subscribe, with one buffer for each topic, and
-// a start in the past applies to the stored topics.
+// a start in the past applies to the stored topics. Unless it is Durable a group
+// keeps no place without members.
+//
+// Over an engine it hears what is published while it is there, at most once. With
+// Durable, or a start in the past, it reads the store that keeps all topics that
+// match, in the order in which they were stored; FromSeq and Last then count
+// through the store. Where no one store keeps them that is ErrUnsupported.
 //
 // All matching topics must carry T: others are ErrTypeMismatch, here or when
 // they are made. With T = any it takes topics of every type; values are then
@@ -131,6 +137,7 @@ type patternSub[T any] struct {
 	consumer *consumer[T]
 	text     string
 	start    start
+	durable  bool // it takes stored topics only
 
 	mu     sync.Mutex // guards what follows
 	untaps []func()
@@ -153,21 +160,30 @@ func patternFor[T any](b *Bus, pattern string, cfg *subscribeConfig) (p *pattern
 		if !ok {
 			return nil, false, fmt.Errorf("%w: group %s takes %v, not %v", ErrTypeMismatch, cfg.group, other.valueType(), reflect.TypeFor[T]())
 		}
+		if p.durable != cfg.durable {
+			return nil, false, notAlike(cfg.group)
+		}
 		return p, false, p.consumer.agrees(cfg)
 	}
-	p = &patternSub[T]{text: pattern, start: cfg.start}
+	p = &patternSub[T]{text: pattern, start: cfg.start, durable: cfg.durable}
 	for _, f := range b.snapshot() {
 		if t, ok := f.(namedTopic); ok && names.Match(pattern, t.Name()) && t.kind() == KindTopic && !p.accepts(t.valueType()) {
 			return nil, false, fmt.Errorf("%w: topic %s carries %v, not %v", ErrTypeMismatch, t.Name(), t.valueType(), reflect.TypeFor[T]())
 		}
 	}
-	c := newConsumer[T](b, KindPattern, pattern, cfg, false)
+	c := newConsumer[T](b, KindPattern, pattern, cfg, cfg.durable)
 	c.sole = false // the topics may be stored
 	c.untap = p.untap
 	p.consumer = c
 	b.patterns.trie.Add(pattern, p)
 	b.patterns.all = append(b.patterns.all, p)
 	return p, true, nil
+}
+
+// notAlike refuses a member of a group of which others are Durable and it is not,
+// or the other way round.
+func notAlike(group string) error {
+	return fmt.Errorf("%w: Durable: either all members of group %s say it or none", ErrInvalidOption, group)
 }
 
 func (p *patternSub[T]) accepts(typ reflect.Type) bool {
@@ -186,6 +202,9 @@ func (p *patternSub[T]) group() string {
 
 // attach adds a topic whose type it accepts.
 func (p *patternSub[T]) attach(topic namedTopic) {
+	if p.durable && !topic.stored() {
+		return
+	}
 	var untap func()
 	if t, ok := topic.(*Topic[T]); ok {
 		t.tapGuest(p.consumer, p.start)

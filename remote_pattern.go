@@ -1,6 +1,7 @@
 package hark
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"reflect"
@@ -10,23 +11,33 @@ import (
 )
 
 // remotePattern is a subscription to a pattern over an engine: to what is
-// published while it is there.
+// published while it is there, or to the stored topics that match.
 type remotePattern struct {
 	remoteTopic
 	bus *Bus
+	// Of a group, and whether it is durable; others of it agree.
+	group   string
+	durable bool
 }
 
 // subscribePatternRemote is subscribePattern over an engine.
 func subscribePatternRemote[T any](b *Bus, pattern string, h Handler[T], cfg *subscribeConfig, at uintptr) (*member[T], error) {
+	kept := cfg.durable || cfg.start.from > fromNow
 	switch {
-	case cfg.start.from > fromNow:
-		return nil, b.engine.refuse("a start in the past of a pattern (subscribe to the topics)")
+	case kept && !names.IsPattern(pattern):
+		return nil, b.engine.refuse("a pattern that is a name, Durable or with a start in the past (subscribe to the topic, with option Stored)")
+	case kept && cfg.group != "" && !cfg.durable:
+		return nil, b.engine.refuse("a group of a pattern with a start in the past that keeps no place (option Durable has it keep one)")
+	case kept:
+		if err := cmp.Or(b.engine.needs(driver.Stored), b.engine.needs(driver.StoredPatterns)); err != nil {
+			return nil, err
+		}
 	case cfg.holdsUp:
 		if err := b.engine.needs(driver.Backpressure); err != nil {
 			return nil, err
 		}
 	}
-	p := &remotePattern{bus: b}
+	p := &remotePattern{bus: b, group: cfg.group, durable: cfg.durable}
 	p.engine, p.codec = b.engine, b.codecFor(reflect.TypeFor[T]())
 	// The log of its inbox stands for all topics: where each message comes from
 	// is in its arrival.
@@ -42,10 +53,13 @@ func subscribePatternRemote[T any](b *Bus, pattern string, h Handler[T], cfg *su
 			return nil, fmt.Errorf("%w: topic %s carries %v, not %v", ErrTypeMismatch, t.Name(), t.valueType(), p.core.typ)
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	in := newInbox[T](b, &p.remoteTopic, ephemeralWindow, false, false)
-	in.local = makeInboxLog(t, false)
+	dc := driver.SubscribeConfig{Group: cfg.group, Window: ephemeralWindow}
+	if kept {
+		cfg.readStored(&dc)
+		cfg.queue = queue{defaultBuffer, Block} // what was said is for ephemeral topics
+	}
+	in := newInbox[T](b, &p.remoteTopic, dc.Window, kept, kept && cfg.group != "")
+	in.local = makeInboxLog(t, in.shared)
 	in.decode = func(m *driver.Received, v *T) error {
 		if local, ok := b.topicNamed(m.Topic); ok {
 			if boxed, ok := any(v).(*any); ok {
@@ -55,10 +69,27 @@ func subscribePatternRemote[T any](b *Bus, pattern string, h Handler[T], cfg *su
 		return decodeWith(p.codec, m.Data, v)
 	}
 	var err error
-	if in.sub, err = b.engine.conn.SubscribePattern(ctx, pattern, driver.SubscribeConfig{Group: cfg.group, Window: ephemeralWindow}); err != nil {
-		return nil, engineError(err)
+	if in.sub, err = p.subscribe(pattern, kept, dc); err != nil {
+		return nil, err
 	}
 	return in.begin(cfg, pushed, h, nil, "subscribe", at, p)
+}
+
+// subscribe begins to receive from the engine.
+func (p *remotePattern) subscribe(pattern string, kept bool, dc driver.SubscribeConfig) (driver.Subscription, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if !kept {
+		sub, err := p.engine.conn.SubscribePattern(ctx, pattern, dc)
+		return sub, engineError(err)
+	}
+	p.config = driver.TopicConfig{Name: pattern, Stored: &driver.StoredConfig{Existing: true}}
+	topic, err := p.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	sub, err := topic.Subscribe(ctx, dc)
+	return sub, engineError(err)
 }
 
 // buryAny puts the bytes of a message on a topic for dead letters: values of any
@@ -81,6 +112,11 @@ func (p *remotePattern) add(in inboxFace) error {
 	p.bus.mu.Unlock()
 	if closing {
 		return fmt.Errorf("bus %w", ErrClosed)
+	}
+	for _, other := range ps.remote {
+		if p.group != "" && other.group == p.group && other.core.name == p.core.name && other.durable != p.durable {
+			return notAlike(p.group)
+		}
 	}
 	ps.remote = append(ps.remote, p)
 	return p.remoteTopic.add(in)

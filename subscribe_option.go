@@ -19,6 +19,7 @@ type subscribeConfig struct {
 	workers      int
 	where        []Predicate
 	start        start
+	durable      bool
 	batch        int // 0 if not set
 	batchWait    time.Duration
 	maxAttempts  int
@@ -160,6 +161,19 @@ func Last(n int) SubscribeOption {
 	return startOption(start{from: fromLast, seq: uint64(n)})
 }
 
+// Durable makes a subscription to a pattern one to the stored topics that match
+// it, and to no others. Nothing that they keep is lost to it, and its group keeps
+// its place while it has no members, as a group on a stored topic does. Over an
+// engine one store has to keep all topics that match, and what is not done when a
+// process ends comes again: patterns that none keeps are ErrUnsupported. On a
+// topic, where Stored says all of it, it is ErrInvalidOption.
+func Durable() SubscribeOption {
+	return subscribeOption(func(c *subscribeConfig) error {
+		c.durable = true
+		return nil
+	})
+}
+
 func startOption(s start) SubscribeOption {
 	return subscribeOption(func(c *subscribeConfig) error {
 		if c.start.from != fromDefault {
@@ -286,7 +300,9 @@ func parse(opts []SubscribeOption, on target, how mode) (*subscribeConfig, error
 		return nil, fmt.Errorf("%w: Batch is for SubscribeBatch", ErrInvalidOption)
 	case how == pulled && !c.handlesPlainly():
 		return nil, fmt.Errorf("%w: Messages has one worker and retries nothing: Workers, MaxAttempts, Backoff, Timeout and dead letters have no meaning", ErrInvalidOption)
-	case on == onStored && c.queue != (queue{}):
+	case c.durable && on != onPattern:
+		return nil, fmt.Errorf("%w: Durable is for SubscribePattern: on a topic that is Stored subscriptions are durable without it", ErrInvalidOption)
+	case (on == onStored || c.durable) && c.queue != (queue{}):
 		return nil, fmt.Errorf("%w: Buffer and Overflow: a stored topic keeps what waits, and publishers never wait for it", ErrInvalidOption)
 	case on == onEphemeral && c.start.from > fromNow:
 		return nil, fmt.Errorf("%w: a start in the past needs a stored topic (option Stored)", ErrInvalidOption)

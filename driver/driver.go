@@ -67,6 +67,10 @@ const (
 	MaxBytes Capability = "retention by size"
 	// Dedup stored topics take a message ID once within a window.
 	Dedup Capability = "deduplication by ID"
+	// StoredPatterns can be opened as one stored topic: the name in a TopicConfig
+	// may be a pattern. Which patterns that are is the engine's: others are
+	// ErrUnsupported.
+	StoredPatterns Capability = "patterns of stored topics"
 	// Delay delivers messages of stored topics later: Message.Due may be set.
 	Delay Capability = "delayed messages"
 	// EphemeralDelay does that on ephemeral topics.
@@ -117,11 +121,16 @@ type Conn interface {
 	Info() Info
 
 	// OpenTopic returns a topic, made if need be. A stored topic that is there
-	// with another retention or durability is ErrConflict.
+	// with another retention or durability is ErrConflict. With StoredPatterns
+	// the name may be a pattern, with Stored: all stored topics that match it,
+	// those made later too, as one, whose sequences grow in the order in which
+	// it gives them out, and each topic's in its own. Nothing can be published
+	// to it, and nothing is made.
 	OpenTopic(ctx context.Context, c TopicConfig) (Topic, error)
 
-	// SubscribePattern subscribes to the ephemeral topics whose names match a
-	// pattern of hark: * stands for one token, a last > for one or more.
+	// SubscribePattern subscribes to what is published to the topics, ephemeral
+	// and stored ones, whose names match a pattern of hark: * stands for one
+	// token, a last > for one or more.
 	SubscribePattern(ctx context.Context, pattern string, c SubscribeConfig) (Subscription, error)
 
 	// Flush returns when every message that this connection published to an

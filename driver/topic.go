@@ -21,7 +21,9 @@ const (
 
 // TopicConfig says which topic, and how it is made if it is not there.
 type TopicConfig struct {
-	Name string // valid by hark's rules for names: tokens separated by dots
+	// Name is valid by hark's rules for names: tokens separated by dots. With
+	// StoredPatterns it may be a pattern.
+	Name string
 	// Stored is nil for an ephemeral topic.
 	Stored *StoredConfig
 }

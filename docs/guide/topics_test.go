@@ -64,6 +64,31 @@ func topics(ctx context.Context) error {
 	return errors.Join(orders.Publish(ctx, Order{"o-1"}), bus.Close(ctx))
 }
 
+func Example_durable() {
+	report(durable(context.Background()))
+	// Output: orders.placed o-1
+}
+
+func durable(ctx context.Context) error {
+	bus := hark.New()
+	placed, err := hark.NewTopic[Order](bus, "orders.placed", hark.Stored(hark.Retention{}))
+	if err != nil {
+		return err
+	}
+	if err := placed.Publish(ctx, Order{"o-1"}); err != nil {
+		return err
+	}
+	audit := func(ctx context.Context, m *hark.Message[Order]) error {
+		fmt.Println(m.Topic(), m.Value.ID)
+		return nil
+	}
+	_, err = hark.SubscribePattern(bus, "orders.>", audit, hark.Durable(), hark.Group("audit"), hark.FromStart())
+	if err != nil {
+		return err
+	}
+	return bus.Close(ctx)
+}
+
 func Example_deadLetters() {
 	report(deadLetters(context.Background()))
 	// Output: o-1 given up by orders.placed#1 after 1 attempts: no such customer

@@ -4,4 +4,4 @@ import "slices"
 
 // topicClauses are the clauses on topics, requests and the closing of a bus.
 var topicClauses = slices.Concat(publishClauses, subscribeClauses, groupClauses, overflowClauses,
-	storedClauses, retryClauses, batchClauses, patternClauses, handlerClauses, filterClauses, closeClauses)
+	storedClauses, retryClauses, batchClauses, patternClauses, durableClauses, handlerClauses, filterClauses, closeClauses)

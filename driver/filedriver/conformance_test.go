@@ -1,10 +1,14 @@
 package filedriver
 
 import (
+	"context"
+	"strings"
 	"testing"
 
 	"github.com/harkbus/hark"
+	"github.com/harkbus/hark/driver"
 	"github.com/harkbus/hark/driver/drivertest"
+	"github.com/harkbus/hark/driver/natsdriver"
 )
 
 // TestConformance holds a bus over a directory to the clauses.
@@ -14,7 +18,21 @@ func TestConformance(t *testing.T) {
 		if err != nil {
 			tb.Fatal(err)
 		}
-		return hark.Over(conn)
+		return hark.Over(keeping{conn})
 	})
 	report.Compare(t, "../../docs/drivers.md", "`file:`")
+}
+
+// keeping is a connection with a store for the topics of drivertest.KeptPattern, made
+// when it is first needed.
+type keeping struct{ *Conn }
+
+// OpenTopic implements driver.Conn.
+func (c keeping) OpenTopic(ctx context.Context, t driver.TopicConfig) (driver.Topic, error) {
+	if t.Stored != nil && strings.HasPrefix(t.Name, strings.TrimSuffix(drivertest.KeptPattern, ">")) {
+		if _, err := c.OpenStore(ctx, natsdriver.StoreConfig{Pattern: drivertest.KeptPattern}); err != nil {
+			return nil, err
+		}
+	}
+	return c.Conn.OpenTopic(ctx, t)
 }

@@ -1,10 +1,13 @@
 package natsdriver
 
 import (
+	"context"
 	"testing"
 
 	"github.com/harkbus/hark"
+	"github.com/harkbus/hark/driver"
 	"github.com/harkbus/hark/driver/drivertest"
+	"github.com/harkbus/hark/internal/names"
 )
 
 // TestConformance holds buses over NATS to the clauses: over a server without
@@ -33,7 +36,7 @@ func suite(t *testing.T, start func(t *testing.T) (url string), kinds ...string)
 // suiteOn is suite, and opened is told of each bus that has a server of its own.
 func suiteOn(t *testing.T, start func(t *testing.T) (url string), opened func(*hark.Bus), kinds ...string) *drivertest.Report {
 	report := drivertest.Run(t, func(tb testing.TB) *hark.Bus {
-		bus := openURL(tb, start(tb.(*testing.T)))
+		bus := hark.Over(keeping{connect(tb, start(tb.(*testing.T)))})
 		opened(bus)
 		return bus
 	}, kinds...)
@@ -47,9 +50,32 @@ func suiteOn(t *testing.T, start func(t *testing.T) (url string), opened func(*h
 // openURL opens a bus.
 func openURL(tb testing.TB, url string) *hark.Bus {
 	tb.Helper()
+	return hark.Over(connect(tb, url))
+}
+
+func connect(tb testing.TB, url string) *Conn {
+	tb.Helper()
 	conn, err := Open(tb.Context(), url)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return hark.Over(conn)
+	return conn
+}
+
+// keeping is a connection with a store for the topics of drivertest.KeptPattern, made
+// when it is first needed.
+type keeping struct{ *Conn }
+
+// OpenTopic implements driver.Conn.
+func (c keeping) OpenTopic(ctx context.Context, t driver.TopicConfig) (driver.Topic, error) {
+	if t.Stored != nil && names.Covers(drivertest.KeptPattern, t.Name) && c.info.Has(driver.StoredPatterns) {
+		cfg := StoreConfig{Pattern: drivertest.KeptPattern, StoredConfig: driver.StoredConfig{Durability: driver.DurableRelaxed}}
+		if c.info.Has(driver.Strict) {
+			cfg.Durability = driver.DurableStrict
+		}
+		if _, err := c.OpenStore(ctx, cfg); err != nil {
+			return nil, err
+		}
+	}
+	return c.Conn.OpenTopic(ctx, t)
 }

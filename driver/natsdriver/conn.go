@@ -184,6 +184,9 @@ func (c *Conn) detect(ctx context.Context) error {
 	if c.opts.syncAlways || c.opts.sync != nil {
 		c.info.Can = append(c.info.Can, driver.Strict)
 	}
+	if c.level >= levelTTL {
+		c.info.Can = append(c.info.Can, driver.StoredPatterns)
+	}
 	if c.level >= levelSchedule {
 		c.info.Can = append(c.info.Can, driver.Delay)
 	}

@@ -24,11 +24,8 @@ func TestClausesUnderFaults(t *testing.T) {
 				seed++
 				config := p.Config
 				config.Seed = seed
-				conn, err := Open(tb.Context(), startServer(tb.(*testing.T), withJetStream).url())
-				if err != nil {
-					tb.Fatal(err)
-				}
-				return hark.Over(faults.New(conn, config))
+				conn := connect(tb, startServer(tb.(*testing.T), withJetStream).url())
+				return hark.Over(faults.New(keeping{conn}, config))
 			}
 			for _, c := range drivertest.Clauses() {
 				often := os.Getenv("HARK_LONG") != "" || slices.Contains(faultKinds, c.ID[:3])

@@ -48,6 +48,24 @@ func (c *Conn) OpenInStore(ctx context.Context, pattern, topic string, cfg drive
 	return t, t.begins(ctx)
 }
 
+// openPattern opens all topics of a store that match a pattern, which the store has to
+// cover.
+func (c *Conn) openPattern(ctx context.Context, pattern string) (driver.Topic, error) {
+	if err := c.storable(); err != nil {
+		return nil, err
+	}
+	store, err := c.StoreOf(ctx, pattern)
+	switch {
+	case err != nil:
+		return nil, err
+	case store == "":
+		return nil, c.refuse(noStoreHasAll)
+	}
+	return c.OpenInStore(ctx, store, pattern, driver.StoredConfig{Existing: true})
+}
+
+const noStoreHasAll = "stored topics of a pattern that no one store keeps (declare one that covers it under topics in the configuration of hark serve, or make it with natsdriver.OpenStore; or subscribe to the topics)"
+
 // storable refuses stores on servers that cannot have them.
 func (c *Conn) storable() error {
 	switch {

@@ -2,6 +2,7 @@ package natsdriver
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/harkbus/hark/driver"
 )
@@ -11,7 +12,12 @@ func (c *Conn) OpenTopic(ctx context.Context, t driver.TopicConfig) (driver.Topi
 	if c.state.isClosed() {
 		return nil, errConnClosed
 	}
-	if t.Stored == nil {
+	switch {
+	case isPattern(t.Name) && t.Stored == nil:
+		return nil, fmt.Errorf("%s is a pattern: only stored topics can be opened by one", t.Name)
+	case isPattern(t.Name):
+		return c.openPattern(ctx, t.Name)
+	case t.Stored == nil:
 		return &topic{conn: c, name: t.Name}, nil
 	}
 	return c.openStored(ctx, t.Name, *t.Stored)
