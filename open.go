@@ -96,7 +96,7 @@ func (b *Bus) Engine() driver.Info {
 }
 
 var inProcess = driver.Info{Engine: "mem", Can: []driver.Capability{
-	driver.Stored, driver.Dedup, driver.Delay, driver.EphemeralDelay, driver.KeyOrder, driver.Backpressure,
+	driver.Stored, driver.StoredPatterns, driver.Dedup, driver.Delay, driver.EphemeralDelay, driver.KeyOrder, driver.Backpressure,
 	driver.HandBack, driver.Deadlocks, driver.Memory, driver.Latches,
 }}
 

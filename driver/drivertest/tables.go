@@ -19,7 +19,7 @@ const (
 )
 
 var capabilities = []driver.Capability{
-	driver.Stored, driver.MaxBytes, driver.Dedup, driver.Delay, driver.EphemeralDelay, driver.KeyOrder,
+	driver.Stored, driver.MaxBytes, driver.Dedup, driver.Delay, driver.EphemeralDelay, driver.StoredPatterns, driver.KeyOrder,
 	driver.Backpressure, driver.HandBack, driver.Deadlocks, driver.Latches, driver.Strict, driver.Relaxed, driver.Memory,
 }
 
