@@ -16,6 +16,8 @@ type RouteConfig struct {
 	// Sample is the part of the messages to take, above 0 and up to 1; 0 for
 	// all. Messages of one key are all taken or all not.
 	Sample float64
+	// Durable refuses a route of which Topics keeps not all messages.
+	Durable bool
 	// Otherwise are the targets of messages that no route with the same From
 	// has taken.
 	Otherwise []string
@@ -39,5 +41,6 @@ var routeFields = []field[RouteConfig]{
 		r.Sample, err = parsePercent(s)
 		return err
 	}),
+	boolean("durable", "false", "refuse to start unless `topics` keeps all that is to be routed, in one topic or pattern, so that nothing is missed while the broker is down", func(r *RouteConfig) *bool { return &r.Durable }),
 	words("otherwise", "topics", "where messages go that no route with the same `from` has taken", func(r *RouteConfig) *[]string { return &r.Otherwise }),
 }

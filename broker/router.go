@@ -100,6 +100,9 @@ func (b *routerBuilder) add(i int) {
 	case isReply(r.From):
 		b.bad(key+".from", "names that begin with _INBOX are those of replies")
 	}
+	if why := b.config.keptInPart(r.From); r.Durable && why != "" {
+		b.bad(key+".durable", "%s", why)
+	}
 	if len(r.To) == 0 && len(r.Otherwise) == 0 {
 		b.bad(key+".to", "is missing")
 	}

@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"fmt"
+	"strings"
 	"time"
 
 	"github.com/harkbus/hark/driver"
@@ -65,6 +67,24 @@ func keeper(topics []TopicConfig, of string) *TopicConfig {
 		}
 	}
 	return nil
+}
+
+// keptInPart says why a configuration keeps not all that a name or pattern means, and what
+// to do; empty if it does.
+func (c *Config) keptInPart(topics string) string {
+	if keeper(c.Topics, topics) != nil || names.CheckPattern(topics) != nil {
+		return "" // a bad one is said elsewhere
+	}
+	var parts []string
+	for _, t := range c.Topics {
+		if overlap(t.Name, topics) {
+			parts = append(parts, t.Name)
+		}
+	}
+	if len(parts) > 0 {
+		return fmt.Sprintf("%s is stored in part only, by %s: declare one pattern under topics that covers it, or write one for each of them", topics, strings.Join(parts, ", "))
+	}
+	return fmt.Sprintf("nothing stores %s: declare it under topics, or a pattern that covers it", topics)
 }
 
 // declaredTopics are the topics of a configuration, to be looked up.

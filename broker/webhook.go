@@ -26,6 +26,7 @@ import (
 
 	"github.com/harkbus/hark"
 	"github.com/harkbus/hark/filter"
+	"github.com/harkbus/hark/internal/names"
 	"github.com/harkbus/hark/internal/percent"
 )
 
@@ -38,6 +39,8 @@ type webhook struct {
 	headers http.Header
 	keys    [][]byte
 	client  *http.Client
+	durable bool // what it sends is stored, and a group keeps its place
+	bus     *hark.Bus
 	sub     *hark.Subscription
 	source  string // of events that have none
 
@@ -93,7 +96,7 @@ func newWebhookClient(c *WebhookConfig) *http.Client {
 }
 
 // subscribe begins to send.
-func (w *webhook) subscribe(bus *hark.Bus, stored, pattern bool) (err error) {
+func (w *webhook) subscribe() (err error) {
 	c := &w.config
 	opts := []hark.SubscribeOption{
 		hark.Group(webhookGroup(c.Name)), hark.Workers(int(c.Workers)), hark.MaxAttempts(int(c.Attempts)),
@@ -113,18 +116,21 @@ func (w *webhook) subscribe(bus *hark.Bus, stored, pattern bool) (err error) {
 		}
 		opts = append(opts, hark.Where(attributeFilter{f}))
 	}
-	if pattern {
-		w.sub, err = hark.SubscribePattern(bus, c.From, w.handle, opts...)
+	if w.durable && c.Position == positionStart {
+		opts = append(opts, hark.FromStart())
+	}
+	if names.IsPattern(c.From) {
+		if w.durable {
+			opts = append(opts, hark.Durable())
+		}
+		w.sub, err = hark.SubscribePattern(w.bus, c.From, w.handle, opts...)
 		return err
 	}
 	var topicOpts []hark.TopicOption
-	if stored {
+	if w.durable {
 		topicOpts = append(topicOpts, hark.Stored(hark.Retention{})) // as it is there
-		if c.Position == positionStart {
-			opts = append(opts, hark.FromStart())
-		}
 	}
-	topic, err := hark.NewTopic[[]byte](bus, c.From, topicOpts...)
+	topic, err := hark.NewTopic[[]byte](w.bus, c.From, topicOpts...)
 	if err == nil {
 		w.sub, err = topic.Subscribe(w.handle, opts...)
 	}
@@ -352,9 +358,9 @@ func (w *webhook) enable() {
 	w.sub.Resume()
 }
 
-// stop sends nothing more. Requests that are under way may end until ctx does; what
+// stop sends nothing more. Requests that are under way may end until wait does; what
 // they carry is sent again otherwise.
-func (w *webhook) stop(ctx context.Context) error {
+func (w *webhook) stop(ctx, wait context.Context) error {
 	w.sub.Pause()
 	w.mu.Lock()
 	idle := w.idle
@@ -366,10 +372,10 @@ func (w *webhook) stop(ctx context.Context) error {
 	if idle != nil {
 		select {
 		case <-idle:
-		case <-ctx.Done():
+		case <-wait.Done():
 		}
 	}
-	err := w.sub.Close()
+	err := errors.Join(w.sub.Close(), w.bus.Close(ctx))
 	w.client.CloseIdleConnections()
 	return err
 }

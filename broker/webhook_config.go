@@ -44,8 +44,11 @@ type WebhookConfig struct {
 	// DeadLetter is the topic for messages that are given up, empty for that of
 	// the message and .dead, or off.
 	DeadLetter string
-	// Position is where a stored topic is begun with: now or start.
+	// Position is where a stored topic, or the store of a pattern, is begun with: now or
+	// start.
 	Position string
+	// Durable refuses a webhook of which Topics keeps not all messages.
+	Durable bool
 	// Private allows targets in private networks and on this machine, and http.
 	Private bool
 }
@@ -65,7 +68,7 @@ const (
 
 var webhookFields = []field[WebhookConfig]{
 	text("name", "token without dots", "", "what the group (`webhook-NAME`), counters and logs call it", func(w *WebhookConfig) *string { return &w.Name }),
-	text("from", "topic or pattern", "", "which messages are sent; durably from a topic that is stored", func(w *WebhookConfig) *string { return &w.From }),
+	text("from", "topic or pattern", "", "which messages are sent; durably from a topic that is stored, and from a pattern that one store keeps", func(w *WebhookConfig) *string { return &w.From }),
 	text("where", "filter", "", "which of them (docs/filters.md); all if it is left out", func(w *WebhookConfig) *string { return &w.Where }),
 	text("url", "URL", "", "where they are sent", func(w *WebhookConfig) *string { return &w.URL }),
 	words("secret", "whsec_BASE64 or file:PATH", "with what requests are signed; a second one while receivers change from one to the other", func(w *WebhookConfig) *[]string { return &w.Secret }),
@@ -76,7 +79,8 @@ var webhookFields = []field[WebhookConfig]{
 	duration("backoff_max", "30s", "how long to wait between attempts, at most", func(w *WebhookConfig) *time.Duration { return &w.BackoffMax }),
 	duration("timeout", "10s", "how long one request may take", func(w *WebhookConfig) *time.Duration { return &w.Timeout }),
 	text("dead_letter", "topic or off", "", "where messages go that are given up; the topic of the message and `.dead` if it is left out", func(w *WebhookConfig) *string { return &w.DeadLetter }),
-	choice("position", positionNow, "where a stored topic is begun with, when the webhook is new", func(w *WebhookConfig) *string { return &w.Position }, positionNow, positionStart),
+	choice("position", positionNow, "where a stored topic, or the store of a pattern, is begun with, when the webhook is new", func(w *WebhookConfig) *string { return &w.Position }, positionNow, positionStart),
+	boolean("durable", "false", "refuse to start unless `topics` keeps all that is to be sent, in one topic or pattern, so that nothing is missed while the broker is down", func(w *WebhookConfig) *bool { return &w.Durable }),
 	boolean("private", "false", "allow a target on this machine or in a private network, and http instead of https", func(w *WebhookConfig) *bool { return &w.Private }),
 }
 
@@ -136,8 +140,15 @@ func (c *Config) validateWebhooks(bad report) (ps Problems) {
 		case w.Timeout < 10*time.Millisecond || w.Timeout > 5*time.Minute:
 			bad(key+".timeout", "must be between 10ms and 5m")
 		}
-		if w.Position != positionNow && w.Position != positionStart {
+		why := c.keptInPart(w.From)
+		if w.Durable && why != "" {
+			bad(key+".durable", "%s", why)
+		}
+		switch {
+		case w.Position != positionNow && w.Position != positionStart:
 			bad(key+".position", "got %q, want now or start", w.Position)
+		case w.Position == positionStart && why != "" && names.IsPattern(w.From):
+			bad(key+".position", "there is no start to begin with: %s", why)
 		}
 	}
 	return ps

@@ -20,7 +20,6 @@ import (
 // webhooks runs the webhooks of a configuration.
 type webhooks struct {
 	conn   *natsdriver.Conn
-	bus    *hark.Bus
 	source string
 	alone  bool // no other broker has these webhooks
 	log    *slog.Logger
@@ -30,9 +29,7 @@ type webhooks struct {
 }
 
 func newWebhooks(conn *natsdriver.Conn, source string, alone bool, log *slog.Logger) *webhooks {
-	ws := &webhooks{conn: conn, source: source, alone: alone, log: log.With("part", "webhooks")}
-	ws.bus = hark.Over(sharedConn{conn}, hark.WithHooks(deadLetterLog{ws.log}))
-	return ws
+	return &webhooks{conn: conn, source: source, alone: alone, log: log.With("part", "webhooks")}
 }
 
 // sharedConn is the connection of the broker for a bus that must not close it, and
@@ -73,19 +70,25 @@ type webhookChange struct {
 	next, fresh []*webhook
 }
 
-// change begins the step to another configuration. Webhooks that are the same go on.
-// Either finish or undo must be called.
+// change begins the step to another configuration. Webhooks that are the same go on,
+// unless what they send is stored from now on: for a moment two send then. Either finish
+// or undo must be called.
 func (ws *webhooks) change(ctx context.Context, c *Config) (*webhookChange, error) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	step := &webhookChange{of: ws, config: c, next: make([]*webhook, len(c.Webhooks))}
 	for i, cfg := range c.Webhooks {
-		if j := slices.IndexFunc(ws.all, func(w *webhook) bool { return reflect.DeepEqual(w.config, cfg) }); j >= 0 {
+		durable, err := ws.stored(ctx, cfg.From)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("webhook %s: %w", cfg.Name, err), step.undo(ctx))
+		}
+		if j := slices.IndexFunc(ws.all, func(w *webhook) bool { return w.durable == durable && reflect.DeepEqual(w.config, cfg) }); j >= 0 {
 			step.next[i] = ws.all[j]
 			continue
 		}
 		w, err := newWebhook(cfg, ws.source, ws.log)
 		if err == nil {
+			w.durable = durable
 			err = ws.start(ctx, w)
 		}
 		if err != nil {
@@ -100,7 +103,7 @@ func (ws *webhooks) change(ctx context.Context, c *Config) (*webhookChange, erro
 // undo ends the webhooks that are new.
 func (step *webhookChange) undo(ctx context.Context) (err error) {
 	for _, w := range step.fresh {
-		err = errors.Join(err, w.stop(ctx))
+		err = errors.Join(err, w.stop(ctx, ctx))
 	}
 	return err
 }
@@ -116,30 +119,39 @@ func (step *webhookChange) finish(ctx context.Context) {
 		if slices.Contains(step.next, w) {
 			continue
 		}
-		if err := w.stop(ctx); err != nil {
+		if err := w.stop(ctx, ctx); err != nil {
 			ws.log.Warn("a webhook did not end well", "webhook", w.config.Name, "err", err)
 		}
 		ws.forgetPlace(ctx, w, step.config)
 	}
 }
 
+// stored reports whether a topic is stored, or one store keeps all topics of a pattern.
+func (ws *webhooks) stored(ctx context.Context, from string) (bool, error) {
+	if names.IsPattern(from) {
+		if info := ws.conn.Info(); !info.Has(driver.StoredPatterns) {
+			return false, nil
+		}
+		store, err := ws.conn.StoreOf(ctx, from)
+		return store != "", err
+	}
+	return ws.conn.HasTopic(ctx, from)
+}
+
 // start begins to send.
 func (ws *webhooks) start(ctx context.Context, w *webhook) error {
-	if names.IsPattern(w.config.From) {
-		return w.subscribe(ws.bus, false, true)
-	}
-	stored, err := ws.conn.HasTopic(ctx, w.config.From)
-	if err != nil {
-		return err
-	}
 	sameGroup := func(other *webhook) bool { return other.config.Name == w.config.Name }
-	if stored && ws.alone && !slices.ContainsFunc(ws.all, sameGroup) {
+	if w.durable && ws.alone && !slices.ContainsFunc(ws.all, sameGroup) {
 		// What was in hand when the broker ended comes again at once.
 		if err := ws.conn.ResetGroup(ctx, w.config.From, webhookGroup(w.config.Name)); err != nil {
 			return err
 		}
 	}
-	return w.subscribe(ws.bus, stored, false)
+	w.bus = hark.Over(sharedConn{ws.conn}, hark.WithHooks(deadLetterLog{ws.log}))
+	if err := w.subscribe(); err != nil {
+		return errors.Join(err, w.bus.Close(ctx))
+	}
+	return nil
 }
 
 // forgetPlace removes the group of a webhook that is not there any more, so that one
@@ -149,9 +161,6 @@ func (ws *webhooks) forgetPlace(ctx context.Context, w *webhook, c *Config) {
 		if c.Webhooks[i].Name == w.config.Name && c.Webhooks[i].From == w.config.From {
 			return
 		}
-	}
-	if names.IsPattern(w.config.From) {
-		return
 	}
 	if err := ws.conn.DeleteGroup(ctx, w.config.From, webhookGroup(w.config.Name)); err != nil {
 		ws.log.Warn("the place of a former webhook is not forgotten", "webhook", w.config.Name, "err", err)
@@ -171,11 +180,11 @@ func (ws *webhooks) stop(ctx context.Context) error {
 	errs := make([]error, len(ws.all))
 	var all sync.WaitGroup
 	for i, w := range ws.all {
-		all.Go(func() { errs[i] = w.stop(wait) })
+		all.Go(func() { errs[i] = w.stop(ctx, wait) })
 	}
 	all.Wait()
 	ws.all = nil
-	return errors.Join(append(errs, ws.bus.Close(ctx))...)
+	return errors.Join(errs...)
 }
 
 // named returns a webhook, nil if there is none of that name.
@@ -196,6 +205,7 @@ type webhookView struct {
 	From      string `json:"from" doc:"the topic or pattern"`
 	Where     string `json:"where,omitempty"`
 	Host      string `json:"host" doc:"of the receiver"`
+	Durable   bool   `json:"durable" doc:"what it sends is stored: what is published while the broker is down, or the receiver, is sent later"`
 	State     string `json:"state" enum:"on off" doc:"off after the receiver has answered 410 Gone, or somebody has switched it off"`
 	Delivered uint64 `json:"delivered" doc:"messages that the receiver has taken, since the broker or the webhook has started"`
 	Failed    uint64 `json:"failed" doc:"requests that were answered otherwise, or not at all"`
@@ -209,7 +219,7 @@ type webhookView struct {
 func (w *webhook) view() webhookView {
 	s := w.sub.Stats()
 	v := webhookView{
-		Name: w.config.Name, From: w.config.From, Where: w.config.Where, Host: w.url.Host, State: "on",
+		Name: w.config.Name, From: w.config.From, Where: w.config.Where, Host: w.url.Host, Durable: w.durable, State: "on",
 		Delivered: s.Delivered, Failed: s.Failed, Retrying: s.Retrying, Dead: s.Dead, Dropped: s.Dropped, Waiting: s.Waiting,
 	}
 	if w.gone.Load() {

@@ -1,0 +1,253 @@
+package broker
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/harkbus/hark/driver"
+	"github.com/harkbus/hark/driver/natsdriver"
+)
+
+// drained forgets what the receiver has got.
+func (r *receiver) drained() {
+	for len(r.got) > 0 {
+		<-r.got
+	}
+}
+
+// bodies returns what comes next, n messages without repeats, as TOPIC BODY.
+func (r *receiver) bodies(n int) []string {
+	r.t.Helper()
+	seen := map[string]bool{}
+	var all []string
+	for len(all) < n {
+		d := r.next()
+		if text := d.header.Get("Hark-Topic") + " " + string(d.body); !seen[text] {
+			seen[text] = true
+			all = append(all, text)
+		}
+	}
+	return all
+}
+
+// A webhook from a pattern within a store keeps its place over new starts, begins where it
+// is told to, and forgets its place when it is removed.
+func TestWebhookFromPattern(t *testing.T) {
+	r := newReceiver(t)
+	dir := t.TempDir()
+	const topics = "topics: [{name: 'orders.>', durability: relaxed}]\n"
+	text := topics + strings.Replace(r.webhook("from: orders.eu.*\nattempts: 1000\ndurable: true\nposition: start\nbackoff_max: 1s"), "    backoff_max: 20ms\n", "", 1)
+
+	b := start(t, configIn(t, dir, topics))
+	d := doorOf(t, b)
+	d.numbers(201, "orders.eu.a", 0, 2)
+	d.numbers(201, "orders.us.a", 0, 1)
+	stop(t, b)
+	r.reply(func(_ int, w http.ResponseWriter, _ *delivered) { w.WriteHeader(http.StatusBadGateway) })
+	b = start(t, configIn(t, dir, text))
+	doorOf(t, b).numbers(201, "orders.eu.b", 0, 2)
+	r.next()
+	stop(t, b)
+	r.drained()
+
+	r.reply(nil)
+	b = start(t, configIn(t, dir, text))
+	doorOf(t, b).numbers(201, "orders.eu.c", 0, 1)
+	want := []string{`orders.eu.a {"n":0}`, `orders.eu.a {"n":1}`, `orders.eu.b {"n":0}`, `orders.eu.b {"n":1}`, `orders.eu.c {"n":0}`}
+	if got := r.bodies(5); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if w := b.webhooks.all[0].view(); !w.Durable {
+		t.Errorf("got %+v, want it durable", w)
+	}
+	all, err := b.conn.StoreGroups(testContext(t), "orders.>")
+	if err != nil || len(all) != 1 || all[0].Topic != "orders.eu.*" || all[0].Name != "webhook-shop" {
+		t.Errorf("got the groups %+v, %v", all, err)
+	}
+
+	reload := func(text string) {
+		t.Helper()
+		c := configIn(t, dir, text)
+		c.Listen, c.HTTP = b.config.Load().Listen, b.config.Load().HTTP
+		if err := b.Reload(testContext(t), c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reload(topics)
+	if all, err := b.conn.StoreGroups(testContext(t), "orders.>"); err != nil || len(all) != 0 {
+		t.Errorf("got the groups %+v, %v, want the place of a former webhook forgotten", all, err)
+	}
+	doorOf(t, b).numbers(201, "orders.eu.a", 2, 1)
+	reload(strings.Replace(text, "position: start", "position: now", 1))
+	doorOf(t, b).numbers(201, "orders.eu.a", 3, 1)
+	if got := r.bodies(1)[0]; got != `orders.eu.a {"n":3}` {
+		t.Errorf("got %s, want what was published since it is there again", got)
+	}
+}
+
+// A webhook whose topics become stored is durable from then on.
+func TestWebhookBecomesDurable(t *testing.T) {
+	for from, topic := range map[string]string{"orders.*": "orders.a", "invoices": "invoices"} {
+		t.Run(from, func(t *testing.T) {
+			r := newReceiver(t)
+			text := r.webhook("from: '" + from + "'\nattempts: 1000")
+			dir := t.TempDir()
+			b := start(t, configIn(t, dir, text))
+			doorOf(t, b).numbers(202, topic, 0, 1)
+			if got := r.bodies(1)[0]; got != topic+` {"n":0}` || b.webhooks.all[0].view().Durable {
+				t.Errorf("got %s, durable: %v", got, b.webhooks.all[0].view().Durable)
+			}
+			text = "topics: [{name: '" + from + "', durability: relaxed}]\n" + text
+			c := configIn(t, dir, text)
+			c.Listen, c.HTTP = b.config.Load().Listen, b.config.Load().HTTP
+			if err := b.Reload(testContext(t), c); err != nil {
+				t.Fatal(err)
+			}
+			if !b.webhooks.all[0].view().Durable {
+				t.Error("it is not durable after its topics are stored")
+			}
+			r.reply(func(_ int, w http.ResponseWriter, _ *delivered) { w.WriteHeader(http.StatusBadGateway) })
+			for n := range 2 {
+				publishTo(t, storedTopic(t, b.conn, topic), &driver.Message{Data: fmt.Appendf(nil, `{"n":%d}`, n+1)})
+			}
+			r.next()
+			stop(t, b)
+			r.drained()
+			r.reply(nil)
+			start(t, configIn(t, dir, text))
+			want := []string{topic + ` {"n":1}`, topic + ` {"n":2}`}
+			if got := r.bodies(2); !slices.Equal(got, want) {
+				t.Errorf("got %q, want %q", got, want)
+			}
+		})
+	}
+}
+
+// What must be durable and is not stored as a whole is refused where it is written.
+func TestDurableIsRefused(t *testing.T) {
+	const topics = "topics: [{name: 'orders.>'}, {name: 'in.*'}, {name: named}]\n"
+	for text, want := range map[string]string{
+		"from: 'bills.>', durable: true":    "nothing stores bills.>",
+		"from: bills, durable: true":        "nothing stores bills: declare it under topics",
+		"from: '*.a', durable: true":        "*.a is stored in part only, by orders.>, in.*",
+		"from: '>', durable: true":          "> is stored in part only, by orders.>, in.*, named",
+		"from: 'in.>', durable: true":       "in.> is stored in part only, by in.*",
+		"from: 'orders.>', durable: true":   "",
+		"from: 'orders.*.a', durable: true": "",
+		"from: named, durable: true":        "",
+		"from: '*.a'":                       "",
+	} {
+		for kind, rest := range map[string]string{
+			"routes":   "to: out",
+			"webhooks": "name: a, url: https://example.com/x, secret: " + testSecret,
+		} {
+			_, err := Load(Source{File: write(t, topics+kind+": [{"+rest+", "+text+"}]\n")})
+			if want == "" {
+				if err != nil {
+					t.Errorf("%s: %s: %v", kind, text, err)
+				}
+				continue
+			}
+			if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), kind+"[0].durable") || !strings.Contains(err.Error(), ":2:") {
+				t.Errorf("%s: %s:\ngot  %v\nwant line 2, %s[0].durable: %s", kind, text, err, kind, want)
+			}
+		}
+	}
+}
+
+// TestWebhookFromPatternIsKilled kills the broker at random moments while it sends what
+// matches a pattern: the receiver gets everything, in the order of each topic.
+// HARK_LONG=1 kills it 50 times.
+func TestWebhookFromPatternIsKilled(t *testing.T) {
+	rounds := long(3, 50)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rounds)*patience)
+	defer cancel()
+	r := newReceiver(t)
+	file := childConfig(t, "topics: [{name: 'orders.>'}]\n"+r.webhook("from: orders.eu.*\nposition: start\ntimeout: 1m\nattempts: 1000\ndurable: true"))
+	names := []string{"orders.eu.a", "orders.eu.b"}
+
+	next, requests := map[string]int{}, 0
+	ids := map[string]string{} // of messages, by webhook-id
+	// How many more may be published than have been sent.
+	const ahead = 200
+	credit := make(chan struct{}, 1<<16)
+	for range ahead {
+		credit <- struct{}{}
+	}
+	until := func(what string, ok func() bool) {
+		t.Helper()
+		for !ok() {
+			var d *delivered
+			select {
+			case d = <-r.got:
+			case <-ctx.Done():
+				t.Fatalf("never came true: %s; %v", what, next)
+			}
+			topic, n := d.header.Get("Hark-Topic"), 0
+			if _, err := fmt.Sscanf(string(d.body), `{"n":%d}`, &n); err != nil || n > next[topic] {
+				t.Fatalf("got %q of %s, want at most %d", d.body, topic, next[topic])
+			}
+			id, text := d.header.Get("Webhook-Id"), fmt.Sprint(topic, n)
+			if was, ok := ids[id]; ok && was != text {
+				t.Errorf("%s and %s have the ID %s", was, text, id)
+			}
+			ids[id] = text
+			if requests++; n == next[topic] {
+				next[topic]++
+				credit <- struct{}{}
+			}
+		}
+	}
+
+	b := startChild(t, file)
+	stop, sent, errs := make(chan struct{}), make([]int, len(names)), make([]error, len(names))
+	var all sync.WaitGroup
+	for i, name := range names {
+		c, err := natsdriver.Open(ctx, "nats://"+b.addr+"?sync=always")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			defer cancel()
+			_ = c.Close(ctx) // the broker has gone
+		})
+		topic, err := c.OpenTopic(ctx, driver.TopicConfig{Name: name, Stored: &driver.StoredConfig{Existing: true, Dedup: 2 * time.Minute}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Go(func() {
+			sent[i], errs[i] = publishUntil(ctx, stop, topic, i, func() {
+				select {
+				case <-credit:
+				case <-stop:
+				case <-ctx.Done():
+				}
+			})
+		})
+	}
+	for range rounds {
+		enough := requests + 30 + rand.N(100)
+		until("some have been sent", func() bool { return requests >= enough })
+		b.kill()
+		b = startChild(t, file)
+	}
+	close(stop)
+	all.Wait()
+	total := 0
+	for i, name := range names {
+		if errs[i] != nil {
+			t.Fatal(errs[i])
+		}
+		total += sent[i]
+		until("all of "+name+" have been sent", func() bool { return next[name] >= sent[i] })
+	}
+	t.Logf("%d messages in %d requests over %d kills", total, requests, rounds)
+}
