@@ -76,6 +76,7 @@ func Open(ctx context.Context, url string, opts ...Option) (*Conn, error) {
 	}
 	if err != nil {
 		d.stop()
+		err = d.cause(err)
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}

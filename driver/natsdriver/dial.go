@@ -29,8 +29,9 @@ type dialer struct {
 	dials   atomic.Uint64           // begun
 	refused atomic.Pointer[refusal] // the last one
 
-	mu   sync.Mutex // guards conn
-	conn net.Conn   // the newest
+	mu     sync.Mutex // guards what follows
+	conn   net.Conn   // the newest
+	failed error      // why the last dial failed; nil if it did not
 }
 
 func newDialer() *dialer {
@@ -44,16 +45,30 @@ func (d *dialer) Dial(network, address string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(d.ctx, dialTimeout)
 	defer cancel()
 	conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
+	d.mu.Lock()
+	d.failed = err
+	if err == nil {
+		d.conn = conn
+	}
+	d.mu.Unlock()
 	if err != nil {
 		return nil, err
 	}
-	d.mu.Lock()
-	d.conn = conn
-	d.mu.Unlock()
 	if d.ctx.Err() != nil { // stop may have missed it
 		_ = conn.Close() // it is of no use any more
 	}
 	return conn, nil
+}
+
+// cause returns why no server could be reached, of which the client says no more than
+// that; err if that is not the reason.
+func (d *dialer) cause(err error) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if errors.Is(err, nats.ErrNoServers) && d.failed != nil {
+		return d.failed
+	}
+	return err
 }
 
 // stop ends dialling and the connection.

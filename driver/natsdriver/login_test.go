@@ -2,13 +2,16 @@ package natsdriver
 
 import (
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nkeys"
 
 	"github.com/harkbus/hark"
@@ -216,6 +219,16 @@ func TestAdvice(t *testing.T) {
 		}
 		if got := (&target{certified: true}).advice(errors.New(text)); !strings.Contains(got, "trust the certificate of tlscert") {
 			t.Errorf("%s, with a certificate: got %q", text, got)
+		}
+	}
+	for want, err := range map[string]error{
+		"nobody listens there":          &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)},
+		"a firewall on the way":         &net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded},
+		"does not speak first":          &net.OpError{Op: "read", Err: os.ErrDeadlineExceeded},
+		"what listens there is no NATS": nats.ErrNoInfoReceived,
+	} {
+		if got := (&target{}).advice(err); !strings.Contains(got, want) {
+			t.Errorf("%v: got %q, want %q", err, got, want)
 		}
 	}
 	if got := (&target{}).advice(errors.New("connection refused")); got != "" {

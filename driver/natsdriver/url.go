@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -182,7 +184,16 @@ func credentials(path string) (Option, error) {
 func (t *target) advice(err error) string {
 	var stranger x509.UnknownAuthorityError
 	var name x509.HostnameError
+	var network *net.OpError
 	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "; nobody listens there"
+	case errors.As(err, &network) && network.Timeout() && network.Op == "dial":
+		return "; nothing answers there: look at the address, and for a firewall on the way"
+	case errors.As(err, &network) && network.Timeout():
+		return "; what listens there does not speak first, as NATS servers do: want the port for messages, not one for HTTP; a server that wants TLS first needs ?tlsfirst=true"
+	case errors.Is(err, nats.ErrNoInfoReceived), strings.HasPrefix(err.Error(), "nats: Parse Error"):
+		return "; what listens there is no NATS server"
 	case errors.Is(err, nats.ErrAuthorization) && t.anonymous:
 		return "; the URL has no credentials: USER:PASSWORD@ or TOKEN@ before the host, or ?creds= or ?nkey="
 	case errors.Is(err, nats.ErrAuthorization):
