@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -13,6 +14,8 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"syscall"
+	"time"
 )
 
 // adminFlags are the flags of commands that administer a broker.
@@ -33,9 +36,10 @@ func (f *adminFlags) json() bool { return *f.output == "json" }
 type admin struct {
 	place place
 	http  *http.Client
+	notes io.Writer // says what it waits for, if that takes long
 }
 
-func (f *adminFlags) open() (*admin, error) {
+func (f *adminFlags) open(notes io.Writer) (*admin, error) {
 	p, err := f.broker.place()
 	if err != nil {
 		return nil, err
@@ -44,7 +48,7 @@ func (f *adminFlags) open() (*admin, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &admin{p, client}, nil
+	return &admin{p, client, notes}, nil
 }
 
 // refusal is what the API says when it does not do something.
@@ -63,6 +67,10 @@ func (r *refusal) Error() string {
 	return r.Detail
 }
 
+// answerPatience is how long a request may take that is answered at once: a while longer
+// than a broker lets it take.
+const answerPatience = 40 * time.Second
+
 // send sends a request, and returns the answer if it was done.
 func (a *admin) send(ctx context.Context, method, path string, query url.Values, body any) (*http.Response, error) {
 	if len(query) > 0 {
@@ -72,26 +80,56 @@ func (a *admin) send(ctx context.Context, method, path string, query url.Values,
 	if err != nil {
 		return nil, err
 	}
+	var text []byte
 	if body != nil {
-		text, err := json.Marshal(body)
-		if err != nil {
+		if text, err = json.Marshal(body); err != nil {
 			return nil, err
 		}
-		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(text)), int64(len(text))
 		r.Header.Set("Content-Type", "application/json")
 	}
-	res, err := a.http.Do(r)
+	w := waitFor(ctx, a.notes, a.place.HTTP)
+	var res *http.Response
+	err = w.attempts(ctx, func() error {
+		if body != nil {
+			r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(text)), int64(len(text))
+		}
+		res, err = a.http.Do(r)
+		return err
+	})
+	w.end()
 	if err != nil {
 		if ctx.Err() != nil {
-			return nil, ctx.Err()
+			err = context.Cause(ctx)
 		}
-		return nil, fmt.Errorf("%w; hark serve starts a broker, --http and HARK_HTTP_URL say where one is", err)
+		if errors.Is(err, context.Canceled) {
+			return nil, err
+		}
+		return nil, fmt.Errorf("%w; hark serve starts a broker, --http and HARK_HTTP_URL say where one is", advised(err))
 	}
 	if res.StatusCode < 300 {
 		return res, nil
 	}
 	defer res.Body.Close()
 	return nil, a.refusal(res)
+}
+
+// advised is an error of a request with what to do about it, where the error does not say
+// enough.
+func advised(err error) error {
+	var stranger x509.UnknownAuthorityError
+	switch text := err.Error(); {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("%w; nobody listens there", err)
+	case errors.As(err, &stranger):
+		return fmt.Errorf("%w; ?tlsca=FILE in the URL for messages says whose certificates to trust, for HTTP too", err)
+	case strings.Contains(text, "server gave HTTP response to HTTPS client"):
+		return fmt.Errorf("%w; the server has no TLS: want http:// instead of https://", err)
+	case strings.Contains(text, "malformed HTTP") && strings.Contains(text, "server_id"):
+		return errors.New("a NATS server answers there: that is the port for messages, not the one for HTTP")
+	case errors.Is(err, errSilent):
+		return fmt.Errorf("%w; something listens there that says nothing: is that the HTTP API of a hark broker?", err)
+	}
+	return err
 }
 
 // maxRefusal is how much of a refusal is read, in bytes.
@@ -101,6 +139,9 @@ const maxRefusal = 64 << 10
 func (a *admin) refusal(res *http.Response) error {
 	text, _ := io.ReadAll(io.LimitReader(res.Body, maxRefusal)) // what is there says enough
 	r := &refusal{}
+	if res.StatusCode == http.StatusBadRequest && strings.Contains(string(text), "HTTP request to an HTTPS server") {
+		return fmt.Errorf("%s wants TLS: give its URL with https://", a.place.HTTP)
+	}
 	media, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type"))
 	if media != "application/problem+json" || json.Unmarshal(text, r) != nil {
 		return fmt.Errorf("%s answered %s: is that the HTTP API of a hark broker?", a.place.HTTP, res.Status)
@@ -121,6 +162,8 @@ func (a *admin) get(ctx context.Context, path string, query url.Values, into any
 
 // do sends a request and reads the answer, unless into is nil.
 func (a *admin) do(ctx context.Context, method, path string, query url.Values, body, into any) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, answerPatience, fmt.Errorf("%s: %w", a.place.HTTP, errSilent))
+	defer cancel()
 	res, err := a.send(ctx, method, path, query, body)
 	if err != nil {
 		return err
@@ -204,7 +247,7 @@ func (f *adminFlags) administer(least, most int, want string, do adminAction) ac
 		if len(words) < least || most >= 0 && len(words) > most {
 			return usageError{fmt.Errorf("want %s, and not %s", want, plural(len(words), "word", "words"))}
 		}
-		a, err := f.open()
+		a, err := f.open(s.Err)
 		if err != nil {
 			return err
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"math"
 	"slices"
 	"strings"
@@ -64,7 +65,7 @@ cannot.`,
 					return usageError{err}
 				}
 			}
-			b.urls = words
+			b.urls, b.notes = words, s.Err
 			return b.run(ctx, *output, s)
 		}
 	},
@@ -76,6 +77,7 @@ type benching struct {
 	tests                 []benchTest
 	size, clients, rounds int
 	time                  time.Duration
+	notes                 io.Writer
 
 	now     atomic.Pointer[string] // what is measured
 	turn    atomic.Int64           // how many turns are over
@@ -139,9 +141,14 @@ func (b *benching) measure(ctx context.Context) error {
 	for round := range b.rounds {
 		for i, t := range b.tests {
 			for j, url := range b.urls {
+				k := [2]int{i, j}
+				if s := b.samples[k]; len(s) > 0 && s[len(s)-1].err != nil {
+					b.turn.Add(1) // what has failed once has failed
+					continue
+				}
 				what := fmt.Sprintf("%s over %s, round %d", t.name, redacted(url), round+1)
 				b.now.Store(&what)
-				b.samples[[2]int{i, j}] = append(b.samples[[2]int{i, j}], b.turnOf(ctx, t, url))
+				b.samples[k] = append(b.samples[k], b.turnOf(ctx, t, url))
 				b.turn.Add(1)
 				if err := ctx.Err(); err != nil {
 					return err

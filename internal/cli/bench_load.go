@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -57,11 +58,11 @@ func (b *benching) turnOf(ctx context.Context, t benchTest, url string) (s sampl
 	l.latencies = make([][]time.Duration, b.clients)
 	if url != "mem:" {
 		p := place{URL: url, Said: "the argument"}
-		conn, err := p.connect(ctx)
+		conn, err := p.connect(ctx, b.notes)
 		if err != nil {
 			return sample{err: err}
 		}
-		defer func() { s.err = errors.Join(s.err, l.clean(ctx, url)) }()
+		defer func() { s.err = errors.Join(s.err, l.clean(ctx, url, b.notes)) }()
 		l.bus = hark.Over(conn)
 	}
 	start := time.Now()
@@ -80,9 +81,9 @@ func (b *benching) turnOf(ctx context.Context, t benchTest, url string) (s sampl
 }
 
 // clean removes what was stored, on another connection: that of the bus is closed.
-func (l *load) clean(ctx context.Context, url string) error {
+func (l *load) clean(ctx context.Context, url string, notes io.Writer) error {
 	p := place{URL: url, Said: "the argument"}
-	conn, err := p.connect(ctx)
+	conn, err := p.connect(ctx, notes)
 	if err != nil {
 		return err
 	}

@@ -117,8 +117,8 @@ func (f *chanFlags) open(ctx context.Context, conn driver.Conn, name string, mak
 }
 
 // on connects and runs work with the channel that the first word names.
-func (f *chanFlags) on(ctx context.Context, name string, makes bool, work func(ch driver.Chan, config driver.ChanConfig) error) error {
-	return f.with(ctx, func(conn driver.Conn) error {
+func (f *chanFlags) on(ctx context.Context, s Streams, name string, makes bool, work func(ch driver.Chan, config driver.ChanConfig) error) error {
+	return f.with(ctx, s.Err, func(conn driver.Conn) error {
 		ch, config, err := f.open(ctx, conn, name, makes)
 		if err != nil {
 			return err
@@ -164,7 +164,7 @@ Empty lines count for nothing. It exits with 3 when the channel is closed.`,
 			if err != nil {
 				return err
 			}
-			return f.on(ctx, name, true, func(ch driver.Chan, _ driver.ChanConfig) error {
+			return f.on(ctx, s, name, true, func(ch driver.Chan, _ driver.ChanConfig) error {
 				sent := 0
 				send := func(line []byte) error {
 					ctx, cancel := bounded(ctx, *timeout)
@@ -223,7 +223,7 @@ says, and when --try finds nothing.`,
 				return usageError{errors.New("--exec prints nothing itself: leave --null and --output out")}
 			}
 			r.name, r.timeout, r.json = name, *timeout, *output == "json"
-			return f.on(ctx, name, true, func(ch driver.Chan, _ driver.ChanConfig) error { return r.run(ctx, ch, s) })
+			return f.on(ctx, s, name, true, func(ch driver.Chan, _ driver.ChanConfig) error { return r.run(ctx, ch, s) })
 		}
 	},
 }
@@ -302,12 +302,12 @@ var chanCloseCommand = command{
 	long: "What has been sent can still be received. It exits with 3 if there is no such\nchannel.",
 	setup: func(fs *flag.FlagSet) action {
 		f := newChanFlags(fs)
-		return func(ctx context.Context, words []string, _ Streams) error {
+		return func(ctx context.Context, words []string, s Streams) error {
 			name, err := oneName(words, "a channel")
 			if err != nil {
 				return err
 			}
-			return f.on(ctx, name, false, func(ch driver.Chan, _ driver.ChanConfig) error { return ch.Close(ctx) })
+			return f.on(ctx, s, name, false, func(ch driver.Chan, _ driver.ChanConfig) error { return ch.Close(ctx) })
 		}
 	},
 }
@@ -332,7 +332,7 @@ var chanInfoCommand = command{
 			if err != nil {
 				return err
 			}
-			return f.on(ctx, name, false, func(ch driver.Chan, config driver.ChanConfig) error {
+			return f.on(ctx, s, name, false, func(ch driver.Chan, config driver.ChanConfig) error {
 				info := chanInfo{Name: name, Capacity: config.Capacity}
 				if config.Capacity != 0 {
 					info.Durability = durabilityNames[config.Durability]
@@ -382,12 +382,12 @@ var chanRemoveCommand = command{
 	long: "A channel that is closed stays closed. Once it is removed, one of its name can be\nmade again. It exits with 3 if there is no such channel.",
 	setup: func(fs *flag.FlagSet) action {
 		f := urlFlags(fs)
-		return func(ctx context.Context, words []string, _ Streams) error {
+		return func(ctx context.Context, words []string, s Streams) error {
 			name, err := oneName(words, "a channel")
 			if err != nil {
 				return err
 			}
-			return f.with(ctx, func(conn driver.Conn) error {
+			return f.with(ctx, s.Err, func(conn driver.Conn) error {
 				find, err := seek(conn)
 				if err != nil {
 					return err

@@ -7,11 +7,13 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/harkbus/hark/driver"
@@ -278,33 +280,46 @@ func (p *place) client() (*http.Client, error) {
 	return &http.Client{Transport: transport}, nil
 }
 
-// connect opens a connection to the broker.
-func (f *brokerFlags) connect(ctx context.Context) (driver.Conn, error) {
+// connect opens a connection to the broker. On notes it says what it waits for, if that
+// takes long, now and whenever the connection is lost until ctx ends.
+func (f *brokerFlags) connect(ctx context.Context, notes io.Writer) (driver.Conn, error) {
 	p, err := f.place()
 	if err != nil {
 		return nil, err
 	}
-	return p.connect(ctx)
+	return p.connect(ctx, notes)
 }
 
-// connect opens a connection to the broker.
-func (p *place) connect(ctx context.Context) (driver.Conn, error) {
+// connect opens a connection to the broker, see brokerFlags.connect.
+func (p *place) connect(ctx context.Context, notes io.Writer) (conn driver.Conn, err error) {
 	scheme, _, _ := strings.Cut(p.URL, ":")
-	ctx, cancel := context.WithTimeout(ctx, connectPatience)
+	limited, cancel := context.WithTimeoutCause(ctx, connectPatience, errSilent)
 	defer cancel()
-	conn, err := driver.Lookup(scheme)(ctx, p.URL)
+	w := waitFor(limited, notes, p.shown())
+	err = w.attempts(limited, func() error {
+		conn, err = driver.Lookup(scheme)(limited, p.URL)
+		return err
+	})
+	w.end()
 	switch {
 	case err == nil:
+		tellLost(ctx, notes, conn, redacted(p.URL))
 		return conn, nil
-	case scheme == "file":
+	case scheme == "file", ctx.Err() != nil:
 		return nil, err
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return nil, fmt.Errorf("%w (%s); hark serve starts a broker, --url, HARK_URL or a context says where one is", err, p.Said)
 	}
-	return nil, fmt.Errorf("%w (%s); hark serve starts a broker, hark doctor says what is wrong with one", err, p.Said)
+	return nil, fmt.Errorf("%w (%s); hark doctor says more", err, p.Said)
 }
 
-// with connects, runs work with the connection, and ends it.
-func (f *brokerFlags) with(ctx context.Context, work func(conn driver.Conn) error) error {
-	conn, err := f.connect(ctx)
+// shown is the URL and what has named it, without secrets.
+func (p *place) shown() string { return redacted(p.URL) + " (" + p.Said + ")" }
+
+// with connects, runs work with the connection, and ends it. On notes it says what
+// connect says.
+func (f *brokerFlags) with(ctx context.Context, notes io.Writer, work func(conn driver.Conn) error) error {
+	conn, err := f.connect(ctx, notes)
 	if err != nil {
 		return err
 	}

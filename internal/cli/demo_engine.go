@@ -61,7 +61,7 @@ func runEngineDemo(ctx context.Context, o demoOptions, opened hark.Evaluator, s 
 		return err
 	}
 	at := brokerFlags{url: o.url}
-	conn, err := at.connect(ctx)
+	conn, err := at.connect(ctx, s.Err)
 	if err != nil {
 		return err
 	}

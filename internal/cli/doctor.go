@@ -37,7 +37,7 @@ warnings are no failure.`,
 		topic := fs.String("topic", "hark.doctor", "`topic` that the user may publish and subscribe to; nobody else should listen")
 		output := outputFlag(fs, "text", "json")
 		return func(ctx context.Context, _ []string, s Streams) error {
-			d := &doctor{flags: f, data: *data, config: *config, topic: *topic}
+			d := &doctor{flags: f, data: *data, config: *config, topic: *topic, notes: s.Err, dial: (&net.Dialer{}).DialContext}
 			if *output == "text" {
 				d.tell = func(f finding) { fmt.Fprint(s.Out, f) }
 			}
@@ -84,6 +84,8 @@ func (f finding) String() string {
 type doctor struct {
 	flags               *brokerFlags
 	data, config, topic string
+	notes               io.Writer
+	dial                func(ctx context.Context, network, address string) (net.Conn, error)
 	tell                func(finding) // nil for nobody
 	findings            []finding
 }
@@ -113,7 +115,7 @@ func (d *doctor) examine(ctx context.Context) {
 	if !d.examinePort(ctx, p) {
 		return
 	}
-	conn, err := p.connect(ctx)
+	conn, err := p.connect(ctx, d.notes)
 	if err != nil {
 		d.found("connection", "wrong", err.Error(), "look at the user and the password or token in the URL, and at the certificates that it names; the log of the broker says more")
 		return
@@ -224,14 +226,14 @@ func (d *doctor) examinePort(ctx context.Context, p place) bool {
 	ctx, cancel := context.WithTimeout(ctx, connectPatience)
 	defer cancel()
 	start := time.Now()
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	conn, err := d.dial(ctx, "tcp", address)
 	var noHost *net.DNSError
 	switch {
 	case errors.As(err, &noHost):
 		d.found("port", "wrong", err.Error(), "look at the name of the host in the URL")
-	case ctx.Err() != nil:
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		d.found("port", "wrong", address+" does not answer", "look for a firewall between here and there")
-	case err != nil:
+	case err != nil && ctx.Err() == nil:
 		d.found("port", "wrong", err.Error(), "nothing listens there: start hark serve, or say with --url where it is")
 	}
 	if err != nil {

@@ -1,15 +1,19 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/harkbus/hark/broker"
@@ -93,6 +97,31 @@ func TestDoctorFindings(t *testing.T) {
 			f := d.findings[len(d.findings)-1]
 			if f.What != tt.what || f.State != tt.state || !strings.Contains(f.Text, tt.text) || !strings.Contains(f.To, tt.do) || (f.To == "") != (tt.do == "") {
 				t.Errorf("got %+v, want %s %s %q and %q", f, tt.what, tt.state, tt.text, tt.do)
+			}
+		})
+	}
+}
+
+// TestDoctorOfSilence has the doctor wait for a host that does not answer, as behind a
+// firewall, until it has waited long enough or is interrupted.
+func TestDoctorOfSilence(t *testing.T) {
+	for _, tt := range []struct {
+		interrupted, took time.Duration
+		want              []finding
+	}{
+		{time.Hour, connectPatience, []finding{{"port", "wrong", "broker.example:7422 does not answer", "look for a firewall between here and there"}}},
+		{time.Second, time.Second, nil},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			start := time.Now()
+			ctx, cancel := context.WithCancel(t.Context())
+			defer time.AfterFunc(tt.interrupted, cancel).Stop()
+			d := &doctor{dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}}
+			if d.examinePort(ctx, place{URL: "hark://broker.example"}) || !slices.Equal(d.findings, tt.want) || time.Since(start) != tt.took {
+				t.Errorf("got %v after %v, want %v after %v", d.findings, time.Since(start), tt.want, tt.took)
 			}
 		})
 	}

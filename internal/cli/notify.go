@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 
 	"github.com/harkbus/hark"
 )
@@ -23,7 +24,7 @@ for that.`,
 			if len(words) != 1 {
 				return usageError{fmt.Errorf("want one name or pattern, in quotes, and not %s", plural(len(words), "word", "words"))}
 			}
-			return withNotifier(ctx, f, func(n *hark.Notifier) error {
+			return withNotifier(ctx, f, s.Err, func(n *hark.Notifier) error {
 				reached, err := n.Notify(ctx, words[0])
 				switch {
 				case err != nil:
@@ -42,9 +43,9 @@ for that.`,
 	},
 }
 
-// withNotifier connects and runs work with the notifier of the broker.
-func withNotifier(ctx context.Context, f *brokerFlags, work func(*hark.Notifier) error) (err error) {
-	conn, err := f.connect(ctx)
+// withNotifier connects, as connect does, and runs work with the notifier of the broker.
+func withNotifier(ctx context.Context, f *brokerFlags, notes io.Writer, work func(*hark.Notifier) error) (err error) {
+	conn, err := f.connect(ctx, notes)
 	if err != nil {
 		return err
 	}
@@ -74,9 +75,9 @@ A name that is latched counts as soon as it is waited for.`,
 			if len(words) == 0 {
 				return errNoName
 			}
-			return withNotifier(ctx, f, func(n *hark.Notifier) error {
-				ctx, cancel := bounded(ctx, *timeout)
-				defer cancel()
+			ctx, cancel := bounded(ctx, *timeout)
+			defer cancel()
+			return withNotifier(ctx, f, s.Err, func(n *hark.Notifier) error {
 				came := words
 				if *all {
 					if err := n.Wait(ctx, words...); err != nil {
@@ -127,11 +128,11 @@ var unlatchCommand = command{
 // latching is what latch and unlatch have in common.
 func latching(fs *flag.FlagSet, do func(context.Context, *hark.Notifier, string) error) action {
 	f := urlFlags(fs)
-	return func(ctx context.Context, words []string, _ Streams) error {
+	return func(ctx context.Context, words []string, s Streams) error {
 		if len(words) == 0 {
 			return errNoName
 		}
-		return withNotifier(ctx, f, func(n *hark.Notifier) error {
+		return withNotifier(ctx, f, s.Err, func(n *hark.Notifier) error {
 			for _, name := range words {
 				if err := do(ctx, n, name); err != nil {
 					return err

@@ -36,12 +36,15 @@ broker stores the topic, it has stored all messages when the command ends.
 		fs.DurationVar(&p.delay, "delay", 0, "`time` after which they are delivered, such as 10m")
 		fs.DurationVar(&p.ttl, "ttl", 0, "`time` after which nobody needs them any more")
 		fs.BoolVar(&p.m.Bare, "bare", false, "leave the CloudEvents envelope out")
+		timeout := timeoutFlag(fs, "in all")
 		output := outputFlag(fs, "text", "json")
 		return func(ctx context.Context, words []string, s Streams) error {
 			p.m.Headers, p.json = headers, *output == "json"
 			if err := p.check(words); err != nil {
 				return usageError{err}
 			}
+			ctx, cancel := bounded(ctx, *timeout)
+			defer cancel()
 			return p.run(ctx, s)
 		}
 	},
@@ -126,7 +129,7 @@ func (p *publishing) run(ctx context.Context, s Streams) error {
 		defer f.Close()
 		s.In = f
 	}
-	return p.at.with(ctx, func(conn driver.Conn) error { return p.publish(ctx, conn, s) })
+	return p.at.with(ctx, s.Err, func(conn driver.Conn) error { return p.publish(ctx, conn, s) })
 }
 
 // publish publishes over a connection, and says how much that was.
@@ -194,7 +197,7 @@ func (p *publishing) all(ctx context.Context, s Streams) error {
 			return nil
 		})
 		if err != nil {
-			return errors.Join(err, p.flush(context.WithoutCancel(ctx)))
+			return errors.Join(err, p.last(ctx))
 		}
 	}
 	return p.flush(ctx)
@@ -229,6 +232,14 @@ func (p *publishing) add(ctx context.Context, line []byte, now bool) error {
 		return p.flush(ctx)
 	}
 	return nil
+}
+
+// last publishes what was read before the input ended with an error, which may be that
+// ctx has ended.
+func (p *publishing) last(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectPatience)
+	defer cancel()
+	return p.flush(ctx)
 }
 
 func (p *publishing) flush(ctx context.Context) error {

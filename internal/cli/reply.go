@@ -28,7 +28,7 @@ to one name share the requests. They are answered one at a time.`,
 			case *count < 0:
 				return usageError{errors.New("--count must not be negative")}
 			}
-			return f.with(ctx, func(conn driver.Conn) error {
+			return f.with(ctx, s.Err, func(conn driver.Conn) error {
 				asked, ok := conn.(driver.Requester)
 				if !ok {
 					return fmt.Errorf("%w: engine %s: requests", driver.ErrUnsupported, conn.Info().Engine)

@@ -29,13 +29,13 @@ name. It exits with 3 if there is nobody, and with 1 if the answer is an error.`
 			if err != nil {
 				return err
 			}
-			return f.with(ctx, func(conn driver.Conn) error {
+			wait, cancel := bounded(ctx, *timeout)
+			defer cancel()
+			return f.with(wait, s.Err, func(conn driver.Conn) error {
 				asker, ok := conn.(driver.Requester)
 				if !ok {
 					return fmt.Errorf("%w: engine %s: requests", driver.ErrUnsupported, conn.Info().Engine)
 				}
-				wait, cancel := bounded(ctx, *timeout)
-				defer cancel()
 				m := withData(driver.Message{Headers: headers}, text)
 				answer, err := asker.Request(wait, name, m)
 				switch {

@@ -36,6 +36,13 @@ func (s *screen) Write(p []byte) (int, error) {
 	return s.text.Write(p)
 }
 
+// has reports whether something has been printed.
+func (s *screen) has(text string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return strings.Contains(s.text.String(), text)
+}
+
 // after waits for the word that follows mark.
 func (s *screen) after(t *testing.T, mark string) string {
 	t.Helper()

@@ -170,7 +170,7 @@ func (l *listening) run(ctx context.Context, s Streams) (err error) {
 			return l.listen(ctx, web, web.acks, s)
 		}
 	}
-	conn, err := p.connect(ctx)
+	conn, err := p.connect(ctx, s.Err)
 	if err != nil {
 		return err
 	}
@@ -194,7 +194,7 @@ func (l *listening) overHTTP(ctx context.Context, p *place, s Streams) (*webFeed
 		if err != nil {
 			return nil, err
 		}
-		web, err := openWebFeed(ctx, &admin{*p, client}, l, s.Err)
+		web, err := openWebFeed(ctx, &admin{*p, client, s.Err}, l)
 		if err == nil || p.Web == told || !errors.Is(err, errNoBroker) {
 			return web, err
 		}

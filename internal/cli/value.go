@@ -40,8 +40,8 @@ func printState(s Streams, name, output string, state driver.State) error {
 
 // onValue connects and runs work with the value of a name, as it is; found says
 // whether it is there. open makes it with that initial state if it is not.
-func onValue(ctx context.Context, f *brokerFlags, name string, work func(found bool, state driver.State, open func(initial []byte) (driver.Value, error)) error) error {
-	return f.with(ctx, func(conn driver.Conn) error {
+func onValue(ctx context.Context, f *brokerFlags, s Streams, name string, work func(found bool, state driver.State, open func(initial []byte) (driver.Value, error)) error) error {
+	return f.with(ctx, s.Err, func(conn driver.Conn) error {
 		find, err := seek(conn)
 		if err != nil {
 			return err
@@ -64,8 +64,8 @@ func onValue(ctx context.Context, f *brokerFlags, name string, work func(found b
 
 // onOpenValue is onValue for work that needs the value there: it is made with the
 // initial state if it is not, and without one there is nothing, as hint says.
-func onOpenValue(ctx context.Context, f *brokerFlags, name string, initial *string, hint string, work func(driver.Value) error) error {
-	return onValue(ctx, f, name, func(found bool, _ driver.State, open func([]byte) (driver.Value, error)) error {
+func onOpenValue(ctx context.Context, f *brokerFlags, s Streams, name string, initial *string, hint string, work func(driver.Value) error) error {
+	return onValue(ctx, f, s, name, func(found bool, _ driver.State, open func([]byte) (driver.Value, error)) error {
 		if !found && initial == nil {
 			return nothing("there is no value %s: %s", name, hint)
 		}
@@ -92,7 +92,7 @@ var valueGetCommand = command{
 			if err != nil {
 				return err
 			}
-			return onValue(ctx, f, name, func(found bool, state driver.State, _ func([]byte) (driver.Value, error)) error {
+			return onValue(ctx, f, s, name, func(found bool, state driver.State, _ func([]byte) (driver.Value, error)) error {
 				if !found {
 					return nothing("there is no value %s", name)
 				}
@@ -123,7 +123,7 @@ var valueSetCommand = command{
 			if err != nil {
 				return err
 			}
-			return onValue(ctx, f, name, func(_ bool, state driver.State, open func([]byte) (driver.Value, error)) error {
+			return onValue(ctx, f, s, name, func(_ bool, state driver.State, open func([]byte) (driver.Value, error)) error {
 				if *version != "" && state.Version != want {
 					return nothing("value %s has version %d, not %d", name, state.Version, want)
 				}
@@ -213,7 +213,7 @@ It exits with 3 if there is no such value and no --initial.`,
 			if *add != "" && err != nil {
 				return usageError{errors.New("--add: want a whole number")}
 			}
-			return onOpenValue(ctx, f, name, initial, "--initial says what it is then", func(v driver.Value) error {
+			return onOpenValue(ctx, f, s, name, initial, "--initial says what it is then", func(v driver.Value) error {
 				next, err := change(ctx, v, func(now driver.State) ([]byte, error) {
 					if *add != "" {
 						return sum(now.Data, step)
@@ -280,9 +280,9 @@ It exits with 3 if there is no such value and no --initial.`,
 			if *count < 0 {
 				return usageError{errors.New("--count must not be negative")}
 			}
-			return onOpenValue(ctx, f, name, initial, "--initial makes one", func(v driver.Value) error {
-				ctx, cancel := bounded(ctx, *timeout)
-				defer cancel()
+			ctx, cancel := bounded(ctx, *timeout)
+			defer cancel()
+			return onOpenValue(ctx, f, s, name, initial, "--initial makes one", func(v driver.Value) error {
 				w, err := v.Watch(ctx)
 				if err != nil {
 					return err

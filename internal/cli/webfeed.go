@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -26,7 +25,6 @@ type webFeed struct {
 	path  string
 	query url.Values
 	acks  bool // messages with a sequence are acknowledged
-	notes io.Writer
 
 	messages chan webMessage
 	failed   error // why messages was closed; nil while it is not
@@ -69,7 +67,7 @@ var (
 
 // openWebFeed begins to follow. Of l it takes the pattern, the filter and where to
 // begin. An error that wraps errNoBroker says that nobody is there.
-func openWebFeed(ctx context.Context, a *admin, l *listening, notes io.Writer) (*webFeed, error) {
+func openWebFeed(ctx context.Context, a *admin, l *listening) (*webFeed, error) {
 	query, window := url.Values{"where": {l.filter}, "from": {webFrom(&l.config)}}, l.config.Window
 	if l.config.Group != "" {
 		if l.count > 0 {
@@ -80,16 +78,19 @@ func openWebFeed(ctx context.Context, a *admin, l *listening, notes io.Writer) (
 		query.Set("keyed", strconv.FormatBool(l.config.Keyed))
 	}
 	f := &webFeed{
-		admin: a, path: "/v1/topics/" + url.PathEscape(l.pattern) + "/events", query: query, acks: l.config.Group != "", notes: notes,
+		admin: a, path: "/v1/topics/" + url.PathEscape(l.pattern) + "/events", query: query, acks: l.config.Group != "",
 		messages: make(chan webMessage, window),
 	}
 	f.over, f.finish = context.WithCancel(context.Background())
-	wait, cancel := context.WithTimeout(ctx, connectPatience)
+	wait, cancel := context.WithTimeoutCause(ctx, connectPatience, errSilent)
 	defer cancel()
-	if err := f.dial(wait); err != nil {
+	w := waitFor(wait, a.notes, a.place.HTTP)
+	err := w.attempts(wait, func() error { return f.dial(wait) })
+	w.end()
+	if err != nil {
 		f.finish()
 		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
+			return nil, fmt.Errorf("connect to %s: %w", a.place.HTTP, context.Cause(ctx))
 		}
 		return nil, err
 	}
@@ -127,7 +128,7 @@ func (f *webFeed) dial(ctx context.Context) error {
 	conn, res, err := websocket.Dial(ctx, r.URL.String(), &websocket.DialOptions{HTTPClient: f.admin.http, HTTPHeader: r.Header})
 	if err != nil {
 		if res == nil || ctx.Err() != nil {
-			return fmt.Errorf("%w at %s: %w", errNoBroker, f.admin.place.HTTP, err)
+			return fmt.Errorf("%w at %s: %w", errNoBroker, f.admin.place.HTTP, advised(err))
 		}
 		var r *refusal
 		if err := f.admin.refusal(res); errors.As(err, &r) {
@@ -165,6 +166,11 @@ func (f *webFeed) run() error {
 		case received:
 			pause = webAgain
 		}
+		var said websocket.CloseError
+		if errors.As(err, &said) && said.Reason != "" {
+			err = errors.New(said.Reason)
+		}
+		f.hand(webMessage{note: lost(f.admin.place.HTTP, err, time.Time{})})
 		for again := true; again; pause = min(2*pause, webAgainMost) {
 			select {
 			case <-time.After(pause):
@@ -175,9 +181,11 @@ func (f *webFeed) run() error {
 				return err
 			}
 		}
+		again := "connected to " + f.admin.place.HTTP + " again"
 		if !f.stored {
-			f.hand(webMessage{note: "the connection was lost, and with it what was published meanwhile"})
+			again += "; what was published meanwhile is lost"
 		}
+		f.hand(webMessage{note: again})
 	}
 }
 
@@ -288,7 +296,7 @@ func (f *webFeed) Receive(ctx context.Context, most int) (ms []*driver.Received,
 		case m.Received != nil:
 			ms = append(ms, m.Received)
 		default:
-			fmt.Fprintln(f.notes, "hark: sub: "+m.note)
+			note(f.admin.notes, "%s", m.note)
 		}
 	}
 	for len(ms) == 0 && err == nil {

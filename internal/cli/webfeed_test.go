@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -86,14 +85,15 @@ type relayed struct {
 
 // Write implements io.Writer.
 func (w *relayed) Write(p []byte) (int, error) {
+	n, err := w.to.Write(p) // before it counts, since who waits for that may cut the connection
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	if w.sent += len(p); w.first {
 		w.first = false
 		w.answered++
 		w.more.Broadcast()
 	}
-	w.mu.Unlock()
-	return w.to.Write(p)
+	return n, err
 }
 
 // cut ends all connections, and lets none through any more if shut.
@@ -170,7 +170,7 @@ func publish(t *testing.T, url, topic string, ns ...int) {
 func sub(t *testing.T, args ...string) (out *screen, wait func()) {
 	t.Helper()
 	out = newScreen()
-	var errs bytes.Buffer
+	var errs screen
 	done := make(chan int, 1)
 	go func() {
 		done <- Run(t.Context(), append([]string{"sub", "--output", "n={{.data.n}}."}, args...), Streams{Out: out, Err: &errs})
@@ -178,7 +178,7 @@ func sub(t *testing.T, args ...string) (out *screen, wait func()) {
 	return out, func() {
 		t.Helper()
 		if code := <-done; code != exitOK {
-			t.Errorf("sub: got %d %s", code, errs.String())
+			t.Errorf("sub: got %d %s", code, errs.text.String())
 		}
 	}
 }
