@@ -286,8 +286,17 @@ func list[T any](ctx context.Context, f *adminFlags, a *admin, s Streams, path s
 	return t.print(s)
 }
 
-// show prints one thing: as a line of JSON, or as names and values.
-func show[T any](f *adminFlags, s Streams, text json.RawMessage, fields func(v *T) [][2]string) error {
+// show prints the one thing that answers a request, see describe.
+func show[T any](ctx context.Context, f *adminFlags, a *admin, s Streams, method, path string, query url.Values, fields func(v *T) [][2]string) error {
+	var text json.RawMessage
+	if err := a.do(ctx, method, path, query, nil, &text); err != nil {
+		return err
+	}
+	return describe(f, s, text, fields)
+}
+
+// describe prints one thing: as a line of JSON, or as names and values.
+func describe[T any](f *adminFlags, s Streams, text json.RawMessage, fields func(v *T) [][2]string) error {
 	if f.json() {
 		_, err := fmt.Fprintf(s.Out, "%s\n", bytes.TrimSpace(text))
 		return err

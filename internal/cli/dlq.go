@@ -95,7 +95,7 @@ func sequence(word string) (uint64, error) {
 }
 
 func showDead(f *adminFlags, s Streams, text json.RawMessage) error {
-	if err := show(f, s, text, (*deadLetter).fields); err != nil || f.json() {
+	if err := describe(f, s, text, (*deadLetter).fields); err != nil || f.json() {
 		return err
 	}
 	var d deadLetter

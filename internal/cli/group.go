@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"flag"
 	"net/http"
 	"net/url"
@@ -28,11 +27,7 @@ var groupCommand = command{
 			setup: func(fs *flag.FlagSet) action {
 				f := newAdminFlags(fs)
 				return f.administer(2, 2, "TOPIC and GROUP", func(ctx context.Context, a *admin, words []string, s Streams) error {
-					var text json.RawMessage
-					if err := a.get(ctx, groupPath(words), nil, &text); err != nil {
-						return err
-					}
-					return show(f, s, text, (*group).fields)
+					return show(ctx, f, a, s, http.MethodGet, groupPath(words), nil, (*group).fields)
 				})
 			},
 		},
@@ -112,11 +107,7 @@ func seekQuery(to string) (url.Values, error) {
 
 // changeGroup does something with a group, and shows it.
 func (f *adminFlags) changeGroup(ctx context.Context, a *admin, words []string, what string, query url.Values, s Streams) error {
-	var text json.RawMessage
-	if err := a.do(ctx, http.MethodPost, groupPath(words, what), query, nil, &text); err != nil {
-		return err
-	}
-	return show(f, s, text, (*group).fields)
+	return show(ctx, f, a, s, http.MethodPost, groupPath(words, what), query, (*group).fields)
 }
 
 func listGroups(ctx context.Context, f *adminFlags, a *admin, s Streams, topic string, most int) error {

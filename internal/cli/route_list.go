@@ -2,9 +2,9 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
+	"net/http"
 	"strings"
 )
 
@@ -28,11 +28,7 @@ var routeShowCommand = command{
 	setup: func(fs *flag.FlagSet) action {
 		f := newAdminFlags(fs)
 		return f.administer(1, 1, "ROUTE", func(ctx context.Context, a *admin, words []string, s Streams) error {
-			var text json.RawMessage
-			if err := a.get(ctx, adminPath("routes", words[0]), nil, &text); err != nil {
-				return err
-			}
-			return show(f, s, text, (*routeEntry).fields)
+			return show(ctx, f, a, s, http.MethodGet, adminPath("routes", words[0]), nil, (*routeEntry).fields)
 		})
 	},
 }

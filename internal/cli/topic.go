@@ -67,11 +67,7 @@ published to its topics, until its store is deleted.`,
 			setup: func(fs *flag.FlagSet) action {
 				f := newAdminFlags(fs)
 				return f.administer(1, 1, "TOPIC", func(ctx context.Context, a *admin, words []string, s Streams) error {
-					var text json.RawMessage
-					if err := a.get(ctx, adminPath("topics", words[0]), nil, &text); err != nil {
-						return err
-					}
-					if err := show(f, s, text, (*storedTopic).fields); err != nil || f.json() {
+					if err := show(ctx, f, a, s, http.MethodGet, adminPath("topics", words[0]), nil, (*storedTopic).fields); err != nil || f.json() {
 						return err
 					}
 					fmt.Fprintln(s.Out)
