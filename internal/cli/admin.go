@@ -99,10 +99,9 @@ func (a *admin) send(ctx context.Context, method, path string, query url.Values,
 	w.end()
 	if err != nil {
 		if ctx.Err() != nil {
-			err = context.Cause(ctx)
-		}
-		if errors.Is(err, context.Canceled) {
-			return nil, err
+			if err = context.Cause(ctx); !errors.Is(err, errSilent) {
+				return nil, err // the user has ended it
+			}
 		}
 		return nil, fmt.Errorf("%w; hark serve starts a broker, --http and HARK_HTTP_URL say where one is", advised(err))
 	}
