@@ -19,7 +19,7 @@ BESIDE := -j2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 .PHONY: check
 check: tools ## run everything that must hold before a change lands
 	@before=$$(git status --porcelain 2>/dev/null); \
-	$(MAKE) --no-print-directory check-format check-lint check-modules && $(MAKE) --no-print-directory $(BESIDE) check-race check-fuzz check-bench check-test || exit 1; \
+	$(MAKE) --no-print-directory check-format check-lint check-modules && $(MAKE) --no-print-directory $(BESIDE) check-race check-fuzz check-bench test || exit 1; \
 	after=$$(git status --porcelain 2>/dev/null); \
 	if [ "$$before" != "$$after" ]; then echo "the check changed files:"; echo "$$after"; exit 1; fi
 
@@ -45,7 +45,7 @@ check-lint:
 .PHONY: check-race
 check-race:
 	@echo "== tests with the race detector"
-	@$(GO) test -race ./...
+	@$(GO) test -race -timeout 20m ./...
 
 .PHONY: check-modules
 check-modules:
@@ -62,11 +62,6 @@ check-bench:
 check-fuzz:
 	@echo "== fuzz tests, a little"
 	@out=$$($(MAKE) --no-print-directory fuzz FUZZTIME=5s 2>&1) || { echo "$$out"; exit 1; }
-
-.PHONY: check-test
-check-test:
-	@echo "== tests"
-	@$(MAKE) --no-print-directory test
 
 .PHONY: drivers
 drivers: ## write what each engine can do into docs/drivers.md and README.md
