@@ -19,6 +19,7 @@ var faultKinds = []string{"GRP", "VAL"}
 func TestClausesUnderFaults(t *testing.T) {
 	for _, p := range faults.Promises() {
 		t.Run(p.Fault, func(t *testing.T) {
+			t.Parallel()
 			seed := uint64(0)
 			open := func(tb testing.TB) *hark.Bus {
 				seed++
