@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 	leak.Main(m, "github.com/nats-io/nats-server/")
 }
 
-const patience = 20 * time.Second
+const patience = time.Minute
 
 func testContext(t *testing.T) context.Context {
 	t.Helper()

@@ -14,7 +14,7 @@ import (
 	"github.com/harkbus/hark/broker"
 )
 
-const servePatience = 20 * time.Second
+const servePatience = time.Minute
 
 // screen is where a command writes while a test reads it.
 type screen struct {

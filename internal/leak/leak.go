@@ -12,7 +12,7 @@ import (
 )
 
 // patience is how long goroutines get to end after a test.
-const patience = 5 * time.Second
+const patience = 20 * time.Second
 
 // Check makes t fail if goroutines that were started during it still run after
 // its cleanup functions, those registered before Check excepted. Tests that
@@ -34,11 +34,7 @@ func Main(m *testing.M, others ...string) {
 	before := stacks()
 	code := m.Run()
 	if code == 0 {
-		left := wait(before, patience)
-		left = slices.DeleteFunc(left, func(stack string) bool {
-			return slices.ContainsFunc(others, func(o string) bool { return strings.Contains(stack, "\ncreated by "+o) })
-		})
-		if len(left) > 0 {
+		if left := wait(before, patience, others...); len(left) > 0 {
 			fmt.Fprintf(os.Stderr, "%d goroutines are left after all tests:\n\n%s\n", len(left), strings.Join(left, "\n\n"))
 			code = 1
 		}
@@ -46,14 +42,15 @@ func Main(m *testing.M, others ...string) {
 	os.Exit(code)
 }
 
-// wait returns the stacks of goroutines that are not in before, once there are
-// none or the time is up.
-func wait(before map[string]string, limit time.Duration) []string {
+// wait returns the stacks of goroutines that are not in before, and were not created
+// by others, once there are none or the time is up.
+func wait(before map[string]string, limit time.Duration, others ...string) []string {
 	deadline := time.Now().Add(limit)
 	for {
 		var left []string
 		for id, stack := range stacks() {
-			if _, ok := before[id]; !ok {
+			theirs := slices.ContainsFunc(others, func(o string) bool { return strings.Contains(stack, "\ncreated by "+o) })
+			if _, ok := before[id]; !ok && !theirs {
 				left = append(left, stack)
 			}
 		}

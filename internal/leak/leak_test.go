@@ -20,6 +20,9 @@ func TestWait(t *testing.T) {
 	if len(left) != 1 || !strings.Contains(left[0], "leak.TestWait") {
 		t.Errorf("with a leak: got %q, want the goroutine of this test", left)
 	}
+	if left := wait(before, 0, "github.com/harkbus/hark/internal/leak.Test"); len(left) != 0 {
+		t.Errorf("with a leak of others: got %q, want none", left)
+	}
 	close(stop)
 	<-stopped
 	if left := wait(before, patience); len(left) != 0 {
