@@ -157,28 +157,6 @@ func (v *Value[T]) tellAllLocked(value T, version uint64, inRound bool) {
 	}
 }
 
-// tellLocked makes value the value and tells the inline observers, if there is
-// nothing else to do or to wait for; then it releases mu and returns true. It
-// does what changeLocked would, only faster.
-func (v *Value[T]) tellLocked(value T) bool {
-	if v.attention != inlineOnly || v.begun != v.ended.Load() || v.queue.len() > 0 {
-		return false
-	}
-	v.begun++
-	// Field by field: a copy of the whole, as a literal would make one, waits
-	// until the parts have been stored (BenchmarkValueObservers).
-	var r round[T]
-	r.v = v
-	r.old = v.value
-	r.new = value
-	r.to = v.inline
-	r.number = v.begun
-	v.putLocked(value)
-	v.mu.Unlock()
-	r.finish()
-	return true
-}
-
 // finish runs the round to its end.
 func (r *round[T]) finish() {
 	for !r.run() {

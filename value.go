@@ -3,6 +3,7 @@ package hark
 import (
 	"context"
 	"fmt"
+	"math"
 	"reflect"
 	"slices"
 	"sync"
@@ -222,56 +223,18 @@ func (v *Value[T]) load() (T, uint64) {
 // Once the bus is being closed only handlers and observers may change the
 // value; then, and after the close, others get ErrClosed.
 func (v *Value[T]) Set(ctx context.Context, value T) error {
-	if ctx.Err() != nil {
-		return v.failed("set", context.Cause(ctx))
-	}
-	v.mu.Lock()
-	if v.attention == nobody {
-		v.putLocked(value)
-		v.mu.Unlock()
-		return nil
-	}
-	if v.tellLocked(value) {
-		return nil
-	}
-	if _, err := v.changeLocked(ctx, value, 0); err != nil {
-		return v.failed("set", err)
-	}
-	return nil
+	_, err := v.change(ctx, "set", 0, value)
+	return err
 }
 
 // CompareAndSet changes the value if its version still is n, as returned by
 // Load, and reports whether it did. It waits, refuses and tells observers as
 // Set does.
 func (v *Value[T]) CompareAndSet(ctx context.Context, n uint64, value T) (bool, error) {
-	if ctx.Err() != nil {
-		return false, v.failed("set", context.Cause(ctx))
-	}
 	if n == 0 {
-		return false, nil // no value has it
+		n = math.MaxUint64 // no value has either
 	}
-	ok, err := v.compareAndSet(ctx, n, value)
-	if err != nil {
-		return false, v.failed("set", err)
-	}
-	return ok, nil
-}
-
-func (v *Value[T]) compareAndSet(ctx context.Context, n uint64, value T) (bool, error) {
-	v.mu.Lock()
-	if v.version != n && v.stopped == nil {
-		v.mu.Unlock()
-		return false, nil
-	}
-	if v.attention == nobody {
-		v.putLocked(value)
-		v.mu.Unlock()
-		return true, nil
-	}
-	if v.tellLocked(value) {
-		return true, nil
-	}
-	return v.changeLocked(ctx, value, n)
+	return v.change(ctx, "set", n, value)
 }
 
 // Update changes the value to what f makes of it and returns that. No change
@@ -289,14 +252,50 @@ func (v *Value[T]) Update(ctx context.Context, f func(T) T) (T, error) {
 		}
 		old, n := v.Load()
 		value := f(old)
-		ok, err := v.compareAndSet(ctx, n, value)
-		if err != nil {
-			return zero, v.failed("update", err)
-		}
-		if ok {
+		switch ok, err := v.change(ctx, "update", n, value); {
+		case err != nil:
+			return zero, err
+		case ok:
 			return value, nil
 		}
 	}
+}
+
+// change makes value the value if the version is n or n is 0, and reports
+// whether it did. It tells inline observers itself; where there is more to do
+// or to wait for it leaves that to changeLocked.
+func (v *Value[T]) change(ctx context.Context, op string, n uint64, value T) (changed bool, err error) {
+	if ctx.Err() != nil {
+		return false, v.failed(op, context.Cause(ctx))
+	}
+	v.mu.Lock()
+	switch {
+	case n != 0 && v.version != n && v.stopped == nil:
+		v.mu.Unlock()
+		return false, nil
+	case v.attention == nobody:
+		v.putLocked(value)
+		v.mu.Unlock()
+		return true, nil
+	case v.attention == inlineOnly && v.begun == v.ended.Load() && v.queue.len() == 0:
+		// Field by field: a copy of the whole, as a literal would make one, waits
+		// until the parts have been stored (BenchmarkValueObservers).
+		var r round[T]
+		r.v = v
+		r.old = v.value
+		r.new = value
+		r.to = v.inline
+		v.begun++
+		r.number = v.begun
+		v.putLocked(value)
+		v.mu.Unlock()
+		r.finish()
+		return true, nil
+	}
+	if changed, err = v.changeLocked(ctx, value, n); err != nil {
+		return false, v.failed(op, err)
+	}
+	return changed, nil
 }
 
 // putLocked makes value the value.

@@ -3,6 +3,7 @@ package hark_test
 import (
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -97,9 +98,9 @@ func TestValueVersions(t *testing.T) {
 	check("b", 2)
 	set(t, v, "b") // the same again is a change
 	check("b", 3)
-	for n, want := range map[uint64]bool{0: false, 2: false, 4: false} {
-		if ok, err := v.CompareAndSet(t.Context(), n, "x"); ok != want || err != nil {
-			t.Errorf("CompareAndSet(%d) = %v, %v; want %v", n, ok, err, want)
+	for _, n := range []uint64{0, 2, 4, math.MaxUint64} {
+		if ok, err := v.CompareAndSet(t.Context(), n, "x"); ok || err != nil {
+			t.Errorf("CompareAndSet(%d) = %v, %v; want false", n, ok, err)
 		}
 	}
 	check("b", 3)
