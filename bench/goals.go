@@ -47,7 +47,9 @@ var goals = []goal{
 	atMost("N notify, nobody listens", plainHark, 20),
 	// Not slower, but for what two equal contenders differ by.
 	better("N wake a goroutine", harkListen, 0.9, channel1),
+	better("N wake a goroutine", harkListen, 0.9, channelMerging), // what does the same
 	better("N wake a goroutine", harkWait, 0.9, channel1),
+	better("N wake a goroutine", harkWait, 0.9, channel1Select), // heeds a context too
 	better("N wake a goroutine", harkWait, 0.9, channelEach),
 	better("N wake a goroutine", harkWatch, 0.9, channel1),
 	atMost("V get", plainHark, 2),

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,6 +12,7 @@ import (
 const (
 	plainCalls  = "ten calls"
 	lockedCalls = "ten calls under a mutex"
+	handMade    = "ten calls with the same promises, by hand"
 	setAndCalls = "hark, Set and then ten calls"
 	mutex       = "mutex"
 	rwMutex     = "read-write mutex"
@@ -169,6 +171,66 @@ var observing = []peer{
 		}
 		return all.check(start, n)
 	}},
+	{name: handMade, operate: func(n int) time.Duration {
+		all := newObservers()
+		h := hand{fs: all.funcs()}
+		start := time.Now()
+		for i := range uint64(n) {
+			must(h.set(background, newMessage(0, i)))
+		}
+		return all.check(start, n)
+	}},
+}
+
+// hand is the least that promises observers what hark does: one change at a time,
+// which others can read while the functions are told of it, in a context, and
+// all are told though one panics. There is nothing in it for those who wait,
+// come or go.
+type hand struct {
+	state atomic.Uint32
+	now   message // read and written while state is not handWriting, or by who made it that
+	fs    []func(old, now message)
+}
+
+const (
+	handFree uint32 = iota
+	handWriting
+	handTelling
+)
+
+//go:noinline
+func (h *hand) set(ctx context.Context, m message) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if !h.state.CompareAndSwap(handFree, handWriting) {
+		panic("somebody else is here")
+	}
+	old := h.now
+	h.now = m
+	h.state.Store(handTelling)
+	next := 0
+	defer func() {
+		if next < len(h.fs) {
+			h.failed(recover(), next, old, m)
+		}
+	}()
+	for ; next < len(h.fs); next++ {
+		h.fs[next](old, m)
+	}
+	if !h.state.CompareAndSwap(handTelling, handFree) {
+		panic("somebody waits")
+	}
+	return nil
+}
+
+// failed tells those behind the one that failed.
+func (h *hand) failed(why any, next int, old, now message) {
+	for _, f := range h.fs[next+1:] {
+		f(old, now)
+	}
+	h.state.Store(handFree)
+	panic(why)
 }
 
 // observer keeps what it is told, as most do.

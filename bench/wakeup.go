@@ -13,6 +13,7 @@ const (
 	channel1       = "channel of capacity 1"
 	channel1Select = "channel of capacity 1, select on a context"
 	channelEach    = "channel made for each wait, select on a context"
+	channelMerging = "channel of capacity 1 that merges and can be closed, by hand"
 	harkListen     = "hark, Listen"
 	harkRegister   = "hark, Register"
 	harkWait       = "hark, Wait"
@@ -76,6 +77,40 @@ var wakeUps = []peer{
 				}
 			}
 		})
+	}),
+	ringing(channelMerging, func(hear func()) (func() bool, func()) {
+		var mu sync.Mutex // guards closed, and sending
+		closed := false
+		signals := make(chan hark.Signal, 1)
+		end := goUntil(func(context.Context) {
+			for range signals {
+				hear()
+			}
+		})
+		ring := func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			for s := (hark.Signal{Name: "ping", Count: 1}); !closed; {
+				select {
+				case signals <- s:
+					return true
+				default:
+				}
+				select {
+				case waiting := <-signals:
+					s.Count += waiting.Count
+				default:
+				}
+			}
+			return false
+		}
+		return ring, func() {
+			mu.Lock()
+			defer end()
+			defer mu.Unlock()
+			closed = true
+			close(signals)
+		}
 	}),
 	ringing(harkListen, func(hear func()) (func() bool, func()) {
 		n := newNotifier()
