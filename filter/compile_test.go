@@ -37,7 +37,7 @@ func TestCompileErrors(t *testing.T) {
 		{"type mismatch", `data.total == "5"`, typed, `filter: 1:12: == is not defined for (int, string)
     data.total == "5"
                ^`},
-		{"syntax", `data.x ==`, nil, `filter: 1:10: Syntax error: unexpected end expecting an operand
+		{"syntax", `data.x ==`, nil, `filter: 1:10: the expression ends where a value, or something that closes it, is missing
     data.x ==
              ^`},
 		{"empty", "  ", nil, `filter: 1:1: the expression is empty

@@ -69,7 +69,7 @@ func parse(text string, o *settings) (*cel.Env, *ast.AST, error) {
 	}
 	parsed, issues := env.Parse(text)
 	if issues.Err() != nil {
-		return nil, nil, fromIssues(text, issues, nil, env, o)
+		return nil, nil, syntaxError(text, issues)
 	}
 	if h := ast.Heights(parsed.NativeRep())[parsed.NativeRep().Expr().ID()]; h > o.nesting {
 		return nil, nil, &Error{
@@ -95,25 +95,24 @@ var (
 	undeclared  = regexp.MustCompile(`^undeclared reference to '([^']*)'`)
 	undefined   = regexp.MustCompile(`^undefined field '([^']*)'`)
 	noOverload  = regexp.MustCompile(`^found no matching overload for '([^']*)' applied to '(.*)'$`)
-	expecting   = regexp.MustCompile(`expecting \{.*\}`)
 	operatorRef = strings.NewReplacer("_==_", "==", "_!=_", "!=", "_<=_", "<=", "_>=_", ">=", "_<_", "<", "_>_", ">",
 		"_&&_", "&&", "_||_", "||", "_?_:_", "?:", "_+_", "+", "_-_", "-", "_*_", "*", "_/_", "/", "_%_", "%",
 		"@in", "in", "!_", "!", "-_", "-", "_[_]", "[]")
 )
 
-// fromIssues makes errors of cel-go's. parsed is nil after an error of syntax.
+// fromIssues makes errors of what cel-go says of an expression that it can read.
 func fromIssues(text string, issues *cel.Issues, parsed *ast.AST, env *cel.Env, o *settings) error {
 	var out Errors
 	for _, issue := range issues.Errors() {
 		e := &Error{Expr: text, Line: issue.Location.Line(), Column: issue.Location.Column() + 1}
 		e.Message, _, _ = strings.Cut(issue.Message, "\n")
-		e.Message = expecting.ReplaceAllString(e.Message, "expecting an operand")
-		e.Message = strings.Replace(e.Message, "mismatched input '<EOF>'", "unexpected end", 1)
 		switch {
 		case undeclared.MatchString(e.Message):
 			name := undeclared.FindStringSubmatch(e.Message)[1]
 			e.Message = fmt.Sprintf("there is no %q", name)
-			e.Hint = suggestName(name, parsed, issue.ExprID, env)
+			if e.Hint = suggestWriting(name, text, e.Line, e.Column, parsed, issue.ExprID); e.Hint == "" {
+				e.Hint = suggestName(name, parsed, issue.ExprID, env)
+			}
 		case undefined.MatchString(e.Message):
 			name := undefined.FindStringSubmatch(e.Message)[1]
 			e.Message = fmt.Sprintf("there is no field %q", name)
