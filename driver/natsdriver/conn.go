@@ -38,6 +38,7 @@ type Conn struct {
 	answers answers
 	ids     ids
 	due     dueTopics
+	lists   storeLists
 	// knowing says that no broker is to be asked where topics are kept: this is one, or
 	// the client may not ask. lonely says that none has answered, and the server has.
 	knowing, lonely atomic.Bool

@@ -179,7 +179,10 @@ func (c *Conn) storeNames(ctx context.Context, q *TopicQuery) (names []string, m
 	}
 	q.After = ""
 	for i, store := range stores[from:] {
-		topics, err := c.StoreTopics(ctx, store, q.Pattern)
+		if i > 0 {
+			after = ""
+		}
+		topics, err := c.listTopics(ctx, store, q.Pattern, after)
 		if errors.Is(err, ErrNotFound) {
 			continue
 		}
@@ -188,15 +191,15 @@ func (c *Conn) storeNames(ctx context.Context, q *TopicQuery) (names []string, m
 		}
 		for _, t := range topics {
 			switch {
-			case i == 0 && after != "" && t.Topic <= after:
-			case q.Dead && !strings.HasSuffix(t.Topic, deadSuffix), q.Match != nil && !q.Match(t.Topic):
+			case q.Dead && !strings.HasSuffix(t, deadSuffix), q.Match != nil && !q.Match(t):
 			case q.Limit == 0:
 				return names, true, nil
 			default:
-				names = append(names, t.Topic)
+				names = append(names, t)
 				q.Limit--
 			}
 		}
+		c.lists.end(store, q.Pattern)
 	}
 	return names, false, nil
 }

@@ -1,0 +1,97 @@
+package natsdriver
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+)
+
+const (
+	// listKept is for how long the pages of a list are those of what its first page has
+	// read, at most.
+	listKept = 30 * time.Second
+	// listsKept is how many such lists a connection keeps at a time.
+	listsKept = 4
+	// listedMost is how many topics a list has at most that is kept: their names take
+	// some tens of megabytes.
+	listedMost = 1_000_000
+)
+
+// storeLists are the topics of stores whose lists are being read page by page. The server
+// can only tell all of them at once, which takes a second for some 100,000: so that is
+// asked for once, and not for each page. What has been listed to its end is forgotten;
+// what nobody reads on stays until other lists take its place.
+type storeLists struct {
+	mu  sync.Mutex // guards all
+	all []storeList
+}
+
+type storeList struct {
+	store, pattern string
+	read           time.Time
+	topics         []string // in order
+}
+
+// listTopics returns the names of the topics of a store that match a pattern and come
+// behind one, in order; from the first on if that is empty.
+func (c *Conn) listTopics(ctx context.Context, store, pattern, after string) ([]string, error) {
+	if after != "" {
+		if topics := c.lists.find(store, pattern); topics != nil {
+			return behind(topics, after), nil
+		}
+	}
+	counts, err := c.StoreTopics(ctx, store, pattern)
+	if err != nil {
+		return nil, err
+	}
+	topics := make([]string, len(counts))
+	for i, t := range counts {
+		topics[i] = t.Topic
+	}
+	c.lists.keep(storeList{store, pattern, time.Now(), topics})
+	return behind(topics, after), nil
+}
+
+// behind returns what comes behind a name in a list that is in order.
+func behind(topics []string, after string) []string {
+	i, found := slices.BinarySearch(topics, after)
+	if found {
+		i++
+	}
+	return topics[i:]
+}
+
+func (l *storeLists) find(store, pattern string) []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.dropLocked(func(k storeList) bool { return time.Since(k.read) > listKept })
+	for _, k := range l.all {
+		if k.store == store && k.pattern == pattern {
+			return k.topics
+		}
+	}
+	return nil
+}
+
+func (l *storeLists) keep(k storeList) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.dropLocked(func(old storeList) bool { return old.store == k.store && old.pattern == k.pattern })
+	if len(k.topics) == 0 || len(k.topics) > listedMost {
+		return
+	}
+	if len(l.all) == listsKept {
+		l.all = slices.Delete(l.all, 0, 1)
+	}
+	l.all = append(l.all, k)
+}
+
+// end forgets a list that has been read to its end.
+func (l *storeLists) end(store, pattern string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.dropLocked(func(k storeList) bool { return k.store == store && k.pattern == pattern })
+}
+
+func (l *storeLists) dropLocked(f func(storeList) bool) { l.all = slices.DeleteFunc(l.all, f) }
