@@ -26,6 +26,7 @@ func brokerEndpoints() []endpoint {
 					return refused(http.StatusNotImplemented, "this broker was given its configuration by a program, and not told where to read it again")
 				}
 				if err := c.broker.reloadFrom(c.ctx, *load); err != nil {
+					c.broker.log.Error("the configuration was not reloaded, everything is as it was", "err", err)
 					return refused(http.StatusUnprocessableEntity, "%s", err).but("nothing has changed; hark serve --check says the same without a broker")
 				}
 				return c.reply(nil)

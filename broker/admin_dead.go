@@ -271,6 +271,9 @@ func deleteDead(c *call) error {
 	}
 	return c.eachDead(&request.deadSelection, 0, func(ctx context.Context, seq uint64) *deadOutcome {
 		o := &deadOutcome{Seq: seq, Outcome: "dry"}
+		if _, err := c.broker.conn.ReadMessage(ctx, c.text("topic"), seq); errors.Is(err, natsdriver.ErrNotFound) {
+			return o.gone()
+		}
 		if !request.DryRun {
 			o.Outcome = "done"
 			if err := c.broker.conn.DeleteMessage(ctx, c.text("topic"), seq); err != nil {

@@ -73,7 +73,7 @@ func groupEndpoints() []endpoint {
 				"and once in its life for a group that began with what was published next.",
 			access: administrator("topic"),
 			params: with(
-				choiceParam("to", "the place; seq and time say which by the parameters of these names", "start", "now", "seq", "time"),
+				choiceParam("to", "the place: start, now, seq or time, of which the last two say which by the parameters of these names", "start", "now", "seq", "time").required(),
 				numberParam("seq", 1, 1<<63, "the message with this sequence, or the first one behind it"),
 				timeParam("time", "the first message that was stored then or later"),
 			),

@@ -54,10 +54,18 @@ func listSubscriptions(c *call) error {
 	if z.Total > maxSubscriptions {
 		return refused(http.StatusConflict, "there are %d subscriptions", z.Total).but("name a topic")
 	}
+	clients, err := c.broker.connections(&natsserver.ConnzOptions{Limit: 1 << 30})
+	if err != nil {
+		return err
+	}
+	isClient := map[uint64]bool{} // the server has connections of its own, for what it stores
+	for _, client := range clients {
+		isClient[client.Cid] = true
+	}
 	var all []subscriptionView
 	for i := range z.Subs {
 		v := viewSubscription(&z.Subs[i])
-		own := strings.HasPrefix(v.Pattern, "$") || isReply(v.Pattern) || names.CheckPattern(v.Pattern) != nil
+		own := !isClient[v.Connection] || strings.HasPrefix(v.Pattern, "$") || isReply(v.Pattern) || names.CheckPattern(v.Pattern) != nil
 		if (!own || c.flag("all")) && v.place() > c.text("after") {
 			all = append(all, v)
 		}

@@ -285,18 +285,20 @@ func groupScenario(t *testing.T, a *api) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, to := range [][]string{{}, {"to", "now"}, {"to", "time", "time", m.Time.Format(time.RFC3339Nano)}} {
+	for _, to := range [][]string{{"to", "start"}, {"to", "now"}, {"to", "time", "time", m.Time.Format(time.RFC3339Nano)}} {
 		a.want(http.StatusOK, "seekGroup", which(to...), nil, &g)
 	}
 	for _, wrong := range [][]string{{"to", "seq"}, {"seq", "3"}, {"to", "time"}, {"to", "time", "time", "soon"}, {"to", "end"}} {
 		a.refused(http.StatusBadRequest, "", "seekGroup", which(wrong...), nil)
 	}
+	a.refused(http.StatusBadRequest, "to is missing: the place: start, now, seq or time", "seekGroup", which(), nil)
 	if err := sub.Close(testContext(t)); err != nil {
 		t.Error(err)
 	}
 	a.refused(http.StatusConflict, "the broker's own", "deleteGroup", args{"topic": "live.x", "group": routesGroup}, nil)
 	a.want(http.StatusNoContent, "deleteGroup", which(), nil, nil)
-	for _, name := range []string{"deleteGroup", "getGroup", "pauseGroup", "resumeGroup", "seekGroup"} {
+	a.refused(http.StatusNotFound, "group g of topic grouped", "seekGroup", which("to", "now"), nil)
+	for _, name := range []string{"deleteGroup", "getGroup", "pauseGroup", "resumeGroup"} {
 		a.refused(http.StatusNotFound, "group g of topic grouped", name, which(), nil)
 	}
 	a.refused(http.StatusNotFound, "topic none", "listGroups", args{"topic": "none"}, nil)
@@ -372,6 +374,13 @@ func subscriptionScenario(t *testing.T, a *api) {
 	}
 	if got := pages(a, "listSubscriptions", args{}, pattern); slices.Contains(got, "$HARK.k.heard.*") || !slices.Contains(got, "heard.b") {
 		t.Errorf("got %v", got)
+	}
+	ofServer := func(pattern string) bool { return pattern == "declared" || strings.HasPrefix(pattern, "_R_.") }
+	if got := pages(a, "listSubscriptions", args{}, pattern); slices.ContainsFunc(got, ofServer) {
+		t.Errorf("got %v, want none of those with which the server stores", got)
+	}
+	if got := pages(a, "listSubscriptions", args{"all": "true"}, pattern); !slices.ContainsFunc(got, ofServer) {
+		t.Errorf("got %v, want those with which the server stores too", got)
 	}
 	if got := pages(a, "listSubscriptions", args{"all": "true"}, pattern); !slices.Contains(got, "$HARK.k.heard.*") {
 		t.Errorf("got %v", got)

@@ -270,3 +270,11 @@ func TestGarbage(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestUserCount(t *testing.T) {
+	for n, want := range map[int]string{1: "1 user", 2: "2 users"} {
+		if got := userCount(n); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+}

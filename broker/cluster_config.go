@@ -8,6 +8,7 @@ import (
 
 	natsserver "github.com/nats-io/nats-server/v2/server"
 
+	"github.com/harkbus/hark/driver"
 	"github.com/harkbus/hark/driver/natsdriver"
 )
 
@@ -52,6 +53,8 @@ func (c *Config) validateCluster(bad report) {
 	if c.Engine != "" {
 		if err := natsdriver.CheckURL(c.Engine); err != nil {
 			bad("engine", "%s", err)
+		} else {
+			c.validateStrict(bad)
 		}
 		for _, key := range ofServer {
 			_, written := c.places[key]
@@ -105,6 +108,23 @@ func (c *Config) validateCluster(bad report) {
 		if _, err := k.TLS.load(); err != nil {
 			bad("cluster.cert", "%s", err)
 		}
+	}
+}
+
+// validateStrict refuses strict topics on an engine of which it is not said that it syncs
+// each message: servers do not tell.
+func (c *Config) validateStrict(bad report) {
+	_, query, _ := strings.Cut(c.Engine, "?")
+	if values, err := url.ParseQuery(query); err != nil || values.Get("sync") == "always" {
+		return
+	}
+	for i, t := range c.Topics {
+		if t.Durability != "" && durabilities[t.Durability] != driver.DurableStrict {
+			continue
+		}
+		bad(fmt.Sprintf("topics[%d]", i), "%s is strict, which needs servers that have each message on disk before they acknowledge it, and no server tells: "+
+			"if they do, as hark serve does and NATS with sync_interval: always, add sync=always to the URL under engine; if not, want durability: relaxed", t.Name)
+		return // the others are no news
 	}
 }
 

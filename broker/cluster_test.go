@@ -152,15 +152,14 @@ func TestBesideAnEngine(t *testing.T) {
 // that the servers do.
 func TestStrictBesideAnEngine(t *testing.T) {
 	s := start(t, config(t, ""))
-	c, err := Load(Source{File: write(t, fmt.Sprintf("engine: nats://%s\nhttp: 'off'\ntopics: [{name: orders}]", s.Addr()))})
+	c, err := Load(Source{File: write(t, fmt.Sprintf("engine: nats://%s\nhttp: 'off'", s.Addr()))})
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := New(c, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := b.Start(testContext(t)); err == nil || !strings.Contains(err.Error(), "sync=always") {
+	b := start(t, c)
+	made := *c
+	made.Topics = []TopicConfig{{Name: "orders"}}
+	if err := b.Reload(testContext(t), &made); err == nil || !strings.Contains(err.Error(), "sync=always") {
 		t.Errorf("got %v, want one that says what to do", err)
 	}
 }

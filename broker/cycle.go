@@ -2,25 +2,25 @@ package broker
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/harkbus/hark/internal/names"
 )
 
-// findCycle reports a circle of routes, if there is one.
-func (b *routerBuilder) findCycle() {
-	path := newRouteGraph(b.router).cycle()
-	if path == nil {
-		return
+// findCycles reports circles of routes: all but those that have a way in common with
+// another one.
+func (b *routerBuilder) findCycles() {
+	for _, path := range newRouteGraph(b.router).cycles() {
+		var text strings.Builder
+		for _, a := range path {
+			r := b.router.routes[a.route]
+			fmt.Fprintf(&text, "%s → (route %s) → %s, ", r.From, r.Name, a.target.text)
+		}
+		first := b.router.routes[path[0].route]
+		b.bad(fmt.Sprintf("routes[%d].to", path[0].route), "messages would go in a circle: %sand so to %s again; a target must not be among what leads to it",
+			text.String(), first.From)
 	}
-	var text strings.Builder
-	for _, a := range path {
-		r := b.router.routes[a.route]
-		fmt.Fprintf(&text, "%s → (route %s) → %s, ", r.From, r.Name, a.target.text)
-	}
-	first := b.router.routes[path[0].route]
-	b.bad(fmt.Sprintf("routes[%d].to", path[0].route), "messages would go in a circle: %sand so to %s again; a target must not be among what leads to it",
-		text.String(), first.From)
 }
 
 // arc is a way that messages take: a target of a route.
@@ -39,6 +39,8 @@ type routeGraph struct {
 	state    []visit        // by group
 	path     []arc
 	entered  []int // the groups on the path
+	found    [][]arc
+	inCircle map[arc]bool // those of found
 }
 
 // visit says what is known of a group.
@@ -51,7 +53,7 @@ const (
 )
 
 func newRouteGraph(r *Router) *routeGraph {
-	g := &routeGraph{groups: r.groups, arcs: make([][]arc, len(r.groups)), exact: map[string]int{}, state: make([]visit, len(r.groups))}
+	g := &routeGraph{groups: r.groups, arcs: make([][]arc, len(r.groups)), exact: map[string]int{}, state: make([]visit, len(r.groups)), inCircle: map[arc]bool{}}
 	number := map[string]int{}
 	for i, group := range r.groups {
 		number[group.from] = i
@@ -76,41 +78,47 @@ func newRouteGraph(r *Router) *routeGraph {
 	return g
 }
 
-// cycle returns the arcs of a circle, nil if there is none.
-func (g *routeGraph) cycle() []arc {
+// cycles returns the arcs of circles, none of which have an arc in common.
+func (g *routeGraph) cycles() [][]arc {
 	for i := range g.groups {
-		if path := g.visit(i); path != nil {
-			return path
-		}
+		g.visit(i)
 	}
-	return nil
+	return g.found
 }
 
-func (g *routeGraph) visit(i int) []arc {
+func (g *routeGraph) visit(i int) {
 	switch g.state[i] {
 	case harmless:
-		return nil
+		return
 	case onPath:
-		for k, entered := range g.entered {
-			if entered == i {
-				return g.path[k:]
-			}
-		}
+		g.note(g.path[slices.Index(g.entered, i):])
+		return
 	}
 	g.state[i] = onPath
 	g.entered = append(g.entered, i)
 	for _, a := range g.arcs[i] {
 		g.path = append(g.path, a)
 		for _, next := range g.reached(a.target.reaches(g.groups[i].from)) {
-			if path := g.visit(next); path != nil {
-				return path
-			}
+			g.visit(next)
 		}
 		g.path = g.path[:len(g.path)-1]
 	}
 	g.entered = g.entered[:len(g.entered)-1]
 	g.state[i] = harmless
-	return nil
+}
+
+// note notes a circle, unless it has an arc of another one, which is looked for where the
+// circles of large graphs have most in common: at the end.
+func (g *routeGraph) note(circle []arc) {
+	for _, a := range slices.Backward(circle) {
+		if g.inCircle[a] {
+			return
+		}
+	}
+	for _, a := range circle {
+		g.inCircle[a] = true
+	}
+	g.found = append(g.found, slices.Clone(circle))
 }
 
 // reached returns the groups that are from what a target may be.

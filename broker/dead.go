@@ -137,7 +137,8 @@ func (s *deadSelection) check() (*filter.Filter, error) {
 }
 
 // selectDead returns the sequences of the dead letters that a selection means, in
-// order.
+// order. Those that are asked for by nothing but their sequences are among them whether or
+// not they are there.
 func (b *Broker) selectDead(ctx context.Context, topic string, s *deadSelection, where *filter.Filter) (seqs []uint64, err error) {
 	most := s.Limit
 	if most == 0 || most > maxSelected {
@@ -145,6 +146,10 @@ func (b *Broker) selectDead(ctx context.Context, topic string, s *deadSelection,
 	}
 	from := uint64(1)
 	if len(s.Seqs) > 0 {
+		if s.Error == "" && where == nil {
+			seqs = slices.Compact(slices.Sorted(slices.Values(s.Seqs)))
+			return seqs[:min(uint64(len(seqs)), most)], nil
+		}
 		from = slices.Min(s.Seqs)
 	}
 	_, err = b.scan(ctx, topic, from, func(m *driver.Received) bool {

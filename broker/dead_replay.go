@@ -28,7 +28,7 @@ type deadOutcome struct {
 	Seq     uint64 `json:"seq,omitempty" doc:"the dead letter"`
 	ID      string `json:"id,omitempty" doc:"the ID of its message"`
 	To      string `json:"to,omitempty" doc:"the topic to which it was published"`
-	Outcome string `json:"outcome,omitempty" enum:"done dry skipped failed" doc:"dry: it would be done"`
+	Outcome string `json:"outcome,omitempty" enum:"done dry skipped failed gone" doc:"dry: it would be done; gone: it is not there"`
 	Reason  string `json:"reason,omitempty" doc:"why it was skipped or has failed"`
 
 	Total   *uint64      `json:"total,omitempty" doc:"in the first line: how many there are"`
@@ -41,6 +41,7 @@ type deadSummary struct {
 	Dry     uint64 `json:"dry" doc:"would be"`
 	Skipped uint64 `json:"skipped" doc:"left where they are, and why is said"`
 	Failed  uint64 `json:"failed" doc:"left where they are, because it could not be done"`
+	Gone    uint64 `json:"gone" doc:"not there: asked for by their sequences, or removed meanwhile"`
 }
 
 func (s *deadSummary) count(o *deadOutcome) {
@@ -51,6 +52,8 @@ func (s *deadSummary) count(o *deadOutcome) {
 		s.Dry++
 	case "skipped":
 		s.Skipped++
+	case "gone":
+		s.Gone++
 	default:
 		s.Failed++
 	}
@@ -100,7 +103,7 @@ func (r *replayer) replay(ctx context.Context, seq uint64) *deadOutcome {
 	m, err := r.broker.conn.ReadMessage(ctx, r.topic, seq)
 	switch {
 	case errors.Is(err, natsdriver.ErrNotFound):
-		return o.skip("it is gone")
+		return o.gone()
 	case err != nil:
 		return o.fail(err)
 	}
@@ -194,6 +197,11 @@ func times(n int) string {
 
 func (o *deadOutcome) skip(reason string) *deadOutcome {
 	o.Outcome, o.Reason = "skipped", reason
+	return o
+}
+
+func (o *deadOutcome) gone() *deadOutcome {
+	o.Outcome, o.Reason = "gone", "it is not there"
 	return o
 }
 

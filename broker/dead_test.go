@@ -172,6 +172,12 @@ func deadScenario(t *testing.T, a *api) {
 		t.Errorf("got %+v", s)
 	}
 	awaitDead(t, a.broker, "work.jobs.dead", 0)
+	missing := deadSelection{Seqs: []uint64{9999, 4, 9999}}
+	for name, request := range map[string]any{"deleteDead": deadDelete{deadSelection: missing}, "replayDead": replayRequest{deadSelection: missing}} {
+		if all, s := a.outcomes(name, dead(), request); s != (deadSummary{Gone: 2}) || all[0].Seq != 4 || all[0].Outcome != "gone" {
+			t.Errorf("%s: got %+v, %+v, want what is said of two that are not there", name, s, all)
+		}
+	}
 	a.refused(http.StatusNotFound, "topic none", "replayDead", args{"topic": "none"}, replayRequest{deadSelection: deadSelection{All: true}})
 }
 

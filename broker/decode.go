@@ -1,13 +1,11 @@
 package broker
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
-	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
 )
@@ -21,19 +19,15 @@ type decoder struct {
 
 // decode reads the text of a file.
 func (c *Config) decode(data []byte) Problems {
+	data, fault := fromUTF8(data)
+	if fault != "" {
+		return Problems{{Where: c.file, Line: 1, Column: 1, Text: fault}}
+	}
 	c.lines = strings.Split(string(data), "\n")
 	d := &decoder{config: c, anchors: map[string]ast.Node{}}
 	file, err := parser.ParseBytes(data, 0)
 	if err != nil {
-		p := &Problem{Where: c.file, Text: err.Error()}
-		var syntax *yaml.SyntaxError
-		if errors.As(err, &syntax) {
-			p.Text = syntax.Message
-			if t := syntax.Token; t != nil && t.Position != nil {
-				p.Line, p.Column = t.Position.Line, t.Position.Column
-			}
-		}
-		return Problems{p}
+		return Problems{c.syntaxProblem(err)}
 	}
 	docs := file.Docs
 	docs = slices.DeleteFunc(docs, func(d *ast.DocumentNode) bool { return d.Body == nil })
@@ -98,7 +92,7 @@ func (d *decoder) resolve(n ast.Node) ast.Node {
 			}
 			n = target
 		case *ast.TagNode:
-			d.fault(n, "", "tags such as %s have no meaning here", x.GetToken().Value)
+			d.fault(n, "", "tags such as %[1]s have no meaning here; a text that begins with ! needs quotes: \"%[1]s\"", x.GetToken().Value)
 			return nil
 		default:
 			return n
@@ -209,6 +203,7 @@ func (d *decoder) root(n ast.Node) {
 			c.Users = entries(d, path, v, userFields, UserConfig{})
 		case "topics":
 			c.Topics = entries(d, path, v, topicFields, newTopicConfig())
+			c.shortenDedup()
 		case "routes":
 			c.Routes = entries(d, path, v, routeFields, newRouteConfig())
 		case "webhooks":
@@ -255,6 +250,18 @@ func entries[T any](d *decoder, path string, n ast.Node, fields []field[T], zero
 	return all
 }
 
+// needsQuotes says that what stands in braces is a mapping without quotes; empty for other
+// nodes.
+func (d *decoder) needsQuotes(n ast.Node) string {
+	if m, ok := n.(*ast.MappingNode); !ok || !m.IsFlowStyle {
+		return ""
+	}
+	if text := d.config.flowText(place(n)); text != "" {
+		return fmt.Sprintf("; a text that begins with { needs quotes: %q", text)
+	}
+	return "; a text that begins with { needs quotes"
+}
+
 // setField gives a field what a node says.
 func setField[T any](d *decoder, t *T, f *field[T], path string, v ast.Node) {
 	n := d.resolve(v)
@@ -263,9 +270,12 @@ func setField[T any](d *decoder, t *T, f *field[T], path string, v ast.Node) {
 		for i, item := range list.Values {
 			at := fmt.Sprintf("%s[%d]", path, i)
 			d.config.places[at] = place(item)
-			s, ok := scalarText(d.resolve(item))
+			value := d.resolve(item)
+			s, ok := scalarText(value)
 			if !ok {
-				d.fault(item, at, "got %s, want %s", described(d.resolve(item)), f.value)
+				if value != nil {
+					d.fault(item, at, "got %s, want %s%s", described(value), f.value, d.needsQuotes(value))
+				}
 				return
 			}
 			texts = append(texts, s)
@@ -274,7 +284,7 @@ func setField[T any](d *decoder, t *T, f *field[T], path string, v ast.Node) {
 		texts = []string{s}
 	} else {
 		if n != nil {
-			d.fault(v, path, "got %s, want %s", described(n), f.value)
+			d.fault(v, path, "got %s, want %s%s", described(n), f.value, d.needsQuotes(n))
 		}
 		return
 	}

@@ -18,7 +18,7 @@ func configurationDoc() string {
 
 <!-- Made from the tables in package broker: go test ./broker -run TestConfigurationDoc -update -->
 
-` + "`hark serve` reads `hark.yaml` from the working directory, if it is there, or the file that `--config` or `HARK_CONFIG` names. A flag comes before an environment variable, that before the file, and that before the default. `hark serve --check` says what is wrong, with line and column, and starts nothing. On SIGHUP the broker reads everything again: topics, routes and users change all together, or not at all.\n\n" + "```yaml\n" + exampleConfig + "```\n\n" + `A time is written 90s, 12h, 7d or 2w, a size 1000, 64KiB, 1.5GiB or 10GB. Patterns that begin with * or are > need quotes.
+` + "`hark serve` reads `hark.yaml` from the working directory, if it is there, or the file that `--config` or `HARK_CONFIG` names. A flag comes before an environment variable, that before the file, and that before the default. `hark serve --check` says what is wrong, with line and column, and starts nothing. On SIGHUP the broker reads everything again: topics, routes and users change all together, or not at all.\n\n" + "```yaml\n" + exampleConfig + "```\n\n" + `A time is written 90s, 12h, 7d or 2w, a size 1000, 64KiB, 1.5GiB or 10GB (kB, MB, GB and TB count in thousands), a part 10% or 0.1. What begins with *, > or { needs quotes, and so does a target with {…} inside [ ] or { }. Variables that begin with HARK_ and are none of these are ignored, which is said when the broker starts.
 
 ## Settings
 
@@ -119,7 +119,7 @@ In a target, {…} stands for a value of the message, as one token: data.custome
 
 A circle of routes is refused when it is loaded, also one that only some messages would take; the header hark-hops counts how often a message has been routed, up to ` + "`max_hops`" + `. ` + "`hark route test < messages.jsonl`" + ` shows where messages would go, without a broker.
 
-A message that matches and is not in the sample counts as taken. A topic gets a message once, however many routes lead there.
+A pattern does not stand for topics whose names end in .dead, unless it ends so itself ([semantics.md](semantics.md), RTE-3). A message that matches and is not in the sample counts as taken. A topic gets a message once, however many routes lead there.
 `
 
 const usersDoc = `

@@ -124,30 +124,35 @@ var units = []struct {
 	{"", 1},
 }
 
-// parseSize reads 1000, 64KiB, 1.5GiB or 10GB.
+// parseSize reads 1000, 64KiB, 1.5GiB or 10GB, in capitals or not.
 func parseSize(s string) (int64, error) {
 	for _, u := range units {
-		number, ok := strings.CutSuffix(s, u.name)
-		if !ok {
+		at := len(s) - len(u.name)
+		if at < 0 || !strings.EqualFold(s[at:], u.name) {
 			continue
 		}
+		number := s[:at]
 		n, err := strconv.ParseFloat(strings.ReplaceAll(strings.TrimSpace(number), "_", ""), 64)
 		if err == nil && n >= 0 && n*u.bytes < math.MaxInt64 {
 			return int64(n * u.bytes), nil
 		}
 		break
 	}
-	return 0, fmt.Errorf("got %q, want a size such as 1000, 64KiB or 10GB", s)
+	return 0, fmt.Errorf("got %q, want a size such as 1000, 64KiB or 10GB: kB, MB, GB and TB count in thousands, KiB, MiB, GiB and TiB in 1024s", s)
 }
 
-// parsePercent reads 10%, 0.5% or 0.1 as a part of 1.
+// parsePercent reads 10% or 0.5%, or 0.1, as a part of 1. A number from 1 on needs the
+// sign, because 1 could be all or a hundredth.
 func parsePercent(s string) (float64, error) {
 	number, percent := strings.CutSuffix(s, "%")
 	n, err := strconv.ParseFloat(number, 64)
 	if percent {
 		n /= 100
 	}
-	if err != nil || !(n > 0 && n <= 1) {
+	switch {
+	case err == nil && !percent && n >= 1 && n <= 100:
+		return 0, fmt.Errorf("got %q: did you mean %s%%? A number without %% is a part of 1, such as 0.1 for 10%%", s, number)
+	case err != nil || !(n > 0 && n <= 1):
 		return 0, fmt.Errorf("got %q, want a part such as 10%%, above 0%% and up to 100%%", s)
 	}
 	return n, nil

@@ -45,7 +45,7 @@ func Load(s Source) (*Config, error) {
 		}
 	}
 	ps = append(ps, c.override(s)...)
-	ps = append(ps, without(c.validate(), ps)...)
+	ps = append(ps, c.without(c.validate(), ps)...)
 	if err := ps.asError(); err != nil {
 		return nil, err
 	}
@@ -53,25 +53,27 @@ func Load(s Source) (*Config, error) {
 }
 
 // without returns the problems that do not follow from others, which were found
-// when the same things were read.
-func without(ps, read Problems) Problems {
-	faulty, root := map[string]bool{}, false
-	for _, p := range read {
-		faulty[entry(p.Key)] = true
-		root = root || p.Key == ""
-	}
+// when the same things were read: those with a value that could not be read, and what is
+// missing where a key may be misspelt.
+func (c *Config) without(ps, read Problems) Problems {
 	return slices.DeleteFunc(ps, func(p *Problem) bool {
-		return faulty[entry(p.Key)] || root && strings.HasPrefix(p.Text, exposed) // users or tls may be misspelt
+		_, there := c.places[p.Key]
+		return slices.ContainsFunc(read, func(r *Problem) bool {
+			switch {
+			case r.Line > 0 && r.Line == p.Line && r.Column == p.Column:
+				return true
+			case r.Key == "": // of a flag or a variable, or a key of the file: users or tls may be misspelt
+				return p.Key == "" && p.Where == r.Where || strings.HasPrefix(p.Text, exposed)
+			case r.Key == p.Key, strings.HasPrefix(r.Key, p.Key+"["):
+				return true
+			}
+			return !there && r.Key == parent(p.Key)
+		})
 	})
 }
 
-// entry returns the setting that a key is, or the entry of a list that it is in.
-func entry(key string) string {
-	if before, _, ok := strings.Cut(key, "]"); ok {
-		return before
-	}
-	return key
-}
+// parent returns the key of what a key is in, empty for the whole file.
+func parent(key string) string { return key[:max(strings.LastIndexAny(key, ".["), 0)] }
 
 // override takes what the environment and the flags say.
 func (c *Config) override(s Source) (ps Problems) {

@@ -134,6 +134,7 @@ func TestFaults(t *testing.T) {
 		{"name: a\nname: b", `2:1: mapping key "name" already defined at [1:1]`},
 		{"listen: \"x\n", `1:9: could not find end character of double-quoted text`},
 		{"a:\n  - x\n - y", `3:2: value is not allowed`},
+		{"topics:\n  - name: a\n   age: 1h", `3:4: value is not allowed in this context; the keys of one entry begin in the same column`},
 		{"- a", `1:1: got a list, want keys such as listen, topics and routes`},
 		{"a: 1\n---\nb: 2", `3:1: a second document`},
 		{"stop_timeout: soon", `1:15: stop_timeout: got "soon", want a time`},
@@ -144,7 +145,7 @@ func TestFaults(t *testing.T) {
 		{"insecure: yes", `1:11: insecure: got "yes", want true or false`},
 		{"max_hops: 0", `1:11: max_hops: must be at least 1`},
 		{"log: {level: warning}", `1:14: log.level: got "warning", want debug or info or warn or error`},
-		{"listen: 7422", `1:9: listen: got "7422", want HOST:PORT`},
+		{"listen: 7422", `1:9: listen: got "7422", want HOST:PORT; did you mean 127.0.0.1:7422?`},
 		{"listen: 0.0.0.0:7422", `1:9: listen: other machines reach 0.0.0.0:7422, and users and tls are missing`},
 		{"http: \":80\"\nlisten: 127.0.0.1:1", `1:7: http: other machines reach :80`},
 		{"tls: {key: k}", `1:6: tls.cert: is missing`},
@@ -156,7 +157,7 @@ func TestFaults(t *testing.T) {
 		{"topics:\n  - name: orders..x", `2:11: topics[0].name: "orders..x": empty token at byte 7`},
 		{"topics:\n  - name: _INBOX.a", `2:11: topics[0].name: names that begin with _INBOX`},
 		{"topics:\n  - name: a\n  - name: a", `3:11: topics[1].name: there are two topics a`},
-		{"topics:\n  - {name: a, age: 1m}", `2:5: topics[0].dedup: an ID cannot be remembered longer (2m) than its message is kept (1m)`},
+		{"topics:\n  - {name: a, age: 1m, dedup: 2m}", `2:31: topics[0].dedup: an ID cannot be remembered longer (2m) than its message is kept (1m)`},
 		{"topics:\n  - {name: a, durability: strickt}", `2:27: topics[0].durability: got "strickt", want strict or relaxed or memory; did you mean strict?`},
 		{"topics:\n  - name: *.x", `2:11: *.x refers to nothing; a pattern that begins with * needs quotes`},
 		{"routes:\n  - frm: x", `2:5: routes[0]: unknown key "frm"; did you mean from?`},
@@ -168,7 +169,24 @@ func TestFaults(t *testing.T) {
 		{"routes:\n  - {from: x, to: [a, 'b c']}", `2:23: routes[0].to[1]: "b c": white space at byte 1`},
 		{"routes:\n  - {from: x, to: 'a.*'}", `2:19: routes[0].to: "a.*": a target is one topic`},
 		{"routes:\n  - {from: x, to: 'a.{dat.x}'}", `2:19: routes[0].to: "a.{dat.x}": at byte 2: {dat.x}: there is no "dat"; did you mean data?`},
-		{"routes:\n  - {from: x, to: a, where: data.x = 1}", `2:36: routes[0].where: Syntax error`},
+		{"routes:\n  - {from: x, to: a, where: data.x = 1}", `2:36: routes[0].where: there is no operator "=" (did you mean "=="?)`},
+		{"routes:\n  - from: x\n    to: {data.region}", `3:9: routes[0].to: got a mapping, want topics; a text that begins with { needs quotes: "{data.region}"`},
+		{"routes:\n  - from: x\n    to: [{topic}]", `3:10: routes[0].to[0]: got a mapping, want topics; a text that begins with { needs quotes: "{topic}"`},
+		{"routes:\n  - from: x\n    to: {data.region}.x", `3:22: value is not allowed in this context; a target with {…} in it needs quotes: "{data.region}.x"`},
+		{"routes:\n  - from: x\n    to: [a.{data.region}, b]", `3:12: ',' or ']' must be specified; a target with {…} in it needs quotes: "a.{data.region}"`},
+		{"routes:\n  - {from: x, to: a.{data.region}}", `2:21: ',' or '}' must be specified; a target with {…} in it needs quotes: "a.{data.region}"`},
+		{"routes:\n  - from: >.x\n    to: a", `2:11: invalid header option: ".x"; a text that begins with > needs quotes`},
+		{"routes:\n  - from: x\n    to: a\n    where: \"a\" == data.x", `4:16: value is not allowed in this context. map key-value is pre-defined; a text that begins with a quote needs quotes around it`},
+		{"routes:\n  - from: x\n    to: a\n    where: !data.x\n", `4:12: tags such as !data.x have no meaning here; a text that begins with ! needs quotes`},
+		{"topics:\n\t- name: a", `2:1: a tab in front of what the line says; YAML wants spaces`},
+		{"\xff\xfea\x00", `1:1: the file is in UTF-16; save it as UTF-8`},
+		{"\ufeffnme: a", `1:1: unknown key "nme"; did you mean name?`},
+		{"routes:\n  - {from: x, to: a, sample: 10}", `2:30: routes[0].sample: got "10": did you mean 10%?`},
+		{"routes:\n  - {from: x, to: a, sample: 1}", `2:30: routes[0].sample: got "1": did you mean 1%?`},
+		{"topics:\n  - {name: a, bytes: 20K}", `2:22: topics[0].bytes: got "20K", want a size such as 1000, 64KiB or 10GB: kB, MB`},
+		{"engine: nats://127.0.0.1:4222\ntopics:\n  - {name: r, durability: relaxed}\n  - name: a\n  - name: b", `4:5: topics[1]: a is strict, which needs servers that have each message on disk`},
+		{"http: 7480", `1:7: http: got "7480", want HOST:PORT; did you mean 127.0.0.1:7480?; or off`},
+		{"data: ~/x", `1:7: data: got "~/x", and ~ is only a shell's word`},
 		{"routes:\n  - {from: x, to: a, where: \"topik == 'y'\"}", `2:30: routes[0].where: there is no "topik" (did you mean "topic"?)`},
 		{"routes:\n  - from: x\n    to: a\n    where: |\n      data.a == 1 &&\n        topik == 'y'", `6:9: routes[0].where: there is no "topik"`},
 		{"routes:\n  - from: x\n    to: a\n    where: >-\n      topik == 'y'", `5:7: routes[0].where: there is no "topik"`},
@@ -180,6 +198,7 @@ func TestFaults(t *testing.T) {
 		{"topics: [{name: x}, {name: a.>}]\nroutes:\n  - {from: x, to: [a.b, 'c.{topic}'], mode: move}", `3:25: routes[0].to[1]: no topic that c.{topic} can be is declared under topics`},
 		{"routes:\n  - {name: r, from: x, to: a}\n  - {name: r, from: x, to: b}", `3:12: routes[1].name: routes 1 and 2 are both called r`},
 		{"routes:\n  - {from: x, to: x}", `2:19: routes[0].to: messages would go in a circle: x → (route 1) → x, and so to x again`},
+		{"users:\n  - publish: a", `2:5: users[0]: password or token is missing; hark user NAME makes one`},
 		{"users:\n  - name: ada", `2:5: users[0]: password or token is missing; hark user ada makes one`},
 		{"users:\n  - {name: a.b, token: x}", `2:12: users[0].name: "a.b" cannot be a name of a user`},
 		{"users:\n  - {name: ada, token: secret}", `2:24: users[0].token: want sha256:`},
@@ -213,14 +232,84 @@ func TestEveryFault(t *testing.T) {
 	for _, p := range ps {
 		got = append(got, strings.TrimSpace(p.Where[strings.LastIndex(p.Where, "/")+1:]+" "+p.Key))
 	}
-	want := "--stop-timeout,HARK_MAX_HOPS,hark.yaml,hark.yaml topics[0],hark.yaml routes[1]"
+	want := "--stop-timeout,HARK_MAX_HOPS,hark.yaml,hark.yaml topics[0],hark.yaml routes[0].to,hark.yaml routes[1]"
 	if strings.Join(got, ",") != want {
 		t.Errorf("got %s, want %s\n%v", strings.Join(got, ","), want, err)
 	}
 }
 
+// TestFaultsBesideAnUnknownKey holds that a key that is misspelt hides what is missing, which
+// may be what it stands for, and nothing else of its entry.
+func TestFaultsBesideAnUnknownKey(t *testing.T) {
+	_, err := Load(Source{File: write(t, `
+topics:
+  - {nam: a, durability: strickt, bytes: many}
+routes:
+  - {frm: x, to: [a, "b c"], where: data.x = 1, mode: mve, sample: 200%}
+  - {name: one, from: a, to: b, wehre: data.x == 1}
+  - {name: two, from: b, to: a}
+  - {name: three, from: c, to: d}
+  - {name: four, from: d, to: c}
+webhooks:
+  - {name: h, form: x, url: "ftp://x"}
+`)})
+	var ps Problems
+	if !errors.As(err, &ps) {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, p := range ps {
+		got = append(got, p.Key)
+	}
+	want := "topics[0] topics[0].durability topics[0].bytes routes[0] routes[0].to[1] routes[0].where routes[0].mode routes[0].sample routes[1].to routes[1] routes[3].to webhooks[0] webhooks[0].url"
+	if strings.Join(got, " ") != want {
+		t.Errorf("got %s, want %s\n%v", strings.Join(got, " "), want, err)
+	}
+}
+
+// TestWrittenOtherwise holds what may be written in more ways than one.
+func TestWrittenOtherwise(t *testing.T) {
+	c := load(t, "\ufefftopics:\n  - {name: a, age: 90s, bytes: 20KB}\n  - {name: b, age: 90s, dedup: 10s, bytes: 1gib}\n  - {name: c, age: 1h}\nroutes:\n  - {from: a, to: x, sample: 10%}\n  - {from: a, to: y, sample: 0.1}\n")
+	for i, want := range []TopicConfig{
+		{Name: "a", Age: 90 * time.Second, Dedup: 90 * time.Second, Bytes: 20_000},
+		{Name: "b", Age: 90 * time.Second, Dedup: 10 * time.Second, Bytes: 1 << 30},
+		{Name: "c", Age: time.Hour, Dedup: 2 * time.Minute},
+	} {
+		if want.Durability = "strict"; c.Topics[i] != want {
+			t.Errorf("got %+v, want %+v", c.Topics[i], want)
+		}
+	}
+	for _, r := range c.Routes {
+		if r.Sample != 0.1 {
+			t.Errorf("got a sample of %v, want 0.1", r.Sample)
+		}
+	}
+}
+
+// TestStrictIsSaid holds what makes it valid that topics of an engine are strict.
+func TestStrictIsSaid(t *testing.T) {
+	for _, text := range []string{
+		"engine: nats://127.0.0.1:4222?sync=always\ntopics: [{name: a}]",
+		"engine: nats://127.0.0.1:4222,127.0.0.1:4223?lease=5s&sync=always\ntopics: [{name: a}]",
+		"engine: nats://127.0.0.1:4222\ntopics: [{name: a, durability: relaxed}, {name: b, durability: memory}]",
+		"engine: nats://127.0.0.1:4222",
+	} {
+		load(t, text)
+	}
+}
+
+func TestUnknownVariables(t *testing.T) {
+	got := UnknownVariables([]string{
+		"HARK_LISTN=x", "HARK_COLOUR=x", "HARK_LISTEN=x", "HARK_URL=x", "HARK_EMPTY=", "PATH=/bin",
+		"HARK_SERVICE_HOST=10.0.0.1", "HARK_PORT=tcp://10.0.0.1:7422", "HARK_PORT_7422_TCP_ADDR=10.0.0.1", "HARK_BLUE_SERVICE_PORT=1",
+	}, []string{"HARK_URL"})
+	if want := "HARK_COLOUR: there is no such setting\nHARK_LISTN: there is no such setting; did you mean HARK_LISTEN?"; got.Error() != want {
+		t.Errorf("got %v, want %s", got, want)
+	}
+}
+
 func FuzzLoad(f *testing.F) {
-	for _, s := range []string{"", "a: *a", "a: &a *a", "listen: x", "routes:\n - from: a\n   to: b.{data.x}\n   where: 'a'", "topics: [{name: &x y, age: 1d}]", "? a\n: b", "!!str a: b", "<<: *a", "\r\r0: 0"} {
+	for _, s := range []string{"", "a: *a", "a: &a *a", "listen: x", "routes:\n - from: a\n   to: b.{data.x}\n   where: 'a'", "topics: [{name: &x y, age: 1d}]", "? a\n: b", "!!str a: b", "<<: *a", "\r\r0: 0", "\ufeffa: {b.c}", "a: b.{c}", "a: {b: [{c}]}", "routes: [{to: {x}}]", "\ta", "a: >b"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

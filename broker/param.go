@@ -32,7 +32,7 @@ func (p param) inPath() param { p.in, p.must = "path", true; return p }
 func (p param) inHeader() param { p.in = "header"; return p }
 
 // required makes a parameter one that may not be left out.
-func (p param) required() param { p.must = true; return p }
+func (p param) required() param { p.must, p.def = true, ""; return p }
 
 // textParam is any text.
 func textParam(name, doc string) param {

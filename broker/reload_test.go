@@ -3,6 +3,7 @@ package broker
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -66,7 +67,7 @@ func TestReloadIsAllOrNothing(t *testing.T) {
 		{strings.Replace(text, "count: 5", "count: 9", 1) + "\nname: x", nil, "name: cannot change while the broker runs"},
 		{text, func(c *Config) { c.Listen = "127.0.0.1:1" }, "--listen: cannot change"},
 		{text, func(c *Config) { c.Limits.Message = 2048 }, "limits: cannot change"},
-		{text, func(c *Config) { c.Routes[0].Where = "data." }, "Syntax error"},
+		{text, func(c *Config) { c.Routes[0].Where = "data." }, "the expression ends"},
 		{text + "\nusers: [{name: a, token: 'sha256:" + strings.Repeat("0", 64) + "'}]", nil, "users: whether there are users"},
 		{"topics: [{name: fresh}, {name: in, count: 9}, {name: taken}]\nroutes: [{name: r, from: in, to: other}]", nil, "topics[2]: exists"},
 		{"topics: [{name: in, count: 1}, {name: taken}]\nroutes: [{name: r, from: in, to: other}]", nil, "topics[1]: exists"},
@@ -130,5 +131,16 @@ func TestReloadWithoutTheFile(t *testing.T) {
 	}
 	if !b.declares("orders") {
 		t.Error("the topic is not declared any more")
+	}
+}
+
+// TestRefusedReloadIsLogged asks for a reload over HTTP that changes nothing.
+func TestRefusedReloadIsLogged(t *testing.T) {
+	var log syncBuffer
+	b := startLogging(t, config(t, ""), newTestLogger(&log))
+	b.ReloadFrom(func() (*Config, error) { return nil, errors.New("line 3 is odd") })
+	newAPI(t, b, "").refused(http.StatusUnprocessableEntity, "line 3 is odd", "reload", nil, nil)
+	if got := log.String(); !strings.Contains(got, "the configuration was not reloaded, everything is as it was") || !strings.Contains(got, "line 3 is odd") {
+		t.Errorf("the log does not say so:\n%s", got)
 	}
 }

@@ -61,9 +61,7 @@ func newRouter(c *Config) (*Router, Problems) {
 			b.bad("routes", "from %s: %s", g.from, err)
 		}
 	}
-	if len(b.problems) == 0 {
-		b.findCycle()
-	}
+	b.findCycles()
 	return b.router, b.problems
 }
 
@@ -278,6 +276,9 @@ func (r *Router) decide(groups []*routeGroup, e *Event) (ds []Decision) {
 	var numbers []int
 	seen := map[string]bool{}
 	for _, g := range groups {
+		if !takes(g.from, e.Topic()) {
+			continue
+		}
 		numbers = g.set.Match(e, append(numbers[:0], g.every...))
 		slices.Sort(numbers)
 		taken := false
@@ -340,6 +341,16 @@ func (r *Router) groupsOver(pattern string) (gs []*routeGroup) {
 	}
 	return gs
 }
+
+// takes reports whether a route or webhook from a pattern takes messages of a topic that
+// matches it: not those of a topic for dead letters, unless the pattern says that it means
+// these.
+func takes(pattern, topic string) bool {
+	return !strings.HasSuffix(topic, deadSuffix) || strings.HasSuffix(pattern, deadSuffix) || !names.IsPattern(pattern)
+}
+
+// deadSuffix ends the names of topics for dead letters.
+const deadSuffix = ".dead"
 
 // matching returns those groups that take messages of a topic.
 func matching(groups []*routeGroup, topic string) (gs []*routeGroup) {

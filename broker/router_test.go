@@ -259,6 +259,8 @@ func TestCycles(t *testing.T) {
 		{"b>z.{topic}.q z.b.q>b", "route 2"},
 		{"*.x>y.x", "*.x → (route 1) → y.x"},
 		{"a>b a>c c>d d>b b>e", ""},
+		{"a>b b>a c>d d>c", "c → (route 3) → d, d → (route 4) → c, and so to c again"},
+		{"a>b b>a a>c c>a", "a → (route 3) → c, c → (route 4) → a, and so to a again"},
 	}
 	for _, tt := range tests {
 		c := Default()

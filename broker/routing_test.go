@@ -258,6 +258,54 @@ func TestRTE2Hops(t *testing.T) {
 	}
 }
 
+// TestRTE3DeadLetters publishes to topics for dead letters and to others, stored in a store
+// and not, and a webhook and routes from patterns get what they are meant for.
+func TestRTE3DeadLetters(t *testing.T) {
+	b := start(t, config(t, `
+topics: [{name: stored.>}]
+routes:
+  - {name: all, from: ev.>, to: "live.{topic}"}
+  - {name: named, from: ev.*.dead, to: "named.{topic}"}
+  - {name: one, from: ev.b.dead, to: one}
+  - {name: stored, from: stored.>, to: "live.{topic}"}
+`))
+	c := dial(t, b, "")
+	live, named, one := listen(t, c, "live.>"), listen(t, c, "named.>"), listen(t, c, "one")
+	m := &driver.Message{Data: []byte("{}")}
+	for _, topic := range []string{"ev.a", "ev.a.dead", "ev.b.dead", "ev.b"} {
+		publish(t, c, topic, m)
+	}
+	for _, topic := range []string{"stored.a.dead", "stored.a"} {
+		s, err := c.OpenInStore(testContext(t), "stored.>", topic, driver.StoredConfig{Existing: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		publishTo(t, s, m)
+	}
+	for sub, want := range map[driver.Subscription][]string{
+		live: {"live.ev.a", "live.ev.b", "live.stored.a"}, named: {"named.ev.a.dead", "named.ev.b.dead"}, one: {"one"},
+	} {
+		got := map[string]bool{}
+		for _, m := range receive(t, sub, len(want)) {
+			got[m.Topic] = true
+		}
+		for _, topic := range want {
+			if !got[topic] {
+				t.Errorf("got %v, want %v", got, want)
+			}
+		}
+	}
+	for pattern, topics := range map[takenFrom]map[string]bool{
+		"ev.>": {"ev.a": true, "ev.a.dead": false, "ev.dead": false}, "ev.*.dead": {"ev.a.dead": true}, "ev.a.dead": {"ev.a.dead": true},
+	} {
+		for topic, want := range topics {
+			if takes(string(pattern), topic) != want {
+				t.Errorf("%s of %s: want %v", topic, pattern, want)
+			}
+		}
+	}
+}
+
 func TestNewRoutesOnOldTopics(t *testing.T) {
 	dir := t.TempDir()
 	topics := "topics: [{name: in}, {name: out}]\n"

@@ -54,9 +54,9 @@ func (b *Broker) Summary() string {
 func guarded(c *Config) string {
 	switch {
 	case len(c.Users) > 0 && c.TLS.Cert != "":
-		return fmt.Sprintf("  (TLS, %d users)", len(c.Users))
+		return fmt.Sprintf("  (TLS, %s)", userCount(len(c.Users)))
 	case len(c.Users) > 0:
-		return fmt.Sprintf("  (%d users)", len(c.Users))
+		return fmt.Sprintf("  (%s)", userCount(len(c.Users)))
 	case c.TLS.Cert != "":
 		return "  (TLS, no users: whoever connects may do everything)"
 	}
@@ -124,4 +124,11 @@ func (r *RouteConfig) summary(i int) string {
 		text += ", otherwise → " + strings.Join(r.Otherwise, ", ")
 	}
 	return text
+}
+
+func userCount(n int) string {
+	if n == 1 {
+		return "1 user"
+	}
+	return fmt.Sprintf("%d users", n)
 }

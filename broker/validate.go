@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -36,8 +37,11 @@ func (c *Config) validate() (ps Problems) {
 type report func(key, format string, args ...any)
 
 func (c *Config) validateSettings(bad report) {
-	if c.Data == "" {
+	switch {
+	case c.Data == "":
 		bad("data", "want a directory")
+	case strings.HasPrefix(c.Data, "~"):
+		bad("data", "got %q, and ~ is only a shell's word for a home directory; write the path out", c.Data)
 	}
 	if _, _, err := splitAddress(c.Listen); err != nil {
 		bad("listen", "%s", err)
@@ -105,6 +109,9 @@ func splitAddress(address string) (host, port string, err error) {
 		_, err = net.LookupPort("tcp", port)
 	}
 	if err != nil {
+		if _, portErr := net.LookupPort("tcp", address); portErr == nil && address != "" {
+			return "", "", fmt.Errorf("got %q, want HOST:PORT; did you mean 127.0.0.1:%s?", address, address)
+		}
 		return "", "", fmt.Errorf("got %q, want HOST:PORT such as 127.0.0.1:7422", address)
 	}
 	return host, port, nil
@@ -168,26 +175,27 @@ func (c *Config) validateUsers(bad report) {
 	seen, tokens := map[string]bool{}, map[string]string{}
 	for i, u := range c.Users {
 		key := fmt.Sprintf("users[%d]", i)
+		called := cmp.Or(u.Name, "NAME")
 		switch {
 		case u.Name == "":
 			bad(key+".name", "is missing")
-		case !isUserName(u.Name) || u.Name == internalUser:
-			bad(key+".name", "%q cannot be a name of a user: want letters, digits, - and _", u.Name)
+		case CheckUserName(u.Name) != nil:
+			bad(key+".name", "%s", CheckUserName(u.Name))
 		case seen[u.Name]:
 			bad(key+".name", "there are two users %s", u.Name)
 		}
 		seen[u.Name] = true
 		if u.Password == "" && u.Token == "" {
-			bad(key, "password or token is missing; hark user %s makes one", u.Name)
+			bad(key, "password or token is missing; hark user %s makes one", called)
 		}
 		if u.Password != "" {
 			if _, err := bcrypt.Cost([]byte(u.Password)); err != nil {
-				bad(key+".password", "want the bcrypt hash of a password, such as hark user %s --password makes", u.Name)
+				bad(key+".password", "want the bcrypt hash of a password, such as hark user %s --password makes", called)
 			}
 		}
 		if u.Token != "" {
 			if sum, ok := strings.CutPrefix(u.Token, tokenPrefix); !ok || !isSHA256(sum) {
-				bad(key+".token", "want sha256: and 64 hexadecimal digits, such as hark user %s makes", u.Name)
+				bad(key+".token", "want sha256: and 64 hexadecimal digits, such as hark user %s makes", called)
 			}
 			if other := tokens[tokenHash(u.Token)]; other != "" {
 				bad(key+".token", "is that of user %s too: a token says who somebody is", other)
@@ -214,8 +222,17 @@ func (c *Config) validateUsers(bad report) {
 	}
 }
 
-// isUserName reports whether a name can be a part of subjects and of URLs.
-func isUserName(s string) bool {
+// CheckUserName returns what is wrong with the name of a user, which is a part of subjects
+// and of URLs; nil if nothing is.
+func CheckUserName(s string) error {
+	if s == "" || s == internalUser || !isPlain(s) {
+		return fmt.Errorf("%q cannot be a name of a user: want letters, digits, - and _", s)
+	}
+	return nil
+}
+
+// isPlain reports whether a name can be a part of subjects and of URLs as it is.
+func isPlain(s string) bool {
 	return strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") == ""
 }
 

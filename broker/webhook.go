@@ -120,6 +120,7 @@ func (w *webhook) subscribe() (err error) {
 		opts = append(opts, hark.FromStart())
 	}
 	if names.IsPattern(c.From) {
+		opts = append(opts, hark.Where(takenFrom(c.From)))
 		if w.durable {
 			opts = append(opts, hark.Durable())
 		}
@@ -136,6 +137,12 @@ func (w *webhook) subscribe() (err error) {
 	}
 	return err
 }
+
+// takenFrom is the pattern of a webhook, which does not take everything that matches it.
+type takenFrom string
+
+// Match implements hark.Predicate.
+func (p takenFrom) Match(e hark.Envelope) bool { return takes(string(p), e.Topic()) }
 
 // attributeFilter is a filter that sees the attributes of CloudEvents, as those of
 // routes do.

@@ -92,7 +92,7 @@ func (c *Config) validateWebhooks(bad report) (ps Problems) {
 		switch {
 		case w.Name == "":
 			bad(key+".name", "is missing")
-		case !isUserName(w.Name):
+		case !isPlain(w.Name):
 			bad(key+".name", "%q cannot be a name of a webhook: want letters, digits, - and _", w.Name)
 		case seen[w.Name]:
 			bad(key+".name", "there are two webhooks %s", w.Name)

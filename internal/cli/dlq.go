@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/harkbus/hark/filter"
 )
 
 var dlqCommand = command{
@@ -46,6 +48,9 @@ var dlqListCommand = command{
 				return list(ctx, f, a, s, adminPath("dead", words[0], "errors"), nil, *limit, []string{"count", "error", "reason", "last", "again", "subscriptions"}, func(g *deadError) []string {
 					return []string{numberText(g.Count), g.Error, clipped(g.Reason, 80), age(g.Last), countText(g.Again), strings.Join(g.Subscriptions, " ")}
 				})
+			}
+			if err := checkWhere(*where); err != nil {
+				return err
 			}
 			query := url.Values{}
 			for name, value := range map[string]string{"where": *where, "error": *group} {
@@ -141,6 +146,9 @@ func newDeadFlags(fs *flag.FlagSet) *deadFlags {
 
 // request returns what the API is asked for.
 func (d *deadFlags) request(words []string) (map[string]any, error) {
+	if err := checkWhere(*d.where); err != nil {
+		return nil, err
+	}
 	request := map[string]any{}
 	var seqs []uint64
 	for _, word := range words {
@@ -173,6 +181,17 @@ func (d *deadFlags) request(words []string) (map[string]any, error) {
 	return request, nil
 }
 
+// checkWhere refuses a filter that does not compile as a call that was not understood.
+func checkWhere(where string) error {
+	if where == "" {
+		return nil
+	}
+	if _, err := filter.Compile(where); err != nil {
+		return usageError{fmt.Errorf("--where: %w", err)}
+	}
+	return nil
+}
+
 var dlqReplayCommand = command{
 	name: "replay", args: "TOPIC [SEQ…]", about: "publish them where they come from",
 	long: `Each is published, and removed once that is stored: what ends the command, or the
@@ -200,12 +219,22 @@ again after a replay is left where it is, unless --force is given.`,
 
 var dlqDeleteCommand = command{
 	name: "delete", args: "TOPIC [SEQ…]", about: "remove them",
+	long: `Those that are named by their sequences are removed at once. For --all, --error and
+--where say --yes; without it the command says how many would be removed.`,
 	setup: func(fs *flag.FlagSet) action {
 		f, which := newAdminFlags(fs), newDeadFlags(fs)
+		yes := yesFlag(fs)
 		return f.administer(1, -1, "TOPIC, and perhaps sequences", func(ctx context.Context, a *admin, words []string, s Streams) error {
 			request, err := which.request(words[1:])
 			if err != nil {
 				return err
+			}
+			if unsure := len(words) == 1 && !*yes && !*which.dry; unsure {
+				request["dry_run"] = true
+				if err := workOnDead(ctx, f, a, Streams{Out: s.Err, Err: s.Err}, adminPath("dead", words[0], "delete"), request, "removed, for good"); err != nil {
+					return err
+				}
+				return errors.New("nothing is removed; say --yes")
 			}
 			return workOnDead(ctx, f, a, s, adminPath("dead", words[0], "delete"), request, "removed")
 		})
@@ -219,7 +248,7 @@ type deadOutcome struct {
 	Outcome string
 	Reason  string
 	Total   *int
-	Summary *struct{ Done, Dry, Skipped, Failed int }
+	Summary *struct{ Done, Dry, Skipped, Failed, Gone int }
 }
 
 // workOnDead does something with many dead letters, and shows how far it is.
@@ -287,11 +316,17 @@ func workOnDead(ctx context.Context, f *adminFlags, a *admin, s Streams, path st
 	if n.Failed > 0 {
 		text += fmt.Sprintf(", %d failed", n.Failed)
 	}
+	if n.Gone > 0 {
+		text += fmt.Sprintf(", %d not there", n.Gone)
+	}
 	if !f.json() {
 		fmt.Fprintln(s.Out, text)
 	}
-	if n.Failed > 0 {
+	switch {
+	case n.Failed > 0:
 		return fmt.Errorf("%s could not be %s", plural(n.Failed, "dead letter", "dead letters"), what)
+	case n.Gone > 0 && request["seqs"] != nil:
+		return nothing("%s not there", plural(n.Gone, "dead letter is", "dead letters are"))
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"flag"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -76,7 +77,15 @@ next, when that is done for the first time.`,
 			long: `Members that listen fail; those that come later begin where they say.`,
 			setup: func(fs *flag.FlagSet) action {
 				f := newAdminFlags(fs)
+				yes := yesFlag(fs)
 				return f.administer(2, 2, "TOPIC and GROUP", func(ctx context.Context, a *admin, words []string, s Streams) error {
+					if !*yes {
+						var g group
+						if err := a.get(ctx, groupPath(words), nil, &g); err != nil {
+							return err
+						}
+						return fmt.Errorf("group %s of %s would forget its place, with %s before it, for good; say --yes", g.Group, g.Topic, plural(int(g.Waiting), "message", "messages"))
+					}
 					if err := a.do(ctx, http.MethodDelete, groupPath(words), nil, nil, nil); err != nil {
 						return err
 					}

@@ -39,7 +39,7 @@ together, or not at all if there is a fault in it.`,
 			source := broker.Source{File: configFile(*file), Getenv: os.Getenv, Flags: flags}
 			cfg, err := broker.Load(source)
 			if *check {
-				return checked(err, *output, s)
+				return checked(err, unknownVariables(), *output, s)
 			}
 			if err != nil {
 				return configError(err)
@@ -58,21 +58,32 @@ type configFault struct {
 	Text   string `json:"text"`
 }
 
+func configFaults(ps broker.Problems) []configFault {
+	faults := []configFault{}
+	for _, p := range ps {
+		faults = append(faults, configFault{p.Where, p.Line, p.Column, p.Key, p.Text})
+	}
+	return faults
+}
+
 // checked prints what was found out about a configuration: err says what is
-// wrong, nil that it is valid.
-func checked(err error, output string, s Streams) error {
+// wrong, nil that it is valid, and ignored which variables mean nothing.
+func checked(err error, ignored broker.Problems, output string, s Streams) error {
 	if output == "json" {
 		var ps broker.Problems
 		faults := []configFault{}
 		if errors.As(err, &ps) {
-			for _, p := range ps {
-				faults = append(faults, configFault{p.Where, p.Line, p.Column, p.Key, p.Text})
-			}
+			faults = configFaults(ps)
 		} else if err != nil {
 			faults = append(faults, configFault{Text: err.Error()})
 		}
-		if err := printJSON(s.Out, map[string]any{"valid": err == nil, "faults": faults}); err != nil {
+		if err := printJSON(s.Out, map[string]any{"valid": err == nil, "faults": faults, "ignored": configFaults(ignored)}); err != nil {
 			return err
+		}
+	}
+	for _, p := range ignored {
+		if output == "text" {
+			fmt.Fprintf(s.Err, "ignored: %s\n", p)
 		}
 	}
 	switch {
@@ -109,6 +120,15 @@ func started(b *broker.Broker, output string, s Streams) error {
 		at.Messages = "hark://" + a
 	}
 	return printJSON(s.Out, at)
+}
+
+// unknownVariables are those of the environment that neither the broker nor a command
+// knows.
+func unknownVariables() broker.Problems {
+	return broker.UnknownVariables(os.Environ(), []string{
+		"HARK_CONFIG", "HARK_URL", "HARK_HTTP_URL", "HARK_CONTEXT", "HARK_CONTEXTS", "HARK_TOKEN", "HARK_REQUEST",
+		"HARK_REQUIRE", "HARK_LONG", "HARK_UPDATE", "HARK_TEST_NATS", // of the tests of this project
+	})
 }
 
 // configFile returns the file that is to be read.
@@ -154,6 +174,9 @@ func usageOf(s broker.Setting) string {
 // serve runs a broker until ctx ends.
 func serve(ctx context.Context, cfg *broker.Config, source broker.Source, output string, s Streams) error {
 	log := newLogger(cfg.Log, s.Err)
+	for _, p := range unknownVariables() {
+		log.Warn("a variable is ignored", "variable", p.Where, "reason", p.Text)
+	}
 	b, err := broker.New(cfg, log)
 	if err != nil {
 		return configError(err)
@@ -171,7 +194,7 @@ func serve(ctx context.Context, cfg *broker.Config, source broker.Source, output
 	for {
 		select {
 		case <-ctx.Done():
-			return b.Stop(context.WithoutCancel(ctx))
+			return undone(b.Stop(context.WithoutCancel(ctx)))
 		case <-reload:
 			next, err := broker.Load(source)
 			if err == nil {
@@ -182,6 +205,18 @@ func serve(ctx context.Context, cfg *broker.Config, source broker.Source, output
 			}
 		}
 	}
+}
+
+// undoneError says that a broker has stopped before all was done. It is no error of a
+// broker that does not answer, whatever the error behind it is.
+type undoneError struct{ error }
+
+// undone makes an undoneError of that of a broker that had no more time to stop.
+func undone(err error) error {
+	if !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return undoneError{fmt.Errorf("time to stop was over (stop_timeout) before all was done: what comes from stored topics is done after the next start, the rest is lost\n%w", err)}
 }
 
 // notReloaded says why a reload has changed nothing: each fault on a line, of the log

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -129,6 +131,37 @@ func TestServeCheck(t *testing.T) {
 		if code, out, errs := call(t, "", "serve", "--check", "--config", file); code != tt.code || out+errs != tt.want {
 			t.Errorf("%s: got %d %s%s, want %d %s", tt.text, code, out, errs, tt.code, tt.want)
 		}
+	}
+}
+
+// TestUndone holds that a stop whose time is over is not taken for a broker that does not
+// answer.
+func TestUndone(t *testing.T) {
+	err := undone(fmt.Errorf("routes from a: %w", context.DeadlineExceeded))
+	if errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "stop_timeout") || !strings.Contains(err.Error(), "routes from a") {
+		t.Errorf("got %v, want an error about stop_timeout that is none of a client", err)
+	}
+	if other := errors.New("x"); undone(other) != other || undone(nil) != nil {
+		t.Error("other errors are changed")
+	}
+}
+
+func TestUserNames(t *testing.T) {
+	for _, name := range []string{"a b", "a.b", ""} {
+		if code, out, errs := call(t, "", "user", name); code != exitUsage || out != "" || !strings.Contains(errs, "cannot be a name of a user") {
+			t.Errorf("%q: got %d %s%s", name, code, out, errs)
+		}
+	}
+}
+
+func TestUnknownVariablesAreTold(t *testing.T) {
+	t.Setenv("HARK_LISTN", "127.0.0.1:1")
+	const told = "ignored: HARK_LISTN: there is no such setting; did you mean HARK_LISTEN?\n"
+	if code, _, errs := call(t, "", "serve", "--check", "--config", "-"); code != exitOK || errs != told {
+		t.Errorf("got %d %q, want %q", code, errs, told)
+	}
+	if _, out, _ := call(t, "", "serve", "--check", "--config", "-", "--output", "json"); !strings.Contains(out, `"ignored":[{"where":"HARK_LISTN","text":`) {
+		t.Errorf("got %s", out)
 	}
 }
 

@@ -139,10 +139,12 @@ topics is made when it starts.`,
 				keep := fs.Uint64("keep", 0, "keep this `number` of the newest messages")
 				yes := yesFlag(fs)
 				return f.administer(1, 1, "TOPIC", func(ctx context.Context, a *admin, words []string, s Streams) error {
-					if *before == 0 && *keep == 0 {
-						if err := a.sure(ctx, *yes, words[0]); err != nil {
-							return err
-						}
+					switch {
+					case *yes:
+					case *before == 0 && *keep == 0:
+						return a.sure(ctx, false, words[0])
+					default:
+						return fmt.Errorf("messages of %s would be removed, for good; say --yes", words[0])
 					}
 					query := url.Values{}
 					for name, n := range map[string]uint64{"before": *before, "keep": *keep} {

@@ -29,6 +29,9 @@ on standard output, the token too, which is no part of "user".`,
 			if len(words) != 1 {
 				return usageError{fmt.Errorf("want one name, and not %s", plural(len(words), "word", "words"))}
 			}
+			if err := broker.CheckUserName(words[0]); err != nil {
+				return usageError{err}
+			}
 			made := newUser{User: userLines{Name: words[0], Publish: []string{}, Subscribe: []string{}, Admin: []string{}}}
 			if *password {
 				secret, err := readPassword(ctx, s)
