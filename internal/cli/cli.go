@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/harkbus/hark/driver/natsdriver"
 )
@@ -38,7 +37,7 @@ func Run(ctx context.Context, args []string, s Streams) int {
 	err := root.dispatch(ctx, aliased(args), s)
 	code := exitCode(ctx, err)
 	if code != exitOK && code != exitInterrupted {
-		fmt.Fprintln(s.Err, "hark:", strings.Replace(err.Error(), ": hark: ", ": ", 1)) // the library says so too
+		fmt.Fprintln(s.Err, "hark:", err)
 		switch {
 		case errors.Is(err, natsdriver.ErrNotAllowed):
 			fmt.Fprintln(s.Err, `add what the user needs to users in hark.yaml: a topic to its publish or subscribe; channels, values, notifications and latches need publish: [">"] and subscribe: [">"]`)

@@ -66,10 +66,25 @@ func (c command) dispatch(ctx context.Context, args []string, s Streams) error {
 		return c.misused(usage.error)
 	}
 	if words := c.call(); err != nil && words != "" && !errors.Is(err, errInterrupted) {
-		return fmt.Errorf("%s: %w", words, err)
+		return &callError{words, err}
 	}
 	return err
 }
+
+// callError is an error of the command that words lead to, or of what they name of its
+// input.
+type callError struct {
+	words string
+	err   error
+}
+
+// Error says which command it was. Errors of the library begin with its name, which is
+// that of the program too, and stands in front already.
+func (e *callError) Error() string {
+	return e.words + ": " + strings.TrimPrefix(e.err.Error(), "hark: ")
+}
+
+func (e *callError) Unwrap() error { return e.err }
 
 // sub returns a copy of the command of that name below it, nil if there is none.
 func (c command) sub(name string) *command {

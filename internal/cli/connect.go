@@ -127,7 +127,7 @@ func (f *brokerFlags) place() (place, error) {
 		}
 	}
 	if err := p.read(web); err != nil {
-		return place{}, usageError{fmt.Errorf("%s: %w", p.Said, err)}
+		return place{}, usageError{&callError{p.Said, err}}
 	}
 	if p.Password == "" {
 		p.Password = os.Getenv("HARK_TOKEN")

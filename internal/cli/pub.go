@@ -192,7 +192,7 @@ func (p *publishing) all(ctx context.Context, s Streams) error {
 	default:
 		err := eachLine(ctx, s.In, func(n int, line []byte, more bool) error {
 			if err := p.add(ctx, line, !more); err != nil {
-				return fmt.Errorf("line %d: %w", n, err)
+				return &callError{fmt.Sprintf("line %d", n), err}
 			}
 			return nil
 		})

@@ -146,6 +146,25 @@ func TestUndone(t *testing.T) {
 	}
 }
 
+// TestErrorsNameTheProgramOnce holds that what the library says of itself in front of its
+// errors does not come after the name of the program, and that the rest stays.
+func TestErrorsNameTheProgramOnce(t *testing.T) {
+	for _, tt := range []struct {
+		err  error
+		want string
+	}{
+		{fmt.Errorf("hark: publish a: %w", errors.New("x: hark: y")), "pub: line 3: publish a: x: hark: y"},
+		{errors.New("hark.yaml: x"), "pub: line 3: hark.yaml: x"},
+	} {
+		if got := (&callError{"pub", &callError{"line 3", tt.err}}).Error(); got != tt.want {
+			t.Errorf("got %q, want %q", got, tt.want)
+		}
+	}
+	if _, _, errs := call(t, "", "pub", "a b", "1"); strings.Count(errs, "hark: ") != 1 {
+		t.Errorf("got %s", errs)
+	}
+}
+
 func TestUserNames(t *testing.T) {
 	for _, name := range []string{"a b", "a.b", ""} {
 		if code, out, errs := call(t, "", "user", name); code != exitUsage || out != "" || !strings.Contains(errs, "cannot be a name of a user") {
