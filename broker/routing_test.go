@@ -261,7 +261,8 @@ func TestRTE2Hops(t *testing.T) {
 // TestRTE3DeadLetters publishes to topics for dead letters and to others, stored in a store
 // and not, and a webhook and routes from patterns get what they are meant for.
 func TestRTE3DeadLetters(t *testing.T) {
-	b := start(t, config(t, `
+	hook := newReceiver(t)
+	b := start(t, config(t, hook.webhook("from: ev.>")+`
 topics: [{name: stored.>}]
 routes:
   - {name: all, from: ev.>, to: "live.{topic}"}
@@ -295,11 +296,16 @@ routes:
 			}
 		}
 	}
-	for pattern, topics := range map[takenFrom]map[string]bool{
+	stop(t, b) // it has sent what it had
+	sent := map[string]bool{hook.next().event.Type(): true, hook.next().event.Type(): true}
+	if len(hook.got) > 0 || !sent["ev.a"] || !sent["ev.b"] {
+		t.Errorf("the receiver of a webhook got %v and %d others, want ev.a and ev.b", sent, len(hook.got))
+	}
+	for pattern, topics := range map[string]map[string]bool{
 		"ev.>": {"ev.a": true, "ev.a.dead": false, "ev.dead": false}, "ev.*.dead": {"ev.a.dead": true}, "ev.a.dead": {"ev.a.dead": true},
 	} {
 		for topic, want := range topics {
-			if takes(string(pattern), topic) != want {
+			if takes(pattern, topic) != want {
 				t.Errorf("%s of %s: want %v", topic, pattern, want)
 			}
 		}
