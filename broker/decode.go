@@ -238,6 +238,10 @@ func entries[T any](d *decoder, path string, n ast.Node, fields []field[T], zero
 		at := fmt.Sprintf("%s[%d]", path, i)
 		d.config.places[at] = place(item)
 		all[i] = zero
+		if s, ok := scalarText(d.resolve(item)); ok && keys[0] == "name" {
+			d.fault(item, at, "got %q, want the keys %s; did you mean - name: %s?", s, strings.Join(keys, ", "), s)
+			continue
+		}
 		d.each(item, at, "the keys "+strings.Join(keys, ", "), keys, func(key, path string, v ast.Node) bool {
 			i, j := i, slices.Index(keys, key)
 			if j < 0 {

@@ -152,6 +152,7 @@ func TestFaults(t *testing.T) {
 		{"tls: {cert: none.pem, key: none.pem}", `1:6: tls: open none.pem`},
 		{"topics: orders", `1:9: topics: got "orders", want a list`},
 		{"topics: [orders]", `1:10: topics[0]: got "orders", want the keys name`},
+		{"topics:\n  - orders", `2:5: topics[0]: got "orders", want the keys name, age, bytes, count, per_key, durability, dedup, per_topic, dead_letters; did you mean - name: orders?`},
 		{"topics:\n  - nam: x", `2:5: topics[0]: unknown key "nam"; did you mean name?`},
 		{"topics:\n  - age: 1h", `2:5: topics[0].name: is missing`},
 		{"topics:\n  - name: orders..x", `2:11: topics[0].name: "orders..x": empty token at byte 7`},

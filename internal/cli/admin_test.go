@@ -130,7 +130,7 @@ func TestAdminCommands(t *testing.T) {
 		{`dlq replay jobs.dead --where id=="d-2"`, exitOK, "1 dead letter replayed", ""},
 		{"dlq delete jobs.dead", exitUsage, "", "which dead letters?"},
 		{"dlq delete jobs.dead --all --dry-run", exitOK, "1 dead letter would be removed", ""},
-		{"dlq delete jobs.dead --all", exitFailed, "", "1 dead letter would be removed, for good\n"},
+		{"dlq delete jobs.dead --all", exitFailed, "", "1 dead letter of jobs.dead would be removed, for good; say --yes"},
 		{"dlq delete jobs.dead --all --yes", exitOK, "1 dead letter removed", ""},
 		{"dlq list jobs.dead", exitOK, "", "there are none"},
 		{"route list", exitOK, "region.eu otherwise rest", ""},

@@ -229,14 +229,15 @@ var dlqDeleteCommand = command{
 			if err != nil {
 				return err
 			}
+			path := adminPath("dead", words[0], "delete")
 			if unsure := len(words) == 1 && !*yes && !*which.dry; unsure {
-				request["dry_run"] = true
-				if err := workOnDead(ctx, f, a, Streams{Out: s.Err, Err: s.Err}, adminPath("dead", words[0], "delete"), request, "removed, for good"); err != nil {
+				n, err := a.countDead(ctx, path, request)
+				if err != nil {
 					return err
 				}
-				return errors.New("nothing is removed; say --yes")
+				return fmt.Errorf("%s of %s would be removed, for good; say --yes", plural(n, "dead letter", "dead letters"), words[0])
 			}
-			return workOnDead(ctx, f, a, s, adminPath("dead", words[0], "delete"), request, "removed")
+			return workOnDead(ctx, f, a, s, path, request, "removed")
 		})
 	},
 }
@@ -249,6 +250,22 @@ type deadOutcome struct {
 	Reason  string
 	Total   *int
 	Summary *struct{ Done, Dry, Skipped, Failed, Gone int }
+}
+
+// countDead returns with how many dead letters something would be done.
+func (a *admin) countDead(ctx context.Context, path string, request map[string]any) (n int, err error) {
+	request["dry_run"] = true
+	err = a.lines(ctx, path, request, func(line json.RawMessage) error {
+		var o deadOutcome
+		if err := json.Unmarshal(line, &o); err != nil {
+			return err
+		}
+		if o.Summary != nil {
+			n = o.Summary.Dry
+		}
+		return nil
+	})
+	return n, err
 }
 
 // workOnDead does something with many dead letters, and shows how far it is.
