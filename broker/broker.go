@@ -125,6 +125,11 @@ func (b *Broker) start(ctx context.Context, c *Config) (err error) {
 	if err := b.firstTopics(ctx, c); err != nil {
 		return err
 	}
+	if b.auth != nil && b.store != nil {
+		if err := b.conn.PrepareGroups(ctx); err != nil {
+			return err
+		}
+	}
 	ready()
 	router, err := NewRouter(c)
 	if err != nil {

@@ -28,7 +28,10 @@ func InboxPrefix(user string) string { return "_INBOX." + user }
 // consumer push to any subject: who may subscribe to a stored topic can have its
 // messages sent elsewhere. Nor does it check where answers go: who may publish to a
 // stored topic or subscribe to one can name a request of JetStream as the reply
-// subject, and have an empty answer taken for it, such as to delete a stream. The
+// subject, and have an empty answer taken for it, such as to delete a stream. Who may
+// subscribe to a stored topic may be a member of its groups, those that keep the order of
+// keys too: what their members have agreed upon is made by PrepareGroups, can be read of
+// all topics by who reads one, without their names, and be changed of these alone. The
 // pattern > is all subjects, those of the server too: who may publish to it may do
 // everything.
 func (a *Access) Subjects() (publish, subscribe []string) {
@@ -52,9 +55,14 @@ func (a *Access) Subjects() (publish, subscribe []string) {
 	for _, topic := range a.Reads {
 		stream := nominalHome(topic).stream
 		publish = append(publish, "$JS.API.STREAM.INFO."+stream, "$JS.API.STREAM.MSG.GET."+stream, "$JS.ACK."+stream+".>")
-		for _, call := range []string{"CREATE", "INFO", "MSG.NEXT", "DELETE"} {
+		for _, call := range []string{"CREATE", "INFO", "MSG.NEXT", "DELETE", "RESET"} {
 			publish = append(publish, "$JS.API.CONSUMER."+call+"."+stream+".>")
 		}
+		publish = append(publish, "$JS.API.CONSUMER.LIST."+stream, rosterSubjects(rosterSubject, topic))
+		subscribe = append(subscribe, rosterSubjects(rosterNews, topic))
+	}
+	if len(a.Reads) > 0 { // groups that keep the order of keys
+		publish = append(publish, "$JS.API.STREAM.INFO."+groupsStream, "$JS.API.STREAM.MSG.GET."+groupsStream)
 	}
 	return publish, subscribe
 }

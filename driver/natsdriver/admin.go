@@ -29,7 +29,7 @@ func (c *Conn) AlterTopic(ctx context.Context, name string, to driver.StoredConf
 // alter changes a stream that is there into what is wanted. was is told what it was.
 func (c *Conn) alter(ctx context.Context, t *stored, was func(have *jetstream.StreamConfig)) error {
 	return c.state.do(ctx, func(ctx context.Context) error {
-		stream, err := c.js.Stream(ctx, t.stream)
+		stream, err := c.api(ctx).Stream(ctx, t.stream)
 		if err != nil {
 			return t.openError(ctx, err)
 		}
@@ -44,7 +44,7 @@ func (c *Conn) alter(ctx context.Context, t *stored, was func(have *jetstream.St
 		if mark := deadPrefix + t.topic; slices.Contains(want.Subjects, mark) && !slices.Contains(have.Subjects, mark) {
 			have.Subjects = append(have.Subjects, mark)
 		}
-		if _, err := c.js.UpdateStream(ctx, have); err != nil {
+		if _, err := c.api(ctx).UpdateStream(ctx, have); err != nil {
 			return t.openError(ctx, err)
 		}
 		return nil
@@ -62,7 +62,7 @@ func (c *Conn) DeleteTopic(ctx context.Context, name string) error {
 	case err != nil:
 		return err
 	case !h.shared():
-		return c.admin(ctx, func(ctx context.Context) error { return c.js.DeleteStream(ctx, h.stream) })
+		return c.admin(ctx, func(ctx context.Context) error { return c.api(ctx).DeleteStream(ctx, h.stream) })
 	}
 	all, err := c.Groups(ctx, name)
 	if err != nil {
@@ -88,7 +88,7 @@ func (c *Conn) DeleteMessage(ctx context.Context, topic string, seq uint64) erro
 		return err
 	}
 	return c.admin(ctx, func(ctx context.Context) error {
-		stream, err := c.js.Stream(ctx, h.stream)
+		stream, err := c.api(ctx).Stream(ctx, h.stream)
 		if err != nil {
 			return err
 		}
@@ -124,10 +124,10 @@ func (c *Conn) ResetGroup(ctx context.Context, topic, group string) error {
 	}
 	return c.admin(ctx, func(ctx context.Context) error {
 		// The server does not answer for one that is not there.
-		if _, err := c.js.Consumer(ctx, h.stream, h.consumer(topic, group)); err != nil {
+		if _, err := c.api(ctx).Consumer(ctx, h.stream, h.consumer(topic, group)); err != nil {
 			return err
 		}
-		_, err := c.js.ResetConsumer(ctx, h.stream, h.consumer(topic, group))
+		_, err := c.api(ctx).ResetConsumer(ctx, h.stream, h.consumer(topic, group))
 		return err
 	})
 }
@@ -173,7 +173,7 @@ func (c *Conn) homeNow(ctx context.Context, topic string) (h home, err error) {
 
 func (c *Conn) hasStream(ctx context.Context, name string) (found bool, err error) {
 	err = c.admin(ctx, func(ctx context.Context) error {
-		_, err := c.js.Stream(ctx, name)
+		_, err := c.api(ctx).Stream(ctx, name)
 		found = err == nil
 		return err
 	})

@@ -49,7 +49,7 @@ func (c *Conn) StoreGroups(ctx context.Context, pattern string) ([]GroupInfo, er
 func (c *Conn) groups(ctx context.Context, h home, of func(part *jetstream.ConsumerConfig) (string, bool)) (all []GroupInfo, err error) {
 	var parts []*jetstream.ConsumerInfo
 	err = c.find(ctx, "stream "+h.stream, func(ctx context.Context) error {
-		stream, err := c.js.Stream(ctx, h.stream)
+		stream, err := c.api(ctx).Stream(ctx, h.stream)
 		if err != nil {
 			return err
 		}
@@ -133,7 +133,7 @@ func (c *Conn) age(ctx context.Context, h home, g *GroupInfo) error {
 		return nil
 	}
 	return c.admin(ctx, func(ctx context.Context) error {
-		stream, err := c.js.Stream(ctx, h.stream)
+		stream, err := c.api(ctx).Stream(ctx, h.stream)
 		if err != nil {
 			return err
 		}
@@ -177,7 +177,7 @@ func (c *Conn) groupParts(ctx context.Context, topic, group string, f func(ctx c
 			name = slotConsumer(name, n)
 		}
 		err := c.admin(ctx, func(ctx context.Context) error {
-			consumer, err := c.js.Consumer(ctx, h.stream, name)
+			consumer, err := c.api(ctx).Consumer(ctx, h.stream, name)
 			switch {
 			case err != nil:
 				return err
@@ -206,7 +206,7 @@ func (c *Conn) DeleteGroup(ctx context.Context, topic, group string) error {
 // agreed upon.
 func (c *Conn) forgetRoster(ctx context.Context, topic, group string) error {
 	return c.admin(ctx, func(ctx context.Context) error {
-		stream, err := c.js.Stream(ctx, groupsStream)
+		stream, err := c.api(ctx).Stream(ctx, groupsStream)
 		if err != nil {
 			return err
 		}
@@ -217,7 +217,7 @@ func (c *Conn) forgetRoster(ctx context.Context, topic, group string) error {
 // PauseGroup makes a group get no messages until a time, or until ResumeGroup.
 func (c *Conn) PauseGroup(ctx context.Context, topic, group string, until time.Time) error {
 	return c.groupParts(ctx, topic, group, func(ctx context.Context, stream, consumer string) error {
-		_, err := c.js.PauseConsumer(ctx, stream, consumer, until)
+		_, err := c.api(ctx).PauseConsumer(ctx, stream, consumer, until)
 		return err
 	})
 }
@@ -225,7 +225,7 @@ func (c *Conn) PauseGroup(ctx context.Context, topic, group string, until time.T
 // ResumeGroup ends a pause. Without one it does nothing.
 func (c *Conn) ResumeGroup(ctx context.Context, topic, group string) error {
 	return c.groupParts(ctx, topic, group, func(ctx context.Context, stream, consumer string) error {
-		_, err := c.js.ResumeConsumer(ctx, stream, consumer)
+		_, err := c.api(ctx).ResumeConsumer(ctx, stream, consumer)
 		return err
 	})
 }
@@ -247,7 +247,7 @@ func (c *Conn) SeekGroup(ctx context.Context, topic, group string, seq uint64) e
 		return err
 	}
 	err = c.groupParts(ctx, topic, group, func(ctx context.Context, stream, consumer string) error {
-		have, err := c.js.Consumer(ctx, stream, consumer)
+		have, err := c.api(ctx).Consumer(ctx, stream, consumer)
 		if err != nil {
 			return err
 		}
@@ -261,7 +261,7 @@ func (c *Conn) SeekGroup(ctx context.Context, topic, group string, seq uint64) e
 				return err
 			}
 		}
-		_, err = c.js.ResetConsumerToSequence(ctx, stream, consumer, max(seq, 1))
+		_, err = c.api(ctx).ResetConsumerToSequence(ctx, stream, consumer, max(seq, 1))
 		return err
 	})
 	if err != nil {
@@ -272,11 +272,11 @@ func (c *Conn) SeekGroup(ctx context.Context, topic, group string, seq uint64) e
 
 // remakeConsumer makes a consumer anew that can be given any place.
 func (c *Conn) remakeConsumer(ctx context.Context, stream string, cfg jetstream.ConsumerConfig) error {
-	if err := c.js.DeleteConsumer(ctx, stream, cfg.Name); err != nil {
+	if err := c.api(ctx).DeleteConsumer(ctx, stream, cfg.Name); err != nil {
 		return err
 	}
 	cfg.DeliverPolicy, cfg.OptStartSeq, cfg.OptStartTime = jetstream.DeliverAllPolicy, 0, nil
-	_, err := c.js.CreateConsumer(ctx, stream, cfg)
+	_, err := c.api(ctx).CreateConsumer(ctx, stream, cfg)
 	return err
 }
 
@@ -288,7 +288,7 @@ func (c *Conn) SeqAt(ctx context.Context, topic string, at time.Time) (seq uint6
 		return 0, err
 	}
 	err = c.find(ctx, "topic "+topic, func(ctx context.Context) error {
-		stream, err := c.js.Stream(ctx, h.stream)
+		stream, err := c.api(ctx).Stream(ctx, h.stream)
 		if err != nil {
 			return err
 		}

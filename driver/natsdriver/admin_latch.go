@@ -59,7 +59,7 @@ func (c *Conn) SetLatch(ctx context.Context, name string, set bool) error {
 // none.
 func (c *Conn) lastMessage(ctx context.Context, stream, subject string) (m *jetstream.RawStreamMsg, err error) {
 	err = c.admin(ctx, func(ctx context.Context) error {
-		s, err := c.js.Stream(ctx, stream)
+		s, err := c.api(ctx).Stream(ctx, stream)
 		if err != nil {
 			return err
 		}

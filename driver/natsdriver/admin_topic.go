@@ -49,7 +49,7 @@ func (c *Conn) topicInfo(ctx context.Context, h home, name string) (info TopicIn
 		return c.shareInfo(ctx, h, name)
 	}
 	err = c.find(ctx, "topic "+name, func(ctx context.Context) error {
-		stream, err := c.js.Stream(ctx, h.stream)
+		stream, err := c.api(ctx).Stream(ctx, h.stream)
 		if err == nil {
 			info = topicInfo(name, stream.CachedInfo())
 			info.Store = h.store
@@ -91,6 +91,7 @@ func (c *Conn) AwaitStored(ctx context.Context, name string) error {
 	// A stream that is never so long refuses it in its turn.
 	m.Header.Set(jetstream.ExpectedLastSeqHeader, strconv.FormatUint(math.MaxInt64, 10))
 	return c.state.do(ctx, func(ctx context.Context) error {
+		asks(ctx, m.Subject)
 		answer, err := c.nc.RequestMsgWithContext(ctx, m)
 		if err != nil {
 			return c.openError(ctx, name, err)
@@ -114,7 +115,7 @@ type Usage struct {
 // Usage returns what the server keeps.
 func (c *Conn) Usage(ctx context.Context) (u Usage, err error) {
 	err = c.admin(ctx, func(ctx context.Context) error {
-		account, err := c.js.AccountInfo(ctx)
+		account, err := c.api(ctx).AccountInfo(ctx)
 		if err == nil {
 			u = Usage{account.Streams, account.Consumers, account.Store + account.Memory}
 		}
@@ -258,6 +259,7 @@ func (c *Conn) askAPI(ctx context.Context, what string, request, answer any) err
 		return err
 	}
 	return c.admin(ctx, func(ctx context.Context) error {
+		asks(ctx, c.apiPrefix()+what)
 		m, err := c.nc.RequestWithContext(ctx, c.apiPrefix()+what, text)
 		if err != nil {
 			return passing(err)
@@ -282,7 +284,7 @@ func (c *Conn) nameOf(ctx context.Context, stream, prefix string) (string, error
 	if strings.Contains(escaped, "~~") { // cut
 		found := ""
 		err := c.admin(ctx, func(ctx context.Context) error {
-			s, err := c.js.Stream(ctx, stream)
+			s, err := c.api(ctx).Stream(ctx, stream)
 			if err == nil {
 				found = s.CachedInfo().Config.Metadata[metaTopic]
 			}
@@ -310,7 +312,7 @@ func (c *Conn) PurgeTopic(ctx context.Context, name string, upTo, keep uint64) (
 		ask["filter"] = filter
 	}
 	err = c.find(ctx, "topic "+name, func(ctx context.Context) error {
-		if _, err := c.js.Stream(ctx, h.stream); err != nil {
+		if _, err := c.api(ctx).Stream(ctx, h.stream); err != nil {
 			return err
 		}
 		var answer struct {
@@ -330,7 +332,7 @@ func (c *Conn) ReadMessage(ctx context.Context, topic string, seq uint64) (r *dr
 		return nil, err
 	}
 	err = c.find(ctx, fmt.Sprintf("message %d of topic %s", seq, topic), func(ctx context.Context) error {
-		stream, err := c.js.Stream(ctx, h.stream)
+		stream, err := c.api(ctx).Stream(ctx, h.stream)
 		if err != nil {
 			return err
 		}
@@ -379,7 +381,7 @@ func (c *Conn) streamSubjects(ctx context.Context, stream, prefix, pattern strin
 		pattern = ">"
 	}
 	err = c.admin(ctx, func(ctx context.Context) error {
-		s, err := c.js.Stream(ctx, stream)
+		s, err := c.api(ctx).Stream(ctx, stream)
 		if err != nil {
 			return err
 		}

@@ -242,10 +242,14 @@ func (e *singlyError) Error() string { return e.cause.Error() }
 func (t *stored) attempt(b *batch) error {
 	c := t.conn
 	f := newFlight(1, false)
-	if err := t.sendBatch(b, f); err != nil {
-		return err
+	asking, q := c.state.question(b.ctx)
+	if q != nil {
+		t.asks(asking, b.parcels, &b.mu)
 	}
-	if err := f.wait(b.ctx, &c.acks, answerPatience); err != nil {
+	if err := t.sendBatch(b, f); err != nil {
+		return q.end(err)
+	}
+	if err := q.end(f.wait(asking, &c.acks, answerPatience)); err != nil {
 		return err
 	}
 	defer f.free()

@@ -157,11 +157,11 @@ func (ch *channel) ensure(ctx context.Context) error {
 	lease := ch.lease
 	ch.mu.Unlock()
 	return c.state.do(ctx, func(ctx context.Context) error {
-		stream, err := c.js.Stream(ctx, ch.stream)
+		stream, err := c.api(ctx).Stream(ctx, ch.stream)
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
-			stream, err = c.js.CreateStream(ctx, ch.streamConfig())
+			stream, err = c.api(ctx).CreateStream(ctx, ch.streamConfig())
 			if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // somebody was faster, and differs
-				stream, err = c.js.Stream(ctx, ch.stream)
+				stream, err = c.api(ctx).Stream(ctx, ch.stream)
 			}
 		}
 		if err != nil {

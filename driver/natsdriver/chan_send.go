@@ -135,7 +135,7 @@ func (ch *channel) recover(ctx context.Context, cause error) error {
 		return ch.ensure(ctx)
 	}
 	return ch.conn.state.do(ctx, func(ctx context.Context) error {
-		if _, err := ch.conn.js.Stream(ctx, ch.stream); err != nil {
+		if _, err := ch.conn.api(ctx).Stream(ctx, ch.stream); err != nil {
 			return chanError(ctx, err)
 		}
 		return nil
@@ -342,7 +342,7 @@ func (ch *channel) hasRoom(ctx context.Context) (room bool, err error) {
 			room = n < ch.config.Capacity
 			return err
 		}
-		consumer, err := ch.conn.js.Consumer(ctx, ch.stream, chanConsumer)
+		consumer, err := ch.conn.api(ctx).Consumer(ctx, ch.stream, chanConsumer)
 		if err != nil {
 			return chanError(ctx, err)
 		}

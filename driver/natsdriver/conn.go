@@ -120,7 +120,7 @@ func newConn(ctx context.Context, nc *nats.Conn, d *dialer, o options) (*Conn, e
 		return nil, err
 	}
 	c.state = newState(nc, c.info.Engine+" "+c.info.Address)
-	c.state.owned = d
+	c.state.owned, c.state.guarded = d, d != nil && nc.AuthRequired()
 	c.ids.init()
 	c.acks.init(c)
 	return c, nil
@@ -166,10 +166,7 @@ func (c *Conn) detect(ctx context.Context) error {
 		Engine: c.opts.engine, Server: c.nc.ConnectedServerVersion(), Address: address,
 		MaxPayload: int(c.nc.MaxPayload()), Lease: c.opts.lease,
 	}
-	js, err := jetstream.New(c.nc)
-	if c.opts.domain != "" {
-		js, err = jetstream.NewWithDomain(c.nc, c.opts.domain)
-	}
+	js, err := c.jetStream()
 	if err != nil {
 		return err
 	}

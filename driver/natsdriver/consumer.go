@@ -13,7 +13,7 @@ import (
 // if there is no such consumer.
 func (t *stored) consumerInfo(ctx context.Context, name string) (info *jetstream.ConsumerInfo, err error) {
 	err = t.conn.state.do(ctx, func(ctx context.Context) error {
-		consumer, err := t.conn.js.Consumer(ctx, t.stream, name)
+		consumer, err := t.conn.api(ctx).Consumer(ctx, t.stream, name)
 		if err != nil {
 			return t.consumerError(ctx, err)
 		}

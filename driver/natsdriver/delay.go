@@ -72,7 +72,7 @@ func (t *stored) takeDue(ctx context.Context) error {
 		if err := t.conn.makeDueStream(ctx); err != nil {
 			return t.openError(ctx, err)
 		}
-		stream, err := t.conn.js.Stream(ctx, t.stream)
+		stream, err := t.conn.api(ctx).Stream(ctx, t.stream)
 		if err != nil {
 			return t.openError(ctx, err)
 		}
@@ -81,7 +81,7 @@ func (t *stored) takeDue(ctx context.Context) error {
 			return nil
 		}
 		cfg.Sources = append(cfg.Sources, &jetstream.StreamSource{Name: dueStream, SubjectTransforms: t.fromDue()})
-		if _, err = t.conn.js.UpdateStream(ctx, cfg); err != nil {
+		if _, err = t.conn.api(ctx).UpdateStream(ctx, cfg); err != nil {
 			return t.openError(ctx, err)
 		}
 		return nil
@@ -107,11 +107,11 @@ func (t *stored) fromDue() []jetstream.SubjectTransformConfig {
 }
 
 func (c *Conn) makeDueStream(ctx context.Context) error {
-	_, err := c.js.Stream(ctx, dueStream)
+	_, err := c.api(ctx).Stream(ctx, dueStream)
 	if !errors.Is(err, jetstream.ErrStreamNotFound) {
 		return err
 	}
-	_, err = c.js.CreateStream(ctx, jetstream.StreamConfig{
+	_, err = c.api(ctx).CreateStream(ctx, jetstream.StreamConfig{
 		Name: dueStream, Description: "messages of hark that are not due", Subjects: []string{duePrefix + ">", firePrefix + ">"},
 		// What the streams of topics have taken is removed.
 		Retention: jetstream.WorkQueuePolicy, Storage: jetstream.FileStorage, Replicas: c.opts.replicas,
@@ -130,7 +130,7 @@ func (t *stored) delayed(ctx context.Context) (uint64, error) {
 	}
 	var n uint64
 	err := t.conn.state.do(ctx, func(ctx context.Context) error {
-		stream, err := t.conn.js.Stream(ctx, dueStream)
+		stream, err := t.conn.api(ctx).Stream(ctx, dueStream)
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
 			return nil
 		}

@@ -26,8 +26,8 @@ type dialer struct {
 	ctx    context.Context // of all dialling
 	cancel context.CancelFunc
 
-	dials   atomic.Uint64           // begun
-	refused atomic.Pointer[refusal] // the last one
+	dials    atomic.Uint64 // begun
+	refusals refusals
 
 	mu     sync.Mutex // guards what follows
 	conn   net.Conn   // the newest
@@ -42,6 +42,7 @@ func newDialer() *dialer {
 // Dial implements nats.CustomDialer.
 func (d *dialer) Dial(network, address string) (net.Conn, error) {
 	d.dials.Add(1)
+	d.refusals.forget() // the user may be permitted more by now
 	ctx, cancel := context.WithTimeout(d.ctx, dialTimeout)
 	defer cancel()
 	conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
@@ -81,29 +82,11 @@ func (d *dialer) stop() {
 	}
 }
 
-// refusal is what the server did not permit. It answers nothing to that, so who waits for
-// an answer learns of it when that has taken too long.
-type refusal struct {
-	at  time.Time
-	err error
-}
-
 // note takes notice of what the client is told.
 func (d *dialer) note(err error) {
 	if errors.Is(err, nats.ErrPermissionViolation) {
-		d.refused.Store(&refusal{time.Now(), err})
+		d.refusals.tell(err)
 	}
-}
-
-// refusedSince returns what the server has not permitted since a time; nil if nothing.
-func (d *dialer) refusedSince(t time.Time) error {
-	if d == nil {
-		return nil
-	}
-	if r := d.refused.Load(); r != nil && !r.at.Before(t) {
-		return r.err
-	}
-	return nil
 }
 
 // reconnectPause is how long to wait after all servers were tried in vain.

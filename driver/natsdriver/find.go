@@ -16,7 +16,7 @@ import (
 // FindChan returns how the channel of that name was made, and whether it is there.
 func (c *Conn) FindChan(ctx context.Context, name string) (config driver.ChanConfig, found bool, err error) {
 	err = c.admin(ctx, func(ctx context.Context) error {
-		stream, err := c.js.Stream(ctx, streamName("chan", name))
+		stream, err := c.api(ctx).Stream(ctx, streamName("chan", name))
 		if err != nil {
 			return err
 		}
@@ -39,13 +39,13 @@ func (c *Conn) FindChan(ctx context.Context, name string) (config driver.ChanCon
 // DeleteChan deletes a channel with what is in it. One that is not there is no
 // error. Those who have it open lose it.
 func (c *Conn) DeleteChan(ctx context.Context, name string) error {
-	return c.admin(ctx, func(ctx context.Context) error { return c.js.DeleteStream(ctx, streamName("chan", name)) })
+	return c.admin(ctx, func(ctx context.Context) error { return c.api(ctx).DeleteStream(ctx, streamName("chan", name)) })
 }
 
 // FindValue returns the state of the value of that name, and whether it has one.
 func (c *Conn) FindValue(ctx context.Context, name string) (state driver.State, found bool, err error) {
 	err = c.admin(ctx, func(ctx context.Context) error {
-		stream, err := c.js.Stream(ctx, valueStream)
+		stream, err := c.api(ctx).Stream(ctx, valueStream)
 		if err != nil {
 			return err
 		}

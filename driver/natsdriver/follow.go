@@ -139,7 +139,7 @@ func (f *follow) begin(ctx context.Context, start jetstream.ConsumerConfig) erro
 	}
 	var info *jetstream.ConsumerInfo
 	err := t.conn.state.do(ctx, func(ctx context.Context) error {
-		consumer, err := t.conn.js.CreateOrUpdateConsumer(ctx, t.stream, start)
+		consumer, err := t.conn.api(ctx).CreateOrUpdateConsumer(ctx, t.stream, start)
 		if err != nil {
 			return t.consumerError(ctx, err)
 		}

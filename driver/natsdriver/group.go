@@ -107,7 +107,7 @@ func (m *member) ensure(ctx context.Context, cfg driver.SubscribeConfig) error {
 // server allows, those of each by what it asks for.
 func (t *stored) ensureConsumer(ctx context.Context, cfg driver.SubscribeConfig, name string, subjects []string, lease time.Duration) error {
 	return t.conn.state.do(ctx, func(ctx context.Context) error {
-		consumer, err := t.conn.js.Consumer(ctx, t.stream, name)
+		consumer, err := t.conn.api(ctx).Consumer(ctx, t.stream, name)
 		if errors.Is(err, jetstream.ErrConsumerNotFound) {
 			var c jetstream.ConsumerConfig
 			if c, err = t.start(ctx, cfg); err != nil {
@@ -120,7 +120,7 @@ func (t *stored) ensureConsumer(ctx context.Context, cfg driver.SubscribeConfig,
 			if len(subjects) > 0 {
 				c.FilterSubject = subjects[0] // servers before 2.10 know no other form
 			}
-			consumer, err = t.conn.js.CreateConsumer(ctx, t.stream, c)
+			consumer, err = t.conn.api(ctx).CreateConsumer(ctx, t.stream, c)
 			if errors.Is(err, jetstream.ErrConsumerExists) { // somebody was faster
 				return fmt.Errorf("%w: %w", driver.ErrAgain, err)
 			}
@@ -189,7 +189,7 @@ func (m *member) revive(ctx context.Context) error {
 		if m.puller.over() {
 			return driver.ErrEnded
 		}
-		_, err := t.conn.js.Consumer(ctx, t.stream, m.consumer)
+		_, err := t.conn.api(ctx).Consumer(ctx, t.stream, m.consumer)
 		switch {
 		case err == nil:
 			return nil
@@ -356,7 +356,7 @@ func (m *member) stop(ctx context.Context) error {
 		// Older servers give a message that is returned to the request that was
 		// taken back, and so to nobody (2.9). To count the requests that wait
 		// they remove it.
-		_, infoErr := c.js.Consumer(ctx, m.topic.stream, m.consumer)
+		_, infoErr := c.api(ctx).Consumer(ctx, m.topic.stream, m.consumer)
 		err = errors.Join(err, infoErr)
 	}
 	return err

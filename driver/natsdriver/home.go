@@ -145,7 +145,7 @@ func (c *Conn) home(ctx context.Context, topic string) (home, error) {
 	case at != nil && at.Store != "":
 		return storeHome(at.Store), nil
 	}
-	if _, err = c.js.Stream(ctx, own.stream); at == nil {
+	if _, err = c.api(ctx).Stream(ctx, own.stream); at == nil {
 		c.served(err)
 	}
 	if !errors.Is(err, jetstream.ErrStreamNotFound) {
@@ -164,7 +164,7 @@ func (c *Conn) home(ctx context.Context, topic string) (home, error) {
 // findStore returns the store that takes what is published to a topic, or to all topics
 // of a pattern.
 func (c *Conn) findStore(ctx context.Context, topic string) (home, bool, error) {
-	stream, err := c.js.StreamNameBySubject(ctx, topic)
+	stream, err := c.api(ctx).StreamNameBySubject(ctx, topic)
 	switch {
 	case errors.Is(err, jetstream.ErrStreamNotFound), err == nil && !strings.HasPrefix(stream, storeStreams):
 		return home{}, false, nil

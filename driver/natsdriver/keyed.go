@@ -73,8 +73,33 @@ func (t *stored) joinKeyed(ctx context.Context, cfg driver.SubscribeConfig) (dri
 
 // rosterOf is the subject of the roster of a group.
 func rosterOf(topic, group string) string {
-	sum := sha256.Sum256([]byte(topic + " " + group))
-	return rosterSubject + hex.EncodeToString(sum[:16])
+	return rosterSubject + hashed(topic) + "." + hash(group)
+}
+
+// rosterSubjects are the subjects of the rosters of all groups on topics, or on those that
+// match a pattern, behind a prefix. Topics can be told apart in them, so that users may
+// be allowed those of some, and are not named: who may read one may read all.
+func rosterSubjects(prefix, topics string) string {
+	if root, ok := strings.CutSuffix(topics, ">"); ok {
+		return prefix + hashed(root+"*") + ".>"
+	}
+	return prefix + hashed(topics) + ".*"
+}
+
+// hashed returns a topic or pattern with its tokens hashed.
+func hashed(topics string) string {
+	tokens := strings.Split(topics, ".")
+	for i, token := range tokens {
+		if token != "*" {
+			tokens[i] = hash(token)
+		}
+	}
+	return strings.Join(tokens, ".")
+}
+
+func hash(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:16])
 }
 
 func (k *keyed) join(ctx context.Context, cfg driver.SubscribeConfig) (err error) {
@@ -88,8 +113,16 @@ func (k *keyed) join(ctx context.Context, cfg driver.SubscribeConfig) (err error
 	if err := c.ensureGroups(ctx); err != nil {
 		return err
 	}
-	if k.nudges, err = c.nc.Subscribe(rosterNews+strings.TrimPrefix(k.subject, rosterSubject), func(*nats.Msg) { k.nudge() }); err != nil {
+	news := rosterNews + strings.TrimPrefix(k.subject, rosterSubject)
+	if err := c.permitted(ctx, []string{news}, func() (err error) {
+		k.nudges, err = c.nc.Subscribe(news, func(*nats.Msg) { k.nudge() })
 		return kind(err)
+	}, func() {
+		if k.nudges != nil {
+			_ = k.nudges.Unsubscribe() // the connection may be closed
+		}
+	}); err != nil {
+		return err
 	}
 	if err := c.add(k); err != nil {
 		return err
@@ -373,7 +406,7 @@ func (k *keyed) consumers(ctx context.Context) (ours []*jetstream.ConsumerInfo, 
 		names[k.slotConsumer(n)] = true
 	}
 	err = t.conn.state.do(ctx, func(ctx context.Context) error {
-		stream, err := t.conn.js.Stream(ctx, t.stream)
+		stream, err := t.conn.api(ctx).Stream(ctx, t.stream)
 		if err != nil {
 			return t.consumerError(ctx, err)
 		}

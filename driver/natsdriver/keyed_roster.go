@@ -17,16 +17,25 @@ import (
 // How a member of a group that keeps the order of keys agrees with the others on
 // who has which slot.
 
+// PrepareGroups makes what groups that keep the order of keys need, for users who may not
+// make it.
+func (c *Conn) PrepareGroups(ctx context.Context) error {
+	if c.js == nil {
+		return nil
+	}
+	return c.ensureGroups(ctx)
+}
+
 // ensureGroups makes the stream of rosters. The server repeats a roster when it
 // has stored it: those who read it when they see the message itself might read
 // the one before.
 func (c *Conn) ensureGroups(ctx context.Context) error {
 	return c.state.do(ctx, func(ctx context.Context) error {
-		stream, err := c.js.Stream(ctx, groupsStream)
+		stream, err := c.api(ctx).Stream(ctx, groupsStream)
 		repeat := &jetstream.RePublish{Source: rosterSubject + ">", Destination: rosterNews + ">"}
 		switch {
 		case errors.Is(err, jetstream.ErrStreamNotFound):
-			_, err = c.js.CreateStream(ctx, jetstream.StreamConfig{
+			_, err = c.api(ctx).CreateStream(ctx, jetstream.StreamConfig{
 				Name: groupsStream, Description: "members of groups of hark that keep the order of keys",
 				Subjects: []string{rosterSubject + ">"}, MaxMsgsPerSubject: 1, Replicas: c.opts.replicas,
 				Storage: jetstream.FileStorage, MaxMsgs: -1, MaxBytes: -1, Discard: jetstream.DiscardOld,
@@ -38,7 +47,7 @@ func (c *Conn) ensureGroups(ctx context.Context) error {
 		case err == nil && stream.CachedInfo().Config.RePublish == nil: // an older hark made it
 			cfg := stream.CachedInfo().Config
 			cfg.RePublish = repeat
-			_, err = c.js.UpdateStream(ctx, cfg)
+			_, err = c.api(ctx).UpdateStream(ctx, cfg)
 		}
 		return passing(err)
 	})
@@ -134,7 +143,7 @@ func (k *keyed) replaceRoster(ctx context.Context, change func(*roster) bool, us
 
 func (k *keyed) loadRoster(ctx context.Context) (*roster, uint64, error) {
 	r := newRoster()
-	stream, err := k.topic.conn.js.Stream(ctx, groupsStream)
+	stream, err := k.topic.conn.api(ctx).Stream(ctx, groupsStream)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return nil, 0, errors.Join(driver.ErrAgain, k.topic.conn.ensureGroups(ctx))
 	}
@@ -164,7 +173,8 @@ func (k *keyed) storeRoster(ctx context.Context, r *roster, seq uint64) error {
 	m := nats.NewMsg(k.subject)
 	m.Data = data
 	m.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(seq, 10))
-	_, err = k.topic.conn.js.PublishMsg(ctx, m)
+	asks(ctx, m.Subject)
+	_, err = k.topic.conn.api(ctx).PublishMsg(ctx, m)
 	switch apiCode(err) {
 	case codeWrongSequence, codeBeingWritten:
 		return errChanged

@@ -95,7 +95,8 @@ func (c *Conn) storeLatch(ctx context.Context, name string, set, fades bool) (se
 	}
 	setNATSHeader(m, natsMsgID, c.ids.next()) // so that sending it again does not undo what others did
 	err = c.state.do(ctx, func(ctx context.Context) error {
-		ack, err := c.js.PublishMsg(ctx, m)
+		asks(ctx, m.Subject)
+		ack, err := c.api(ctx).PublishMsg(ctx, m)
 		if err != nil {
 			return c.openError(ctx, m.Subject, err)
 		}
@@ -248,7 +249,7 @@ func (l *latches) next(ctx context.Context, p *puller, name string, nth uint64, 
 	if err == nil || poll.Err() == nil || ctx.Err() != nil {
 		return ms, err
 	}
-	consumer, err := l.signals.conn.js.Consumer(ctx, latchStream, name)
+	consumer, err := l.signals.conn.api(ctx).Consumer(ctx, latchStream, name)
 	if err != nil {
 		return nil, errNoConsumer
 	}
@@ -323,11 +324,11 @@ func (l *latches) consumer(ctx context.Context, name string) (*jetstream.Consume
 
 // ensureLatches returns the stream of latches, which it makes if need be.
 func (c *Conn) ensureLatches(ctx context.Context) (jetstream.Stream, error) {
-	stream, err := c.js.Stream(ctx, latchStream)
+	stream, err := c.api(ctx).Stream(ctx, latchStream)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		stream, err = c.js.CreateStream(ctx, c.latchConfig())
+		stream, err = c.api(ctx).CreateStream(ctx, c.latchConfig())
 		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // somebody was faster, with another server
-			stream, err = c.js.Stream(ctx, latchStream)
+			stream, err = c.api(ctx).Stream(ctx, latchStream)
 		}
 	}
 	if err != nil {

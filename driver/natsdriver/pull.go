@@ -287,6 +287,9 @@ func (p *puller) ask(depth int) error {
 	if asked > depth/2 {
 		return nil
 	}
+	if err := p.conn.refused(p.subject); err != nil {
+		return err
+	}
 	n := depth - asked
 	if p.count > 0 && asked <= len(p.msgs) {
 		p.dry = append(p.dry, p.granted)

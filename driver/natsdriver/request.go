@@ -58,12 +58,17 @@ func (c *Conn) ask(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
 	wait, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(live, cancel)()
-	answer, err := c.askOnce(wait, msg)
+	asking, q := c.state.question(wait)
+	asks(asking, msg.Subject)
+	answer, err := c.askOnce(asking, msg)
+	err = q.end(err)
 	switch {
 	case err == nil:
 		return answer, nil
 	case errors.Is(err, nats.ErrNoResponders):
 		return nil, driver.ErrNoResponders
+	case errors.Is(err, ErrNotAllowed):
+		return nil, err
 	case ctx.Err() != nil:
 		_ = c.nc.Publish(cancelPrefix+msg.Subject, []byte(msg.Header.Get(harkRequest))) // it spares work, no more
 		return nil, context.Cause(ctx)

@@ -168,7 +168,7 @@ func (s *slot) reset(ctx context.Context) error {
 // find returns the stream and the consumer of the slot.
 func (s *slot) find(ctx context.Context) (stream jetstream.Stream, consumer jetstream.Consumer, err error) {
 	t := s.group.topic
-	if stream, err = t.conn.js.Stream(ctx, t.stream); err == nil {
+	if stream, err = t.conn.api(ctx).Stream(ctx, t.stream); err == nil {
 		consumer, err = stream.Consumer(ctx, s.consumer)
 	}
 	return stream, consumer, err
@@ -202,7 +202,7 @@ func (s *slot) expect(next uint64, stray int) {
 // behind what is done.
 func (s *slot) replace(ctx context.Context, info *jetstream.ConsumerInfo) error {
 	t := s.group.topic
-	if err := t.conn.js.DeleteConsumer(ctx, t.stream, s.consumer); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+	if err := t.conn.api(ctx).DeleteConsumer(ctx, t.stream, s.consumer); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return t.consumerError(ctx, err)
 	}
 	return s.group.ensureSlot(ctx, s.number, driver.SubscribeConfig{Group: s.group.name, From: driver.FromSeq, Seq: info.AckFloor.Stream + 1})

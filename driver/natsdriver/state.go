@@ -17,14 +17,15 @@ import (
 
 // state follows whether the connection is up.
 type state struct {
-	nc     *nats.Conn
-	where  string // the engine and its address
-	tempo  tempo
-	owned  *dialer // nil if the client belongs to the caller
-	events chan nats.Status
-	quit   chan struct{} // closed by stop
-	over   chan struct{} // closed when follow has returned
-	done   chan struct{} // closed by close
+	nc      *nats.Conn
+	where   string // the engine and its address
+	tempo   tempo
+	owned   *dialer // nil if the client belongs to the caller
+	guarded bool    // the server knows users, and tells this connection what it does not permit
+	events  chan nats.Status
+	quit    chan struct{} // closed by stop
+	over    chan struct{} // closed when follow has returned
+	done    chan struct{} // closed by close
 
 	closed atomic.Bool // set with mu locked
 
@@ -229,10 +230,6 @@ var (
 // the server is the only one.
 const attemptPatience = 5 * time.Second
 
-// ErrNotAllowed says that the server does not permit something to the user with whose
-// name the connection was made. The text names the subject.
-var ErrNotAllowed = errors.New("the user may not do this")
-
 // do calls f until it succeeds, fails for good, or ctx ends. The context of f
 // ends also when the connection is lost, or when it takes long. An error that
 // passes is one for which that is the reason, the loss of the connection, which
@@ -245,16 +242,12 @@ func (s *state) do(ctx context.Context, f func(ctx context.Context) error) error
 		if err := s.await(ctx); err != nil {
 			return because(err, last)
 		}
-		began := time.Now()
 		err, cut := s.attempt(ctx, patience, f)
 		if err == nil {
 			return nil
 		}
 		if last = err; !cut && !s.passes(err) {
 			return kind(err)
-		}
-		if refused := s.owned.refusedSince(began); refused != nil && cut && s.connected() {
-			return fmt.Errorf("%w: %w", ErrNotAllowed, refused)
 		}
 		// One that has just been deleted cannot be made again at once.
 		if api, ok := noStore(err); ok {
@@ -286,7 +279,8 @@ func (s *state) attempt(ctx context.Context, patience time.Duration, f func(ctx 
 	attempt, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	defer context.AfterFunc(live, cancel)()
-	err = f(attempt)
+	asking, q := s.question(attempt)
+	err = q.end(f(asking))
 	return err, attempt.Err() != nil && ctx.Err() == nil && errors.Is(err, attempt.Err())
 }
 

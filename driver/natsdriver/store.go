@@ -97,7 +97,7 @@ func (c *Conn) AlterStore(ctx context.Context, to StoreConfig) (before StoreConf
 // DeleteStore deletes a store with all topics in it, their messages and groups. One that
 // is not there is no error.
 func (c *Conn) DeleteStore(ctx context.Context, pattern string) error {
-	return c.admin(ctx, func(ctx context.Context) error { return c.js.DeleteStream(ctx, storeStream(pattern)) })
+	return c.admin(ctx, func(ctx context.Context) error { return c.api(ctx).DeleteStream(ctx, storeStream(pattern)) })
 }
 
 // HasStore reports whether the store of a pattern is there.
@@ -191,7 +191,7 @@ func (t *stored) partStats(ctx context.Context) (s driver.TopicStats, err error)
 		return s, err
 	}
 	err = t.conn.find(ctx, "topic "+t.topic, func(ctx context.Context) error {
-		stream, err := t.conn.js.Stream(ctx, t.stream)
+		stream, err := t.conn.api(ctx).Stream(ctx, t.stream)
 		if err != nil {
 			return err
 		}
@@ -243,7 +243,7 @@ func (t *stored) countFrom(ctx context.Context, seq uint64) (count uint64, err e
 		AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1, InactiveThreshold: followIdle,
 	}
 	err = t.conn.state.do(ctx, func(ctx context.Context) error {
-		consumer, err := t.conn.js.CreateOrUpdateConsumer(ctx, t.stream, cfg)
+		consumer, err := t.conn.api(ctx).CreateOrUpdateConsumer(ctx, t.stream, cfg)
 		if err != nil {
 			return t.consumerError(ctx, err)
 		}

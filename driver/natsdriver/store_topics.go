@@ -15,7 +15,7 @@ import (
 // shareInfo is TopicInfo for a topic of a store.
 func (c *Conn) shareInfo(ctx context.Context, h home, name string) (info TopicInfo, err error) {
 	err = c.find(ctx, "topic "+name, func(ctx context.Context) error {
-		stream, err := c.js.Stream(ctx, h.stream)
+		stream, err := c.api(ctx).Stream(ctx, h.stream)
 		if err != nil {
 			return err
 		}
@@ -79,7 +79,7 @@ type StoreInfo struct {
 func (c *Conn) StoreInfo(ctx context.Context, pattern string) (info StoreInfo, err error) {
 	err = c.find(ctx, "store "+pattern, func(ctx context.Context) error {
 		h := storeHome(pattern)
-		stream, err := c.js.Stream(ctx, h.stream)
+		stream, err := c.api(ctx).Stream(ctx, h.stream)
 		if err == nil {
 			have := stream.CachedInfo()
 			info = StoreInfo{topicInfo(pattern, have), int(max(have.Config.MaxMsgsPerSubject, 0))}
@@ -133,7 +133,7 @@ func (c *Conn) StoreTopics(ctx context.Context, store, pattern string) (all []To
 	h := storeHome(store)
 	counts := map[string]uint64{}
 	err = c.find(ctx, "store "+store, func(ctx context.Context) error {
-		stream, err := c.js.Stream(ctx, h.stream)
+		stream, err := c.api(ctx).Stream(ctx, h.stream)
 		if err != nil {
 			return err
 		}

@@ -93,7 +93,7 @@ func (t *stored) open(ctx context.Context) error {
 		if done, err := t.ask(ctx); done || err != nil {
 			return err
 		}
-		stream, err := c.js.Stream(ctx, t.stream)
+		stream, err := c.api(ctx).Stream(ctx, t.stream)
 		if t.unanswered {
 			c.served(err)
 		}
@@ -103,7 +103,7 @@ func (t *stored) open(ctx context.Context) error {
 				return findErr
 			}
 			if found {
-				stream, err = c.js.Stream(ctx, t.stream)
+				stream, err = c.api(ctx).Stream(ctx, t.stream)
 			}
 		}
 		if errors.Is(err, jetstream.ErrStreamNotFound) && t.shared() && t.topic != t.store {
@@ -113,9 +113,9 @@ func (t *stored) open(ctx context.Context) error {
 			if err := t.allowed(); err != nil {
 				return err
 			}
-			stream, err = c.js.CreateStream(ctx, t.streamConfig())
+			stream, err = c.api(ctx).CreateStream(ctx, t.streamConfig())
 			if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // somebody was faster, and differs
-				stream, err = c.js.Stream(ctx, t.stream)
+				stream, err = c.api(ctx).Stream(ctx, t.stream)
 			}
 		}
 		if err != nil {
@@ -159,7 +159,7 @@ func (c *Conn) openError(ctx context.Context, subject string, err error) error {
 
 // overlapping names a stream that has a subject.
 func (c *Conn) overlapping(ctx context.Context, subject string) string {
-	stream, err := c.js.StreamNameBySubject(ctx, subject)
+	stream, err := c.api(ctx).StreamNameBySubject(ctx, subject)
 	switch {
 	case err != nil:
 		return "another stream"
@@ -299,7 +299,7 @@ func (t *stored) info(ctx context.Context, opts ...jetstream.StreamInfoOpt) (*je
 	}
 	var info *jetstream.StreamInfo
 	err := t.conn.state.do(ctx, func(ctx context.Context) error {
-		stream, err := t.conn.js.Stream(ctx, t.stream)
+		stream, err := t.conn.api(ctx).Stream(ctx, t.stream)
 		if err == nil {
 			info = stream.CachedInfo()
 			if len(opts) > 0 {
@@ -317,7 +317,7 @@ func (t *stored) info(ctx context.Context, opts ...jetstream.StreamInfoOpt) (*je
 // made asks when the stream was made: the zero time if there is none.
 func (t *stored) made(ctx context.Context) (made time.Time, err error) {
 	err = t.conn.state.do(ctx, func(ctx context.Context) error {
-		stream, err := t.conn.js.Stream(ctx, t.stream)
+		stream, err := t.conn.api(ctx).Stream(ctx, t.stream)
 		switch {
 		case err == nil:
 			made = stream.CachedInfo().Created

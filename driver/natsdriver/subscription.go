@@ -30,15 +30,22 @@ type inlet struct {
 // begin subscribes, and returns when the server knows of it.
 func (in *inlet) begin(ctx context.Context, subjects []string, group string, window int) error {
 	in.msgs, in.ended = make(chan *nats.Msg, window), make(chan struct{})
-	for _, subject := range subjects {
-		sub, err := in.conn.nc.ChanQueueSubscribe(subject, queueName(group), in.msgs)
-		if err != nil {
-			in.end()
-			return fmt.Errorf("subscribe: %w", kind(err))
+	err := in.conn.permitted(ctx, subjects, func() error {
+		for _, subject := range subjects {
+			sub, err := in.conn.nc.ChanQueueSubscribe(subject, queueName(group), in.msgs)
+			if err != nil {
+				return kind(err)
+			}
+			in.subs = append(in.subs, sub)
 		}
-		in.subs = append(in.subs, sub)
-	}
-	if err := in.conn.Flush(ctx); err != nil {
+		return nil
+	}, func() {
+		for _, sub := range in.subs {
+			_ = sub.Unsubscribe() // with a connection that is closed there is nothing to do
+		}
+		in.subs = nil
+	})
+	if err != nil {
 		in.end()
 		return fmt.Errorf("subscribe: %w", err)
 	}

@@ -29,7 +29,8 @@ type topic struct {
 	name string
 }
 
-// Publish implements driver.Topic.
+// Publish implements driver.Topic. The server answers nothing to it: where it does not
+// permit it, a message or two are lost before that is known, and then it is an error.
 func (t *topic) Publish(ctx context.Context, ms []*driver.Message) error {
 	c := t.conn
 	return each(ms, func(m *driver.Message) error {
@@ -38,6 +39,9 @@ func (t *topic) Publish(ctx context.Context, ms []*driver.Message) error {
 		}
 		if c.state.isClosed() {
 			return errConnClosed
+		}
+		if err := c.refused(t.name); err != nil {
+			return err
 		}
 		// While the connection is lost its own subscriptions are unknown there.
 		unheard := c.opts.listened != nil && c.state.connected() && !c.opts.listened(t.name)

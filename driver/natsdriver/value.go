@@ -78,9 +78,9 @@ func (c *Conn) OpenValue(ctx context.Context, name string, initial []byte) (driv
 func (v *value) ensureStream(ctx context.Context) error {
 	c := v.conn
 	return c.state.do(ctx, func(ctx context.Context) error {
-		_, err := c.js.Stream(ctx, valueStream)
+		_, err := c.api(ctx).Stream(ctx, valueStream)
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
-			_, err = c.js.CreateStream(ctx, jetstream.StreamConfig{
+			_, err = c.api(ctx).CreateStream(ctx, jetstream.StreamConfig{
 				Name: valueStream, Description: "values of hark", Subjects: []string{valuePrefix + ">"},
 				MaxMsgsPerSubject: 1, Storage: jetstream.FileStorage, Replicas: c.opts.replicas,
 				RePublish: &jetstream.RePublish{Source: valuePrefix + ">", Destination: watchPrefix + ">"},
@@ -96,7 +96,7 @@ func (v *value) ensureStream(ctx context.Context) error {
 // Load implements driver.Value. The version of a value that has no state is 0.
 func (v *value) Load(ctx context.Context) (state driver.State, err error) {
 	err = v.conn.state.do(ctx, func(ctx context.Context) error {
-		stream, err := v.conn.js.Stream(ctx, valueStream)
+		stream, err := v.conn.api(ctx).Stream(ctx, valueStream)
 		if err != nil {
 			return passing(err)
 		}
@@ -225,7 +225,8 @@ func (v *value) send(ctx context.Context, m *nats.Msg, base uint64, id string) (
 	defer v.expect("")
 	unsure := false
 	err = c.state.do(ctx, func(ctx context.Context) error {
-		ack, err := c.js.PublishMsg(ctx, m)
+		asks(ctx, m.Subject)
+		ack, err := c.api(ctx).PublishMsg(ctx, m)
 		switch code := apiCode(err); {
 		case err == nil:
 			seq = ack.Sequence

@@ -44,15 +44,17 @@ func (c *Conn) whereabouts(ctx context.Context, topic string) (*Whereabouts, err
 	}
 	wait, cancel := context.WithTimeout(ctx, wherePatience)
 	defer cancel()
-	began := time.Now()
-	m, err := c.nc.RequestWithContext(wait, wherePrefix+topic, nil)
+	asking, q := c.state.question(wait)
+	asks(asking, wherePrefix+topic)
+	m, err := c.nc.RequestWithContext(asking, wherePrefix+topic, nil)
+	err = q.end(err)
 	switch {
 	case errors.Is(err, nats.ErrNoResponders): // there is no broker, or not yet
 		return nil, nil
+	case errors.Is(err, ErrNotAllowed): // the client has its rights by hand
+		c.knowing.Store(true)
+		return nil, nil
 	case err != nil && wait.Err() != nil && ctx.Err() == nil:
-		if c.owned.refusedSince(began) != nil { // the client has its rights by hand
-			c.knowing.Store(true)
-		}
 		return nil, nil
 	case err != nil:
 		return nil, err
@@ -141,7 +143,7 @@ func (c *Conn) AnswerWhere(answer func(user, topic string) *Whereabouts) error {
 // StoreWhereabouts returns what to tell a user who may use some topics of a store.
 func (c *Conn) StoreWhereabouts(ctx context.Context, pattern string) (at *Whereabouts, err error) {
 	err = c.find(ctx, "store "+pattern, func(ctx context.Context) error {
-		stream, err := c.js.Stream(ctx, storeStream(pattern))
+		stream, err := c.api(ctx).Stream(ctx, storeStream(pattern))
 		if err == nil {
 			at = &Whereabouts{Stored: true, Store: pattern, Config: &stream.CachedInfo().Config}
 		}

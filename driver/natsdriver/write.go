@@ -294,14 +294,18 @@ func (t *stored) try(ctx context.Context, ps []*parcel, mu *sync.Mutex) (rest []
 func (t *stored) fly(ctx context.Context, ps []*parcel, mu *sync.Mutex, burst bool) (rest []*parcel, _ error) {
 	c := t.conn
 	f := newFlight(len(ps), burst)
+	asking, q := c.state.question(ctx)
+	if q != nil {
+		t.asks(asking, ps, mu)
+	}
 	if err := c.launch(f, ps, mu); err != nil {
-		return ps, err
+		return ps, q.end(err)
 	}
 	patience := answerPatience
 	if t.config.Load().Replicas > 1 {
 		patience = min(clusterPatience<<min(ps[0].sent-1, 3), answerPatience)
 	}
-	if err := f.wait(ctx, &c.acks, patience); err != nil {
+	if err := q.end(f.wait(asking, &c.acks, patience)); err != nil {
 		return ps, err
 	}
 	defer f.free()
@@ -335,6 +339,21 @@ func (t *stored) fly(ctx context.Context, ps []*parcel, mu *sync.Mutex, burst bo
 		}
 	}
 	return rest, passing
+}
+
+// asks says that it is waited for what is said to parcels.
+func (t *stored) asks(ctx context.Context, ps []*parcel, mu *sync.Mutex) {
+	if mu != nil {
+		mu.Lock()
+		defer mu.Unlock()
+	}
+	asked := ""
+	for _, p := range ps {
+		if p.msg.Subject != asked {
+			asked = p.msg.Subject
+			asks(ctx, asked)
+		}
+	}
 }
 
 // launch hands the messages of a flight to the client.
