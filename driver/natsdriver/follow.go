@@ -384,7 +384,7 @@ func (f *follow) CaughtUp(ctx context.Context, seq uint64) (bool, error) {
 	name, last, made := f.name, f.last, f.made
 	f.mu.Unlock()
 	if last >= seq {
-		if f.topic.wanted.Durability != driver.DurableMemory {
+		if !f.topic.inMemory() {
 			return true, nil
 		}
 		now, err := f.topic.made(ctx) // perhaps last is of a stream that is gone

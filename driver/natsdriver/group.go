@@ -207,7 +207,7 @@ func (m *member) revive(ctx context.Context) error {
 // look notes when the stream of a topic in memory was made, of which what comes from
 // now on is.
 func (m *member) look(ctx context.Context) error {
-	if m.topic.wanted.Durability != driver.DurableMemory {
+	if !m.topic.inMemory() {
 		return nil
 	}
 	epoch := m.topic.conn.state.epoch()
@@ -237,7 +237,7 @@ func (m *member) present(ctx context.Context) (made time.Time, err error) {
 // known is present as far as this member knows; sure is false if there may be another
 // one by now.
 func (m *member) known() (made time.Time, sure bool) {
-	if m.topic.wanted.Durability != driver.DurableMemory {
+	if !m.topic.inMemory() {
 		return made, true
 	}
 	now := m.topic.conn.state.epoch()

@@ -182,7 +182,7 @@ func (s *slot) found(info *jetstream.StreamInfo, epoch uint64) {
 	defer s.mu.Unlock()
 	another := !s.made.IsZero() && !s.made.Equal(info.Created)
 	// A cluster makes one in memory again as if it were the same.
-	if another || s.group.topic.wanted.Durability == driver.DurableMemory && info.State.LastSeq < s.last {
+	if another || s.group.topic.inMemory() && info.State.LastSeq < s.last {
 		s.last, s.acked, s.returned = 0, "", 0
 		clear(s.left)
 		clear(s.hands)

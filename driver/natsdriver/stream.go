@@ -314,6 +314,9 @@ func (t *stored) info(ctx context.Context, opts ...jetstream.StreamInfoOpt) (*je
 	return info, err
 }
 
+// inMemory reports whether the messages end with the server.
+func (t *stored) inMemory() bool { return t.config.Load().Storage == jetstream.MemoryStorage }
+
 // made asks when the stream was made: the zero time if there is none.
 func (t *stored) made(ctx context.Context) (made time.Time, err error) {
 	err = t.conn.state.do(ctx, func(ctx context.Context) error {
