@@ -137,7 +137,6 @@ func TestAdminCommands(t *testing.T) {
 		{"route show europe", exitOK, "durable", ""},
 		{"route show none", exitNothing, "", "there is no route none"},
 		{"route list --output json", exitOK, `"route":"europe"`, ""},
-		{"topic list --http http://127.0.0.1:1", exitFailed, "", "hark serve starts a broker"},
 		{"topic list --http ftp://x", exitUsage, "", "is no URL of an HTTP API"},
 	} {
 		code, out, errs := call(t, "from the input\n", strings.Fields(tt.args)...)
@@ -164,7 +163,7 @@ func TestAdminAsUser(t *testing.T) {
 		{"hark://" + token + "@" + messages, "http://" + web, "", exitOK, "jobs"},
 		{"hark://op:" + token + "3@" + messages, "http://" + web, "", exitFailed, "no user with these credentials"},
 		{"hark://ada:" + token + "2@" + messages, "http://" + web, "", exitFailed, "user ada may not do this"},
-		{"hark://" + messages, "http://op:" + token + "@127.0.0.1:1", "", exitFailed, "connection refused"},
+		{"hark://" + messages, "http://op:" + token + "@" + messages, "", exitFailed, "that is the port for messages"},
 	} {
 		t.Setenv("HARK_URL", tt.url)
 		t.Setenv("HARK_HTTP_URL", tt.http)
