@@ -129,7 +129,9 @@ func (p *publishing) run(ctx context.Context, s Streams) error {
 		defer f.Close()
 		s.In = f
 	}
-	return p.at.with(ctx, s.Err, func(conn driver.Conn) error { return p.publish(ctx, conn, s) })
+	return p.at.with(ctx, s.Err, func(conn driver.Conn) error {
+		return interruptible(ctx, s, func(ctx context.Context) error { return p.publish(ctx, conn, s) })
+	})
 }
 
 // publish publishes over a connection, and says how much that was.
