@@ -116,15 +116,13 @@ func (a *admin) send(ctx context.Context, method, path string, query url.Values,
 // enough.
 func advised(err error) error {
 	var stranger x509.UnknownAuthorityError
-	switch text := err.Error(); {
+	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("%w; nobody listens there", err)
 	case errors.As(err, &stranger):
 		return fmt.Errorf("%w; ?tlsca=FILE in the URL for messages says whose certificates to trust, for HTTP too", err)
-	case strings.Contains(text, "server gave HTTP response to HTTPS client"):
+	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
 		return fmt.Errorf("%w; the server has no TLS: want http:// instead of https://", err)
-	case strings.Contains(text, "malformed HTTP") && strings.Contains(text, "server_id"):
-		return errors.New("a NATS server answers there: that is the port for messages, not the one for HTTP")
 	case errors.Is(err, errSilent):
 		return fmt.Errorf("%w; something listens there that says nothing: is that the HTTP API of a hark broker?", err)
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -276,8 +277,38 @@ func (p *place) client() (*http.Client, error) {
 		config.Certificates = []tls.Certificate{pair}
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
+	dial := transport.DialContext
+	transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return &webConn{Conn: conn}, nil
+	}
 	transport.TLSClientConfig = config
 	return &http.Client{Transport: transport}, nil
+}
+
+// webConn is a connection over which HTTP is spoken.
+type webConn struct {
+	net.Conn
+	begun bool // something has come
+}
+
+// errMessagesPort says that a URL for HTTP leads to where messages go.
+var errMessagesPort = errors.New("a NATS server answers there: that is the port for messages, not the one for HTTP")
+
+// Read is net.Conn's, which nobody calls twice at a time. A NATS server speaks first, and
+// perhaps before the request is out: package net/http has no error for that.
+func (c *webConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if !c.begun && n > 0 {
+		c.begun = true
+		if bytes.HasPrefix(p[:n], []byte("INFO ")) {
+			return 0, errMessagesPort
+		}
+	}
+	return n, err
 }
 
 // connect opens a connection to the broker. On notes it says what it waits for, if that
