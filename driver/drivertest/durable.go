@@ -88,7 +88,7 @@ func testPAT9(t *testing.T, open Opener) {
 			t.Fatal(err)
 		}
 	}
-	w, last := newWitness[int](), newWitness[int]()
+	w := newWitness[int]()
 	var seq uint64 // of what comes 5 before the end
 	sub := subscribePattern(t, bus, "kept.us.>", func(_ context.Context, m *hark.Message[int]) error {
 		if m.Value == 15 {
@@ -102,7 +102,7 @@ func testPAT9(t *testing.T, open Opener) {
 		t.Errorf("got %+v, want nothing waiting and nothing dropped", s)
 	}
 	for what, opt := range map[string]hark.SubscribeOption{"Last": hark.Last(5), "FromSeq": hark.FromSeq(seq)} {
-		last = newWitness[int]()
+		last := newWitness[int]()
 		sub := subscribePattern(t, bus, "kept.us.>", last.handle, opt)
 		wantEqual(t, what, last.wait(ctx, t, 5), count(15, 20))
 		if err := sub.Close(); err != nil {
