@@ -30,7 +30,7 @@ type topic struct {
 }
 
 // Publish implements driver.Topic. The server answers nothing to it: where it does not
-// permit it, a message or two are lost before that is known, and then it is an error.
+// permit it, what is published before that is known is lost, and what follows is an error.
 func (t *topic) Publish(ctx context.Context, ms []*driver.Message) error {
 	c := t.conn
 	return each(ms, func(m *driver.Message) error {

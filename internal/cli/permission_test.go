@@ -18,7 +18,7 @@ func TestRestrictedUser(t *testing.T) {
 	if code, _, errs := call(t, "", "pub", "orders", "1"); code != exitOK {
 		t.Fatalf("pub: got %d %s", code, errs)
 	}
-	var all sync.WaitGroup // each waits some seconds for an answer
+	var all sync.WaitGroup
 	for _, args := range []string{"chan info jobs", "value get config", "notify built", "latch built"} {
 		all.Go(func() {
 			code, out, errs := call(t, "", strings.Fields(args)...)
