@@ -465,7 +465,7 @@ func TestWhatIsRefusedOfEvents(t *testing.T) {
 		headers []string
 	}{
 		{"a..b/events", 400, "empty token", nil},
-		{"orders/events?where=data.n%20%3D%3D%3D%201", 400, "\n             ^", nil},
+		{"orders/events?where=data.n%20%3D%3D%3D%201", 400, "\n           ^", nil},
 		{"orders/events?from=yesterday", 400, "want start, now, a sequence", nil},
 		{"orders/events?from=2999-01-01T00:00:00Z", 400, "has not come yet", nil},
 		{"orders/events", 400, "Last-Event-ID", []string{"Last-Event-ID: x"}},
