@@ -180,8 +180,12 @@ func TestDefaultsOfEntries(t *testing.T) {
 		}
 	}
 	for _, f := range routeFields {
-		if f.def != "" && (f.key != "mode" || f.def != route.Mode) {
-			t.Errorf("%s: the default is not %s", f.key, f.def)
+		given := route
+		if f.def == "" {
+			continue
+		}
+		if err := f.set(&given, []string{f.def}); err != nil || !reflect.DeepEqual(given, route) {
+			t.Errorf("%s: the default is not %s: %+v, %v", f.key, f.def, route, err)
 		}
 	}
 }
