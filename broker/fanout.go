@@ -53,8 +53,6 @@ type engineConn interface {
 	OpenTopic(ctx context.Context, c driver.TopicConfig) (driver.Topic, error)
 	SubscribePattern(ctx context.Context, pattern string, c driver.SubscribeConfig) (driver.Subscription, error)
 	HasTopic(ctx context.Context, name string) (bool, error)
-	StoreOf(ctx context.Context, topics string) (string, error)
-	OpenInStore(ctx context.Context, pattern, topics string, c driver.StoredConfig) (driver.Topic, error)
 }
 
 // hubKey says what a hub follows.

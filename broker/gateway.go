@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -104,21 +105,18 @@ func (t *topicTable) open(ctx context.Context, name string) (*knownTopic, error)
 }
 
 func (t *topicTable) find(ctx context.Context, name string) (topic driver.Topic, stored bool, err error) {
-	asItIs := driver.StoredConfig{Existing: true, Dedup: time.Minute} // as it is there; IDs are sent
+	c := driver.TopicConfig{Name: name, Stored: &driver.StoredConfig{Existing: true, Dedup: time.Minute}} // as it is there; IDs are sent
 	if names.IsPattern(name) {
-		store, err := t.conn.StoreOf(ctx, name)
-		if err != nil || store == "" {
-			return nil, false, err
+		if topic, err = t.conn.OpenTopic(ctx, c); errors.Is(err, driver.ErrUnsupported) { // no store keeps all of it
+			return nil, false, nil
 		}
-		topic, err = t.conn.OpenInStore(ctx, store, name, asItIs)
-		return topic, true, err
+		return topic, err == nil, err
 	}
-	c := driver.TopicConfig{Name: name}
 	if stored, err = t.conn.HasTopic(ctx, name); err != nil {
 		return nil, false, err
 	}
-	if stored {
-		c.Stored = &asItIs
+	if !stored {
+		c.Stored = nil
 	}
 	topic, err = t.conn.OpenTopic(ctx, c)
 	return topic, stored, err

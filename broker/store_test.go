@@ -306,6 +306,41 @@ topics: [{name: 'shop.>'}]
 			t.Errorf("%+v: got %v, want to be sent to HTTP", cfg, err)
 		}
 	}
+	// Patterns, as programs read them.
+	for _, tt := range []struct{ user, pattern, refused string }{
+		{"all:secret-all@", "shop.>", ""},
+		{"all:secret-all@", "shop.us.*", ""},
+		{"all:secret-all@", "*.us.a", "may not do this"},
+		{"eu:secret-eu@", "shop.eu.*", "over HTTP"},
+		{"eu:secret-eu@", "shop.us.*", "ermission"},
+	} {
+		bus := hark.Over(dial(t, b, tt.user))
+		got := make(chan string, 10)
+		_, err := hark.SubscribePattern(bus, tt.pattern, func(_ context.Context, m *hark.Message[string]) error {
+			got <- m.Topic() + " " + m.Value
+			return nil
+		}, hark.FromStart(), hark.Durable(), hark.Group("audit"))
+		if tt.refused != "" {
+			if err == nil || !strings.Contains(err.Error(), tt.refused) {
+				t.Errorf("%s: got %v, want %s", tt.pattern, err, tt.refused)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case first := <-got:
+			if first != "shop.us.a secret" {
+				t.Errorf("%s: got %s first", tt.pattern, first)
+			}
+		case <-ctx.Done():
+			t.Fatalf("%s: got nothing", tt.pattern)
+		}
+		if err := bus.Close(ctx); err != nil {
+			t.Error(err)
+		}
+	}
 	if _, err := mine.Stats(ctx); !errors.Is(err, driver.ErrUnsupported) {
 		t.Errorf("got %v", err)
 	}

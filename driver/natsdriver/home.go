@@ -140,7 +140,7 @@ func (c *Conn) home(ctx context.Context, topic string) (home, error) {
 	switch {
 	case err != nil:
 		return own, err
-	case at != nil && !at.Whole && !at.Stored:
+	case at != nil && (!at.Whole && !at.Stored || at.Store != "" && !names.Covers(at.Store, topic)):
 		return own, jetstream.ErrStreamNotFound
 	case at != nil && at.Store != "":
 		return storeHome(at.Store), nil

@@ -475,7 +475,16 @@ func TestStorePart(t *testing.T) {
 			t.Errorf("store of %s: got %q, %v, want %q", pattern, got, err, want)
 		}
 	}
-	part, err := c.OpenInStore(ctx, "shop.>", "shop.eu.*", driver.StoredConfig{Existing: true})
+	for _, pattern := range []string{"*.eu", ">", "other.*"} {
+		_, err := c.OpenTopic(ctx, driver.TopicConfig{Name: pattern, Stored: &driver.StoredConfig{Existing: true}})
+		if !errors.Is(err, driver.ErrUnsupported) || !strings.Contains(err.Error(), "declare one that covers it") {
+			t.Errorf("%s: got %v, want to be told what to declare", pattern, err)
+		}
+	}
+	if _, err := c.OpenTopic(ctx, driver.TopicConfig{Name: "shop.*"}); err == nil {
+		t.Error("a pattern was opened as an ephemeral topic")
+	}
+	part, err := c.OpenTopic(ctx, driver.TopicConfig{Name: "shop.eu.*", Stored: &driver.StoredConfig{}})
 	if err != nil {
 		t.Fatal(err)
 	}

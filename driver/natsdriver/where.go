@@ -36,23 +36,31 @@ type Whereabouts struct {
 	Config *jetstream.StreamConfig `json:"config,omitempty"`
 }
 
+// anyOf makes the name of a topic that matches a pattern: where one store keeps all that
+// match, that is where it is.
+var anyOf = strings.NewReplacer("*", "_", ">", "_")
+
 // whereabouts asks a broker where a topic is, if the server knows who this client is, who
-// may then not be permitted to ask the server. It returns nil if nobody says.
+// may then not be permitted to ask the server. Of a pattern that is where one of its topics
+// would be. It returns nil if nobody says.
 func (c *Conn) whereabouts(ctx context.Context, topic string) (*Whereabouts, error) {
-	if c.knowing.Load() || c.lonely.Load() || isPattern(topic) || !c.nc.AuthRequired() {
+	if c.knowing.Load() || c.lonely.Load() || !c.nc.AuthRequired() {
 		return nil, nil
 	}
 	wait, cancel := context.WithTimeout(ctx, wherePatience)
 	defer cancel()
+	subject := wherePrefix + anyOf.Replace(topic)
 	asking, q := c.state.question(wait)
-	asks(asking, wherePrefix+topic)
-	m, err := c.nc.RequestWithContext(asking, wherePrefix+topic, nil)
+	asks(asking, subject)
+	m, err := c.nc.RequestWithContext(asking, subject, nil)
 	err = q.end(err)
 	switch {
 	case errors.Is(err, nats.ErrNoResponders): // there is no broker, or not yet
 		return nil, nil
 	case errors.Is(err, ErrNotAllowed): // the client has its rights by hand
-		c.knowing.Store(true)
+		if !isPattern(topic) {
+			c.knowing.Store(true)
+		}
 		return nil, nil
 	case err != nil && wait.Err() != nil && ctx.Err() == nil:
 		return nil, nil

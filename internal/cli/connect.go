@@ -367,20 +367,16 @@ func closed(ctx context.Context, conn driver.Conn) error {
 // openStore opens the topics that match a pattern, if one store keeps all of them; nil
 // otherwise.
 func openStore(ctx context.Context, conn driver.Conn, pattern string) (driver.Topic, error) {
-	c, ok := conn.(interface {
-		StoreOf(ctx context.Context, topics string) (string, error)
-		OpenInStore(ctx context.Context, pattern, topics string, cfg driver.StoredConfig) (driver.Topic, error)
-	})
-	if !ok || !has(conn, driver.Stored) {
+	if !has(conn, driver.StoredPatterns) {
 		return nil, nil
 	}
 	ask, cancel := context.WithTimeout(ctx, askPatience)
 	defer cancel()
-	store, err := c.StoreOf(ask, pattern)
-	if err != nil || store == "" {
-		return nil, err
+	topic, err := conn.OpenTopic(ask, driver.TopicConfig{Name: pattern, Stored: &driver.StoredConfig{Existing: true}})
+	if errors.Is(err, driver.ErrUnsupported) { // no store keeps all of it
+		return nil, nil
 	}
-	return c.OpenInStore(ctx, store, pattern, driver.StoredConfig{Existing: true})
+	return topic, err
 }
 
 // openTopic opens a topic as the broker has it: stored or not.
