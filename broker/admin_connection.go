@@ -29,7 +29,7 @@ func connectionEndpoints() []endpoint {
 				if len(found) == 0 {
 					return noConnection(c.number("id"))
 				}
-				return c.reply(viewConnection(found[0]))
+				return c.reply(c.broker.viewConnection(found[0]))
 			},
 		},
 		{
@@ -86,7 +86,7 @@ type connectionView struct {
 	List          []subscriptionView `json:"list,omitempty" doc:"its subscriptions, where they are asked for"`
 }
 
-func viewConnection(i *natsserver.ConnInfo) *connectionView {
+func (b *Broker) viewConnection(i *natsserver.ConnInfo) *connectionView {
 	v := &connectionView{
 		ID: i.Cid, Name: i.Name, User: i.AuthorizedUser, Client: i.Lang, Since: i.Start, Active: i.LastActivity, RTT: i.RTT,
 		In: i.InMsgs, Out: i.OutMsgs, InBytes: i.InBytes, OutBytes: i.OutBytes, Pending: i.Pending, Subscriptions: int(i.NumSubs),
@@ -94,7 +94,7 @@ func viewConnection(i *natsserver.ConnInfo) *connectionView {
 	if i.Version != "" {
 		v.Client += " " + i.Version
 	}
-	if i.Port != 0 {
+	if v.Address = b.proxy.addressOf(i.Cid); v.Address == "" && i.Port != 0 {
 		v.Address = net.JoinHostPort(i.IP, strconv.Itoa(i.Port))
 	}
 	for n := range i.SubsDetail {
@@ -137,7 +137,7 @@ func listConnections(c *call) error {
 				p.Next = uintText(p.Items[len(p.Items)-1].ID)
 				return c.reply(p)
 			}
-			p.Items = append(p.Items, viewConnection(i))
+			p.Items = append(p.Items, c.broker.viewConnection(i))
 		}
 		if len(found) < connectionsAtOnce {
 			return c.reply(p)

@@ -21,6 +21,7 @@ type authenticator struct {
 	checking chan struct{}
 	waiting  chan struct{} // bounds the requests over HTTP that wait for that
 	verified *verified
+	proxy    *proxy // is told who comes; nil without a server in this process
 }
 
 // userList is the users of a configuration.
@@ -80,6 +81,7 @@ func (a *authenticator) Check(c natsserver.ClientAuthentication) bool {
 		return false
 	}
 	c.RegisterUser(&natsserver.User{Username: u.Name, Permissions: u.permissions})
+	a.proxy.admit(c.GetID(), u)
 	return true
 }
 

@@ -21,7 +21,6 @@ import (
 // Broker is a message broker in this process.
 type Broker struct {
 	log    *slog.Logger
-	logger serverLog
 	config atomic.Pointer[Config] // as it is now; Reload replaces it
 
 	reloading sync.Mutex // held by Start, Stop and Reload
@@ -31,6 +30,7 @@ type Broker struct {
 	source    atomic.Pointer[func() (*Config, error)] // see ReloadFrom
 
 	auth     *authenticator // nil without users
+	proxy    *proxy         // nil without users or without a server in this process
 	store    *store.Store
 	client   *nats.Conn
 	conn     *natsdriver.Conn
@@ -66,7 +66,7 @@ func New(c *Config, log *slog.Logger) (*Broker, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	b := &Broker{log: log, logger: serverLog{log.With("part", "server")}}
+	b := &Broker{log: log}
 	b.config.Store(c)
 	if len(c.Users) > 0 {
 		b.auth = newAuthenticator(c)
@@ -169,11 +169,20 @@ func (b *Broker) connect(ctx context.Context, c *Config) (err error) {
 		}
 		return err
 	}
-	if b.store, err = startServer(c, b.auth, b.logger); err != nil {
+	if b.auth != nil {
+		if b.proxy, err = listenProxy(c, b.log); err != nil {
+			return err
+		}
+		b.auth.proxy = b.proxy
+	}
+	if b.store, err = startServer(c, b.auth, serverLog{b.log.With("part", "server"), b.proxy}); err != nil {
 		return err
 	}
 	if b.client, err = connect(b.store, b.auth); err != nil {
 		return fmt.Errorf("connect to the server in this process: %w", err)
+	}
+	if b.proxy != nil {
+		b.proxy.serve(b.store.InProcessConn, b.MQTTAddr)
 	}
 	if err := b.awaitCluster(ctx, c); err != nil {
 		return err
@@ -239,6 +248,10 @@ func (b *Broker) shut(ctx context.Context) (err error) {
 	if b.client != nil && b.store != nil { // otherwise conn has closed it
 		b.client.Close()
 	}
+	if b.proxy != nil {
+		err = errors.Join(err, b.proxy.shut())
+		defer b.proxy.close()
+	}
 	if b.store == nil {
 		return err
 	}
@@ -254,7 +267,10 @@ func (b *Broker) shut(ctx context.Context) (err error) {
 
 // Addr returns where clients connect, nil before Start has returned.
 func (b *Broker) Addr() net.Addr {
-	if b.store == nil {
+	switch {
+	case b.proxy != nil:
+		return b.proxy.listener.Addr()
+	case b.store == nil:
 		return nil
 	}
 	return b.store.Addr()
@@ -273,6 +289,9 @@ func (b *Broker) MQTTAddr() string {
 // WebSocketAddr returns where NATS clients connect over WebSockets as HOST:PORT,
 // empty if they cannot.
 func (b *Broker) WebSocketAddr() string {
+	if b.proxy != nil && b.proxy.web != nil {
+		return b.proxy.web.listener.Addr().String()
+	}
 	c := b.config.Load()
 	v := b.serverState()
 	if c.WebSocket.Listen == off || v == nil {

@@ -123,7 +123,7 @@ A pattern does not stand for topics whose names end in .dead, unless it ends so 
 `
 
 const usersDoc = `
-A user connects with name and password, where a token is a password too: hark://NAME:TOKEN@HOST. Clients that are not hark's set the inbox prefix _INBOX.NAME, because nobody sees the replies to others. Stored topics can be used by users if they are declared under ` + "`topics`" + `. Over NATS, a user of one stored topic can make the server delete others: see [security.md](security.md), which says what to do where that matters. What a user needs for groups, requests, channels and the rest is [in a table there](security.md#what-users-of-nats-need): some things use subjects that are shared by all topics, and need a user who may publish and subscribe to everything. What is not permitted is an error that names the subject.
+A user connects with name and password, where a token is a password too: hark://NAME:TOKEN@HOST. Clients that are not hark's set the inbox prefix _INBOX.NAME, because nobody sees the replies to others. Stored topics can be used by users if they are declared under ` + "`topics`" + `. Answers go to that inbox alone: a client that names another subject for replies is refused, unless its user may publish to everything. What a user needs for groups, requests, channels and the rest is [in a table there](security.md#what-users-of-nats-need): some things use subjects that are shared by all topics, and need a user who may publish and subscribe to everything. What is not permitted is an error that names the subject.
 `
 
 func section[T any](b *strings.Builder, title, about string, fields []field[T]) {

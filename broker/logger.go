@@ -4,15 +4,32 @@ import (
 	"fmt"
 	"log"
 	"log/slog"
+	"strconv"
 	"strings"
 )
 
 // serverLog writes what the NATS server says to a slog.Logger. It implements the
 // server's Logger.
-type serverLog struct{ log *slog.Logger }
+type serverLog struct {
+	log   *slog.Logger
+	proxy *proxy // knows where clients come from; may be nil
+}
+
+// ofProxy is what the server calls a client of the proxy, before its number.
+const ofProxy = "pipe - cid:"
 
 func (l serverLog) text(format string, v []any) string {
-	return strings.TrimSpace(fmt.Sprintf(format, v...))
+	text := strings.TrimSpace(fmt.Sprintf(format, v...))
+	rest, ok := strings.CutPrefix(text, ofProxy)
+	if !ok {
+		return text
+	}
+	number, _, _ := strings.Cut(rest, " ")
+	id, err := strconv.ParseUint(number, 10, 64)
+	if from := l.proxy.addressOf(id); err == nil && from != "" {
+		return from + strings.TrimPrefix(text, "pipe")
+	}
+	return text
 }
 
 // Noticef implements the server's Logger: what it says of its start is for those

@@ -16,19 +16,10 @@ import (
 
 // startServer starts the server that clients speak to.
 func startServer(c *Config, auth *authenticator, log natsserver.Logger) (*store.Store, error) {
-	host, number, err := listenAt("listen", c.Listen)
-	if err != nil {
-		return nil, err
-	}
-	tlsConfig, err := c.TLS.load()
-	if err != nil {
-		return nil, err
-	}
 	opts := natsserver.Options{
-		ServerName: c.Name, Host: host, Port: number, SyncAlways: true,
+		ServerName: c.Name, SyncAlways: true,
 		MaxPayload: int32(c.Limits.Message), MaxPending: c.Limits.Pending, MaxConn: int(min(c.Limits.Connections, 1<<30)), MaxSubs: int(min(c.Limits.Subscriptions, 1<<30)),
-		JetStreamMaxMemory: c.Limits.Memory, JetStreamMaxStore: c.Limits.Disk,
-		TLSConfig: tlsConfig, TLSVerify: tlsConfig != nil && c.TLS.ClientCA != "", TLSTimeout: 5, AuthTimeout: 5,
+		JetStreamMaxMemory: c.Limits.Memory, JetStreamMaxStore: c.Limits.Disk, AuthTimeout: 5,
 	}
 	if opts.JetStreamMaxMemory == 0 {
 		opts.JetStreamMaxMemory = -1
@@ -41,29 +32,39 @@ func startServer(c *Config, auth *authenticator, log natsserver.Logger) (*store.
 	}
 	if auth != nil {
 		opts.CustomClientAuthentication = auth
-	}
-	if err := c.doors(&opts); err != nil {
+		auth.proxy.standBefore(c, &opts)
+	} else if err := c.doors(&opts); err != nil {
 		return nil, err
+	}
+	if c.MQTT.Listen != off { // the server's own clients: users and their permissions hold for them
+		host, port, err := listenAt("mqtt.listen", c.MQTT.Listen)
+		if err != nil {
+			return nil, err
+		}
+		secure, err := c.TLS.load()
+		if err != nil {
+			return nil, err
+		}
+		opts.MQTT = natsserver.MQTTOpts{Host: host, Port: port, TLSConfig: secure, TLSTimeout: 5, AuthTimeout: 5}
 	}
 	s, err := store.Open(c.Data, opts, log)
 	if err != nil {
 		return nil, fmt.Errorf("data in %s: %w", c.Data, err)
 	}
-	if s.Addr() == nil {
+	if s.Addr() == nil && !opts.DontListen {
 		return nil, errors.Join(fmt.Errorf("listen on %s: it is taken", c.Listen), s.Close())
 	}
 	return s, nil
 }
 
-// doors adds where clients of other protocols connect. They are the server's own
-// clients: users and their permissions hold for them.
-func (c *Config) doors(opts *natsserver.Options) error {
-	if c.MQTT.Listen != off {
-		host, port, err := listenAt("mqtt.listen", c.MQTT.Listen)
-		if err != nil {
-			return err
-		}
-		opts.MQTT = natsserver.MQTTOpts{Host: host, Port: port, TLSConfig: opts.TLSConfig, TLSTimeout: 5, AuthTimeout: 5}
+// doors adds where clients of NATS connect if there are no users, otherwise see proxy.
+func (c *Config) doors(opts *natsserver.Options) (err error) {
+	if opts.TLSConfig, err = c.TLS.load(); err != nil {
+		return err
+	}
+	opts.TLSVerify, opts.TLSTimeout = opts.TLSConfig != nil && c.TLS.ClientCA != "", 5
+	if opts.Host, opts.Port, err = listenAt("listen", c.Listen); err != nil {
+		return err
 	}
 	if c.WebSocket.Listen == off {
 		return nil

@@ -24,16 +24,17 @@ func InboxPrefix(user string) string { return "_INBOX." + user }
 // and to subscribe. Replies to requests are beside that; servers allow them by
 // the requests.
 //
-// To read a stored topic is to make a consumer for it, and the server lets a
-// consumer push to any subject: who may subscribe to a stored topic can have its
-// messages sent elsewhere. Nor does it check where answers go: who may publish to a
-// stored topic or subscribe to one can name a request of JetStream as the reply
-// subject, and have an empty answer taken for it, such as to delete a stream. Who may
-// subscribe to a stored topic may be a member of its groups, those that keep the order of
-// keys too: what their members have agreed upon is made by PrepareGroups, can be read of
-// all topics by who reads one, without their names, and be changed of these alone. The
-// pattern > is all subjects, those of the server too: who may publish to it may do
-// everything.
+// They are not enough: a server does not ask whether a client may have something sent to
+// the reply subject that it names, or to the subject to which a consumer is to push. Who
+// may use a stored topic can name a request of JetStream there, and have an empty answer
+// taken for it, such as to delete a stream. So something has to stand before the server
+// that holds both to the user's inboxes (InboxPrefix), as a broker of hark does
+// (docs/adr/0008-proxy.md). To read a stored topic is to make and remove consumers of it,
+// those of other groups too. Who may subscribe to a stored topic may be a member of its
+// groups, those that keep the order of keys too: what their members have agreed upon is
+// made by PrepareGroups, can be read of all topics by who reads one, without their names,
+// and be changed of these alone. The pattern > is all subjects, those of the server too:
+// who may publish to it may do everything.
 func (a *Access) Subjects() (publish, subscribe []string) {
 	subscribe = []string{InboxPrefix(a.User) + ".>"}
 	for _, topics := range a.Publish {

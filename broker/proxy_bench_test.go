@@ -1,0 +1,78 @@
+package broker
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/nats-io/nats.go"
+)
+
+// BenchmarkProxy publishes small messages, to nobody and to ten clients, and asks for
+// answers: through the proxy as somebody who may not do everything and as somebody who may,
+// and to a broker without users, which has none.
+func BenchmarkProxy(b *testing.B) {
+	with, without := start(b, config(b, proxyUsers(0))), start(b, config(b, "topics: [{name: mine, durability: relaxed}]"))
+	connect := func(b *testing.B, who string) *nats.Conn {
+		url := "nats://" + without.Addr().String()
+		var opts []nats.Option
+		if who != "" {
+			url, opts = "nats://"+who+":secret-"+who+"@"+with.Addr().String(), append(opts, nats.CustomInboxPrefix("_INBOX."+who))
+		}
+		nc, err := nats.Connect(url, opts...)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(nc.Close)
+		return nc
+	}
+	for _, who := range []struct{ name, publisher, subscriber string }{{"none", "", ""}, {"restricted", "eve", "bob"}, {"everything", "all", "all"}} {
+		for _, size := range []int{16, 16 << 10} {
+			for _, readers := range []int{0, 1, 10} {
+				b.Run(fmt.Sprintf("user=%s/size=%d/readers=%d", who.name, size, readers), func(b *testing.B) {
+					nc, data := connect(b, who.publisher), make([]byte, size)
+					var all sync.WaitGroup
+					for range readers {
+						sub := connect(b, who.subscriber)
+						all.Add(1)
+						n := 0
+						if _, err := sub.Subscribe("ask", func(*nats.Msg) {
+							if n++; n == b.N {
+								all.Done()
+							}
+						}); err != nil {
+							b.Fatal(err)
+						}
+						if err := sub.Flush(); err != nil {
+							b.Fatal(err)
+						}
+					}
+					b.SetBytes(int64(size))
+					b.ResetTimer()
+					for i := range b.N {
+						if err := nc.Publish("ask", data); err != nil {
+							b.Fatal(err)
+						}
+						if i%1000 == 999 { // nobody becomes a slow consumer
+							if err := nc.Flush(); err != nil {
+								b.Fatal(err)
+							}
+						}
+					}
+					if err := nc.Flush(); err != nil {
+						b.Fatal(err)
+					}
+					all.Wait()
+				})
+			}
+		}
+		b.Run("user="+who.name+"/stored", func(b *testing.B) {
+			nc := connect(b, who.publisher)
+			for b.Loop() {
+				if _, err := nc.Request("mine", []byte("0123456789abcdef"), patience); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

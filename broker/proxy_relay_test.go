@@ -1,0 +1,273 @@
+package broker
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+	"testing/iotest"
+)
+
+// eveRule is the rule of a user who may not do everything.
+var eveRule = &replyRule{inbox: "_INBOX.eve."}
+
+// relayed returns what the server gets of what a client says, and how it ends.
+func relayed(client io.Reader) (string, error) {
+	var server bytes.Buffer
+	err := newRelay(client, &server, func() (*replyRule, error) { return eveRule, nil }).run()
+	return server.String(), err
+}
+
+func TestRelay(t *testing.T) {
+	const hello, tooLong, garbage = "CONNECT {}\r\n", "PUB " + "xx", "?\r\n"
+	long := strings.Repeat("a", lineMost)
+	const create = "$JS.API.CONSUMER.CREATE.s.c"
+	consumer := func(to string) string {
+		return fmt.Sprintf(`{"stream_name":"s","config":{"name":"c","deliver_subject":%q}}`, to)
+	}
+	pub := func(subject, body string) string {
+		return fmt.Sprintf("PUB %s %d\r\n%s\r\n", subject, len(body), body)
+	}
+	for _, tt := range []struct{ name, in, out string }{
+		{"small letters, tabs, and a line without a return", "pub\ta \t 03\nabc\r\n", "PUB a 3\r\nabc\r\n"},
+		{"an own inbox", "PUB a _INBOX.eve.x.y 2\r\nhi\r\n", "PUB a _INBOX.eve.x.y 2\r\nhi\r\n"},
+		{"headers", "hpub a _INBOX.eve.x 2 4\r\nhhbb\r\n", "HPUB a _INBOX.eve.x 2 4\r\nhhbb\r\n"},
+		{"nothing", "PUB a 0\r\n\r\nPING\r\n", "PUB a 0\r\n\r\nPING\r\n"},
+		{"other commands", "sub a.> 1\r\nSUB a q 2\r\nUNSUB 1 \r\nUnsub 2 5\r\nping\r\npong\r\n", "SUB a.> 1\r\nSUB a q 2\r\nUNSUB 1\r\nUNSUB 2 5\r\nPING\r\nPONG\r\n"},
+		{"lines in what is published", "PUB a 13\r\nPUB b c 0\r\n\r\n\r\nPING\r\n", "PUB a 13\r\nPUB b c 0\r\n\r\n\r\nPING\r\n"},
+		{"the inbox of somebody else", "PUB a _INBOX.bob.x 1\r\nb\r\nPING\r\n", "PUB a _R_._INBOX.bob.x 1\r\nb\r\nPING\r\n"},
+		{"the inbox of somebody with a longer name", "PUB a _INBOX.evelyn.x 0\r\n\r\n", "PUB a _R_._INBOX.evelyn.x 0\r\n\r\n"},
+		{"an inbox with a wildcard", "PUB a _INBOX.eve.> 0\r\n\r\n", "PUB a _R_._INBOX.eve.> 0\r\n\r\n"},
+		{"an inbox with an empty token", "PUB a _INBOX.eve..x 0\r\n\r\n", "PUB a _R_._INBOX.eve..x 0\r\n\r\n"},
+		{"the inbox alone", "PUB a _INBOX.eve. 0\r\n\r\n", "PUB a _R_._INBOX.eve. 0\r\n\r\n"},
+		{"a request of the server's", "PUB a $JS.API.STREAM.DELETE.s 0\r\n\r\n", "PUB a _R_.$JS.API.STREAM.DELETE.s 0\r\n\r\n"},
+		{"a consumer that is asked", pub(create, consumer("")), pub(create, consumer(""))},
+		{"a consumer that pushes to an own inbox", pub(create, consumer("_INBOX.eve.x")), pub(create, consumer("_INBOX.eve.x"))},
+		{"a consumer that pushes elsewhere", pub(create, consumer("b")), pub(create+" _R_.b", consumer("b"))},
+		{"a consumer that pushes to no subject", pub(create, consumer("a b")), pub(create+" _R_.unclear", consumer("a b"))},
+		{"a consumer twice", pub(create, "{}{}"), pub(create+" _R_.unclear", "{}{}")},
+		{"a consumer with what the server does not know", pub(create, `{"x":1}`), pub(create+" _R_.unclear", `{"x":1}`)},
+		{"a consumer with headers", "HPUB " + create + " 2 4\r\nhh{}\r\n", "HPUB " + create + " 2 4\r\nhh{}\r\n"},
+		{"a consumer with much to say", pub(create, strings.Repeat(" ", consumerRequestMost+1)), pub(create+" _R_.long", strings.Repeat(" ", consumerRequestMost+1))},
+		{"what takes longer than there is room", pub("a", strings.Repeat("0123456789", 20_000)), pub("a", strings.Repeat("0123456789", 20_000))},
+		{"the longest line", "SUB " + long[:lineMost-2] + " 1\r\n", "SUB " + long[:lineMost-2] + " 1\r\n"},
+		{"a line that is too long", "SUB " + long + " 1\r\nPING\r\n", tooLong},
+		{"a line that does not end", "SUB " + strings.Repeat(long, 3), tooLong},
+		{"who says twice who it is", "CONNECT {}\r\n", garbage},
+		{"a command of servers", "RS+ $G a\r\n", garbage},
+		{"a command to clients", "INFO {}\r\n", garbage},
+		{"no command", "GET / HTTP/1.1\r\n", garbage},
+		{"a letter that only looks like one", "\u017fub a 1\r\n", garbage},
+		{"a line that begins with a blank", " PING\r\n", garbage},
+		{"an empty line", "\r\nPING\r\n", garbage},
+		{"a return in the middle", "PUB a\rb 1\r\nx\r\n", garbage},
+		{"a subject with a control character", "SUB a\x00 1\r\n", garbage},
+		{"too many words", "PUB a b c 1\r\nx\r\n", garbage},
+		{"too few words", "PUB 1\r\nx\r\n", garbage},
+		{"no number", "PUB a -1\r\n", garbage},
+		{"a number that is too large", "PUB a 1000000000\r\n", garbage},
+		{"more headers than there is", "HPUB a 5 4\r\nhhhh\r\n", garbage},
+		{"no end of a message", "PUB a 1\r\nxyPING\r\n", "PUB a 1\r\nx" + garbage},
+		{"one line end of two", "PUB a 1\r\nx\nPING\r\n", "PUB a 1\r\nx" + garbage},
+	} {
+		out, err := relayed(strings.NewReader(hello + tt.in))
+		want := hello + tt.out
+		if tt.out == tooLong {
+			want = hello + "PUB " + strings.Repeat("x", lineMost+1) + "\r\n"
+		}
+		stops := tt.out == tooLong || strings.HasSuffix(tt.out, garbage)
+		if out != want || errors.Is(err, errRefused) != stops || !stops && err != io.EOF {
+			t.Errorf("%s: got %.200q, %v, want %.200q", tt.name, out, err, want)
+		}
+	}
+	// Who has not said who it is has no inbox.
+	if out, _ := relayed(strings.NewReader("PUB a _INBOX.eve.x 0\r\n\r\n")); out != "PUB a _R_._INBOX.eve.x 0\r\n\r\n" {
+		t.Errorf("before CONNECT: got %q", out)
+	}
+}
+
+// said is a command as the server understands it.
+type said struct{ verb, subject, reply, rest, body string }
+
+// serverReads is how the server reads what a client says (parser.go of nats-server): the
+// commands that are whole. It is lenient where the server is.
+func serverReads(in string) (all []said) {
+	verbs := []string{"CONNECT", "HPUB", "PUB", "UNSUB", "SUB", "PING", "PONG", "+OK", "-ERR", "INFO"}
+next:
+	for in != "" {
+		for _, verb := range verbs {
+			if len(in) < len(verb) || asciiUpper(in[:len(verb)]) != verb {
+				continue
+			}
+			rest := in[len(verb):]
+			args := strings.TrimLeft(rest, " \t")
+			line, after, whole := strings.Cut(args, "\n")
+			if !whole {
+				return all
+			}
+			switch verb {
+			case "PING", "PONG", "+OK":
+				_, in, _ = strings.Cut(rest, "\n")
+				all = append(all, said{verb: verb})
+				continue next
+			case "CONNECT":
+			default:
+				if args == rest {
+					return all // there is no blank
+				}
+			}
+			// A return is dropped from the end of the line if there is one anywhere but
+			// at the beginning.
+			if len(line) > 0 && strings.Contains(line[1:], "\r") {
+				line = line[:len(line)-1]
+			}
+			words := strings.FieldsFunc(line, func(r rune) bool { return r == ' ' || r == '\t' })
+			s := said{verb: verb, rest: strings.Join(words, " ")}
+			sizes := map[string]int{"PUB": 1, "HPUB": 2}[verb]
+			if sizes == 0 {
+				all, in = append(all, s), after
+				continue next
+			}
+			if n := len(words) - sizes; n != 1 && n != 2 {
+				return all
+			} else if s.subject = words[0]; n == 2 {
+				s.reply = words[1]
+			}
+			var header, total int
+			for _, digits := range words[len(words)-sizes:] {
+				header, total = total, sizeOf([]byte(digits))
+				if total < 0 {
+					return all
+				}
+			}
+			s.rest = fmt.Sprint(header, " ", total)
+			if header > total || len(after) < total+2 || after[total:total+2] != "\r\n" {
+				return all
+			}
+			s.body, in = after[:total], after[total+2:]
+			all = append(all, s)
+			continue next
+		}
+		return all
+	}
+	return all
+}
+
+func asciiUpper(s string) string {
+	b := []byte(s)
+	for i, c := range b {
+		if 'a' <= c && c <= 'z' {
+			b[i] = c - 'a' + 'A'
+		}
+	}
+	return string(b)
+}
+
+// harmless reports whether the server, as it reads what a user says, answers nowhere but
+// where it may.
+func (s said) harmless() bool {
+	mine := func(subject string) bool {
+		return strings.HasPrefix(subject, "_INBOX.eve.") && len(subject) > len("_INBOX.eve.") && !strings.ContainsAny(subject, "*>")
+	}
+	if s.verb != "PUB" && s.verb != "HPUB" || strings.HasPrefix(s.reply, "_R_.") {
+		return true
+	}
+	if s.reply != "" && !mine(s.reply) {
+		return false
+	}
+	if !strings.HasPrefix(s.subject, "$JS.API.CONSUMER.CREATE") && !strings.HasPrefix(s.subject, "$JS.API.CONSUMER.DURABLE.CREATE") {
+		return true
+	}
+	var header, total int
+	_, _ = fmt.Sscan(s.rest, &header, &total) // serverReads has written it
+	// The server reads one text after the other into the same place.
+	var asked struct {
+		Config struct {
+			To string `json:"deliver_subject"`
+		} `json:"config"`
+	}
+	for d := json.NewDecoder(strings.NewReader(s.body[header:])); ; {
+		if err := d.Decode(&asked); err != nil {
+			return asked.Config.To == "" || mine(asked.Config.To)
+		}
+	}
+}
+
+// FuzzRelay holds what the server gets of what a client says against how the server would
+// have read it: it gets the same commands, perhaps not all, and none that says where
+// the user may not that something is to be answered.
+func FuzzRelay(f *testing.F) {
+	for _, seed := range []string{
+		"PING\r\n", "PUB a b 3\r\nabc\r\nPING\r\n", "hpub a _INBOX.eve.x 1 2\nxy\r\n", "PUB a\rb c 0\r\n\r\n", "PUB a 9\r\nPUB b c 0\r\n\r\n", "SUB a q 1\r\nUNSUB 1\r\n",
+		"PUB $JS.API.CONSUMER.CREATE.s.c 49\r\n{\"config\":{\"deliver_subject\":\"x\"}}{\"config\":null}\r\n", "CONNECT{}\r\nPUB \r 1\r\nPUB a 1\r\n", "\r\n", "+OK\r\nPUB a x 0\r\n\r\n",
+		"PUB $JS.API.CONSUMER.DURABLE.CREATE.s.c _INBOX.eve.1 38\r\n{\"CONFIG\":{\"Deliver_\\u0053ubject\":\"x\"}}\r\n", "PUB a _INBOX.eve.* 0\r\n\r\n", "PUB a _INBOX.eve.x\t_R_.y 0\r\n\r\n",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, in string) {
+		in = "CONNECT {}\r\n" + in
+		out, err := relayed(strings.NewReader(in))
+		got, want := serverReads(out), serverReads(in)
+		if errors.Is(err, errRefused) && !strings.HasSuffix(out, "?\r\n") && !strings.HasSuffix(out, strings.Repeat("x", lineMost+1)+"\r\n") {
+			t.Errorf("%q: the server is not told anything that it refuses: %q", in, out)
+		}
+		for i, g := range got {
+			if !g.harmless() {
+				t.Errorf("%q: the server gets %q", in, g)
+			}
+			if i >= len(want) {
+				t.Fatalf("%q: the server gets %q, which it would not have read", in, g)
+			}
+			w := want[i]
+			if strings.HasPrefix(g.reply, "_R_.") {
+				w.reply = g.reply
+			}
+			if g != w {
+				t.Errorf("%q: the server gets %q, and would have read %q", in, g, w)
+			}
+		}
+		if slow, slowErr := relayed(iotest.OneByteReader(strings.NewReader(in))); slow != out || !errors.Is(slowErr, err) {
+			t.Errorf("%q: byte by byte the server gets %q, %v, want %q, %v", in, slow, slowErr, out, err)
+		}
+	})
+}
+
+// TestRelayWaitsForNothing has a client say part of a message: what it has said before is
+// with the server, and so is the part.
+func TestRelayWaitsForNothing(t *testing.T) {
+	parts := []string{"CONNECT {}\r\n", "SUB a 1\r\nPU", "B a 10\r\n01234", "56789\r", "\nPING\r\n"}
+	want := []string{"CONNECT {}\r\n", "SUB a 1\r\n", "PUB a 10\r\n01234", "56789\r", "\nPING\r\n"}
+	want[3], want[4] = "56789", "\r\nPING\r\n"
+	var got []string
+	var server bytes.Buffer
+	client := readerFunc(func(p []byte) (int, error) {
+		if server.Len() > 0 {
+			got = append(got, server.String())
+			server.Reset()
+		}
+		if len(parts) == 0 {
+			return 0, io.EOF
+		}
+		n := copy(p, parts[0])
+		parts[0] = parts[0][n:]
+		if parts[0] == "" {
+			parts = parts[1:]
+		}
+		return n, nil
+	})
+	if err := newRelay(client, &server, func() (*replyRule, error) { return eveRule, nil }).run(); err != io.EOF {
+		t.Error(err)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+// Read implements io.Reader.
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }

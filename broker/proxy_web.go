@@ -1,0 +1,122 @@
+package broker
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// proxyWeb is where clients of NATS connect over WebSockets, and those of MQTT.
+type proxyWeb struct {
+	proxy    *proxy
+	listener net.Listener
+	server   *http.Server
+	origins  *websocket.AcceptOptions
+	mqtt     MQTTConfig
+}
+
+func listenProxyWeb(p *proxy, c *Config) (*proxyWeb, error) {
+	l, err := net.Listen("tcp", c.WebSocket.Listen)
+	if err != nil {
+		return nil, listenError("websocket.listen", c.WebSocket.Listen, err)
+	}
+	w := &proxyWeb{proxy: p, listener: l, mqtt: c.MQTT}
+	// Pages of the same host may connect in any case.
+	w.origins = &websocket.AcceptOptions{OriginPatterns: c.Web.Origins, InsecureSkipVerify: slices.Contains(c.Web.Origins, "*")}
+	w.server = &http.Server{Handler: w, ReadTimeout: 5 * time.Second, MaxHeaderBytes: 64 << 10, ErrorLog: newErrorLog(p.log)}
+	return w, nil
+}
+
+func (w *proxyWeb) serve() {
+	l := w.listener
+	if w.proxy.tls != nil {
+		l = tls.NewListener(l, w.proxy.tls)
+	}
+	if err := w.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		w.proxy.log.Error("no client of NATS can connect over WebSockets", "err", err)
+	}
+}
+
+func (w *proxyWeb) close() error {
+	err := w.server.Close()
+	if closeErr := w.listener.Close(); !errors.Is(closeErr, net.ErrClosed) { // if serve has not been called
+		err = errors.Join(err, closeErr)
+	}
+	return err
+}
+
+// ServeHTTP implements http.Handler. The connection has an owner when it returns.
+func (w *proxyWeb) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	attend, opts := func(c net.Conn) { w.proxy.attend(c, nil, true) }, *w.origins
+	switch {
+	case strings.HasSuffix(r.URL.Path, "/mqtt") && w.mqtt.Listen == off:
+		http.Error(rw, "MQTT is off: say where clients of MQTT connect with mqtt.listen", http.StatusNotFound)
+		return
+	case strings.HasSuffix(r.URL.Path, "/mqtt") && w.proxy.verifies():
+		http.Error(rw, "where clients have certificates, those of MQTT connect without WebSockets", http.StatusNotFound)
+		return
+	case strings.HasSuffix(r.URL.Path, "/mqtt"):
+		attend, opts.Subprotocols = w.proxy.attendMQTT, []string{"mqtt"}
+	}
+	conn, err := websocket.Accept(rw, r, &opts)
+	if err != nil {
+		return // Accept has said why
+	}
+	away := func() { _ = conn.Close(websocket.StatusGoingAway, "the broker stops") }
+	w.proxy.enter(func() {
+		attend(&webConn{Conn: websocket.NetConn(context.Background(), conn, websocket.MessageBinary), socket: conn, address: r.RemoteAddr})
+	}, away)
+}
+
+// attendMQTT takes a client of MQTT to where those connect that come without WebSockets:
+// MQTT says nowhere that something is to be answered to a topic.
+func (p *proxy) attendMQTT(client net.Conn) {
+	defer func() { _ = client.Close() }() // it may be closed
+	var d net.Dialer
+	server, err := d.DialContext(p.done, "tcp", p.mqttAddr())
+	if err != nil {
+		p.log.Debug("the server takes nobody", "err", err)
+		return
+	}
+	if p.tls != nil {
+		server = tls.Client(server, &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true}) // it is in this process
+	}
+	c := &proxyConn{proxy: p, client: client, server: server}
+	stop := context.AfterFunc(p.done, c.cut)
+	defer stop()
+	var down sync.WaitGroup
+	down.Go(func() { c.tell(); c.cut() })
+	_, _ = io.Copy(server, client) // either side may end it
+	c.cut()
+	down.Wait()
+}
+
+// webConn is a WebSocket as the connection that it goes over.
+type webConn struct {
+	net.Conn
+	socket  *websocket.Conn
+	address string
+}
+
+// Close implements net.Conn. It does not wait for the client.
+func (c *webConn) Close() error { return c.socket.CloseNow() }
+
+// RemoteAddr implements net.Conn.
+func (c *webConn) RemoteAddr() net.Addr { return webAddr(c.address) }
+
+// webAddr is the address of a client, as package net/http has it.
+type webAddr string
+
+// Network implements net.Addr.
+func (webAddr) Network() string { return "websocket" }
+
+func (a webAddr) String() string { return string(a) }
