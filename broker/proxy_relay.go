@@ -183,7 +183,7 @@ func (r *relay) connect(about []byte) (err error) {
 }
 
 // publish hands on a message, of which so many sizes are told. It is one that the server
-// refuses where its reply is to go to what is not the user's.
+// refuses where something is to go to what is not the user's.
 func (r *relay) publish(verb []byte, args [][]byte, sizes int) error {
 	named := len(args) - sizes // subject, and perhaps reply
 	if named < 1 || named > 2 {
@@ -202,23 +202,32 @@ func (r *relay) publish(verb []byte, args [][]byte, sizes int) error {
 		}
 	}
 	subject, refused := args[0], ""
-	var reply, body []byte // body only of a request for a consumer
+	var reply, ahead []byte
 	if named == 2 {
 		reply = args[1]
+	}
+	look := header // how much is looked at before the server gets any of it
+	if isConsumerRequest(subject) {
+		look = total
 	}
 	switch {
 	case named == 2 && !r.rule.allows(reply):
 		refused = refusedReply
-	case isConsumerRequest(subject) && total > consumerRequestMost:
+	case look > lookMost:
 		refused, reply = refusedReply, []byte("long")
-	case isConsumerRequest(subject):
-		verb, subject, reply = bytes.Clone(verb), bytes.Clone(subject), bytes.Clone(reply) // the body takes their place
-		body = make([]byte, total)
-		if _, err := io.ReadFull(r.in, body); err != nil {
+	case look > r.in.Buffered(): // what is read takes the place of the words
+		verb, subject, reply, ahead = bytes.Clone(verb), bytes.Clone(subject), bytes.Clone(reply), make([]byte, look)
+		if _, err := io.ReadFull(r.in, ahead); err != nil {
 			return err
 		}
-		if to := r.rule.refuses(body[header:]); to != "" {
-			refused, reply = refusedReply, []byte(to)
+	}
+	if refused == "" {
+		seen := ahead
+		if seen == nil {
+			seen, _ = r.in.Peek(look) // it is there
+		}
+		if why := r.rule.refuses(seen[:header], seen[header:]); why != "" {
+			refused, reply = refusedReply, []byte(why)
 		}
 	}
 	w := r.writer()
@@ -233,9 +242,8 @@ func (r *relay) publish(verb []byte, args [][]byte, sizes int) error {
 	if _, err := w.Write(append(words, '\r', '\n')); err != nil {
 		return err
 	}
-	if body != nil {
-		_, _ = w.Write(body) // the next write has its error
-	} else if err := r.payload(total); err != nil {
+	_, _ = w.Write(ahead) // the next write has its error
+	if err := r.payload(total - len(ahead)); err != nil {
 		return err
 	}
 	return r.messageEnd()

@@ -32,10 +32,20 @@ func TestRelay(t *testing.T) {
 	pub := func(subject, body string) string {
 		return fmt.Sprintf("PUB %s %d\r\n%s\r\n", subject, len(body), body)
 	}
+	hpub := func(words, headers, body string) string {
+		return fmt.Sprintf("HPUB %s %d %d\r\n%s%s\r\n", words, len(headers), len(headers+body), headers, body)
+	}
+	const version, trace = "NATS/1.0\r\n", "Nats-Trace-Dest: b\r\n\r\n"
 	for _, tt := range []struct{ name, in, out string }{
 		{"small letters, tabs, and a line without a return", "pub\ta \t 03\nabc\r\n", "PUB a 3\r\nabc\r\n"},
 		{"an own inbox", "PUB a _INBOX.eve.x.y 2\r\nhi\r\n", "PUB a _INBOX.eve.x.y 2\r\nhi\r\n"},
-		{"headers", "hpub a _INBOX.eve.x 2 4\r\nhhbb\r\n", "HPUB a _INBOX.eve.x 2 4\r\nhhbb\r\n"},
+		{"headers", hpub("a _INBOX.eve.x", version+"A: b\r\n\r\n", "body"), hpub("a _INBOX.eve.x", version+"A: b\r\n\r\n", "body")},
+		{"headers that are longer than there is room", hpub("a _INBOX.eve.x", version+"A: "+strings.Repeat(long, 4)+"\r\n\r\n", "body"), hpub("a _INBOX.eve.x", version+"A: "+strings.Repeat(long, 4)+"\r\n\r\n", "body")},
+		{"headers with much to say", hpub("a", version+strings.Repeat(long, 16), ""), hpub("a _R_.long", version+strings.Repeat(long, 16), "")},
+		{"headers for a trace", hpub("a", version+trace, "body"), hpub("a _R_.headers", version+trace, "body")},
+		{"headers for a trace, to be stored without the status", hpub("a _INBOX.eve.x", "NATS/1.0 1\r\n"+trace, "body"), hpub("a _R_.headers", "NATS/1.0 1\r\n"+trace, "body")},
+		{"headers with a status", hpub("a", "NATS/1.0 1\r\n\r\n", ""), hpub("a _R_.headers", "NATS/1.0 1\r\n\r\n", "")},
+		{"a trace in what is published", hpub("a", version+"\r\n", trace), hpub("a", version+"\r\n", trace)},
 		{"nothing", "PUB a 0\r\n\r\nPING\r\n", "PUB a 0\r\n\r\nPING\r\n"},
 		{"other commands", "sub a.> 1\r\nSUB a q 2\r\nUNSUB 1 \r\nUnsub 2 5\r\nping\r\npong\r\n", "SUB a.> 1\r\nSUB a q 2\r\nUNSUB 1\r\nUNSUB 2 5\r\nPING\r\nPONG\r\n"},
 		{"lines in what is published", "PUB a 13\r\nPUB b c 0\r\n\r\n\r\nPING\r\n", "PUB a 13\r\nPUB b c 0\r\n\r\n\r\nPING\r\n"},
@@ -51,8 +61,9 @@ func TestRelay(t *testing.T) {
 		{"a consumer that pushes to no subject", pub(create, consumer("a b")), pub(create+" _R_.unclear", consumer("a b"))},
 		{"a consumer twice", pub(create, "{}{}"), pub(create+" _R_.unclear", "{}{}")},
 		{"a consumer with what the server does not know", pub(create, `{"x":1}`), pub(create+" _R_.unclear", `{"x":1}`)},
-		{"a consumer with headers", "HPUB " + create + " 2 4\r\nhh{}\r\n", "HPUB " + create + " 2 4\r\nhh{}\r\n"},
-		{"a consumer with much to say", pub(create, strings.Repeat(" ", consumerRequestMost+1)), pub(create+" _R_.long", strings.Repeat(" ", consumerRequestMost+1))},
+		{"a consumer with headers", hpub(create, version+"\r\n", "{}"), hpub(create, version+"\r\n", "{}")},
+		{"a consumer with headers that pushes elsewhere", hpub(create, version+"\r\n", consumer("b")), hpub(create+" _R_.b", version+"\r\n", consumer("b"))},
+		{"a consumer with much to say", pub(create, strings.Repeat(" ", lookMost+1)), pub(create+" _R_.long", strings.Repeat(" ", lookMost+1))},
 		{"what takes longer than there is room", pub("a", strings.Repeat("0123456789", 20_000)), pub("a", strings.Repeat("0123456789", 20_000))},
 		{"the longest line", "SUB " + long[:lineMost-2] + " 1\r\n", "SUB " + long[:lineMost-2] + " 1\r\n"},
 		{"a line that is too long", "SUB " + long + " 1\r\nPING\r\n", tooLong},
@@ -179,11 +190,14 @@ func (s said) harmless() bool {
 	if s.reply != "" && !mine(s.reply) {
 		return false
 	}
+	var header, total int
+	_, _ = fmt.Sscan(s.rest, &header, &total) // serverReads has written it
+	if head := s.body[:header]; strings.Contains(head, "Nats-Trace-Dest") || head != "" && !strings.HasPrefix(head, "NATS/1.0\r\n") {
+		return false
+	}
 	if !strings.HasPrefix(s.subject, "$JS.API.CONSUMER.CREATE") && !strings.HasPrefix(s.subject, "$JS.API.CONSUMER.DURABLE.CREATE") {
 		return true
 	}
-	var header, total int
-	_, _ = fmt.Sscan(s.rest, &header, &total) // serverReads has written it
 	// The server reads one text after the other into the same place.
 	var asked struct {
 		Config struct {
@@ -202,7 +216,7 @@ func (s said) harmless() bool {
 // the user may not that something is to be answered.
 func FuzzRelay(f *testing.F) {
 	for _, seed := range []string{
-		"PING\r\n", "PUB a b 3\r\nabc\r\nPING\r\n", "hpub a _INBOX.eve.x 1 2\nxy\r\n", "PUB a\rb c 0\r\n\r\n", "PUB a 9\r\nPUB b c 0\r\n\r\n", "SUB a q 1\r\nUNSUB 1\r\n",
+		"PING\r\n", "PUB a b 3\r\nabc\r\nPING\r\n", "hpub a _INBOX.eve.x 12 13\nNATS/1.0\r\n\r\ny\r\n", "HPUB a 33 33\r\nNATS/1.0 1\r\nNats-Trace-Dest: b\r\n\r\n\r\n", "PUB a\rb c 0\r\n\r\n", "PUB a 9\r\nPUB b c 0\r\n\r\n", "SUB a q 1\r\nUNSUB 1\r\n",
 		"PUB $JS.API.CONSUMER.CREATE.s.c 49\r\n{\"config\":{\"deliver_subject\":\"x\"}}{\"config\":null}\r\n", "CONNECT{}\r\nPUB \r 1\r\nPUB a 1\r\n", "\r\n", "+OK\r\nPUB a x 0\r\n\r\n",
 		"PUB $JS.API.CONSUMER.DURABLE.CREATE.s.c _INBOX.eve.1 38\r\n{\"CONFIG\":{\"Deliver_\\u0053ubject\":\"x\"}}\r\n", "PUB a _INBOX.eve.* 0\r\n\r\n", "PUB a _INBOX.eve.x\t_R_.y 0\r\n\r\n",
 	} {

@@ -45,8 +45,8 @@ func isLiteral(subject []byte) bool {
 // their body where it is to send messages.
 var consumerRequests = []string{"$JS.API.CONSUMER.CREATE", "$JS.API.CONSUMER.DURABLE"}
 
-// consumerRequestMost is how long such a request may be, in bytes.
-const consumerRequestMost = 64 << 10
+// lookMost is how long such a request may be, and the headers of a message, in bytes.
+const lookMost = 64 << 10
 
 func isConsumerRequest(subject []byte) bool {
 	for _, prefix := range consumerRequests {
@@ -57,16 +57,38 @@ func isConsumerRequest(subject []byte) bool {
 	return false
 }
 
-// refuses returns the subject to which a request for a consumer would have messages sent
-// though the user may not, "" if there is none. The server reads such a request in the
+// refuses returns why the server must not get the headers of a message, or what a request
+// for a consumer has as its body: a subject to which the user may not have anything sent,
+// or a word; "" for nothing.
+func (r *replyRule) refuses(headers, request []byte) string {
+	switch {
+	case !isHarmless(headers):
+		return "headers"
+	case len(request) == 0: // it asks for nothing
+		return ""
+	}
+	return r.refusesConsumer(request)
+}
+
+// isHarmless reports whether the server sends nothing to where the headers of a message
+// say. It asks whether a client may have events of a trace sent somewhere, but only if
+// the first line of the headers says nothing more than the version, and it stores them
+// without the rest of that line: to send events when it has the message from another
+// server of the cluster, which may say everything.
+func isHarmless(headers []byte) bool {
+	return len(headers) == 0 || bytes.HasPrefix(headers, []byte("NATS/1.0\r\n")) && !bytes.Contains(headers, []byte("Nats-Trace-"))
+}
+
+// refusesConsumer returns the subject to which a request for a consumer would have messages
+// sent though the user may not, "" if there is none. The server reads such a request in the
 // same way, and more: what it might take for something else than is understood here is
 // refused.
-func (r *replyRule) refuses(request []byte) string {
+func (r *replyRule) refusesConsumer(request []byte) string {
 	const unclear = "unclear"
 	var asked natsserver.CreateConsumerRequest
 	d := json.NewDecoder(bytes.NewReader(request))
 	d.DisallowUnknownFields()
-	if err := d.Decode(&asked); err != nil && err != io.EOF { // nothing at all asks for nothing
+	if err := d.Decode(&asked); err != nil && err != io.EOF { // blanks ask for nothing
 		return unclear
 	}
 	if _, err := d.Token(); err != io.EOF {

@@ -73,6 +73,10 @@ func TestByHand(t *testing.T) {
 	} {
 		r.expect(t, want)
 	}
+	// The server would store this without the status, and then send events of a trace.
+	const headers = "NATS/1.0 1\r\nNats-Trace-Dest: secret\r\n\r\n"
+	r.write(t, fmt.Sprintf("HPUB mine _INBOX.eve.d %d %d\r\n%s\r\n", len(headers), len(headers), headers))
+	r.expect(t, `-ERR 'Permissions Violation for Publish with Reply of "_R_.headers"'`)
 	for _, tt := range []struct{ text, want string }{
 		{"PUB mine 1025\r\n", "-ERR 'Maximum Payload Violation'"},
 		{"SUB " + strings.Repeat("a", 5000), "-ERR 'maximum control line exceeded'"},
