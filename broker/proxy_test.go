@@ -387,6 +387,26 @@ func TestProxyOverWebSocket(t *testing.T) {
 	}
 }
 
+// TestWebSocketsForTheDeaf has a client ask for what is no WebSocket again and again, and
+// read no answer: it is cut off.
+func TestWebSocketsForTheDeaf(t *testing.T) {
+	b := start(t, config(t, proxyUsers(0)+"websocket: {listen: '127.0.0.1:0'}\n"))
+	conn, err := net.Dial("tcp", b.WebSocketAddr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	for ask := []byte(strings.Repeat("GET / HTTP/1.1\r\nHost: h\r\n\r\n", 1000)); err == nil; {
+		_, err = conn.Write(ask)
+	}
+	if isTimeout(err) {
+		t.Error("the client is not cut off")
+	}
+}
+
 // TestProxyStops has a broker stop while clients are there in every state.
 func TestProxyStops(t *testing.T) {
 	a := newAuthority(t)

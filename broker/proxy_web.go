@@ -15,6 +15,10 @@ import (
 	"github.com/coder/websocket"
 )
 
+// webPatience is how long a client may take to ask for a WebSocket, and to read that it
+// gets none.
+const webPatience = 5 * time.Second
+
 // proxyWeb is where clients of NATS connect over WebSockets, and those of MQTT.
 type proxyWeb struct {
 	proxy    *proxy
@@ -32,7 +36,9 @@ func listenProxyWeb(p *proxy, c *Config) (*proxyWeb, error) {
 	w := &proxyWeb{proxy: p, listener: l, mqtt: c.MQTT}
 	// Pages of the same host may connect in any case.
 	w.origins = &websocket.AcceptOptions{OriginPatterns: c.Web.Origins, InsecureSkipVerify: slices.Contains(c.Web.Origins, "*")}
-	w.server = &http.Server{Handler: w, ReadTimeout: 5 * time.Second, MaxHeaderBytes: 64 << 10, ErrorLog: newErrorLog(p.log)}
+	w.server = &http.Server{ // its times end where a WebSocket begins
+		Handler: w, ReadTimeout: webPatience, WriteTimeout: webPatience, MaxHeaderBytes: 64 << 10, ErrorLog: newErrorLog(p.log),
+	}
 	return w, nil
 }
 
