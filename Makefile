@@ -11,15 +11,18 @@ help: ## print this
 test: ## run all tests of what ships
 	$(GO) test ./...
 
-# Two steps at a time, because the tests of either wait a lot: for elections, for
-# leases and for the disk. What a step prints comes when it has ended, where make can
-# do that, and with it its name.
+# Fuzz tests and benchmarks beside the tests with the race detector, which wait a lot:
+# for leases and for the disk. The tests without it come behind them, alone, because
+# those of clusters need both processors. What a step prints comes when it has ended,
+# where make can do that, and with it its name.
 BESIDE := -j2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
 .PHONY: check
 check: tools ## run everything that must hold before a change lands
 	@before=$$(git status --porcelain 2>/dev/null); \
-	$(MAKE) --no-print-directory check-format check-lint check-modules && $(MAKE) --no-print-directory $(BESIDE) check-race check-fuzz check-bench test || exit 1; \
+	$(MAKE) --no-print-directory check-format check-lint check-modules && \
+	$(MAKE) --no-print-directory $(BESIDE) check-race check-fuzz check-bench && \
+	$(MAKE) --no-print-directory test || exit 1; \
 	after=$$(git status --porcelain 2>/dev/null); \
 	if [ "$$before" != "$$after" ]; then echo "the check changed files:"; echo "$$after"; exit 1; fi
 

@@ -15,7 +15,6 @@ import (
 // On several servers the values of a channel and its consumer have leaders of
 // their own, which tell each other what happens.
 func TestChanOnCluster(t *testing.T) {
-	t.Parallel()
 	c := startCluster(t, "")
 	a, b := c.open(t), c.open(t)
 	openOn := func(t *testing.T, conn *Conn, name string) *channel {

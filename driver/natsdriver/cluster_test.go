@@ -144,7 +144,6 @@ var clusterKinds = []string{"CHN", "DED", "DLQ", "GRP", "ITR", "KEY", "STA", "TT
 // clusterKinds. With the race detector, with which the other servers hold the same
 // code to all clauses, that needs HARK_LONG=1.
 func TestConformanceOnCluster(t *testing.T) {
-	t.Parallel()
 	if race.Enabled && os.Getenv("HARK_LONG") == "" {
 		t.Skip("SKIPPED with the race detector, because HARK_LONG=1 is not set")
 	}
@@ -165,7 +164,6 @@ func TestConformanceOnCluster(t *testing.T) {
 // if that is not set; otherwise one, while values are changed. The first thing that
 // fails ends it. What it has found is in docs/drivers.md.
 func TestLeaderIsKilled(t *testing.T) {
-	t.Parallel()
 	if testing.Short() {
 		t.Skip("SKIPPED: it takes ten seconds, most of them for an election")
 	}

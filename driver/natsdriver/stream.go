@@ -199,8 +199,12 @@ func apiCode(err error) int {
 	return 0
 }
 
-// isUnavailable reports whether JetStream may be able to do it later.
+// isUnavailable reports whether JetStream may be able to do it later. A server that ends
+// may answer with nothing in it.
 func isUnavailable(err error) bool {
+	if errors.Is(err, jetstream.ErrInvalidJetStreamResponse) {
+		return true
+	}
 	switch apiCode(err) {
 	case 10008, 10009, 10167, 10049: // unavailable, no leader, too many requests, still being deleted
 		return true
