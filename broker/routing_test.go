@@ -184,6 +184,37 @@ func TestRepeatsAreHarmless(t *testing.T) {
 	}
 }
 
+// TestTopicsMadeAnew starts a broker again, so that topics in memory count from 1 again, and
+// messages without IDs are not taken for those that had their sequences.
+func TestTopicsMadeAnew(t *testing.T) {
+	r := newReceiver(t)
+	dir := t.TempDir()
+	text := "topics: [{name: in, durability: memory}, {name: hooked, durability: memory}, {name: out}]\nroutes: [{from: in, to: out, mode: move}]\n" + r.webhook("from: hooked")
+	ids := map[string]bool{}
+	for n := 1; n <= 2; n++ {
+		b := start(t, configIn(t, dir, text))
+		nc := connectTo(t, b.Addr().String())
+		for _, topic := range []string{"in", "hooked"} {
+			if err := nc.Publish(topic, fmt.Appendf(nil, "%d", n)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ms := receive(t, replay(t, b.conn, "out"), n)
+		if got := string(ms[n-1].Data); got != fmt.Sprint(n) {
+			t.Errorf("got %s, want %d", got, n)
+		}
+		d := r.next()
+		if seq := d.header.Get("Hark-Seq"); seq != "1" {
+			t.Errorf("got the sequence %s, want 1 again", seq)
+		}
+		ids[d.header.Get("Webhook-Id")] = true
+		stop(t, b)
+	}
+	if len(ids) != 2 {
+		t.Errorf("got the IDs %v, want two", ids)
+	}
+}
+
 func TestRTE1Moves(t *testing.T) {
 	var log syncBuffer
 	b := startLogging(t, config(t, `

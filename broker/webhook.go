@@ -277,12 +277,15 @@ func isHeaderValue(s string) bool {
 	return strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r >= 0x7f }) < 0
 }
 
-// messageID returns what identifies a message to receivers, the same for each attempt.
+// messageID returns what identifies a message to receivers, the same for each attempt. The
+// time tells apart messages of a topic that was made anew and counts from 1 again.
 func messageID(m *hark.Message[[]byte]) string {
 	sum := sha256.New()
 	fmt.Fprintf(sum, "%s\n%d\n%s", m.Topic(), m.Seq(), m.ID())
-	if m.Seq() == 0 && m.ID() == "" {
+	if m.Seq() > 0 || m.ID() == "" {
 		fmt.Fprintf(sum, "\n%d\n", m.Time().UnixNano())
+	}
+	if m.Seq() == 0 && m.ID() == "" {
 		sum.Write(m.Value)
 	}
 	return "msg_" + hex.EncodeToString(sum.Sum(nil)[:16])
