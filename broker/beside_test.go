@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -135,6 +137,51 @@ func TestWebhookBesideAnEngine(t *testing.T) {
 	for seq, times := range seen {
 		if times != 1 {
 			t.Errorf("message %s was delivered %d times", seq, times)
+		}
+	}
+}
+
+// TestWebhookOfOneOfSeveral takes a webhook out of the configuration of one of two brokers
+// that share it, while the other one is down: that sends what is waiting when it is back.
+func TestWebhookOfOneOfSeveral(t *testing.T) {
+	r := newReceiver(t)
+	const n = 50
+	var open atomic.Bool
+	taken := make(chan string, 10*n)
+	r.reply(func(_ int, w http.ResponseWriter, d *delivered) {
+		if !open.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		taken <- d.header.Get("Hark-Seq")
+	})
+	s := start(t, config(t, "topics: [{name: orders}]"))
+	text := strings.Replace(r.webhook("from: orders\nworkers: 1\nattempts: 1000"), "backoff_max: 20ms", "backoff_max: 1s", 1)
+	first := startBeside(t, s, text)
+	orders := storedTopic(t, dial(t, s, ""), "orders")
+	for i := range n {
+		publishTo(t, orders, keyed(i, "", `{}`))
+	}
+	r.next()
+	other := startBeside(t, s, text)
+	stop(t, first)
+	c, err := Load(Source{File: write(t, besideText(s, "30s", ""))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Reload(testContext(t), c); err != nil {
+		t.Fatal(err)
+	}
+	open.Store(true)
+	startBeside(t, s, text)
+	ctx := testContext(t)
+	for seen := map[string]bool{}; len(seen) < n; {
+		select {
+		case seq := <-taken:
+			seen[seq] = true
+		case <-r.got:
+		case <-ctx.Done():
+			t.Fatalf("%d of %d messages were taken", len(seen), n)
 		}
 	}
 }

@@ -74,7 +74,7 @@ const severalDoc = `
 
 With ` + "`cluster.listen`" + ` the servers of several brokers are one cluster of NATS, and clients may connect to any of them. Each has a ` + "`name`" + ` and a directory of its own, and the same ` + "`cluster.name`" + `; ` + "`cluster.routes`" + ` names at least one that is there. A broker starts once a majority is, and as many as ` + "`cluster.replicas`" + ` says, which counts for topics that are made from then on. With ` + "`engine`" + ` there is no server in the process: routes and HTTP run beside servers that are there already, whose users and limits are their own; ` + "`users`" + ` then holds for HTTP alone.
 
-Either way brokers with the same configuration share the work: each message is routed by one of them. From a stored topic the messages of a key keep their order, those without a key may overtake each other; what a broker had in hand when it was killed is routed by the others when its lease of 30 s is over. The place of routes that are taken out of the configuration is kept, because others may still need it: ` + "`hark-routes`" + ` is an ordinary group of the topic.
+Either way brokers with the same configuration share the work: each message is routed by one of them. From a stored topic the messages of a key keep their order, those without a key may overtake each other; what a broker had in hand when it was killed is routed by the others when its lease of 30 s is over. The place of routes and webhooks that are taken out of the configuration is kept, because others may still need it: ` + "`hark-routes`" + ` and ` + "`webhook-NAME`" + ` are ordinary groups of the topic (` + "`hark group delete`" + `).
 
 ` + "```yaml" + `
 name: hark-1

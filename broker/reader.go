@@ -34,6 +34,7 @@ type reader struct {
 	routing *routing
 	key     readerKey
 	sub     driver.Subscription
+	placed  bool                   // its group was made for it, by a reload
 	done    chan struct{}          // closed when run has returned
 	past    atomic.Pointer[routed] // what it passes over; nil for nothing
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -101,6 +102,44 @@ func TestReloadIsAllOrNothing(t *testing.T) {
 	if !errors.Is(b.Reload(testContext(t), configIn(t, dir, tests[5].text)), driver.ErrConflict) {
 		t.Error("want ErrConflict")
 	}
+}
+
+// TestRefusedReloadLeavesNoGroups has a reload make groups for a route and webhooks before
+// it is refused: those that have not been there before are removed, so that nobody begins
+// at their places later.
+func TestRefusedReloadLeavesNoGroups(t *testing.T) {
+	r := newReceiver(t)
+	dir := t.TempDir()
+	const limits, topics = "limits: {disk: 64MiB}\n", "topics: [{name: in, bytes: 1MiB, durability: relaxed}, {name: 'of.*', bytes: 1MiB, durability: relaxed}]\n"
+	old := r.webhook("from: in")
+	b := start(t, configIn(t, dir, limits+topics+old))
+	groups := func() (all []string) {
+		t.Helper()
+		for _, topic := range []string{"in", "of.*"} {
+			gs, err := b.conn.Groups(testContext(t), topic)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, g := range gs {
+				all = append(all, topic+" "+g.Name)
+			}
+		}
+		return all
+	}
+	want := groups()
+	if !slices.Equal(want, []string{"in webhook-shop"}) {
+		t.Fatalf("got the groups %q", want)
+	}
+	fresh := strings.NewReplacer("name: shop", "name: other", "webhooks:\n", "", "from: in", "from: of.*").Replace(old)
+	text := limits + strings.Replace(topics, "bytes: 1MiB", "bytes: 1TiB", 1) + strings.Replace(old, "from: in", "from: in\n    workers: 2", 1) + fresh + "routes: [{name: r, from: in, to: out}, {name: s, from: 'of.*', to: out}]\n"
+	if err := b.Reload(testContext(t), configIn(t, dir, text)); err == nil || !strings.Contains(err.Error(), "topics[0]") {
+		t.Fatalf("got %v, want more than the disk refused", err)
+	}
+	if got := groups(); !slices.Equal(got, want) {
+		t.Errorf("got the groups %q, want %q as before", got, want)
+	}
+	publishTo(t, storedTopic(t, b.conn, "in"), keyed(0, "", `{"n":0}`))
+	r.next() // the webhook that was there goes on
 }
 
 func TestReloadUsers(t *testing.T) {

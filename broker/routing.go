@@ -125,7 +125,7 @@ func (r *routing) change(ctx context.Context, c *Config, router *Router) (*routi
 	return step, nil
 }
 
-// undo ends what is new.
+// undo ends what is new, and removes the groups that were made for it.
 func (step *routingChange) undo(ctx context.Context) error {
 	step.of.mu.Lock()
 	defer step.of.mu.Unlock()
@@ -136,6 +136,9 @@ func (step *routingChange) undoLocked(ctx context.Context) (err error) {
 	step.forgetLocked()
 	for _, reader := range step.fresh {
 		err = errors.Join(err, reader.sub.Close(ctx))
+		if reader.placed {
+			err = errors.Join(err, step.of.conn.DeleteGroup(ctx, reader.key.from, routesGroup))
+		}
 	}
 	return err
 }
@@ -315,6 +318,11 @@ func (r *routing) open(ctx context.Context, key readerKey) (*reader, error) {
 			if err = r.conn.AwaitStored(ctx, key.from); err != nil {
 				return nil, err
 			}
+			has, err := hasGroup(ctx, r.conn, key.from, routesGroup)
+			if err != nil {
+				return nil, err
+			}
+			in.placed = !has && !r.shared
 		}
 		cfg := driver.SubscribeConfig{Group: routesGroup, From: driver.FromNow, Window: storedBatch, Keyed: r.shared}
 		if !r.shared {
@@ -337,6 +345,15 @@ func (r *routing) open(ctx context.Context, key readerKey) (*reader, error) {
 		}
 	}
 	return in, err
+}
+
+// hasGroup reports whether a group on a stored topic is there.
+func hasGroup(ctx context.Context, conn *natsdriver.Conn, topic, group string) (bool, error) {
+	_, err := conn.GroupInfo(ctx, topic, group)
+	if errors.Is(err, natsdriver.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // live is how routes read what is not stored. Brokers that share the work are a

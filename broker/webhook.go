@@ -40,6 +40,7 @@ type webhook struct {
 	keys    [][]byte
 	client  *http.Client
 	durable bool // what it sends is stored, and a group keeps its place
+	placed  bool // the group was made for it, by a reload
 	bus     *hark.Bus
 	sub     *hark.Subscription
 	source  string // of events that have none

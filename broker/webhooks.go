@@ -100,10 +100,13 @@ func (ws *webhooks) change(ctx context.Context, c *Config) (*webhookChange, erro
 	return step, nil
 }
 
-// undo ends the webhooks that are new.
+// undo ends the webhooks that are new, and removes the groups that were made for them.
 func (step *webhookChange) undo(ctx context.Context) (err error) {
 	for _, w := range step.fresh {
 		err = errors.Join(err, w.stop(ctx, ctx))
+		if w.placed {
+			err = errors.Join(err, step.of.conn.DeleteGroup(ctx, w.config.From, webhookGroup(w.config.Name)))
+		}
 	}
 	return err
 }
@@ -147,6 +150,13 @@ func (ws *webhooks) start(ctx context.Context, w *webhook) error {
 			return err
 		}
 	}
+	if reload := ws.all != nil; w.durable && ws.alone && reload {
+		has, err := hasGroup(ctx, ws.conn, w.config.From, webhookGroup(w.config.Name))
+		if err != nil {
+			return err
+		}
+		w.placed = !has
+	}
 	w.bus = hark.Over(sharedConn{ws.conn}, hark.WithHooks(deadLetterLog{ws.log}))
 	if err := w.subscribe(); err != nil {
 		return errors.Join(err, w.bus.Close(ctx))
@@ -157,6 +167,9 @@ func (ws *webhooks) start(ctx context.Context, w *webhook) error {
 // forgetPlace removes the group of a webhook that is not there any more, so that one
 // of its name that is added later begins anew.
 func (ws *webhooks) forgetPlace(ctx context.Context, w *webhook, c *Config) {
+	if !ws.alone {
+		return // others may still send, with the configuration that this one had
+	}
 	for i := range c.Webhooks {
 		if c.Webhooks[i].Name == w.config.Name && c.Webhooks[i].From == w.config.From {
 			return
