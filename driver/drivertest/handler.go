@@ -233,6 +233,9 @@ func testITR3(t *testing.T, open Opener) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			if underFaults(bus) && slices.Contains(got, m.Value) { // each at least once
+				continue
+			}
 			if got = append(got, m.Value); len(got)%7 == 0 || len(got) == 100 {
 				break
 			}
