@@ -62,6 +62,7 @@ type channel struct {
 	epoch  chan struct{}
 
 	intake    *intake
+	rest      *chanRest // what to wait for before values are asked for; nil for nothing
 	askAfter  time.Time // when to ask for values again that nobody has been there to give
 	receivers []*chanReceiver
 	tries     []*chanReceiver

@@ -30,6 +30,8 @@ type intake struct {
 	asked int       // answers that are to come, for receivers and tries
 	at    time.Time // when receivers asked last
 
+	rest *chanRest // values are given back, and so is what comes; nil otherwise
+
 	// On several servers those who may still answer, by the last token of their
 	// subject: who leads the consumer may die, and with it what it was asked for,
 	// while the connection stays.
@@ -130,8 +132,8 @@ func (ch *channel) forgetLocked() {
 }
 
 // restLocked leaves the values that nobody here wants to others, when that has
-// been so for a moment. It returns how long to wait until then, or a negative
-// number.
+// been so for a moment, and begins a rest. It returns how long to wait until then,
+// or a negative number.
 func (ch *channel) restLocked() time.Duration {
 	if len(ch.receivers) > 0 || len(ch.tries) > 0 || len(ch.spare) == 0 && (ch.intake == nil || ch.intake.asked == 0) {
 		return -1
@@ -139,12 +141,28 @@ func (ch *channel) restLocked() time.Duration {
 	if wait := chanSpare - time.Since(ch.left); wait > 0 {
 		return wait
 	}
+	in := ch.intake
+	if in != nil && in.rest != nil && !in.rest.late() {
+		return chanSpare
+	}
+	rest := newChanRest()
+	ch.rest = rest
+	defer rest.done()
+	if in != nil {
+		in.rest = rest
+	}
+	if len(ch.spare) == 0 {
+		rest.await(in.sub)
+		ch.forgetLocked()
+		return -1
+	}
+	// What was asked for stays asked for until all is back: the server would give
+	// what comes to nobody out again before that.
 	for _, h := range ch.spare {
 		delete(ch.hands, h)
-		h.say(sayBack)
+		rest.giveBack(h, in)
 	}
 	ch.spare = nil
-	ch.forgetLocked()
 	return -1
 }
 
@@ -217,6 +235,9 @@ func (ch *channel) arrived(in *intake, m *nats.Msg) {
 	case ch.gone:
 		h.say(sayBack)
 		return
+	case in.rest != nil: // it may be behind one that is on its way back
+		in.rest.giveBack(h, in)
+		return
 	case ch.firstLocked(h):
 	case in != ch.intake:
 		h.say(sayBack)
@@ -267,6 +288,13 @@ func (ch *channel) refused(in *intake, m *nats.Msg) {
 		return
 	}
 	delete(in.requests, id)
+	if id == backToken {
+		if in.rest != nil && in.rest.done() {
+			in.rest = nil
+			ch.tell()
+		}
+		return
+	}
 	if id[0] == 't' {
 		in.asked = max(in.asked-1, 0)
 		if i := slices.IndexFunc(ch.tries, func(r *chanReceiver) bool { return r.id == id }); i >= 0 {
@@ -390,6 +418,20 @@ func (ch *channel) confirm(ctx context.Context) (none bool, err error) {
 func (ch *channel) next(ctx context.Context, try bool) (*chanHand, error) {
 	r := &chanReceiver{done: make(chan struct{})}
 	ch.mu.Lock()
+	for ch.rest != nil {
+		rest := ch.rest
+		ch.mu.Unlock()
+		if err := rest.wait(ctx, ch.quit); err != nil {
+			return nil, err
+		}
+		ch.mu.Lock()
+		if ch.rest == rest {
+			ch.rest = nil
+			if in := ch.intake; in != nil && in.rest == rest {
+				in.rest = nil
+			}
+		}
+	}
 	switch {
 	case ch.gone:
 		ch.mu.Unlock()

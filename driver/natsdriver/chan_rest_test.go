@@ -1,0 +1,62 @@
+package natsdriver
+
+import (
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/harkbus/hark/driver"
+)
+
+// Values that came when nobody waited any more go back to the server, and come
+// again before later ones to whoever receives next here.
+func TestChanKeepsOrderAfterRest(t *testing.T) {
+	const (
+		rounds = 50
+		values = 2 // in a round
+	)
+	s := startServer(t, withJetStream)
+	ctx := testContext(t)
+	sender, here := openChan(t, s.open(t), driver.Unbounded), openChan(t, s.open(t), driver.Unbounded)
+	ch := here.(*channel)
+	for round := range rounds {
+		ch.mu.Lock()
+		in, err := ch.intakeLocked()
+		if err == nil { // as one does who has left, but not long ago
+			in.at, ch.left = time.Now(), time.Now().Add(time.Hour)
+			err = ch.pull(in, "n", 1, false)
+		}
+		ch.mu.Unlock()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range values {
+			if err := sender.Send(ctx, []byte(strconv.Itoa(values*round+i)), false); err != nil {
+				t.Fatal(err)
+			}
+		}
+		eventually(t, "the first value has come", func() bool {
+			ch.mu.Lock()
+			defer ch.mu.Unlock()
+			return len(ch.spare) > 0
+		})
+		ch.mu.Lock()
+		ch.left = time.Time{}
+		if ch.restLocked(); len(ch.spare) > 0 {
+			t.Error("what nobody has wanted for long is kept")
+		}
+		ch.mu.Unlock()
+		for i := range values {
+			v, err := here.Receive(ctx, i == 1) // it waits, and it tries
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, want := string(v.Data), strconv.Itoa(values*round+i); got != want {
+				t.Fatalf("got %s, want %s", got, want)
+			}
+			if err := v.Done(ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
