@@ -194,13 +194,6 @@ func (b *Bus) detach(kind Kind, name string, f face) {
 	}
 }
 
-// holds reports whether the face of that kind and name is f.
-func (b *Bus) holds(kind Kind, name string, f face) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.faces[faceKey{kind, name}] == f
-}
-
 func (b *Bus) has(kind Kind, name string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

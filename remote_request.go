@@ -95,13 +95,10 @@ type respondent[Q, R any] struct {
 	life   context.Context // ends when no more requests are taken
 	end    context.CancelFunc
 	pumped chan struct{} // closed when the pump has returned
-	left   sync.Once
 }
 
 // openCalls are the requests of one name that this process owes an answer.
 type openCalls struct {
-	shares int // respondents that have it; guarded by the lock of respondents
-
 	mu  sync.Mutex                          // guards all
 	all map[*driver.Call]context.CancelFunc // of the responder's context
 }
@@ -150,7 +147,7 @@ func replyRemote[Q, R any](b *Bus, name string, t *Topic[call[Q, R]], m *member[
 	if err != nil {
 		return engineError(err)
 	}
-	p := &respondent[Q, R]{topic: t, member: m, calls: calls, engine: b.engine, open: b.engine.share(name), pumped: make(chan struct{})}
+	p := &respondent[Q, R]{topic: t, member: m, calls: calls, engine: b.engine, open: b.engine.openCalls(name), pumped: make(chan struct{})}
 	p.life, p.end = context.WithCancel(context.Background())
 	m.Subscription.impl = p
 	b.engine.enlist(p)
@@ -266,15 +263,12 @@ func (p *respondent[Q, R]) retire(ctx context.Context) {
 // leave answers what nobody will answer any more, if no other responder is
 // left in this process.
 func (p *respondent[Q, R]) leave() {
-	p.left.Do(func() {
-		if !p.engine.unshare(p.topic.core.name, p.open) {
-			return
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		defer cancel()
-		p.open.abandon(ctx, p.topic.core.bus)
-		p.topic.vacate()
-	})
+	if p.topic.group(replyGroup) != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	p.open.abandon(ctx, p.topic.core.bus)
 }
 
 // abandon answers the requests that nobody will answer any more.
@@ -314,32 +308,16 @@ type respondents struct {
 	open map[string]*openCalls // by name
 }
 
-// share returns the open calls of a name, for one respondent more.
-func (r *respondents) share(name string) *openCalls {
+func (r *respondents) openCalls(name string) *openCalls {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.open == nil {
 		r.open = map[string]*openCalls{}
 	}
-	o := r.open[name]
-	if o == nil {
-		o = &openCalls{all: map[*driver.Call]context.CancelFunc{}}
-		r.open[name] = o
+	if r.open[name] == nil {
+		r.open[name] = &openCalls{all: map[*driver.Call]context.CancelFunc{}}
 	}
-	o.shares++
-	return o
-}
-
-// unshare takes the open calls of a name from one respondent, and reports whether it was
-// the last one that had them: who comes next gets others.
-func (r *respondents) unshare(name string, o *openCalls) (last bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if o.shares--; o.shares > 0 {
-		return false
-	}
-	delete(r.open, name)
-	return true
+	return r.open[name]
 }
 
 func (r *respondents) enlist(p retiree) {

@@ -79,10 +79,13 @@ func request[Q, R any](ctx context.Context, b *Bus, name string, q Q) (r R, err 
 // says otherwise; Buffer, Overflow(Block or Fail) and Timeout apply as well.
 // Responders of one name share the requests. An error or a
 // panic of h goes to the requester, and to the FailHooks; it is not retried.
-// h's context ends when the requester's does. With its last responder the name
-// leaves the bus.
+// h's context ends when the requester's does.
 func Reply[Q, R any](b *Bus, name string, h func(ctx context.Context, q Q) (R, error), opts ...SubscribeOption) (*Subscription, error) {
 	at := caller()
+	t, err := newTopic[call[Q, R]](b, KindRequest, name, at, nil)
+	if err != nil {
+		return nil, fail("reply", name, err)
+	}
 	if h == nil {
 		return nil, fail("reply", name, errNoHandler)
 	}
@@ -90,63 +93,17 @@ func Reply[Q, R any](b *Bus, name string, h func(ctx context.Context, q Q) (R, e
 		return nil, fail("reply", name, err)
 	}
 	opts = append(slices.Clone(opts), Group(replyGroup), MaxAttempts(1), NoDeadLetter())
-	for {
-		t, err := newTopic[call[Q, R]](b, KindRequest, name, at, nil)
-		if err != nil {
+	m, err := t.subscribe(pushed, respond(h), nil, opts, "reply", at)
+	if err != nil {
+		return nil, fail("reply", name, err)
+	}
+	if b.engine != nil {
+		if err := replyRemote(b, name, t, m); err != nil {
+			_ = m.shut() // nobody has been able to ask
 			return nil, fail("reply", name, err)
 		}
-		m, err := t.subscribe(pushed, respond(h), nil, opts, "reply", at)
-		if err != nil {
-			t.vacate()
-			return nil, fail("reply", name, err)
-		}
-		r := &replier[Q, R]{member: m, topic: t}
-		if !b.holds(KindRequest, name, t) {
-			_ = m.shut() // the last one has just left, and has taken the name with it
-			continue
-		}
-		m.Subscription.impl = r
-		if b.engine != nil {
-			if err := replyRemote(b, name, t, m); err != nil {
-				_ = r.shut() // nobody has been able to ask
-				return nil, fail("reply", name, err)
-			}
-		}
-		return &m.Subscription, nil
 	}
-}
-
-// replier is a member of the group of responders.
-type replier[Q, R any] struct {
-	*member[call[Q, R]]
-	topic *Topic[call[Q, R]]
-}
-
-func (r *replier[Q, R]) drain(ctx context.Context) error {
-	defer r.topic.vacate()
-	return r.member.drain(ctx)
-}
-
-func (r *replier[Q, R]) shut() error {
-	defer r.topic.vacate()
-	return r.member.shut()
-}
-
-// vacate takes the topic off the bus if nobody is left who replies: programs may reply to
-// very many names in turn. Within a handler, which is still at work, and while the bus is
-// closed it stays.
-func (t *Topic[T]) vacate() {
-	if inHandler() {
-		return
-	}
-	b, key := t.core.bus, faceKey{t.core.kind, t.core.name}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if !b.closing && len(t.consumers) == 0 && b.faces[key] == face(t) {
-		delete(b.faces, key)
-	}
+	return &m.Subscription, nil
 }
 
 // checkReply refuses the options that have no meaning for responders: they are

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/harkbus/hark"
@@ -38,75 +37,6 @@ func TestRequestsLeaveNothing(t *testing.T) {
 			}
 			if _, err := hark.Request[int, int](t.Context(), bus, "nobody.1", 1); !errors.Is(err, hark.ErrTypeMismatch) {
 				t.Errorf("got %v, want ErrTypeMismatch", err)
-			}
-		})
-	}
-}
-
-// TestRespondersLeaveNothing holds names to leaving the bus with the last who replies to
-// them: there may be very many in turn.
-func TestRespondersLeaveNothing(t *testing.T) {
-	for name, bus := range map[string]*hark.Bus{"in process": hark.New(), "over an engine": hark.Over(memdriver.New().Connect())} {
-		t.Run(name, func(t *testing.T) {
-			defer closeBus(t, bus)
-			echo := func(_ context.Context, n int) (int, error) { return n, nil }
-			for i := range 20 {
-				session := fmt.Sprintf("session.%d", i)
-				first, err1 := hark.Reply(bus, session, echo)
-				second, err2 := hark.Reply(bus, session, echo)
-				if err := errors.Join(err1, err2); err != nil {
-					t.Fatal(err)
-				}
-				if err := first.Close(); err != nil {
-					t.Fatal(err)
-				}
-				if got, err := hark.Request[int, int](t.Context(), bus, session, i); got != i || err != nil {
-					t.Fatalf("after one of two has left: %d, %v", got, err)
-				}
-				if err := errors.Join(second.Drain(t.Context()), second.Close()); err != nil {
-					t.Fatal(err)
-				}
-				if _, err := hark.Request[int, int](t.Context(), bus, session, i); !errors.Is(err, hark.ErrNoResponders) {
-					t.Fatalf("after both have left: %v", err)
-				}
-			}
-			if s, nodes := bus.Stats(), bus.Topology().Nodes; len(s.Requests) != 0 || len(nodes) != 0 {
-				t.Errorf("%d names in Stats and %d in Topology, want none", len(s.Requests), len(nodes))
-			}
-			if _, err := hark.Reply(bus, "session.1", func(context.Context, string) (string, error) { return "", nil }); err != nil {
-				t.Errorf("with another type, later: %v", err)
-			}
-		})
-	}
-}
-
-// TestRespondersComeAndGo has many reply to one name and leave: as long as one is there
-// its requests are answered, whoever is the last to leave meanwhile.
-func TestRespondersComeAndGo(t *testing.T) {
-	for name, bus := range map[string]*hark.Bus{"in process": hark.New(), "over an engine": hark.Over(memdriver.New().Connect())} {
-		t.Run(name, func(t *testing.T) {
-			defer closeBus(t, bus)
-			var wg sync.WaitGroup
-			for range 4 {
-				wg.Go(func() {
-					for i := range 100 {
-						s, err := hark.Reply(bus, "r", func(_ context.Context, n int) (int, error) { return n, nil })
-						if err != nil {
-							t.Errorf("reply: %v", err)
-							return
-						}
-						if got, err := hark.Request[int, int](t.Context(), bus, "r", i); got != i || err != nil {
-							t.Errorf("request: %d, %v", got, err)
-						}
-						if err := s.Close(); err != nil {
-							t.Errorf("close: %v", err)
-						}
-					}
-				})
-			}
-			wg.Wait()
-			if s := bus.Stats(); len(s.Requests) != 0 {
-				t.Errorf("%d names in Stats, want none", len(s.Requests))
 			}
 		})
 	}
