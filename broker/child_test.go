@@ -14,6 +14,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/harkbus/hark/driver/natsdriver"
 	"github.com/harkbus/hark/internal/leak"
 )
 
@@ -82,6 +83,21 @@ func startChild(t *testing.T, file string) *child {
 		t.Fatal(err)
 	}
 	return c
+}
+
+// connect returns a connection to the broker with options of its URL, until the test ends.
+func (c *child) connect(ctx context.Context, t *testing.T, options string) *natsdriver.Conn {
+	t.Helper()
+	conn, err := natsdriver.Open(ctx, "nats://"+c.addr+options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		_ = conn.Close(ctx) // the broker has gone
+	})
+	return conn
 }
 
 // startProcess runs the test binary with a variable set, until the test ends.

@@ -75,18 +75,7 @@ func TestKill9(t *testing.T) {
 	defer cancel()
 	file := childConfig(t, "topics: [{name: orders}, {name: routed}]\nroutes: [{from: orders, where: data.n >= 0, to: routed}]")
 	b := startChild(t, file)
-	open := func() *natsdriver.Conn {
-		c, err := natsdriver.Open(ctx, "nats://"+b.addr+"?sync=always&lease=2s")
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			ctx, cancel := context.WithTimeout(context.Background(), patience)
-			defer cancel()
-			_ = c.Close(ctx) // the broker has gone
-		})
-		return c
-	}
+	open := func() *natsdriver.Conn { return b.connect(ctx, t, "?sync=always&lease=2s") }
 
 	var published atomic.Int64
 	enough := make(chan struct{}, 1) // the broker may be killed

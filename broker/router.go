@@ -119,7 +119,7 @@ func (b *routerBuilder) add(i int) {
 	switch r.Mode {
 	case "", modeCopy:
 	case modeMove:
-		if !b.declared(r.From) {
+		if !b.router.declared.has(r.From) {
 			b.bad(key+".mode", "only a message of a stored topic can be moved; declare %s under topics, or copy", r.From)
 		}
 	default:
@@ -148,10 +148,6 @@ func (b *routerBuilder) add(i int) {
 	} else if len(r.to) > 0 {
 		g.every = append(g.every, i)
 	}
-}
-
-func (b *routerBuilder) declared(topic string) bool {
-	return keeper(b.config.Topics, topic) != nil
 }
 
 // checkMove refuses a target in which nothing that is moved there could be stored.

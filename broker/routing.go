@@ -86,7 +86,7 @@ func (r *routing) newPlan(ctx context.Context, c *Config, router *Router) (*plan
 		}
 	}
 	for _, g := range router.groups {
-		if keeper(c.Topics, g.from) == nil {
+		if !router.declared.has(g.from) {
 			p.tasks[readerKey{g.from, false}] = []*routeGroup{g}
 		}
 	}

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/harkbus/hark/driver"
-	"github.com/harkbus/hark/driver/natsdriver"
 )
 
 // drained forgets what the receiver has got.
@@ -211,15 +210,7 @@ func TestWebhookFromPatternIsKilled(t *testing.T) {
 	stop, published, errs := make(chan struct{}), make([]int, len(names)), make([]error, len(names))
 	var all sync.WaitGroup
 	for i, name := range names {
-		c, err := natsdriver.Open(ctx, "nats://"+b.addr+"?sync=always")
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			ctx, cancel := context.WithTimeout(context.Background(), patience)
-			defer cancel()
-			_ = c.Close(ctx) // the broker has gone
-		})
+		c := b.connect(ctx, t, "?sync=always")
 		topic, err := c.OpenTopic(ctx, driver.TopicConfig{Name: name, Stored: &driver.StoredConfig{Existing: true, Dedup: 2 * time.Minute}})
 		if err != nil {
 			t.Fatal(err)
