@@ -12,8 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/harkbus/hark/filter"
 )
 
 var dlqCommand = command{
@@ -49,7 +47,7 @@ var dlqListCommand = command{
 					return []string{numberText(g.Count), g.Error, clipped(g.Reason, 80), age(g.Last), countText(g.Again), strings.Join(g.Subscriptions, " ")}
 				})
 			}
-			if err := checkWhere(*where); err != nil {
+			if _, err := readWhere(*where); err != nil {
 				return err
 			}
 			query := url.Values{}
@@ -146,7 +144,7 @@ func newDeadFlags(fs *flag.FlagSet) *deadFlags {
 
 // request returns what the API is asked for.
 func (d *deadFlags) request(words []string) (map[string]any, error) {
-	if err := checkWhere(*d.where); err != nil {
+	if _, err := readWhere(*d.where); err != nil {
 		return nil, err
 	}
 	request := map[string]any{}
@@ -179,17 +177,6 @@ func (d *deadFlags) request(words []string) (map[string]any, error) {
 		request["limit"] = *d.limit
 	}
 	return request, nil
-}
-
-// checkWhere refuses a filter that does not compile as a call that was not understood.
-func checkWhere(where string) error {
-	if where == "" {
-		return nil
-	}
-	if _, err := filter.Compile(where); err != nil {
-		return usageError{fmt.Errorf("--where: %w", err)}
-	}
-	return nil
 }
 
 var dlqReplayCommand = command{

@@ -74,6 +74,19 @@ func compile(words []string) (*filter.Filter, error) {
 	return f, nil
 }
 
+// readWhere compiles what a flag --where says, nil for nothing. One that does not compile
+// is a call that was not understood.
+func readWhere(text string) (*filter.Filter, error) {
+	if text == "" {
+		return nil, nil
+	}
+	f, err := filter.Compile(text)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("--where: %w", err)}
+	}
+	return f, nil
+}
+
 // filterTest is one run of hark filter test.
 type filterTest struct {
 	filter              *filter.Filter

@@ -89,10 +89,8 @@ func (l *listening) check(words []string) (err error) {
 	if err := names.CheckPattern(l.pattern); err != nil {
 		return err
 	}
-	if l.filter != "" {
-		if l.where, err = filter.Compile(l.filter); err != nil {
-			return fmt.Errorf("--where: %w", err)
-		}
+	if l.where, err = readWhere(l.filter); err != nil {
+		return err
 	}
 	if err := parseFrom(l.from, &l.config); err != nil {
 		return fmt.Errorf("--from %s: %w", l.from, err)

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/harkbus/hark/driver"
-	"github.com/harkbus/hark/filter"
 )
 
 var valueCommand = command{
@@ -271,11 +270,9 @@ It exits with 3 if there is no such value and no --initial.`,
 			if err != nil {
 				return err
 			}
-			var match *filter.Filter
-			if *where != "" {
-				if match, err = filter.Compile(*where); err != nil {
-					return usageError{fmt.Errorf("--where: %w", err)}
-				}
+			match, err := readWhere(*where)
+			if err != nil {
+				return err
 			}
 			if *count < 0 {
 				return usageError{errors.New("--count must not be negative")}
