@@ -32,6 +32,10 @@ func startServer(c *Config, auth *authenticator, log natsserver.Logger) (*store.
 	}
 	if auth != nil {
 		opts.CustomClientAuthentication = auth
+		// Two seconds after a client has said who it is the server would ask whether it
+		// is still there, and a password may take longer to check where many come at
+		// once. Clients expect to hear first whether they are let in.
+		opts.DisableShortFirstPing = true
 		auth.proxy.standBefore(c, &opts)
 	} else if err := c.doors(&opts); err != nil {
 		return nil, err

@@ -226,6 +226,7 @@ func TestAdvice(t *testing.T) {
 		"a firewall on the way":         &net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded},
 		"does not speak first":          &net.OpError{Op: "read", Err: os.ErrDeadlineExceeded},
 		"what listens there is no NATS": nats.ErrNoInfoReceived,
+		"takes very long to check":      errors.New("nats: expected 'PONG', got 'PING'"),
 	} {
 		if got := (&target{}).advice(err); !strings.Contains(got, want) {
 			t.Errorf("%v: got %q, want %q", err, got, want)

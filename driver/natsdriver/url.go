@@ -198,6 +198,8 @@ func (t *target) advice(err error) string {
 		return "; the URL has no credentials: USER:PASSWORD@ or TOKEN@ before the host, or ?creds= or ?nkey="
 	case errors.Is(err, nats.ErrAuthorization):
 		return "; the server does not know the credentials of the URL"
+	case strings.Contains(err.Error(), "expected 'PONG', got 'PING'"): // it asks so of who has waited for two seconds
+		return "; the server takes very long to check the credentials of the URL: try again when it has less to do"
 	case errors.As(err, &stranger):
 		return "; ?tlsca=FILE says whose certificates to trust"
 	case errors.As(err, &name):
