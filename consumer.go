@@ -51,12 +51,13 @@ type consumer[T any] struct {
 	members []*member[T]
 	aside   aside[T]
 	keying  bool   // a worker makes the keys of what it has claimed
-	closing bool   // its last member has left: no other may join
+	closing bool   // its last member leaves: no other may join
 	untap   func() // takes the consumer out of its topics
 
-	// Guarded by Topic.mu; for a consumer of a topic's own.
-	place  int  // in Topic.consumers, from 1; 0 if it is not there
-	tapped bool // it reads the logs, and those of lanes to come
+	// place is that of a consumer of a topic's own in Topic.consumers, from 1. While it
+	// is there it reads the logs, and those of lanes to come. 0 if it is not there.
+	// Guarded by Topic.mu.
+	place int
 }
 
 // arrive readies a source that has something to read. It may be called with

@@ -81,7 +81,8 @@ func (c *core) tellIdle() {
 // group on a stored topic keeps its place.
 func (c *core) lasting() bool { return c.grouped && c.stored }
 
-// lastToLeave marks m as about to leave and reports whether nobody stays.
+// lastToLeave marks m as about to leave and reports whether nobody stays: then
+// nobody joins any more, unless the consumer does not end with its last member.
 func (c *consumer[T]) lastToLeave(m *member[T]) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -91,12 +92,19 @@ func (c *consumer[T]) lastToLeave(m *member[T]) bool {
 			return false
 		}
 	}
-	return slices.Contains(c.members, m)
+	last := slices.Contains(c.members, m)
+	c.closing = c.closing || last && !c.lasting()
+	return last
 }
 
 // finish makes the messages that are there now the last ones.
 func (c *consumer[T]) finish() {
+	c.finishSources() // first: once it is out another one takes what is published
 	c.untap()
+	c.finishSources() // of publishers that have come meanwhile
+}
+
+func (c *consumer[T]) finishSources() {
 	c.mu.Lock()
 	sources := slices.Clone(c.sources)
 	c.mu.Unlock()

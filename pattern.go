@@ -55,7 +55,8 @@ func subscribePattern[T any](b *Bus, pattern string, h Handler[T], opts []Subscr
 		return nil, err
 	}
 	m := newMember(p.consumer, cfg, pushed, h, nil, "subscribe", at)
-	if !p.consumer.join(m) { // its last member has just left
+	if !p.consumer.join(m) { // its last member leaves
+		p.consumer.finishSources()
 		b.patterns.dropLocked(p)
 		if p, fresh, err = patternFor[T](b, pattern, cfg); err != nil {
 			return nil, err

@@ -87,8 +87,7 @@ func encoded[V any](b *Bus, v *V) (*driver.Message, error) {
 
 // respondent takes requests from an engine to the responders of this process.
 type respondent[Q, R any] struct {
-	topic  *Topic[call[Q, R]]
-	member *member[call[Q, R]]
+	*responder[Q, R]
 	calls  driver.Responder
 	engine *engine
 	open   *openCalls
@@ -97,7 +96,7 @@ type respondent[Q, R any] struct {
 	pumped chan struct{} // closed when the pump has returned
 }
 
-// openCalls are the requests of one name that this process owes an answer.
+// openCalls are the requests that this process owes an answer and one consumer was given.
 type openCalls struct {
 	mu  sync.Mutex                          // guards all
 	all map[*driver.Call]context.CancelFunc // of the responder's context
@@ -135,8 +134,8 @@ func (o *openCalls) claimAll() []*driver.Call {
 // of a process.
 const replyWindow = 1024
 
-// replyRemote begins to take requests for m.
-func replyRemote[Q, R any](b *Bus, name string, t *Topic[call[Q, R]], m *member[call[Q, R]]) error {
+// replyRemote begins to take requests for r.
+func replyRemote[Q, R any](b *Bus, name string, r *responder[Q, R]) error {
 	conn, err := b.engine.requester()
 	if err != nil {
 		return err
@@ -147,9 +146,9 @@ func replyRemote[Q, R any](b *Bus, name string, t *Topic[call[Q, R]], m *member[
 	if err != nil {
 		return engineError(err)
 	}
-	p := &respondent[Q, R]{topic: t, member: m, calls: calls, engine: b.engine, open: b.engine.openCalls(name), pumped: make(chan struct{})}
+	p := &respondent[Q, R]{responder: r, calls: calls, engine: b.engine, open: b.engine.openCalls(&r.consumer.core), pumped: make(chan struct{})}
 	p.life, p.end = context.WithCancel(context.Background())
-	m.Subscription.impl = p
+	r.member.Subscription.impl = p
 	b.engine.enlist(p)
 	go p.pump()
 	return nil
@@ -260,15 +259,17 @@ func (p *respondent[Q, R]) retire(ctx context.Context) {
 	p.engine.discharge(p)
 }
 
-// leave answers what nobody will answer any more, if no other responder is
-// left in this process.
+// leave answers what nobody will answer any more, if no other responder of the
+// consumer is left. Each has taken its last request before it leaves.
 func (p *respondent[Q, R]) leave() {
-	if p.topic.group(replyGroup) != nil {
+	c := &p.consumer.core
+	if !c.over.Load() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	p.open.abandon(ctx, p.topic.core.bus)
+	p.engine.forgetCalls(c)
+	p.open.abandon(ctx, c.bus)
 }
 
 // abandon answers the requests that nobody will answer any more.
@@ -280,20 +281,16 @@ func (o *openCalls) abandon(ctx context.Context, b *Bus) {
 
 // What a respondent does for its Subscription.
 
-func (p *respondent[Q, R]) name() string             { return p.member.name() }
-func (p *respondent[Q, R]) stats() SubscriptionStats { return p.member.stats() }
-func (p *respondent[Q, R]) setPaused(paused bool)    { p.member.setPaused(paused) }
-
 func (p *respondent[Q, R]) drain(ctx context.Context) error {
 	p.retire(ctx)
-	err := p.member.drain(ctx)
+	err := p.responder.drain(ctx)
 	p.leave()
 	return err
 }
 
 func (p *respondent[Q, R]) shut() error {
 	p.retire(context.Background())
-	err := p.member.shut()
+	err := p.responder.shut()
 	p.leave()
 	return err
 }
@@ -305,19 +302,27 @@ type retiree interface{ retire(ctx context.Context) }
 type respondents struct {
 	mu   sync.Mutex // guards all
 	all  map[retiree]struct{}
-	open map[string]*openCalls // by name
+	open map[*core]*openCalls
 }
 
-func (r *respondents) openCalls(name string) *openCalls {
+// openCalls returns those of a consumer.
+func (r *respondents) openCalls(c *core) *openCalls {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.open == nil {
-		r.open = map[string]*openCalls{}
+		r.open = map[*core]*openCalls{}
 	}
-	if r.open[name] == nil {
-		r.open[name] = &openCalls{all: map[*driver.Call]context.CancelFunc{}}
+	if r.open[c] == nil {
+		r.open[c] = &openCalls{all: map[*driver.Call]context.CancelFunc{}}
 	}
-	return r.open[name]
+	return r.open[c]
+}
+
+// forgetCalls is for a consumer that has ended.
+func (r *respondents) forgetCalls(c *core) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.open, c)
 }
 
 func (r *respondents) enlist(p retiree) {

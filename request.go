@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -79,31 +80,108 @@ func request[Q, R any](ctx context.Context, b *Bus, name string, q Q) (r R, err 
 // says otherwise; Buffer, Overflow(Block or Fail) and Timeout apply as well.
 // Responders of one name share the requests. An error or a
 // panic of h goes to the requester, and to the FailHooks; it is not retried.
-// h's context ends when the requester's does.
+// h's context ends when the requester's does. With its last responder the name
+// leaves the bus.
 func Reply[Q, R any](b *Bus, name string, h func(ctx context.Context, q Q) (R, error), opts ...SubscribeOption) (*Subscription, error) {
-	at := caller()
-	t, err := newTopic[call[Q, R]](b, KindRequest, name, at, nil)
+	s, err := reply(b, name, h, opts, caller())
 	if err != nil {
 		return nil, fail("reply", name, err)
 	}
+	return s, nil
+}
+
+func reply[Q, R any](b *Bus, name string, h func(ctx context.Context, q Q) (R, error), opts []SubscribeOption, at uintptr) (*Subscription, error) {
 	if h == nil {
-		return nil, fail("reply", name, errNoHandler)
+		return nil, errNoHandler
 	}
 	if err := checkReply(opts); err != nil {
-		return nil, fail("reply", name, err)
+		return nil, err
 	}
 	opts = append(slices.Clone(opts), Group(replyGroup), MaxAttempts(1), NoDeadLetter())
+	t, err := holdRequests[Q, R](b, name)
+	if err != nil {
+		return nil, err
+	}
+	_ = t.declare(true, at, nil, topicConfig{}) // without options there is nothing to refuse
 	m, err := t.subscribe(pushed, respond(h), nil, opts, "reply", at)
 	if err != nil {
-		return nil, fail("reply", name, err)
+		t.letGo()
+		return nil, err
 	}
+	r := &responder[Q, R]{member: m, topic: t}
+	m.Subscription.impl = r
 	if b.engine != nil {
-		if err := replyRemote(b, name, t, m); err != nil {
-			_ = m.shut() // nobody has been able to ask
-			return nil, fail("reply", name, err)
+		if err := replyRemote(b, name, r); err != nil {
+			_ = r.shut() // nobody has been able to ask
+			return nil, err
 		}
 	}
 	return &m.Subscription, nil
+}
+
+// A name to which somebody replies is a topic of requests, and its responders are a
+// group: their requests wait in the one consumer of that group. Both are counted, so
+// that neither ends under one who has just come:
+//
+//   - The topic is on the bus as long as somebody holds it. Reply takes hold of it
+//     before it joins the group, and lets go when its member is out again; both under
+//     the lock of the bus, with the look-up. Whoever comes after the last has let go
+//     makes another one, perhaps of another type.
+//   - The consumer takes members until the last of them leaves (consumer.closing, under
+//     its lock): from there it ends, and whoever comes makes another one on the same
+//     topic. What waits in it ends with it, and its requesters get an error: in process
+//     they see it end, over an engine who took them answers (respondent.leave).
+//
+// So as long as one is there before another leaves, the consumer is the same.
+
+// holdRequests returns the topic of the requests of a name, made if need be, for
+// one responder more.
+func holdRequests[Q, R any](b *Bus, name string) (*Topic[call[Q, R]], error) {
+	if err := checkName(name); err != nil {
+		return nil, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closing {
+		return nil, fmt.Errorf("bus %w", ErrClosed)
+	}
+	t, exists, err := faceLocked[*Topic[call[Q, R]]](b, KindRequest, name)
+	if err != nil {
+		return nil, err
+	}
+	if !exists {
+		t = makeTopic[call[Q, R]](b, KindRequest, name, topicConfig{dedup: -1}, nil)
+		b.faces[faceKey{KindRequest, name}] = t
+	}
+	t.holders++
+	return t, nil
+}
+
+// letGo is for a responder that has left: with the last one the topic leaves the bus.
+func (t *Topic[T]) letGo() {
+	b := t.core.bus
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if t.holders--; t.holders == 0 {
+		delete(b.faces, faceKey{t.core.kind, t.core.name})
+	}
+}
+
+// responder is a member of the group of those who reply to a name.
+type responder[Q, R any] struct {
+	*member[call[Q, R]]
+	topic *Topic[call[Q, R]]
+	left  sync.Once
+}
+
+func (r *responder[Q, R]) drain(ctx context.Context) error {
+	defer r.left.Do(r.topic.letGo)
+	return r.member.drain(ctx)
+}
+
+func (r *responder[Q, R]) shut() error {
+	defer r.left.Do(r.topic.letGo)
+	return r.member.shut()
 }
 
 // checkReply refuses the options that have no meaning for responders: they are

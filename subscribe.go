@@ -3,6 +3,7 @@ package hark
 import (
 	"fmt"
 	"reflect"
+	"runtime"
 	"strconv"
 
 	"github.com/harkbus/hark/internal/feed"
@@ -57,40 +58,33 @@ func (t *Topic[T]) subscribeTo(cfg *subscribeConfig, how mode, h Handler[T], bat
 		}
 		m := newMember(c, cfg, how, h, batch, role, at)
 		if !c.join(m) {
-			continue // its last member has just left
+			runtime.Gosched() // its last member is about to take it out
+			continue
 		}
-		if fresh {
-			t.tap(c, cfg.start)
-		} else {
+		if !fresh {
 			m.rouse()
+			return m, nil
 		}
-		return m, nil
+		if done, err := t.tap(c, cfg.start); done || err != nil {
+			return m, err
+		}
 	}
 }
 
-// consumerFor returns the consumer of cfg's group, or a new one.
+// consumerFor returns the consumer of cfg's group, or a new one, which is still to be
+// tapped.
 func (t *Topic[T]) consumerFor(cfg *subscribeConfig) (c *consumer[T], fresh bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.sealed {
 		return nil, false, fmt.Errorf("bus %w", ErrClosed)
 	}
-	if cfg.group != "" {
-		if c := t.groups[cfg.group]; c != nil {
-			return c, false, c.agrees(cfg)
-		}
+	if c := t.groups[cfg.group]; c != nil {
+		return c, false, c.agrees(cfg)
 	}
 	c = newConsumer[T](t.core.bus, t.core.kind, t.core.name, cfg, t.core.retention != nil || t.core.lasting)
 	c.sole = c.sole && !t.core.inbox // whose messages have times that others look at
 	c.untap = func() { t.forget(c) }
-	if cfg.group != "" {
-		if t.groups == nil {
-			t.groups = map[string]*consumer[T]{}
-		}
-		t.groups[cfg.group] = c
-	}
-	t.consumers = append(t.consumers, c)
-	c.place = len(t.consumers)
 	return c, true, nil
 }
 
@@ -129,12 +123,27 @@ type tap[X any] interface {
 	endLane(log any)
 }
 
-// tap lets a consumer of the topic's own read its logs.
-func (t *Topic[T]) tap(c *consumer[T], s start) {
+// tap lets a consumer of the topic's own read its logs. At the same moment others
+// find it as that of its group: who joins that must miss nothing. It reports false if
+// the group has another one by then.
+func (t *Topic[T]) tap(c *consumer[T], s start) (done bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	switch {
+	case t.sealed:
+		return false, fmt.Errorf("bus %w", ErrClosed)
+	case c.grouped && t.groups[c.name] != nil:
+		return false, nil
+	case c.grouped:
+		if t.groups == nil {
+			t.groups = map[string]*consumer[T]{}
+		}
+		t.groups[c.name] = c
+	}
+	t.consumers = append(t.consumers, c)
+	c.place = len(t.consumers)
 	t.addLanesLocked(c, s)
-	c.tapped = true
+	return true, nil
 }
 
 // tapGuest lets the consumer of a pattern read the topic's logs.
@@ -161,9 +170,7 @@ func (t *Topic[T]) addLanesLocked(c tap[T], s start) {
 func (t *Topic[T]) tapsLocked() []tap[T] {
 	taps := make([]tap[T], 0, t.listening)
 	for _, c := range t.consumers {
-		if c.tapped {
-			taps = append(taps, c)
-		}
+		taps = append(taps, c)
 	}
 	for c := range t.guests {
 		taps = append(taps, c)
@@ -187,25 +194,23 @@ func (t *Topic[T]) untap(c tap[T]) {
 func (t *Topic[T]) forget(c *consumer[T]) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if c.tapped {
-		c.tapped = false
-		t.listening--
-		t.setModeLocked()
+	if c.place == 0 {
+		return
 	}
-	if c.place > 0 {
-		last := len(t.consumers) - 1
-		if c.place-1 != last {
-			t.consumers[c.place-1] = t.consumers[last]
-			t.consumers[c.place-1].place = c.place
-			t.mixed = true
-		}
-		t.consumers[last] = nil
-		t.consumers = t.consumers[:last]
-		c.place = 0
+	last := len(t.consumers) - 1
+	if c.place-1 != last {
+		t.consumers[c.place-1] = t.consumers[last]
+		t.consumers[c.place-1].place = c.place
+		t.mixed = true
 	}
-	if c.grouped && t.groups[c.name] == c {
+	t.consumers[last] = nil
+	t.consumers = t.consumers[:last]
+	c.place = 0
+	if c.grouped {
 		delete(t.groups, c.name)
 	}
+	t.listening--
+	t.setModeLocked()
 }
 
 // ordinal returns where in the log s is; only stored topics have a past.

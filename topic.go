@@ -32,6 +32,8 @@ type Topic[T any] struct {
 	mixed     bool                // consumers are not in order
 	lanes     []*Publisher[T]
 	sealed    bool
+
+	holders int // those who reply to its name, if it is of KindRequest; guarded by Bus.mu
 }
 
 // The modes of a topic.

@@ -28,6 +28,7 @@ var patternClauses = []Clause{
 	{"REQ-4", "a requester that gives up ends the responder's context", testREQ4},
 	{"REQ-5", "options that would leave requests without an answer are refused", testREQ5},
 	{"REQ-6", "a request whose last responder leaves gets an error", testREQ6},
+	{"REQ-7", "requests are answered while responders come and go, and the name leaves with the last", testREQ7},
 }
 
 func subscribePattern[T any](t *testing.T, bus *hark.Bus, pattern string, h hark.Handler[T], opts ...hark.SubscribeOption) *hark.Subscription {
@@ -384,4 +385,99 @@ func testREQ6(t *testing.T, open Opener) {
 			t.Errorf("close: got %v", err)
 		}
 	})
+}
+
+func testREQ7(t *testing.T, open Opener) {
+	ctx, bus := start(t, open)
+	echo := func(_ context.Context, n int) (int, error) { return n, nil }
+	leave := func(i int, s *hark.Subscription) error {
+		if i%2 == 0 {
+			return s.Close()
+		}
+		return s.Drain(ctx)
+	}
+	ask := func(i int) error {
+		if got, err := hark.Request[int, int](ctx, bus, "x", i); err != nil || got != i {
+			return fmt.Errorf("request %d: got %d, %w", i, got, err)
+		}
+		return nil
+	}
+
+	// askOn asks again and again until over is closed.
+	askOn := func(over chan struct{}, wrong func(error) bool) *sync.WaitGroup {
+		var callers sync.WaitGroup
+		for range 3 {
+			callers.Go(func() {
+				for i := 0; ; i++ {
+					select {
+					case <-over:
+						return
+					default:
+					}
+					if err := ask(i); wrong(err) {
+						t.Error(err)
+						return
+					}
+				}
+			})
+		}
+		return &callers
+	}
+
+	// One takes over from another, so that one is always there.
+	now := must(hark.Reply(bus, "x", echo))(t)
+	over := make(chan struct{})
+	callers := askOn(over, func(err error) bool { return err != nil })
+	for i := range 20 {
+		next := must(hark.Reply(bus, "x", echo))(t)
+		if err := leave(i, now); err != nil {
+			t.Errorf("leave: %v", err)
+		}
+		now = next
+	}
+	close(over)
+	callers.Wait()
+	if err := now.Close(); err != nil {
+		t.Error(err)
+	}
+
+	// Several come and go, and each is there for its own request. Those of others get an
+	// answer, or an error when nobody is there.
+	over = make(chan struct{})
+	callers = askOn(over, func(err error) bool {
+		return err != nil && !errors.Is(err, hark.ErrNoResponders) && !errors.Is(err, hark.ErrClosed)
+	})
+	var responders sync.WaitGroup
+	for range 4 {
+		responders.Go(func() {
+			for i := range 10 {
+				s, err := hark.Reply(bus, "x", echo)
+				if err != nil {
+					t.Errorf("reply: %v", err)
+					return
+				}
+				if err := ask(i); err != nil {
+					t.Errorf("while several come and go: %v", err)
+				}
+				// What it hands over when it drains another one may drop that closes.
+				var left *hark.CloseError
+				if err := leave(i, s); err != nil && !errors.As(err, &left) {
+					t.Errorf("leave: %v", err)
+				}
+			}
+		})
+	}
+	responders.Wait()
+	close(over)
+	callers.Wait()
+
+	if s := bus.Stats(); len(s.Requests) > 0 {
+		t.Errorf("Stats of names to which nobody replies: %+v", s.Requests)
+	}
+	for _, node := range bus.Topology().Nodes {
+		if node.Kind == hark.KindRequest {
+			t.Errorf("Topology has %s, to which nobody replies", node.Name)
+		}
+	}
+	must(hark.Reply(bus, "x", func(_ context.Context, s string) (string, error) { return s, nil }))(t)
 }

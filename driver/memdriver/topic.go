@@ -523,6 +523,10 @@ func (r *responder) Close(context.Context) error {
 		e := r.conn.engine
 		e.mu.Lock()
 		e.responders[r.name] = slices.DeleteFunc(e.responders[r.name], func(other *responder) bool { return other == r })
+		if len(e.responders[r.name]) == 0 {
+			delete(e.responders, r.name)
+			delete(e.turns, r.name)
+		}
 		e.mu.Unlock()
 		r.calls.end(false)
 		r.conn.mu.Lock()
