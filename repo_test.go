@@ -345,7 +345,7 @@ func TestLinks(t *testing.T) {
 // TestReadmeTable holds the table of the README to the first one of docs/drivers.md.
 // With HARK_UPDATE=1 it copies it.
 func TestReadmeTable(t *testing.T) {
-	table := regexp.MustCompile(`(?m)^\| What it can .*\n(\|.*\n)+`)
+	table := regexp.MustCompile(`(?m)^\| Capability .*\n(\|.*\n)+`)
 	readme, want := read(t, "README.md"), table.FindString(read(t, "docs/drivers.md"))
 	got := table.FindString(readme)
 	switch {

@@ -81,9 +81,9 @@ const (
 	Backpressure Capability = "backpressure on ephemeral topics"
 	// HandBack gives what a member of a group on an ephemeral topic has not
 	// begun to the others when it leaves or stalls.
-	HandBack Capability = "ephemeral messages handed back to their group"
+	HandBack Capability = "return of ephemeral messages to their group"
 	// Deadlocks are recognised: handlers that wait for themselves.
-	Deadlocks Capability = "recognition of handlers that wait for themselves"
+	Deadlocks Capability = "detection of handlers that wait for themselves"
 	// Strict, Relaxed and Memory are the classes of durability that can be
 	// promised.
 	Strict  Capability = "durability Strict"

@@ -140,7 +140,7 @@ func (r *Report) agrees(text, column string) error {
 	}
 	for _, id := range r.held {
 		if got, want := asCell(r.Refused[id]), says[id]; got != want {
-			return fmt.Errorf("for %s, %s is refused for want of %q, and there of %q", column, id, got, want)
+			return fmt.Errorf("for %s, %s is refused for lack of %q, and there of %q", column, id, got, want)
 		}
 	}
 	return nil

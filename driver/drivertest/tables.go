@@ -29,8 +29,8 @@ var faces = []string{"requests", "channels", "notifications", "values"}
 const (
 	rowServer  = "Server"
 	rowAcross  = "Clauses that hold across processes"
-	rowLease   = "A message may be in hand for"
-	rowPayload = "A message may have"
+	rowLease   = "Time to handle a message"
+	rowPayload = "Maximum message size"
 	yes, no    = "yes", "–"
 )
 
@@ -54,9 +54,9 @@ func (t table) put(row, column, cell string) {
 
 // The headings of the tables, which tell them apart.
 const (
-	headCan     = "What it can"
+	headCan     = "Capability"
 	headHold    = "Clauses that hold"
-	headRefused = "Refused, for want of"
+	headRefused = "Refused for lack of"
 )
 
 func parseTables(text string) (*tables, error) {
@@ -112,9 +112,9 @@ func (ts *tables) set(column string, r *Report) {
 		across = share(left, r.across)
 	}
 	ts.hold.put(rowAcross, column, across)
-	lease, payload := "as long as it takes", "any size"
+	lease, payload := "unlimited", "unlimited"
 	if r.Info.Lease > 0 {
-		lease = r.Info.Lease.String() + ", extended meanwhile"
+		lease = r.Info.Lease.String() + ", extended automatically"
 	}
 	if r.Info.MaxPayload > 0 {
 		payload = strconv.Itoa(r.Info.MaxPayload>>10) + " KiB"

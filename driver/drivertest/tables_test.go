@@ -63,8 +63,8 @@ func TestTables(t *testing.T) {
 	}
 	write(able, "A")
 	write(poor, "B")
-	has("before", "after", "| What it can | A | B |", "| Server | this process | 1.2 |", "| stored topics | yes | – |", "| magic | yes | – |",
-		"| A message may have | any size | 2 KiB |", "| Publishing (PUB) | 7 | 6 of 7 |", "| c | | PUB-3, NTF-25 |", "| a/b | | STO-1 to STO-3 |")
+	has("before", "after", "| Capability | A | B |", "| Server | this process | 1.2 |", "| stored topics | yes | – |", "| magic | yes | – |",
+		"| Maximum message size | unlimited | 2 KiB |", "| Publishing (PUB) | 7 | 6 of 7 |", "| c | | PUB-3, NTF-25 |", "| a/b | | STO-1 to STO-3 |")
 	poor.Refused = map[string]string{"PUB-3": "c"}
 	able.Refused = map[string]string{"PUB-7": "c"}
 	write(poor, "B")

@@ -19,12 +19,12 @@ type Promise struct {
 // about groups ask for every message, and not for their order or each once.
 func Promises() []Promise {
 	return []Promise{
-		{"delay", Config{Delay: time.Millisecond}, nil, "a call may take long"},
-		{"cut", Config{Cut: 5 * time.Millisecond}, nil, "calls wait in their contexts for the connection"},
-		{"reorder", Config{Reorder: true}, []string{"PAT"}, "only between the topics of a pattern there is no order"},
-		{"again", Config{Again: 3}, []string{"VAL"}, "only changes of values are tried again"},
-		{"drop", Config{Drop: 5}, nil, "what is lost on its way to a member of a group comes again, behind others: a group without keys has no order then"},
-		{"repeat", Config{Repeat: 5}, nil, "a group gets a message again whose acknowledgement was lost: each at least once"},
+		{"delay", Config{Delay: time.Millisecond}, nil, "a call may take a long time"},
+		{"cut", Config{Cut: 5 * time.Millisecond}, nil, "calls wait for the connection until their contexts end"},
+		{"reorder", Config{Reorder: true}, []string{"PAT"}, "only between the topics of a pattern is there no order"},
+		{"again", Config{Again: 3}, []string{"VAL"}, "only changes of values are retried"},
+		{"drop", Config{Drop: 5}, nil, "a message lost on its way to a member of a group is delivered again, after others: a group without keys then has no order"},
+		{"repeat", Config{Repeat: 5}, nil, "a group receives a message again if its acknowledgement was lost: each at least once"},
 	}
 }
 
