@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// SubscribeBatch calls h for several messages at once: as many as there are,
-// up to the limit that Batch sets. A *BatchError, returned as it is, fails the
-// items that it names, which are retried like single messages and may come
-// again in another batch; any other error, and a panic, fails all of them. The
-// messages may be kept.
+// SubscribeBatch calls h for several messages at once: as many as there are, up
+// to the limit that Batch sets. A *BatchError, returned unwrapped, fails the
+// items that it names, which are retried like single messages and may come again
+// in another batch; any other error, or a panic, fails all of them. The messages
+// may be kept.
 func (t *Topic[T]) SubscribeBatch(h BatchHandler[T], opts ...SubscribeOption) (*Subscription, error) {
 	if h == nil {
 		return nil, fail("subscribe", t.core.name, errNoHandler)

@@ -15,7 +15,7 @@ import (
 	"github.com/harkbus/hark/internal/names"
 )
 
-// Kind says what a name on a bus stands for. Each kind has names of its own: a
+// Kind says what a name on a bus stands for. Each kind has its own name space: a
 // topic and a value may both be called "jobs".
 type Kind string
 
@@ -29,9 +29,8 @@ const (
 	KindValue    Kind = "value"
 )
 
-// Bus connects the parts of a program: topics, channels, values and those who
-// listen are found on it by name. A Bus is safe for concurrent use. Make one
-// with New.
+// Bus connects the parts of a program: topics, channels, values and listeners
+// are found on it by name. A Bus is safe for concurrent use. Make one with New.
 type Bus struct {
 	pool   *exec.Pool
 	engine *engine // nil in process
@@ -89,7 +88,7 @@ type busOption func(*Bus)
 func (f busOption) applyBus(b *Bus) { f(b) }
 
 // WithHooks adds hooks: each value must implement at least one of the hook
-// interfaces, such as DropHook; New panics on one that does not, because it
+// interfaces, such as DropHook. New panics on a value that does not, because it
 // would never be called.
 func WithHooks(hooks ...any) BusOption {
 	return busOption(func(b *Bus) {
@@ -103,14 +102,14 @@ func WithHooks(hooks ...any) BusOption {
 
 const defaultGrace = 5 * time.Second
 
-// SlowAfter sets how long a handler may run before the SlowHooks are told.
-// The default is one second. Without a SlowHook it has no effect.
+// SlowAfter sets how long a handler may run before the SlowHooks are called. The
+// default is one second. Without a SlowHook it has no effect.
 func SlowAfter(d time.Duration) BusOption {
 	return busOption(func(b *Bus) { b.slow = d })
 }
 
-// Grace sets how long Close and Drain go on waiting for handlers whose context
-// they have cancelled. The default is five seconds.
+// Grace sets how long Close and Drain wait for handlers after cancelling their
+// contexts. The default is five seconds.
 func Grace(d time.Duration) BusOption {
 	return busOption(func(b *Bus) { b.grace = d })
 }
@@ -238,7 +237,7 @@ func (b *Bus) snapshot() []face {
 // once nothing of the bus runs any more, or the grace period is over.
 //
 // Close is idempotent: later calls wait for the first and return its result.
-// Called from a handler, which it would wait for, it does nothing but return
+// Called from a handler, which Close would have to wait for, it only returns
 // ErrWouldDeadlock.
 func (b *Bus) Close(ctx context.Context) error {
 	if handlerOf(ctx) != nil || inHandler() {
@@ -339,15 +338,15 @@ func (b *Bus) everything() []face {
 	return faces
 }
 
-// Settle waits until everything that the bus has accepted is done, and so is
-// what handlers have published, notified and set meanwhile: no handler, observer
-// or function of a listener runs, nothing waits for one or for another attempt.
-// What is not due is not waited for, nor what waits in a channel for whoever
-// receives it. Over an engine, what counts is what this bus has published to its
-// own subscriptions and what has reached them.
+// Settle waits until everything that the bus has accepted is done, including
+// what handlers publish, notify and set meanwhile: no handler, observer or
+// listener function is running, and nothing waits for one or for another
+// attempt. It does not wait for messages that are not due, nor for values that
+// wait in a channel to be received. Over an engine, it covers what this bus has
+// published to its own subscriptions and what has reached them.
 //
-// While others go on publishing, or a subscription is paused with messages
-// waiting, it waits until ctx ends and returns its cause. In a handler it is
+// While others go on publishing, or a paused subscription has messages waiting,
+// it waits until ctx ends and returns its cause. In a handler it returns
 // ErrWouldDeadlock. It is meant for tests (package harktest) and for programs
 // that work in rounds.
 func (b *Bus) Settle(ctx context.Context) error {

@@ -8,16 +8,15 @@ import (
 	"sync"
 )
 
-// Chan is a channel: each value sent is received by exactly one receiver, in
-// the order in which they were sent. Beside what a Go channel does it can be
-// unbounded, waits no longer than a context, can be closed at any time without
-// a panic, and has a name on its bus. Everyone who names the same channel of a
-// bus shares one Chan. It is safe for concurrent use by any number of senders
-// and receivers; all that happens to it happens in one order (it is
-// linearizable).
+// Chan is a channel: each value sent is received by exactly one receiver, in the
+// order in which they were sent. Unlike a Go channel it can be unbounded, its
+// waits end with a context, it can be closed at any time without a panic, and it
+// has a name on its bus. Everyone who names the same channel of a bus shares one
+// Chan. It is safe for concurrent use by any number of senders and receivers,
+// and linearizable: everything that happens to it happens in one order.
 //
-// A channel drops nothing and runs no handler, so it calls no hooks. A Chan
-// made outside of a testing/synctest bubble must not be used inside of one.
+// A channel drops nothing and runs no handler, so it calls no hooks. A Chan made
+// outside a testing/synctest bubble must not be used inside one.
 type Chan[T any] struct {
 	name     string
 	capacity int
@@ -72,19 +71,20 @@ func (d Durability) applyChan(c *chanConfig) error {
 	return nil
 }
 
-// NewChan returns the channel of that name, made with that capacity if need
-// be. With capacity 0 a Send returns when a receiver has the value; with n up
-// to n values wait to be received; Unbounded sets no limit but memory. If the
-// channel is there already, another capacity is ErrInvalidOption and another T
-// ErrTypeMismatch. With a nil bus it makes a private channel, whose name may
-// be empty.
+// NewChan returns the channel of that name, and creates it with that capacity if
+// it does not exist. With capacity 0, a Send returns when a receiver has the
+// value. With capacity n, up to n values wait to be received. Unbounded sets no
+// limit but memory. If the channel exists, another capacity is ErrInvalidOption
+// and another T ErrTypeMismatch. With a nil bus NewChan makes a private channel,
+// whose name may be empty.
 //
-// On a bus over an engine everybody shares the channel who opens it on that
-// engine, in whatever process, with the same capacity and durability; it stays
-// there, with what is in it, when the bus is closed. It waits for the engine, at
-// most ten seconds. The option Durability says what the values in it survive:
-// Relaxed by default, or what the engine has; in process there is only Memory.
-// With capacity 0 no value is in it, so there it changes nothing.
+// On a bus over an engine, everyone who opens the channel on that engine, in
+// whatever process, shares it, with the same capacity and durability. The
+// channel and its contents stay there when the bus is closed. NewChan waits for
+// the engine, at most ten seconds. The option Durability says what the values in
+// the channel survive: Relaxed by default, or what the engine has; in process
+// there is only Memory. With capacity 0 the channel holds no value, so the
+// option changes nothing.
 func NewChan[T any](b *Bus, name string, capacity int, opts ...ChanOption) (*Chan[T], error) {
 	c, err := openChan[T](b, name, capacity, caller(), opts)
 	if err != nil {
@@ -162,9 +162,10 @@ func (c *Chan[T]) Name() string { return c.name }
 func (c *Chan[T]) Cap() int { return c.capacity }
 
 // Len returns how many values are in the channel: those that can be received
-// without waiting for a Send to begin, and those that were taken (Take) and are
-// not done with. Values of senders that wait do not count. Over an engine it is
-// asked, for a second at most; what it does not know by then is 0.
+// without waiting for another Send, and those that were taken (Take) and are not
+// done. Values of waiting senders do not count. Over an engine Len asks the
+// engine, waiting a second at most; it counts what it has not learnt by then as
+// 0.
 func (c *Chan[T]) Len() int {
 	if c.remote != nil {
 		return c.remote.len()
@@ -175,10 +176,11 @@ func (c *Chan[T]) Len() int {
 	return c.queue.len() + c.taken.outside()
 }
 
-// Close closes the channel. Senders, also those who wait, get ErrClosed;
-// receivers get what is left and then ErrClosed. Closing again does nothing.
-// In process it returns nil. Over an engine it closes the channel for all
-// processes, for good, and waits ten seconds at most for the engine to say so.
+// Close closes the channel. Senders get ErrClosed, including those that wait;
+// receivers get what is left and then ErrClosed. Closing again does nothing. In
+// process it returns nil. Over an engine it closes the channel for all
+// processes, permanently, and waits at most ten seconds for the engine to
+// confirm.
 func (c *Chan[T]) Close() error {
 	if c.remote != nil {
 		if err := c.remote.close(); err != nil {
@@ -190,8 +192,8 @@ func (c *Chan[T]) Close() error {
 	return nil
 }
 
-// Done returns a Go channel that is closed when this channel is closed, for a
-// select beside In.
+// Done returns a Go channel that is closed when this channel is closed, for use
+// in a select with In.
 func (c *Chan[T]) Done() <-chan struct{} {
 	if c.remote != nil {
 		return c.remote.chann().Closed()

@@ -37,20 +37,20 @@ type chanInlet[T any] struct {
 	pump     sync.WaitGroup
 }
 
-// Out returns a Go channel of the values, for select. It is always the same
-// one, without a buffer: a value is either still in this channel, where it
-// counts and where Receive gets it, or in the hands of the goroutine that took
-// it from Out. So nothing is lost when a select picks another case. It is
-// closed when this channel is closed and empty.
+// Out returns a Go channel of the values, for select. It is always the same one,
+// and unbuffered: a value is either still in this channel, where it counts and
+// where Receive can get it, or with the goroutine that took it from Out. So
+// nothing is lost when a select chooses another case. Out is closed when this
+// channel is closed and empty.
 //
-// When the bus is closed, whoever uses Out gets as long as its Grace period to
-// receive what is left. Then Out is closed all the same; what nobody has
-// received is reported in the *CloseError, and Receive still gets it.
+// When the bus is closed, users of Out have its Grace period to receive what is
+// left. Then Out is closed anyway; the *CloseError reports what nobody has
+// received, and Receive still returns it.
 //
 // The first call starts a goroutine, which ends when Out is closed. Without a
-// bus that is only when everything has been received, by Out or otherwise. Once
-// Out or In is in use everything costs more; a receiver that waits in Receive
-// comes before those that wait at Out.
+// bus, that is only when everything has been received, through Out or otherwise.
+// Once Out or In is in use every operation costs more. Receivers that wait in
+// Receive come before those that wait at Out.
 func (c *Chan[T]) Out() <-chan T {
 	if c.remote != nil {
 		return c.remote.out.channel()
@@ -102,15 +102,15 @@ func (c *Chan[T]) endOut(ctx context.Context) (left int) {
 }
 
 // In returns a Go channel whose values are sent to this channel, for select. It
-// is always the same one, without a buffer: a value put into it has been sent.
-// Nothing is taken from it while there is no room. With capacity 0 that is
+// is always the same one, and unbuffered: a value put into it has been sent.
+// Nothing is taken from it while there is no room. With capacity 0 that means
 // while no receiver waits in Receive; but if Out is in use too, one value is
-// taken ahead, because whether a receiver waits at Out cannot be seen.
+// taken ahead, because nobody can see whether a receiver waits at Out.
 //
-// Close does not close In, so that senders do not panic, but nothing is taken
-// from it any more: a select should have a case for Done. Closing it with the
-// built-in close is the same as Close; other users of In then panic, as with
-// any Go channel.
+// Close does not close In, so that senders do not panic, but nothing more is
+// taken from it: a select should have a case for Done. Closing In with the
+// built-in close is the same as Close; other users of In then panic, as with any
+// Go channel.
 //
 // The first call starts a goroutine that Close ends. Senders that wait in Send
 // come before those that wait at In.

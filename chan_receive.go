@@ -8,17 +8,17 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// Receive returns the next value. It waits for one at most until ctx ends:
-// then it has received nothing, and returns the cause. A context that has
-// already ended receives nothing. Once the channel is closed and what was in
-// it has been received, it returns ErrClosed. Receivers that wait are served
-// in the order in which they came; over an engine that is not promised.
+// Receive returns the next value. It waits for one at most until ctx ends: then
+// it has received nothing, and returns the cause. If ctx has already ended it
+// receives nothing. Once the channel is closed and empty, it returns ErrClosed.
+// Waiting receivers are served in the order in which they came; over an engine
+// that is not guaranteed.
 //
-// Over an engine a value that Receive returns is nobody else's any more. It is
-// lost if the process ends just then: Take does without that. So may be the
-// value of a Receive whose context ended while the connection was lost, if the
-// error wraps ErrUnsure. A value that cannot be decoded is an error, lost too,
-// and told to the DropHooks.
+// Over an engine, a value that Receive returns belongs to the caller alone. It
+// is lost if the process dies at that moment; use Take to avoid that. The value
+// may also be lost if ctx ended while the connection was down and the error
+// wraps ErrUnsure. A value that cannot be decoded is an error; it is lost too,
+// and reported to the DropHooks.
 func (c *Chan[T]) Receive(ctx context.Context) (T, error) {
 	if ctx.Err() != nil {
 		var zero T
@@ -36,10 +36,10 @@ func (c *Chan[T]) Receive(ctx context.Context) (T, error) {
 	return c.receive(ctx)
 }
 
-// TryReceive returns the next value if there is one, and whether there was. It
-// returns ErrClosed if there will never be one again. ctx bounds the way to
-// the engine, not a wait for a value; if it has ended nothing is received and
-// its cause is returned.
+// TryReceive returns the next value if there is one, and reports whether there
+// was. It returns ErrClosed if there will never be one again. ctx bounds the
+// exchange with the engine, not a wait for a value; if it has ended, nothing is
+// received and its cause is returned.
 func (c *Chan[T]) TryReceive(ctx context.Context) (v T, ok bool, err error) {
 	if ctx.Err() != nil {
 		return v, false, fail("receive", c.name, context.Cause(ctx))
@@ -72,11 +72,11 @@ func (c *Chan[T]) TryReceive(ctx context.Context) (v T, ok bool, err error) {
 	return v, ok, nil
 }
 
-// All returns an iterator over the values, received one by one as the loop
-// asks for them: a loop that ends early takes no value that its body was not
-// given. It ends when the channel is closed and empty, or when ctx ends; after
-// the loop ctx.Err() tells which. It may be used more than once, and by
-// several loops, who share the values.
+// All returns an iterator over the values, received one by one as the loop asks
+// for them: a loop that ends early receives no value that its body did not get.
+// It ends when the channel is closed and empty, or when ctx ends; after the loop
+// ctx.Err() tells which. It may be used more than once, and by several loops,
+// which share the values.
 func (c *Chan[T]) All(ctx context.Context) iter.Seq[T] {
 	return func(yield func(T) bool) {
 		for {

@@ -4,15 +4,15 @@ import "context"
 
 // Send sends v. It waits until there is room, or with capacity 0 until a
 // receiver has the value, at most until ctx ends: then nothing has been sent,
-// and it returns the cause. A context that has already ended sends nothing. On
-// a closed channel, and when it is closed while Send waits, it returns
-// ErrClosed and nothing has been sent. Senders that wait are served in the
-// order in which they came; over an engine that is not promised.
+// and it returns the cause. If ctx has already ended it sends nothing. If the
+// channel is closed, or is closed while Send waits, Send returns ErrClosed and
+// nothing has been sent. Waiting senders are served in the order in which they
+// came; over an engine that is not guaranteed.
 //
-// Over an engine Send waits for a lost connection too, and sends a value once
-// however often it has to try. When ctx ends while it is not known whether the
-// value was sent, it waits for the answer, a second at most; an error that wraps
-// ErrUnsure says that it is still not known.
+// Over an engine Send also waits for a lost connection, and sends the value
+// once, however often it has to try. If ctx ends while it is not known whether
+// the value was sent, Send waits for the answer, a second at most; if it is
+// still not known then, the error wraps ErrUnsure.
 func (c *Chan[T]) Send(ctx context.Context, v T) error {
 	if ctx.Err() != nil {
 		return fail("send", c.name, context.Cause(ctx))
@@ -30,8 +30,8 @@ func (c *Chan[T]) Send(ctx context.Context, v T) error {
 }
 
 // TrySend sends v if that is possible without waiting, and reports whether it
-// did. It returns ErrClosed if the channel is closed. ctx bounds the way to
-// the engine, not a wait for room; if it has ended nothing is sent and its
+// did. It returns ErrClosed if the channel is closed. ctx bounds the exchange
+// with the engine, not a wait for room; if it has ended, nothing is sent and its
 // cause is returned.
 func (c *Chan[T]) TrySend(ctx context.Context, v T) (bool, error) {
 	if ctx.Err() != nil {

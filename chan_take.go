@@ -10,8 +10,8 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// Taken is a value that was taken from a channel and not received yet. Either
-// Done or Return is to be called.
+// Taken is a value that was taken from a channel and not received yet. Call
+// either Done or Return.
 type Taken[T any] struct {
 	Value T
 
@@ -29,16 +29,16 @@ type Taken[T any] struct {
 	gone   bool           // it is not held any more
 }
 
-// Take is Receive for those who want to have done something with a value before
-// it counts as received: that is when they call Done. Until then it is in the
-// channel for all but receivers: it takes its place and counts for Len, and with
-// capacity 0 its Send waits, and may still give up. What is returned can be
-// received again, before others. Over an engine that is also what becomes of a
-// value whose taker's process or connection ends, after some seconds and perhaps
-// behind others, so that no value is lost and some may be taken twice; one that
-// was taken stays taken for as long as the process lives.
+// Take is Receive for callers that want to finish work on a value before it
+// counts as received, which is when they call Done. Until then the value is
+// still in the channel for everyone but receivers: it takes up its place and
+// counts for Len, and with capacity 0 its Send waits, and may still give up. A
+// value that is returned can be received again, before others. Over an engine
+// the same happens to a value whose taker's process or connection ends, after
+// some seconds and perhaps behind others. So no value is lost, and some may be
+// taken twice; a value stays taken for as long as the taker's process lives.
 //
-// It waits as Receive does, and returns the same errors. Those who wait in
+// It waits as Receive does, and returns the same errors. Those that wait in
 // Receive come first.
 func (c *Chan[T]) Take(ctx context.Context) (*Taken[T], error) {
 	if ctx.Err() != nil {
@@ -57,9 +57,9 @@ func (c *Chan[T]) Take(ctx context.Context) (*Taken[T], error) {
 
 // Done says that the value has been received. It returns ErrNotHeld if Done or
 // Return was called before, if its sender has given up (with capacity 0), or if
-// somebody else got it because the connection was lost for too long. Over an
-// engine it waits for its answer, at most until ctx ends; an error that wraps
-// ErrUnsure says that it may have been received.
+// another receiver got the value because the connection was lost for too long.
+// Over an engine it waits for the answer, at most until ctx ends; an error that
+// wraps ErrUnsure says that the value may have been received.
 func (t *Taken[T]) Done(ctx context.Context) error {
 	if err := t.done(ctx); err != nil {
 		return fail("receive", t.name, err)

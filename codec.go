@@ -6,9 +6,9 @@ import (
 	"reflect"
 )
 
-// Codec turns the values of a topic into bytes and back, where they leave the
-// process. Its methods may be called by several goroutines at the same time. One
-// that panics has failed, with a *PanicError.
+// Codec converts the values of a topic to bytes and back, where they leave the
+// process. Its methods may be called concurrently. If one panics, it has failed
+// with a *PanicError.
 type Codec interface {
 	// ContentType is the media type of what Encode makes.
 	ContentType() string
@@ -27,16 +27,16 @@ type CodecOption interface {
 	ValueOption
 }
 
-// WithCodec sets the codec of a topic, a channel or a value, instead of JSON, or
-// for those of []byte the bytes as they are. In process values travel as they
-// are, so there it is not called.
+// WithCodec sets the codec of a topic, a channel or a value. The default is
+// JSON, or for []byte the bytes themselves. In process values are not encoded,
+// so the codec is not called.
 //
-// As an option of a bus it stands in for JSON everywhere on it: for patterns and
-// requests too, which have no codec of their own. A nil codec is ErrInvalidOption,
-// but on a bus, where it changes nothing.
+// As an option of a bus it replaces JSON everywhere on it, including for
+// patterns and requests, which have no codec of their own. A nil codec is
+// ErrInvalidOption, except on a bus, where it changes nothing.
 //
-// Everybody has to use the same codec for the same thing: what another one has
-// encoded is an error that says which codec could not read it.
+// Everyone must use the same codec for the same thing: decoding what another
+// codec has encoded returns an error that says which codec could not read it.
 func WithCodec(c Codec) CodecOption { return codecOption{c} }
 
 type codecOption struct{ codec Codec }
@@ -54,10 +54,10 @@ func (o codecOption) set(to *Codec) error {
 	return nil
 }
 
-// Bare leaves the CloudEvents envelope out of the messages that a bus over an
-// engine publishes to the topic: they are the encoded value and its headers,
-// for speed or for readers that expect just that. Everybody can read both. In
-// process there is no envelope.
+// Bare omits the CloudEvents envelope from messages that a bus over an engine
+// publishes to the topic: they are only the encoded value and its headers, for
+// speed or for readers that expect just that. Every subscriber can read both
+// forms. In process there is no envelope.
 func Bare() TopicOption {
 	return topicOption(func(t *topicConfig) error {
 		t.bare = true

@@ -9,55 +9,56 @@
 // answer.
 //
 // A [Chan] is a queue of values, each for one receiver: a Go channel that may be
-// unbounded, waits no longer than a context, and is closed without a panic. A
-// [Notifier] lets goroutines tell each other that something happened, by name,
-// and remembers it for the late if it is latched. A [Value] is shared state that
+// unbounded, whose waits end with a context, and which anyone may close without
+// a panic. A [Notifier] lets goroutines tell each other by name that something
+// happened; a latched name tells latecomers too. A [Value] is shared state that
 // others observe. These three work without a bus as well.
 //
 // # Delivery
 //
 // Every subscription gets every message published while it exists; the members
-// of a [Group] share them. A message is published once it is in the topic's
-// log; handlers run later, on goroutines of the bus. What a handler returns
-// decides what becomes of the message: nil, it is done; [Drop], [Reject] and
-// [RetryAfter] say so; any other error, and a panic, is retried with backoff
-// and becomes a dead letter after that. On an ephemeral topic messages live as
-// long as somebody has to handle them; a topic made with [Stored] keeps them,
-// for as long as the bus lives.
+// of a [Group] share them. A message is published once it is in the topic's log;
+// handlers run later, on goroutines of the bus. What a handler returns decides
+// what happens to the message. After nil, it is done. After [Drop], [Reject] or
+// [RetryAfter], it is dropped, dead-lettered or retried as they say. After any
+// other error, or a panic, it is retried with backoff, and finally becomes a
+// dead letter. On an ephemeral topic a message lives until it has been handled;
+// a topic made with [Stored] keeps messages for as long as the bus lives.
 //
 // # Ordering
 //
-// Everybody sees the messages of a topic in the order in which they were
-// published. A subscription with one worker handles them in that order, except
-// that a message that is retried lets others pass. With several workers, or in
-// a group, messages of one key ([KeyBy], [Key]) are handled in order and one at
-// a time, also when one is retried. A [Publisher] gives up the common order of
-// a topic for speed: its own messages stay in order.
+// Every subscription sees the messages of a topic in the order in which they
+// were published. A subscription with one worker handles them in that order,
+// except that a message waiting for a retry lets others pass. With several
+// workers, or in a group, messages with the same key ([KeyBy], [Key]) are handled in
+// order and one at a time, even when one is retried. A [Publisher] trades the
+// common order of a topic for speed: only its own messages stay in order.
 //
 // # Backpressure
 //
-// Each subscription says how much may wait for it ([Buffer]) and what happens
-// beyond that ([Overflow]). By default 1,024 messages may wait, and then
-// publishers wait, until their context ends. A handler that publishes to a
-// topic that waits for that handler is let in, so that no circle hangs.
+// Each subscription says how many messages may wait for it ([Buffer]) and what
+// happens when more arrive ([Overflow]). By default 1,024 messages may wait, and
+// then publishers wait until their context ends. If a handler publishes to a
+// topic that is waiting for that handler, its message is let in, so a cycle
+// never deadlocks.
 //
 // # Concurrency
 //
-// Everything may be used by several goroutines, except where it says
-// otherwise: a [Publisher] and a [Message]. A handler runs on one goroutine at
-// a time for each worker. No lock is held while code of the program runs.
+// Everything is safe for concurrent use, except where it says otherwise: a
+// [Publisher] and a [Message]. A handler runs on one goroutine at a time per worker.
+// The bus holds no lock while it calls code of the program.
 //
 // # Errors
 //
-// Errors are returned, say what was attempted on what, and wrap a kind to be
-// checked with errors.Is, such as [ErrClosed] or [ErrTypeMismatch]. Mistakes in
-// names and options are errors where they are made. The bus does not log; it
-// tells the hooks ([WithHooks]).
+// Errors are returned, say what was attempted on what, and wrap a kind to check
+// with errors.Is, such as [ErrClosed] or [ErrTypeMismatch]. Mistakes in names and
+// options are reported where they are made. The bus does not log; it calls the
+// hooks ([WithHooks]).
 //
 // # Closing
 //
-// [Bus.Close] refuses new work, waits until what was accepted is done, and
-// when its context ends first cancels the handlers and reports what was left.
+// [Bus.Close] refuses new work and waits until what was accepted is done. If its
+// context ends first, it cancels the handlers and reports what was left.
 //
 // # Testing
 //

@@ -23,9 +23,9 @@ var (
 	// ErrFull says that there was no room and that the policy in force is not
 	// to wait for it.
 	ErrFull = errors.New("full")
-	// ErrWouldDeadlock says that a handler would have waited for itself. Where
-	// it published, notified or set a value the room set aside for that is used
-	// up.
+	// ErrWouldDeadlock says that a handler would have waited for itself. If it
+	// published, notified or set a value, it also used up the room set aside for
+	// such cases.
 	ErrWouldDeadlock = errors.New("would deadlock")
 	// ErrNoResponders says that nobody replies to requests of that name.
 	ErrNoResponders = errors.New("no responders")
@@ -34,8 +34,8 @@ var (
 	// ErrUnsure says that it is not known whether something happened: the
 	// engine did not answer in time.
 	ErrUnsure = errors.New("not known whether it happened")
-	// ErrNotHeld says that a value that was taken from a channel is not held any
-	// more: it was done with or returned, or others have it.
+	// ErrNotHeld says that a value taken from a channel is no longer held: it
+	// was received or returned, or another receiver has it.
 	ErrNotHeld = errors.New("not held any more")
 )
 
@@ -80,7 +80,7 @@ func (e *BatchError) Unwrap() []error {
 	return errs
 }
 
-// Left is what a Close or Drain that ran out of time left behind.
+// Left describes work that a Close or Drain that ran out of time left behind.
 type Left struct {
 	Kind         Kind
 	Name         string // of the topic, pattern, request, channel or value; what a listener is registered under
@@ -112,8 +112,8 @@ func (l Left) String() string {
 // any reports whether something was left.
 func (l Left) any() bool { return l.Waiting+l.InFlight+l.Retrying+l.Delayed > 0 }
 
-// CloseError is returned by Close and Drain when their context ended before
-// all work was done. It wraps the context's cause.
+// CloseError is returned by Close and Drain if their context ended before all
+// work was done. It wraps the context's cause.
 type CloseError struct {
 	Left  []Left
 	Cause error

@@ -10,8 +10,8 @@ import (
 )
 
 // FuncName returns the name under which RegisterFunc registers f, without the
-// ID: what to notify to reach its listeners, checked by the compiler. The part
-// before the # reaches everything of its type. For
+// ID. Pass it to Notify to reach the listeners of f by a name that the compiler
+// checks. The part before the # reaches everything of its type. For
 //
 //	a method        (*Counter).OnIncrement or c.OnIncrement    counter.Counter#OnIncrement
 //	a function      OnIncrement                                counter#OnIncrement
@@ -25,8 +25,8 @@ import (
 // with any change to the program, so give a closure that is to be notified by
 // name one of its own, with Register.
 //
-// What is not a function, or was made by package reflect and so has no name,
-// is ErrInvalidOption.
+// If f is not a function, or was made by package reflect and so has no name,
+// FuncName returns ErrInvalidOption.
 func FuncName(f any) (string, error) {
 	owner, member, err := funcName(f)
 	if err != nil {

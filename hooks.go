@@ -8,32 +8,33 @@ import "time"
 // they must be quick and safe for concurrent use. A hook that panics takes the
 // program down.
 
-// PublishHook is told of each message that was accepted.
+// PublishHook is called for each message that was accepted.
 type PublishHook interface{ OnPublish(PublishEvent) }
 
-// DeliverHook is told of each message whose handler returned without an error.
+// DeliverHook is called for each message whose handler returned without an
+// error.
 type DeliverHook interface{ OnDeliver(DeliverEvent) }
 
-// FailHook is told of each handler that returned an error or panicked.
+// FailHook is called for each handler that returned an error or panicked.
 type FailHook interface{ OnFail(FailEvent) }
 
-// DropHook is told of messages that will not reach a subscription.
+// DropHook is called for messages that will not reach a subscription.
 type DropHook interface{ OnDrop(DropEvent) }
 
-// DeadLetterHook is told of each message that was given up.
+// DeadLetterHook is called for each message that was given up.
 type DeadLetterHook interface{ OnDeadLetter(FailEvent) }
 
-// SlowHook is told of a handler that has been running for longer than the
-// threshold set by SlowAfter. It is called once for each such run, while the
-// handler still runs.
+// SlowHook is called for a handler that has been running for longer than the
+// threshold set by SlowAfter. It is called once per run, while the handler is
+// still running.
 type SlowHook interface{ OnSlow(SlowEvent) }
 
-// ConnHook is told when the connection to an engine is lost and when it is
-// back. In process there is none.
+// ConnHook is called when the connection to an engine is lost and when it is
+// back. In process there is no connection.
 type ConnHook interface{ OnConn(ConnEvent) }
 
-// ConnEvent says what became of a connection to an engine. If it is up with an
-// Err, something on it has failed that does not mend itself.
+// ConnEvent reports a change of a connection to an engine. If it is up with an
+// Err, something on it has failed that does not recover by itself.
 type ConnEvent struct {
 	Engine  string // such as "nats"
 	Address string
@@ -96,7 +97,7 @@ const (
 	DropUndecodable DropReason = "undecodable"
 )
 
-// SlowEvent says which handler sits too long.
+// SlowEvent says which handler is slow.
 type SlowEvent struct {
 	Source
 	For time.Duration // how long it has been running

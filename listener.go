@@ -21,13 +21,13 @@ type listenOption func(*listenConfig) error
 
 func (f listenOption) applyListen(c *listenConfig) error { return f(c) }
 
-// EachSignal gives the listener each notification as a signal of its own, in
-// order. Buffer says how many may wait, 1,024 by default. Beyond that the
-// oldest one that waits is merged into the newest, so that none is lost, unless
+// EachSignal gives the listener each notification as a separate signal, in
+// order. Buffer says how many may wait, 1,024 by default. Beyond that the oldest
+// waiting signal is merged into the newest, so that none is lost, unless
 // Overflow says otherwise.
 //
-// Overflow(Block) and Buffer(Unbounded) are for functions only: nobody can see
-// when there is room again in the channel of Listen.
+// Overflow(Block) and Buffer(Unbounded) are for functions only: for the channel
+// of Listen, nobody can see when there is room again.
 func EachSignal() ListenOption {
 	return listenOption(func(c *listenConfig) error {
 		c.each = true
@@ -63,7 +63,7 @@ func parseListen(opts []ListenOption, channel bool) (queue, error) {
 	return q, err
 }
 
-// Listener is somebody who is notified. It is safe for concurrent use.
+// Listener receives notifications. It is safe for concurrent use.
 type Listener struct {
 	n     *Notifier
 	shard *shard
@@ -95,18 +95,18 @@ func (t *listenerTally) stats() ListenerStats {
 
 // Register calls f for signals sent to name, a dot-separated name or a method
 // such as "counter.Counter#OnIncrement". Many listeners may share a name. Calls
-// of one listener never overlap. Signals that arrive while it runs, or before
-// it has begun, are merged into one that counts, so that a slow f holds up
-// nobody and misses nothing; see EachSignal for those that want each.
+// of one listener never overlap. Signals that arrive while f runs, or before it
+// has begun, are merged into one that counts them, so a slow f holds up nobody
+// and misses nothing; EachSignal delivers each on its own.
 //
 // f runs on a goroutine of the bus, and may notify, wait, register and close
-// what it likes. Its ctx ends when the listener or the bus is closed; pass it
-// on. If f panics, or calls runtime.Goexit, the FailHooks are told and the
+// whatever it likes. Its ctx ends when the listener or the bus is closed; pass
+// it on. If f panics, or calls runtime.Goexit, the FailHooks are called and the
 // listener stays.
 //
-// If the name is latched f is called at once. A listener stays until it is
+// If the name is latched, f is called at once. A listener stays until it is
 // closed, and costs no goroutine while it has nothing to do. Once the bus is
-// being closed nobody can register: ErrClosed.
+// being closed, Register returns ErrClosed.
 func (n *Notifier) Register(name string, f func(context.Context, Signal), opts ...ListenOption) (*Listener, error) {
 	if f == nil {
 		return nil, fail("register", name, fmt.Errorf("%w: the function is nil", ErrInvalidOption))
@@ -166,10 +166,10 @@ func signalFunc(f any) (func(context.Context, Signal), error) {
 }
 
 // Listen returns a listener whose signals come through its channel C, for
-// select. The channel holds one signal; those that arrive while it waits are
-// merged into it, so that a slow reader holds up nobody and misses nothing. If
-// the name is latched there is one to begin with. For the rest it is as
-// Register says.
+// select. The channel holds one signal; signals that arrive while it waits are
+// merged into it, so a slow reader holds up nobody and misses nothing. If the
+// name is latched, a signal is there from the beginning. Otherwise Listen works
+// like Register.
 func (n *Notifier) Listen(name string, opts ...ListenOption) (*Listener, error) {
 	a, err := parseName(name)
 	if err != nil {
@@ -223,16 +223,16 @@ func (n *Notifier) add(a *address, f func(context.Context, Signal), at uintptr, 
 // strict reports whether notifications may have to wait for room, or fail.
 func (l *Listener) strict() bool { return l.queue.policy == Block || l.queue.policy == Fail }
 
-// Name returns what the listener is registered under.
+// Name returns the name under which the listener is registered.
 func (l *Listener) Name() string { return l.group.name() }
 
-// ID returns the name with what tells the listener from all others of its
-// notifier: the target that reaches it alone.
+// ID returns the name with a suffix that is unique in its notifier: the target
+// that reaches this listener alone.
 func (l *Listener) ID() string { return formatID(l.group.owner.name, l.group.method, l.id) }
 
-// C returns the channel of a listener made by Listen, the same each time. It
-// is closed when the listener or the bus is closed; a signal that waits then
-// can still be received. For a listener with a function it is nil.
+// C returns the channel of a listener made by Listen, the same each time. It is
+// closed when the listener or the bus is closed; a signal waiting then can still
+// be received. For a listener with a function it is nil.
 func (l *Listener) C() <-chan Signal { return l.c }
 
 // Stats returns the numbers of the listener.
@@ -262,11 +262,11 @@ func (l *Listener) fullLocked() bool {
 	return l.queue.buffer != Unbounded && l.waitingLocked() >= l.queue.buffer
 }
 
-// Close removes the listener at once: no later notification reaches it, what
-// waits for its function is dropped and counted as DropClosed, and its channel
-// is closed. If the function runs, its context is cancelled and Close waits for
-// it to return, as long as the bus's Grace period, or else returns an error;
-// called from a handler it does not wait. It is idempotent.
+// Close removes the listener at once: no later notification reaches it, signals
+// that wait for its function are dropped and counted as DropClosed, and its
+// channel is closed. If the function is running, Close cancels its context and
+// waits for it to return for as long as the bus's Grace period; after that it
+// returns an error. Called from a handler it does not wait. It is idempotent.
 func (l *Listener) Close() error {
 	quiet, _ := l.remove(errListenerClosed)
 	l.n.reportDrops()

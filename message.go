@@ -4,9 +4,9 @@ import (
 	"time"
 )
 
-// Envelope is what can be said about a message without knowing its type. Every
-// *Message[T] is one. It is an alias of an interface literal, so that packages
-// that evaluate messages, such as filter, need not import this one.
+// Envelope is what is known about a message without its type. Every *Message[T]
+// is one. It is an alias of an interface literal, so that packages that evaluate
+// messages, such as filter, need not import this one.
 type Envelope = interface {
 	// Topic is the name of the topic it was published to.
 	Topic() string
@@ -30,10 +30,10 @@ type Envelope = interface {
 
 // Message is a value on its way from a publisher to a handler.
 //
-// A message is valid until its handler returns, and is used again afterwards:
-// a handler that keeps one, or hands it to a goroutine that outlives it, must
-// keep a Clone. Messages of an iterator may be kept. Its methods may be called
-// from several goroutines while it is valid.
+// A message is valid until its handler returns, and is reused afterwards: a
+// handler that keeps one, or hands it to a goroutine that outlives it, must keep
+// a Clone. Messages of an iterator may be kept. Its methods may be called
+// concurrently while it is valid.
 type Message[T any] struct {
 	// Value is the value as it was published: in process the very same, not a
 	// copy of what it points to.
@@ -42,8 +42,8 @@ type Message[T any] struct {
 	Delivery
 }
 
-// Delivery is the part of a message that does not depend on its type: what
-// the publisher said about it, and how often it has been tried.
+// Delivery is the part of a message that does not depend on its type: the
+// metadata that the publisher set, and how often the message has been tried.
 type Delivery struct {
 	meta    *meta // nil if the publisher set nothing
 	topic   *topicCore
@@ -68,8 +68,9 @@ type meta struct {
 // entered returns when the message was there to be delivered.
 func (m *meta) entered() time.Time { return m.time.Add(m.delay) }
 
-// Failure is the record that comes with a dead letter. Over an engine Reason and
-// Stack are cut if the message would be larger than it takes.
+// Failure is the record that comes with a dead letter. Over an engine, Reason
+// and Stack are truncated if the message would otherwise be larger than the
+// engine accepts.
 type Failure struct {
 	Topic        string    // where the message was published
 	Subscription string    // whose handler failed
@@ -99,7 +100,7 @@ func (d *Delivery) arrival() *arrival {
 	return d.meta.arrival
 }
 
-// ID returns what the publisher passed to ID, or what a stored topic made up;
+// ID returns the ID that the publisher passed, or that a stored topic generated;
 // otherwise it is empty.
 func (d *Delivery) ID() string {
 	if d.meta == nil {
@@ -108,8 +109,8 @@ func (d *Delivery) ID() string {
 	return d.meta.id
 }
 
-// Seq returns the place of the message on its stored topic, from 1 on; 0 on an
-// ephemeral one.
+// Seq returns the sequence of the message on its stored topic, from 1; 0 on an
+// ephemeral topic.
 func (d *Delivery) Seq() uint64 {
 	if a := d.arrival(); a != nil {
 		return a.Seq
@@ -124,9 +125,9 @@ func (d *Delivery) Seq() uint64 {
 // subscription, this time included: 1 at first.
 func (d *Delivery) Attempt() int { return int(d.attempt) + 1 }
 
-// Time returns when the message was published. Only stored topics and
-// messages published with a header, ID, key, delay or TTL record it;
-// otherwise it is zero, because asking the clock costs more than publishing.
+// Time returns when the message was published. Only stored topics, and messages
+// published with a header, ID, key, delay or TTL, record it. Otherwise it is
+// zero, because reading the clock costs more than publishing.
 func (d *Delivery) Time() time.Time {
 	if d.meta == nil {
 		return time.Time{}
@@ -134,7 +135,7 @@ func (d *Delivery) Time() time.Time {
 	return d.meta.time
 }
 
-// Header returns a header set by the publisher, and whether it is set.
+// Header returns a header set by the publisher, and reports whether it is set.
 func (d *Delivery) Header(name string) (value string, ok bool) {
 	if d.meta == nil {
 		return "", false
@@ -143,8 +144,8 @@ func (d *Delivery) Header(name string) (value string, ok bool) {
 	return value, ok
 }
 
-// Headers returns the headers set by the publisher, nil without any. It must
-// not be changed.
+// Headers returns the headers set by the publisher, nil if there are none. The
+// map must not be changed.
 func (d *Delivery) Headers() map[string]string {
 	if d.meta == nil {
 		return nil
@@ -152,8 +153,9 @@ func (d *Delivery) Headers() map[string]string {
 	return d.meta.headers
 }
 
-// ContentType returns the media type of the encoding in which the message came from
-// an engine, as its publisher gave it; empty in process, where values are not encoded.
+// ContentType returns the media type of the encoding in which the message came
+// from an engine, as its publisher set it. It is empty in process, where values
+// are not encoded.
 func (d *Delivery) ContentType() string {
 	if a := d.arrival(); a != nil {
 		return a.ContentType
@@ -178,8 +180,8 @@ func (d *Delivery) Failure() *Failure {
 	return d.meta.failure
 }
 
-// Key returns the key that the publisher passed to Key, or else what the
-// topic's KeyBy makes of the value; empty without either.
+// Key returns the key that the publisher passed to Key, or else what the topic's
+// KeyBy returns for the value; empty without either.
 func (m *Message[T]) Key() string {
 	if m.meta != nil && m.meta.hasKey {
 		return m.meta.key
@@ -190,8 +192,8 @@ func (m *Message[T]) Key() string {
 	return m.topic.keyOf(m.Data())
 }
 
-// Data returns a pointer to the value, as *T; for a subscription to values of
-// any type, where T is any, a pointer to the any.
+// Data returns a pointer to the value, as *T. For a subscription to values of
+// any type, where T is any, it is a pointer to the any.
 func (m *Message[T]) Data() any { return &m.Value }
 
 // Clone returns a copy that may be kept.
@@ -200,7 +202,7 @@ func (m *Message[T]) Clone() *Message[T] {
 	return &c
 }
 
-// AnyMessage is what middleware sees of a message: every *Message[T] is one.
+// AnyMessage is a message as middleware sees it: every *Message[T] is one.
 type AnyMessage interface {
 	Envelope
 	Seq() uint64

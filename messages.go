@@ -10,8 +10,8 @@ import (
 // loop: what it has not yielded is handed back to the group, or dropped. When
 // ctx ends or the bus closes, the last pair has a nil message and the cause.
 // Messages may be kept. The loop is its only worker and retries nothing, so
-// Workers and the options on failures are ErrInvalidOption; a message at which a
-// predicate panics is dead-lettered at once.
+// Workers and the options for failures are ErrInvalidOption; a message on which
+// a predicate panics is dead-lettered at once.
 func (t *Topic[T]) Messages(ctx context.Context, opts ...SubscribeOption) iter.Seq2[*Message[T], error] {
 	at := caller()
 	return func(yield func(*Message[T], error) bool) {

@@ -10,15 +10,14 @@ import (
 type MessageHandler func(ctx context.Context, m AnyMessage) error
 
 // Middleware wraps handlers. What the wrapped handler returns decides what
-// becomes of the message, so middleware may change that too.
+// happens to the message, so middleware may change that too.
 type Middleware func(next MessageHandler) MessageHandler
 
-// Use wraps the handlers of subscriptions made from now on; the first
-// Middleware is the outermost. It has no effect on batch handlers and
-// iterators, which have no handler of single messages, nor on listeners of a
-// Notifier and observers of a Value, which get no message. How failures are
-// retried is up to the subscription: no order of middleware changes it. Use
-// panics on a nil Middleware.
+// Use wraps the handlers of subscriptions made from now on; the first Middleware
+// is the outermost. It does not affect batch handlers and iterators, which have
+// no handler of single messages, nor listeners of a Notifier and observers of a
+// Value, which get no message. The subscription decides how failures are
+// retried, whatever the order of middleware. Use panics on a nil Middleware.
 func (b *Bus) Use(mw ...Middleware) {
 	for i, m := range mw {
 		if m == nil {

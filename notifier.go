@@ -23,14 +23,15 @@ type Signal struct {
 }
 
 // Notifier lets goroutines tell each other that something happened: listeners
-// are registered under names, and a notification reaches a name, all methods
-// of a type, one method, one listener or a pattern of names. Notifications
-// carry no data; a Value or a Topic does.
+// are registered under names, and a notification reaches a name, all methods of
+// a type, one method, one listener or a pattern of names. Notifications carry no
+// data; a Value or a Topic does.
 //
-// All notifiers of a bus share one space of names, and so do those of all buses
-// over one engine: what is said below holds across processes, but where it says
+// All notifiers of a bus share one name space, and so do those of all buses over
+// one engine: what follows holds across processes, except where it says
 // otherwise. A Notifier is safe for concurrent use. What a goroutine did before
-// it notified is visible to the listeners and waiters that this reaches.
+// it called Notify is visible to the listeners and waiters that the notification
+// reaches.
 type Notifier struct {
 	bus    *Bus   // nil for a private notifier
 	hooks  *hooks // never nil
@@ -104,10 +105,10 @@ func (g *group) name() string { return join(g.owner.name, g.method) }
 
 func (g *group) empty() bool { return len(g.listeners) == 0 && g.wants == nil && !g.latched }
 
-// NewNotifier returns the notifier of the bus. With a nil bus it makes a
-// private one, which needs no closing: it is garbage once its listeners are
-// closed. It returns ErrClosed if the bus is being closed. The first one of a
-// bus over an engine waits for that, up to ten seconds; an engine that carries no
+// NewNotifier returns the notifier of the bus. With a nil bus it makes a private
+// one, which needs no closing: it is garbage once its listeners are closed. It
+// returns ErrClosed if the bus is being closed. Over an engine, the first call
+// on a bus waits for the engine, up to ten seconds; an engine that carries no
 // notifications is ErrUnsupported.
 func NewNotifier(b *Bus) (*Notifier, error) {
 	if b == nil {

@@ -7,9 +7,9 @@ import (
 	"github.com/harkbus/hark/internal/names"
 )
 
-// Notify signals everybody whom target means, and returns how many listeners,
-// and names that calls of Wait wait for, that reached; none is no error. The
-// target is
+// Notify signals everyone that the target reaches. It returns how many
+// listeners, and names that calls of Wait wait for, it reached; reaching none is
+// not an error. The target is
 //
 //   - a name, "orders.placed", or a type with all its methods,
 //     "counter.Counter"
@@ -19,28 +19,29 @@ import (
 //   - a pattern of names or types, "orders.*", ">", and in front of a method:
 //     "*.Counter#OnIncrement". A pattern looks at every name there is.
 //
-// Notify does not wait for listeners, which it may be called from. The
-// exception are those with EachSignal and Overflow(Block): if one has no room,
-// nobody is reached until it has, or until ctx ends and Notify returns its
-// cause. Where it would wait for the very listener it is called from, directly
-// or through other handlers, the signal is let in beyond the buffer; past
-// 65,536 such signals Notify returns ErrWouldDeadlock. If one with
+// Notify does not wait for listeners, and may be called from them. The exception
+// is listeners with EachSignal and Overflow(Block): if one has no room, nobody
+// is reached until it has, or until ctx ends and Notify returns its cause. If
+// Notify would have to wait for the very listener that calls it, directly or
+// through other handlers, the signal is let in beyond the buffer; past 65,536
+// such signals Notify returns ErrWouldDeadlock. If a listener with
 // Overflow(Fail) has no room, nobody is reached and Notify returns ErrFull.
 //
-// Over an engine the listeners of this process come first, as said so far, and
-// then those of the others. Notify waits for the answers of the other processes,
-// about as long as a message and its answer take, until ctx ends, or at most two
-// seconds: one that does not answer in time is signalled but not counted, nor
-// waited for again before it is heard of. While the connection is down Notify
-// waits in ctx. An error then says that other processes were not reached, or
-// that this is not known, and the count is that of this process. Listeners of
-// other processes hold up nobody: one with Overflow(Block) takes up to 65,536
-// signals beyond its buffer, and what finds no room then, or with
-// Overflow(Fail), is dropped there, counted. Signals of one process come in its
-// order.
+// Over an engine, Notify first signals the listeners of this process, as
+// described above, and then those of the others. It waits for the answers of the
+// other processes, about as long as a message and its answer take, until ctx
+// ends, or at most two seconds. A process that does not answer in time is
+// signalled but not counted, and Notify does not wait for it again before it has
+// been heard of. While the connection is down Notify waits until ctx ends. An
+// error then says that other processes were not reached, or that this is not
+// known, and the count is that of this process. Listeners of other processes
+// hold up nobody: one with Overflow(Block) takes up to 65,536 signals beyond its
+// buffer, and signals beyond that, or without room under Overflow(Fail), are
+// dropped there and counted. Signals of one process arrive in the order it sent
+// them.
 //
-// A context that has already ended notifies nobody. Once the bus is being
-// closed only handlers may notify, and others get ErrClosed.
+// If ctx has already ended, nobody is notified. Once the bus is being closed
+// only handlers may notify, and others get ErrClosed.
 func (n *Notifier) Notify(ctx context.Context, target string) (reached int, err error) {
 	if ctx.Err() != nil {
 		return 0, fail("notify", target, context.Cause(ctx))
@@ -64,20 +65,20 @@ func (n *Notifier) Notify(ctx context.Context, target string) (reached int, err 
 	return n.remote.notify(ctx, a, reached)
 }
 
-// Latch notifies the name and makes that last: until Unlatch, listeners that
-// are registered under it get a signal at once, and those who wait for it do
-// not have to. A latched type is latched for all its methods. Names that are
-// latched already are left alone, and nobody is signalled.
+// Latch notifies the name and makes that last. Until Unlatch, listeners
+// registered under it get a signal at once, and calls of Wait for it do not
+// wait. Latching a type latches all its methods. If the name is latched already,
+// Latch does nothing and signals nobody.
 //
-// It waits and refuses as Notify does, and then has not latched the name; the
-// name must not be a pattern or a listener's ID.
+// It waits and fails as Notify does, and then has not latched the name. The name
+// must not be a pattern or a listener's ID.
 //
-// Over an engine a latch holds in all processes, those that come later too, and
-// until somebody ends it: whoever set it may be gone. Latch returns when it is
-// stored and holds here; after an error, but ErrFull, it may be stored
-// nevertheless. Another process that sees several changes at once may give its
-// listeners a signal for the last only. An engine that stores nothing is
-// ErrUnsupported.
+// Over an engine a latch holds in all processes, including those that come
+// later, until someone ends it, even if the process that set it is gone. Latch
+// returns when the latch is stored and holds here; after an error other than
+// ErrFull it may be stored nevertheless. Another process that sees several
+// changes at once may signal its listeners only for the last. An engine that
+// stores nothing returns ErrUnsupported.
 func (n *Notifier) Latch(ctx context.Context, name string) error {
 	if ctx.Err() != nil {
 		return fail("latch", name, context.Cause(ctx))

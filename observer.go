@@ -37,27 +37,26 @@ type observer[T any] struct {
 	unreported uint64 // drops that no hook has been told of
 }
 
-// Observe makes f be told of each change from now on: the value before and
-// after it. All observers are told in the order of the changes, and new is the
-// old of the next call; no two calls of one observer overlap.
+// Observe calls f for each change from now on, with the value before and after
+// it. All observers see the changes in the same order, and new is the old of the
+// next call; calls of one observer never overlap.
 //
-// Without options f is inline: it misses nothing, and is called by the
-// goroutine that makes the change, before Set returns there. With Buffer or
-// Overflow it is called by a goroutine of the bus, while Set goes on, and the
-// policy says what happens when f is slow. The default keeps the latest: with
-// Buffer(n) f is told of the n latest changes as soon as it has time, and so of
-// the last state always (DropOldest; without Buffer n is 1,024). Overflow(Latest)
-// is Buffer(1). A change that is dropped is counted, and merged into the next:
-// old still is what f was told last.
+// Without options f is inline: it misses nothing, and is called by the goroutine
+// that makes the change, before Set returns there. With Buffer or Overflow it is
+// called by a goroutine of the bus while Set goes on, and the policy says what
+// happens when f is slow. The default keeps the latest changes: with Buffer(n),
+// 1,024 by default, f gets the n latest changes as soon as it has time, and so
+// always the last state (DropOldest). Overflow(Latest) is Buffer(1). A dropped
+// change is counted, and merged into the next: old is still the value that f got
+// last.
 //
 // f may use the value in any way: change it, observe it, and call stop. If it
-// panics, or calls runtime.Goexit, the FailHooks are told, others are told of
-// the change as ever, and it is told of the next.
+// panics, or calls runtime.Goexit, the FailHooks are called, the other observers
+// get the change as usual, and f gets the next one.
 //
-// After stop has returned no call of f begins; one that has begun may still
-// run. Changes that wait in the buffer are counted as DropClosed. Calling stop
-// again does nothing. A value whose bus is being closed takes no observers:
-// ErrClosed.
+// After stop has returned no call of f begins; one that has begun may still run.
+// Changes waiting in the buffer are counted as DropClosed. Calling stop again
+// does nothing. If the bus is being closed, Observe returns ErrClosed.
 func (v *Value[T]) Observe(f func(old, new T), opts ...ObserveOption) (stop func(), err error) {
 	o, err := v.observe(f, caller(), opts)
 	if err != nil {

@@ -17,8 +17,8 @@ import (
 //
 //	import _ "github.com/harkbus/hark/driver/natsdriver"
 //
-// It connects before it returns, at most until ctx ends. What an engine cannot
-// do is ErrUnsupported when it is asked for.
+// It connects before it returns, waiting at most until ctx ends. Asking the
+// engine for something it cannot do returns ErrUnsupported.
 func Open(ctx context.Context, url string, opts ...BusOption) (*Bus, error) {
 	// Of a URL only the scheme is shown: the rest may hold a password.
 	scheme, _, ok := strings.Cut(url, ":")

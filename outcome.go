@@ -6,14 +6,15 @@ import (
 	"time"
 )
 
-// Handler handles one message. What it returns decides what becomes of the
-// message: nil, it is done; Drop, Reject and RetryAfter say so; any other
-// error, and a panic, is retried as the subscription's MaxAttempts and Backoff
-// say, and dead-lettered after that.
+// Handler handles one message. What it returns decides what happens to the
+// message. After nil, it is done. After Drop, Reject or RetryAfter, it is
+// dropped, dead-lettered or retried as they say. After any other error, or a
+// panic, it is retried according to the subscription's MaxAttempts and Backoff,
+// and finally dead-lettered.
 //
 // ctx is cancelled when the subscription is closed or its Timeout has passed.
-// Handlers should pass it on when they publish or wait: it tells hark who is
-// waiting for whom.
+// Handlers should pass it on when they publish or wait: it tells hark which
+// handler is waiting.
 type Handler[T any] = func(ctx context.Context, m *Message[T]) error
 
 // BatchHandler handles several messages at once. A *BatchError, unless it is
@@ -45,17 +46,17 @@ func (o *outcome) Error() string {
 
 func (o *outcome) Unwrap() error { return o.err }
 
-// RetryAfter makes the message come again after d instead of the backoff of
-// the subscription; the attempt counts. err says why and may be nil.
+// RetryAfter retries the message after d instead of the subscription's backoff;
+// the attempt counts. err says why and may be nil.
 func RetryAfter(d time.Duration, err error) error {
 	return &outcome{verdict: retryAfter, after: max(d, 0), err: err}
 }
 
-// Drop gives the message up without a dead letter; the drop is counted. err
-// says why and may be nil.
+// Drop gives up the message without a dead letter; the drop is counted. err says
+// why and may be nil.
 func Drop(err error) error { return &outcome{verdict: drop, err: err} }
 
-// Reject gives the message up at once: it becomes a dead letter. err says why
+// Reject gives up the message at once: it becomes a dead letter. err says why
 // and may be nil.
 func Reject(err error) error { return &outcome{verdict: reject, err: err} }
 

@@ -12,20 +12,21 @@ import (
 )
 
 // SubscribePattern calls h for the messages of every topic whose name matches
-// pattern, those made later included: the token * stands for one token, a last
-// token > for one or more. Messages of one topic come in order; the options
-// mean what they mean to Topic.Subscribe, with one buffer for each topic, and
-// a start in the past applies to the stored topics. Unless it is Durable a group
-// keeps no place without members.
+// pattern, including topics made later: the token * matches one token, a final >
+// one or more. Messages of one topic arrive in order. The options mean what they
+// mean to Topic.Subscribe, with one buffer per topic, and a start in the past
+// applies to the stored topics. Unless it is Durable, a group keeps no place
+// without members.
 //
-// Over an engine it hears what is published while it is there, at most once. With
-// Durable, or a start in the past, it reads the store that keeps all topics that
-// match, in the order in which they were stored; FromSeq and Last then count
-// through the store. Where no one store keeps them that is ErrUnsupported.
+// Over an engine it receives what is published while it exists, at most once.
+// With Durable, or a start in the past, it reads the store that keeps all topics
+// that match, in the order in which they were stored; FromSeq and Last then
+// count through the store. If no one store keeps them all, that is
+// ErrUnsupported.
 //
-// All matching topics must carry T: others are ErrTypeMismatch, here or when
-// they are made. With T = any it takes topics of every type; values are then
-// boxed, which costs an allocation each.
+// All matching topics must have type T: others are ErrTypeMismatch, here or when
+// they are made. With T = any it receives topics of every type; values are then
+// boxed, which costs one allocation each.
 func SubscribePattern[T any](b *Bus, pattern string, h Handler[T], opts ...SubscribeOption) (*Subscription, error) {
 	if h == nil {
 		return nil, fail("subscribe", pattern, errNoHandler)

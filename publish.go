@@ -9,7 +9,7 @@ import (
 	"github.com/harkbus/hark/internal/feed"
 )
 
-// PublishOption says something about a message beyond its value.
+// PublishOption sets metadata of a message.
 type PublishOption interface{ applyPublish(*publishConfig) error }
 
 type publishConfig struct {
@@ -46,9 +46,9 @@ func Header(name, value string) PublishOption {
 	})
 }
 
-// ID identifies the message. A topic with a DedupWindow takes a message with
-// the same ID only once within it. In a PublishAll it is an error: the items
-// would have one ID.
+// ID identifies the message. A topic with a DedupWindow accepts a message with
+// the same ID only once within it. In a PublishAll it is an error, because the
+// items would share one ID.
 func ID(id string) PublishOption {
 	return publishOption(func(c *publishConfig) error {
 		if id == "" {
@@ -70,7 +70,7 @@ func Delay(d time.Duration) PublishOption {
 	})
 }
 
-// At delivers the message at t; at once if t has passed.
+// At delivers the message at time t, or at once if t has passed.
 func At(t time.Time) PublishOption {
 	return publishOption(func(c *publishConfig) error {
 		c.due = t
@@ -78,8 +78,8 @@ func At(t time.Time) PublishOption {
 	})
 }
 
-// TTL lets the message expire d after it is published, or after it is due if
-// it is delayed: a subscription that gets to it later drops it, counted as
+// TTL makes the message expire d after it is published, or after it is due if it
+// is delayed: a subscription that gets to it later drops it, counted as
 // DropExpired.
 func TTL(d time.Duration) PublishOption {
 	return publishOption(func(c *publishConfig) error {
@@ -94,12 +94,13 @@ func TTL(d time.Duration) PublishOption {
 // Publish gives v to every subscription and group of the topic. It returns
 // when the message is in the topic's log, before any handler has run.
 //
-// A subscription whose buffer is full under the policy Block makes it wait for
-// room until ctx ends; it then returns the cause and has published nothing. A
-// context that has already ended publishes nothing. Under the policy Fail it
-// returns ErrFull. From a handler of a subscription that would have to wait
-// for itself, directly or through other handlers, the message is let in beyond
-// the buffer; past 65,536 such messages it returns ErrWouldDeadlock.
+// A subscription whose buffer is full under the policy Block makes Publish wait
+// for room until ctx ends; Publish then returns the cause and has published
+// nothing. If ctx has already ended it publishes nothing. Under the policy Fail
+// it returns ErrFull. If a handler's subscription would have to wait for itself,
+// directly or through other handlers, the message that the handler publishes is
+// let in beyond the buffer; past 65,536 such messages Publish returns
+// ErrWouldDeadlock.
 func (t *Topic[T]) Publish(ctx context.Context, v T, opts ...PublishOption) error {
 	if err := ctx.Err(); err != nil {
 		return t.failed(context.Cause(ctx))
@@ -294,9 +295,9 @@ func linger[E any](by *feed.Cursor[E]) bool {
 	return false
 }
 
-// PublishAll publishes the values in order, as one run where there is room. If
-// some could not be published it returns a *BatchError that says which: ctx
-// ended, or a subscription's buffer was full. The options apply to each.
+// PublishAll publishes the values in order, contiguously where there is room. If
+// some could not be published, because ctx ended or a subscription's buffer was
+// full, it returns a *BatchError that says which. The options apply to each.
 func (t *Topic[T]) PublishAll(ctx context.Context, vs []T, opts ...PublishOption) error {
 	return t.publishAll(ctx, &t.log, vs, opts)
 }

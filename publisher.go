@@ -8,12 +8,12 @@ import (
 	"github.com/harkbus/hark/internal/feed"
 )
 
-// Publisher is a lane of its own into a topic, for one goroutine that publishes
-// much: it shares nothing with other publishers, so it never waits for their
-// turn. Subscriptions see the messages of a Publisher in order, but messages
-// of different publishers, and those published with Topic.Publish, in any
-// order to each other. On a stored topic, which has one order, a Publisher
-// publishes as Topic.Publish does.
+// Publisher is a separate lane into a topic, for one goroutine that publishes a
+// lot: it shares nothing with other publishers, so it never waits for their
+// turn. Subscriptions see the messages of one Publisher in order, but in any
+// order relative to messages of other publishers and of Topic.Publish. On a
+// stored topic, which has one order, a Publisher publishes as Topic.Publish
+// does.
 //
 // A Publisher must be used by one goroutine at a time. Make one with
 // Topic.Publisher and close it when done: each costs its subscriptions some
@@ -79,8 +79,8 @@ func (p *Publisher[T]) PublishAll(ctx context.Context, vs []T, opts ...PublishOp
 
 var errPublisherClosed = fmt.Errorf("publisher %w", ErrClosed)
 
-// Close gives the lane up. What it published is still delivered. Publishing
-// through it afterwards is ErrClosed. It is idempotent.
+// Close gives up the lane. What it published is still delivered. Publishing
+// through it afterwards returns ErrClosed. It is idempotent.
 func (p *Publisher[T]) Close() error {
 	p.over = true
 	t := p.topic

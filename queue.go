@@ -62,8 +62,8 @@ func Buffer(n int) QueueOption {
 
 // Overflow sets what happens when the buffer is full. The default is Block for
 // subscriptions, and DropOldest for buffered observers. For listeners with
-// EachSignal it is none of the policies: the oldest signal becomes part of the
-// newest.
+// EachSignal the default is none of the policies: the oldest signal is merged
+// into the newest.
 func Overflow(p Policy) QueueOption {
 	return queueOption(func(q *queue) error {
 		if p < Block || p > Fail {

@@ -23,10 +23,10 @@ type answer[R any] struct {
 // replyGroup is the group of all responders to a name.
 const replyGroup = "responders"
 
-// Request sends q to one of the responders of that name and returns its reply,
-// or its error, wrapped. Without a responder it returns ErrNoResponders at
-// once, and when the last one leaves before it has replied. It waits until ctx
-// ends; the responder's context ends with it.
+// Request sends q to one of the responders registered under name and returns its
+// reply, or its error, wrapped. If there is no responder, or the last one leaves
+// before it has replied, Request returns ErrNoResponders at once. It waits until
+// ctx ends; the responder's context ends with it.
 func Request[Q, R any](ctx context.Context, b *Bus, name string, q Q) (R, error) {
 	r, err := request[Q, R](ctx, b, name, q)
 	if err != nil {
@@ -76,12 +76,12 @@ func request[Q, R any](ctx context.Context, b *Bus, name string, q Q) (r R, err 
 	}
 }
 
-// Reply answers requests of that name with h, one at a time unless Workers
-// says otherwise; Buffer, Overflow(Block or Fail) and Timeout apply as well.
-// Responders of one name share the requests. An error or a
-// panic of h goes to the requester, and to the FailHooks; it is not retried.
-// h's context ends when the requester's does. With its last responder the name
-// leaves the bus.
+// Reply answers requests of that name with h, one at a time unless Workers says
+// otherwise; Buffer, Overflow(Block or Fail) and Timeout apply as well.
+// Responders of one name share the requests. An error or a panic of h goes to
+// the requester, and to the FailHooks; it is not retried. The context of h ends
+// when the requester's does. When its last responder ends, the name leaves the
+// bus.
 func Reply[Q, R any](b *Bus, name string, h func(ctx context.Context, q Q) (R, error), opts ...SubscribeOption) (*Subscription, error) {
 	s, err := reply(b, name, h, opts, caller())
 	if err != nil {

@@ -2,9 +2,8 @@ package hark
 
 import "time"
 
-// Stats are the numbers of a bus at one moment. They are read while work goes
-// on, so numbers of different subscriptions need not belong to the same
-// instant.
+// Stats are the numbers of a bus. They are read while work goes on, so the
+// numbers of different subscriptions need not belong to the same instant.
 type Stats struct {
 	Topics   []TopicStats
 	Requests []TopicStats        // names that are replied to; their subscriptions are the responders
@@ -27,9 +26,9 @@ type TopicStats struct {
 	Subscriptions []SubscriptionStats
 }
 
-// SubscriptionStats are the numbers of one subscription or group. Every
-// message that it was meant to get is in exactly one of Delivered, Filtered,
-// Dropped, Dead, Waiting, InFlight and Retrying.
+// SubscriptionStats are the numbers of one subscription or group. Every message
+// meant for it is in exactly one of Delivered, Filtered, Dropped, Dead, Waiting,
+// InFlight and Retrying.
 type SubscriptionStats struct {
 	Name        string        // the group, or a name made up for a subscription without one
 	Pattern     string        // what it subscribes to, if a pattern
@@ -39,14 +38,14 @@ type SubscriptionStats struct {
 	Retrying    uint64        // messages that wait for another attempt
 	Delivered   uint64        // handled without an error
 	Filtered    uint64        // rejected by Where
-	Undecided   uint64        // those of Filtered that a predicate could not evaluate; see Evaluator
+	Undecided   uint64        // the part of Filtered that a predicate could not evaluate; see Evaluator
 	Failed      uint64        // handler runs that ended in an error, retried or not
 	Redelivered uint64        // handler runs that were not the first for their message
 	Dropped     uint64        // lost to an overflow policy, a TTL, retention or Drop
 	Dead        uint64        // given up and dead-lettered
 	Overgrown   uint64        // messages let in beyond the buffer because waiting would have deadlocked
 	OldestAge   time.Duration // how long the oldest message not done has been there, at least
-	Paused      bool          // so is each member
+	Paused      bool          // every member is paused
 }
 
 // ChanStats are the numbers of one channel. Sent less Received is Len.
@@ -110,7 +109,7 @@ type Node struct {
 	Ends   []End
 }
 
-// End is somebody at an end of a Node.
+// End is a party at one end of a Node.
 type End struct {
 	Role string // "publish", "subscribe", "reply", "listen", "observe" or "declare"
 	Name string // the subscription's name or group, the listener's ID, the observer's name

@@ -9,9 +9,9 @@ import (
 	"github.com/harkbus/hark/internal/feed"
 )
 
-// Subscribe calls h for each message published from now on, one at a time and
-// in order unless an option says otherwise. It costs no goroutine while nothing
-// is to be delivered.
+// Subscribe calls h for each message published from now on, one at a time and in
+// order unless an option says otherwise. It costs no goroutine while there is
+// nothing to deliver.
 func (t *Topic[T]) Subscribe(h Handler[T], opts ...SubscribeOption) (*Subscription, error) {
 	if h == nil {
 		return nil, fail("subscribe", t.core.name, errNoHandler)

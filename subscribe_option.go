@@ -52,10 +52,9 @@ type subscribeOption func(*subscribeConfig) error
 
 func (f subscribeOption) applySubscribe(c *subscribeConfig) error { return f(c) }
 
-// Group makes the subscription a member of the group of that name on its
-// topic: each message goes to one member. The first member sets the group's
-// buffer and start. On a stored topic the group keeps its place while it has
-// no members.
+// Group makes the subscription a member of the group of that name on its topic:
+// each message goes to one member. The first member sets the group's buffer and
+// start. On a stored topic the group keeps its place while it has no members.
 func Group(name string) SubscribeOption {
 	return subscribeOption(func(c *subscribeConfig) error {
 		if err := checkName(name); err != nil {
@@ -66,9 +65,9 @@ func Group(name string) SubscribeOption {
 	})
 }
 
-// Workers lets n handlers of the subscription run at a time, 1 by default.
-// With more than one, messages may be handled out of order, except those with
-// the same key (KeyBy, Key), which are handled in order, one at a time.
+// Workers lets the subscription run n handlers concurrently, 1 by default. With
+// more than one, messages may be handled out of order, except that those with
+// the same key (KeyBy, Key) are handled in order, one at a time.
 func Workers(n int) SubscribeOption {
 	return subscribeOption(func(c *subscribeConfig) error {
 		if n < 1 || n > maxWorkers {
@@ -81,31 +80,32 @@ func Workers(n int) SubscribeOption {
 
 const maxWorkers = 10000
 
-// Predicate decides which messages a subscription wants. Match is called by
-// the subscription's workers, so by several at a time if it has several.
+// Predicate decides which messages a subscription wants. Match is called by the
+// subscription's workers, concurrently if it has several.
 type Predicate interface{ Match(Envelope) bool }
 
-// EncodedPredicate is a Predicate that gives the same answer about a message
-// whose Data is its JSON text as about one with the value. Over an engine it is
-// then asked before the message is decoded, so that what does not match costs
-// no more than that.
+// EncodedPredicate is a Predicate that gives the same answer for a message whose
+// Data is its JSON text as for one with the value. Over an engine it is then
+// asked before the message is decoded, so a message that does not match costs no
+// decoding.
 type EncodedPredicate interface {
 	Predicate
 	// MatchesEncoded reports whether that is so.
 	MatchesEncoded() bool
 }
 
-// Evaluator is a Predicate that may be unable to decide, as an expression is
-// about a message that lacks a field it names. Where then calls Eval instead of
-// Match: an error filters the message, and is counted as Undecided.
+// Evaluator is a Predicate that may be unable to decide, as an expression is if
+// a message lacks a field that it names. Where then calls Eval instead of Match:
+// an error filters out the message, which is counted as Undecided.
 type Evaluator interface {
 	Predicate
 	Eval(Envelope) (bool, error)
 }
 
-// Where lets only messages through that p matches; the others are counted as
-// filtered. Several must all match. In a group each member applies its own to
-// the messages it happens to get, so all members should have the same.
+// Where lets through only messages that p matches; the others are counted as
+// filtered. If there are several, all must match. In a group each member applies
+// its own predicates to the messages it happens to get, so all members should
+// have the same.
 func Where(p Predicate) SubscribeOption {
 	return subscribeOption(func(c *subscribeConfig) error {
 		switch v := reflect.ValueOf(p); {
@@ -135,8 +135,8 @@ func (f MatchFunc[T]) Match(e Envelope) bool {
 	return false
 }
 
-// FromStart starts a subscription to a stored topic at the oldest message that
-// is kept. A group that has a place already goes on from there.
+// FromStart starts a subscription to a stored topic at the oldest message kept.
+// A group that already has a place continues from there.
 func FromStart() SubscribeOption { return startOption(start{from: fromStart}) }
 
 // FromNow starts with the next message published; it is the default.
@@ -161,12 +161,13 @@ func Last(n int) SubscribeOption {
 	return startOption(start{from: fromLast, seq: uint64(n)})
 }
 
-// Durable makes a subscription to a pattern one to the stored topics that match
-// it, and to no others. Nothing that they keep is lost to it, and its group keeps
-// its place while it has no members, as a group on a stored topic does. Over an
-// engine one store has to keep all topics that match, and what is not done when a
-// process ends comes again: patterns that none keeps are ErrUnsupported. On a
-// topic, where Stored says all of it, it is ErrInvalidOption.
+// Durable makes a subscription to a pattern read the stored topics that match
+// it, and no others. It misses nothing that they keep, and its group keeps its
+// place while it has no members, like a group on a stored topic. Over an engine
+// one store must keep all topics that match, and messages that are not done when
+// a process ends are delivered again; a pattern that no store keeps is
+// ErrUnsupported. On a topic, where Stored does all of this, Durable is
+// ErrInvalidOption.
 func Durable() SubscribeOption {
 	return subscribeOption(func(c *subscribeConfig) error {
 		c.durable = true
@@ -184,8 +185,8 @@ func startOption(s start) SubscribeOption {
 	})
 }
 
-// Batch sets how many messages a batch handler gets at most, and how long the
-// first of them waits for the others. The default is 100 and 10 ms.
+// Batch sets the maximum number of messages in a batch, and how long the first
+// of them waits for the others. The defaults are 100 and 10 ms.
 func Batch(n int, maxWait time.Duration) SubscribeOption {
 	return subscribeOption(func(c *subscribeConfig) error {
 		if n < 1 || maxWait < 0 {
@@ -208,7 +209,7 @@ func MaxAttempts(n int) SubscribeOption {
 	})
 }
 
-// Backoff sets how long to wait between attempts. Zero fields have the default
+// Backoff sets how long to wait between attempts. Zero fields use the defaults
 // of BackoffPolicy.
 func Backoff(p BackoffPolicy) SubscribeOption {
 	return subscribeOption(func(c *subscribeConfig) error {
@@ -231,9 +232,9 @@ func cmpOr(d, otherwise time.Duration) time.Duration {
 	return d
 }
 
-// Timeout cancels the context of a handler that has been running for d, with
-// the cause ErrTimeout. The handler must heed it: what counts is what it
-// returns.
+// Timeout cancels the context of a handler that has been running for d, with the
+// cause ErrTimeout. The handler must heed it: what it returns still decides what
+// happens to the message.
 func Timeout(d time.Duration) SubscribeOption {
 	return subscribeOption(func(c *subscribeConfig) error {
 		if d <= 0 {
@@ -245,8 +246,8 @@ func Timeout(d time.Duration) SubscribeOption {
 }
 
 // DeadLetter sets the topic for messages that are given up, "<topic>.dead" by
-// default. It carries the type of the topic; each message has a Failure. If it
-// does not exist it is made, stored, with the last 10,000 messages kept.
+// default. It has the type of the topic; each message has a Failure. If it does
+// not exist it is created as a stored topic that keeps the last 10,000 messages.
 func DeadLetter(topic string) SubscribeOption {
 	return subscribeOption(func(c *subscribeConfig) error {
 		if err := checkName(topic); err != nil {
@@ -257,7 +258,7 @@ func DeadLetter(topic string) SubscribeOption {
 	})
 }
 
-// NoDeadLetter drops messages that are given up, counted as DropGivenUp.
+// NoDeadLetter drops messages that are given up, and counts them as DropGivenUp.
 func NoDeadLetter() SubscribeOption {
 	return subscribeOption(func(c *subscribeConfig) error {
 		c.deadLetter, c.noDeadLetter = "", true

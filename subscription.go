@@ -18,34 +18,35 @@ type subscriptionImpl interface {
 	shut() error
 }
 
-// Name returns the name of the subscription's group, or one made up for a
-// subscription without a group: its topic or pattern, "#" and a number.
+// Name returns the name of the subscription's group. For a subscription without
+// a group it is a generated name: its topic or pattern, "#" and a number.
 func (s *Subscription) Name() string { return s.impl.name() }
 
 // Stats returns the numbers of the subscription, or of its whole group.
 func (s *Subscription) Stats() SubscriptionStats { return s.impl.stats() }
 
-// Pause makes the subscription start no more handlers, though ones that run
-// may finish. What is published meanwhile waits as its buffer allows. Other
-// members of its group go on.
+// Pause makes the subscription start no more handlers; those that are running
+// may finish. Messages published meanwhile wait as its buffer allows. Other
+// members of its group continue.
 func (s *Subscription) Pause() { s.impl.setPaused(true) }
 
 // Resume ends Pause.
 func (s *Subscription) Resume() { s.impl.setPaused(false) }
 
-// Drain takes no new messages, waits until the ones published before are done,
-// retries included, and closes the subscription. It ends a Pause. When ctx ends
-// first it closes it at once and returns a *CloseError that says what was left.
-// The last member of a group drains the group; others hand back what they have
-// not begun, as do all members of a group on a stored topic, which keeps its
-// place. With the context of one of its handlers it is ErrWouldDeadlock.
+// Drain stops taking new messages, waits until those published before are done,
+// retries included, and closes the subscription. It ends a Pause. If ctx ends
+// first, it closes the subscription at once and returns a *CloseError that says
+// what was left. The last member of a group drains the group; others hand back
+// what they have not begun, as do all members of a group on a stored topic,
+// which keeps its place. With the context of one of its own handlers it returns
+// ErrWouldDeadlock.
 func (s *Subscription) Drain(ctx context.Context) error { return s.impl.drain(ctx) }
 
-// Close ends the subscription at once: the contexts of its handlers are
-// cancelled, and Close waits for them to return for as long as the bus's Grace
-// period. Messages that wait are dropped, and counted as DropClosed, or handed
-// back to the group if that has other members or its topic is stored. It is
-// idempotent. Called from a handler it does not wait.
+// Close ends the subscription at once: it cancels the contexts of its handlers,
+// and waits for them to return for as long as the bus's Grace period. Waiting
+// messages are dropped and counted as DropClosed, or handed back to the group if
+// it has other members or its topic is stored. It is idempotent. Called from a
+// handler it does not wait.
 func (s *Subscription) Close() error { return s.impl.shut() }
 
 func (m *member[T]) name() string { return m.consumer.name }

@@ -14,8 +14,8 @@ import (
 	"github.com/harkbus/hark/internal/feed"
 )
 
-// Topic is a named stream of values of one Go type. Everyone who names the
-// same topic of a bus shares one Topic. It is safe for concurrent use.
+// Topic is a named stream of values of one Go type. Everyone who names the same
+// topic of a bus shares one Topic. It is safe for concurrent use.
 type Topic[T any] struct {
 	core topicCore
 	// mode is what Publish does without options: nothing while nobody
@@ -72,10 +72,9 @@ type entry[T any] struct {
 	meta  *meta
 }
 
-// NewTopic returns the topic of that name, made if need be. Its type and
-// options are what its first maker said: another T is ErrTypeMismatch, and
-// options that say something else are ErrInvalidOption. A later maker may leave
-// them out.
+// NewTopic returns the topic of that name, and creates it if it does not exist.
+// The first caller sets its type and options: another T is ErrTypeMismatch, and
+// different options are ErrInvalidOption. Later callers may omit the options.
 func NewTopic[T any](b *Bus, name string, opts ...TopicOption) (*Topic[T], error) {
 	t, err := newTopic[T](b, KindTopic, name, caller(), opts)
 	if err != nil {

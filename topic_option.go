@@ -22,12 +22,12 @@ type topicOption func(*topicConfig) error
 
 func (f topicOption) applyTopic(c *topicConfig) error { return f(c) }
 
-// KeyBy gives the messages of a topic their key: parallel handlers get the
-// messages of one key in order, one at a time. An empty key is none. The function
-// is called once or more for a message, by subscriptions that need the key and
-// by several at a time, so it must be quick and always say the same. If it
-// panics the message fails where the key was needed, as if the handler had
-// panicked. A key passed to Publish with Key comes before it.
+// KeyBy sets the key of a topic's messages: parallel handlers get messages with
+// the same key in order, one at a time. An empty key means none. The function
+// may be called more than once per message, by subscriptions that need the key
+// and concurrently, so it must be fast and deterministic. If it panics, the
+// message fails where the key was needed, as if the handler had panicked. A key
+// passed to Publish with Key takes precedence.
 func KeyBy[T any](key func(T) string) TopicOption {
 	return topicOption(func(c *topicConfig) error {
 		c.keyOf = key
@@ -51,8 +51,8 @@ type Retention struct {
 	Durability Durability
 }
 
-// Durability is a class of what a stored message survives. An engine that
-// cannot promise it refuses it with ErrUnsupported.
+// Durability says what a stored message survives. An engine that cannot
+// guarantee a class returns ErrUnsupported.
 type Durability uint8
 
 // The classes of durability.
@@ -78,8 +78,8 @@ func (d Durability) String() string {
 	return fmt.Sprintf("Durability(%d)", uint8(d))
 }
 
-// Stored makes a topic keep its messages, so that subscriptions can start in
-// the past and groups keep their place while nobody is there. Publishing to it
+// Stored makes a topic keep its messages, so that subscriptions can start in the
+// past and groups keep their place while they have no members. Publishing to it
 // never waits for subscriptions.
 func Stored(r Retention) TopicOption {
 	return topicOption(func(c *topicConfig) error {
@@ -94,9 +94,9 @@ func Stored(r Retention) TopicOption {
 	})
 }
 
-// DedupWindow makes publishing a message whose ID has been published within
-// the last d do nothing, successfully. Stored topics have a window of two
-// minutes unless told otherwise, other topics none; d = 0 means none.
+// DedupWindow makes publishing a message whose ID was published within the last
+// d do nothing and succeed. Stored topics have a window of two minutes by
+// default, other topics none; d = 0 means none.
 func DedupWindow(d time.Duration) TopicOption {
 	return topicOption(func(c *topicConfig) error {
 		if d < 0 {

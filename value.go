@@ -15,12 +15,11 @@ import (
 
 // Value is a shared variable that can be observed: the subject of the Observer
 // pattern. Everyone who names the same value of a bus shares one Value. It is
-// safe for concurrent use, and all that happens to it happens in one order:
-// each change has a version, and observers are told of the changes in that
-// order.
+// safe for concurrent use, and everything that happens to it happens in one
+// order: each change has a version, and observers see the changes in that order.
 //
 // A Value holds a T as it is. If T refers to other memory (a pointer, slice or
-// map), what it refers to must not be modified after it has been set.
+// map), that memory must not be modified after the value has been set.
 type Value[T any] struct {
 	// recent is the value as of the last change, nil if nobody has needed it
 	// since: then value, guarded by mu, is the only one. A change that nobody
@@ -97,9 +96,9 @@ var noHooks hooks
 // times as much as the lock (BenchmarkValueGet).
 const getsBeforeCopy = 3
 
-// NewValue returns the value of that name, made with the initial value and
-// version 1 if need be. If it is there already, initial is ignored; another T
-// is ErrTypeMismatch. With a nil bus it makes a private value, whose name may
+// NewValue returns the value of that name, and creates it with the initial value
+// and version 1 if it does not exist. If it exists, initial is ignored; another
+// T is ErrTypeMismatch. With a nil bus it makes a private value, whose name may
 // be empty.
 func NewValue[T any](b *Bus, name string, initial T, opts ...ValueOption) (*Value[T], error) {
 	v, err := newValue(b, name, initial, caller(), opts)
@@ -188,8 +187,8 @@ func (v *Value[T]) Load() (T, uint64) {
 	return v.load()
 }
 
-// Version returns the number of the last change. It grows with each change,
-// also with one that sets the same value again; in process by one.
+// Version returns the number of the last change. It grows with each change, even
+// one that sets the same value again; in process by one.
 func (v *Value[T]) Version() uint64 {
 	_, n := v.Load()
 	return n
@@ -206,19 +205,19 @@ func (v *Value[T]) load() (T, uint64) {
 	return v.value, v.version
 }
 
-// Set changes the value. When it returns, every inline observer has been told;
+// Set changes the value. When it returns, every inline observer has been called;
 // buffered ones and watchers follow.
 //
-// Changes are made one after the other: while the inline observers of one are
-// being told, Set from elsewhere waits for its turn until ctx ends, and then
-// has changed nothing. It waits in the same way for room in the buffer of an
-// observer with Overflow(Block); one with Overflow(Fail) and a full buffer
-// makes it return ErrFull. A context that has already ended changes nothing.
+// Changes are made one after the other: while the inline observers of one run,
+// Set from elsewhere waits for its turn until ctx ends, and then has changed
+// nothing. It waits in the same way for room in the buffer of an observer with
+// Overflow(Block). If an observer with Overflow(Fail) has a full buffer, Set
+// returns ErrFull. If ctx has already ended it changes nothing.
 //
-// From an observer, of this value or another, Set never waits: if observers
-// are being told of a change it makes the next one at once, and they are told
-// of it when all have been told of the first. Past 65,536 changes that observers
-// have not been told of it returns ErrWouldDeadlock.
+// From an observer, of this value or another, Set never waits: if observers are
+// being called for a change it makes the next one at once, and they are called
+// for it when all have been called for the first. Past 65,536 changes that
+// observers have not seen it returns ErrWouldDeadlock.
 //
 // Once the bus is being closed only handlers and observers may change the
 // value; then, and after the close, others get ErrClosed.
@@ -227,9 +226,9 @@ func (v *Value[T]) Set(ctx context.Context, value T) error {
 	return err
 }
 
-// CompareAndSet changes the value if its version still is n, as returned by
-// Load, and reports whether it did. It waits, refuses and tells observers as
-// Set does.
+// CompareAndSet changes the value if its version is still n, as returned by
+// Load, and reports whether it did. It waits, fails and calls observers as Set
+// does.
 func (v *Value[T]) CompareAndSet(ctx context.Context, n uint64, value T) (bool, error) {
 	if n == 0 {
 		n = math.MaxUint64 // no value has either
@@ -237,10 +236,10 @@ func (v *Value[T]) CompareAndSet(ctx context.Context, n uint64, value T) (bool, 
 	return v.change(ctx, "set", n, value)
 }
 
-// Update changes the value to what f makes of it and returns that. No change
-// by anybody else comes between: f is called again if one did, so it must be
-// pure, and it must not change the value itself. It waits, refuses and tells
-// observers as Set does. A panic of f is the caller's and changes nothing.
+// Update changes the value to what f returns for it, and returns that. No other
+// change comes between: if one did, f is called again, so f must be pure, and
+// must not change the value itself. Update waits, fails and calls observers as
+// Set does. A panic of f reaches the caller and changes nothing.
 func (v *Value[T]) Update(ctx context.Context, f func(T) T) (T, error) {
 	var zero T
 	if f == nil {

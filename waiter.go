@@ -79,13 +79,13 @@ func (s *shard) wakeLocked(w *waiter) {
 }
 
 // Wait waits until each of the names has been notified, or latched, at some
-// moment since the call began; one that is latched already counts. Names are as
-// for Register: a notification of a type or pattern reaches those who wait for
-// one of its methods or names, and each name that comes so counts as reached.
+// moment since the call began; a name that is latched already counts. Names are
+// as for Register: a notification of a type or pattern reaches calls that wait
+// for one of its methods or names, and each of those counts as reached.
 //
-// To miss nothing that may have happened before the call use Latch, or a
-// listener, which stays. When ctx ends first Wait returns its cause, when the
-// bus closes ErrClosed.
+// To catch what may have happened before the call, use Latch, or a listener,
+// which stays. If ctx ends first Wait returns its cause; if the bus closes,
+// ErrClosed.
 func (n *Notifier) Wait(ctx context.Context, names ...string) error {
 	if len(names) == 0 {
 		return nil
@@ -94,7 +94,8 @@ func (n *Notifier) Wait(ctx context.Context, names ...string) error {
 	return err
 }
 
-// WaitAny waits like Wait until one of the names has come, and returns it.
+// WaitAny waits like Wait until any one of the names has been notified, and
+// returns it.
 func (n *Notifier) WaitAny(ctx context.Context, names ...string) (string, error) {
 	if len(names) == 0 {
 		return "", fail("wait", "", fmt.Errorf("%w: no name to wait for", ErrInvalidOption))

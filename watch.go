@@ -27,10 +27,10 @@ func (l wakeList) wake() {
 }
 
 // Watch returns an iterator over the states of the value, beginning with the
-// present one. A loop that is slower than the changes skips some but always
-// gets the last: use Observe to see each. It ends when ctx ends, and with the
-// bus after the last state. It may be used more than once; each loop begins
-// with the state that is present then.
+// current one. A loop that is slower than the changes skips some but always gets
+// the last: use Observe to see each. It ends when ctx ends, and with the bus
+// after the last state. It may be used more than once; each loop begins with the
+// state at that time.
 func (v *Value[T]) Watch(ctx context.Context) iter.Seq[T] {
 	return func(yield func(T) bool) {
 		w := v.watch()
@@ -45,11 +45,11 @@ func (v *Value[T]) Watch(ctx context.Context) iter.Seq[T] {
 	}
 }
 
-// WaitUntil waits until the value satisfies pred and returns the value that
-// did. It looks at the present value and then after changes, at the last state:
-// one that held only for a moment may be missed. pred is called without a lock
-// held, by the caller's goroutine. When ctx ends first WaitUntil returns its
-// cause, when the bus closes ErrClosed.
+// WaitUntil waits until the value satisfies pred and returns the value that did.
+// It looks at the current value and then, after changes, at the last state: a
+// state that lasted only a moment may be missed. pred is called without a lock
+// held, by the caller's goroutine. If ctx ends first WaitUntil returns its
+// cause; if the bus closes, ErrClosed.
 func (v *Value[T]) WaitUntil(ctx context.Context, pred func(T) bool) (T, error) {
 	var zero T
 	if pred == nil {
