@@ -67,8 +67,8 @@ func getBroker(c *call) error {
 	return c.reply(v)
 }
 
-// ReloadFrom says where the configuration is read again when that is asked for over
-// HTTP.
+// ReloadFrom sets the function that loads the configuration when a reload is
+// requested over HTTP.
 func (b *Broker) ReloadFrom(load func() (*Config, error)) { b.source.Store(&load) }
 
 func (b *Broker) reloadFrom(ctx context.Context, load func() (*Config, error)) error {

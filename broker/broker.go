@@ -84,8 +84,9 @@ func (b *Broker) Run(ctx context.Context) error {
 	return b.Stop(context.WithoutCancel(ctx))
 }
 
-// Start returns when the broker serves clients and its routes run, or with why it
-// cannot: then nothing is left of it. A broker starts once.
+// Start returns when the broker serves clients and its routes run. If it cannot
+// start, Start returns the reason, and nothing of the broker is left running. A
+// broker starts once.
 func (b *Broker) Start(ctx context.Context) error {
 	b.reloading.Lock()
 	defer b.reloading.Unlock()
@@ -200,9 +201,10 @@ func (b *Broker) where() string {
 	return b.Addr().String()
 }
 
-// Stop ends routes, when what they have taken is done with, then the server. It
-// takes at most the StopTimeout of the configuration, and returns what could not
-// be finished. It is idempotent, and does nothing to a broker that was not started.
+// Stop ends the routes once they are done with the messages they have taken, and
+// then the server. It takes at most the StopTimeout of the configuration, and
+// returns what could not be finished. It is idempotent, and does nothing to a
+// broker that was not started.
 func (b *Broker) Stop(ctx context.Context) error {
 	b.reloading.Lock()
 	defer b.reloading.Unlock()

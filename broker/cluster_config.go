@@ -12,8 +12,8 @@ import (
 	"github.com/harkbus/hark/driver/natsdriver"
 )
 
-// ClusterConfig makes the server in this process one of a cluster of NATS: its
-// keys go to that server. Without Listen there is no cluster.
+// ClusterConfig makes the server in this process a member of a NATS cluster.
+// Without Listen there is no cluster.
 type ClusterConfig struct {
 	Name     string // that all its servers have
 	Listen   string // HOST:PORT for the other servers; port 0 takes a free one

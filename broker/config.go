@@ -58,7 +58,7 @@ type TLSConfig struct {
 	ClientCA string // clients must have a certificate of one of these
 }
 
-// WebConfig says for whom the broker answers over HTTP.
+// WebConfig says which hosts and web pages the broker answers over HTTP.
 type WebConfig struct {
 	// Hosts are the names by which it may be asked, besides addresses, localhost
 	// and the names of its certificate; * for every name.
@@ -79,7 +79,7 @@ type WebSocketConfig struct {
 	Listen string // HOST:PORT, or "off"
 }
 
-// LimitsConfig bounds what clients may ask of the broker.
+// LimitsConfig limits what clients may ask of the broker.
 type LimitsConfig struct {
 	Message         int64 // bytes of a message with its headers
 	Connections     int64 // of NATS clients
@@ -94,7 +94,7 @@ type LimitsConfig struct {
 // position is a place in a file; lines and columns count from 1.
 type position struct{ line, column int }
 
-// Default returns the configuration of a broker for which nothing is said.
+// Default returns the default configuration.
 func Default() *Config {
 	c := &Config{places: map[string]position{}, sources: map[string]string{}}
 	for _, f := range settings {

@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// DefaultFile is the configuration that is read if it is there and no other one
-// is named.
+// DefaultFile is the configuration file that is read if it exists and no other
+// one is named.
 const DefaultFile = "hark.yaml"
 
 // Source says where a configuration comes from.
@@ -25,7 +25,7 @@ type Source struct {
 	Flags map[string]string
 }
 
-// Load reads a configuration and checks it. What is wrong is returned as
+// Load reads a configuration and checks it. Mistakes in it are returned as
 // Problems, all at once; other errors are those of reading the file.
 func Load(s Source) (*Config, error) {
 	c := Default()

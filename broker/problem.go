@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Problem is something that is wrong with a configuration.
+// Problem is a mistake in a configuration.
 type Problem struct {
 	// Where is the file, or the flag or variable; "" for a Config that was
 	// made in Go.
@@ -37,7 +37,7 @@ func (p *Problem) Error() string {
 	return b.String() + p.Text
 }
 
-// Problems are all that is wrong with a configuration, in the order of the file.
+// Problems are all mistakes in a configuration, in the order of the file.
 type Problems []*Problem
 
 // Error shows one in a line, or in more where the problem needs them.

@@ -1,6 +1,6 @@
 package broker
 
-// RouteConfig is a rule by which messages are copied or moved to other topics.
+// RouteConfig is a rule that copies or moves messages to other topics.
 type RouteConfig struct {
 	// Name is what counters and logs call it, unique; empty for its number.
 	Name string

@@ -13,7 +13,7 @@ import (
 )
 
 // Router decides where messages go by the routes of a configuration. It has no
-// connection to anything, and is safe for concurrent use.
+// connections, and is safe for concurrent use.
 type Router struct {
 	routes   []*route
 	groups   []*routeGroup // in the order of the configuration

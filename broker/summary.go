@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// Summary describes a broker that runs, on one screen: where it listens, where it
+// Summary describes a running broker on one screen: where it listens, where it
 // stores, and what it routes.
 func (b *Broker) Summary() string {
 	c := b.config.Load()

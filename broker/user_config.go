@@ -1,6 +1,6 @@
 package broker
 
-// UserConfig is somebody who may connect, with a name and a password or token.
+// UserConfig is a user who may connect, with a name and a password or token.
 type UserConfig struct {
 	Name string
 	// Password is the bcrypt hash of a password.

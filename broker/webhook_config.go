@@ -16,7 +16,8 @@ import (
 	"github.com/harkbus/hark/internal/names"
 )
 
-// WebhookConfig is somebody to whom messages are sent, each as a request over HTTP.
+// WebhookConfig is a receiver to which messages are sent, each in an HTTP
+// request.
 type WebhookConfig struct {
 	// Name is what the group, counters and logs call it, unique.
 	Name string

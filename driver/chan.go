@@ -4,12 +4,12 @@ import "context"
 
 // Chans is a Conn that carries channels.
 type Chans interface {
-	// OpenChan returns a channel, made if need be. One that is there with another
-	// capacity or durability is ErrConflict.
+	// OpenChan returns a channel, and creates it if it does not exist. If it
+	// exists with another capacity or durability, that is ErrConflict.
 	OpenChan(ctx context.Context, c ChanConfig) (Chan, error)
 }
 
-// ChanConfig says which channel, and how it is made if it is not there.
+// ChanConfig names a channel, and says how to create it if it does not exist.
 type ChanConfig struct {
 	Name     string // valid by hark's rules for names
 	Capacity int    // 0, a number or Unbounded
@@ -22,56 +22,57 @@ type ChanConfig struct {
 const Unbounded = -1
 
 // Chan is a queue of values, each for one receiver, in the order in which they
-// were sent. A value that was received stays in it until its receiver is done
-// with it; what its receiver gives back, or held when its process or connection
-// ended, is received again, perhaps behind others.
+// were sent. A received value stays in it until its receiver is done. A value
+// that its receiver returns, or held when its process or connection ended, is
+// received again, perhaps after others.
 type Chan interface {
 	// Send returns when data is in the channel, or with capacity 0 when a
-	// receiver is done with it. When ctx ends first it has not been sent, or the
-	// error wraps ErrUnsure; to find out, it may go on for a moment after the end
-	// of ctx, up to a second, as long as the connection is up. After Close it is
-	// ErrClosed, and nothing has been sent. With try it does not wait for room,
-	// or for a receiver: then it is ErrAgain.
+	// receiver is done with it. If ctx ends first it has not been sent, or the
+	// error wraps ErrUnsure; to find out, Send may go on for a moment after the
+	// end of ctx, up to a second, as long as the connection is up. After Close
+	// it returns ErrClosed, and nothing has been sent. With try it does not wait
+	// for room, or for a receiver, and returns ErrAgain instead.
 	Send(ctx context.Context, data []byte, try bool) error
 
-	// Receive returns the next value; ErrClosed once the channel is closed and
-	// nothing is in it, in the hands of others either. With try it does not wait
-	// for one: ErrAgain if there is none to be had.
+	// Receive returns the next value, or ErrClosed once the channel is closed
+	// and empty, with no value held by another receiver. With try it does not
+	// wait for one, and returns ErrAgain if none is available.
 	Receive(ctx context.Context, try bool) (*ChanValue, error)
 
-	// Len returns how many values are in the channel, those that were received
-	// included until they are done with; 0 with capacity 0.
+	// Len returns how many values are in the channel, including those that were
+	// received until they are done; 0 with capacity 0.
 	Len(ctx context.Context) (int, error)
 
 	// Room returns when there is room for a value, or with capacity 0 when a
-	// receiver waits that nobody has sent anything, as far as can be told; and
-	// when the channel is closed.
+	// receiver is waiting to whom nobody has sent anything, as far as the engine
+	// can tell; and when the channel is closed.
 	Room(ctx context.Context) error
 
 	// Waiting returns how many calls on this connection wait for room or for a
-	// receiver in Send, and for a value in Receive, as far as the engine has been
-	// told of them: a Send with try finds the receivers that are counted.
+	// receiver in Send, and for a value in Receive, as far as the engine knows:
+	// a Send with try finds the receivers that are counted.
 	Waiting() (senders, receivers int)
 
-	// Close closes the channel for all who have it open, in all processes. What
-	// has been sent can still be received. It is idempotent.
+	// Close closes the channel for everyone who has it open, in all processes.
+	// Values already sent can still be received. It is idempotent.
 	Close(ctx context.Context) error
 
-	// Closed is closed when this connection has learnt that the channel is, or
-	// has ended itself.
+	// Closed is closed when this connection has learnt that the channel is
+	// closed, or has ended itself.
 	Closed() <-chan struct{}
 }
 
 // ChanValue is a value that was received.
 type ChanValue struct {
 	Data []byte
-	// Done says that it is done with, and returns when nobody else can get the
-	// value any more. It is ErrEnded when it has gone to somebody else meanwhile,
-	// or with capacity 0 its sender has given up. Like Send it may go on for a
-	// moment after the end of ctx, and then wrap ErrUnsure. Either Done or Return
-	// is called, once; until then the engine is told that it is in hand.
+	// Done says that the receiver is done with the value, and returns when
+	// nobody else can get it any more. It returns ErrEnded if the value has gone
+	// to another receiver meanwhile, or with capacity 0 if its sender has given
+	// up. Like Send it may go on for a moment after the end of ctx, and then
+	// wrap ErrUnsure. Either Done or Return is called, once; until then the
+	// value is held.
 	Done func(ctx context.Context) error
-	// Return gives the value back, to be received again, before others if that
-	// can be.
+	// Return puts the value back, to be received again, before others if
+	// possible.
 	Return func(ctx context.Context) error
 }

@@ -8,10 +8,10 @@ import (
 // ErrEnded is returned by Receive when there is nothing more to come.
 var ErrEnded = errors.New("ended")
 
-// Message is what travels. On the wire it is a CloudEvent in the binary mode of
-// the engine's binding: ID, Source, Type, Subject, Time and ContentType are the
-// attributes of these names, Key is the extension partitionkey, and Headers are
-// headers of the engine beside them.
+// Message is a message as it travels. On the wire it is a CloudEvent in the
+// binary mode of the engine's binding: ID, Source, Type, Subject, Time and
+// ContentType are the attributes of these names, Key is the extension
+// partitionkey, and Headers are headers of the engine beside them.
 type Message struct {
 	ID      string // empty without one; an envelope then gets one that is made up
 	DedupID string // what deduplication goes by instead of ID, if it is not empty; it does not travel
@@ -25,9 +25,9 @@ type Message struct {
 	// Bare leaves the envelope out: only Data and Headers travel, and ID and
 	// Key where the engine itself needs them.
 	Bare bool
-	// Due is when it is to be delivered; zero for at once.
+	// Due is when to deliver the message; zero for at once.
 	Due time.Time
-	// Expires is when it is worth nothing any more; zero for never.
+	// Expires is when the message is no longer useful; zero for never.
 	Expires time.Time
 }
 

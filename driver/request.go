@@ -4,12 +4,12 @@ import "context"
 
 // Requester is a Conn that carries requests and replies.
 type Requester interface {
-	// Request sends m to one responder of that name and returns its answer.
-	// Without one it returns ErrNoResponders at once.
+	// Request sends m to one responder of that name and returns its answer. If
+	// there is none it returns ErrNoResponders at once.
 	Request(ctx context.Context, name string, m *Message) (*Message, error)
 
-	// Respond receives requests of that name, of which each goes to one
-	// responder. Receive and Close are as in Subscription.
+	// Respond receives requests of that name, each of which goes to one
+	// responder. Receive and Close work as in Subscription.
 	Respond(ctx context.Context, name string, window int) (Responder, error)
 }
 
@@ -17,18 +17,17 @@ type Requester interface {
 type Responder interface {
 	// Receive returns between 1 and most requests; ErrEnded after Close.
 	Receive(ctx context.Context, most int) ([]*Call, error)
-	// Close takes no more requests. Those that were received can still be
-	// answered.
+	// Close stops taking requests. Those already received can still be answered.
 	Close(ctx context.Context) error
 }
 
 // Call is a request that waits for its answer.
 type Call struct {
 	Message
-	// Answer sends the answer. It is called once, and after ErrFull, which says
+	// Answer sends the answer. It is called once, and after ErrFull, which means
 	// that the answer is too large, once more with a smaller one.
 	Answer func(ctx context.Context, m *Message) error
-	// Cancelled is closed when the requester waits no more, where the engine
-	// can tell; otherwise nil.
+	// Cancelled is closed when the requester has stopped waiting, where the
+	// engine can tell; otherwise nil.
 	Cancelled <-chan struct{}
 }

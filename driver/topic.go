@@ -19,7 +19,7 @@ const (
 	DurableMemory
 )
 
-// TopicConfig says which topic, and how it is made if it is not there.
+// TopicConfig names a topic, and says how to create it if it does not exist.
 type TopicConfig struct {
 	// Name is valid by hark's rules for names: tokens separated by dots. With
 	// StoredPatterns it may be a pattern.
@@ -52,7 +52,7 @@ type Topic interface {
 	// returns.
 	Publish(ctx context.Context, ms []*Message) error
 
-	// Subscribe begins to receive. What is published after it has returned is
+	// Subscribe begins to receive. Messages published after it has returned are
 	// received.
 	Subscribe(ctx context.Context, c SubscribeConfig) (Subscription, error)
 
@@ -62,16 +62,16 @@ type Topic interface {
 
 // Placer is a Topic that can say where it has stored messages.
 type Placer interface {
-	// PublishPlaced is Publish that says where each message is that was
-	// accepted. With an error that is no PartialError there are no places.
+	// PublishPlaced is like Publish, and returns the place of each accepted
+	// message. If the error is not a PartialError there are no places.
 	PublishPlaced(ctx context.Context, ms []*Message) ([]Place, error)
 }
 
-// Place says where a message is that was published.
+// Place says where a published message is stored.
 type Place struct {
 	Seq uint64 // 0 for one that is not due, or that was not accepted
-	// Repeated says that deduplication has recognised it: Seq is that of the
-	// message that was stored.
+	// Repeated says that deduplication has recognised a repeat: Seq is that of
+	// the message already stored.
 	Repeated bool
 }
 
@@ -111,22 +111,22 @@ const (
 	FromLast              // with the newest Seq messages
 )
 
-// SubscribeConfig says what a subscription is to receive.
+// SubscribeConfig says what a subscription receives.
 type SubscribeConfig struct {
-	// Group is empty for a subscription that gets everything. The members of a
-	// group share the messages; on a stored topic the group has a place that
+	// Group is empty for a subscription that receives everything. The members of
+	// a group share the messages; on a stored topic the group has a place that
 	// outlives them.
 	Group string
 	// Keyed asks for the order of keys across the members of the group
-	// (KeyOrder): messages of one key are never in the hands of two members.
+	// (KeyOrder): no two members ever hold messages of one key.
 	Keyed bool
 	From  From
 	Seq   uint64
 	Time  time.Time
-	// Window is how many messages of a stored topic may be in hand, received
-	// and neither acknowledged nor returned; at least 1. On an ephemeral topic
-	// it is how many the engine holds for Receive before it drops the newest,
-	// counted.
+	// Window is how many messages of a stored topic may be received and neither
+	// acknowledged nor returned; at least 1. On an ephemeral topic it is how
+	// many the engine holds for Receive before it drops the newest, and counts
+	// them.
 	Window int
 }
 
@@ -134,26 +134,26 @@ type SubscribeConfig struct {
 // the other methods by any.
 type Subscription interface {
 	// Receive returns between 1 and most messages, as soon as there is one. It
-	// returns ErrEnded when there will be none any more, after Drain or Close.
+	// returns ErrEnded when no more will come, after Drain or Close.
 	Receive(ctx context.Context, most int) ([]*Received, error)
 
-	// Ack says that messages are done with. When the subscription has a place,
-	// that is remembered with the topic's durability; it may be remembered
-	// later than Ack returns, but before Close does. On ephemeral topics and
-	// without a group it does nothing.
+	// Ack says that messages are done. If the subscription has a place, the
+	// place is stored with the topic's durability, perhaps after Ack returns,
+	// but before Close does. On ephemeral topics and without a group Ack does
+	// nothing.
 	Ack(ctx context.Context, ms []*Received) error
 
-	// Extend says that messages are still being worked on, so that they are
-	// not given to somebody else. It is called well within Info.Lease.
+	// Extend says that messages are still being handled, so that they are not
+	// given to another receiver. It is called well within Info.Lease.
 	Extend(ctx context.Context, ms []*Received) error
 
-	// Return hands messages back that are not done: others in the group get
-	// them, or this one later on. Without a group it does nothing.
+	// Return hands back messages that are not done: other members of the group
+	// get them, or this one later. Without a group it does nothing.
 	Return(ctx context.Context, ms []*Received) error
 
-	// Drain makes what was published before the call the last that Receive
-	// returns. On a stored topic with a group it makes what has been fetched
-	// the last; the group keeps the rest.
+	// Drain makes the messages published before the call the last that Receive
+	// returns. On a stored topic with a group it is the messages already
+	// fetched; the group keeps the rest.
 	Drain(ctx context.Context) error
 
 	// Lag returns how many messages the subscription, or its group, has not
@@ -161,23 +161,24 @@ type Subscription interface {
 	// topic, or to retention.
 	Lag(ctx context.Context) (Lag, error)
 
-	// CaughtUp reports whether everything up to sequence seq of a stored topic
-	// has been returned by Receive, of this subscription or another one of its
-	// group; on an ephemeral topic, where seq is 0, everything that has arrived.
-	// It may wait for what is on its way to this one, of which Receive has to be
-	// called meanwhile.
+	// CaughtUp reports whether Receive, of this subscription or another of its
+	// group, has returned everything up to sequence seq of a stored topic; on an
+	// ephemeral topic, where seq is 0, everything that has arrived. It may wait
+	// for messages in flight to this subscription, so Receive must be called
+	// meanwhile.
 	CaughtUp(ctx context.Context, seq uint64) (bool, error)
 
-	// Close ends it: Receive returns ErrEnded. Messages in hand are returned.
-	// A group on a stored topic keeps its place. It is idempotent.
+	// Close ends the subscription: Receive returns ErrEnded. Messages that are
+	// held are returned. A group on a stored topic keeps its place. It is
+	// idempotent.
 	Close(ctx context.Context) error
 }
 
-// Recycler is a Subscription that uses what Receive returned again.
+// Recycler is a Subscription that reuses what Receive returned.
 type Recycler interface {
-	// Recycle says that nobody looks any more at messages that Receive returned
-	// last, nor at their slice; their data and headers may still be in use. It is
-	// called by who calls Receive.
+	// Recycle says that the messages that Receive last returned, and their
+	// slice, are no longer used; their data and headers may still be. The
+	// goroutine that calls Receive calls it.
 	Recycle(ms []*Received)
 }
 

@@ -1,5 +1,5 @@
-// Package filter decides which messages somebody wants, by expressions in CEL,
-// the Common Expression Language, at the speed of a broker.
+// Package filter selects messages by expressions in CEL, the Common Expression
+// Language, at the speed of a broker.
 //
 //	f, err := filter.Compile(`type == "order.placed" && data.total > 100.0`)
 //	sub, err := orders.Subscribe(handle, hark.Where(f))
@@ -17,50 +17,52 @@
 // the expression is compiled. Without it, a payload that is a Go value is encoded
 // as JSON first, which allocates: in process, declare the type.
 //
-// A [Set] holds many filters and finds those that a message matches in a time
-// that grows with the matches and not with the filters.
+// A [Set] holds many filters and finds those that match a message in time that
+// grows with the number of matches, not of filters.
 //
 // # Semantics
 //
-// The answers are those of cel-go. A differential fuzz test holds the package to
-// these clauses:
+// The answers are those of cel-go. A differential fuzz test checks these
+// clauses:
 //
-//   - CEL-1: A filter that was compiled for a Go type gives the same answer for a
-//     value of that type and for its JSON text.
-//   - CEL-2: A filter compiled with [Exact] gives the answer, error or not, that
-//     cel-go gives over what json.Unmarshal makes of the text, whatever the bytes.
+//   - CEL-1: A filter compiled for a Go type gives the same answer for a value
+//     of that type and for its JSON text.
+//   - CEL-2: A filter compiled with [Exact] gives the same answer, error or
+//     not, as cel-go gives for the result of json.Unmarshal, whatever the
+//     bytes.
 //   - CEL-3: Any other filter gives the same answer for valid text in which no
-//     object has two members of one name. Where one has, the first counts.
-//   - CEL-4: Without Exact the text is read, and checked, from its beginning up
-//     to the end of the last field that the expression needs. Damage behind that
-//     place is not noticed; before it, it is an error. A document that is cut off
-//     has the answer of the whole document or none. A part that runs on the
+//     object has two members with the same name. If one does, the first
+//     member counts.
+//   - CEL-4: Without Exact, the text is read and checked from its beginning to
+//     the end of the last field that the expression needs. Damage after that
+//     point is not noticed; before it, it is an error. A truncated document has
+//     the same answer as the whole document, or none. A part that runs on the
 //     interpreter needs the whole payload.
-//   - CEL-5: A Set reports exactly the filters that match alone.
+//   - CEL-5: A Set reports exactly those filters that match on their own.
 //
-// Without a declared type, a number is a double, as in all of JSON: write
-// data.total + 1.0, not data.total + 1. Comparisons do not mind: data.total > 1
-// is right.
+// Without a declared type, every number is a double, as in JSON: write
+// data.total + 1.0, not data.total + 1. Comparisons accept whole numbers too:
+// data.total > 1 is right.
 //
 // # Failing
 //
-// A field that is not there is CEL's error "no such field". A filter that fails
-// does not match; [Filter.Eval] gives the error. && and || ignore errors of a
-// side that does not matter: false && error is false, true || error is true. To
-// ask first, write has(data.total) && data.total > 1.
+// A missing field is CEL's error "no such field". A filter that fails does not
+// match; [Filter.Eval] returns the error. && and || ignore errors of a side that
+// does not matter: false && error is false, true || error is true. To check
+// first, write has(data.total) && data.total > 1.
 //
 // # Limits
 //
-// Expressions may come from strangers, and so may payloads. The length and the
+// Expressions and payloads may come from untrusted sources. The length and the
 // nesting of an expression, the size of its regular expressions, the nesting of
-// its macros, the steps that they take and the depth of payloads are limited; see
-// the Default constants and the options of these names. Patterns of matches must
-// be constants, and headers can only be looked up by name. Evaluation takes time
-// in proportion to the expression and, within these limits, to the payload.
+// its macros, the steps that they take and the depth of payloads are limited;
+// see the Default constants and the options of these names. Patterns of matches
+// must be constants, and headers can only be looked up by name. Evaluation takes
+// time in proportion to the expression and, within these limits, to the payload.
 //
 // # Concurrency
 //
-// A Filter and a Set may be used by any number of goroutines at once. They do not
-// keep the message or its payload. The bytes of a payload must not be written to
-// while a filter looks at them.
+// A Filter and a Set are safe for concurrent use. They do not keep the message
+// or its payload. The bytes of a payload must not change while a filter
+// evaluates it.
 package filter

@@ -2,13 +2,13 @@ package filter
 
 import "time"
 
-// Envelope is the message that a filter looks at. It has the method set of the
+// Envelope is the message that a filter evaluates. It has the method set of the
 // messages of package hark, so that a *Filter is a predicate for hark.Where; the
 // two packages do not import each other.
 //
-// Data is the payload: a pointer to a Go value, whose fields are then read by
-// their JSON names, or JSON text as []byte, json.RawMessage or a pointer to one
-// of these. The text must not change while a filter looks at it.
+// Data is the payload: a pointer to a Go value, whose fields are read by their
+// JSON names, or JSON text as []byte, json.RawMessage or a pointer to one of
+// these. The text must not change while a filter evaluates it.
 type Envelope = interface {
 	ID() string
 	Source() string

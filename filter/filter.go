@@ -19,8 +19,8 @@ type Filter struct {
 	interp []Fallback
 }
 
-// Compile compiles an expression. What is wrong with the expression is reported
-// as an *Error, or as Errors when there are several.
+// Compile compiles an expression. Mistakes in the expression are returned as an
+// *Error, or as Errors if there are several.
 func Compile(expr string, opts ...Option) (*Filter, error) {
 	o, err := newSettings(opts)
 	if err != nil {
@@ -52,8 +52,8 @@ func MustCompile(expr string, opts ...Option) *Filter {
 	return f
 }
 
-// Match reports whether the message passes. It is false also when the expression
-// cannot be evaluated; Eval tells the two apart.
+// Match reports whether the message matches. It also returns false if the
+// expression cannot be evaluated; Eval tells the two apart.
 func (f *Filter) Match(m Envelope) bool {
 	c := begin(m, f.table, f.opts, f.opts.sh, f.vars)
 	v := f.test(c)
@@ -61,9 +61,9 @@ func (f *Filter) Match(m Envelope) bool {
 	return v == yes
 }
 
-// Eval reports whether the message passes, or why that cannot be said: the error
-// is one of the kinds ErrNoSuchField, ErrType, ErrMalformed, ErrRange, ErrLimit
-// and ErrNoData, for errors.Is. It does not retain the message.
+// Eval reports whether the message matches, or why that cannot be determined:
+// the error is one of the kinds ErrNoSuchField, ErrType, ErrMalformed, ErrRange,
+// ErrLimit and ErrNoData, for errors.Is. It does not retain the message.
 func (f *Filter) Eval(m Envelope) (bool, error) {
 	c := begin(m, f.table, f.opts, f.opts.sh, f.vars)
 	v := f.test(c)
@@ -78,9 +78,9 @@ func (f *Filter) Eval(m Envelope) (bool, error) {
 	return v == yes, nil
 }
 
-// MatchesEncoded reports that a filter says the same of a message whose Data is
-// its JSON text as of one with the value, so that an engine's messages need not
-// be decoded first.
+// MatchesEncoded reports that a filter gives the same answer for a message whose
+// Data is its JSON text as for one with the value, so an engine's messages need
+// not be decoded first.
 func (f *Filter) MatchesEncoded() bool { return true }
 
 // String returns the expression.

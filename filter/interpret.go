@@ -76,8 +76,8 @@ func interpreted(p cel.Program) evalFn {
 	}
 }
 
-// Explain describes how the filter is evaluated: the payload fields it reads,
-// and what of it runs on the interpreter.
+// Explain describes how the filter is evaluated: which payload fields it reads,
+// and which parts run on the interpreter.
 func (f *Filter) Explain() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "expression: %s\n", f.text)
@@ -98,7 +98,7 @@ func (f *Filter) Explain() string {
 }
 
 // Fallbacks returns the parts of the expression that run on cel-go's
-// interpreter; none for an expression that is all closures.
+// interpreter; none if the expression consists of closures only.
 func (f *Filter) Fallbacks() []Fallback { return append([]Fallback(nil), f.interp...) }
 
 // Explain compiles an expression and describes how it is evaluated.

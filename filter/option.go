@@ -48,16 +48,16 @@ func newSettings(opts []Option) (*settings, error) {
 }
 
 // For declares that data is a T, which must be a struct or a pointer to one. Its
-// fields go by their JSON names, so that a misspelt field is an error when the
-// expression is compiled, and have the type of the Go field: an int field is a
-// CEL int, a time.Time a timestamp. A field that a message lacks, and one behind
-// a nil pointer, reads as its zero value; has(data.f) is then false. It is also
-// false for a field that is zero, unless the field is a pointer.
+// fields have their JSON names, so that a misspelt field is an error when the
+// expression is compiled, and the type of the Go field: an int field is a CEL
+// int, a time.Time a timestamp. A field that is missing or behind a nil pointer
+// reads as its zero value; has(data.f) is then false. It is also false for a
+// field that is zero, unless the field is a pointer.
 //
 // The filter accepts a *T, a T, and the JSON text of one.
 func For[T any]() Option { return ForType(reflect.TypeFor[T]()) }
 
-// ForType is For for a type that is only known at run time.
+// ForType is like For, for a type known only at run time.
 func ForType(t reflect.Type) Option {
 	return func(s *settings) error {
 		if t == nil {
@@ -77,10 +77,10 @@ func ForType(t reflect.Type) Option {
 }
 
 // Exact makes a filter read the whole payload, as encoding/json does: damage
-// anywhere in it is an error, also behind the last field that the expression
-// needs, and of several members of one name the last counts. Without it the
-// first one counts, and the text is read only until every field is found, which
-// is faster the earlier they come.
+// anywhere in it is an error, even after the last field that the expression
+// needs, and of several members with the same name the last counts. Without it
+// the first one counts, and the text is read only until every field is found,
+// which is faster the earlier they come.
 func Exact() Option {
 	return func(s *settings) error { s.exact = true; return nil }
 }
@@ -102,14 +102,14 @@ func MaxRegexp(n int) Option {
 }
 
 // MaxPayloadDepth limits how deep objects and arrays of a payload may nest, as
-// far as it is read. A payload that goes beyond is an error of evaluation.
+// far as it is read. A deeper payload is an evaluation error.
 func MaxPayloadDepth(n int) Option {
 	return limit("MaxPayloadDepth", n, func(s *settings) { s.payloadDepth = n })
 }
 
-// MaxMacroNesting limits how many of the macros exists, all, exists_one, filter
-// and map may be inside each other. Each level may multiply the time that an
-// evaluation takes by the length of the list it goes over.
+// MaxMacroNesting limits how deep the macros exists, all, exists_one, filter and
+// map may nest. Each level may multiply the time of an evaluation by the length
+// of the list it visits.
 func MaxMacroNesting(n int) Option {
 	return limit("MaxMacroNesting", n, func(s *settings) { s.macros = n })
 }

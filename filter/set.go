@@ -7,14 +7,14 @@ import (
 	"sync/atomic"
 )
 
-// Set holds many filters and finds those that a message matches: it answers what
-// every filter answers alone, in a time that grows with the filters that match
-// and not with those that do not. Filters that begin with a comparison of a field
-// with a constant, or require one with &&, share one look-up of that field; a
-// message is read once for all of them.
+// Set holds many filters and finds those that match a message. It gives the
+// answers that every filter gives on its own, in time that grows with the number
+// of filters that match and not of those that do not. Filters that begin with a
+// comparison of a field with a constant, or require one with &&, share one
+// look-up of that field; a message is read once for all of them.
 //
-// A Set is safe for concurrent use; matching takes no lock, and goes on while
-// filters are added and removed. The zero Set is not usable, make one with
+// A Set is safe for concurrent use; matching takes no lock, and continues while
+// filters are added and removed. The zero Set is not usable; make one with
 // NewSet.
 type Set[K comparable] struct {
 	opts *settings
@@ -35,8 +35,7 @@ type snapshot[K comparable] struct {
 // indexes anew, for the number of indexes that a message is looked up in.
 const mergeFactor = 4
 
-// NewSet returns an empty set for filters that are compiled with the same
-// options.
+// NewSet returns an empty set for filters compiled with the same options.
 func NewSet[K comparable](opts ...Option) (*Set[K], error) {
 	o, err := newSettings(opts)
 	if err != nil {
@@ -47,11 +46,11 @@ func NewSet[K comparable](opts ...Option) (*Set[K], error) {
 	return s, nil
 }
 
-// Add adds a filter under a key, by which Match reports and Remove removes it. A
-// message that is matched after Add has returned is held against the filter. It
-// is an error if the key is in use, or if the filter was compiled for another
-// type, with another MaxPayloadDepth or MaxSteps, or without Exact in a set that
-// has it, or the other way round.
+// Add adds a filter under a key, which Match returns and Remove takes. A message
+// matched after Add has returned is checked against the filter. It is an error
+// if the key is in use, if the filter was compiled for another type or with
+// another MaxPayloadDepth or MaxSteps, or if only one of filter and set has
+// Exact.
 func (s *Set[K]) Add(key K, f *Filter) error {
 	return s.AddAll([]K{key}, []*Filter{f})
 }
@@ -128,7 +127,7 @@ func merged[K comparable](indexes []*index[K], entries []*entry[K]) []*index[K] 
 }
 
 // Remove removes the filter under the key, and reports whether there was one. No
-// message that is matched after Remove has returned is held against it.
+// message matched after Remove has returned is checked against it.
 func (s *Set[K]) Remove(key K) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -173,11 +172,11 @@ func (s *Set[K]) Len() int {
 	return len(s.byKey)
 }
 
-// Match appends the keys of the filters that the message matches to dst, in no
+// Match appends to dst the keys of the filters that match the message, in no
 // particular order, and returns the extended slice. A filter that cannot be
-// evaluated for the message does not match; the set does not say which those
-// are, because it does not look at filters that cannot match. With room in dst,
-// Match does not allocate.
+// evaluated for the message does not match; the set does not report which,
+// because it does not look at filters that cannot match. With room in dst, Match
+// does not allocate.
 func (s *Set[K]) Match(m Envelope, dst []K) []K {
 	now := s.now.Load()
 	if len(now.indexes) == 0 {

@@ -97,20 +97,20 @@ var (
 	// ErrNoSuchField means that the expression read a field or an element that
 	// the message does not have.
 	ErrNoSuchField = errors.New("no such field")
-	// ErrType means that an operation met a value of a type it is not defined
-	// for, such as a string less than a number.
+	// ErrType means that an operation met a value of a type for which it is not
+	// defined, such as comparing a string with a number.
 	ErrType = errors.New("no such overload")
-	// ErrMalformed means that the payload is not the JSON it should be, up to
-	// the place where the fields that were needed end.
+	// ErrMalformed means that the payload is not valid JSON, up to the point
+	// where the needed fields end.
 	ErrMalformed = errors.New("malformed payload")
-	// ErrRange means an overflow, a division by zero, or text that is not a
-	// number, a time or a duration though it was converted to one.
+	// ErrRange means an overflow, a division by zero, or a conversion of text
+	// that is not a number, a time or a duration.
 	ErrRange = errors.New("value out of range")
-	// ErrLimit means that the evaluation would have gone beyond a limit given
-	// at compile time.
+	// ErrLimit means that the evaluation would have exceeded a limit set at
+	// compile time.
 	ErrLimit = errors.New("limit exceeded")
-	// ErrNoData means that the message carries no payload, or one of a kind
-	// that the filter was not compiled for.
+	// ErrNoData means that the message has no payload, or one of a kind for
+	// which the filter was not compiled.
 	ErrNoData = errors.New("no usable payload")
 )
 

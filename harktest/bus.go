@@ -13,8 +13,8 @@ import (
 // take less than a minute.
 const patience = 2 * time.Minute
 
-// NewBus returns a bus in this process that is closed when the test ends, as
-// Close says.
+// NewBus returns an in-process bus that is closed when the test ends, as
+// described at Close.
 func NewBus(t testing.TB, opts ...hark.BusOption) *hark.Bus {
 	t.Helper()
 	bus := hark.New(opts...)
@@ -23,9 +23,9 @@ func NewBus(t testing.TB, opts ...hark.BusOption) *hark.Bus {
 }
 
 // Close closes bus when the test ends, before cleanups that were registered
-// earlier. What was published is handled first; the test fails for what is left
-// after two minutes: a handler that does not return, or messages of a
-// subscription that waits for something. Messages that are not due are no fault.
+// earlier. Published messages are handled first. If anything is left after two
+// minutes, such as a handler that does not return, or messages of a paused
+// subscription, the test fails. Messages that are not due do not count.
 func Close(t testing.TB, bus *hark.Bus) {
 	t.Helper()
 	t.Cleanup(func() {
@@ -51,9 +51,9 @@ func onlyDelayed(left []hark.Left) bool {
 	return true
 }
 
-// Settle waits until everything that was published on bus is done, as
-// hark.Bus.Settle says, and ends the test if that has not come true after half a
-// minute, with the subscriptions that are not done. It must not be called in a
+// Settle waits until everything published on bus is done, as described at
+// hark.Bus.Settle. If that has not happened after half a minute, it ends the
+// test and names the subscriptions that are not done. It must not be called in a
 // handler.
 func Settle(t testing.TB, bus *hark.Bus) {
 	t.Helper()

@@ -7,8 +7,9 @@ import (
 	"github.com/harkbus/hark"
 )
 
-// Events is a hook that keeps what went wrong on a bus. Give it to the bus with
-// hark.WithHooks; the zero Events is ready for use, and safe for concurrent use.
+// Events is a hook that records what went wrong on a bus. Give it to the bus
+// with hark.WithHooks; the zero Events is ready for use, and safe for concurrent
+// use.
 type Events struct {
 	mu          sync.Mutex // guards what follows
 	failures    []hark.FailEvent
@@ -25,8 +26,9 @@ func (e *Events) OnDeadLetter(ev hark.FailEvent) { note(e, &e.deadLetters, witho
 // OnDrop implements hark.DropHook.
 func (e *Events) OnDrop(ev hark.DropEvent) { note(e, &e.drops, ev) }
 
-// Failures returns the runs of handlers that ended in an error or a panic, in the
-// order in which they did. Their Message is nil: it must not be kept.
+// Failures returns the runs of handlers that ended in an error or a panic, in
+// the order in which they ended. Their Message is nil, because it must not be
+// kept.
 func (e *Events) Failures() []hark.FailEvent { return noted(e, &e.failures) }
 
 // DeadLetters returns the messages that were given up. Their Message is nil.

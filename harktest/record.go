@@ -9,7 +9,8 @@ import (
 	"github.com/harkbus/hark"
 )
 
-// Recorder keeps the messages that it has seen. It is safe for concurrent use.
+// Recorder keeps the messages that it has received. It is safe for concurrent
+// use.
 type Recorder[T any] struct {
 	t   testing.TB
 	bus *hark.Bus
@@ -20,8 +21,8 @@ type Recorder[T any] struct {
 }
 
 // Record returns a Recorder of what is published from now on to the topic of
-// that name, or to all topics that match it if it is a pattern such as orders.*.
-// It is a subscription without a group and with an unbounded buffer, so it takes
+// that name, or to all topics that match if it is a pattern such as orders.*. It
+// is a subscription without a group and with an unbounded buffer, so it takes
 // nothing from others and holds up nobody. It ends with the bus.
 func Record[T any](t testing.TB, bus *hark.Bus, pattern string) *Recorder[T] {
 	t.Helper()
@@ -52,15 +53,15 @@ func (r *Recorder[T]) Messages() []*hark.Message[T] {
 	return slices.Clone(r.messages)
 }
 
-// Values is Messages without their envelopes.
+// Values is like Messages, but returns only the values.
 func (r *Recorder[T]) Values() []T {
 	r.t.Helper()
 	return values(r.Messages())
 }
 
-// Wait returns the first n messages once there are as many. It does not wait for
-// handlers, so it can be called while work goes on. The test ends if they do not
-// come within two minutes.
+// Wait returns the first n messages once there are that many. It does not wait
+// for handlers, so it can be called while work goes on. The test ends if they do
+// not arrive within two minutes.
 func (r *Recorder[T]) Wait(n int) []T {
 	r.t.Helper()
 	ctx, cancel := context.WithTimeout(r.t.Context(), patience)
