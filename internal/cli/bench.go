@@ -16,8 +16,8 @@ import (
 
 var benchCommand = command{
 	name: "bench", args: "[URL...]", about: "measure engines side by side",
-	long: `It measures each URL, or without any the broker in use: mem: is the engine in this
-process, file:DIR one in a directory, nats: and hark: others.
+	long: `It measures each URL, or if there is none the broker in use: mem: is the engine in
+this process, file:DIR one in a directory, nats: and hark: are servers.
 
   pubsub    messages of an ephemeral topic, from --clients goroutines to one
             subscription, at most 4,096 on their way, as handled a second
@@ -26,9 +26,9 @@ process, file:DIR one in a directory, nats: and hark: others.
   request   requests, each answered before a client sends the next one
   chan      values through a channel of capacity 64, with as many receivers
 
-Every engine has its turn in each round, and the median of the rounds counts. What
-it stores it removes at the end, but for a channel and a topic of an engine that
-cannot.`,
+Every engine has a turn in each round, and the median of the rounds counts. At the end
+it removes what it has stored, except a channel and a topic on an engine that cannot
+remove them.`,
 	setup: func(fs *flag.FlagSet) action {
 		f := urlFlags(fs)
 		b := benching{}
@@ -36,7 +36,7 @@ cannot.`,
 		fs.IntVar(&b.size, "size", 128, "`bytes` in a message")
 		fs.IntVar(&b.clients, "clients", 4, "`goroutines` that send")
 		fs.IntVar(&b.rounds, "rounds", 3, "`number` of rounds")
-		fs.DurationVar(&b.time, "time", time.Second, "`time` that each engine has in a round of a test")
+		fs.DurationVar(&b.time, "time", time.Second, "`time` for each engine in a round of a test")
 		output := outputFlag(fs, "text", "json")
 		return func(ctx context.Context, words []string, s Streams) error {
 			if b.size < 1 || b.size > 1<<20 || b.clients < 1 || b.rounds < 1 || b.time <= 0 {

@@ -17,11 +17,11 @@ import (
 var chanCommand = command{
 	name: "chan", about: "send into channels and receive from them",
 	long: `A channel is a queue that all processes on all machines share, each value for one
-receiver. It is made by the first who names it: with --capacity 0, the default, a
-send returns when somebody has received the value; with a number, as many values
-may wait; with -1 there is no limit. Who comes later need not say it again.
+receiver. The first command that names it creates it. With --capacity 0, the
+default, a send returns when a receiver has the value; with a number, that many
+values may wait; with -1 there is no limit. Later commands may omit the capacity.
 
-Values are bytes, as they are given. A Go program has its Chan[T] as JSON, so send
+Values are bytes, sent as given. A Go program encodes its Chan[T] as JSON, so send
 it '"text"' or '{"id": 7}'.`,
 	subs: []command{chanSendCommand, chanReceiveCommand, chanCloseCommand, chanInfoCommand, chanRemoveCommand},
 }
@@ -35,7 +35,7 @@ type chanFlags struct {
 
 func newChanFlags(fs *flag.FlagSet) *chanFlags {
 	f := &chanFlags{brokerFlags: urlFlags(fs)}
-	fs.Func("capacity", "how many `values` may wait in the channel, if it is not there yet; -1 for any number (default 0)", func(s string) error {
+	fs.Func("capacity", "how many `values` may wait in the channel, if it does not exist yet; -1 for no limit (default 0)", func(s string) error {
 		f.given = true
 		_, err := fmt.Sscanf(s, "%d", &f.capacity)
 		if err != nil || f.capacity < -1 || fmt.Sprint(f.capacity) != s {
@@ -153,8 +153,8 @@ func nameAndData(words []string, what string) (name string, data []string, err e
 
 var chanSendCommand = command{
 	name: "send", args: "NAME [DATA]", about: "send DATA, or each line of the input",
-	long: `Each value is in the channel before the next is sent, or with capacity 0 received.
-Empty lines count for nothing. It exits with 3 when the channel is closed.`,
+	long: `Each value is in the channel, or with capacity 0 received, before the next is sent.
+Empty lines are skipped. It exits with 3 if the channel is closed.`,
 	setup: func(fs *flag.FlagSet) action {
 		f := newChanFlags(fs)
 		timeout := timeoutFlag(fs, "for room, or with capacity 0 for a receiver, for each value")
@@ -194,19 +194,19 @@ Empty lines count for nothing. It exits with 3 when the channel is closed.`,
 
 var chanReceiveCommand = command{
 	name: "receive", args: "NAME", about: "print values, or run a command for each",
-	long: `It prints each value on a line of its own, until the channel is closed and empty.
-A value is done with when it has been written: what a process that is killed has
-not written, or what --exec has not done, others receive.
+	long: `It prints each value on its own line, until the channel is closed and empty. A value
+is done once it has been written. If the process is killed before that, or before
+--exec is done, another receiver gets the value.
 
-With --exec each value is the standard input of a command of the shell. When that
-exits with 0 the value is done with; otherwise it goes back, and the command ends.
+With --exec each value is the standard input of a shell command. If that exits with
+0 the value is done; otherwise it is returned to the channel, and hark exits.
 
-It exits with 3 when the channel is closed before there were as many as --count
-says, and when --try finds nothing.`,
+It exits with 3 if the channel is closed before --count values were received, or if
+--try finds nothing.`,
 	setup: func(fs *flag.FlagSet) action {
 		f := newChanFlags(fs)
 		r := receiving{}
-		fs.IntVar(&r.count, "count", 0, "end after this `number` of values; 0 for when the channel is closed")
+		fs.IntVar(&r.count, "count", 0, "end after this `number` of values; 0 to end when the channel is closed")
 		fs.BoolVar(&r.try, "try", false, "end when there is nothing to receive, instead of waiting")
 		fs.BoolVar(&r.null, "null", false, "end each value with a NUL byte instead of a line break, for xargs -0")
 		fs.StringVar(&r.exec, "exec", "", "`command` for each value")
@@ -298,8 +298,8 @@ func runWith(ctx context.Context, line string, data []byte, s Streams, env ...st
 }
 
 var chanCloseCommand = command{
-	name: "close", args: "NAME", about: "close a channel, for everybody",
-	long: "What has been sent can still be received. It exits with 3 if there is no such\nchannel.",
+	name: "close", args: "NAME", about: "close a channel for everyone",
+	long: "Values already sent can still be received. It exits with 3 if there is no such\nchannel.",
 	setup: func(fs *flag.FlagSet) action {
 		f := newChanFlags(fs)
 		return func(ctx context.Context, words []string, s Streams) error {
@@ -378,8 +378,8 @@ func (c *chanInfo) print(s Streams) error {
 }
 
 var chanRemoveCommand = command{
-	name: "remove", args: "NAME", about: "remove a channel, with what is in it",
-	long: "A channel that is closed stays closed. Once it is removed, one of its name can be\nmade again. It exits with 3 if there is no such channel.",
+	name: "remove", args: "NAME", about: "remove a channel and its contents",
+	long: "A closed channel stays closed. Once it is removed, a channel of that name can be\ncreated again. It exits with 3 if there is no such channel.",
 	setup: func(fs *flag.FlagSet) action {
 		f := urlFlags(fs)
 		return func(ctx context.Context, words []string, s Streams) error {

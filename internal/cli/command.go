@@ -160,7 +160,7 @@ func (c command) help(w io.Writer, fs *flag.FlagSet) {
 		header = ""
 	})
 	if len(c.subs) > 0 {
-		fmt.Fprintf(w, "\n%s COMMAND --help says more.", c.path)
+		fmt.Fprintf(w, "\nRun %s COMMAND --help for more.", c.path)
 	}
 	fmt.Fprintf(w, "\n%s\n", exitCodes)
 }

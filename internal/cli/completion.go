@@ -11,15 +11,15 @@ import (
 )
 
 var completionCommand = command{
-	name: "completion", args: "bash|zsh|fish", about: "print what makes a shell complete words of hark",
+	name: "completion", args: "bash|zsh|fish", about: "print the completion script for a shell",
 	long: `For this session, or in the file that the shell reads at its start:
 
   source <(hark completion bash)       # ~/.bashrc
   source <(hark completion zsh)        # ~/.zshrc, after compinit
   hark completion fish | source        # ~/.config/fish/config.fish
 
-Commands, flags, the words that flags take and contexts are completed, elsewhere
-names of files.`,
+It completes commands, flags, the values of flags and contexts, and elsewhere file
+names.`,
 	words: func() []string { return slices.Sorted(maps.Keys(completions)) },
 	setup: func(*flag.FlagSet) action {
 		return func(_ context.Context, words []string, s Streams) error {

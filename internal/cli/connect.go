@@ -45,7 +45,7 @@ type brokerFlags struct{ url, http, context string }
 // messages.
 func urlFlags(fs *flag.FlagSet) *brokerFlags {
 	f := &brokerFlags{}
-	fs.StringVar(&f.url, "url", "", "`URL` of the broker (HARK_URL, or the context; "+defaultURL+" without any)")
+	fs.StringVar(&f.url, "url", "", "`URL` of the broker (HARK_URL, or the context; otherwise "+defaultURL+")")
 	fs.StringVar(&f.context, "context", "", "`name` of the context to use (HARK_CONTEXT; see hark context)")
 	return f
 }
@@ -54,7 +54,7 @@ func urlFlags(fs *flag.FlagSet) *brokerFlags {
 // HTTP API.
 func httpFlags(fs *flag.FlagSet) *brokerFlags {
 	f := urlFlags(fs)
-	fs.StringVar(&f.http, "http", "", "`URL` of the HTTP API of the broker (HARK_HTTP_URL, or the context; port "+defaultHTTPPort+" of the broker without any). HARK_TOKEN is the token, if no URL has one")
+	fs.StringVar(&f.http, "http", "", "`URL` of the HTTP API of the broker (HARK_HTTP_URL, or the context; otherwise port "+defaultHTTPPort+" of the broker). HARK_TOKEN is the token if no URL has one")
 	return f
 }
 

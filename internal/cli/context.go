@@ -20,26 +20,26 @@ import (
 )
 
 var contextCommand = command{
-	name: "context", about: "name brokers, and say which one is used",
-	long: `A context is a name for where a broker is and as whom to speak to it. Commands
-that need a broker take, in this order, what --url or --context says, HARK_URL and
+	name: "context", about: "name brokers, and choose which one to use",
+	long: `A context is a name for the address of a broker and the user to connect as. Commands
+that need a broker use, in this order, --url or --context, HARK_URL and
 HARK_HTTP_URL, HARK_CONTEXT, the context that is in use, and ` + defaultURL + `.
 
-Contexts are kept, with their passwords, in contexts.json in the hark folder of
-the user's configuration directory, or in the file that HARK_CONTEXTS names, which
-nobody else may read.`,
+Contexts are kept, with their passwords, in contexts.json in the hark folder of the
+user's configuration directory, or in the file that HARK_CONTEXTS names. Only the
+user may read the file.`,
 	subs: []command{
 		{
 			name: "add", args: "NAME URL", about: "add a context, or change one",
-			long: `The URL is one of hark.Open, such as hark://ada@broker.example:7422 or
-tls://broker.example?tlsca=/etc/ssl/our-ca.pem. A password or token that is given
-with --password stays out of the history of the shell. The first context that is
-added is in use from then on.`,
+			long: `The URL is as for hark.Open, such as hark://ada@broker.example:7422 or
+tls://broker.example?tlsca=/etc/ssl/our-ca.pem. A password or token read with
+--password stays out of the shell history. The first context added becomes the one
+in use.`,
 			setup: func(fs *flag.FlagSet) action {
 				http := fs.String("http", "", "`URL` of the HTTP API, if it is not on port "+defaultHTTPPort+" of the same host")
 				about := fs.String("about", "", "a `note`, for the list")
 				password := fs.Bool("password", false, "read the password of the user, or a token, from the terminal or from one line of the input")
-				use := fs.Bool("use", false, "use it from now on")
+				use := fs.Bool("use", false, "make it the context in use")
 				return func(ctx context.Context, words []string, s Streams) error {
 					if len(words) != 2 {
 						return usageError{fmt.Errorf("want NAME and URL, and not %s", plural(len(words), "word", "words"))}
@@ -86,7 +86,7 @@ added is in use from then on.`,
 		{
 			name: "show", args: "[NAME]", about: "show where commands find the broker, or what a context says",
 			words: contextNames,
-			long:  "Without NAME it shows what is used now, and what said so. Secrets are not shown.",
+			long:  "Without NAME it shows what is in use, and where that is set. Secrets are not shown.",
 			setup: func(fs *flag.FlagSet) action {
 				f := httpFlags(fs)
 				output := outputFlag(fs, "text", "json")

@@ -21,15 +21,15 @@ var demoCommand = command{
 	long: `It publishes GitHub webhook deliveries to github.<event> on a bus in this
 process, where
 
-  audit       writes down every one of them,
+  audit       records every one of them,
   mirror      handles them with four workers: those of one repository one at a
               time, and those of one event of it in order,
-  reviews     sends the pull requests that --where picks on to reviews.wanted,
-  reviewers   are told of each of those,
-  tracker     gets the issues, and fails now and then: some are retried, and some
-              given up, which makes them dead letters on dead.issues,
+  reviews     forwards the pull requests that --where selects to reviews.wanted,
+  reviewers   receive each of those,
+  tracker     gets the issues, and sometimes fails: some issues are retried, and some
+              are given up and become dead letters on dead.issues,
   postmortem  reads the dead letters,
-  dashboard   is too slow for all of it, and drops the oldest.
+  dashboard   is too slow for all of them, and drops the oldest.
 
 At the end it accounts for every message, by its own count and by that of the
 bus, and fails if one is missing. Ctrl-C ends it early, accounts included.
@@ -41,13 +41,13 @@ that is stored, whoever published and handled it. One that is killed loses
 nothing: the others do what it has not done, or the next run does.`,
 	setup: func(fs *flag.FlagSet) action {
 		var o demoOptions
-		fs.IntVar(&o.rate, "rate", 500, "`messages` a second; 0 for as fast as they go")
-		fs.IntVar(&o.count, "count", 1000, "`messages` to publish, from the start again where the input ends; 0 for the\n        input once")
+		fs.IntVar(&o.rate, "rate", 500, "`messages` per second; 0 for no limit")
+		fs.IntVar(&o.count, "count", 1000, "`messages` to publish, starting the input again where it ends; 0 for the\n        input once")
 		fs.StringVar(&o.input, "input", "", "`file` of deliveries, one {\"event\": …, \"payload\": …} a line; - for the standard\n        input; without it, 329 real ones that come with the program")
 		fs.StringVar(&o.where, "where", `data.action == "opened"`, "which pull requests are wanted for review, a CEL `expression`\n       ")
 		fs.Uint64Var(&o.seed, "seed", 1, "`number` that decides which issues the tracker fails on")
 		fs.StringVar(&o.url, "url", "", "`URL` of an engine to run it over, such as file:./data or nats://127.0.0.1:7422")
-		fs.BoolVar(&o.join, "join", false, "publish nothing, only share the work of the processes that do, until Ctrl-C")
+		fs.BoolVar(&o.join, "join", false, "publish nothing, only share the work of processes that do, until Ctrl-C")
 		output := outputFlag(fs, "text", "json")
 		return func(ctx context.Context, _ []string, s Streams) error {
 			o.json = *output == "json"

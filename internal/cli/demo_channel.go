@@ -14,14 +14,14 @@ import (
 // demoChannelCommand is hark demo channel.
 var demoChannelCommand = command{
 	name:  "channel",
-	about: "send a number every second into a channel, and print it",
-	long: `Producers send numbers into one channel, and consumers print them. With --count,
-or when Ctrl-C ends it, every number that was sent has been printed once when the
-last line says how many there were.`,
+	about: "send numbers into a channel, and print them",
+	long: `Producers send numbers into one channel, and consumers print them. The last line,
+after --count numbers or Ctrl-C, says how many were sent; by then each has been
+printed once.`,
 	setup: func(fs *flag.FlagSet) action {
 		var o producer.Options
 		fs.DurationVar(&o.Interval, "interval", time.Second, "`time` between two numbers of a producer")
-		fs.IntVar(&o.Count, "count", 0, "`numbers` to send in all; 0 for as many as there are until Ctrl-C")
+		fs.IntVar(&o.Count, "count", 0, "`numbers` to send in total; 0 to send until Ctrl-C")
 		fs.IntVar(&o.Producers, "producers", 1, "`goroutines` that send: the first of three sends 1, 4, 7 and so on")
 		fs.IntVar(&o.Consumers, "consumers", 1, "`goroutines` that print")
 		fs.IntVar(&o.Capacity, "capacity", 0, "`numbers` that may wait in the channel; with 0 a producer waits until a consumer\n        has its number, with -1 it never waits")

@@ -14,12 +14,12 @@ var demoNotifyCommand = command{
 	about: "let goroutines change one number in turn, and tell each other",
 	long: `One goroutine increments a number, another decrements it. Each tells the other
 after every step and waits to be told before its next one; both print what the
-other made of the number. With --goroutines there are several such pairs, of which
-half begin before the number is there. In the end it is what it was.`,
+other made of the number. With --goroutines there are several such pairs, and half
+of them begin before the number exists. At the end the number is what it was.`,
 	setup: func(fs *flag.FlagSet) action {
 		var o counter.Options
 		fs.IntVar(&o.Rounds, "rounds", 10, "`steps` of each goroutine")
-		fs.IntVar(&o.Goroutines, "goroutines", 2, "how `many`, an even number: half of them increment, half decrement")
+		fs.IntVar(&o.Goroutines, "goroutines", 2, "an even `number`: half of them increment, half decrement")
 		fs.IntVar(&o.Start, "start", 0, "the `number` to begin with")
 		return func(ctx context.Context, _ []string, s Streams) error { return runDemoNotify(ctx, o, s) }
 	},

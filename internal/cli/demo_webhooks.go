@@ -9,7 +9,7 @@ import (
 
 // demoWebhooksCommand is hark demo webhooks: something to publish.
 var demoWebhooksCommand = command{
-	name: "webhooks", about: "print real webhook deliveries, to try things with",
+	name: "webhooks", about: "print real webhook deliveries to experiment with",
 	long: `It prints the 329 deliveries that come with the program, one a line:
 
   {"event": "pull_request", "payload": {"action": "opened", …}}

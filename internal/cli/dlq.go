@@ -16,22 +16,22 @@ import (
 
 var dlqCommand = command{
 	name: "dlq", about: "list, show, replay, edit and remove dead letters",
-	long: `A dead letter is a message that a subscription gave up, on a topic for them: that
-of its topic with .dead behind it, or the one that the subscription names.`,
+	long: `A dead letter is a message that a subscription gave up. It is on a dead-letter topic:
+its own topic's name with .dead appended, or the one that the subscription names.`,
 	subs: []command{dlqListCommand, dlqShowCommand, dlqReplayCommand, dlqEditCommand, dlqDeleteCommand},
 }
 
-const whereHelp = "only those that match this `filter`, as the messages that they were; headers.reason, headers.subscription and headers.attempts are those of the failure"
+const whereHelp = "only those whose original message matches this `filter`; headers.reason, headers.subscription and headers.attempts describe the failure"
 
 var dlqListCommand = command{
-	name: "list", args: "[TOPIC]", about: "list topics for them, or those of one",
+	name: "list", args: "[TOPIC]", about: "list dead-letter topics, or the dead letters of one",
 	setup: func(fs *flag.FlagSet) action {
 		f := newAdminFlags(fs)
 		where := fs.String("where", "", whereHelp)
-		group := fs.String("error", "", "only those with this `error`, by its name in hark dlq list TOPIC --group-by error")
+		group := fs.String("error", "", "only those with this `error`, as named by hark dlq list TOPIC --group-by error")
 		by := &choiceFlag{forms: []string{"error"}}
-		fs.Var(by, "group-by", "`error`: count them by error, without what varies in it")
-		limit := fs.Int("limit", 0, "list so many at `most`; 0 for all")
+		fs.Var(by, "group-by", "`error`: count them by error, ignoring its variable parts")
+		limit := fs.Int("limit", 0, "list at most this `number`; 0 for all")
 		return f.administer(0, 1, "TOPIC or nothing", func(ctx context.Context, a *admin, words []string, s Streams) error {
 			switch {
 			case len(words) == 0 && (*where != "" || *group != "" || by.chosen != ""):
@@ -64,7 +64,7 @@ var dlqListCommand = command{
 }
 
 var dlqShowCommand = command{
-	name: "show", args: "TOPIC SEQ", about: "show one whole, with its failure",
+	name: "show", args: "TOPIC SEQ", about: "show a dead letter in full, with its failure",
 	setup: func(fs *flag.FlagSet) action {
 		f := newAdminFlags(fs)
 		return f.administer(2, 2, "TOPIC and SEQ", func(ctx context.Context, a *admin, words []string, s Streams) error {
@@ -134,11 +134,11 @@ type deadFlags struct {
 
 func newDeadFlags(fs *flag.FlagSet) *deadFlags {
 	return &deadFlags{
-		group: fs.String("error", "", "those with this `error`, by its name in hark dlq list TOPIC --group-by error"),
+		group: fs.String("error", "", "only those with this `error`, as named by hark dlq list TOPIC --group-by error"),
 		where: fs.String("where", "", whereHelp),
-		all:   fs.Bool("all", false, "all of them"),
-		dry:   fs.Bool("dry-run", false, "only say what would be done"),
-		limit: fs.Uint64("limit", 0, "the oldest of them, so many at `most`; 0 for all"),
+		all:   fs.Bool("all", false, "all dead letters"),
+		dry:   fs.Bool("dry-run", false, "only say what would happen"),
+		limit: fs.Uint64("limit", 0, "only this `number` of the oldest; 0 for all"),
 	}
 }
 
@@ -180,16 +180,16 @@ func (d *deadFlags) request(words []string) (map[string]any, error) {
 }
 
 var dlqReplayCommand = command{
-	name: "replay", args: "TOPIC [SEQ…]", about: "publish them where they come from",
-	long: `Each is published, and removed once that is stored: what ends the command, or the
-broker, loses nothing, and nothing is stored twice while the topic remembers IDs. Every
-group of the topic gets the message, not only the one that gave it up. What has failed
-again after a replay is left where it is, unless --force is given.`,
+	name: "replay", args: "TOPIC [SEQ…]", about: "publish dead letters to the topics they come from",
+	long: `Each is published, and removed once the copy is stored. If the command or the broker
+dies, nothing is lost, and nothing is stored twice while the topic remembers IDs. Every
+group of the topic gets the message, not only the one that gave it up. A dead letter
+that failed again after a replay is left in place, unless --force is given.`,
 	setup: func(fs *flag.FlagSet) action {
 		f, which := newAdminFlags(fs), newDeadFlags(fs)
-		to := fs.String("to", "", "publish to this `topic`, instead of where each comes from")
-		rate := fs.Float64("rate", 0, "how `many` in a second at most; as fast as it goes without it")
-		force := fs.Bool("force", false, "replay also what has failed again after a replay, and to topics that are not stored")
+		to := fs.String("to", "", "publish to this `topic` instead of the one each comes from")
+		rate := fs.Float64("rate", 0, "at most this `number` per second; no limit without it")
+		force := fs.Bool("force", false, "also replay those that failed again after a replay, and to topics that are not stored")
 		return f.administer(1, -1, "TOPIC, and perhaps sequences", func(ctx context.Context, a *admin, words []string, s Streams) error {
 			request, err := which.request(words[1:])
 			if err != nil {
@@ -205,9 +205,9 @@ again after a replay is left where it is, unless --force is given.`,
 }
 
 var dlqDeleteCommand = command{
-	name: "delete", args: "TOPIC [SEQ…]", about: "remove them",
-	long: `Those that are named by their sequences are removed at once. For --all, --error and
---where say --yes; without it the command says how many would be removed.`,
+	name: "delete", args: "TOPIC [SEQ…]", about: "remove dead letters",
+	long: `Dead letters named by sequence are removed at once. With --all, --error and --where,
+add --yes; without it the command says how many would be removed.`,
 	setup: func(fs *flag.FlagSet) action {
 		f, which := newAdminFlags(fs), newDeadFlags(fs)
 		yes := yesFlag(fs)
@@ -230,15 +230,15 @@ var dlqDeleteCommand = command{
 }
 
 var dlqEditCommand = command{
-	name: "edit", args: "TOPIC SEQ [DATA]", about: "make a copy of one that is other",
-	long: `The copy is a dead letter of the same topic, with the record of the failure; replay
-it then. DATA is its new data, - reads it from the input; without it the data stays.`,
+	name: "edit", args: "TOPIC SEQ [DATA]", about: "copy a dead letter with changes",
+	long: `The copy is a dead letter on the same topic, with the record of the failure; replay it
+afterwards. DATA is its new data, - reads it from the input; without it the data stays.`,
 	setup: func(fs *flag.FlagSet) action {
 		f := newAdminFlags(fs)
 		headers, without := headerFlag{}, nameFlag{}
 		fs.Var(headers, "header", "`name=value` of a header; may be given several times")
-		fs.Var(&without, "remove-header", "`name` of a header that it is not to have; may be given several times")
-		key := fs.String("key", "", "the `key` that it is to have")
+		fs.Var(&without, "remove-header", "`name` of a header to remove; may be given several times")
+		key := fs.String("key", "", "the new `key`")
 		replace := fs.Bool("replace", false, "remove the dead letter once its copy is stored")
 		return f.administer(2, 3, "TOPIC, SEQ and perhaps DATA", func(ctx context.Context, a *admin, words []string, s Streams) error {
 			edit := map[string]any{"replace": *replace}

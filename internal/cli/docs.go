@@ -11,9 +11,9 @@ func markdown() string {
 	var b bytes.Buffer
 	b.WriteString(`# The command line
 
-This is what ` + "`hark help`" + ` and ` + "`hark COMMAND --help`" + ` print, written by ` + "`make cli`" + `; a test fails when it says something else.
+This page is the output of ` + "`hark help`" + ` and ` + "`hark COMMAND --help`" + `, written by ` + "`make cli`" + `; a test fails when it is out of date.
 
-What a command produces goes to standard output, everything about it to standard error; a progress line is shown on terminals only. A command that waits for a broker says so there when that takes half a second: for what, where and until when. Where nobody listens it waits 3 s, since a broker may have been started just now, for an answer 10 s, and then ends with 1. When a connection is lost later, commands say so and wait until it is back, or until their ` + "`--timeout`" + ` is over, which is 124. Flags may stand before, between and behind other words; what follows ` + "`--`" + ` is no flag.
+Commands write results to standard output and everything else to standard error; progress is shown on terminals only. A command that waits for a broker for half a second says so on standard error: for what, where and until when. It waits 3 s if nobody listens, since the broker may just be starting, and 10 s for an answer, and then exits with 1. If a connection is lost later, the command says so and waits until it is back, or exits with 124 when its ` + "`--timeout`" + ` is over. Flags may come before, between and after other words; words after ` + "`--`" + ` are not flags.
 `)
 	var walk func(c command)
 	walk = func(c command) {

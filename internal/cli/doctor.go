@@ -25,15 +25,15 @@ import (
 )
 
 var doctorCommand = command{
-	name: "doctor", about: "find out what is wrong, and what to do",
-	long: `It looks at the contexts, at the configuration and the data of a broker where they
-are here, at the way to the broker, at what it can do and what its user may do, and
-at the releases and the clocks of both. It exits with 1 if something is wrong;
-warnings are no failure.`,
+	name: "doctor", about: "find out what is wrong and what to do about it",
+	long: `It checks the contexts, the configuration and the data of a broker on this machine,
+the connection to the broker, what the broker can do and what its user may do, and the
+releases and clocks of both. It exits with 1 if something is wrong; warnings do not
+count.`,
 	setup: func(fs *flag.FlagSet) action {
 		f := httpFlags(fs)
-		data := fs.String("data", "./hark-data", "`directory` of a broker on this machine, if it is there")
-		config := fs.String("config", "", "`file` of its configuration (hark.yaml, if it is there; HARK_CONFIG)")
+		data := fs.String("data", "./hark-data", "data `directory` of a broker on this machine, if it exists")
+		config := fs.String("config", "", "configuration `file` of that broker (hark.yaml, if it exists; HARK_CONFIG)")
 		topic := fs.String("topic", "hark.doctor", "`topic` that the user may publish and subscribe to; nobody else should listen")
 		output := outputFlag(fs, "text", "json")
 		return func(ctx context.Context, _ []string, s Streams) error {

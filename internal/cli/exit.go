@@ -21,8 +21,8 @@ const (
 )
 
 // exitCodes is what help says of them.
-const exitCodes = `Exit codes: 0 done, 1 failed, 2 not understood, 3 closed, not there or not as it
-had to be, 124 timed out, 130 interrupted.`
+const exitCodes = `Exit codes: 0 done, 1 failed, 2 not understood, 3 closed, not found or not in the
+required state, 124 timed out, 130 interrupted.`
 
 // usageError is a call that was not understood.
 type usageError struct{ error }
@@ -41,7 +41,7 @@ var errTimeout = errors.New("timed out")
 
 // timeoutFlag declares --timeout.
 func timeoutFlag(fs *flag.FlagSet, what string) *time.Duration {
-	return fs.Duration("timeout", 0, "`time` to wait "+what+", such as 5s; 0 for as long as it takes")
+	return fs.Duration("timeout", 0, "`time` to wait "+what+", such as 5s; 0 for no limit")
 }
 
 // bounded returns a context that ends after d, if that is not 0.

@@ -35,17 +35,17 @@ var filterCommand = command{
 		},
 		{
 			name: "test", args: "EXPR", about: "print the JSON lines of the input that match",
-			long: `The whole line is "data"; empty lines count for nothing. A line that cannot be
-evaluated, by itself or for a field that it lacks, is reported and not printed,
-with --invert neither, and the command ends with exit code 1 after the last
-line. That nothing matches is no failure. With --output json each line that is
-printed is {"line": 7, "data": …}, and --count prints {"matched": 7}.`,
+			long: `The whole line is "data"; empty lines are skipped. A line that cannot be evaluated,
+because it is not valid or lacks a field, is reported and not printed, not even with
+--invert, and the exit code after the last line is 1. If nothing matches, that is not
+a failure. With --output json each printed line is {"line": 7, "data": …}, and
+--count prints {"matched": 7}.`,
 			setup: func(fs *flag.FlagSet) action {
 				var t filterTest
 				fs.BoolVar(&t.count, "count", false, "print only how many lines match")
 				fs.BoolVar(&t.invert, "invert", false, "print the lines that do not match")
 				output := outputFlag(fs, "raw", "json")
-				explain := fs.Bool("explain", false, "say first, on standard error, how the expression is evaluated")
+				explain := fs.Bool("explain", false, "first say, on standard error, how the expression is evaluated")
 				return func(ctx context.Context, words []string, s Streams) error {
 					f, err := compile(words)
 					if err != nil {

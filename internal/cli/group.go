@@ -14,10 +14,10 @@ var groupCommand = command{
 	name: "group", about: "list, move, pause and remove groups on stored topics",
 	subs: []command{
 		{
-			name: "list", args: "TOPIC", about: "list the groups on a topic, with how far behind they are",
+			name: "list", args: "TOPIC", about: "list the groups on a topic, and how far behind they are",
 			setup: func(fs *flag.FlagSet) action {
 				f := newAdminFlags(fs)
-				limit := fs.Int("limit", 0, "list so many at `most`; 0 for all")
+				limit := fs.Int("limit", 0, "list at most this `number`; 0 for all")
 				return f.administer(1, 1, "TOPIC", func(ctx context.Context, a *admin, words []string, s Streams) error {
 					return listGroups(ctx, f, a, s, words[0], *limit)
 				})
@@ -33,13 +33,13 @@ var groupCommand = command{
 			},
 		},
 		{
-			name: "seek", args: "TOPIC GROUP", about: "make a group go on at another place",
-			long: `What its members have in hand may come again. A group that keeps the order of keys
-must have no members meanwhile, nor must one that began with what was published
-next, when that is done for the first time.`,
+			name: "seek", args: "TOPIC GROUP", about: "move a group to another place",
+			long: `Messages that its members hold may be delivered again. A group that keeps the order
+of keys must have no members meanwhile. Neither must a group that began with the next
+message published, the first time it is moved.`,
 			setup: func(fs *flag.FlagSet) action {
 				f := newAdminFlags(fs)
-				to := fs.String("to", "", "the `place`: start, now, a sequence, or a time such as 2026-01-02T15:04:05Z")
+				to := fs.String("to", "", "the new `place`: start, now, a sequence, or a time such as 2026-01-02T15:04:05Z")
 				return f.administer(2, 2, "TOPIC and GROUP", func(ctx context.Context, a *admin, words []string, s Streams) error {
 					query, err := seekQuery(*to)
 					if err != nil {
@@ -50,10 +50,10 @@ next, when that is done for the first time.`,
 			},
 		},
 		{
-			name: "pause", args: "TOPIC GROUP", about: "give a group no messages for a while",
+			name: "pause", args: "TOPIC GROUP", about: "pause a group",
 			setup: func(fs *flag.FlagSet) action {
 				f := newAdminFlags(fs)
-				d := fs.String("for", "", "how `long`, such as 90s, 12h or 7d; until it is resumed without it")
+				d := fs.String("for", "", "for this `time`, such as 90s, 12h or 7d; without it, until resumed")
 				return f.administer(2, 2, "TOPIC and GROUP", func(ctx context.Context, a *admin, words []string, s Streams) error {
 					query := url.Values{}
 					if *d != "" {
@@ -64,7 +64,7 @@ next, when that is done for the first time.`,
 			},
 		},
 		{
-			name: "resume", args: "TOPIC GROUP", about: "give a group messages again",
+			name: "resume", args: "TOPIC GROUP", about: "resume a group",
 			setup: func(fs *flag.FlagSet) action {
 				f := newAdminFlags(fs)
 				return f.administer(2, 2, "TOPIC and GROUP", func(ctx context.Context, a *admin, words []string, s Streams) error {
@@ -74,7 +74,7 @@ next, when that is done for the first time.`,
 		},
 		{
 			name: "delete", args: "TOPIC GROUP", about: "make a group forget its place",
-			long: `Members that listen fail; those that come later begin where they say.`,
+			long: `Connected members fail; new members begin where they say.`,
 			setup: func(fs *flag.FlagSet) action {
 				f := newAdminFlags(fs)
 				yes := yesFlag(fs)

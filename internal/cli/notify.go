@@ -11,10 +11,10 @@ import (
 )
 
 var notifyCommand = command{
-	name: "notify", args: "TARGET", about: "tell those who wait for a name that it happened",
+	name: "notify", args: "TARGET", about: "signal those that wait for a name",
 	long: `TARGET is a name, a type and its methods, one method (counter.Counter#OnIncrement)
 or a pattern such as build.*. It prints how many listeners and waiting commands it
-has reached, in all processes. Who comes later does not hear of it: hark latch is
+has reached, in all processes. Those that come later do not see it; use hark latch
 for that.`,
 	setup: func(fs *flag.FlagSet) action {
 		f := urlFlags(fs)
@@ -65,7 +65,7 @@ func withNotifier(ctx context.Context, f *brokerFlags, notes io.Writer, work fun
 var waitCommand = command{
 	name: "wait", args: "NAME...", about: "wait until a name is notified, or latched",
 	long: `It waits for the first of the names and prints it, or with --all for each of them.
-A name that is latched counts as soon as it is waited for.`,
+A name that is latched counts at once.`,
 	setup: func(fs *flag.FlagSet) action {
 		f := urlFlags(fs)
 		all := fs.Bool("all", false, "wait for all of the names")
@@ -110,8 +110,8 @@ A name that is latched counts as soon as it is waited for.`,
 var errNoName = usageError{errors.New("want a name at least")}
 
 var latchCommand = command{
-	name: "latch", args: "NAME...", about: "notify names, and let those who come later see it too",
-	long: "A latch holds until hark unlatch clears it, also when the broker is started again.",
+	name: "latch", args: "NAME...", about: "notify names, and signal latecomers too",
+	long: "A latch holds until hark unlatch clears it, even if the broker restarts.",
 	setup: func(fs *flag.FlagSet) action {
 		return latching(fs, func(ctx context.Context, n *hark.Notifier, name string) error { return n.Latch(ctx, name) })
 	},
@@ -119,7 +119,7 @@ var latchCommand = command{
 
 var unlatchCommand = command{
 	name: "unlatch", args: "NAME...", about: "clear latches",
-	long: "A name that is not latched is none the worse for it.",
+	long: "Clearing a name that is not latched does nothing.",
 	setup: func(fs *flag.FlagSet) action {
 		return latching(fs, func(ctx context.Context, n *hark.Notifier, name string) error { return n.Unlatch(ctx, name) })
 	},

@@ -13,7 +13,7 @@ import (
 // outputFlag declares --output, of which the first form is the default.
 func outputFlag(fs *flag.FlagSet, forms ...string) *string {
 	o := &choiceFlag{forms: forms, chosen: forms[0]}
-	fs.Var(o, "output", "`"+strings.Join(forms, "|")+"`: how it is printed")
+	fs.Var(o, "output", "`"+strings.Join(forms, "|")+"`: output format")
 	return &o.chosen
 }
 

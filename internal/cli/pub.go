@@ -17,8 +17,8 @@ import (
 
 var pubCommand = command{
 	name: "pub", args: "TOPIC [DATA]", about: "publish messages",
-	long: `It publishes DATA, or each line of the input as a message of its own if there is no
-DATA; empty lines count for nothing. What is not JSON is published as text. If the
+	long: `It publishes DATA, or without DATA each line of the input as a separate message;
+empty lines are skipped. Data that is not JSON is published as text. If the
 broker stores the topic, it has stored all messages when the command ends.
 
 ` + templateHelp,
@@ -26,16 +26,16 @@ broker stores the topic, it has stored all messages when the command ends.
 		p := publishing{m: driver.Message{}, at: urlFlags(fs)}
 		headers := headerFlag{}
 		fs.StringVar(&p.m.Key, "key", "", "`key` that orders the messages")
-		fs.StringVar(&p.m.ID, "id", "", "`id` of the message, for deduplication; of several with --template")
+		fs.StringVar(&p.m.ID, "id", "", "`id` of the message, for deduplication; with --template, of each message")
 		fs.Var(headers, "header", "`name=value` of a header; may be given several times")
 		fs.StringVar(&p.file, "file", "", "read from this `file` instead of the input")
-		fs.BoolVar(&p.whole, "whole", false, "the input is one message, not one a line")
+		fs.BoolVar(&p.whole, "whole", false, "the whole input is one message, not one per line")
 		fs.BoolVar(&p.template, "template", false, "fill in templates, see above")
-		fs.IntVar(&p.count, "count", 1, "publish DATA as often as this `number` says")
-		fs.Float64Var(&p.rate, "rate", 0, "`messages` a second at most; 0 for as fast as they go")
-		fs.DurationVar(&p.delay, "delay", 0, "`time` after which they are delivered, such as 10m")
-		fs.DurationVar(&p.ttl, "ttl", 0, "`time` after which nobody needs them any more")
-		fs.BoolVar(&p.m.Bare, "bare", false, "leave the CloudEvents envelope out")
+		fs.IntVar(&p.count, "count", 1, "publish DATA this `number` of times")
+		fs.Float64Var(&p.rate, "rate", 0, "maximum `messages` per second; 0 for no limit")
+		fs.DurationVar(&p.delay, "delay", 0, "`time` to wait before delivery, such as 10m")
+		fs.DurationVar(&p.ttl, "ttl", 0, "`time` after which the messages expire")
+		fs.BoolVar(&p.m.Bare, "bare", false, "omit the CloudEvents envelope")
 		timeout := timeoutFlag(fs, "in all")
 		output := outputFlag(fs, "text", "json")
 		return func(ctx context.Context, words []string, s Streams) error {

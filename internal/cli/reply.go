@@ -11,9 +11,9 @@ import (
 
 var replyCommand = command{
 	name: "reply", args: "NAME", about: "answer requests with a command",
-	long: `Each request is the standard input of a command of the shell, and what that prints
-is the answer; when it fails the answer is an error. Several processes that reply
-to one name share the requests. They are answered one at a time.`,
+	long: `Each request is the standard input of a shell command, and the command's output is
+the answer; if the command fails, the answer is an error. Several processes that
+reply to one name share the requests. Each process answers them one at a time.`,
 	setup: func(fs *flag.FlagSet) action {
 		f := urlFlags(fs)
 		line := fs.String("exec", "", "`command` that answers")

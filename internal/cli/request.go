@@ -12,13 +12,13 @@ import (
 
 var requestCommand = command{
 	name: "request", args: "NAME [DATA]", about: "send a request, and print the answer",
-	long: `It sends DATA, or the whole input, to one of those who answer requests of that
-name. It exits with 3 if there is nobody, and with 1 if the answer is an error.`,
+	long: `It sends DATA, or the whole input, to one of the responders of that name. It exits
+with 3 if there are none, and with 1 if the answer is an error.`,
 	setup: func(fs *flag.FlagSet) action {
 		f := urlFlags(fs)
 		headers := headerFlag{}
 		fs.Var(headers, "header", "`name=value` of a header; may be given several times")
-		timeout := fs.Duration("timeout", 10*time.Second, "`time` to wait for the answer; 0 for as long as it takes")
+		timeout := fs.Duration("timeout", 10*time.Second, "`time` to wait for the answer; 0 for no limit")
 		output := outputFlag(fs, "raw", "json")
 		return func(ctx context.Context, words []string, s Streams) error {
 			name, data, err := nameAndData(words, "NAME")

@@ -26,11 +26,11 @@ var routeCommand = command{
 
   {"topic": "orders.placed", "key": "ada", "headers": {}, "data": {"total": 7}}
 
-CloudEvents in JSON are that, too, if they have a topic. With --topic each line is
-the data of a message of that topic. It prints what the routes of the configuration
-do with each, and at the end how many messages each route takes.`,
+CloudEvents in JSON work too, if they have a topic. With --topic each line is the
+data of a message on that topic. It prints what the routes of the configuration do
+with each message, and at the end how many messages each route takes.`,
 		setup: func(fs *flag.FlagSet) action {
-			file := fs.String("config", "", "read the configuration from this `file` (hark.yaml without it; HARK_CONFIG)")
+			file := fs.String("config", "", "read the configuration from this `file` (default hark.yaml; HARK_CONFIG)")
 			topic := fs.String("topic", "", "each line is the data of a message of this `topic`")
 			output := outputFlag(fs, "text", "json")
 			return func(ctx context.Context, _ []string, s Streams) error {

@@ -9,10 +9,10 @@ import (
 )
 
 var routeListCommand = command{
-	name: "list", about: "list the routes of a broker, with what they have done",
-	long: `The numbers begin when the broker starts: messages that matched, those that targets
-have taken and have refused, and targets for which messages lacked a value. hark route
-show has more.`,
+	name: "list", about: "list the routes of a broker, with their counters",
+	long: `The counters begin when the broker starts: messages that matched, messages that targets
+accepted and refused, and targets for which messages lacked a value. hark route show
+has more.`,
 	setup: func(fs *flag.FlagSet) action {
 		f := newAdminFlags(fs)
 		return f.administer(0, 0, "nothing", func(ctx context.Context, a *admin, _ []string, s Streams) error {

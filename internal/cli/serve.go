@@ -20,16 +20,16 @@ var serveCommand = command{
 	name:  "serve",
 	about: "run a broker",
 	long: `Every NATS client is a client of the broker, and so is hark.Open with the URL that
-it prints. Topics that are stored, routes and users are in the configuration,
-hark.yaml; each setting below is also a key of that file and an environment
-variable: a flag comes before a variable, and that before the file.
+it prints. The configuration, hark.yaml, declares stored topics, routes and users.
+Each setting below is also a key of that file and an environment variable: a flag
+overrides a variable, which overrides the file.
 
-SIGINT and SIGTERM stop it when what it has taken is done, a second signal stops it
-at once. SIGHUP reads the configuration again: topics, routes and users change all
-together, or not at all if there is a fault in it.`,
+SIGINT and SIGTERM stop it once the messages it has taken are done; a second signal
+stops it at once. SIGHUP reads the configuration again: topics, routes and users
+change all together, or not at all if it has an error.`,
 	setup: func(fs *flag.FlagSet) action {
-		file := fs.String("config", "", "read the configuration from this `file`, or from none if it is - (default hark.yaml, if it is there; HARK_CONFIG)")
-		check := fs.Bool("check", false, "only check the configuration, and say what is wrong with it")
+		file := fs.String("config", "", "read the configuration from this `file`, or from none if it is - (default hark.yaml, if it exists; HARK_CONFIG)")
+		check := fs.Bool("check", false, "only check the configuration, and report errors")
 		output := outputFlag(fs, "text", "json")
 		flags := map[string]string{}
 		for _, s := range broker.Settings() {

@@ -25,31 +25,31 @@ var subCommand = command{
 	name: "sub", args: "PATTERN", about: "print messages as they are published",
 	long: `It prints each message of a topic, or of the topics that match a pattern such as
 orders.*, until it is interrupted. * stands for one token, a last > for one or more;
-both need quotes in a shell.
+quote both in a shell.
 
-With --group the members of the group share the messages. On a topic that is stored,
-or a pattern that is a store or a part of one, a group goes on where it was, --from
-says only where a new one begins, and a message that has been printed is done with.
+With --group the members of the group share the messages. On a stored topic, or a
+pattern that is a store or part of one, a group continues where it was, --from only
+sets where a new group begins, and a message is done once it has been printed.
 
---where is applied by the broker: what does not match does not cross the network.
-For that it receives over HTTP, from where --http, HARK_HTTP_URL or the context
-says, or from port ` + defaultHTTPPort + ` of a broker on port ` + defaultPort + `. Messages are CloudEvents then, with
-a source and a type, and JSON comes without spaces between its tokens. Other servers
-have no filters: all messages come, are looked at here, and standard error says so.
+The broker applies --where: a message that does not match does not cross the network.
+For that, hark sub receives over HTTP, from the URL in --http, HARK_HTTP_URL or the
+context, or from port ` + defaultHTTPPort + ` of a broker on port ` + defaultPort + `. Messages are then CloudEvents with
+a source and a type, and their JSON has no spaces between tokens. Other servers have
+no filters: all messages are received and filtered here, and standard error says so.
 With file: nothing crosses a network.
 
---output is json, a message a line; data, only its data; pretty, for people; or a
-template of Go's text/template over the same names as in JSON:
+--output is json, one message per line; data, only its data; pretty, for people; or a
+template of Go's text/template over the names in the JSON:
 --output '{{.topic}} {{.data.total}}'.`,
 	setup: func(fs *flag.FlagSet) action {
 		l := &listening{at: httpFlags(fs)}
 		fs.StringVar(&l.filter, "where", "", "print only messages that match this `filter`, which the broker applies")
-		fs.StringVar(&l.config.Group, "group", "", "`name` of the group to be a member of")
-		fs.BoolVar(&l.config.Keyed, "keyed", false, "keep the order of keys in the group, as hark does for topics with KeyBy; all members must agree")
-		fs.StringVar(&l.from, "from", "now", "where to begin on a stored topic, or a pattern in a store: `start|now|SEQ|TIME|last:N`, TIME in RFC 3339 or as 15m for so long ago")
+		fs.StringVar(&l.config.Group, "group", "", "`name` of the group to join")
+		fs.BoolVar(&l.config.Keyed, "keyed", false, "keep the order of keys in the group, as for topics with KeyBy; all members must agree")
+		fs.StringVar(&l.from, "from", "now", "where to begin on a stored topic, or a pattern in a store: `start|now|SEQ|TIME|last:N`, TIME in RFC 3339, or 15m for 15 minutes ago")
 		fs.IntVar(&l.count, "count", 0, "end after this `number` of messages; 0 for never")
 		timeout := timeoutFlag(fs, "in all")
-		fs.StringVar(&l.output, "output", "json", "`json|data|pretty|TEMPLATE`: how they are printed")
+		fs.StringVar(&l.output, "output", "json", "`json|data|pretty|TEMPLATE`: output format")
 		return func(ctx context.Context, words []string, s Streams) error {
 			if err := l.check(words); err != nil {
 				return usageError{err}

@@ -23,7 +23,7 @@ const templateHelp = `With --template DATA or each line, and --key, --id and the
   {{pick "a" "b"}}  one of them, at random
   {{env "USER"}}    an environment variable
 
-and what else Go's text/template has, such as {{printf "%05d" n}}.`
+and anything else in Go's text/template, such as {{printf "%05d" n}}.`
 
 // messageTemplate makes messages from texts that hold what changes.
 type messageTemplate struct {

@@ -14,13 +14,13 @@ import (
 )
 
 var topicCommand = command{
-	name: "topic", about: "list, make and remove stored topics",
+	name: "topic", about: "list, create and remove stored topics",
 	subs: []command{
 		{
 			name: "list", args: "[PATTERN]", about: "list the stored topics, or those that match a pattern",
 			setup: func(fs *flag.FlagSet) action {
 				f := newAdminFlags(fs)
-				limit := fs.Int("limit", 0, "list so many at `most`; 0 for all")
+				limit := fs.Int("limit", 0, "list at most this `number`; 0 for all")
 				return f.administer(0, 1, "a pattern, in quotes, or nothing", func(ctx context.Context, a *admin, words []string, s Streams) error {
 					query := url.Values{}
 					if len(words) > 0 {
@@ -36,7 +36,7 @@ var topicCommand = command{
 			name: "stores", about: "list the patterns whose topics are stored together",
 			setup: func(fs *flag.FlagSet) action {
 				f := newAdminFlags(fs)
-				limit := fs.Int("limit", 0, "list so many at `most`; 0 for all")
+				limit := fs.Int("limit", 0, "list at most this `number`; 0 for all")
 				return f.administer(0, 0, "nothing", func(ctx context.Context, a *admin, _ []string, s Streams) error {
 					return list(ctx, f, a, s, adminPath("stores"), nil, *limit, []string{"pattern", "topics", "messages", "size", "newest", "durability", "kept"}, func(t *patternStore) []string {
 						return []string{t.Topic, strconv.Itoa(t.Topics), numberText(t.Messages), bytesText(t.Bytes), age(t.LastTime), t.Durability, t.kept()}
@@ -46,7 +46,7 @@ var topicCommand = command{
 		},
 		{
 			name: "delete-store", args: "PATTERN", about: "delete a store with all its topics and groups",
-			long: `A pattern that is not in the configuration of the broker any more still keeps what is
+			long: `A pattern that was removed from the configuration of the broker still keeps what is
 published to its topics, until its store is deleted.`,
 			setup: func(fs *flag.FlagSet) action {
 				f := newAdminFlags(fs)
@@ -76,18 +76,18 @@ published to its topics, until its store is deleted.`,
 			},
 		},
 		{
-			name: "create", args: "TOPIC", about: "make a stored topic",
-			long: `One that is there with the same limits is left as it is; with others that is an
-error, unless --alter is given. What the configuration of the broker declares under
-topics is made when it starts.`,
+			name: "create", args: "TOPIC", about: "create a stored topic",
+			long: `If the topic exists with the same limits, nothing changes; with other limits it is an
+error, unless --alter is given. The broker itself creates the topics that its
+configuration declares when it starts.`,
 			setup: func(fs *flag.FlagSet) action {
 				f := newAdminFlags(fs)
-				age := fs.String("age", "", "keep messages for this `time`, such as 12h or 7d; for ever without it")
-				size := fs.String("bytes", "", "keep this `size`, such as 64MiB; everything without it")
+				age := fs.String("age", "", "keep messages for this `time`, such as 12h or 7d; without it, for ever")
+				size := fs.String("bytes", "", "keep this `size`, such as 64MiB; without it, everything")
 				count := fs.Int64("count", 0, "keep this `number` of messages; 0 for all")
-				durability := fs.String("durability", "", "`strict|relaxed|memory`: what an acknowledged message survives (strict without it)")
-				dedup := fs.String("dedup", "", "remember message IDs for this `time` (2m without it)")
-				alter := fs.Bool("alter", false, "change one that is there")
+				durability := fs.String("durability", "", "`strict|relaxed|memory`: what an acknowledged message survives (default strict)")
+				dedup := fs.String("dedup", "", "remember message IDs for this `time` (default 2m)")
+				alter := fs.Bool("alter", false, "change the topic if it exists")
 				return f.administer(1, 1, "TOPIC", func(ctx context.Context, a *admin, words []string, s Streams) error {
 					limits := map[string]any{}
 					for key, value := range map[string]string{"age": *age, "bytes": *size, "durability": *durability, "dedup": *dedup} {
@@ -168,7 +168,7 @@ topics is made when it starts.`,
 }
 
 func yesFlag(fs *flag.FlagSet) *bool {
-	return fs.Bool("yes", false, "do it; without it the command says what would be removed")
+	return fs.Bool("yes", false, "do it; without --yes the command says what would be removed")
 }
 
 // sure refuses to remove a topic, or all that it keeps, unless that is meant.

@@ -17,11 +17,11 @@ import (
 )
 
 var userCommand = command{
-	name: "user", args: "NAME", about: "make the lines of a configuration for a user of a broker",
-	long: `It makes a token and prints what hark.yaml needs of it, which is its hash, on
-standard output; the token itself is on standard error and is kept nowhere. With
---password it reads a password instead. With --output json all of it is one object
-on standard output, the token too, which is no part of "user".`,
+	name: "user", args: "NAME", about: "generate the configuration of a user of a broker",
+	long: `It generates a token and prints the lines for hark.yaml, with the hash of the token,
+on standard output; the token itself goes to standard error and is kept nowhere. With
+--password it reads a password instead. With --output json everything is one object
+on standard output, including the token, which is not part of "user".`,
 	setup: func(fs *flag.FlagSet) action {
 		password := fs.Bool("password", false, "read a password, from the terminal or from one line of the input")
 		output := outputFlag(fs, "text", "json")

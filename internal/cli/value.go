@@ -17,7 +17,7 @@ import (
 var valueCommand = command{
 	name: "value", about: "read, change and watch shared values",
 	long: `A value is a variable that all processes on all machines share. Each change has a
-version, which grows. Values are bytes, as they are given; a Go program has its
+version, which grows. Values are bytes, stored as given; a Go program encodes its
 Value[T] as JSON.`,
 	subs: []command{valueGetCommand, valueSetCommand, valueUpdateCommand, valueWatchCommand},
 }
@@ -104,7 +104,7 @@ var valueGetCommand = command{
 var valueSetCommand = command{
 	name: "set", args: "NAME [DATA]", about: "set a value to DATA, or to the whole input",
 	long: `With --if-version it is set only if it still has that version, which hark value get
---output json prints; 0 means that it is not there yet. Otherwise it exits with 3.`,
+--output json prints; 0 means that it does not exist yet. Otherwise it exits with 3.`,
 	setup: func(fs *flag.FlagSet) action {
 		f := urlFlags(fs)
 		version := fs.String("if-version", "", "set it only if this `number` is its version")
@@ -186,19 +186,19 @@ func change(ctx context.Context, v driver.Value, next func(driver.State) ([]byte
 }
 
 var valueUpdateCommand = command{
-	name: "update", args: "NAME", about: "change a value to what a command, or a sum, makes of it",
-	long: `With --exec the value is the standard input of a command of the shell, and what that
-prints is the new value; it is run again if somebody else changes the value
-meanwhile, so that no update is lost. When it fails nothing is changed. With --add
-the value is a number. The new value is printed.
+	name: "update", args: "NAME", about: "change a value with a command, or add a number",
+	long: `With --exec the value is the standard input of a shell command, and the command's
+output is the new value. The command runs again if someone else changes the value
+meanwhile, so no update is lost. If it fails, nothing changes. With --add the value
+is a number. The new value is printed.
 
 It exits with 3 if there is no such value and no --initial.`,
 	setup: func(fs *flag.FlagSet) action {
 		f := urlFlags(fs)
-		line := fs.String("exec", "", "`command` that makes the new value of the old")
+		line := fs.String("exec", "", "`command` that turns the old value into the new")
 		add := fs.String("add", "", "`number` to add")
 		var initial *string
-		fs.Func("initial", "what it is at first, if it is not there: `data`", func(s string) error { initial = &s; return nil })
+		fs.Func("initial", "initial `data` if the value does not exist", func(s string) error { initial = &s; return nil })
 		output := outputFlag(fs, "raw", "json")
 		return func(ctx context.Context, words []string, s Streams) error {
 			name, err := oneName(words, "a value")
@@ -249,21 +249,21 @@ func piped(ctx context.Context, line string, data []byte, s Streams, env ...stri
 }
 
 var valueWatchCommand = command{
-	name: "watch", args: "NAME", about: "print a value, and what it becomes",
-	long: `It begins with what the value is. Of changes that follow each other quickly some may
-be left out, but never the last. With --where it prints only what matches a filter
-(hark filter): to wait until a value is ready,
+	name: "watch", args: "NAME", about: "print a value and its changes",
+	long: `It begins with the current value. If changes follow each other quickly, some may be
+skipped, but never the last. With --where it prints only values that match a filter
+(hark filter). To wait until a value is ready:
 
   hark value watch config --where data.ready --count 1
 
 It exits with 3 if there is no such value and no --initial.`,
 	setup: func(fs *flag.FlagSet) action {
 		f := urlFlags(fs)
-		where := fs.String("where", "", "print only values that match this `filter`, of which they are the data")
+		where := fs.String("where", "", "print only values that match this `filter`, which sees the value as data")
 		count := fs.Int("count", 0, "end after this `number` of values; 0 for never")
 		timeout := timeoutFlag(fs, "in all")
 		var initial *string
-		fs.Func("initial", "what it is at first, if it is not there: `data`", func(s string) error { initial = &s; return nil })
+		fs.Func("initial", "initial `data` if the value does not exist", func(s string) error { initial = &s; return nil })
 		output := outputFlag(fs, "raw", "json")
 		return func(ctx context.Context, words []string, s Streams) error {
 			name, err := oneName(words, "a value")

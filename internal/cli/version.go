@@ -12,7 +12,7 @@ import (
 var versionCommand = command{
 	name:  "version",
 	about: "print the version",
-	long:  "It prints the version of this program, and the Go release and the platform that\nit was built with and for.",
+	long:  "It prints the version of this program, and the Go release and\nplatform it was built with and for.",
 	setup: func(fs *flag.FlagSet) action {
 		output := outputFlag(fs, "text", "json")
 		return func(_ context.Context, _ []string, s Streams) error {
