@@ -7,7 +7,8 @@ import (
 	"cel.dev/cel-go/common/operators"
 )
 
-// fieldRef is something that the filters of a Set share a look-up of.
+// fieldRef is a field, attribute or header that the filters of a Set look up
+// only once between them.
 type fieldRef struct {
 	kind   refKind
 	slot   int       // refSlot
@@ -23,7 +24,7 @@ const (
 	refHeader
 )
 
-// atomKind says what is asked about a field.
+// atomKind is the question that an atom asks about its field.
 type atomKind uint8
 
 const (
@@ -33,13 +34,13 @@ const (
 	atomPrefix                   // starts with text
 	atomSuffix                   // ends with text
 	atomRange                    // a number from lo to hi, both included
-	atomContains                 // contains text, which has three bytes or more
+	atomContains                 // contains text, which has at least three bytes
 	atomElement                  // is a list with the element text, or a map with that key
 	atomExists                   // has a value
 )
 
-// atom is a question about one field that an index answers for many filters at
-// once.
+// atom is a question about one field that an index can answer for many filters
+// at once.
 type atom struct {
 	ref    fieldRef
 	kind   atomKind
@@ -47,16 +48,16 @@ type atom struct {
 	lo, hi float64
 }
 
-// anchor is a set of atoms one of which is true whenever the filter matches.
+// anchor is a set of atoms. Whenever the filter matches, at least one is true.
 type anchor struct {
 	atoms []atom
-	// terms are the terms of the filter's conjunction that are true exactly
-	// when one of the atoms is, as bits; a term beyond the 64th is never among
-	// them.
+	// terms is a bit set of the terms of the filter's conjunction that are true
+	// exactly when one of the atoms is. It never includes a term beyond the
+	// 64th.
 	terms uint64
 }
 
-// terms splits an expression into the terms of its conjunction, and finds the
+// terms splits an expression into the terms of its conjunction and returns the
 // anchors that they offer.
 func (k *compiler) terms() (tests []testFn, anchors []anchor, err error) {
 	exprs := flatten(k.ast.Expr(), operators.LogicalAnd, nil)
@@ -75,7 +76,7 @@ func (k *compiler) terms() (tests []testFn, anchors []anchor, err error) {
 		if exact && i < 64 {
 			a.terms = 1 << i
 		}
-		// Several bounds of one field make one range.
+		// Several bounds on one field make one range.
 		if len(atoms) == 1 && atoms[0].kind == atomRange {
 			if at, again := ranges[atoms[0].ref]; again {
 				both := &anchors[at]
@@ -91,11 +92,12 @@ func (k *compiler) terms() (tests []testFn, anchors []anchor, err error) {
 	return tests, anchors, nil
 }
 
-// maxAtoms bounds how often one filter is entered in an index.
+// maxAtoms limits how many times one filter is entered in an index.
 const maxAtoms = 256
 
-// atoms returns atoms one of which is true whenever e is; none if there are no
-// such atoms. exact says that e is also true whenever one of them is.
+// atoms returns a set of atoms, at least one of which is true whenever e is, or
+// nil if there is no such set. exact reports whether the converse also holds: e
+// is true whenever one of the atoms is.
 func (k *compiler) atoms(e ast.Expr) (atoms []atom, exact bool) {
 	if ref, ok := k.ref(e); ok {
 		return []atom{{ref: ref, kind: atomBool, lo: 1}}, true
@@ -112,7 +114,7 @@ func (k *compiler) atoms(e ast.Expr) (atoms []atom, exact bool) {
 		case operators.LogicalOr:
 			return k.anyAtoms(flatten(e, fn, nil))
 		case operators.Conditional:
-			// Whatever the condition, one of the branches has to be true.
+			// Whatever the condition is, one of the branches must be true.
 			atoms, _ = k.anyAtoms(args[1:])
 			return atoms, false
 		case operators.LogicalAnd:
@@ -158,7 +160,7 @@ func (k *compiler) atoms(e ast.Expr) (atoms []atom, exact bool) {
 	return nil, false
 }
 
-// rank orders kinds of anchors by how seldom they come true, by experience.
+// rank orders anchors by how rarely they are true, as found by experience.
 func rank(atoms []atom) float64 {
 	sum := 0.0
 	for _, a := range atoms {
@@ -176,7 +178,7 @@ func rank(atoms []atom) float64 {
 	return sum
 }
 
-// ref says which field, attribute or header e is.
+// ref returns the field, attribute or header that e reads.
 func (k *compiler) ref(e ast.Expr) (fieldRef, bool) {
 	if names, ok := k.path(e); ok {
 		return fieldRef{kind: refSlot, slot: k.table.slot(names)}, true
@@ -213,8 +215,8 @@ func (k *compiler) existsAtom(s ast.SelectExpr) ([]atom, bool) {
 		return nil, false
 	}
 	names = append(append([]string(nil), names...), s.FieldName())
-	// Of a declared type, a field that is not set has a value all the same, so
-	// that the index can only narrow the choice down.
+	// In a declared type, a field that is not set still has a value, so the
+	// index can only narrow the choice.
 	return []atom{{ref: fieldRef{kind: refSlot, slot: k.table.slot(names)}, kind: atomExists}}, k.f.opts.sh == nil
 }
 
@@ -243,7 +245,7 @@ func (k *compiler) equalAtom(field, constant ast.Expr) (a atom, exact, ok bool) 
 	return a, exact, ok
 }
 
-// constantAtom is the atom of being equal to v.
+// constantAtom returns the atom that tests for equality with v.
 func constantAtom(ref fieldRef, v *value) (a atom, exact, ok bool) {
 	switch v.k {
 	case kString:
@@ -291,7 +293,7 @@ func (k *compiler) inAtoms(field, list ast.Expr) (atoms []atom, exact bool) {
 	return atoms, exact
 }
 
-// elementAtoms recognises list.exists(x, x == "text").
+// elementAtoms recognizes list.exists(x, x == "text").
 func (k *compiler) elementAtoms(x ast.ComprehensionExpr) (atoms []atom, exact bool) {
 	q, pred, ok := quantified(x)
 	if !ok || q != quantExists {
@@ -356,7 +358,7 @@ var mirrored = map[string]string{
 	operators.Greater: operators.Less, operators.GreaterEquals: operators.LessEquals,
 }
 
-// isExact says that a number is the only one, of any type, that becomes f.
+// isExact reports whether f is the conversion of only one number of any type.
 func isExact(f float64) bool { return math.Abs(f) < 1<<53 }
 
 func toFloat(v *value) float64 {

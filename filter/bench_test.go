@@ -2,8 +2,8 @@ package filter
 
 import "testing"
 
-// event is about 500 bytes, with the fields that filters ask about spread over
-// it.
+// event is about 500 bytes long. The fields that filters ask about are spread
+// over it.
 const event = `{"id":"ord-000172","kind":"order.placed","created_at":"2024-05-06T07:08:09Z","customer":{"id":"c-4711","name":"Ada Byron","tier":"gold","address":{"street":"Main Street 5","city":"Berlin","country":"DE"}},"items":[{"sku":"A-100","qty":2,"price":19.9},{"sku":"B-200","qty":1,"price":5.5},{"sku":"C-300","qty":7,"price":1.25}],"note":"leave at the door, \"thanks\"","total":54.05,"currency":"EUR","paid":true,"attempts":1,"region":"eu-central","source":{"app":"shop","version":"4.2.1"},"tags":["new","web"]}`
 
 const threeTerms = `data.kind == "order.placed" && data.total > 50.0 && data.region.startsWith("eu-")`

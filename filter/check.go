@@ -10,8 +10,8 @@ import (
 	"cel.dev/cel-go/common/types"
 )
 
-// checker refuses what CEL allows but a filter does not: what could take more
-// time than the limits grant, and what has no meaning here.
+// checker rejects what CEL allows but a filter does not: expressions that could
+// take more time than the limits grant, and those that have no meaning here.
 type checker struct {
 	text string
 	ast  *ast.AST
@@ -19,7 +19,7 @@ type checker struct {
 	errs Errors
 }
 
-// check looks at every part of a checked expression.
+// check examines every part of a checked expression.
 func check(text string, a *ast.AST, o *settings) error {
 	k := checker{text: text, ast: a, opts: o}
 	k.walk(a.Expr(), 0, map[string]bool{})
@@ -44,8 +44,8 @@ func errorAt(text string, a *ast.AST, e ast.Expr, format string, args ...any) *E
 	}
 }
 
-// walk visits e, inside as many macros as it is told. bound holds the variables
-// of those macros.
+// walk visits e, which is nested in the given number of macros. bound holds the
+// variables of those macros.
 func (k *checker) walk(e ast.Expr, macros int, bound map[string]bool) {
 	switch e.Kind() {
 	case ast.IdentKind:

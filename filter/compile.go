@@ -6,19 +6,19 @@ import (
 	"cel.dev/cel-go/common/types"
 )
 
-// An expression becomes closures: an evalFn where its value is wanted, a testFn
-// where only its truth is.
+// An expression compiles to closures: an evalFn where its value is needed, a
+// testFn where only its truth is.
 type (
 	evalFn func(*evaluation) value
 	testFn func(*evaluation) verdict
 )
 
-// compiler turns one checked expression into closures over a field table.
+// compiler compiles one checked expression to closures over a field table.
 type compiler struct {
 	f       *Filter
 	ast     *ast.AST
 	table   *fieldTable
-	scope   []string // variables of the macros around the place of compilation
+	scope   []string // variables of the macros that enclose the place being compiled
 	deepest int
 	interp  []Fallback
 	names   map[string]*evalError
@@ -41,7 +41,7 @@ func (k *compiler) missing(name string) *evalError {
 	return e
 }
 
-// overload is the error of an operation that met a type it is not defined for.
+// overload is the error of an operation on a type for which it is not defined.
 func (k *compiler) overload(what string) *evalError {
 	e := k.names["op "+what]
 	if e == nil {
@@ -51,7 +51,7 @@ func (k *compiler) overload(what string) *evalError {
 	return e
 }
 
-// test compiles an expression whose truth is wanted.
+// test compiles an expression of which only the truth is needed.
 func (k *compiler) test(e ast.Expr) (testFn, error) {
 	before := len(k.interp)
 	t, err := k.testOf(e)
@@ -87,8 +87,7 @@ func (k *compiler) testOf(e ast.Expr) (testFn, error) {
 	return testOfValue(v), nil
 }
 
-// testOfValue takes the truth of a value, which a value that is not a bool has
-// none of.
+// testOfValue tests a value for truth. A value that is not a bool is an error.
 func testOfValue(v evalFn) testFn {
 	return func(c *evaluation) verdict {
 		x := v(c)
@@ -99,7 +98,8 @@ func testOfValue(v evalFn) testFn {
 	}
 }
 
-// testCall compiles the calls that are about truth; it returns nil for others.
+// testCall compiles a call whose result is a truth value. It returns nil for
+// other calls.
 func (k *compiler) testCall(e ast.Expr) (testFn, error) {
 	c := e.AsCall()
 	args := c.Args()
@@ -158,8 +158,8 @@ func (k *compiler) testCall(e ast.Expr) (testFn, error) {
 	return nil, nil
 }
 
-// logic compiles && and ||: a term that decides wins over terms that fail,
-// wherever it stands.
+// logic compiles && and ||. A term that decides the outcome wins over terms
+// that fail, wherever it stands.
 func (k *compiler) logic(e ast.Expr, op string) (testFn, error) {
 	var terms []testFn
 	for _, x := range flatten(e, op, nil) {
@@ -223,7 +223,7 @@ func flatten(e ast.Expr, op string, into []ast.Expr) []ast.Expr {
 	return append(into, e)
 }
 
-// value compiles an expression whose value is wanted.
+// value compiles an expression of which the value is needed.
 func (k *compiler) value(e ast.Expr) (evalFn, error) {
 	before := len(k.interp)
 	v, err := k.valueOf(e)
@@ -234,7 +234,7 @@ func (k *compiler) value(e ast.Expr) (evalFn, error) {
 	return v, err
 }
 
-// scalar says that e is of a type whose values the interpreter can hand over.
+// scalar reports whether the interpreter can hand over the values of e's type.
 func (k *compiler) scalar(e ast.Expr) bool {
 	switch k.typeOf(e).Kind() {
 	case types.BoolKind, types.IntKind, types.UintKind, types.DoubleKind, types.StringKind,
@@ -313,7 +313,7 @@ func (k *compiler) ident(e ast.Expr) (evalFn, error) {
 	return func(c *evaluation) value { return stringValue(a.text(c.env)) }, nil
 }
 
-// bound says that e uses a variable of a macro around it.
+// bound reports whether e uses a variable of an enclosing macro.
 func (k *compiler) bound(e ast.Expr) bool {
 	found := false
 	ast.PreOrderVisit(e, ast.NewExprVisitor(func(x ast.Expr) {
@@ -326,7 +326,7 @@ func (k *compiler) bound(e ast.Expr) bool {
 	return found
 }
 
-// constant returns the value of a literal, or of a list of literals.
+// constant returns the value of a literal or of a list of literals.
 func (k *compiler) constant(e ast.Expr) (value, bool) {
 	switch e.Kind() {
 	case ast.LiteralKind:
@@ -347,7 +347,7 @@ func (k *compiler) constant(e ast.Expr) (value, bool) {
 		}
 		return newConstList(elems), true
 	case ast.CallKind:
-		// A negative number may still be a call.
+		// A negative number may still be represented as a call.
 		c := e.AsCall()
 		if c.FunctionName() == operators.Negate {
 			if v, ok := k.constant(c.Args()[0]); ok {

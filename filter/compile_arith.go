@@ -61,7 +61,7 @@ func (k *compiler) arithmetic(op string, a, b ast.Expr) (evalFn, error) {
 	}, nil
 }
 
-// concat joins strings in the evaluation's memory.
+// concat joins two strings in the evaluation's scratch memory.
 func (c *evaluation) concat(a, b string) string {
 	at := len(c.scratch)
 	c.scratch = append(append(c.scratch, a...), b...)
@@ -83,7 +83,7 @@ func fromResult(r ref.Val, e *evalError) value {
 	return fromRef(r)
 }
 
-// timeArithmetic leaves the rules about the range of times to cel-go.
+// timeArithmetic leaves the rules for the range of times to cel-go.
 func (c *evaluation) timeArithmetic(op string, v, w *value, overload, bad *evalError) value {
 	if w.k != kTimestamp && w.k != kDuration {
 		return errValue(overload)
@@ -104,12 +104,12 @@ func (c *evaluation) timeArithmetic(op string, v, w *value, overload, bad *evalE
 	return errValue(overload)
 }
 
-// arithmeticOp is an operator on numbers of each type; ok is false for an
-// overflow and a division by zero.
+// arithmeticOp holds an operator for each type of number. ok is false on
+// overflow and on division by zero.
 type arithmeticOp struct {
 	ints   func(a, b int64) (r int64, ok bool)
 	uints  func(a, b uint64) (r uint64, ok bool)
-	floats func(a, b float64) float64 // nil where there is none
+	floats func(a, b float64) float64 // nil if there is none
 }
 
 var arithmeticOps = map[string]arithmeticOp{
@@ -171,7 +171,7 @@ func multiplyInts(a, b int64) (int64, bool) {
 	return r, r/b == a
 }
 
-// negate is the unary minus.
+// negate implements unary minus.
 func negate(v *value, overload *evalError) value {
 	switch v.k {
 	case kInt:

@@ -12,7 +12,7 @@ import (
 	"cel.dev/cel-go/common/types/ref"
 )
 
-// call compiles a call whose value is wanted.
+// call compiles a call of which the value is needed.
 func (k *compiler) call(e ast.Expr) (evalFn, error) {
 	c := e.AsCall()
 	args := c.Args()
@@ -114,8 +114,8 @@ func (c *evaluation) sizeOf(v *value, overload *evalError) value {
 	return errValue(overload)
 }
 
-// letterCase compiles lowerAscii and upperAscii, which flip the letters from lo
-// to hi.
+// letterCase compiles lowerAscii and upperAscii, which change the case of the
+// letters from lo to hi.
 func (k *compiler) letterCase(e ast.Expr, fn string, lo, hi byte) (evalFn, error) {
 	overload := k.overload(fn)
 	return k.unary(e, func(c *evaluation, v value) value {
@@ -144,7 +144,7 @@ func (k *compiler) letterCase(e ast.Expr, fn string, lo, hi byte) (evalFn, error
 	})
 }
 
-// convertible lists the kinds that each conversion takes, and its target.
+// convertible lists the kinds that each conversion accepts, and its target.
 var convertible = map[string]struct {
 	from []kind
 	to   ref.Type
@@ -159,8 +159,8 @@ var convertible = map[string]struct {
 	"duration":  {[]kind{kDuration, kString}, types.DurationType},
 }
 
-// convert compiles a conversion: the frequent ones here, the others by cel-go's
-// own.
+// convert compiles a conversion. The frequent ones are implemented here; for
+// the others it calls cel-go's implementation.
 func (k *compiler) convert(fn string, call, e ast.Expr) (evalFn, error) {
 	if fn == "string" && k.typeOf(e).Kind() == types.TimestampKind {
 		return nil, unsupported("string(timestamp)")
@@ -210,9 +210,9 @@ func (k *compiler) convert(fn string, call, e ast.Expr) (evalFn, error) {
 	})
 }
 
-// overloadOf returns the only overload that the checker has left for a call, ""
-// if there are several. The checker may leave one for an operand whose type it
-// does not know, too: then values of other types are errors.
+// overloadOf returns the only overload that the checker has left for a call, or
+// "" if there are several. The checker may also leave just one for an operand
+// whose type it does not know; values of other types are then errors.
 func (k *compiler) overloadOf(call ast.Expr) string {
 	if ids := k.ast.GetOverloadIDs(call.ID()); len(ids) == 1 {
 		return ids[0]
@@ -220,7 +220,7 @@ func (k *compiler) overloadOf(call ast.Expr) string {
 	return ""
 }
 
-// overloadNames are what kinds are called in the names of overloads.
+// overloadNames maps kinds to their names in overload identifiers.
 var overloadNames = map[kind]string{
 	kBool: "bool", kInt: "int64", kUint: "uint64", kDouble: "double", kString: "string", kBytes: "bytes",
 	kTimestamp: "timestamp", kDuration: "duration",

@@ -26,7 +26,8 @@ func (k *compiler) comparison(op string, a, b ast.Expr) (testFn, error) {
 	return k.doubleTest(op, a, b, t), nil
 }
 
-// equals compiles a == b, with the verdicts for equal and unequal.
+// equals compiles a == b. same and other are the verdicts for equal and
+// unequal.
 func (k *compiler) equals(a, b ast.Expr, same, other verdict) (testFn, error) {
 	if _, ok := k.constant(a); ok {
 		a, b = b, a
@@ -73,7 +74,7 @@ func (k *compiler) equals(a, b ast.Expr, same, other verdict) (testFn, error) {
 	}, nil
 }
 
-// equalsString compiles the most frequent comparison there is: of a field or an
+// equalsString compiles the most frequent comparison, that of a field or an
 // attribute with a string. It returns nil for anything else.
 func (k *compiler) equalsString(a ast.Expr, s string, same, other verdict) testFn {
 	if names, ok := k.path(a); ok {
@@ -118,7 +119,7 @@ func (k *compiler) order(op string, a, b ast.Expr) (testFn, error) {
 		return nil, err
 	}
 	overload := k.overload(op[1 : len(op)-1])
-	// Which outcomes of the comparison, from -1 to 1, make it true.
+	// The outcomes of the comparison, from -1 to 1, that make it true.
 	var accept [3]verdict
 	switch op {
 	case operators.Less:
@@ -228,8 +229,8 @@ func (k *compiler) affix(fn string, a, b ast.Expr) (testFn, error) {
 	}, nil
 }
 
-// matches compiles matches(a, pattern), whose pattern check has seen to be
-// constant and within the limit.
+// matches compiles matches(a, pattern). The checker has made sure that the
+// pattern is constant and within the limit.
 func (k *compiler) matches(a, pattern ast.Expr) (testFn, error) {
 	x, err := k.value(a)
 	if err != nil {
@@ -260,8 +261,8 @@ func (k *compiler) matches(a, pattern ast.Expr) (testFn, error) {
 	return on(re.MatchString), nil
 }
 
-// plainPattern returns a test for patterns that are literal text, anchored or
-// not; nil for all others.
+// plainPattern returns a test for a pattern that is literal text, anchored or
+// not. It returns nil for all others.
 func plainPattern(pattern string) func(string) bool {
 	re, err := syntax.Parse(pattern, syntax.Perl)
 	if err != nil {
@@ -283,7 +284,7 @@ func plainPattern(pattern string) func(string) bool {
 	}
 	lit := string(parts[0].Rune)
 	if strings.ContainsRune(lit, '\uFFFD') {
-		return nil // for a regular expression, it also matches invalid UTF-8
+		return nil // as a regular expression it also matches invalid UTF-8
 	}
 	switch {
 	case begin && end:

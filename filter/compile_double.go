@@ -6,14 +6,14 @@ import (
 	"cel.dev/cel-go/common/types"
 )
 
-// doubleFn returns the value of an expression while it is about doubles, which
-// numbers of JSON text are: it comes in a register, where a value takes 56 bytes
-// of memory. ok is false for whatever else the value is, and for failures; the
-// expression's evalFn or testFn then says what.
+// doubleFn returns the value of an expression if it is a double, as the numbers
+// in JSON text are. A double is returned in a register, while a value takes 56
+// bytes of memory. ok is false for a value of any other type and for a failure;
+// the expression's evalFn or testFn then has the answer.
 type doubleFn func(*evaluation) (f float64, ok bool)
 
-// double compiles an expression that may be a double; it returns nil for those
-// that it does not know how to shorten.
+// double compiles an expression that may be a double. It returns nil for an
+// expression that it has no shortcut for.
 func (k *compiler) double(e ast.Expr) doubleFn {
 	if v, ok := k.constant(e); ok {
 		if v.k != kDouble {
@@ -75,7 +75,8 @@ func doubleWithConstant(op string, x doubleFn, b float64) doubleFn {
 	return func(c *evaluation) (float64, bool) { a, ok := x(c); return a / b, ok }
 }
 
-// constantDouble returns a constant that compares with doubles as a double does.
+// constantDouble returns the constant as a double if it compares with doubles
+// in the same way as that double does.
 func (k *compiler) constantDouble(e ast.Expr) (float64, bool) {
 	v, ok := k.constant(e)
 	if !ok || !isNumber(v.k) || isNaN(&v) {
@@ -85,8 +86,8 @@ func (k *compiler) constantDouble(e ast.Expr) (float64, bool) {
 	return f, v.k == kDouble || isExact(f)
 }
 
-// doubleTest shortens a comparison of doubles. Where it does not apply, and
-// where an operand turns out to be something else, full has the answer.
+// doubleTest is a shortcut for a comparison of doubles. If it does not apply,
+// or an operand turns out not to be a double, full has the answer.
 func (k *compiler) doubleTest(op string, a, b ast.Expr, full testFn) testFn {
 	x := k.double(a)
 	if x == nil {
@@ -113,7 +114,7 @@ func (k *compiler) doubleTest(op string, a, b ast.Expr, full testFn) testFn {
 	}
 }
 
-// doubleAgainst compares with a constant, which is what most filters do.
+// doubleAgainst compares with a constant, as most filters do.
 func doubleAgainst(op string, x doubleFn, limit float64, full testFn) testFn {
 	compare := doubleComparisons[op]
 	switch op {
@@ -147,8 +148,8 @@ func doubleAgainst(op string, x doubleFn, limit float64, full testFn) testFn {
 	}
 }
 
-// doubleComparisons are false for NaN, as in CEL, but for the one that says
-// unequal.
+// doubleComparisons are false for NaN, as in CEL, except for the one that tests
+// for inequality.
 var doubleComparisons = map[string]func(a, b float64) bool{
 	operators.Equals:        func(a, b float64) bool { return a == b },
 	operators.NotEquals:     func(a, b float64) bool { return a != b },

@@ -46,12 +46,12 @@ func (k *compiler) path(e ast.Expr) ([]string, bool) {
 	if !ok || !k.inner(names) {
 		return nil, false
 	}
-	// The names are shared with nobody, so that appending is safe.
+	// No one else has these names, so appending to them is safe.
 	return append(append(make([]string, 0, len(names)+1), names...), name), true
 }
 
-// inner says that what lies below the path is read along with it: below
-// anything when nothing is declared, below structs otherwise.
+// inner reports whether what lies below the path is read together with it:
+// anything if no type is declared, otherwise only what lies below a struct.
 func (k *compiler) inner(names []string) bool {
 	sh := k.f.opts.sh
 	if sh == nil {
@@ -69,7 +69,7 @@ func (k *compiler) inner(names []string) bool {
 
 func pathName(names []string) string { return fieldPath{names: names}.String() }
 
-// field compiles the value of a field of the payload.
+// field compiles a read of a field of the payload.
 func (k *compiler) field(names []string) evalFn {
 	slot := k.table.slot(names)
 	missing := k.missing(pathName(names))
@@ -142,7 +142,7 @@ func (k *compiler) has(e ast.Expr) (testFn, error) {
 	}, nil
 }
 
-// selectMember compiles operand.name where the operand is no path.
+// selectMember compiles operand.name where the operand is not a path.
 func (k *compiler) selectMember(e ast.Expr, name string) (evalFn, error) {
 	operand, err := k.value(e)
 	if err != nil {
@@ -165,7 +165,7 @@ func (k *compiler) selectMember(e ast.Expr, name string) (evalFn, error) {
 	}, nil
 }
 
-// indexed compiles a[b] where that is no path.
+// indexed compiles a[b] where it is not a path.
 func (k *compiler) indexed(a, b ast.Expr) (evalFn, error) {
 	if k.headers(a) {
 		if name, ok := constString(b); ok {
@@ -218,7 +218,7 @@ func (k *compiler) indexed(a, b ast.Expr) (evalFn, error) {
 	}, nil
 }
 
-// headers says that e is the variable of that name.
+// headers reports whether e is the variable headers.
 func (k *compiler) headers(e ast.Expr) bool {
 	return e.Kind() == ast.IdentKind && e.AsIdent() == "headers" && !k.bound(e)
 }
@@ -233,7 +233,7 @@ func (k *compiler) header(name string) evalFn {
 	}
 }
 
-// newConstList makes the value of a list of constants.
+// newConstList returns the value of a list of constants.
 func newConstList(elems []value) value {
 	var c evaluation
 	refs := make([]ref.Val, len(elems))
@@ -302,8 +302,8 @@ func (k *compiler) in(a, b ast.Expr) (testFn, error) {
 	}, nil
 }
 
-// inList compiles membership in a list some of whose elements are not constant.
-// All of them are evaluated: one that fails makes the list fail.
+// inList compiles membership in a list with elements that are not constant. All
+// elements are evaluated: if one fails, the list fails.
 func (k *compiler) inList(v evalFn, elems []ast.Expr) (testFn, error) {
 	fns := make([]evalFn, len(elems))
 	for i, e := range elems {

@@ -14,7 +14,7 @@ const (
 	quantOne
 )
 
-// quantified recognises what the macros exists, all and exists_one expand to.
+// quantified recognizes the expansion of the macros exists, all and exists_one.
 func quantified(x ast.ComprehensionExpr) (quantifier, ast.Expr, bool) {
 	if x.HasIterVar2() || x.AccuInit().Kind() != ast.LiteralKind || x.LoopStep().Kind() != ast.CallKind {
 		return 0, nil, false
@@ -33,8 +33,8 @@ func quantified(x ast.ComprehensionExpr) (quantifier, ast.Expr, bool) {
 	return 0, nil, false
 }
 
-// macro compiles exists, all and exists_one; filter and map make lists, which
-// is the interpreter's.
+// macro compiles exists, all and exists_one. The macros filter and map make
+// lists and are left to the interpreter.
 func (k *compiler) macro(e ast.Expr) (testFn, error) {
 	x := e.AsComprehension()
 	q, pred, ok := quantified(x)
@@ -65,7 +65,7 @@ func (k *compiler) macro(e ast.Expr) (testFn, error) {
 		case list.k == kMap:
 			c.keys(&list, l.visitKey)
 		case (list.k == kString || list.k == kBytes) && list.s == "":
-			// cel-go looks at the size before it looks at the type.
+			// cel-go checks the size before it checks the type.
 		default:
 			c.fail = overload
 			return failed
@@ -81,7 +81,7 @@ type loop struct {
 	at   int
 	test testFn
 	hits int
-	over bool // decided, whatever the other elements are
+	over bool // decided, whatever the remaining elements are
 	fail *evalError
 }
 
@@ -90,7 +90,7 @@ func (l *loop) visitKey(key string) bool {
 	return l.visit()
 }
 
-// visit looks at the element that is in the loop's variable.
+// visit evaluates the element that the loop's variable holds.
 func (l *loop) visit() bool {
 	c := l.c
 	if !c.step() {

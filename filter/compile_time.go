@@ -9,7 +9,7 @@ import (
 	"cel.dev/cel-go/common/types"
 )
 
-// timeParts are the accessors of a timestamp in a zone.
+// timeParts are the accessors of a timestamp in a time zone.
 var timeParts = map[string]func(time.Time) int{
 	"getFullYear":     time.Time.Year,
 	"getMonth":        func(t time.Time) int { return int(t.Month()) - 1 },
@@ -23,15 +23,15 @@ var timeParts = map[string]func(time.Time) int{
 	"getMilliseconds": func(t time.Time) int { return t.Nanosecond() / 1e6 },
 }
 
-// durationParts are the accessors that durations have too.
+// durationParts are the accessors that durations also have.
 var durationParts = map[string]func(time.Duration) int64{
 	"getHours":   func(d time.Duration) int64 { return int64(d.Hours()) },
 	"getMinutes": func(d time.Duration) int64 { return int64(d.Minutes()) },
 	"getSeconds": func(d time.Duration) int64 { return int64(d.Seconds()) },
 }
 
-// timeCall compiles the accessors of times and durations; it returns nil for
-// other functions.
+// timeCall compiles the accessors of timestamps and durations. It returns nil
+// for other functions.
 func (k *compiler) timeCall(fn string, call ast.Expr, args []ast.Expr) (evalFn, error) {
 	part := timeParts[fn]
 	if part == nil {
@@ -71,7 +71,7 @@ func (k *compiler) timeCall(fn string, call ast.Expr, args []ast.Expr) (evalFn, 
 	})
 }
 
-// parseZone understands what CEL does: the name of a zone, or [+-]hh:mm.
+// parseZone accepts what CEL does: the name of a time zone, or [+-]hh:mm.
 func parseZone(name string) (*time.Location, bool) {
 	h, m, offset := strings.Cut(name, ":")
 	if !offset {
@@ -89,7 +89,7 @@ func parseZone(name string) (*time.Location, bool) {
 	return time.FixedZone("", (hours*60+minutes)*60), true
 }
 
-// constantTime evaluates timestamp("...") and duration("...") once and for all.
+// constantTime evaluates timestamp("...") and duration("...") at compile time.
 func (k *compiler) constantTime(c ast.CallExpr) (value, bool) {
 	if len(c.Args()) != 1 || c.IsMemberFunction() {
 		return value{}, false
@@ -109,7 +109,7 @@ func (k *compiler) constantTime(c ast.CallExpr) (value, bool) {
 	return value{}, false
 }
 
-// parseTimestamp reads what CEL takes as a timestamp: RFC 3339 to the letter,
+// parseTimestamp parses what CEL accepts as a timestamp: strict RFC 3339,
 // within the years 1 to 9999.
 func parseTimestamp(s string) (value, bool) {
 	year, ok1 := digits(s, 0, 4)
@@ -128,7 +128,7 @@ func parseTimestamp(s string) (value, bool) {
 		n, scale := 1, int(1e8)
 		for ; n < len(rest) && rest[n]-'0' <= 9; n++ {
 			nanos += int(rest[n]-'0') * scale
-			scale /= 10 // what is beyond nanoseconds does not count
+			scale /= 10 // digits beyond nanoseconds are ignored
 		}
 		if n == 1 {
 			return value{}, false
@@ -152,7 +152,7 @@ func parseTimestamp(s string) (value, bool) {
 	}
 	t := time.Date(year, time.Month(month), day, hour, minute, second, nanos, time.UTC)
 	if t.Day() != day {
-		return value{}, false // the month is shorter
+		return value{}, false // the month has fewer days
 	}
 	t = t.Add(-time.Duration(offset) * time.Second)
 	if unix := t.Unix(); unix < minUnix || unix > maxUnix {

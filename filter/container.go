@@ -5,10 +5,10 @@ import (
 	"reflect"
 )
 
-// any reads the value at the position, about which nothing is declared.
+// any reads the value at the position, for which no type is declared.
 func (s *scanner) any() value { return s.shaped(nil) }
 
-// shaped reads the value at the position as one of the shape.
+// shaped reads the value at the position as a value of the shape.
 func (s *scanner) shaped(sh *shape) value {
 	if s.i >= len(s.b) {
 		return value{k: kBroken}
@@ -60,8 +60,8 @@ func (sh *shape) elemShape() *shape {
 	return sh.elem
 }
 
-// within makes the evaluation's scanner read the text of a container, which has
-// been checked before, and returns what restores it.
+// within points the evaluation's scanner at the text of a container, which has
+// been checked before. It returns what is needed to restore the scanner.
 func (c *evaluation) within(text string) (b []byte, i int) {
 	b, i = c.b, c.i
 	c.b, c.i = viewBytes(text), 1
@@ -69,8 +69,8 @@ func (c *evaluation) within(text string) (b []byte, i int) {
 	return b, i
 }
 
-// member returns the value of a key of a map, or the field of a struct. A value
-// that is neither has no members.
+// member returns the value of a key of a map or of a field of a struct. Any
+// other value has no members.
 func (c *evaluation) member(v *value, key string) (value, bool) {
 	if v.k != kMap && v.k != kStruct {
 		return value{}, false
@@ -181,12 +181,12 @@ func (c *evaluation) size(v *value) int {
 	return n
 }
 
-// fewKeys is how many keys of an object are compared one by one to find those
-// that are repeated; with more of them a map is used.
+// fewKeys is the number of keys of an object up to which repeated keys are
+// found by comparing them one by one; with more keys a map is used.
 const fewKeys = 16
 
-// keys calls yield with every key of a map, once, until it returns false. The
-// order is unspecified.
+// keys calls yield once for every distinct key of a map until yield returns
+// false. The order is unspecified.
 func (c *evaluation) keys(v *value, yield func(string) bool) {
 	if rep(v.x) == repGo {
 		it := reflect.ValueOf(v.p).Elem().MapRange()
@@ -238,8 +238,8 @@ next:
 	}
 }
 
-// elements puts the elements of a list into e, one after the other, and calls
-// visit after each until it returns false.
+// elements stores the elements of a list in e, one after the other, and calls
+// visit after each until visit returns false.
 func (c *evaluation) elements(v, e *value, visit func() bool) {
 	switch rep(v.x) {
 	case repGo:
@@ -276,7 +276,7 @@ func (c *evaluation) elements(v, e *value, visit func() bool) {
 	c.b, c.i = b, i
 }
 
-// element returns the element of a list at an index.
+// element returns the element of a list at the given index.
 func (c *evaluation) element(v *value, at int64) (value, bool) {
 	if at < 0 {
 		return value{}, false
@@ -327,7 +327,7 @@ func (c *evaluation) index(v, key *value) (value, bool) {
 	return value{}, false
 }
 
-// listIndex converts a number to a list index, if it is a whole one.
+// listIndex converts a number to a list index if it is a whole number.
 func listIndex(key *value) (int64, bool) {
 	switch key.k {
 	case kInt:

@@ -12,7 +12,7 @@ import (
 	"github.com/harkbus/hark/internal/race"
 )
 
-// outcome is what an expression comes to.
+// outcome is the result of evaluating an expression.
 type outcome int
 
 const (
@@ -23,7 +23,7 @@ const (
 
 func (o outcome) String() string { return [...]string{"false", "true", "error"}[o] }
 
-// reference evaluates the expression by cel-go alone. data may be an error.
+// reference evaluates the expression with cel-go alone. data may be an error.
 func reference(t testing.TB, f *Filter, m *message, data any) (outcome, error) {
 	t.Helper()
 	env, err := environmentFor(f.opts.sh)
@@ -68,8 +68,8 @@ func ours(f *Filter, m *message) (outcome, error) {
 	return outFalse, nil
 }
 
-// firstWins decodes a document token by token, keeping the first of several
-// members of one name. It shares no code with the package.
+// firstWins decodes a document token by token and keeps the first of several
+// members with the same name. It shares no code with the package.
 func firstWins(doc []byte) (any, error) {
 	d := json.NewDecoder(bytes.NewReader(doc))
 	v, err := firstWinsValue(d)
@@ -121,22 +121,24 @@ func firstWinsValue(d *json.Decoder) (any, error) {
 	return tok, nil
 }
 
-// fuzzLimits lift what cel-go does not limit, so that the two can be compared.
+// fuzzLimits lift the limits that cel-go does not have, so that the two can be
+// compared.
 var fuzzLimits = []Option{
 	MaxLength(1 << 20), MaxNesting(1000), MaxPayloadDepth(maxDecodeDepth), MaxMacroNesting(10), MaxSteps(1 << 40),
 }
 
-// compare holds the closures to cel-go's answers on one document.
+// compare checks the closures against cel-go's answers for one document.
 func compare(t testing.TB, expr string, doc []byte, cut int) {
 	t.Helper()
 	loose, err := Compile(expr, fuzzLimits...)
 	if err != nil {
-		return // what does not compile has no answer
+		return // an expression that does not compile has no answer
 	}
 	exact := mustCompile(t, expr, append([]Option{Exact()}, fuzzLimits...)...)
 	m := newMessage(doc)
 
-	// CEL-2: an exact filter is json.Unmarshal and cel-go, whatever the bytes.
+	// CEL-2: an exact filter answers as json.Unmarshal and cel-go do, whatever
+	// the bytes.
 	var data any
 	if err := json.Unmarshal(doc, &data); err != nil {
 		data = types.WrapErr(err)
@@ -147,11 +149,11 @@ func compare(t testing.TB, expr string, doc []byte, cut int) {
 		t.Fatalf("exact: %s\non %s\ngot  %v (%v)\nwant %v (%v)\n%s", expr, clip(doc), got, gotErr, want, wantErr, exact.Explain())
 	}
 
-	// CEL-3: any other filter gives the same on valid text, except that the
-	// first of several members of one name counts.
+	// CEL-3: any other filter gives the same answer for valid text, except that
+	// the first of several members with the same name counts.
 	got, gotErr = ours(loose, m)
 	if types.IsError(asVal(data)) {
-		// Damaged: see below for what holds of text that is cut off.
+		// Damaged. What holds for truncated text is checked below.
 		return
 	}
 	first, err := firstWins(doc)
@@ -163,10 +165,10 @@ func compare(t testing.TB, expr string, doc []byte, cut int) {
 		t.Fatalf("%s\non %s\ngot  %v (%v)\nwant %v (%v)\n%s", expr, clip(doc), got, gotErr, want, wantErr, loose.Explain())
 	}
 
-	// CEL-4: of a document that is cut off, the answer is the one for the whole
-	// document or an error, never another.
+	// CEL-4: for a truncated document, the answer is that for the whole
+	// document or an error, and never another.
 	if len(doc) == 0 || json.Valid(doc[:cut%len(doc)]) {
-		return // what is left is another document
+		return // the rest is a different document
 	}
 	m.data = doc[:cut%len(doc)]
 	if part, err := ours(loose, m); part != got && part != outError {
@@ -186,7 +188,7 @@ func clip(doc []byte) string {
 	return fmt.Sprintf("%q", doc)
 }
 
-// oddDocuments are documents that real ones are unlike.
+// oddDocuments are unlike real documents.
 var oddDocuments = []string{
 	``, ` `, `null`, `true`, `"x"`, `12`, `[]`, `[1,2,{"id":3}]`, `{}`, `{"id":1}`, `{"id":1`, `{"id":1}}`, `{"id":1} x`,
 	`{"id":1,"id":2}`, `{"a":{"id":1},"a":{"name":"x"}}`, `{"a":{"id":1},"a":5,"a":{"id":2}}`, `{"id":{"id":1,"id":{"id":2}},"id":3}`,
@@ -225,7 +227,8 @@ func FuzzSameAnswersAsCEL(f *testing.F) {
 	f.Fuzz(func(t *testing.T, seed uint64, doc []byte, cut uint16) {
 		v := decodeAny(doc)
 		if v == nil {
-			// Ask a damaged document about the fields of a sound one.
+			// Evaluate an expression about the fields of a sound document on a
+			// damaged one.
 			v = decodeAny([]byte(oddDocuments[seed%uint64(len(oddDocuments))]))
 		}
 		g := newGenerator(seed, v)
@@ -241,7 +244,7 @@ func FuzzExpressionText(f *testing.F) {
 		f.Add(g.bool(3), []byte(`{"id":1,"a":{"id":"x"},"labels":[{"name":"bug"}]}`))
 	}
 	f.Fuzz(func(t *testing.T, expr string, doc []byte) {
-		_, _ = Compile(expr) // the limits must hold for anything
+		_, _ = Compile(expr) // the limits must hold for any expression
 		compare(t, expr, doc, 3)
 	})
 }

@@ -9,8 +9,9 @@ import (
 	"github.com/harkbus/hark/internal/race"
 )
 
-// TestDoubles holds what is compiled for doubles to cel-go's answers: on numbers
-// at the edges, where an operand is no double, and where there is none.
+// TestDoubles checks what is compiled for doubles against cel-go's answers: for
+// numbers at the edges, for operands that are not doubles, and for missing
+// ones.
 func TestDoubles(t *testing.T) {
 	type pair struct {
 		A float64 `json:"a"`
@@ -28,7 +29,7 @@ func TestDoubles(t *testing.T) {
 	}
 	docs := []string{`{"a":0,"b":0}`, `{"a":1,"b":-1}`, `{"a":-0.0,"b":1e308}`, `{"a":9007199254740993,"b":18446744073709551615}`, `{"a":1.5}`, `{"a":"x","b":true,"s":"1"}`, `{"a":null,"b":[1]}`, `{"a":1,"b":2,"s":"1`}
 	values := []pair{{}, {1, -1}, {math.NaN(), 1}, {math.Inf(1), math.Inf(-1)}, {math.MaxFloat64, 1 << 63}, {1 << 53, 1}}
-	every := 5 // has no divisor in common with the lists, so that every operator gets its turn
+	every := 5 // has no divisor in common with the lists, so every operator gets its turn
 	if testing.Short() || race.Enabled {
 		every = 35
 	}

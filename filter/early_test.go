@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestStopsEarly shows that reading ends with the last field that is needed:
-// nothing behind it changes the answer. Before it, damage is an error.
+// TestStopsEarly checks that reading ends with the last field that is needed:
+// nothing after it changes the answer. Damage before that point is an error.
 func TestStopsEarly(t *testing.T) {
 	const want = `data.a == 1 && data.b.c == "x"`
 	early := mustCompile(t, want)
@@ -29,7 +29,8 @@ func TestStopsEarly(t *testing.T) {
 	}
 }
 
-// TestInClosures holds that no part of these runs on the interpreter.
+// TestInClosures checks that no part of these expressions runs on the
+// interpreter.
 func TestInClosures(t *testing.T) {
 	for _, expr := range []string{
 		`data.a == 1 && data.a != 2 && data.a < 3 && data.a <= 3 && data.a > 0 && data.a >= 0`,

@@ -21,7 +21,7 @@ type Envelope = interface {
 	Data() any
 }
 
-// attribute is a variable that the envelope itself answers.
+// attribute is a variable whose value the envelope itself holds.
 type attribute uint8
 
 const (
@@ -44,7 +44,7 @@ var attributes = map[string]attribute{
 	"time":    attrTime,
 }
 
-// text returns an attribute that is a string.
+// text returns the value of an attribute that is a string.
 func (a attribute) text(m Envelope) string {
 	switch a {
 	case attrID:

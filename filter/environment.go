@@ -52,7 +52,7 @@ func environmentFor(sh *shape) (*cel.Env, error) {
 	return env, nil
 }
 
-// parse turns text into a checked expression.
+// parse parses and checks text.
 func parse(text string, o *settings) (*cel.Env, *ast.AST, error) {
 	if len(text) > o.length {
 		return nil, nil, &Error{
@@ -100,7 +100,8 @@ var (
 		"@in", "in", "!_", "!", "-_", "-", "_[_]", "[]")
 )
 
-// fromIssues makes errors of what cel-go says of an expression that it can read.
+// fromIssues converts cel-go's complaints about an expression that it could
+// parse.
 func fromIssues(text string, issues *cel.Issues, parsed *ast.AST, env *cel.Env, o *settings) error {
 	var out Errors
 	for _, issue := range issues.Errors() {
@@ -124,7 +125,7 @@ func fromIssues(text string, issues *cel.Issues, parsed *ast.AST, env *cel.Env, 
 					e.Hint = fmt.Sprintf("did you mean %q?", near)
 				}
 			}
-			e.Column++ // the place cel-go names is the dot
+			e.Column++ // cel-go reports the position of the dot
 		case noOverload.MatchString(e.Message):
 			m := noOverload.FindStringSubmatch(e.Message)
 			e.Message = fmt.Sprintf("%s is not defined for %s", operatorRef.Replace(m[1]), m[2])
@@ -167,7 +168,8 @@ func suggestName(name string, parsed *ast.AST, id int64, env *cel.Env) string {
 	return ""
 }
 
-// operandShape returns the shape of the operand of the selection with that id.
+// operandShape returns the shape of the operand of the selection with the given
+// id.
 func operandShape(parsed *ast.AST, id int64, root *shape) *shape {
 	if parsed == nil || root == nil {
 		return nil
@@ -199,7 +201,7 @@ func operandShape(parsed *ast.AST, id int64, root *shape) *shape {
 	return sh
 }
 
-// findExpr returns the part of an expression with that id.
+// findExpr returns the part of an expression with the given id.
 func findExpr(root ast.Expr, id int64) ast.Expr {
 	found := root
 	ast.PreOrderVisit(root, ast.NewExprVisitor(func(e ast.Expr) {

@@ -7,8 +7,8 @@ import (
 	"cel.dev/cel-go/common/types/ref"
 )
 
-// equal is CEL's ==: values of different types are unequal, numbers are
-// compared across their types.
+// equal implements CEL's ==: values of different types are unequal, except that
+// numbers are compared across types.
 func (c *evaluation) equal(a, b *value) bool {
 	switch a.k {
 	case kString, kBytes:
@@ -31,7 +31,8 @@ func (c *evaluation) equal(a, b *value) bool {
 	return c.equalSlow(a, b)
 }
 
-// equalSlow compares lists, maps and structs as cel-go does, on its values.
+// equalSlow compares lists, maps and structs as cel-go does, after converting
+// them to its values.
 func (c *evaluation) equalSlow(a, b *value) bool {
 	x, y := c.toRef(a), c.toRef(b)
 	if types.IsError(x) || types.IsError(y) {
@@ -40,8 +41,8 @@ func (c *evaluation) equalSlow(a, b *value) bool {
 	return types.Equal(x, y) == types.True
 }
 
-// ordered says how a and b compare; ok is false when there is no order between
-// them. NaN is before, after and equal to nothing: nan is then true.
+// ordered compares a and b. ok is false if there is no order between them. NaN
+// is neither less than, greater than nor equal to anything; nan is then true.
 func ordered(a, b *value) (cmp int, nan, ok bool) {
 	if a.k < kBool || a.k > kDuration {
 		return 0, false, false
@@ -72,7 +73,7 @@ func ordered(a, b *value) (cmp int, nan, ok bool) {
 	return cmp, false, true
 }
 
-// contains is the operator in.
+// contains implements the operator in.
 func (c *evaluation) contains(set, v *value) (found, ok bool) {
 	switch set.k {
 	case kMap:
@@ -97,7 +98,7 @@ func (c *evaluation) contains(set, v *value) (found, ok bool) {
 	return false, false
 }
 
-// constSet answers membership in a list of constants, all of them strings or
+// constSet decides membership in a list of constants that are all strings or
 // numbers.
 type constSet struct {
 	strings map[string]struct{}
@@ -135,7 +136,7 @@ func (s *constSet) has(v *value) bool {
 	return false
 }
 
-// toRef converts to a value of cel-go.
+// toRef converts a value to a value of cel-go.
 func (c *evaluation) toRef(v *value) ref.Val {
 	switch v.k {
 	case kNull:
@@ -164,7 +165,7 @@ func (c *evaluation) toRef(v *value) ref.Val {
 	return types.NewErr("no value")
 }
 
-// fromRef converts a value of cel-go.
+// fromRef converts a value of cel-go to a value.
 func fromRef(r ref.Val) value {
 	switch r := r.(type) {
 	case types.Bool:

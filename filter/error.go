@@ -30,7 +30,8 @@ func (e *Error) Error() string {
 	line := strings.TrimRight(lines[e.Line-1], "\r")
 	const margin = "\n    "
 	b.WriteString(margin + line + margin)
-	// Tabs stay tabs, so that the caret is under the place however wide they are.
+	// Tabs remain tabs, so the caret is under the right place however wide they
+	// are.
 	n := 1
 	for _, r := range line {
 		if n >= e.Column {
@@ -83,9 +84,9 @@ func nearest(name string, candidates []string) string {
 	return best
 }
 
-// distance counts the insertions, deletions, replacements and swaps of
-// neighbours that lead from a to b; it may return any number of at least limit
-// when there are that many.
+// distance returns the number of insertions, deletions, replacements and swaps
+// of neighbors that lead from a to b. If the number is at least limit, the
+// result may be any number that is.
 func distance(a, b string, limit int) int {
 	x, y := []rune(a), []rune(b)
 	if len(x)-len(y) >= limit || len(y)-len(x) >= limit {

@@ -6,7 +6,7 @@ import (
 	"sync"
 )
 
-// evaluation is what one look at one message needs. It is reused.
+// evaluation is the state needed to evaluate one message. It is reused.
 type evaluation struct {
 	reader
 	env  Envelope
@@ -14,9 +14,9 @@ type evaluation struct {
 	sh   *shape // of the payload's declared type
 
 	loaded bool
-	goData reflect.Value // the declared struct, when the payload is one
+	goData reflect.Value // the declared struct, if the payload is one
 
-	vars  []value    // of the macros around the place of evaluation
+	vars  []value    // of the macros that enclose the place being evaluated
 	steps int        // elements that macros may still visit
 	fail  *evalError // why the last test failed
 
@@ -41,7 +41,7 @@ func verdictOf(b bool) verdict {
 
 var evaluations = sync.Pool{New: func() any { return new(evaluation) }}
 
-// begin returns an evaluation of the message against the table's fields.
+// begin returns an evaluation of the message for the table's fields.
 func begin(m Envelope, t *fieldTable, o *settings, sh *shape, vars int) *evaluation {
 	c := evaluations.Get().(*evaluation)
 	c.env, c.table, c.opts, c.sh = m, t, o, sh
@@ -68,10 +68,12 @@ func begin(m Envelope, t *fieldTable, o *settings, sh *shape, vars int) *evaluat
 	return c
 }
 
-// maxScratch is how much memory for decoded strings an idle evaluation keeps.
+// maxScratch is the most memory for decoded strings that an idle evaluation
+// keeps, in bytes.
 const maxScratch = 64 << 10
 
-// end gives the evaluation back. Nothing of the message stays reachable.
+// end returns the evaluation to the pool. Nothing of the message stays
+// reachable from it.
 func (c *evaluation) end() {
 	clear(c.slots)
 	clear(c.vars)
@@ -92,7 +94,8 @@ func (c *evaluation) slot(i int) *value {
 	return v
 }
 
-// fetch fills the slot, and with JSON text every other one.
+// fetch fills the slot. If the payload is JSON text, it fills all the other
+// slots too.
 func (c *evaluation) fetch(i int) {
 	if !c.loaded {
 		c.loaded = true
@@ -120,7 +123,7 @@ func (c *evaluation) fetch(i int) {
 	c.slots[i] = v
 }
 
-// load looks at the payload. It returns true when fields are to be fetched from
+// load examines the payload. It returns true if fields are to be fetched from
 // c.goData one by one; otherwise it has filled every slot.
 func (c *evaluation) load() bool {
 	data := payload(c.env)
@@ -166,8 +169,8 @@ func (c *evaluation) fill(v value) {
 	}
 }
 
-// payload returns what the message carries: for a subscription to values of any
-// type, what is in the interface that Data points to.
+// payload returns the message's payload. In a subscription to values of any
+// type, Data points to an interface, and the payload is the value in it.
 func payload(m Envelope) any {
 	data := m.Data()
 	if p, ok := data.(*any); ok && p != nil {
@@ -195,7 +198,7 @@ func jsonText(data any) ([]byte, bool) {
 	return nil, false
 }
 
-// step counts an element that a macro visits.
+// step counts an element visited by a macro.
 func (c *evaluation) step() bool {
 	c.steps--
 	return c.steps >= 0

@@ -8,7 +8,8 @@ import (
 	"github.com/harkbus/hark/filter"
 )
 
-// event is a message as filters see it. Messages of package hark are that, too.
+// event is a message as filters see it. The messages of package hark qualify
+// too.
 type event struct {
 	kind    string
 	headers map[string]string

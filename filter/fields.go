@@ -5,8 +5,9 @@ import (
 	"unicode/utf8"
 )
 
-// fieldTable lists the payload fields that a program reads, each with a slot in
-// the evaluation's context, as a tree that a document is read against.
+// fieldTable lists the payload fields that a program reads, and gives each a
+// slot in the evaluation. It is a tree, which the reader follows as it reads a
+// document.
 type fieldTable struct {
 	root  *fieldNode
 	paths []fieldPath // by slot
@@ -16,8 +17,8 @@ type fieldTable struct {
 
 type fieldPath struct {
 	names  []string
-	fields []*field // what they are in the payload's declared type
-	sh     *shape   // what the last one is declared as; nil when unknown
+	fields []*field // the fields of the payload's declared type that the names stand for
+	sh     *shape   // the declared shape of the last field; nil if unknown
 }
 
 func (p fieldPath) String() string {
@@ -28,20 +29,21 @@ func (p fieldPath) String() string {
 }
 
 // fieldNode is a place in the document. The slots of a node and of everything
-// below it are contiguous only in small programs, so nodes keep lists.
+// below it are contiguous only in small programs, so each node keeps lists.
 type fieldNode struct {
 	id       int
 	name     string
-	slot     int // -1 when only its children are read
+	slot     int // -1 if only its children are read
 	sh       *shape
 	children []*fieldNode
-	byName   map[string]*fieldNode // when there are many children
-	lengths  uint64                // bit n: a child has a name of n bytes (mod 64)
-	ascii    bool                  // all children's names are
+	byName   map[string]*fieldNode // used when there are many children
+	lengths  uint64                // bit n is set if the name of a child has n bytes (mod 64)
+	ascii    bool                  // whether the names of all children are
 	decl     *field                // in a typed table, the struct field
 }
 
-// manyChildren is where a map look-up overtakes comparing names one by one.
+// manyChildren is the number of children from which a map look-up is faster
+// than comparing names one by one.
 const manyChildren = 9
 
 func newFieldTable(sh *shape) *fieldTable {
@@ -56,7 +58,7 @@ func (t *fieldTable) newNode(name string, sh *shape) *fieldNode {
 	return n
 }
 
-// slot returns the slot of the field at the path, which it adds if it is new.
+// slot returns the slot of the field at the path, adding it if it is new.
 func (t *fieldTable) slot(names []string) int {
 	n := t.root
 	var fields []*field
@@ -98,7 +100,8 @@ func (n *fieldNode) grow(t *fieldTable, name string) *fieldNode {
 	return c
 }
 
-// clone copies the table, so that a copy can grow while the original is read.
+// clone copies the table, so that the copy can grow while others read the
+// original.
 func (t *fieldTable) clone() *fieldTable {
 	c := *t
 	c.paths = append([]fieldPath(nil), t.paths...)
@@ -136,13 +139,14 @@ func (n *fieldNode) child(name []byte) *fieldNode {
 	return nil
 }
 
-// foldedChild finds the child that encoding/json would store a member of that
-// name in: the exact one, or else one that differs in case only.
+// foldedChild returns the child in which encoding/json would store a member
+// with this name: the one with exactly this name, or else one whose name
+// differs only in case.
 func (n *fieldNode) foldedChild(name []byte, flags textFlags) *fieldNode {
 	if c := n.child(name); c != nil {
 		return c
 	}
-	// Outside ASCII, case folding changes how many bytes a name has.
+	// Outside ASCII, case folding can change the length of a name in bytes.
 	ascii := flags&textNonASCII == 0 && n.ascii
 	if ascii && n.lengths>>(len(name)&63)&1 == 0 {
 		return nil

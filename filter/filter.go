@@ -96,7 +96,7 @@ func (f *Filter) Fields() []string {
 	return out
 }
 
-// errUnsupported is the compiler's word for what it leaves to the interpreter.
+// errUnsupported reports what the compiler leaves to the interpreter.
 type errUnsupported struct{ what string }
 
 func (e errUnsupported) Error() string { return e.what + " runs on the interpreter" }

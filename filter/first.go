@@ -1,8 +1,8 @@
 package filter
 
 // firstMembers returns valid JSON text without the members that repeat a name,
-// so that decoding it finds the first of each. Text that repeats none is
-// returned as it is.
+// so that decoding it finds the first of each. It returns text that repeats no
+// name unchanged.
 func firstMembers(text []byte) []byte {
 	s := scanner{b: text, maxDepth: len(text)}
 	s.skipSpace()
@@ -17,7 +17,7 @@ func firstMembers(text []byte) []byte {
 type cutter struct {
 	scanner
 	out  []byte
-	done int // text up to here is in out, or is left out
+	done int // text up to here has been copied to out or left out
 }
 
 func (c *cutter) value() {
@@ -44,8 +44,8 @@ func (c *cutter) object() {
 	var names []string
 	var many map[string]struct{}
 	for first := true; ; first = false {
-		// A member that goes takes the comma before it along: it is never the
-		// first one.
+		// Removing a member also removes the comma before it. There always is
+		// one, as the first member repeats nothing.
 		from := c.i
 		start, end, flags, more, ok := c.key(first)
 		if !ok || !more {

@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// generator makes expressions about one document: its fields, fields like
-// them, and fields that it does not have.
+// generator generates expressions about one document: about its fields, about
+// similar fields, and about fields that it does not have.
 type generator struct {
 	r      *rand.Rand
 	places []place
@@ -49,7 +49,7 @@ func sub(expr, name string) string {
 	return expr + "[" + quote(name) + "]"
 }
 
-// quote writes a CEL string literal.
+// quote returns s as a CEL string literal.
 func quote(s string) string {
 	var b strings.Builder
 	b.WriteByte('"')
@@ -97,7 +97,7 @@ func pick[T any](g *generator, of ...T) T { return of[g.r.IntN(len(of))] }
 
 func (g *generator) place() place { return g.places[g.r.IntN(len(g.places))] }
 
-// placeWhere prefers a place whose value is wanted.
+// placeWhere prefers a place whose value satisfies want.
 func (g *generator) placeWhere(want func(any) bool) place {
 	for range 20 {
 		if p := g.place(); want(p.val) {
@@ -174,7 +174,7 @@ func abs(i int64) int64 {
 	return i
 }
 
-// value makes an expression of any type.
+// value generates an expression of any type.
 func (g *generator) value(depth int) string {
 	if depth <= 0 {
 		if g.r.IntN(3) == 0 {
@@ -219,7 +219,7 @@ func isTime(v any) bool {
 	return ok && len(s) >= 19 && s[4] == '-' && s[10] == 'T'
 }
 
-// bool makes an expression that is true, false, or an error.
+// bool generates an expression that is true, false or an error.
 func (g *generator) bool(depth int) string {
 	if depth <= 0 {
 		if g.r.IntN(3) == 0 {
@@ -274,7 +274,7 @@ func (g *generator) piece(v any) string {
 	return strings.ToValidUTF8(pick(g, s[:b], s[a:b], s[a:]), "")
 }
 
-// compareField compares a field with something like its value.
+// compareField generates a comparison of a field with something like its value.
 func (g *generator) compareField() string {
 	if len(g.vars) > 0 && g.r.IntN(2) == 0 {
 		return "(" + g.variable() + pick(g, " == ", " != ", " < ", " > ") + g.literal() + ")"
@@ -294,7 +294,8 @@ func (g *generator) compareField() string {
 	return "(" + p.expr + op + g.literal() + ")"
 }
 
-// decodeAny is what encoding/json makes of a document; nil if it is damaged.
+// decodeAny decodes a document with encoding/json. It returns nil if the
+// document is damaged.
 func decodeAny(doc []byte) any {
 	var v any
 	if json.Unmarshal(doc, &v) != nil {

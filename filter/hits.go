@@ -1,6 +1,6 @@
 package filter
 
-// lookIn finds the postings for the field of the message.
+// lookIn finds the postings for the message's value of the field.
 func (x *fieldIndex) lookIn(c *evaluation, h *hits) {
 	switch x.ref.kind {
 	case refSlot:
@@ -16,7 +16,7 @@ func (x *fieldIndex) lookIn(c *evaluation, h *hits) {
 	}
 }
 
-// look finds the postings of a value and hands them over one by one.
+// look finds the postings for a value and hands them over one by one.
 func (x *fieldIndex) look(c *evaluation, v *value, h *hits) {
 	if v.failed() {
 		return
@@ -64,8 +64,8 @@ func (x *fieldIndex) look(c *evaluation, v *value, h *hits) {
 	}
 }
 
-// lookElements finds the postings for the strings in a list and for the keys of
-// a map. An element that occurs twice must not be met twice.
+// lookElements finds the postings for the strings in a list or for the keys of
+// a map. An element that occurs twice must not be counted twice.
 func (x *fieldIndex) lookElements(c *evaluation, v *value, h *hits) {
 	if v.k == kMap {
 		c.keys(v, func(key string) bool { h.addAll(x.elements[key]); return true })
@@ -80,7 +80,7 @@ func (x *fieldIndex) lookElements(c *evaluation, v *value, h *hits) {
 	})
 }
 
-// hits collects the candidates that an index has for one message.
+// hits collects the candidates that an index yields for one message.
 type hits struct {
 	list []posting
 	once bitset
@@ -119,7 +119,7 @@ func (h *hits) addSpans(s []span, f float64) {
 	}
 }
 
-// reset makes room for n entries that must not be met twice.
+// reset makes room for n entries that must not be reported twice.
 func (h *hits) reset(n int) {
 	h.list = h.list[:0]
 	words := (n + 63) / 64
@@ -130,11 +130,11 @@ func (h *hits) reset(n int) {
 	clear(h.once)
 }
 
-// gram is how many bytes of a text the gramIndex goes by.
+// gram is the number of bytes that the gramIndex looks up at a time.
 const gram = 3
 
-// gramIndex finds which of many texts a string contains, by the first bytes of
-// each: a bitmap rules most positions of the string out.
+// gramIndex finds which of many texts a string contains. It goes by the first
+// bytes of each text; a bitmap rules out most positions of the string.
 type gramIndex struct {
 	bits  [1 << 13 / 64]uint64
 	texts map[uint32][]gramText
@@ -151,7 +151,7 @@ func gramAt(s string, i int) uint32 {
 	return uint32(s[i]) | uint32(s[i+1])<<8 | uint32(s[i+2])<<16
 }
 
-// gramBit spreads the grams over the bitmap.
+// gramBit spreads the grams evenly over the bitmap.
 func gramBit(g uint32) uint32 { return g * 0x9e3779b1 >> (32 - 13) }
 
 func (x *gramIndex) add(text string, p posting) {

@@ -12,29 +12,29 @@ type entry[K comparable] struct {
 	f       *Filter
 	tests   []testFn // the terms of its conjunction
 	anchors []anchor
-	removed atomic.Bool // not to match any more, though still in an index
+	removed atomic.Bool // must not match any more, although it is still in an index
 }
 
 // index finds the filters of a Set that a message may match. It does not change
 // once built.
 type index[K comparable] struct {
 	entries []*entry[K]
-	tests   []testFn    // of all entries, one after the other
-	ranges  []testRange // by entry
-	general int         // so many entries, the first ones, are ruled out by no field
+	tests   []testFn    // of all entries, concatenated
+	ranges  []testRange // indexed by entry
+	general int         // the first general entries are not ruled out by any field
 	fields  []fieldIndex
-	postees int // entries that have several postings
+	postees int // number of entries that have several postings
 }
 
-// testRange is where an entry's tests are. They are kept apart from the entries, so
-// that filters of which most fail the first test cost little memory traffic.
+// testRange locates the tests of an entry. The ranges are kept apart from the
+// entries: if most filters fail their first test, this saves memory traffic.
 type testRange struct{ from, to int32 }
 
 // posting is an entry's place in an index.
 type posting struct {
 	entry int32
-	once  int32  // which bit says that it was met already; -1 if it cannot be met twice
-	skip  uint64 // terms that need no test any more
+	once  int32  // the bit that records that it has been reported; -1 if it cannot be reported twice
+	skip  uint64 // terms that need no further test
 }
 
 type fieldIndex struct {
@@ -119,8 +119,8 @@ func newIndex[K comparable](entries []*entry[K]) *index[K] {
 	return x
 }
 
-// leastLikely returns which of the anchors comes true least often; -1 if there
-// are none that are worth a look-up.
+// leastLikely returns the index of the anchor that is least often true, or -1
+// if no anchor is worth a look-up.
 func leastLikely(anchors []anchor, spread map[fieldRef]map[atom]struct{}) int {
 	best, bestChance := -1, 1.0
 	for n, a := range anchors {
@@ -131,7 +131,7 @@ func leastLikely(anchors []anchor, spread map[fieldRef]map[atom]struct{}) int {
 	return best
 }
 
-// chance estimates how often an anchor comes true: the more different values a
+// chance estimates how often an anchor is true. The more different values a
 // field is compared with, the less likely each of them is.
 func chance(a anchor, spread map[fieldRef]map[atom]struct{}) float64 {
 	sum := 0.0
@@ -155,8 +155,9 @@ func chance(a anchor, spread map[fieldRef]map[atom]struct{}) float64 {
 	return sum
 }
 
-// exclusive says that an entry posted under the atoms is met once at most by one
-// message: no two of them can be true of it, and none twice.
+// exclusive reports whether a message can find an entry posted under these
+// atoms at most once: no two of them can be true of one message, and none can
+// be true twice.
 func exclusive(atoms []atom) bool {
 	if len(atoms) == 1 {
 		return atoms[0].kind != atomContains && atoms[0].kind != atomElement
@@ -223,8 +224,9 @@ func (x *fieldIndex) finish() {
 	x.ranges.finish()
 }
 
-// rangeIndex finds the spans that contain a number: a balanced tree in an array,
-// ordered by where the spans begin, that knows how far each subtree reaches.
+// rangeIndex finds the spans that contain a number. It is a balanced tree in an
+// array, ordered by where the spans begin. Each node records how far its
+// subtree reaches.
 type rangeIndex struct{ spans []span }
 
 type span struct {
@@ -238,7 +240,7 @@ func (r *rangeIndex) finish() {
 	reach(r.spans)
 }
 
-// reach sets the reach of every node; the middle of a slice is its root.
+// reach sets the reach of every node. The middle of a slice is its root.
 func reach(s []span) float64 {
 	if len(s) == 0 {
 		return math.Inf(-1)

@@ -17,7 +17,7 @@ type Fallback struct {
 	Why    string
 }
 
-// interpreter returns the program that evaluates e alone.
+// interpreter returns a program that evaluates only e.
 func (k *compiler) interpreter(e ast.Expr, why error) (cel.Program, error) {
 	part := ast.NewCheckedAST(ast.NewAST(e, k.ast.SourceInfo()), k.ast.TypeMap(), k.ast.ReferenceMap())
 	p, err := k.f.env.PlanProgram(part, cel.CostLimit(costPerStep*uint64(k.f.opts.steps)))
@@ -33,8 +33,9 @@ func (k *compiler) interpreter(e ast.Expr, why error) (cel.Program, error) {
 	return p, nil
 }
 
-// costPerStep turns the limit on steps into cel-go's on cost. It is generous: it
-// is there to end what would not end, not to price operations.
+// costPerStep converts the limit on steps to cel-go's limit on cost. It is
+// generous, because its purpose is to stop runaway evaluations, not to price
+// operations.
 const costPerStep = 64
 
 func (k *compiler) interpretTest(e ast.Expr, why error) (testFn, error) {

@@ -5,12 +5,13 @@ import (
 	"math/bits"
 )
 
-// The methods of this file are where most of the time goes that it takes to
-// find a field: they pass over what nobody asked for, and check it.
+// Most of the time that it takes to find a field is spent in the methods of
+// this file: they skip and check what no expression asks for.
 
-// key moves from behind the opening brace of an object (first) or behind a
-// member's value to the first byte of the next member's value, and returns where
-// its name is. At the end of the object, which is left behind, more is false.
+// key moves from after the opening brace of an object (if first is true) or
+// from after a member's value to the first byte of the next member's value, and
+// returns the position of that member's name. At the end of the object, more is
+// false and the position is after the closing brace.
 func (s *scanner) key(first bool) (start, end int, flags textFlags, more, ok bool) {
 	i, c := s.token(s.i)
 	if c == '}' {
@@ -29,8 +30,9 @@ func (s *scanner) key(first bool) (start, end int, flags textFlags, more, ok boo
 	}
 	start, end = i+1, 0
 	if i+9 < len(s.b) {
-		// Most names have less than eight characters, and end in this word. The
-		// bits below the lowest of stop are those of stop-1 that it lacks.
+		// Most names have fewer than eight characters, and so end in this word.
+		// The bits below the lowest bit of stop are those that stop-1 has and
+		// stop lacks.
 		w := binary.LittleEndian.Uint64(s.b[i+1:])
 		stop := stops(w)
 		at := i + 1 + bits.TrailingZeros64(stop)>>3
@@ -55,8 +57,8 @@ func (s *scanner) key(first bool) (start, end int, flags textFlags, more, ok boo
 	return start, end, flags, true, true
 }
 
-// token returns the first position from i on that is no white space, and the
-// byte that is there; 0 at the end of the text.
+// token returns the first position from i on that is not white space, and the
+// byte there, or 0 at the end of the text.
 func (s *scanner) token(i int) (int, byte) {
 	if i < len(s.b) && s.b[i] > ' ' {
 		return i, s.b[i]
@@ -74,8 +76,8 @@ func (s *scanner) tokenSlow(i int) (int, byte) {
 	return i, 0
 }
 
-// nextElement moves to the first byte of the next element of an array, or
-// behind its bracket.
+// nextElement moves to the first byte of the next element of an array, or past
+// its closing bracket.
 func (s *scanner) nextElement(first bool) (more, ok bool) {
 	s.skipSpace()
 	if s.i >= len(s.b) {
@@ -111,7 +113,7 @@ func (s *scanner) enter() bool {
 	return true
 }
 
-// skipValue reads a value whose first byte is at the position.
+// skipValue skips a value whose first byte is at the position.
 func (s *scanner) skipValue() bool {
 	if s.i >= len(s.b) {
 		return false
@@ -137,15 +139,16 @@ func (s *scanner) skipValue() bool {
 	return ok
 }
 
-// stops returns a bit at the top of every byte of w that is a quote, a backslash
-// or a control character; of several, the lowest is right, which is the first.
+// stops returns a word that has the top bit of a byte set if that byte of w is
+// a quote, a backslash or a control character. Only the lowest bit is reliable;
+// it marks the first such byte.
 func stops(w uint64) uint64 {
 	quote, escape := w^ones*'"', w^ones*'\\'
 	return ((quote - ones) | (escape - ones) | (w - ones*0x20)) &^ w & highs
 }
 
-// pastString is skipString with the first word, which is all of most strings,
-// looked at in the caller.
+// pastString is skipString with the first word checked inline in the caller.
+// Most strings end within that word.
 func pastString(b []byte, i int) int {
 	if i+8 < len(b) {
 		i += bits.TrailingZeros64(stops(binary.LittleEndian.Uint64(b[i:]))) >> 3
@@ -156,8 +159,8 @@ func pastString(b []byte, i int) int {
 	return skipString(b, i)
 }
 
-// skipNumber returns the position behind a number that needs no closer look: one
-// of a few digits, perhaps with a fraction. It returns 0 for all others.
+// skipNumber returns the position after a number that needs no closer look: one
+// with a few digits and perhaps a fraction. It returns 0 for all others.
 func skipNumber(b []byte, i int) int {
 	start := i
 	if b[i] == '-' {
@@ -186,8 +189,8 @@ func skipNumber(b []byte, i int) int {
 	return i
 }
 
-// skipString returns the position behind the closing quote of the string that i
-// is inside of; -1 if there is none.
+// skipString returns the position after the closing quote of the string that
+// contains i, or -1 if there is none.
 func skipString(b []byte, i int) int {
 	for {
 		for i+8 <= len(b) {
@@ -215,7 +218,7 @@ func skipString(b []byte, i int) int {
 	}
 }
 
-// skipEscape returns the position behind the escape sequence at i, or -1.
+// skipEscape returns the position after the escape sequence at i, or -1.
 func skipEscape(b []byte, i int) int {
 	if i+1 >= len(b) {
 		return -1
@@ -231,8 +234,8 @@ func skipEscape(b []byte, i int) int {
 	return -1
 }
 
-// skipMembers reads the rest of an object. first says that the position is
-// right behind its brace, and not behind a member.
+// skipMembers skips the rest of an object. first reports whether the position
+// is right after the opening brace rather than after a member.
 func (s *scanner) skipMembers(first bool) bool {
 	if first {
 		return s.skipRest(inObject)
@@ -240,10 +243,10 @@ func (s *scanner) skipMembers(first bool) bool {
 	return s.skipRest(behindMember)
 }
 
-// skipElements reads the rest of an array, from behind its bracket.
+// skipElements skips the rest of an array, starting after its opening bracket.
 func (s *scanner) skipElements() bool { return s.skipRest(inArray) }
 
-// place says where skipRest starts.
+// skipPlace is where skipRest starts.
 type skipPlace uint8
 
 const (
@@ -252,11 +255,11 @@ const (
 	inArray
 )
 
-// skipLevels is how many containers one run of skipRest keeps track of.
+// skipLevels is how many nested containers one run of skipRest keeps track of.
 const skipLevels = 64
 
-// skipRest reads up to the end of the container that the position is in. It is
-// one loop, with the kinds of the containers inside as bits of a word.
+// skipRest skips to the end of the container that the position is in. It is a
+// single loop that keeps the kinds of the nested containers as bits of a word.
 func (s *scanner) skipRest(from skipPlace) bool {
 	b, i := s.b, s.i
 	objects, level := uint64(1), 1 // bit 0: the innermost container is an object
@@ -268,7 +271,7 @@ func (s *scanner) skipRest(from skipPlace) bool {
 		objects = 0
 	}
 	for {
-		// Behind an opening bracket or behind a value.
+		// After an opening bracket or after a value.
 		if i < len(b) && b[i] <= ' ' {
 			for i < len(b) && isSpace(b[i]) {
 				i++

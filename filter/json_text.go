@@ -8,26 +8,25 @@ import (
 	"unicode/utf8"
 )
 
-// scanner walks JSON text. It accepts what encoding/json accepts and nothing
-// else; a method that finds damage returns false and leaves the position
-// undefined.
+// scanner reads JSON text. It accepts exactly what encoding/json accepts. A
+// method that finds damage returns false and leaves the position undefined.
 type scanner struct {
 	b []byte
 	i int
 
 	depth    int // containers open at i
-	maxDepth int // more than this is damage
-	// checkRange makes a number that no float64 holds count as damage, as it
-	// does for encoding/json when it decodes into an interface.
+	maxDepth int // a greater depth is damage
+	// checkRange treats a number that does not fit in a float64 as damage, as
+	// encoding/json does when it decodes into an interface.
 	checkRange bool
 	tooDeep    bool
 
-	// scratch holds decoded strings. Strings handed out share its memory: it
-	// only ever grows by append, so that older strings stay intact.
+	// scratch holds decoded strings, and the strings handed out share its
+	// memory. It only grows by append, so older strings stay intact.
 	scratch []byte
 }
 
-// textFlags describe the inside of a JSON string.
+// textFlags describe the contents of a JSON string.
 type textFlags uint8
 
 const (
@@ -48,14 +47,14 @@ const (
 	highs = 0x8080808080808080
 )
 
-// stringEnd reads a string whose opening quote has been read, and leaves the
-// position behind its closing quote.
+// stringEnd reads a string whose opening quote has been read, and moves past
+// its closing quote.
 func (s *scanner) stringEnd() (start, end int, flags textFlags, ok bool) {
 	b, i := s.b, s.i
 	start = i
 	for {
-		// Eight bytes at a time while none of them is a quote, a backslash or
-		// a control character.
+		// Skip eight bytes at a time as long as none of them is a quote, a
+		// backslash or a control character.
 		for i+8 <= len(b) {
 			w := binary.LittleEndian.Uint64(b[i:])
 			stop := stops(w)
@@ -120,8 +119,8 @@ func hex4(b []byte) rune {
 	return r
 }
 
-// text returns the string between start and end, decoded: in place where the
-// bytes are the string already, in scratch otherwise.
+// text returns the decoded string between start and end. It returns the bytes
+// in place if they need no decoding, and otherwise decodes them into scratch.
 func (s *scanner) text(start, end int, flags textFlags) string {
 	raw := s.b[start:end]
 	if flags == 0 || flags == textNonASCII && utf8.Valid(raw) {
@@ -132,8 +131,8 @@ func (s *scanner) text(start, end int, flags textFlags) string {
 	return viewString(s.scratch[at:])
 }
 
-// appendDecoded appends what the inside of a JSON string stands for. Invalid
-// UTF-8 and unpaired surrogates become U+FFFD, as with encoding/json.
+// appendDecoded appends the decoded contents of a JSON string to dst. Invalid
+// UTF-8 and unpaired surrogates become U+FFFD, as in encoding/json.
 func appendDecoded(dst, raw []byte) []byte {
 	for i := 0; i < len(raw); {
 		switch c := raw[i]; {
@@ -182,7 +181,7 @@ func appendDecoded(dst, raw []byte) []byte {
 	return dst
 }
 
-// numberEnd reads a number and returns its text. integer reports that it has
+// numberEnd reads a number and returns its text. integer reports whether it has
 // neither a fraction nor an exponent.
 func (s *scanner) numberEnd() (text []byte, integer, ok bool) {
 	b, i := s.b, s.i
@@ -230,11 +229,11 @@ func (s *scanner) numberEnd() (text []byte, integer, ok bool) {
 		}
 	}
 	if i == len(b) && s.depth > 0 {
-		return nil, false, false // more digits may have followed
+		return nil, false, false // further digits may have been cut off
 	}
 	s.i = i
 	text = b[start:i]
-	// Only these can be beyond the largest float64, which has 309 digits.
+	// Only these can exceed the largest float64, which has 309 digits.
 	if s.checkRange && (exponent || len(text) > 300) {
 		if _, err := strconv.ParseFloat(viewString(text), 64); err != nil {
 			return nil, false, false
@@ -247,8 +246,9 @@ var pow10 = [...]float64{
 	1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
 }
 
-// parseFloat converts the text of a JSON number. Short decimals, which is most
-// of them, are exact as a quotient of two floats; the rest goes to strconv.
+// parseFloat converts the text of a JSON number. Short decimals, which most
+// numbers are, are the exact quotient of two floats; strconv converts the
+// others.
 func parseFloat(text []byte) (float64, bool) {
 	i, neg := 0, false
 	if text[0] == '-' {

@@ -12,11 +12,12 @@ import (
 	"cel.dev/cel-go/common/types/traits"
 )
 
-// errInterpreter is the kind of what fails inside cel-go's interpreter.
+// errInterpreter is the kind of the errors that occur inside cel-go's
+// interpreter.
 var errInterpreter = errors.New("evaluation failed")
 
-// native converts a Go value to what cel-go works on, by the same rules as
-// fromGo.
+// native converts a Go value to a form that cel-go works on, by the same rules
+// as fromGo.
 func (sh *shape) native(rv reflect.Value) any {
 	v := sh.fromGo(rv)
 	switch v.k {
@@ -58,7 +59,7 @@ func (sh *shape) nativeContainer(rv reflect.Value) any {
 	return &object{sh, rv}
 }
 
-// object is a Go struct as a value of cel-go.
+// object presents a Go struct as a value of cel-go.
 type object struct {
 	sh *shape
 	rv reflect.Value
@@ -84,8 +85,8 @@ func (o *object) Equal(other ref.Val) ref.Val {
 		return types.False
 	}
 	for _, f := range o.sh.fields {
-		// A nil pointer equals only another: a type may contain itself, and so
-		// following nil pointers as zero values would not end.
+		// A nil pointer equals only another nil pointer. Following nil pointers
+		// as zero values might not terminate, since a type may contain itself.
 		if x, y := f.inner(o.rv).IsValid(), f.inner(p.rv).IsValid(); !x || !y {
 			if x != y {
 				return types.False
@@ -140,7 +141,7 @@ func (f *field) native(rv reflect.Value) any {
 	return f.sh.native(in)
 }
 
-// provider tells cel-go's checker and interpreter about Go structs.
+// provider describes Go structs to cel-go's checker and interpreter.
 type provider struct{ types.Provider }
 
 func (p provider) FindStructType(name string) (*types.Type, bool) {
@@ -186,8 +187,8 @@ func (p provider) FindStructFieldType(name, fieldName string) (*types.FieldType,
 	}, true
 }
 
-// headerMap is the variable headers for cel-go's interpreter. The checks made
-// when an expression is compiled leave look-ups by name only.
+// headerMap is the variable headers for cel-go's interpreter. The checks at
+// compile time admit only look-ups by name.
 type headerMap struct {
 	traits.Mapper
 	env Envelope
@@ -197,7 +198,7 @@ func newHeaderMap(m Envelope) headerMap {
 	return headerMap{types.NewStringStringMap(types.DefaultTypeAdapter, nil), m}
 }
 
-// FindStringKey serves look-ups by a constant name.
+// FindStringKey implements look-ups by a constant name.
 func (h headerMap) FindStringKey(name string) (any, bool) {
 	v, ok := h.env.Header(name)
 	return v, ok
@@ -227,13 +228,14 @@ func (h headerMap) Get(key ref.Val) ref.Val {
 
 func (h headerMap) Value() any { return h }
 
-// fallbackData is the payload as the interpreter sees it, made once a message.
+// fallbackData is the payload as the interpreter sees it, made once per
+// message.
 type fallbackData struct {
 	val any
 	ok  bool
 }
 
-// activation is an evaluation as the interpreter's source of variables.
+// activation presents an evaluation as the interpreter's source of variables.
 type activation struct{ c *evaluation }
 
 // Parent implements cel.Activation.
@@ -259,7 +261,7 @@ func (v activation) ResolveName(name string) (any, bool) {
 	}
 }
 
-// wholeData returns all of the payload, or the error of reading it.
+// wholeData returns the whole payload, or the error that reading it caused.
 func (c *evaluation) wholeData() any {
 	data := payload(c.env)
 	text, ok := jsonText(data)
@@ -296,8 +298,8 @@ func (c *evaluation) wholeData() any {
 	return c.sh.native(rv.Elem())
 }
 
-// decode reads all of the text, within the limits and by the rule for repeated
-// names that hold for the fields.
+// decode reads all of the text, with the same limits and the same rule for
+// repeated names as for the fields.
 func (c *evaluation) decode(text []byte, into any) error {
 	s := scanner{b: text, maxDepth: c.maxDepth}
 	s.skipSpace()
@@ -316,7 +318,7 @@ func (c *evaluation) decode(text []byte, into any) error {
 	return nil
 }
 
-// containerRef converts a list, a map or a struct.
+// containerRef converts a list, a map or a struct to a value of cel-go.
 func (c *evaluation) containerRef(v *value) ref.Val {
 	adapt := types.DefaultTypeAdapter.NativeToValue
 	switch rep(v.x) {

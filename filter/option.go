@@ -18,7 +18,8 @@ const (
 	DefaultMaxSteps        = 100_000 // elements that the macros of one evaluation visit
 )
 
-// settings is the outcome of options. It does not change once compiled.
+// settings is the result of applying the options. It does not change after
+// compilation.
 type settings struct {
 	sh           *shape
 	length       int

@@ -1,14 +1,14 @@
 package filter
 
-// reader fills the slots of a table from one document, in one pass.
+// reader fills the slots of a table from one document in one pass.
 type reader struct {
 	scanner
 	table *fieldTable
 	slots []value
-	seen  bitset // nodes met in the object that is being read, by id
-	left  int    // slots still unread
-	// whole makes the reader go to the end of the text and lets the last of
-	// several members of one name count, as encoding/json does. Otherwise the
+	seen  bitset // nodes met in the object being read, by id
+	left  int    // slots not read yet
+	// whole makes the reader read to the end of the text and use the last of
+	// several members with the same name, as encoding/json does. Otherwise the
 	// first one counts, and reading stops when every slot is filled.
 	whole bool
 }
@@ -19,7 +19,7 @@ func (s bitset) has(i int) bool { return s[i>>6]>>(i&63)&1 != 0 }
 func (s bitset) set(i int)      { s[i>>6] |= 1 << (i & 63) }
 func (s bitset) drop(i int)     { s[i>>6] &^= 1 << (i & 63) }
 
-// read fills every slot: with a value, or with the reason why there is none.
+// read fills every slot with a value, or with the reason why there is none.
 func (r *reader) read(text []byte) {
 	r.b, r.i, r.depth, r.tooDeep = text, 0, 0, false
 	r.left = len(r.slots)
@@ -43,11 +43,11 @@ func (r *reader) read(text []byte) {
 	}
 }
 
-// done says that the rest of the text does not matter.
+// done reports whether the rest of the text does not matter.
 func (r *reader) done() bool { return r.left == 0 && !r.whole }
 
-// value reads the value at the position into the slots of n and of what is
-// below it, and leaves the position behind the value unless the reader is done.
+// value reads the value at the position into the slots of n and of the nodes
+// below it. It moves past the value unless the reader is done.
 func (r *reader) value(n *fieldNode) bool {
 	if r.i >= len(r.b) {
 		return false
@@ -133,11 +133,11 @@ func (r *reader) value(n *fieldNode) bool {
 	return true
 }
 
-// plain says that a string or a number at n becomes the value of a slot, with
-// nothing else to look at.
+// plain reports whether a string or a number at n becomes the value of a slot
+// without any other check.
 func (n *fieldNode) plain() bool { return n.slot >= 0 && n.sh == nil && len(n.children) == 0 }
 
-// number converts the text of a number to what the shape asks for.
+// number converts the text of a number to the type that the shape asks for.
 func number(sh *shape, text []byte, integer bool) value {
 	if sh != nil && sh.kind != shapeDyn {
 		return sh.number(text, integer)
@@ -168,18 +168,18 @@ func (r *reader) put(slot int, v value) {
 	*p = v
 }
 
-// noChildren settles the fields below a node whose value is no object.
+// noChildren settles the fields below a node whose value is not an object.
 func (r *reader) noChildren(n *fieldNode, k kind) {
 	state, below := value{k: kNoParent}, value{k: kNoParent}
 	switch {
 	case n.sh != nil && k == kNull:
-		// In a struct's place null leaves the struct's fields as they are.
+		// In place of a struct, null leaves the struct's fields unchanged.
 		state.k, below.k = kMissing, kMissing
 	case n.sh != nil:
 		state, below = errValue(errShape), errValue(errShape)
 	case k != kList:
-		// has(x.y) is false for an x that cannot have fields, and fails for a
-		// list, which has elements.
+		// has(x.y) is false if x cannot have fields. It fails if x is a list,
+		// which has elements.
 		state.k = kMissing
 	}
 	for _, c := range n.children {
@@ -187,7 +187,7 @@ func (r *reader) noChildren(n *fieldNode, k kind) {
 	}
 }
 
-// settle gives n the state, and everything below it the state below.
+// settle sets n to state, and everything below it to below.
 func (r *reader) settle(n *fieldNode, state, below value) {
 	if n.slot >= 0 {
 		v := state
@@ -201,7 +201,8 @@ func (r *reader) settle(n *fieldNode, state, below value) {
 	}
 }
 
-// members reads the members of the object at n, whose brace has been read.
+// members reads the members of the object at n, whose opening brace has been
+// read.
 func (r *reader) members(n *fieldNode) bool {
 	for _, c := range n.children {
 		r.seen.drop(c.id)
@@ -216,7 +217,7 @@ func (r *reader) members(n *fieldNode) bool {
 			break
 		}
 		var c *fieldNode
-		// Most names are of a length that no child's name has.
+		// Most names have a length that no child's name has.
 		if flags != 0 || n.lengths>>(uint(end-start)&63)&1 != 0 || r.table.typed && !n.ascii {
 			c = r.find(n, start, end, flags)
 		}

@@ -20,19 +20,20 @@ type Set[K comparable] struct {
 	opts *settings
 	now  atomic.Pointer[snapshot[K]]
 
-	mu    sync.Mutex // guards changes of now, and byKey
+	mu    sync.Mutex // guards changes to now, and byKey
 	byKey map[K]*entry[K]
 }
 
-// snapshot is what matching works on. It does not change, apart from removals.
+// snapshot is the state that matching works on. It does not change, apart from
+// removals.
 type snapshot[K comparable] struct {
 	table   *fieldTable
 	vars    int
-	indexes []*index[K] // each at least mergeFactor times the size of the next
+	indexes []*index[K] // each at least mergeFactor times as large as the next
 }
 
-// mergeFactor trades the cost of adding a filter, which is that of building
-// indexes anew, for the number of indexes that a message is looked up in.
+// mergeFactor balances the cost of adding a filter, which is that of rebuilding
+// indexes, against the number of indexes in which a message is looked up.
 const mergeFactor = 4
 
 // NewSet returns an empty set for filters compiled with the same options.
@@ -107,8 +108,8 @@ func newEntry[K comparable](key K, f *Filter, in *snapshot[K]) (*entry[K], error
 	return &entry[K]{key: key, f: f, tests: tests, anchors: anchors}, nil
 }
 
-// merged adds entries to indexes: they become an index of their own, together
-// with the last ones that are not much larger.
+// merged adds entries to indexes. The entries become a new index, merged with
+// those of the last indexes that are not much larger.
 func merged[K comparable](indexes []*index[K], entries []*entry[K]) []*index[K] {
 	n := len(indexes)
 	for n > 0 && len(indexes[n-1].entries) < mergeFactor*len(entries) {
@@ -148,15 +149,15 @@ func (s *Set[K]) Remove(key K) bool {
 	return true
 }
 
-// rebuildLocked makes one index of what is left, reading only the fields that
-// are still needed.
+// rebuildLocked makes one index of the remaining entries, which reads only the
+// fields that are still needed.
 func (s *Set[K]) rebuildLocked() {
 	next := &snapshot[K]{table: newFieldTable(s.opts.sh)}
 	entries := make([]*entry[K], 0, len(s.byKey))
 	for key, old := range s.byKey {
 		e, err := newEntry(key, old.f, next)
 		if err != nil {
-			return // it compiled before; keep what is there
+			return // it compiled before; keep the existing indexes
 		}
 		s.byKey[key] = e
 		entries = append(entries, e)
@@ -200,7 +201,7 @@ func (s *Set[K]) Match(m Envelope, dst []K) []K {
 	return dst
 }
 
-// try appends the key of an entry whose undecided terms are all true.
+// try appends the key of the entry if all its undecided terms are true.
 func (x *index[K]) try(c *evaluation, p posting, dst []K) []K {
 	c.steps = c.opts.steps
 	at := x.ranges[p.entry]

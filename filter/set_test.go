@@ -11,9 +11,10 @@ import (
 	"github.com/harkbus/hark/internal/race"
 )
 
-// setFilters makes filters over the fields of setEvent, in the proportions of a
-// broker with many subscribers: seven tenths compare one or two of five fields,
-// two tenths ask for a range or a prefix, one tenth for something else.
+// setFilters generates filters over the fields of setEvent, in the proportions
+// of a broker with many subscribers: seven tenths compare one or two of five
+// fields, two tenths test for a range or a prefix, and one tenth test for
+// something else.
 func setFilters(n int, seed uint64) []string {
 	r := rand.New(rand.NewPCG(seed, 7))
 	fields := []struct {
@@ -80,7 +81,8 @@ func newTestSet(t testing.TB, exprs []string) (*Set[int], []*Filter) {
 	return s, filters
 }
 
-// sameAsAlone holds the set to CEL-5: its answer is that of every filter alone.
+// sameAsAlone checks CEL-5: the set reports exactly the filters that match on
+// their own.
 func sameAsAlone(t testing.TB, s interface {
 	Match(Envelope, []int) []int
 }, filters map[int]*Filter, m *message,
@@ -125,8 +127,8 @@ func TestSetSameAsAlone(t *testing.T) {
 	}
 }
 
-// TestSetOverWebhooks uses expressions of every form over real documents, added
-// and removed one by one, with a document that is cut off among them.
+// TestSetOverWebhooks evaluates expressions of every form over real documents,
+// one of them truncated, while adding and removing filters one by one.
 func TestSetOverWebhooks(t *testing.T) {
 	s, err := NewSet[int](fuzzLimits...)
 	if err != nil {
@@ -231,8 +233,8 @@ func TestSetRefuses(t *testing.T) {
 	}
 }
 
-// TestSetWhileChanging matches while filters come and go. The filters that stay
-// must be reported every time.
+// TestSetWhileChanging matches messages while filters are added and removed.
+// The filters that stay must be reported every time.
 func TestSetWhileChanging(t *testing.T) {
 	s, err := NewSet[int]()
 	if err != nil {

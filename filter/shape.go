@@ -30,8 +30,8 @@ const (
 	shapeOpaque // cannot be used in an expression; reason says why
 )
 
-// shape is what an expression sees of a Go type: its fields by their JSON
-// names, with pointers followed.
+// shape describes what an expression sees of a Go type: its fields by their
+// JSON names, with pointers followed.
 type shape struct {
 	kind   shapeKind
 	typ    reflect.Type // never a pointer
@@ -48,7 +48,7 @@ type field struct {
 	name  string
 	index []int // through embedded structs
 	sh    *shape
-	ptr   bool // the field is a pointer, so that "not set" is not "zero"
+	ptr   bool // the field is a pointer, so "not set" differs from "zero"
 	depth int
 	tag   bool
 }
@@ -63,8 +63,8 @@ var (
 	textReader    = reflect.TypeFor[encoding.TextUnmarshaler]()
 )
 
-// shapes caches what shapeOf finds, for as long as the program runs: there are
-// as many entries as types that filters were compiled for.
+// shapes caches the results of shapeOf for as long as the program runs. It has
+// one entry for each type that a filter was compiled for.
 var shapes struct {
 	sync.Mutex
 	byType map[reflect.Type]*shape
@@ -82,7 +82,7 @@ func shapeOf(t reflect.Type) *shape {
 	return shapeOfLocked(t)
 }
 
-// structShape returns the shape of the struct that CEL knows by that name.
+// structShape returns the shape of the struct that has this name in CEL.
 func structShape(name string) *shape {
 	shapes.Lock()
 	defer shapes.Unlock()
@@ -97,7 +97,7 @@ func shapeOfLocked(t reflect.Type) *shape {
 		return sh
 	}
 	sh := &shape{typ: t, cel: types.DynType}
-	shapes.byType[t] = sh // before its parts: types may contain themselves
+	shapes.byType[t] = sh // before its parts, because types may contain themselves
 	opaque := func(format string, args ...any) *shape {
 		sh.kind, sh.reason = shapeOpaque, fmt.Sprintf(format, args...)
 		return sh
@@ -186,7 +186,7 @@ func uniqueNameLocked(t reflect.Type) string {
 }
 
 // addFieldsLocked collects the members by the rules of encoding/json: those of
-// embedded structs are promoted, and of several with one name the shallowest
+// embedded structs are promoted; of several with the same name, the shallowest
 // counts, then the tagged one, then none.
 func (sh *shape) addFieldsLocked() {
 	type level struct {
@@ -243,7 +243,7 @@ func (sh *shape) addFieldsLocked() {
 		case !clash:
 			sh.byName[f.name] = f
 		case old == nil || f.depth > old.depth || f.depth == old.depth && old.tag && !f.tag:
-			// The older one hides this one, or the name is ambiguous already.
+			// The older field hides this one, or the name is already ambiguous.
 		case f.depth == old.depth && f.tag == old.tag:
 			sh.byName[f.name] = nil
 		default:
@@ -262,7 +262,8 @@ func (sh *shape) addFieldsLocked() {
 	}
 }
 
-// lookup returns the field that encoding/json stores a member of that name in.
+// lookup returns the field in which encoding/json stores a member with this
+// name.
 func (sh *shape) lookup(name string) *field {
 	if f := sh.byName[name]; f != nil {
 		return f

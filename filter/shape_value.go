@@ -16,7 +16,7 @@ var (
 	emptyMap  = "{}"
 )
 
-// zero returns what a field of the shape reads as when it is not there.
+// zero returns the value that a field of the shape has when it is missing.
 func (sh *shape) zero() value {
 	switch sh.kind {
 	case shapeBool:
@@ -75,8 +75,8 @@ func (sh *shape) number(text []byte, integer bool) value {
 	return errValue(errShape)
 }
 
-// fromJSON converts a value read from JSON to one of the shape, as decoding it
-// into the Go type would. Numbers have been through number already.
+// fromJSON converts a value read from JSON to a value of the shape, as decoding
+// it into the Go type would. number has already converted numbers.
 func (sh *shape) fromJSON(v value) value {
 	if v.k == kNull {
 		return sh.zero()
@@ -177,8 +177,8 @@ func (sh *shape) fromGo(rv reflect.Value) value {
 	return errValue(errOverload)
 }
 
-// dynFromGo converts a Go value about which nothing was declared to what its
-// JSON form reads as.
+// dynFromGo converts a Go value for which no type was declared to the value
+// that its JSON form would have.
 func dynFromGo(rv reflect.Value) value {
 	var v any
 	if rv.IsValid() {
@@ -204,11 +204,11 @@ func dynFromGo(rv reflect.Value) value {
 	return s.any()
 }
 
-// maxDecodeDepth is how deep encoding/json goes.
+// maxDecodeDepth is the nesting depth that encoding/json accepts.
 const maxDecodeDepth = 10000
 
-// isSet is has(): a pointer is set unless it is nil, anything else unless it is
-// zero. A struct is always there.
+// isSet implements has(): a pointer is set unless it is nil, anything else
+// unless it is zero. A struct is always set.
 func (f *field) isSet(v *value, null bool) bool {
 	if f.ptr {
 		return !null
@@ -233,7 +233,7 @@ func (f *field) isSet(v *value, null bool) bool {
 	return true
 }
 
-// inner returns the field of the struct rv with pointers followed; the zero
+// inner returns the field of the struct rv with pointers followed, or the zero
 // reflect.Value if one of them is nil.
 func (f *field) inner(rv reflect.Value) reflect.Value {
 	for _, x := range f.index {
@@ -248,7 +248,7 @@ func (f *field) inner(rv reflect.Value) reflect.Value {
 	return rv
 }
 
-// goField reads a field of the struct rv. set says what has() answers.
+// goField reads a field of the struct rv. set is the answer of has().
 func (f *field) goField(rv reflect.Value) (v value, set bool) {
 	rv = f.inner(rv)
 	if !rv.IsValid() {

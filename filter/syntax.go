@@ -12,8 +12,8 @@ import (
 	"cel.dev/cel-go/common/operators"
 )
 
-// syntaxError makes an error of what cel-go says of text that it cannot read. Only the
-// first counts: the others follow from it.
+// syntaxError converts cel-go's complaints about text that it cannot parse.
+// Only the first counts, because the others follow from it.
 func syntaxError(text string, issues *cel.Issues) *Error {
 	all := issues.Errors()
 	first := all[0]
@@ -34,13 +34,14 @@ func syntaxError(text string, issues *cel.Issues) *Error {
 	return e
 }
 
-// stumble is the place in a line where an expression cannot be read any further.
+// stumble is the place in a line at which parsing failed.
 type stumble struct {
 	before, rest string // of the line
 	said         string // by the parser
 }
 
-// otherOperators are those of other languages, and of slips, the longer ones first.
+// otherOperators are operators of other languages and common slips, the longer
+// ones first.
 var otherOperators = []struct{ written, meant string }{
 	{"=~", `data.x.matches("pattern")`},
 	{"=>", ">="},
@@ -51,7 +52,7 @@ var otherOperators = []struct{ written, meant string }{
 	{"|", "||"},
 }
 
-// otherWords are operators of other languages that are words.
+// otherWords are operators of other languages that are written as words.
 var otherWords = map[string]string{
 	"and": "&&", "or": "||", "is": "==", "eq": "==", "equals": "==", "ne": "!=", "not": "!",
 	"like": `data.x.contains("text")`, "contains": `data.x.contains("text")`, "matches": `data.x.matches("pattern")`,
@@ -65,8 +66,8 @@ var (
 	quotedInput  = regexp.MustCompile(`(?:input|at:?|missing) '(.*?)'(?: expecting| at|$)`)
 )
 
-// explain says what is wrong and what to write instead, and how many characters before the
-// place that the parser names.
+// explain returns what is wrong, what to write instead, and how many characters
+// before the parser's position the fault is.
 func (p *stumble) explain() (message, hint string, back int) {
 	noOperator := func(written, meant string) (string, string, int) {
 		if len(meant) > 2 {
@@ -104,7 +105,7 @@ func (p *stumble) explain() (message, hint string, back int) {
 	return p.explainCharacter(word)
 }
 
-// explainCharacter is explain for what is no operator.
+// explainCharacter is explain for text that is not an operator.
 func (p *stumble) explainCharacter(word string) (message, hint string, back int) {
 	first := []rune(p.rest + "\x00")[0]
 	switch {
@@ -156,14 +157,14 @@ func (p *stumble) explainCharacter(word string) (message, hint string, back int)
 
 func leadingDigit(s string) bool { return s != "" && s[0] >= '0' && s[0] <= '9' }
 
-// otherNames are what names of other languages mean here.
+// otherNames maps names used in other languages to their equivalents here.
 var otherNames = map[string]string{
 	"nil": "null", "none": "null", "undefined": "null", "null": "null", "true": "true", "false": "false",
 	"payload": "data", "body": "data", "header": "headers",
 }
 
-// suggestWriting says what to write for a name that is not there, empty if that is not
-// plain from where it stands.
+// suggestWriting returns what to write instead of an unknown name, or "" if the
+// context does not make that clear.
 func suggestWriting(name string, text string, line, column int, parsed *ast.AST, id int64) string {
 	if meant := otherNames[strings.ToLower(name)]; meant != "" {
 		return fmt.Sprintf("did you mean %s?", meant)
@@ -177,8 +178,8 @@ func suggestWriting(name string, text string, line, column int, parsed *ast.AST,
 	return ""
 }
 
-// suggestDash says how a name with a dash in it is written, if that is what a name at a
-// place is the second part of.
+// suggestDash returns how to write a name with a dash, if the name at this
+// place is the second part of one.
 func suggestDash(text string, line, column int, name string) string {
 	lines := strings.Split(text, "\n")
 	if line < 1 || line > len(lines) {
@@ -192,11 +193,11 @@ func suggestDash(text string, line, column int, name string) string {
 	return ""
 }
 
-// dashedName is what stands before the second part of a name with a dash.
+// dashedName matches what precedes the second part of a name with a dash.
 var dashedName = regexp.MustCompile(`(\b(?:data|headers)(?:\.[\pL\pN_]+)*)\.([\pL_][\pL\pN_]*)-$`)
 
-// comparedWith reports whether the part of an expression with that id stands on the right
-// of a comparison, or in a list.
+// comparedWith reports whether the part of an expression with the given id is
+// the right side of a comparison or an element of a list.
 func comparedWith(root ast.Expr, id int64) (found bool) {
 	ast.PreOrderVisit(root, ast.NewExprVisitor(func(e ast.Expr) {
 		switch e.Kind() {

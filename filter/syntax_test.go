@@ -6,10 +6,11 @@ import (
 	"testing"
 )
 
-// TestSlips holds what is said of slips and of the operators of other languages: one
-// error, at its place, with what to write instead, in words that are not a parser's.
+// TestSlips checks the errors for slips and for operators of other languages:
+// there is one error, at the right place, that says what to write instead in
+// words that are not a parser's.
 func TestSlips(t *testing.T) {
-	tests := []struct{ expr, want string }{ // where ^ stands there is the fault
+	tests := []struct{ expr, want string }{ // the fault is where the ^ is
 		{`data.x ^= 1`, `there is no operator "=" (did you mean "=="?)`},
 		{`1 ^= data.x`, `there is no operator "=" (did you mean "=="?)`},
 		{`data.x ^=== 1`, `there is no operator "===" (did you mean "=="?)`},

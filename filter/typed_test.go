@@ -23,7 +23,7 @@ type line struct {
 	Next  *line    `json:"next,omitempty"`
 }
 
-// order has a field of every kind that a filter understands.
+// order has a field of every kind that a filter supports.
 type order struct {
 	embedded
 	ID       string        `json:"id"`
@@ -54,7 +54,7 @@ type order struct {
 	Odd    weekday `json:"odd"`
 }
 
-// weekday has a text form of its own, which no filter can know.
+// weekday has a text form of its own, which a filter cannot know.
 type weekday int
 
 func (w weekday) MarshalText() ([]byte, error) { return []byte(time.Weekday(w).String()), nil }
@@ -120,8 +120,8 @@ func randomOrder(r *rand.Rand) *order {
 	return o
 }
 
-// typedPlaces are what expressions about an order are made of. The values are
-// examples, from which the generator takes its literals.
+// typedPlaces are the parts from which expressions about an order are built.
+// The values are examples, from which the generator takes its literals.
 var typedPlaces = []place{
 	{"data.id", "eu"},
 	{"data.region", "eu"},
@@ -170,8 +170,8 @@ var typedTests = []string{
 	`string(data.at) != ""`, `data.lines[0].next.next.next.count == 0u`, `data.meta == {"a": "a"}`, `data.customer.home.city.size() == 2`, `data.paid ? data.total > 0 : data.units > 0u`,
 }
 
-// compareTyped holds three ways to the same answer (CEL-1): closures on the Go
-// value, closures on its JSON text, and cel-go on the Go value.
+// compareTyped compares three ways to the same answer (CEL-1): closures on the
+// Go value, closures on its JSON text, and cel-go on the Go value.
 func compareTyped(t testing.TB, expr string, o *order) {
 	t.Helper()
 	f, err := Compile(expr, append([]Option{For[order]()}, fuzzLimits...)...)
@@ -227,8 +227,8 @@ func FuzzTypedSameAnswers(f *testing.F) {
 	})
 }
 
-// TestTypedText gives the answers for text that decodes into an order but that
-// no order encodes to.
+// TestTypedText checks text that decodes into an order but that encoding an
+// order never produces.
 func TestTypedText(t *testing.T) {
 	tests := []struct {
 		expr, text string
@@ -260,7 +260,7 @@ func TestTypedText(t *testing.T) {
 		{`data.lines.exists(l, l.sku == "x")`, `{"lines":[{"SKU":"x"}]}`, outTrue},
 		{`data.lines.exists(l, l.sku == "x")`, `{"lines":[{"sku":5},{"sku":"x"}]}`, outTrue}, // || absorbs
 		{`data.lines.exists(l, l.sku == "x")`, `{"lines":[5]}`, outError},
-		{`data.id == "x"`, `{"id":"x"`, outTrue}, // nothing behind the field is read
+		{`data.id == "x"`, `{"id":"x"`, outTrue}, // nothing after the field is read
 	}
 	for _, tt := range tests {
 		f := mustCompile(t, tt.expr, For[order]())

@@ -8,15 +8,15 @@ import (
 	"cel.dev/cel-go/common/types/ref"
 )
 
-// kind says what a value holds. The first few are not values: they say why a
-// field has none.
+// kind is the type of a value. The first few kinds are not values but reasons
+// why a field has none.
 type kind uint8
 
 const (
-	kUnread   kind = iota // nobody has looked yet
-	kMissing              // the object is there, without this field
-	kNoParent             // what should contain the field is no object
-	kBroken               // the document is damaged before the field is complete
+	kUnread   kind = iota // not read yet
+	kMissing              // the object exists, but not this field
+	kNoParent             // the parent of the field is not an object
+	kBroken               // the document is damaged before the end of the field
 	kError                // evaluation failed; p holds the *evalError
 	kNull
 	kBool
@@ -30,10 +30,10 @@ const (
 	kList
 	kMap
 	kStruct // a Go struct, or a JSON object known to be one
-	kOther  // a CEL value with no form of its own here; p holds the ref.Val
+	kOther  // a CEL value with no representation of its own here; p holds the ref.Val
 )
 
-// rep says where the parts of a list, a map or a struct are.
+// rep says where the parts of a list, a map or a struct are stored.
 type rep uint32
 
 const (
@@ -42,7 +42,8 @@ const (
 	repList            // p is a *constList
 )
 
-// value is a CEL value without an allocation. Which fields count depends on k:
+// value is a CEL value that needs no allocation. Which fields are used depends
+// on k:
 //
 //	kBool, kInt, kUint, kDouble, kDuration  n
 //	kTimestamp                              n (Unix seconds) and x (nanoseconds)
@@ -51,7 +52,7 @@ const (
 //	kOther                                  p
 type value struct {
 	k   kind
-	set bool // of a declared field: what has() says
+	set bool // for a declared field: the answer of has()
 	x   uint32
 	n   uint64
 	s   string
@@ -63,7 +64,7 @@ type value struct {
 type constList struct {
 	elems []value
 	list  ref.Val
-	set   *constSet // nil unless membership can be decided by look-up
+	set   *constSet // nil if membership cannot be decided by look-up
 }
 
 func (v *value) bool() bool              { return v.n != 0 }
@@ -114,8 +115,8 @@ var (
 	ErrNoData = errors.New("no usable payload")
 )
 
-// evalError is made when an expression is compiled, so that failing costs no
-// allocation while messages are matched.
+// evalError is created when an expression is compiled, so that a failure while
+// matching does not allocate.
 type evalError struct {
 	kind error
 	msg  string
@@ -131,8 +132,8 @@ var (
 	errOverload = &evalError{ErrType, "operands"}
 )
 
-// reason turns a non-value into an error value. missing is the error for a
-// field that is not there.
+// reason converts a non-value to an error value. missing is the error for a
+// field that does not exist.
 func (v *value) reason(missing *evalError) value {
 	switch v.k {
 	case kError:
@@ -145,8 +146,8 @@ func (v *value) reason(missing *evalError) value {
 
 var errBroken = &evalError{ErrMalformed, "data"}
 
-// compareFloatInt and its like order numbers of different types as CEL does:
-// through float64, with the range of the other type checked first.
+// compareFloatInt and the functions like it order numbers of different types as
+// CEL does: through float64, after checking the range of the other type.
 func compareFloatInt(d float64, i int64) int {
 	if d < math.MinInt64 {
 		return -1
@@ -204,7 +205,7 @@ func compareUint(a, b uint64) int {
 	return 0
 }
 
-// compareNumbers orders two numbers of any types, neither being NaN.
+// compareNumbers orders two numbers of any types. Neither may be NaN.
 func compareNumbers(a, b *value) int {
 	switch a.k {
 	case kInt:

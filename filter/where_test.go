@@ -12,8 +12,8 @@ import (
 
 var _ hark.Predicate = (*filter.Filter)(nil)
 
-// TestWhere takes filters through a bus in process, where the payload is the Go
-// value: with its type declared, and without.
+// TestWhere uses filters on an in-process bus, where the payload is the Go
+// value, both with its type declared and without.
 func TestWhere(t *testing.T) {
 	type order struct {
 		ID    string `json:"id"`
@@ -63,8 +63,8 @@ func TestWhere(t *testing.T) {
 	}
 }
 
-// TestWhereAny filters what a subscription to values of any type gets: Data is
-// then a pointer to an interface.
+// TestWhereAny filters the messages of a subscription to values of any type, in
+// which Data is a pointer to an interface.
 func TestWhereAny(t *testing.T) {
 	type order struct {
 		ID    string `json:"id"`
