@@ -9,8 +9,8 @@ import (
 	"github.com/harkbus/hark"
 )
 
-// patience bounds what has no other bound. Ten attempts with the default backoff
-// take less than a minute.
+// patience limits the waits that have no other limit. Ten attempts with the
+// default backoff take less than a minute.
 const patience = 2 * time.Minute
 
 // NewBus returns an in-process bus that is closed when the test ends, as

@@ -7,7 +7,7 @@ import (
 	"github.com/harkbus/hark"
 )
 
-// busy says which subscriptions are not done, a line for each.
+// busy lists the subscriptions that are not done, one per line.
 func busy(s hark.Stats) string {
 	var b strings.Builder
 	line := func(kind, name string, s hark.SubscriptionStats) {

@@ -11,7 +11,7 @@ import (
 // with hark.WithHooks; the zero Events is ready for use, and safe for concurrent
 // use.
 type Events struct {
-	mu          sync.Mutex // guards what follows
+	mu          sync.Mutex // guards the fields below
 	failures    []hark.FailEvent
 	deadLetters []hark.FailEvent
 	drops       []hark.DropEvent

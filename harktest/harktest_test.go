@@ -22,7 +22,7 @@ type order struct {
 	Total int
 }
 
-// billing is a program to be tested: it bills orders, and says so.
+// billing is the program under test: it bills orders and reports each bill.
 func billing(bus *hark.Bus, bill func(order) error) (*hark.Topic[order], error) {
 	orders, err1 := hark.NewTopic[order](bus, "orders.placed")
 	billed, err2 := hark.NewTopic[order](bus, "orders.billed")
@@ -69,7 +69,7 @@ func TestBillingIsTriedAgain(t *testing.T) {
 		if err := orders.Publish(t.Context(), order{"o-1", 42}); err != nil {
 			t.Fatal(err)
 		}
-		harktest.Settle(t, bus) // ten attempts, with up to a minute between them, at once
+		harktest.Settle(t, bus) // all ten attempts run at once, despite up to a minute between them
 		if got := len(seen.Failures()); got != 10 {
 			t.Errorf("got %d attempts, want 10", got)
 		}
@@ -131,8 +131,8 @@ func TestEventsSeesDrops(t *testing.T) {
 	}
 }
 
-// told is a testing.TB that notes what a test would be told, and whose cleanups
-// run when end is called.
+// told is a testing.TB that records failures and runs its cleanups when end is
+// called.
 type told struct {
 	testing.TB
 	ctx      context.Context
@@ -159,7 +159,7 @@ func (f *told) end() {
 	}
 }
 
-// fails returns what a test is told that does what f does, which must fail it.
+// fails runs f, which must fail its test, and returns what the test reports.
 func fails(t *testing.T, f func(t *told)) string {
 	t.Helper()
 	fake := &told{TB: t, ctx: t.Context()}

@@ -15,9 +15,9 @@ type Recorder[T any] struct {
 	t   testing.TB
 	bus *hark.Bus
 
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards the fields below
 	messages []*hark.Message[T]
-	changed  chan struct{} // closed at the next message
+	changed  chan struct{} // closed when the next message arrives
 }
 
 // Record returns a Recorder of what is published from now on to the topic of

@@ -18,7 +18,7 @@ import (
 
 // Authority makes certificates, which are files in PEM.
 type Authority struct {
-	File string // with its own certificate
+	File string // the PEM file of its own certificate
 
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey

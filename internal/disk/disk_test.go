@@ -16,7 +16,7 @@ import (
 
 func TestMain(m *testing.M) { leak.Main(m) }
 
-// newStream makes the files of a stream with a block, all long ago.
+// newStream creates the files of a stream with one block, all of them old.
 func newStream(t *testing.T) (streams, msgs string) {
 	t.Helper()
 	streams = filepath.Join(t.TempDir(), "jetstream", "$G", "streams")
@@ -39,7 +39,7 @@ func write(t *testing.T, path, text string) {
 	}
 }
 
-// age makes a directory look as if it had been modified so long ago.
+// age makes a directory look as if it had been modified d ago.
 func age(t *testing.T, path string, d time.Duration) {
 	t.Helper()
 	at := time.Now().Add(-d)
@@ -48,7 +48,7 @@ func age(t *testing.T, path string, d time.Duration) {
 	}
 }
 
-// record returns Streams that note the names of what they flush.
+// record returns Streams that record the names of what they flush.
 func record(dir string) (*Streams, func() []string) {
 	s := NewStreams(dir)
 	var flushed []string
@@ -111,8 +111,8 @@ func TestWhatIsSynced(t *testing.T) {
 	}
 }
 
-// Those who come while a round is under way wait for another, all together: what
-// they want on the disk may have been written after the flush began.
+// Callers that arrive while a round runs share the next one: what they want on
+// the disk may have been written after the flush began.
 func TestNobodyReturnsBeforeARoundOfItsOwn(t *testing.T) {
 	dir, _ := newStream(t)
 	synctest.Test(t, func(t *testing.T) {

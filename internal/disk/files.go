@@ -15,28 +15,28 @@ import (
 
 var errClosed = errors.New("the store is closed")
 
-// files are those in which the server keeps a stream: numbered blocks in msgs, of
-// which it appends to the last one only. It makes a block smaller by putting
-// another file in its place, and forgets old ones. Either, like a new block, is
-// seen by the time at which msgs was modified.
+// files are the files of one stream of the server: numbered blocks in the
+// directory msgs. The server appends only to the last block, shrinks a block by
+// replacing its file, and deletes old blocks. Replacing, deleting or adding a
+// block changes the modification time of msgs.
 type files struct {
 	dir    string
 	flush  func(*os.File) error   // (*os.File).Sync
-	known  map[string]fs.FileInfo // the blocks as they were when they were last synced
+	known  map[string]fs.FileInfo // the blocks as of the last sync
 	last   *os.File               // the newest block
 	msgs   fs.FileInfo            // msgs when it was last read
-	racy   bool                   // msgs had been modified too shortly before
+	racy   bool                   // msgs had been modified too recently when it was read
 	synced bool                   // the stream itself is on the disk
-	// broken is the first error of flush. What was to be written then may be
-	// lost, and no later flush says so.
+	// broken is the first error of flush. What was being written then may be
+	// lost, and no later flush would report it.
 	broken error
 }
 
-// racyFor is longer than the steps of the clock by which file systems note when
-// a directory was modified: what happens within a step cannot be told apart.
+// racyFor is longer than the resolution at which file systems record when a
+// directory was modified. Two changes within it cannot be told apart.
 const racyFor = 100 * time.Millisecond
 
-// sync returns when all that is in the files is on the disk.
+// sync returns when everything in the files is on the disk.
 func (f *files) sync() error {
 	path := filepath.Join(f.dir, "msgs")
 	now := time.Now()
@@ -49,7 +49,7 @@ func (f *files) sync() error {
 		return f.broken
 	case same && f.last != nil && !f.racy && msgs.ModTime().Equal(f.msgs.ModTime()):
 		return f.write(f.last)
-	case !same: // it is new, or another one of that name
+	case !same: // it is new, or another file took its name
 		f.synced, f.known = false, nil
 	}
 	if !f.synced {
@@ -58,14 +58,14 @@ func (f *files) sync() error {
 		}
 	}
 	if err := f.syncBlocks(path); err != nil {
-		f.known = nil // it is not known what has been written
+		f.known = nil // it is unknown what has been written
 		return err
 	}
 	f.msgs, f.racy, f.synced = msgs, now.Sub(msgs.ModTime()) < racyFor, true
 	return nil
 }
 
-// syncStream syncs what says that there is a stream.
+// syncStream syncs the files and directories that make the stream exist.
 func (f *files) syncStream() error {
 	for _, name := range []string{"meta.inf", "meta.sum"} {
 		if err := f.syncPath(filepath.Join(f.dir, name)); err != nil {
@@ -80,7 +80,7 @@ func (f *files) syncStream() error {
 	return nil
 }
 
-// syncBlocks syncs the blocks that are not as they were, and msgs itself.
+// syncBlocks syncs the blocks that have changed, and msgs itself.
 func (f *files) syncBlocks(path string) error {
 	entries, err := os.ReadDir(path)
 	if err != nil {
@@ -99,7 +99,7 @@ func (f *files) syncBlocks(path string) error {
 		}
 		info, err := e.Info()
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // what was in it is gone, or in another block
+			continue // its contents were deleted, or moved to another block
 		}
 		if err != nil {
 			return err
@@ -130,12 +130,12 @@ func (f *files) syncBlocks(path string) error {
 
 func (f *files) close() {
 	if f.last != nil {
-		_ = f.last.Close() // it was only ever synced
+		_ = f.last.Close() // it was only opened to be synced
 		f.last = nil
 	}
 }
 
-// syncPath syncs a file that others write to.
+// syncPath syncs a file that another process or the server writes.
 func (f *files) syncPath(path string) error {
 	file, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
@@ -144,8 +144,8 @@ func (f *files) syncPath(path string) error {
 	return errors.Join(f.write(file), file.Close())
 }
 
-// syncDir syncs the entries of a directory. Windows has no means for that, and
-// writes them out by itself.
+// syncDir syncs the entries of a directory. Windows has no such operation, and
+// writes the entries by itself.
 func (f *files) syncDir(path string) error {
 	if slices.Contains([]string{"windows", "plan9"}, runtime.GOOS) {
 		return nil

@@ -14,21 +14,21 @@ type Streams struct {
 	dir   string
 	flush func(*os.File) error
 
-	mu      sync.Mutex // guards what follows, and the rounds of each stream
+	mu      sync.Mutex // guards the fields below, and the rounds of each stream
 	streams map[string]*stream
 	closed  bool
 	running sync.WaitGroup
 }
 
-// stream is what one stream has under way.
+// stream is the work in progress for one stream.
 type stream struct {
 	files   files
-	next    *round // who waits for the round after the one that runs; nil if nobody does
-	waiting int    // how many do
+	next    *round // the round after the running one; nil if nobody waits for it
+	waiting int    // number of callers that wait for next
 	running bool
 }
 
-// round is one time that the files of a stream are written to the disk.
+// round is one flush of a stream's files to the disk.
 type round struct {
 	done chan struct{}
 	err  error
@@ -72,7 +72,7 @@ func (s *Streams) Sync(ctx context.Context, name string) error {
 	}
 }
 
-// run makes rounds as long as somebody waits for one.
+// run runs rounds as long as someone waits for one.
 func (s *Streams) run(st *stream) {
 	defer s.running.Done()
 	for {
@@ -102,8 +102,8 @@ func (s *Streams) Close() {
 	}
 }
 
-// gather returns when nobody joins those who wait for the next round any more:
-// a round takes as long for one as for many.
+// gather returns when no more callers join the next round: a round takes as
+// long for one caller as for many.
 func (s *Streams) gather(st *stream) {
 	for before := 0; ; runtime.Gosched() {
 		s.mu.Lock()

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// BenchmarkNotify measures from a notification to the run that answers it,
-// beside what a goroutine that waits on a channel of capacity one takes.
+// BenchmarkNotify measures the time from a notification to the run that answers
+// it, and compares it with a goroutine that waits on a channel of capacity one.
 func BenchmarkNotify(b *testing.B) {
 	b.Run("task", func(b *testing.B) {
 		p := NewPool()
@@ -51,8 +51,8 @@ func BenchmarkNotify(b *testing.B) {
 	})
 }
 
-// BenchmarkManyTasks measures a round of notifications to 1,000 sleeping
-// tasks, until all have run.
+// BenchmarkManyTasks measures how long it takes to notify 1,000 sleeping tasks
+// until all have run.
 func BenchmarkManyTasks(b *testing.B) {
 	const tasks = 1000
 	p := NewPool()

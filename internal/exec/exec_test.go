@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// job is a task whose runs are given by a function.
+// job is a task whose Run calls a function.
 type job struct {
 	Task
 	body   func() (more bool)
@@ -35,8 +35,7 @@ func (j *job) Run() bool {
 	return j.body()
 }
 
-// checkAtRest fails the test if anything is left in a pool that has nothing
-// to do.
+// checkAtRest fails the test if anything is left in an idle pool.
 func checkAtRest(t *testing.T, p *Pool) {
 	t.Helper()
 	p.mu.Lock()
@@ -47,8 +46,8 @@ func checkAtRest(t *testing.T, p *Pool) {
 	}
 }
 
-// TestNotifyIsNeverLost has many goroutines notify few tasks. The runs of a
-// task use plain variables, so that the race detector sees any overlap.
+// TestNotifyIsNeverLost notifies a few tasks from many goroutines. The runs of
+// a task use plain variables, so the race detector reports any overlap.
 func TestNotifyIsNeverLost(t *testing.T) {
 	const tasks, notifiers, each = 20, 8, 400
 	p := NewPool()
@@ -100,7 +99,7 @@ func TestNotifyReportsWhoWasAsleep(t *testing.T) {
 			t.Error("Notify of a sleeping task = false")
 		}
 		synctest.Wait()
-		for range 3 { // during the run: merged into one more
+		for range 3 { // during the run: merged into one more run
 			if j.Notify() {
 				t.Error("Notify of a running task = true")
 			}
@@ -169,7 +168,7 @@ func TestMoreRunsAgainBehindTheOthers(t *testing.T) {
 	})
 }
 
-// TestAloneSaysWhetherOthersWait holds Run's argument to its promise.
+// TestAloneSaysWhetherOthersWait checks what Run's argument promises.
 func TestAloneSaysWhetherOthersWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := NewPool()
@@ -215,7 +214,7 @@ func TestIdleTasksHaveNoGoroutine(t *testing.T) {
 		if len(p.spare) > p.max {
 			t.Errorf("%d spare workers, want at most %d", len(p.spare), p.max)
 		}
-		synctest.Wait() // for goroutines that have done their work to be gone
+		synctest.Wait() // until goroutines that have finished their work are gone
 		buf := make([]byte, 1<<20)
 		buf = buf[:runtime.Stack(buf, true)]
 		for g := range strings.SplitSeq(string(buf), "\n\n") {
@@ -226,9 +225,9 @@ func TestIdleTasksHaveNoGoroutine(t *testing.T) {
 	})
 }
 
-// TestBlockedRunIsReplaced blocks every worker, and a task that waits must run
-// within a few ticks; the blockers get goroutines of their own, and come back
-// to the shared workers once they have been quick for long enough.
+// TestBlockedRunIsReplaced blocks every worker. A waiting task must run within
+// a few ticks. The blockers get goroutines of their own, and return to the
+// shared workers once they have been quick for long enough.
 func TestBlockedRunIsReplaced(t *testing.T) {
 	for _, workers := range []int{1, 2, 5} {
 		synctest.Test(t, func(t *testing.T) {
@@ -258,12 +257,12 @@ func TestBlockedRunIsReplaced(t *testing.T) {
 			if took > 3*tick {
 				t.Errorf("max %d: the waiting task ran after %v, want at most 3 ticks", workers, took)
 			}
-			// One replacement was enough for the one that waited.
+			// One replacement was enough for the task that waited.
 			blockers = slices.DeleteFunc(blockers, func(j *job) bool { return !j.own.Load() })
 			if len(blockers) == 0 {
 				t.Fatalf("max %d: no blocker has a goroutine of its own", workers)
 			}
-			close(gate) // from now on their runs are quick
+			close(gate) // from here on their runs are quick
 			p.Wait()
 			checkAtRest(t, p)
 			for i, j := range blockers {
@@ -295,8 +294,8 @@ func blocked(jobs []*job) (n int) {
 	return n
 }
 
-// TestOwnedTaskNeverWaitsForWorkers: what has been seen to block does not
-// stand in line behind others, nor they behind it.
+// TestOwnedTaskNeverWaitsForWorkers checks that a task that has been seen to
+// block does not queue behind others, nor they behind it.
 func TestOwnedTaskNeverWaitsForWorkers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := NewPool()
@@ -321,7 +320,8 @@ func TestOwnedTaskNeverWaitsForWorkers(t *testing.T) {
 	})
 }
 
-// TestSlowRunKeepsItsGoroutine: a task that goes on blocking is not given back.
+// TestSlowRunKeepsItsGoroutine checks that a task that keeps blocking stays off
+// the shared workers.
 func TestSlowRunKeepsItsGoroutine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := NewPool()
@@ -374,8 +374,8 @@ func TestGoexitIsSurvived(t *testing.T) {
 	}
 }
 
-// TestGoexitOfHeldWorker: the worker that ends has been replaced, and its
-// replacement is stuck too, so that nothing but the task itself can bring it
+// TestGoexitOfHeldWorker ends a worker that has been replaced while its
+// replacement is stuck too, so that only the task itself can bring the pool
 // back to life.
 func TestGoexitOfHeldWorker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -394,7 +394,7 @@ func TestGoexitOfHeldWorker(t *testing.T) {
 		synctest.Wait()
 		other := newJob(p, func() bool { <-stuck; return false })
 		other.Notify()
-		time.Sleep(20 * tick) // other has taken the place of j, and nothing is left to look for
+		time.Sleep(20 * tick) // other has taken the place of j, and no look is due
 		if other.runs.Load() != 1 {
 			t.Fatal("the held worker was not replaced")
 		}
@@ -413,7 +413,7 @@ func TestGoexitOfHeldWorker(t *testing.T) {
 func TestWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := NewPool()
-		p.Wait() // of a pool that has never run anything
+		p.Wait() // on a pool that has never run anything
 		j := newJob(p, func() bool { time.Sleep(time.Second); return false })
 		start := time.Now()
 		j.Notify()
@@ -427,7 +427,8 @@ func TestWait(t *testing.T) {
 	})
 }
 
-// TestStorm mixes all that can happen, from a seed that a failure prints.
+// TestStorm mixes everything that can happen, from a seed that a failure
+// prints.
 func TestStorm(t *testing.T) {
 	seed := rand.Uint64()
 	defer func() {

@@ -18,27 +18,27 @@ import (
 
 const (
 	// tick is how often a pool with waiting tasks looks for held workers. A
-	// worker counts as held when a run has lasted from before one look to the
-	// next.
+	// worker counts as held if its run has lasted from one look to the next.
 	tick = time.Millisecond
-	// crowd is how many waiting tasks make another worker worth starting.
-	// Fewer are served sooner by the workers that run already.
+	// crowd is the number of waiting tasks that justifies starting another
+	// worker. Fewer tasks are served sooner by the workers already running.
 	crowd = 8
-	// quick is how long a run may take to count as one that did not block,
-	// and quickRuns how many in a row bring a task back to the shared workers.
+	// quick is the longest time that a run may take and still count as one that
+	// did not block. quickRuns is the number of such runs in a row that returns
+	// a task to the shared workers.
 	quick     = 100 * time.Microsecond
 	quickRuns = 32
 )
 
 // Pool runs tasks. Make one with NewPool.
 type Pool struct {
-	max       int          // workers that may run at a time, held ones not counted
-	waiting   atomic.Int32 // ready.n, for everybody
-	work, own func()       // goroutine bodies, made once so that starting one does not allocate
+	max       int          // limit on running workers, not counting held ones
+	waiting   atomic.Int32 // ready.n, readable without mu
+	work, own func()       // goroutine bodies, created once so that starting one does not allocate
 
-	mu      sync.Mutex // guards what follows
-	live    int        // goroutines
-	ended   sync.Cond  // told when there is none
+	mu      sync.Mutex // guards the fields below
+	live    int        // number of goroutines
+	ended   sync.Cond  // signaled when live becomes 0
 	ready   list       // tasks for the workers
 	owned   list       // tasks that get a goroutine of their own
 	running int        // workers that are not held
@@ -49,12 +49,11 @@ type Pool struct {
 	timer   *time.Timer
 }
 
-// worker is one goroutine that serves the ready list. Its fields are guarded
-// by Pool.mu.
+// worker is a goroutine that serves the ready list. Pool.mu guards its fields.
 type worker struct {
 	task  *Task
 	began uint64 // Pool.ticks when task was taken
-	held  bool   // given up: another worker has taken its place
+	held  bool   // another worker has taken its place
 	index int    // in Pool.workers
 }
 
@@ -76,7 +75,7 @@ func (p *Pool) Wait() {
 	}
 }
 
-// endLocked notes the end of a goroutine.
+// endLocked records the end of a goroutine.
 func (p *Pool) endLocked() {
 	if p.live--; p.live == 0 {
 		p.ended.Broadcast()
@@ -89,7 +88,7 @@ func (p *Pool) push(t *Task) {
 	p.mu.Unlock()
 }
 
-// readyLocked puts t on the ready list.
+// readyLocked adds t to the ready list.
 func (p *Pool) readyLocked(t *Task) {
 	p.ready.push(t)
 	p.waiting.Store(int32(p.ready.n))
@@ -151,8 +150,8 @@ func (p *Pool) runWorker() {
 	p.mu.Lock()
 	w := p.joinLocked()
 	defer func() {
-		// Reached with a task only when a handler ended the goroutine
-		// (runtime.Goexit): the task goes on elsewhere.
+		// There is a task only if a handler ended the goroutine
+		// (runtime.Goexit). The task continues on another goroutine.
 		if t := w.task; t != nil && t.settle(true) {
 			p.mu.Lock()
 			p.leaveLocked(w)
@@ -229,13 +228,13 @@ func (p *Pool) leaveLocked(w *worker) {
 }
 
 // runOwned runs one task that has been seen to block, until it sleeps or has
-// been quick for long enough to go back to the workers.
+// been quick for long enough to return to the shared workers.
 func (p *Pool) runOwned() {
 	p.mu.Lock()
 	t := p.owned.pop()
 	p.mu.Unlock()
 	defer func() {
-		if t != nil && t.settle(true) { // runtime.Goexit in a handler
+		if t != nil && t.settle(true) { // a handler called runtime.Goexit
 			p.push(t)
 		}
 		p.mu.Lock()

@@ -4,9 +4,9 @@ import "sync/atomic"
 
 // Runner does the work of a Task.
 type Runner interface {
-	// Run does some of the work that is there, for a fraction of a
-	// millisecond where that is in its hands, and reports whether there may
-	// be more. Runs of one task never overlap.
+	// Run does some of the pending work, for a fraction of a millisecond as far
+	// as that is under its control, and reports whether there may be more. Runs
+	// of one task never overlap.
 	Run() (more bool)
 }
 
@@ -15,16 +15,16 @@ type Runner interface {
 type Task struct {
 	pool   *Pool
 	runner Runner
-	next   *Task // in the list that holds it; guarded by Pool.mu
+	next   *Task // next task in the list that holds this one; guarded by Pool.mu
 	state  atomic.Uint32
-	// own says that the runner has been seen to block, so that it gets a
-	// goroutine of its own; fast counts its quick runs since.
+	// own reports whether the runner has been seen to block and so gets a
+	// goroutine of its own. fast counts its quick runs since then.
 	own  atomic.Bool
 	fast uint8
 }
 
 // The states of a task. A notification moves idle to queued and running to
-// again, and is merged in the other two.
+// again; in the other two states it is merged with an earlier one.
 const (
 	idle uint32 = iota
 	queued
@@ -65,14 +65,15 @@ func (t *Task) Alone() bool { return t.pool.waiting.Load() == 0 }
 // Asleep reports whether the task neither runs nor waits to.
 func (t *Task) Asleep() bool { return t.state.Load() == idle }
 
-// run runs the queued task t once; settle must follow.
+// run runs the queued task t once. A call of settle must follow.
 func (t *Task) run() (more bool) {
 	t.state.Store(running)
 	return t.runner.Run()
 }
 
-// settle ends a run and reports whether the task has to run again; if so it is
-// queued, but in no list. Otherwise it may already run elsewhere on return.
+// settle ends a run and reports whether the task has to run again. If so, the
+// task is queued but in no list. Otherwise it may already be running elsewhere
+// when settle returns.
 func (t *Task) settle(more bool) bool {
 	if !more && t.state.CompareAndSwap(running, idle) {
 		return false

@@ -10,12 +10,13 @@ const Unbounded = math.MaxUint64 >> 2
 
 // Reader owns cursors.
 type Reader[E any] interface {
-	// Ready says that entries follow the armed cursor c, which is disarmed.
-	// It is called with the log locked: it must not block or call the log.
+	// Ready reports that entries follow the armed cursor c, which has been
+	// disarmed. It is called with the log locked, and must not block or call
+	// the log.
 	Ready(c *Cursor[E])
-	// Yield asks the reader to move c, made with Yields, past what its
-	// policy lets go. It is called with the log locked and must not call
-	// anything of the log but the methods of c.
+	// Yield asks the reader to move c, a cursor made with Yields, past what its
+	// policy drops. It is called with the log locked, and may call only methods
+	// of c.
 	Yield(c *Cursor[E])
 }
 
@@ -24,16 +25,16 @@ type Reader[E any] interface {
 // held that Yield takes). Make one with Log.Attach.
 type Cursor[E any] struct {
 	log    *Log[E]
-	next   uint64 // the next entry to read
+	next   uint64 // ordinal of the next entry to read
 	reader Reader[E]
 	seg    atomic.Pointer[segment[E]] // holds next, or ends there; nil before the first entry
-	pos    atomic.Uint64              // next, for everybody else
-	start  uint64                     // where it began
+	pos    atomic.Uint64              // copy of next that others may read
+	start  uint64                     // ordinal at which the cursor began
 	buffer uint64                     // how many entries may wait
 	index  int                        // in Log.cursors; guarded by Log.mu
 	armed  atomic.Bool
-	gates  bool // appenders wait when buffer entries wait
-	yields bool // the log may ask it to move on
+	gates  bool // appenders wait while buffer entries wait
+	yields bool // the log may ask it to skip entries
 }
 
 // FromNow is the start of a cursor on the entries appended from now on.
@@ -52,8 +53,8 @@ func (l *Log[E]) Attach(c *Cursor[E], r Reader[E], start, buffer uint64, gates, 
 	l.cursors = append(l.cursors, c)
 	l.attached.Store(int32(len(l.cursors)))
 	l.trimLocked()
-	// Armed before the tail is read: an entry appended meanwhile is either
-	// before the start or wakes the reader.
+	// Arm before the tail is read: an entry appended meanwhile is either before
+	// the start or wakes the reader.
 	l.sleepers.Add(1)
 	c.armed.Store(true)
 	c.next = l.Tail()
@@ -88,9 +89,10 @@ func (l *Log[E]) Detach(c *Cursor[E]) uint64 {
 	if c.armed.CompareAndSwap(true, false) {
 		l.sleepers.Add(-1)
 	}
-	l.releaseLocked() // whoever waited for c need not
-	// Looking at all cursors each time would make ending many cost their
-	// square: the last of the slowest does, or the last that is awake.
+	l.releaseLocked() // appenders that waited for c need not
+	// Looking at all cursors each time would make ending many of them
+	// quadratic. Only the end of the last of the slowest, or of the last one
+	// awake, matters.
 	pos := c.pos.Load()
 	if pos <= l.low {
 		l.holders--
@@ -115,7 +117,7 @@ func (c *Cursor[E]) Started() uint64 { return c.start }
 
 // Lag returns how many entries wait. Anybody may call it.
 func (c *Cursor[E]) Lag() uint64 {
-	pos := c.pos.Load() // first, so that the difference is never negative
+	pos := c.pos.Load() // pos first, so that the difference is never negative
 	return c.log.Tail() - pos
 }
 
@@ -169,7 +171,7 @@ func (c *Cursor[E]) Opened() {
 // yields; it may be called from Yield.
 func (c *Cursor[E]) Skip(n uint64) {
 	s := c.seg.Load()
-	if s == nil { // never read from: only Yield comes here
+	if s == nil { // never read from: only Yield gets here
 		s = c.log.head
 	}
 	c.seg.Store(s.seek(n))
@@ -187,8 +189,9 @@ func (c *Cursor[E]) Next() uint64 { return c.next }
 // Arm puts c to sleep: its reader will be told by Ready when an entry follows.
 // It reports false, and leaves c awake, if one has followed already.
 func (c *Cursor[E]) Arm() bool {
-	// Counted first: never are more cursors armed than count, even while another
-	// one is woken, so that an appender that finds none may pass by.
+	// Increment the count first. It is then never below the number of armed
+	// cursors, even while another one is being woken, so an appender that reads
+	// zero may pass.
 	c.log.sleepers.Add(1)
 	c.armed.Store(true)
 	if c.log.Tail() != c.next && c.armed.CompareAndSwap(true, false) {

@@ -10,11 +10,11 @@ import (
 
 func TestMain(m *testing.M) { leak.Main(m) }
 
-// sleeper reads what there is and goes to sleep, until it is told to end.
+// sleeper reads what there is and then sleeps, until it is told to end.
 type sleeper struct {
 	Cursor[int]
 	ready chan struct{}
-	read  chan uint64 // how many entries it has passed when it goes to sleep
+	read  chan uint64 // how many entries it had read when it went to sleep
 }
 
 func (s *sleeper) Ready(*Cursor[int]) { s.ready <- struct{}{} }
@@ -27,7 +27,7 @@ func (s *sleeper) run(end <-chan struct{}) {
 			s.Opened()
 		}
 		select {
-		case <-s.read: // what nobody has looked at is old
+		case <-s.read: // discard a count that nobody has read
 		default:
 		}
 		s.read <- s.Pos()
@@ -42,8 +42,8 @@ func (s *sleeper) run(end <-chan struct{}) {
 	}
 }
 
-// Readers that go to sleep at the very moment at which others are woken take
-// nobody's wake-up away.
+// A reader that goes to sleep just as another is woken must not take the
+// other's wake-up.
 func TestEachSleeperIsWoken(t *testing.T) {
 	const rounds, readers, appenders = 20_000, 3, 2
 	var log Log[int]

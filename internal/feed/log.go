@@ -22,32 +22,32 @@ import (
 // Log is a sequence of entries. An entry's ordinal counts from 0. Make one
 // with Init.
 type Log[E any] struct {
-	// word is twice the number of entries, plus one while an appender holds
-	// the lock bit. A log with a single writer does not use the bit.
+	// word is twice the number of entries, plus one while an appender holds the
+	// lock bit. A log with a single writer does not use the bit.
 	word atomic.Uint64
 	// limit is the ordinal at which appending takes the slow path: the end of
 	// the segment, or of the room that the slowest blocking cursor leaves.
 	limit    atomic.Uint64
 	tail     *segment[E]  // where the next entry goes; written with mu and the lock bit held
-	sleepers atomic.Int32 // armed cursors
+	sleepers atomic.Int32 // number of armed cursors
 	attached atomic.Int32 // len(cursors)
-	waiting  atomic.Int32 // appenders that wait for room
-	sole     bool         // one goroutine at a time appends
-	pointers atomic.Bool  // entries hold pointers: consumed ones are cleared
+	waiting  atomic.Int32 // number of appenders that wait for room
+	sole     bool         // only one goroutine at a time appends
+	pointers atomic.Bool  // entries hold pointers, so consumed ones are cleared
 	keep     bool         // a stored log: entries stay until trimmed
-	most     uint64       // stored log: how many entries are kept; 0 for all
+	most     uint64       // stored log: how many entries to keep; 0 for all
 	expired  func(*E) bool
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	closed  bool
 	sealed  bool
 	cursors []*Cursor[E]
 	head    *segment[E]
-	spare   *segment[E] // passed segments of full size, to be used again
+	spare   *segment[E] // passed segments of full size, for reuse
 	spares  int
-	swept   uint64 // entries before it have been cleared
-	low     uint64 // where the slowest cursors were at the last sweep
-	holders int    // how many of those were there and have not been detached
+	swept   uint64 // entries before this ordinal have been cleared
+	low     uint64 // ordinal of the slowest cursors at the last sweep
+	holders int    // how many of those cursors have not been detached
 	first   uint64 // stored log: ordinal of the oldest entry kept
 	waiters []chan struct{}
 }
@@ -56,9 +56,10 @@ type Log[E any] struct {
 type Config[E any] struct {
 	Sole     bool // only one goroutine at a time appends
 	Pointers bool // the entries hold pointers
-	// Keep makes a stored log: entries stay when every cursor has passed
-	// them. Most limits how many, if not 0; Expired says which of the oldest
-	// may go, if not nil. Cursors of a stored log must yield.
+	// Keep makes a stored log: entries stay after every cursor has passed them.
+	// Most limits their number, unless it is 0. Expired, unless it is nil,
+	// decides which of the oldest may go. The cursors of a stored log must
+	// yield.
 	Keep    bool
 	Most    uint64
 	Expired func(*E) bool
@@ -89,8 +90,8 @@ func (l *Log[E]) lock() uint64 {
 	return l.lockSlow()
 }
 
-// lockSlow spins for as long as an append may take, then yields, so that an
-// appender that lost its core while it held the bit gets one.
+// lockSlow spins for as long as an append may take, and then yields, so that an
+// appender that lost its core while holding the bit gets one.
 func (l *Log[E]) lockSlow() uint64 {
 	for spins := 0; ; spins++ {
 		w := l.word.Load()
@@ -172,12 +173,12 @@ func (l *Log[E]) AppendRun(n int, fill func(slots []E)) int {
 // Room says whether an entry can be appended.
 type Room uint8
 
-// What Grow finds.
+// The results of Grow.
 const (
 	Open   Room = iota // try again
-	Full               // the cursor returned has no room
+	Full               // the returned cursor has no room
 	Closed             // the log is closed
-	Sealed             // only Enter and Force append
+	Sealed             // only Enter and Force may append
 )
 
 // Grow makes room after a failed append: it starts a segment and gives back
@@ -264,8 +265,8 @@ func (l *Log[E]) wakeSleepers() {
 	}
 }
 
-// gateLocked returns the ordinal that may not be appended yet, and the cursor
-// that says so.
+// gateLocked returns the first ordinal that may not be appended yet, and the
+// cursor that prevents it.
 func (l *Log[E]) gateLocked() (uint64, *Cursor[E]) {
 	gate, by := uint64(math.MaxUint64), (*Cursor[E])(nil)
 	for _, c := range l.cursors {
@@ -278,7 +279,7 @@ func (l *Log[E]) gateLocked() (uint64, *Cursor[E]) {
 	return gate, by
 }
 
-// extendLocked starts a segment at ordinal n. The lock bit is held.
+// extendLocked starts a segment at ordinal n. The caller holds the lock bit.
 func (l *Log[E]) extendLocked(n uint64) {
 	l.trimLocked()
 	for _, c := range l.cursors {
@@ -307,16 +308,17 @@ func (l *Log[E]) extendLocked(n uint64) {
 	l.tail = s
 }
 
-// sweepLocked gives back the segments that every cursor has left, and clears
-// what all have read, so that the log retains nothing that nobody will read.
+// sweepLocked releases the segments that every cursor has left and clears the
+// entries that all have read, so that the log retains nothing that will not be
+// read.
 func (l *Log[E]) sweepLocked() {
 	if l.keep || l.head == nil {
 		return
 	}
 	if l.head == l.tail && (!l.pointers.Load() || l.swept >= l.Tail()) {
-		return // there is nothing to give back, wherever the cursors are
+		return // there is nothing to release, wherever the cursors are
 	}
-	// A cursor on an ordinal at the very end of a segment still refers to
+	// A cursor at the ordinal just past the end of a segment still refers to
 	// that segment, hence the strict comparisons below.
 	low := l.Tail()
 	l.holders = 0
@@ -358,8 +360,8 @@ func (l *Log[E]) sweep() {
 	l.mu.Unlock()
 }
 
-// trimLocked lets go of the entries that a stored log need not keep. Their
-// segments are left to the garbage collector, since a reader may be there.
+// trimLocked drops the entries that a stored log need not keep. Their segments
+// are left to the garbage collector, because a reader may still be in them.
 func (l *Log[E]) trimLocked() {
 	if !l.keep || l.head == nil {
 		return
@@ -408,7 +410,7 @@ func (l *Log[E]) Find(reached func(*E) bool) uint64 {
 	return n
 }
 
-// wake readies the readers whose cursors are armed.
+// wake wakes the readers whose cursors are armed.
 func (l *Log[E]) wake() {
 	l.mu.Lock()
 	for _, c := range l.cursors {
@@ -456,8 +458,8 @@ func (l *Log[E]) Forget(ch <-chan struct{}) {
 	}
 }
 
-// room wakes the appenders that wait, if there is enough room for it to be
-// worth a switch of goroutines, or the slowest reader has nothing left to read.
+// room wakes the waiting appenders if there is enough room to be worth a switch
+// of goroutines, or if the slowest reader has nothing left to read.
 func (l *Log[E]) room() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -488,9 +490,9 @@ func (l *Log[E]) Seal() {
 	l.blockLocked()
 }
 
-// blockLocked makes all appending take the slow path.
+// blockLocked makes all appenders take the slow path.
 func (l *Log[E]) blockLocked() {
-	if !l.sole { // nobody is appending while the limit changes
+	if !l.sole { // nobody may append while the limit changes
 		w := l.lock()
 		defer l.word.Store(w)
 	}

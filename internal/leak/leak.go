@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// patience is how long goroutines get to end after a test.
+// patience is how long goroutines may take to end after a test.
 const patience = 20 * time.Second
 
 // Check makes t fail if goroutines that were started during it still run after
@@ -42,8 +42,9 @@ func Main(m *testing.M, others ...string) {
 	os.Exit(code)
 }
 
-// wait returns the stacks of goroutines that are not in before, and were not created
-// by others, once there are none or the time is up.
+// wait waits until no goroutines are left that are neither in before nor
+// created by others, and at most for the limit. It returns the stacks of those
+// that remain.
 func wait(before map[string]string, limit time.Duration, others ...string) []string {
 	deadline := time.Now().Add(limit)
 	for {
@@ -62,8 +63,8 @@ func wait(before map[string]string, limit time.Duration, others ...string) []str
 	}
 }
 
-// stacks returns the stacks of all goroutines but the caller's and those of
-// the runtime and the test framework, by goroutine number.
+// stacks returns the stacks of all goroutines by number, except the caller's
+// and those of the runtime and the test framework.
 func stacks() map[string]string {
 	buf := make([]byte, 1<<20)
 	for n := runtime.Stack(buf, true); n == len(buf); n = runtime.Stack(buf, true) {

@@ -30,7 +30,7 @@ func TestWait(t *testing.T) {
 	}
 }
 
-// record is a testing.TB that notes failures.
+// record is a testing.TB that records failures.
 type record struct {
 	testing.TB
 	cleanup func()

@@ -10,7 +10,7 @@ func TestCheck(t *testing.T) {
 	tests := []struct {
 		name    string
 		pattern bool
-		offset  int // -1: valid
+		offset  int // -1 for a valid name
 		reason  string
 	}{
 		{"orders", false, -1, ""},
@@ -118,8 +118,8 @@ func TestCovers(t *testing.T) {
 	}
 }
 
-// FuzzCheck holds Match to a slow and obvious definition, for every name and
-// pattern that the checks accept.
+// FuzzCheck compares Match with a slow and obvious definition, for every name
+// and pattern that the checks accept.
 func FuzzCheck(f *testing.F) {
 	f.Add("a.*.>", "a.b.c")
 	f.Add("a..b", "\xff")

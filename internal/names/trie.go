@@ -8,7 +8,7 @@ import "strings"
 type Trie[V comparable] struct{ root branch[V] }
 
 type branch[V comparable] struct {
-	next map[string]*branch[V] // by token, "*" included
+	next map[string]*branch[V] // by token, including "*"
 	here []V                   // patterns that end here
 	rest []V                   // patterns that end here with ">"
 }

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// TestTrie holds the trie to Match, under random additions and removals.
+// TestTrie compares the trie with Match under random additions and removals.
 func TestTrie(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)

@@ -10,7 +10,7 @@ func TestValues(t *testing.T) {
 		"":              "",
 		"plain-text_1":  "plain-text_1",
 		"a b":           "a%20b",
-		"Euro € 😀":      "Euro%20%E2%82%AC%20%F0%9F%98%80", // the example of the binding
+		"Euro € 😀":      "Euro%20%E2%82%AC%20%F0%9F%98%80", // the example in the binding's specification
 		`"q" 100%`:      "%22q%22%20100%25",
 		"line\r\nbreak": "line%0D%0Abreak",
 	} {

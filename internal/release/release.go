@@ -19,8 +19,8 @@ func Version() string {
 	return versionIn(info)
 }
 
-// versionIn returns the version of hark in a program: its own, or that of a module
-// that it uses.
+// versionIn returns the version of hark in a program: its main module's, or
+// that of a module that the program uses.
 func versionIn(info *debug.BuildInfo) string {
 	found := Unknown
 	for _, m := range append([]*debug.Module{&info.Main}, info.Deps...) {

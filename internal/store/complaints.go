@@ -10,8 +10,8 @@ import (
 	natsserver "github.com/nats-io/nats-server/v2/server"
 )
 
-// complaints are what the server logs of trouble while it starts. It implements
-// the server's Logger, and passes everything on to another one.
+// complaints collects the trouble that the server logs while it starts. It
+// implements the server's Logger and passes everything on to another one.
 type complaints struct {
 	next natsserver.Logger // may be nil
 
@@ -20,11 +20,11 @@ type complaints struct {
 	write string // the first write to the disk that failed
 }
 
-// critical is part of what the server logs when it gives up a stream for want of
-// a disk to write to. It says so nowhere else.
+// critical is part of what the server logs when it gives up a stream because it
+// cannot write to the disk. The server reports this nowhere else.
 const critical = "critical write error"
 
-// maxComplaints bounds what is kept.
+// maxComplaints limits how many are kept.
 const maxComplaints = 20
 
 func (c *complaints) add(format string, v ...any) {
@@ -35,14 +35,14 @@ func (c *complaints) add(format string, v ...any) {
 	}
 }
 
-// forget forgets what was said.
+// forget discards what was logged.
 func (c *complaints) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.said, c.write = nil, ""
 }
 
-// about returns what was said with these words in it, or "".
+// about returns what was logged that contains these words, or "".
 func (c *complaints) about(words string) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -54,7 +54,7 @@ func (c *complaints) about(words string) string {
 	return ""
 }
 
-// asError returns what was said.
+// asError returns what was logged, as an error.
 func (c *complaints) asError() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -98,7 +98,8 @@ func (c *complaints) Errorf(format string, v ...any) {
 	}
 }
 
-// Fatalf implements the server's Logger. The server goes on without what failed.
+// Fatalf implements the server's Logger. The server continues without what
+// failed.
 func (c *complaints) Fatalf(format string, v ...any) {
 	c.add(format, v...)
 	if c.next != nil {

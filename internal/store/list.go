@@ -17,33 +17,36 @@ import (
 var ErrDamaged = errors.New("damaged")
 
 const (
-	// ListName is the file that lists the others, as they were when the
-	// directory was closed. While it is open, and after a crash, there is none.
+	// ListName is the file that lists the others as they were when the
+	// directory was closed. It does not exist while the directory is open, nor
+	// after a crash.
 	ListName = "hark.files"
-	// maxSummed is how many bytes of the newest files the list has checksums of:
-	// reading them must not delay opening. Of the others it has the sizes.
+	// maxSummed is how many bytes of the newest files the list has checksums
+	// of, since reading them must not delay opening. Of the other files it has
+	// only the sizes.
 	maxSummed = 32 << 20
-	// StreamsDir is where the server keeps streams, each in a directory.
+	// StreamsDir is where the server keeps streams, each in a directory of its
+	// own.
 	StreamsDir = "jetstream/$G/streams"
 )
 
-// listed is a file that cannot be made again from others.
+// listed is a file that cannot be rebuilt from others.
 type listed struct {
-	Path   string // below the directory, with slashes
+	Path   string // relative to the directory, with slashes
 	Size   int64
 	Summed bool
 	Sum    uint32 `json:",omitempty"` // CRC-32C, if Summed
 }
 
-// lasting reports whether a file of the server is to be listed: the others are
-// made again when they are missing.
+// lasting reports whether a file of the server is to be listed. The others are
+// rebuilt when they are missing.
 func lasting(path string) bool {
 	name := filepath.Base(path)
 	return strings.HasSuffix(name, ".blk") || name == "meta.inf" || name == "meta.sum" || name == "o.dat"
 }
 
-// isLeftover reports whether a directory is one that the server removes: it
-// gives it such a name first, which is that of no stream.
+// isLeftover reports whether the server was removing the directory: it first
+// gives it a name like this, which no stream has.
 func isLeftover(name string) bool { return strings.HasPrefix(name, ".") }
 
 // writeList lists the files of a directory that nobody writes to any more.
@@ -55,7 +58,7 @@ func writeList(dir string) error {
 	var files []file
 	err := filepath.WalkDir(filepath.Join(dir, StreamsDir), func(path string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil // there is no stream, or what was gathered for one is gone
+			return nil // there are no streams, or a temporary file was removed meanwhile
 		}
 		if err == nil && d.IsDir() && isLeftover(d.Name()) {
 			return fs.SkipDir
@@ -97,7 +100,8 @@ func writeList(dir string) error {
 	return replaceFile(filepath.Join(dir, ListName), data)
 }
 
-// replaceFile writes a file such that there is the old or the new one, whole.
+// replaceFile replaces a file atomically: either the old or the new contents
+// are there, complete.
 func replaceFile(path string, data []byte) error {
 	f, err := os.Create(path + ".new")
 	if err != nil {
@@ -120,10 +124,10 @@ func sum(path string) (uint32, error) {
 	return h.Sum32(), errors.Join(err, f.Close())
 }
 
-// checkFiles compares the files with the list of them, before the server sees
-// them: it cuts off what it cannot read. Without a list, it mends what a crash has
-// left. Then it removes the list, because the
-// files are about to change.
+// checkFiles compares the files with their list before the server opens them,
+// because the server cuts off what it cannot read. If there is no list, it
+// repairs what a crash has left. It then removes the list, because the files
+// are about to change.
 func checkFiles(dir string) error {
 	path := filepath.Join(dir, ListName)
 	data, err := os.ReadFile(path)

@@ -13,11 +13,11 @@ import (
 // ErrInUse says that another process has the directory.
 var ErrInUse = errors.New("in use")
 
-// lockName is the file that the process which has the directory keeps locked.
-// It says who that is.
+// lockName is the file that the process using the directory keeps locked. It
+// says which process that is.
 const lockName = "hark.lock"
 
-// lock keeps a directory for this process.
+// lock reserves a directory for this process.
 type lock struct{ file *os.File }
 
 // acquire locks a directory.
@@ -60,10 +60,10 @@ func write(f *os.File, text string) error {
 	return err
 }
 
-// release lets others have the directory.
+// release lets other processes use the directory.
 func (l *lock) release() error {
 	return errors.Join(l.file.Truncate(0), l.file.Close())
 }
 
-// errLocked says that another process has the lock.
+// errLocked means that another process holds the lock.
 var errLocked = errors.New("locked")

@@ -9,7 +9,7 @@ import (
 	"syscall"
 )
 
-// lockFile locks a file until it is closed, by the process or by its end.
+// lockFile locks a file until the file is closed or the process ends.
 func lockFile(f *os.File) error {
 	err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {

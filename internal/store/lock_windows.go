@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// lockFile locks a file until it is closed, by the process or by its end. The
-// lock is on a byte that is never there, so that others can read who has it.
+// lockFile locks a file until the file is closed or the process ends. It locks
+// a byte beyond the end, so that others can read who holds the lock.
 func lockFile(f *os.File) error {
 	at := &windows.Overlapped{OffsetHigh: 1}
 	err := windows.LockFileEx(windows.Handle(f.Fd()), windows.LOCKFILE_EXCLUSIVE_LOCK|windows.LOCKFILE_FAIL_IMMEDIATELY, 0, 1, 0, at)

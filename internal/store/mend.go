@@ -14,16 +14,16 @@ import (
 	"github.com/minio/highwayhash"
 )
 
-// The files that say what a stream is, and their checksum. The server writes one
-// after the other, and passes over a stream whose files do not fit.
+// The files that define a stream, and their checksum. The server writes them
+// one after the other, and skips a stream whose files do not match.
 const (
 	metaName = "meta.inf"
 	metaSum  = "meta.sum"
 )
 
-// mend finishes what a process was about when it was killed: streams that it was
-// making, or whose configuration it was changing. It is called when there is no
-// list of files, which is the sign of that.
+// mend completes what a process was doing when it was killed: creating streams
+// or changing their configuration. It is called if there is no list of files,
+// which is the sign of a crash.
 func mend(dir string) error {
 	entries, err := os.ReadDir(filepath.Join(dir, StreamsDir))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -43,9 +43,9 @@ func mend(dir string) error {
 	return nil
 }
 
-// mendStream makes the checksum fit what the file says, if that is whole. A stream
-// whose file is not has not been made: it is removed if it has no messages, and
-// otherwise left for the server to complain about.
+// mendStream makes the checksum match the stream's file, if the file is
+// complete. If it is not, the stream was never created: it is removed if it has
+// no messages, and otherwise left for the server to report.
 func mendStream(dir string) error {
 	name := filepath.Base(dir)
 	meta, err := os.ReadFile(filepath.Join(dir, metaName))
@@ -71,7 +71,8 @@ func mendStream(dir string) error {
 	return replaceFile(path, []byte(want))
 }
 
-// metaChecksum is what the server writes beside a configuration.
+// metaChecksum returns the checksum that the server writes beside a
+// configuration.
 func metaChecksum(stream string, meta []byte) (string, error) {
 	key := sha256.Sum256([]byte(stream))
 	h, err := highwayhash.New64(key[:])
@@ -82,7 +83,7 @@ func metaChecksum(stream string, meta []byte) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// hasMessages reports whether a stream has blocks with something in them.
+// hasMessages reports whether a stream has blocks that are not empty.
 func hasMessages(dir string) (bool, error) {
 	blocks, err := os.ReadDir(filepath.Join(dir, "msgs"))
 	if errors.Is(err, fs.ErrNotExist) {

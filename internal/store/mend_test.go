@@ -13,7 +13,7 @@ import (
 
 func TestMain(m *testing.M) { leak.Main(m, "github.com/nats-io/nats-server/") }
 
-// open opens a directory, with a client.
+// open opens a directory and connects a client.
 func open(t *testing.T, dir string) (*Store, nats.JetStreamContext) {
 	t.Helper()
 	s, err := Open(dir, natsserver.Options{DontListen: true}, nil)
@@ -37,8 +37,8 @@ func open(t *testing.T, dir string) (*Store, nats.JetStreamContext) {
 	return s, js
 }
 
-// TestMend leaves streams as a process does that is killed while it makes them,
-// or changes what they are.
+// TestMend leaves streams as a process does that is killed while it creates or
+// reconfigures them.
 func TestMend(t *testing.T) {
 	names := []string{"sound", "changed", "unsummed", "unnamed", "cut", "empty"}
 	dir := t.TempDir()
@@ -87,14 +87,14 @@ func TestMend(t *testing.T) {
 			t.Errorf("%s: got %+v, %v, want %d messages", name, info, err, want)
 		}
 	}
-	for _, name := range []string{"unnamed", "cut", "empty"} { // it was not made
+	for _, name := range []string{"unnamed", "cut", "empty"} { // the stream had not been created
 		if _, err := js.AddStream(&nats.StreamConfig{Name: name, Subjects: []string{name}}); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
 
-// TestMendIsCareful leaves messages alone whose stream is not known.
+// TestMendIsCareful checks that messages of an unknown stream are left alone.
 func TestMendIsCareful(t *testing.T) {
 	dir := t.TempDir()
 	s, js := open(t, dir)
