@@ -30,7 +30,7 @@ var batchClauses = []Clause{
 	{"DED-4", "a repeat waits to know whether the first was published", testDED4},
 }
 
-// batches notes each batch as a slice.
+// batches records each batch as a slice.
 func batches(w *witness[int], sizes *witness[int]) hark.BatchHandler[int] {
 	return func(_ context.Context, batch []*hark.Message[int]) error {
 		sizes.note(len(batch))
@@ -200,7 +200,7 @@ func testBAT7(t *testing.T, open Opener) {
 	sub.Resume()
 	publish(ctx, t, topic, count(30, 45)...)
 	wantEqual(t, "values", w.wait(ctx, t, 40), count(0, 40))
-	if err := sub.Drain(ctx); err != nil { // which does not wait for a full batch
+	if err := sub.Drain(ctx); err != nil { // Drain does not wait for a full batch
 		t.Fatal(err)
 	}
 	wantEqual(t, "all values", w.all(), count(0, 45))
@@ -230,7 +230,7 @@ func testDLY1(t *testing.T, open Opener) {
 				t.Fatal(err)
 			}
 		}
-		inTurn = time.Since(began) < unit // none was due before all were published: otherwise more slowly
+		inTurn = time.Since(began) < unit // none was due before all were published; otherwise try again more slowly
 		var values []int
 		for _, a := range w.wait(ctx, t, seen+4)[seen:] {
 			values = append(values, a.value)
@@ -299,7 +299,7 @@ func testDED1(t *testing.T, open Opener) {
 		ctx, bus := start(t, open)
 		topic, err := hark.NewTopic[int](bus, tt.name, tt.opt)
 		if tt.name == "ephemeral" && errors.Is(err, hark.ErrUnsupported) {
-			return // an engine that recognises repeats on stored topics does what can be asked of it
+			return // the engine recognizes repeats only on stored topics, which is allowed
 		}
 		topic = must(topic, err)(t)
 		w := newWitness[int]()
@@ -350,7 +350,7 @@ func testDED3(t *testing.T, open Opener) {
 			t.Fatal(err)
 		}
 	}
-	publish(ctx, t, topic, 7, 7) // without an ID nothing is a repeat
+	publish(ctx, t, topic, 7, 7) // without an ID, nothing is a repeat
 	wantEqual(t, "values", w.wait(ctx, t, 7), []int{7, 7, 7, 7, 7, 7, 7})
 }
 
@@ -365,7 +365,7 @@ func testDED4(t *testing.T, open Opener) {
 	go func() { first <- topic.Publish(short, 2, hark.ID("x")) }()
 	go func() { second <- topic.Publish(ctx, 2, hark.ID("x")) }()
 	cancel()
-	err := <-first // the second was published, or waits, or will be
+	err := <-first // the second was published, or waits, or will be published
 	g.release()
 	if err2 := <-second; err2 != nil {
 		t.Errorf("second: got %v (the first: %v)", err2, err)

@@ -44,7 +44,8 @@ func wantReceive[T comparable](ctx context.Context, t *testing.T, c *hark.Chan[T
 	}
 }
 
-// wantWaiting waits until that many goroutines wait in Send and Receive.
+// wantWaiting waits until the given numbers of goroutines wait in Send and
+// Receive.
 func wantWaiting[T any](ctx context.Context, t *testing.T, c *hark.Chan[T], senders, receivers int) {
 	t.Helper()
 	until(ctx, t, "goroutines wait in Send and Receive", func() bool {
@@ -231,8 +232,8 @@ func testChanContext(t *testing.T, open Opener) {
 	}
 }
 
-// testChanCancelled cancels senders, or receivers, that may be waiting or being
-// served: what they say is true, so what was sent is what was received.
+// testChanCancelled cancels senders or receivers that may be waiting or being
+// served. What they return must be true: what was sent is what was received.
 func testChanCancelled(ctx context.Context, t *testing.T, c *hark.Chan[int], reason error, senders bool) {
 	t.Helper()
 	var mu sync.Mutex

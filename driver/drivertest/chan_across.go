@@ -45,7 +45,7 @@ func testCHN19(ctx context.Context, t *testing.T, connect Connector) {
 	wantReceive(ctx, t, a, 1)
 	wantReceive(ctx, t, c, 2, 3)
 
-	// One who waits is served whoever sends.
+	// A waiting receiver is served whichever process sends.
 	got := make(chan int, 1)
 	go func() {
 		v, err := a.Receive(ctx)
@@ -62,7 +62,7 @@ func testCHN19(ctx context.Context, t *testing.T, connect Connector) {
 	testCHN19Many(ctx, t, []*hark.Chan[int]{a, b, c})
 }
 
-// testCHN19Many has all processes send and receive at the same time.
+// testCHN19Many sends and receives in all processes at the same time.
 func testCHN19Many(ctx context.Context, t *testing.T, all []*hark.Chan[int]) {
 	const each = 100
 	var sending, receiving sync.WaitGroup
@@ -117,8 +117,8 @@ func testCHN20(ctx context.Context, t *testing.T, connect Connector) {
 		t.Error(err)
 	}
 
-	// Who gives up has sent nothing, also when another process has the value in
-	// hand.
+	// A sender that gives up has sent nothing, even if another process has the
+	// value in hand.
 	reason := errors.New("reason")
 	brief, cancel := context.WithCancelCause(ctx)
 	go func() { sent <- a.Send(brief, 2) }()
@@ -184,7 +184,7 @@ func testCHN21(ctx context.Context, t *testing.T, connect Connector) {
 	}
 }
 
-// capacityName is a token for a name.
+// capacityName returns a token for use in a name.
 func capacityName(capacity int) string {
 	switch capacity {
 	case 0:

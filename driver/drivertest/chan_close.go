@@ -41,7 +41,7 @@ func testChanClose(t *testing.T, open Opener) {
 			wantWaiting(ctx, t, full, 3, 0)
 		}
 		var wg sync.WaitGroup
-		for range 3 { // at the same time, and again
+		for range 3 { // concurrently, and more than once
 			for _, c := range []*hark.Chan[int]{empty, full} {
 				wg.Go(func() {
 					if err := c.Close(); err != nil {

@@ -32,8 +32,8 @@ func testChanOut(t *testing.T, open Opener) {
 				t.Error(err)
 			}
 		}()
-		// Selects that pick another case, and receivers beside them, take
-		// nothing away.
+		// A select that picks another case takes nothing from the channel, nor
+		// does it take values from receivers beside it.
 		var got []int
 		other := make(chan struct{}, 1)
 		for open := true; open; {
@@ -64,7 +64,7 @@ func testChanOut(t *testing.T, open Opener) {
 		if n := c.Len(); n != 3 {
 			t.Errorf("capacity %d: Len() = %d, want 3: what is offered counts", capacity, n)
 		}
-		wantReceive(ctx, t, c, 0) // it may be on offer
+		wantReceive(ctx, t, c, 0) // the value may have been offered
 		if v := <-out; v != 1 || c.Len() != 1 {
 			t.Errorf("capacity %d: got %d with Len() = %d, want 1 and 1", capacity, v, c.Len())
 		}
@@ -149,7 +149,7 @@ func testChanInOutRendezvous(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	c := openChan[int](t, bus, "jobs", 0)
 	in, out := c.In(), c.Out()
-	for i := range 2 { // at most one is taken ahead, so this does not hang
+	for i := range 2 { // at most one value is taken ahead, so this does not hang
 		go func() {
 			select {
 			case in <- i:

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// kinds are the kinds of clauses, in the order of docs/semantics.md.
+// kinds are the kinds of clauses in the order of docs/semantics.md.
 var kinds = []struct{ prefix, title string }{
 	{"PUB", "Publishing"},
 	{"ORD", "Order"},
@@ -36,19 +36,20 @@ var kinds = []struct{ prefix, title string }{
 	{"VAL", "Values"},
 }
 
-// compareClauses compares IDs in the order of docs/semantics.md.
+// compareClauses orders IDs as docs/semantics.md does.
 func compareClauses(a, b string) int {
 	ka, na := clauseOrder(a)
 	kb, nb := clauseOrder(b)
 	return cmp.Or(cmp.Compare(ka, kb), cmp.Compare(na, nb), cmp.Compare(a, b))
 }
 
-// clauseOrder returns the place of a clause: that of its kind, and its number.
+// clauseOrder returns the position of a clause: that of its kind, and its
+// number.
 func clauseOrder(id string) (kind, number int) {
 	prefix, n, _ := strings.Cut(id, "-")
 	number, err := strconv.Atoi(n)
 	if err != nil {
-		number = 0 // it is no ID, and comes first
+		number = 0 // not an ID; sorted first
 	}
 	for i, k := range kinds {
 		if k.prefix == prefix {
@@ -71,8 +72,8 @@ func clauseIDs() []string {
 	return ids
 }
 
-// shorten writes IDs that are in order, with three or more of a kind that follow
-// each other in the suite as a range.
+// shorten formats a sorted list of IDs. Three or more of a kind that follow
+// each other in the suite become a range.
 func shorten(ids []string) string {
 	all := clauseIDs()
 	var parts []string
@@ -92,7 +93,7 @@ func shorten(ids []string) string {
 	return strings.Join(parts, ", ")
 }
 
-// lengthen reads what shorten wrote.
+// lengthen parses the output of shorten.
 func lengthen(cell string) []string {
 	var ids []string
 	for part := range strings.SplitSeq(cell, ", ") {

@@ -9,10 +9,10 @@ import (
 	"testing"
 )
 
-// TestClausesAreDocumented holds docs/semantics.md and the tests to the same
-// set of clauses: those of the suite, with those marked "(across processes)",
-// those marked "(in process)", which are tests of the root package, and those
-// marked "(in the broker)", which are tests of package broker.
+// TestClausesAreDocumented checks that docs/semantics.md and the tests have the
+// same set of clauses: those of the suite, those marked "(across processes)",
+// those marked "(in process)", which the root package tests, and those marked
+// "(in the broker)", which package broker tests.
 func TestClausesAreDocumented(t *testing.T) {
 	text, err := os.ReadFile("../../docs/semantics.md")
 	if err != nil {
@@ -42,7 +42,7 @@ func TestClausesAreDocumented(t *testing.T) {
 	compare(t, "docs/semantics.md (in the broker)", inBroker, "tests of package broker", testedIn(t, "../../broker"))
 }
 
-// testedIn returns the clauses after which tests of a package are named.
+// testedIn returns the clauses for which the tests of a package are named.
 func testedIn(t *testing.T, folder string) (named []string) {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(folder, "*_test.go"))

@@ -85,7 +85,7 @@ func testCLS2(t *testing.T, open Opener) {
 		t.Fatal(err)
 	}
 	got := w.all()
-	for len(got) > 0 && got[len(got)-1] == -1 { // let in before the bus was closing
+	for len(got) > 0 && got[len(got)-1] == -1 { // published before the bus was closing
 		got = got[:len(got)-1]
 	}
 	wantEqual(t, "values", got, count(0, 500))
@@ -94,12 +94,12 @@ func testCLS2(t *testing.T, open Opener) {
 func testCLS3(t *testing.T, open Opener) {
 	bus := open(t)
 	outOfTime(t, bus, 3)
-	if info := bus.Engine(); info.Has(driver.Stored) { // more than a subscription has at hand: most is with the engine
+	if info := bus.Engine(); info.Has(driver.Stored) { // more than a subscription buffers, so most are still in the engine
 		outOfTime(t, open(t), 300, hark.Stored(hark.Retention{}))
 	}
 }
 
-// outOfTime closes a bus while the handler of the first of n messages runs, and
+// outOfTime closes a bus while a handler runs with the first of n messages, and
 // ends the context of Close.
 func outOfTime(t *testing.T, bus *hark.Bus, n int, opts ...hark.TopicOption) {
 	t.Helper()

@@ -52,17 +52,18 @@ func Run(t *testing.T, open Opener, kinds ...string) *Report {
 	return r
 }
 
-// ofKind reports whether a clause is of one of these kinds, or there are none.
+// ofKind reports whether a clause is of one of these kinds. No kinds means any.
 func ofKind(id string, kinds []string) bool {
 	kind, _, _ := strings.Cut(id, "-")
 	return len(kinds) == 0 || slices.Contains(kinds, kind)
 }
 
-// patience bounds every wait of the suite; a healthy engine never needs it.
+// patience limits every wait of the suite. An engine that works never needs
+// that long.
 const patience = time.Minute
 
-// start opens a bus that is closed when the test ends, and a context that ends
-// before the test would hang.
+// start opens a bus that is closed when the test ends, and returns a context
+// that ends before the test would hang.
 func start(t *testing.T, open Opener) (context.Context, *hark.Bus) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)

@@ -24,14 +24,15 @@ var durableClauses = []Clause{
 	{"PAT-13", "Durable where it means nothing is refused", testPAT13},
 }
 
-// keptTopic returns a stored topic that matches KeptPattern. Of its values the
-// thousands are those of the topic, so that they tell where they come from.
+// keptTopic returns a stored topic that matches KeptPattern. The thousands of a
+// value identify its topic.
 func keptTopic(t *testing.T, bus *hark.Bus, name string, opts ...hark.TopicOption) *hark.Topic[int] {
 	t.Helper()
 	return newTopic[int](t, bus, "kept."+name, append(opts, hark.Stored(hark.Retention{}))...)
 }
 
-// wantOrderPerThousand checks that values of each thousand are complete and in order.
+// wantOrderPerThousand checks that the values of each thousand are complete and
+// in order.
 func wantOrderPerThousand(t *testing.T, what string, got []int, thousands, each int) {
 	t.Helper()
 	next := make([]int, thousands)
@@ -89,7 +90,7 @@ func testPAT9(t *testing.T, open Opener) {
 		}
 	}
 	w := newWitness[int]()
-	var seq uint64 // of what comes 5 before the end
+	var seq uint64 // of the fifth value from the end
 	sub := subscribePattern(t, bus, "kept.us.>", func(_ context.Context, m *hark.Message[int]) error {
 		if m.Value == 15 {
 			seq = m.Seq()
@@ -117,7 +118,7 @@ func testPAT10(t *testing.T, open Opener) {
 	publish(ctx, t, kept, 0)
 	w := newWitness[int]()
 	subscribePattern(t, bus, KeptPattern, w.handle, hark.Durable())
-	if inProcess(bus) { // elsewhere all that matches is stored
+	if inProcess(bus) { // other engines store everything that matches
 		publish(ctx, t, newTopic[int](t, bus, "kept.gone"), 9)
 	}
 	publish(ctx, t, newTopic[int](t, bus, "gone.a"), 9)
@@ -132,7 +133,7 @@ func testPAT11(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	w, other := newWitness[int](), newWitness[int]()
 	a, b := keptTopic(t, bus, "a"), keptTopic(t, bus, "b")
-	publish(ctx, t, a, 9999) // before there is a group
+	publish(ctx, t, a, 9999) // before the group exists
 	whole := subscribePattern(t, bus, KeptPattern, w.handle, hark.Durable(), hark.Group("g"))
 	part := subscribePattern(t, bus, "kept.*", other.handle, hark.Durable(), hark.Group("g")) // another group
 	for i := range 10 {
@@ -149,7 +150,7 @@ func testPAT11(t *testing.T, open Opener) {
 	publish(ctx, t, keptTopic(t, bus, "c.made.later"), count(2000, 2010)...)
 	publish(ctx, t, b, count(1010, 1020)...)
 	var members []*hark.Subscription
-	for range 3 { // where to start is for new groups
+	for range 3 { // FromStart applies only to new groups
 		members = append(members, subscribePattern(t, bus, KeptPattern, w.handle, hark.Durable(), hark.Group("g"), hark.FromStart()))
 	}
 	waitDistinct(ctx, t, bus, w, 40)
@@ -162,7 +163,7 @@ func testPAT11(t *testing.T, open Opener) {
 			t.Fatal(err)
 		}
 	}
-	publish(ctx, t, a, 20) // the bus closes although nobody takes it
+	publish(ctx, t, a, 20) // the bus closes even though no one receives it
 }
 
 func testPAT12(t *testing.T, open Opener) {

@@ -9,12 +9,12 @@ import (
 	"github.com/harkbus/hark"
 )
 
-// ears is a listener's function that notes signals, and can be held up.
+// ears provides a listener function that records signals and can be blocked.
 type ears struct {
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	got     []hark.Signal
-	changed chan struct{} // closed at the next note
-	held    chan struct{} // the function waits until it is closed; nil: it does not
+	changed chan struct{} // closed when the next signal is recorded
+	held    chan struct{} // blocks the function until closed; nil: does not block
 }
 
 func newEars() *ears { return &ears{changed: make(chan struct{})} }
@@ -33,8 +33,8 @@ func (e *ears) hear(s hark.Signal) {
 
 func (e *ears) call(_ context.Context, s hark.Signal) { e.hear(s) }
 
-// hold makes the function wait, the next time it is called, until the returned
-// function is called, or the test ends.
+// hold blocks the next call of the function until the returned function is
+// called or the test ends.
 func (e *ears) hold(t *testing.T) (release func()) {
 	held := make(chan struct{})
 	e.mu.Lock()
@@ -56,7 +56,7 @@ func (e *ears) signals() []hark.Signal {
 	return slices.Clone(e.got)
 }
 
-// count returns how many notifications have been heard of.
+// count returns the number of notifications received.
 func (e *ears) count() (n int) {
 	for _, s := range e.signals() {
 		n += s.Count
@@ -64,7 +64,7 @@ func (e *ears) count() (n int) {
 	return n
 }
 
-// wait waits until signals for n notifications have been heard.
+// wait waits until signals for n notifications have been received.
 func (e *ears) wait(ctx context.Context, t *testing.T, n int) []hark.Signal {
 	t.Helper()
 	for {

@@ -106,7 +106,7 @@ func testFLT5(t *testing.T, open Opener) {
 	wantEqual(t, "dead letters", w.all(), []int{1})
 }
 
-// odd cannot decide about 0.
+// odd cannot decide on 0.
 type odd struct{}
 
 func (odd) Match(hark.Envelope) bool { panic("Eval comes first") }
@@ -158,8 +158,8 @@ type parcelLine struct {
 	Quantity float64 `json:"quantity"`
 }
 
-// parcels returns n parcels that differ in everything, some by fields that their
-// text leaves out and some by characters that it escapes.
+// parcels returns n parcels that differ in everything. Some have fields that
+// their text leaves out, others characters that it escapes.
 func parcels(n int) []parcel {
 	out := make([]parcel, n)
 	for i := range out {
@@ -184,14 +184,14 @@ func parcels(n int) []parcel {
 	return out
 }
 
-// filterCase is an expression, and when it is true. It means the same whether
-// the type of the payload is declared or not, unless typedOnly says that it
-// needs to be.
+// filterCase is an expression and the condition under which it is true. Unless
+// typedOnly is set, it means the same whether the type of the payload is
+// declared or not.
 type filterCase struct {
 	expr      string
 	want      func(p parcel) bool
 	typedOnly bool
-	undecided func(p parcel) bool // where no type is declared; nil for never
+	undecided func(p parcel) bool // if no type is declared; nil for never
 }
 
 var filterCases = []filterCase{
@@ -219,8 +219,8 @@ var filterCases = []filterCase{
 
 func lane(p parcel) string { return []string{"a", "b"}[p.Pieces%2] }
 
-// testFLT4 subscribes with each expression to values, whose text an engine may
-// never make in process, and to texts, which are never decoded into the values.
+// testFLT4 subscribes with each expression to values, whose text an in-process
+// engine may never create, and to texts, which are never decoded into values.
 // Both topics have the same name, each on a bus of its own.
 func testFLT4(t *testing.T, open Opener) {
 	all := parcels(60)
@@ -242,15 +242,15 @@ func testFLT4(t *testing.T, open Opener) {
 	}
 }
 
-// outcome is what a subscription got, and what it counted.
+// outcome is what a subscription received, and its counts.
 type outcome struct {
 	ids                 []string
 	filtered, undecided uint64
 }
 
-// ask publishes the parcels as values of T and notes in outcomes what each
-// filter, with the type declared and without, lets through. It must be what the
-// case wants.
+// ask publishes the parcels as values of T. It records in outcomes what each
+// filter lets through, with the type declared and without, and checks it
+// against the case.
 func ask[T any](t *testing.T, open Opener, outcomes map[string]outcome, all []parcel, as func(parcel) T, back func(T) parcel) {
 	t.Helper()
 	type asked struct {

@@ -112,7 +112,7 @@ func testGRP4(t *testing.T, open Opener) {
 	if err := sub.Close(); err != nil {
 		t.Fatal(err)
 	}
-	publish(ctx, t, topic, 500) // the bus closes although nobody takes it
+	publish(ctx, t, topic, 500) // the bus closes even though no one receives it
 }
 
 func testGRP5(t *testing.T, open Opener) {
@@ -193,7 +193,8 @@ type keyed = [2]int
 
 func byKey(v keyed) string { return string(rune('a' + v[0])) }
 
-// keyedHandler checks that the messages of a key come one at a time.
+// keyedHandler checks that no two messages of a key are handled at the same
+// time.
 func keyedHandler(t *testing.T, w *witness[keyed], keys int) hark.Handler[keyed] {
 	inside := make([]atomic.Int32, keys)
 	return func(ctx context.Context, m *hark.Message[keyed]) error {
@@ -283,7 +284,7 @@ func testKEY4(t *testing.T, open Opener) {
 		defer close(done)
 		publishKeyed(ctx, t, topic, 5, 200)
 	}()
-	for i, sub := range subs[1:] { // leaving changes nothing
+	for i, sub := range subs[1:] { // a member that leaves changes nothing
 		w.wait(ctx, t, 200*i)
 		if err := sub.Drain(ctx); err != nil {
 			t.Fatal(err)
@@ -344,13 +345,13 @@ func testKEY7(t *testing.T, open Opener) {
 		}))
 		w := newWitness[int]()
 		handle := func(ctx context.Context, m *hark.Message[int]) error {
-			if m.Value == 3 && workers == 1 { // one worker needs no key until it fails
+			if m.Value == 3 && workers == 1 { // a single worker needs no key until a message fails
 				return errHandler
 			}
 			return w.handle(ctx, m)
 		}
 		sub := subscribe(t, topic, handle, append(quick(2), hark.Workers(workers))...)
-		early := false // the key was needed by the engine
+		early := false // the engine needed the key when the message was published
 		for n := range 10 {
 			var panicked *hark.PanicError
 			switch err := topic.Publish(ctx, n); {

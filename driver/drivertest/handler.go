@@ -28,11 +28,11 @@ var handlerClauses = []Clause{
 	{"MID-2", "retries are the subscription's, whatever the middleware", testMID2},
 }
 
-// circle subscribes to each topic with a handler that publishes what it gets
-// to the next, twice, until a value has gone round n times.
+// circle subscribes to each topic with a handler that publishes what it
+// receives to the next topic, twice, until a value has gone round n times.
 func circle(ctx context.Context, t *testing.T, bus *hark.Bus, topics int, own func(context.Context) context.Context, opts ...hark.SubscribeOption) {
 	t.Helper()
-	const depth = 8 // every value makes two: 2^8-1 messages each
+	const depth = 8 // every value makes two: 2^8-1 messages for each
 	ring := make([]*hark.Topic[int], topics)
 	for i := range ring {
 		ring[i] = newTopic[int](t, bus, fmt.Sprintf("ring.t%d", i))
@@ -233,7 +233,7 @@ func testITR3(t *testing.T, open Opener) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if underFaults(bus) && slices.Contains(got, m.Value) { // each at least once
+			if underFaults(bus) && slices.Contains(got, m.Value) { // under faults, each arrives at least once
 				continue
 			}
 			if got = append(got, m.Value); len(got)%7 == 0 || len(got) == 100 {
@@ -244,8 +244,9 @@ func testITR3(t *testing.T, open Opener) {
 	wantEqual(t, "values", inTurn(bus, got), count(0, 100))
 }
 
-// inTurn returns what a group got in order: over an engine, what went back to
-// it comes again behind what had been fetched already.
+// inTurn returns the values that a group received, in order. Over an engine it
+// sorts them, because a message that was returned to the engine comes again
+// after those that had already been fetched.
 func inTurn(bus *hark.Bus, got []int) []int {
 	if !inProcess(bus) {
 		slices.Sort(got)
@@ -257,7 +258,7 @@ func testITR4(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[int](t, bus, "a", hark.Stored(hark.Retention{}))
 	publish(ctx, t, topic, 1, 2, 3)
-	rest := []int{1, 2, 3} // what the loop does not finish
+	rest := []int{1, 2, 3} // the values that the loop does not finish
 	func() {
 		defer func() {
 			if recover() != "no good" {
@@ -274,7 +275,7 @@ func testITR4(t *testing.T, open Opener) {
 			rest = slices.DeleteFunc(rest, func(n int) bool { return n == m.Value })
 		}
 	}()
-	if !underFaults(bus) { // which let 3 pass
+	if !underFaults(bus) { // faults may have let 3 pass
 		wantEqual(t, "values not finished", rest, []int{2, 3})
 	}
 	w := newWitness[int]()

@@ -37,7 +37,8 @@ func testNTF14(t *testing.T, open Opener) {
 	wantSignals(t, "late", late.wait(ctx, t, 1), want)
 	wantSignals(t, "late channel", []hark.Signal{receive(ctx, t, listen(t, n, "initialized"))}, want)
 
-	// A type is latched for its methods, a method for itself.
+	// Latching a type counts for its methods; latching a method counts only for
+	// that method.
 	latch(ctx, t, n, "drivertest.lamp")
 	latch(ctx, t, n, "drivertest.lamp#OnHold")
 	l := &lamp{newEars()}
@@ -51,8 +52,7 @@ func testNTF14(t *testing.T, open Opener) {
 		t.Error(err)
 	}
 
-	// Whoever registers while the name is latched gets one signal, no more, no
-	// less.
+	// A function registered while the name is latched gets exactly one signal.
 	for range 50 {
 		all := make([]*ears, 4)
 		var wg sync.WaitGroup
@@ -105,7 +105,7 @@ func testNTF15(t *testing.T, open Opener) {
 	if name, err := n.WaitAny(ctx, "a", "held"); name != "held" || err != nil {
 		t.Errorf("WaitAny: got %s, %v, want held: the other latch has ended", name, err)
 	}
-	latch(ctx, t, n, "a") // again, with a signal
+	latch(ctx, t, n, "a") // again, which sends a signal
 	wantSignals(t, "late", []hark.Signal{receive(ctx, t, late)}, hark.Signal{Name: "a", Count: 1})
 	e.wait(ctx, t, 3)
 }
@@ -143,14 +143,14 @@ func testNTF16(t *testing.T, open Opener) {
 		t.Errorf("WaitAny: got %s, want b.c", name)
 	}
 	until(ctx, t, "nobody waits", func() bool { return bus.Stats().Notifier.Waiters == 0 })
-	notify(ctx, t, n, ">", 0) // nobody waits any more
+	notify(ctx, t, n, ">", 0) // no one waits any more
 }
 
 func testNTF17(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	needs(t, bus, driver.Latches)
 	n := newNotifier(t, bus)
-	notify(ctx, t, n, "a", 0) // before: does not count
+	notify(ctx, t, n, "a", 0) // before the wait: does not count
 	short, cancel := context.WithCancelCause(ctx)
 	why := errors.New("enough")
 	done := make(chan error)
@@ -170,5 +170,5 @@ func testNTF17(t *testing.T, open Opener) {
 	if err := n.Wait(ctx); err != nil {
 		t.Errorf("wait for nothing: %v", err)
 	}
-	notify(ctx, t, n, "a", 0) // those who gave up are not reached
+	notify(ctx, t, n, "a", 0) // waiters that gave up are not reached
 }

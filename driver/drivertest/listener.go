@@ -34,7 +34,8 @@ func testNTF18(t *testing.T, open Opener) {
 			notify(ctx, t, n, target, 0)
 		}
 	}
-	// What waited is still there, then the channel is closed.
+	// A signal that was waiting is still delivered, and then the channel is
+	// closed.
 	wantSignals(t, "after Close", []hark.Signal{receive(ctx, t, c)}, hark.Signal{Name: "a", Count: 1})
 	if s, ok := <-c.C(); ok {
 		t.Errorf("got %v from a closed listener", s)
@@ -50,7 +51,7 @@ func testNTF19(t *testing.T, open Opener) {
 	entered, ended := make(chan struct{}), false
 	l, err := n.Register("a", func(ctx context.Context, _ hark.Signal) {
 		close(entered)
-		<-ctx.Done() // Close ends it
+		<-ctx.Done() // Close ends the context
 		if !errors.Is(context.Cause(ctx), hark.ErrClosed) {
 			t.Errorf("the context ended with %v, want ErrClosed", context.Cause(ctx))
 		}
@@ -64,7 +65,7 @@ func testNTF19(t *testing.T, open Opener) {
 	if err := l.Close(); err != nil {
 		t.Error(err)
 	}
-	if !ended { // no lock: Close has seen it end
+	if !ended { // needs no lock: Close waited for the function to end
 		t.Error("Close returned while the function ran")
 	}
 
@@ -125,7 +126,7 @@ func testNTF21(t *testing.T, open Opener) {
 		n := newNotifier(t, bus)
 		done := make(chan struct{})
 		const rounds = 200
-		for i := range 3 { // a circle in which each notifies all of it
+		for i := range 3 { // a circle in which each function notifies all three
 			count := 0
 			if _, err := n.Register(fmt.Sprintf("ring.r%d", i), func(ctx context.Context, s hark.Signal) {
 				if count++; count == rounds && i == 0 {
@@ -139,7 +140,7 @@ func testNTF21(t *testing.T, open Opener) {
 				}
 				l, err := n.Listen("other")
 				if errors.Is(err, hark.ErrClosed) {
-					return // the circle goes on while the bus is closed
+					return // the circle is still running while the bus is closed
 				}
 				if err != nil {
 					t.Errorf("listen in a function: %v", err)

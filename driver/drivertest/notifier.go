@@ -17,7 +17,7 @@ func newNotifier(t *testing.T, bus *hark.Bus) *hark.Notifier {
 	return must(hark.NewNotifier(bus))(t)
 }
 
-// notify notifies target and checks how many that reached.
+// notify notifies target and checks how many listeners it reached.
 func notify(ctx context.Context, t *testing.T, n *hark.Notifier, target string, want int) {
 	t.Helper()
 	if got, err := n.Notify(ctx, target); got != want || err != nil {

@@ -17,7 +17,7 @@ var notifyClauses = []Clause{
 	{"NTF-13", "what came before a notification is visible to whom it reaches", testNTF13},
 }
 
-// lamp and bell have methods of the same name.
+// lamp and bell have methods with the same name.
 type (
 	lamp struct{ *ears }
 	bell struct{ *ears }
@@ -177,7 +177,8 @@ func testNTF12(t *testing.T, open Opener) {
 	wantSignals(t, "signals", []hark.Signal{receive(ctx, t, l)}, hark.Signal{Name: "a", Count: 1})
 }
 
-// testNTF13 uses plain variables: the race detector sees what is not ordered.
+// testNTF13 uses plain variables, so the race detector reports what is not
+// ordered.
 func testNTF13(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	n := newNotifier(t, bus)
@@ -207,7 +208,7 @@ func testNTF13(t *testing.T, open Opener) {
 		<-turn
 		for _, target := range []string{"function", "channel", "waiter"} {
 			state++
-			// The waiter may not be there yet.
+			// The waiter may not have arrived yet.
 			until(ctx, t, "somebody hears "+target, func() bool { return must(n.Notify(ctx, target))(t) > 0 })
 			if got := <-heard; got != state {
 				t.Fatalf("%s saw %d, want %d", target, got, state)

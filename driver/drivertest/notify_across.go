@@ -64,7 +64,7 @@ func testNTF25(ctx context.Context, t *testing.T, connect Connector) {
 			}
 		}
 	}
-	// Who joins and who leaves is counted from then on.
+	// Listeners that come or go are counted from that moment on.
 	busD := connect()
 	d := newNotifier(t, busD)
 	newEars().register(t, d, "a.b")
@@ -81,7 +81,7 @@ func testNTF25(ctx context.Context, t *testing.T, connect Connector) {
 
 func testNTF26(ctx context.Context, t *testing.T, connect Connector) {
 	const processes, each = 3, 200
-	targets := []string{"x", "*", ">"} // told apart; all mean the same
+	targets := []string{"x", "*", ">"} // distinct names with the same meaning
 	all := make([]*ears, processes)
 	notifiers := make([]*hark.Notifier, processes)
 	for i := range all {
@@ -134,7 +134,7 @@ func testNTF27(ctx context.Context, t *testing.T, connect Connector) {
 	notify(ctx, t, a, "x", 3)
 	held.wait(ctx, t, 1)
 	for range 5 {
-		notify(ctx, t, a, "x", 2) // not the one that is full
+		notify(ctx, t, a, "x", 2) // the full one is not reached
 	}
 	release()
 	held.wait(ctx, t, 6)
@@ -157,13 +157,13 @@ func testNTF28(ctx context.Context, t *testing.T, connect Connector) {
 	want := hark.Signal{Name: "x", Count: 1}
 	latch(ctx, t, a, "x")
 	wantSignals(t, "early", early.wait(ctx, t, 1), want)
-	latch(ctx, t, b, "x") // again: nothing
+	latch(ctx, t, b, "x") // again: no effect
 	busC := connect()
 	c := newNotifier(t, busC)
 	for what, n := range map[string]*hark.Notifier{"its process": a, "another": b, "a later one": c} {
 		wantSignals(t, what, []hark.Signal{receive(ctx, t, listen(t, n, "x"))}, want)
 	}
-	// Whoever set it may be gone.
+	// A latch outlives the process that set it.
 	if err := busA.Close(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -185,8 +185,8 @@ func testNTF28(ctx context.Context, t *testing.T, connect Connector) {
 	wantSignals(t, "late", []hark.Signal{receive(ctx, t, late)}, want)
 	early.wait(ctx, t, 2)
 
-	// All latch and unlatch at the same time; in the end all agree, and a new
-	// one with them.
+	// All processes latch and unlatch at the same time. In the end all agree,
+	// and so does a new one.
 	buses := []*hark.Bus{busB, busC, connect()}
 	var wg sync.WaitGroup
 	for i, bus := range buses {
@@ -222,7 +222,7 @@ func testNTF29(ctx context.Context, t *testing.T, connect Connector) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	notify(ctx, t, a, ">", 0) // nobody waits any more
+	notify(ctx, t, a, ">", 0) // no one waits any more
 	if info := busA.Engine(); !info.Has(driver.Latches) {
 		return
 	}

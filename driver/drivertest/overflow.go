@@ -23,8 +23,8 @@ var overflowClauses = []Clause{
 	{"BUF-10", "a draining subscription loses nothing to later messages", testBUF10},
 }
 
-// stalled subscribes with a handler that holds the first message, 0, until the
-// gate opens.
+// stalled subscribes with a handler that blocks on the first message, 0, until
+// the gate opens.
 func stalled(ctx context.Context, t *testing.T, topic *hark.Topic[int], opts ...hark.SubscribeOption) (*hark.Subscription, *witness[int], *gate) {
 	t.Helper()
 	g, w := newGate(t), newWitness[int]()
@@ -41,7 +41,8 @@ func stalled(ctx context.Context, t *testing.T, topic *hark.Topic[int], opts ...
 	return sub, w, g
 }
 
-// arrived waits until a stalled subscription has dropped and keeps that many.
+// arrived waits until a stalled subscription has dropped and still holds the
+// given numbers of messages.
 func arrived(ctx context.Context, t *testing.T, sub *hark.Subscription, dropped, waiting uint64) {
 	t.Helper()
 	until(ctx, t, fmt.Sprintf("%d are dropped, %d wait and 1 is in flight", dropped, waiting), func() bool {
@@ -83,7 +84,8 @@ func testBUF1(t *testing.T, open Opener) {
 	}
 }
 
-// testLossy publishes 1 to n to a stalled subscription and checks what it gets.
+// testLossy publishes 1 to n to a stalled subscription and checks which of them
+// arrive.
 func testLossy(t *testing.T, open Opener, n int, want []int, opts ...hark.SubscribeOption) {
 	t.Helper()
 	for _, handle := range []bool{false, true} {
@@ -125,7 +127,7 @@ func testBUF3(t *testing.T, open Opener) {
 	testLossy(t, open, 5, count(1, 6), hark.Buffer(5), hark.Overflow(hark.DropNewest))
 	testLossy(t, open, 1000, count(1, 8), hark.Buffer(7), hark.Overflow(hark.DropNewest))
 
-	// Room that a handler makes goes to the next new message.
+	// Room that a handler frees goes to the next new message.
 	ctx, bus := start(t, open)
 	topic := newTopic[int](t, bus, "a")
 	g, w := newGate(t), newWitness[int]()
@@ -250,7 +252,7 @@ func testBUF10(t *testing.T, open Opener) {
 		publish(ctx, t, topic, count(1, 6)...)
 		drained := make(chan error, 1)
 		go func() { drained <- sub.Drain(ctx) }()
-		// A subscription that takes nothing new is not waited for.
+		// No publisher waits for a subscription that accepts nothing new.
 		until(ctx, t, "the topic has no subscription", func() bool {
 			for _, topic := range bus.Topology().Nodes {
 				if topic.Name == "a" {

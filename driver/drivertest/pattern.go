@@ -152,7 +152,7 @@ func testPAT6(t *testing.T, open Opener) {
 	first := newWitness[int]()
 	subscribe(t, gone, first.handle)
 	publish(ctx, t, kept, count(0, 50)...)
-	publish(ctx, t, gone, count(1000, 3000)...) // enough that its log has moved on
+	publish(ctx, t, gone, count(1000, 3000)...) // enough for its log to have moved on
 	first.wait(ctx, t, 2000)
 	w := newWitness[int]()
 	subscribePattern(t, bus, "t.*", w.handle, hark.FromStart())
@@ -348,8 +348,8 @@ func testREQ6(t *testing.T, open Opener) {
 		}
 	}
 
-	// More requests are on their way than its buffer takes when a responder
-	// leaves by itself, and when its bus closes.
+	// The responder has more requests than fit in its buffer when it closes its
+	// own subscription, and when its bus closes.
 	leave := func(bus *hark.Bus, h func(ctx context.Context, leave func() error) error, whileFull func()) {
 		full := newGate(t)
 		var sub atomic.Pointer[hark.Subscription]
@@ -361,7 +361,7 @@ func testREQ6(t *testing.T, open Opener) {
 		close(ready)
 		var requests sync.WaitGroup
 		for i := range 8 {
-			requests.Go(func() { _, _ = hark.Request[int, int](ctx, bus, "y", i) }) // that it returns is what counts
+			requests.Go(func() { _, _ = hark.Request[int, int](ctx, bus, "y", i) }) // only its return matters
 		}
 		full.reached(ctx, t, 1)
 		until(ctx, t, "the buffer is full", func() bool { return sub.Load().Stats().Waiting == 1 })
@@ -403,7 +403,7 @@ func testREQ7(t *testing.T, open Opener) {
 		return nil
 	}
 
-	// askOn asks again and again until over is closed.
+	// askOn sends requests until over is closed.
 	askOn := func(over chan struct{}, wrong func(error) bool) *sync.WaitGroup {
 		var callers sync.WaitGroup
 		for range 3 {
@@ -424,7 +424,7 @@ func testREQ7(t *testing.T, open Opener) {
 		return &callers
 	}
 
-	// One takes over from another, so that one is always there.
+	// Each responder takes over from another, so one is always there.
 	now := must(hark.Reply(bus, "x", echo))(t)
 	over := make(chan struct{})
 	callers := askOn(over, func(err error) bool { return err != nil })
@@ -441,8 +441,9 @@ func testREQ7(t *testing.T, open Opener) {
 		t.Error(err)
 	}
 
-	// Several come and go, and each is there for its own request. Those of others get an
-	// answer, or an error when nobody is there.
+	// Several responders come and go, and each answers at least its own
+	// request. Other requests get an answer, or an error if no responder is
+	// there.
 	over = make(chan struct{})
 	callers = askOn(over, func(err error) bool {
 		return err != nil && !errors.Is(err, hark.ErrNoResponders) && !errors.Is(err, hark.ErrClosed)
@@ -459,7 +460,8 @@ func testREQ7(t *testing.T, open Opener) {
 				if err := ask(i); err != nil {
 					t.Errorf("while several come and go: %v", err)
 				}
-				// What it hands over when it drains another one may drop that closes.
+				// A draining responder may hand over requests to one that
+				// closes and drops them.
 				var left *hark.CloseError
 				if err := leave(i, s); err != nil && !errors.As(err, &left) {
 					t.Errorf("leave: %v", err)

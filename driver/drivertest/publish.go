@@ -235,7 +235,7 @@ func testORD2(t *testing.T, open Opener) {
 	}
 }
 
-// wantOrderPer checks that values {p, 0}, {p, 1} … are in order for each p.
+// wantOrderPer checks that the values {p, 0}, {p, 1} … are in order for each p.
 func wantOrderPer(t *testing.T, got [][2]int, publishers int) {
 	t.Helper()
 	next := make([]int, publishers)

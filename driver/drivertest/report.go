@@ -21,23 +21,23 @@ type Report struct {
 	// engine does not have for them.
 	Refused map[string]string
 
-	ran, across int      // clauses
-	held        []string // those that ran and did not fail
+	ran, across int      // numbers of clauses
+	held        []string // clauses that ran and did not fail
 	failed      bool
 }
 
-// refusals has why tests were skipped, by their names, until their clause notes
-// it.
+// refusals holds the reasons why tests were skipped, by test name, until their
+// clause takes note of them.
 var refusals struct {
 	sync.Mutex
 	reasons map[string]string
 }
 
-// refusedBy finds what follows the name of the engine, and its server, in a
+// refusedBy matches what follows the name of the engine and its server in a
 // refusal.
 var refusedBy = regexp.MustCompile(`engine [^:]*: (.*)`)
 
-// refused skips a test because the engine refuses what it needs.
+// refused skips a test because the engine refuses what the test needs.
 func refused(t *testing.T, err error) {
 	t.Helper()
 	reason := err.Error()
@@ -61,7 +61,7 @@ func (r *Report) Add(across *Report) {
 	r.failed = r.failed || across.failed
 }
 
-// note takes down what became of a clause, and counts it in ran.
+// note records the result of a clause and counts the clause in ran.
 func (r *Report) note(t *testing.T, id string, ran *int) {
 	*ran++
 	r.failed = r.failed || t.Failed()
@@ -118,7 +118,7 @@ func (r *Report) Compare(t *testing.T, file, column string) {
 	}
 }
 
-// agrees compares what the tables in a text say of the clauses that held.
+// agrees compares the tables in a text with the clauses that held.
 func (r *Report) agrees(text, column string) error {
 	_, rest, _ := strings.Cut(text, tablesBegin)
 	made, _, ok := strings.Cut(rest, tablesEnd)
@@ -146,7 +146,7 @@ func (r *Report) agrees(text, column string) error {
 	return nil
 }
 
-// write returns text with what the report says in a column of its tables.
+// write returns text with the report entered in a column of its tables.
 func (r *Report) write(text, column string) (string, error) {
 	before, rest, ok := strings.Cut(text, tablesBegin)
 	old, after, ends := strings.Cut(rest, tablesEnd)
@@ -161,7 +161,7 @@ func (r *Report) write(text, column string) (string, error) {
 	return before + tablesBegin + ts.String() + tablesEnd + after, nil
 }
 
-// difference returns the lines of b that a has not.
+// difference returns the lines of b that are not in a.
 func difference(a, b string) string {
 	has := map[string]bool{}
 	for line := range strings.Lines(a) {

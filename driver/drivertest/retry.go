@@ -115,7 +115,7 @@ func testRTY3(t *testing.T, open Opener) {
 	}
 }
 
-// nilError panics if it is nil.
+// nilError panics if the pointer is nil.
 type nilError struct{ cause error }
 
 func (e *nilError) Error() string { return e.cause.Error() }
@@ -207,7 +207,7 @@ func testDLQ1(t *testing.T, open Opener) {
 	if err := sub.Drain(ctx); err != nil {
 		t.Fatal(err)
 	}
-	// It is there although nobody listened.
+	// The dead letter is there although no one was subscribed.
 	for m, err := range newTopic[int](t, bus, "a.b.dead").Messages(ctx, hark.FromStart()) {
 		if err != nil {
 			t.Fatal(err)
@@ -303,7 +303,8 @@ func testDLQ6(t *testing.T, open Opener) {
 		}
 	}
 
-	// Two that name each other's topic, and one that names a topic it listens to.
+	// Two subscriptions name each other's topic, and one names a topic that it
+	// subscribes to.
 	kept := hark.Stored(hark.Retention{})
 	one, two := newTopic[int](t, bus, "one", kept), newTopic[int](t, bus, "two", kept)
 	first := subscribe(t, one, reject, hark.DeadLetter("two"))

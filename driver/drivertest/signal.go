@@ -30,12 +30,13 @@ func testNTF5(t *testing.T, open Opener) {
 	for range 4 {
 		notify(ctx, t, n, "a.b", 1)
 	}
-	notify(ctx, t, n, "a.*", 1) // the last of those merged
+	notify(ctx, t, n, "a.*", 1) // the last of the merged signals
 	release()
 	wantSignals(t, "a function that was busy", e.wait(ctx, t, 6),
 		hark.Signal{Name: "a.b", Count: 1}, hark.Signal{Name: "a.*", Count: 5})
 
-	// Whoever notifies, however fast: nothing is lost or made up.
+	// However many goroutines notify, and however fast, nothing is lost or
+	// invented.
 	const goroutines, each = 4, 500
 	var wg sync.WaitGroup
 	for range goroutines {
@@ -132,7 +133,7 @@ func testNTF8(t *testing.T, open Opener) {
 
 func testNTF9(t *testing.T, open Opener) {
 	s := func(name string, count int) hark.Signal { return hark.Signal{Name: name, Count: count} }
-	sent := []string{"x", "*", ">", "x", "*"} // told apart; all mean the same
+	sent := []string{"x", "*", ">", "x", "*"} // distinct names with the same meaning
 	tests := []struct {
 		name            string
 		opts            []hark.ListenOption
@@ -228,7 +229,7 @@ func testNTF10(t *testing.T, open Opener) {
 	other.wait(ctx, t, 1)
 	wantSignals(t, "beside a full one", other.signals(), hark.Signal{Name: ">", Count: 1})
 
-	// One that leaves holds up nobody.
+	// A listener that leaves holds up no one.
 	release = e.hold(t)
 	l := e.register(t, n, "b", hark.EachSignal(), hark.Buffer(1), hark.Overflow(hark.Block))
 	notify(ctx, t, n, "b", 1)

@@ -192,13 +192,13 @@ func testSTO10(t *testing.T, open Opener) {
 	})
 	got := w.all()
 	for i := 2; i < len(got); i++ {
-		// In process it is overtaken once, while it is stalled.
+		// In process, the subscription is overtaken once, while it is stalled.
 		if got[i] <= got[i-1] || inProcess(bus) && got[i] != got[i-1]+1 {
 			t.Errorf("got %d after %d", got[i], got[i-1])
 		}
 	}
 	until(ctx, t, "delivered and dropped make up what was published", func() bool {
 		s := sub.Stats()
-		return s.Delivered == uint64(len(got)) && s.Delivered+s.Dropped == n && (s.Dropped > 0 || s.Delivered == n) // an engine may have fetched all in time
+		return s.Delivered == uint64(len(got)) && s.Delivered+s.Dropped == n && (s.Dropped > 0 || s.Delivered == n) // an engine may have fetched everything in time
 	})
 }

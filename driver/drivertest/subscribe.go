@@ -190,7 +190,7 @@ func testSUB8(t *testing.T, open Opener) {
 		s := sub.Stats()
 		return s.Delivered == 6 && s.Dropped == 94 && s.Waiting+s.InFlight+s.Retrying == 0
 	})
-	publish(ctx, t, topic, count(0, 2000)...) // nobody is waited for
+	publish(ctx, t, topic, count(0, 2000)...) // publishing waits for no subscription
 }
 
 func testSUB9(t *testing.T, open Opener) {
@@ -215,7 +215,7 @@ func testSUB9(t *testing.T, open Opener) {
 		t.Fatal("Drain hangs")
 	}
 	publish(ctx, t, topic, 2)
-	<-got // it goes on
+	<-got // the subscription continues
 }
 
 func testSUB10(t *testing.T, open Opener) {

@@ -11,8 +11,8 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// What stands between these lines of a document is made from reports. It is read
-// again for what is said of the other engines.
+// The text between these lines of a document is generated from reports. It is
+// parsed again to preserve the columns of the other engines.
 const (
 	tablesBegin = "<!-- From here on it is written by make drivers. -->\n"
 	tablesEnd   = "<!-- Up to here it is written by make drivers. -->\n"
@@ -23,7 +23,8 @@ var capabilities = []driver.Capability{
 	driver.Backpressure, driver.HandBack, driver.Deadlocks, driver.Latches, driver.Strict, driver.Relaxed, driver.Memory,
 }
 
-// faces are what an engine may refuse as a whole, by the words of the refusal.
+// faces are the parts that an engine may refuse as a whole, in the words of the
+// refusal.
 var faces = []string{"requests", "channels", "notifications", "values"}
 
 const (
@@ -34,15 +35,15 @@ const (
 	yes, no    = "yes", "–"
 )
 
-// tables are what is known of engines: a column for each.
+// tables hold what is known of the engines, in a column for each.
 type tables struct {
 	columns []string
 	can     table
-	hold    table // of it only rowAcross is read
-	refused table // what an engine does not have, and the clauses
+	hold    table // only rowAcross is parsed
+	refused table // what an engine lacks, and the clauses that need it
 }
 
-// table has cells by row and column.
+// table maps a row and a column to a cell.
 type table map[string]map[string]string
 
 func (t table) put(row, column, cell string) {
@@ -52,7 +53,7 @@ func (t table) put(row, column, cell string) {
 	t[row][column] = cell
 }
 
-// The headings of the tables, which tell them apart.
+// The headings of the tables, by which they are told apart.
 const (
 	headCan     = "Capability"
 	headHold    = "Clauses that hold"
@@ -90,7 +91,7 @@ func parseTables(text string) (*tables, error) {
 	return ts, nil
 }
 
-// set replaces what is said of one engine.
+// set replaces the column of one engine.
 func (ts *tables) set(column string, r *Report) {
 	if !slices.Contains(ts.columns, column) {
 		ts.columns = append(ts.columns, column)
@@ -138,10 +139,10 @@ func (ts *tables) set(column string, r *Report) {
 	}
 }
 
-// asCell is a text as it stands in a table.
+// asCell escapes a text for use in a table.
 func asCell(text string) string { return strings.ReplaceAll(text, "|", "/") }
 
-// share says how many of n there are.
+// share formats some out of n.
 func share(some, n int) string {
 	switch some {
 	case n:
@@ -152,14 +153,14 @@ func share(some, n int) string {
 	return fmt.Sprintf("%d of %d", some, n)
 }
 
-// String returns the tables as they are written.
+// String returns the tables in Markdown.
 func (ts *tables) String() string {
 	var b strings.Builder
 	ts.head(&b, headCan)
 	for _, face := range faces {
 		for _, column := range ts.columns {
 			ts.can.put(face, column, yes)
-			for reason, clauses := range ts.refused { // "channels", or "channels before server 2.11"
+			for reason, clauses := range ts.refused { // reason is "channels", or "channels before server 2.11"
 				if (reason == face || strings.HasPrefix(reason, face+" ")) && clauses[column] != "" {
 					ts.can.put(face, column, no)
 				}
@@ -206,7 +207,7 @@ func (ts *tables) String() string {
 	ts.row(&b, rowAcross, func(column string) string { return cmp.Or(ts.hold[rowAcross][column], no) })
 
 	ts.head(&b, headRefused)
-	first := func(row string) string { // the first clause for which it is missing
+	first := func(row string) string { // the first clause that misses it
 		var ids []string
 		for _, cell := range ts.refused[row] {
 			ids = append(ids, lengthen(cell)[:1]...)

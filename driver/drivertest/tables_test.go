@@ -32,8 +32,7 @@ func TestRangesOfClauses(t *testing.T) {
 	}
 }
 
-// The tables are read again as they were written, and a report replaces its own
-// column only.
+// The tables can be parsed again, and a report replaces only its own column.
 func TestTables(t *testing.T) {
 	text := "before\n" + tablesBegin + tablesEnd + "after\n"
 	write := func(r *Report, column string) {
@@ -74,7 +73,7 @@ func TestTables(t *testing.T) {
 		t.Errorf("what is refused no more is there still:\n%s", text)
 	}
 
-	// A run of some clauses is held to what is said of them.
+	// A run of some clauses is compared only with what the tables say of those.
 	some := &Report{Refused: map[string]string{"PUB-3": "c"}, held: []string{"PUB-1", "PUB-3"}}
 	if err := some.agrees(text, "B"); err != nil {
 		t.Error(err)

@@ -64,7 +64,7 @@ func testValueGet(t *testing.T, open Opener) {
 	const n = 50
 	var wg sync.WaitGroup
 	var mu sync.Mutex
-	set := 0 // the last Set that has returned
+	set := 0 // the value of the last Set that has returned
 	wg.Go(func() {
 		for i := range n {
 			mustSet(ctx, t, v, i+1)
@@ -169,7 +169,7 @@ func testValueVersions(t *testing.T, open Opener) {
 	}
 }
 
-// record is what an observer was told.
+// record holds the changes that an observer was told of.
 type record struct {
 	mu      sync.Mutex
 	changes [][2]int
@@ -363,7 +363,7 @@ func testValueBuffered(t *testing.T, open Opener) {
 	tests := []struct {
 		title   string
 		opts    []hark.ObserveOption
-		want    [][2]int // the observer being stuck in the first of ten
+		want    [][2]int // while the observer is stuck in the first of ten
 		dropped uint64
 	}{
 		{"latest", []hark.ObserveOption{hark.Overflow(hark.Latest)}, [][2]int{{0, 1}, {1, 10}}, 8},
@@ -576,7 +576,7 @@ func testValueClose(t *testing.T, open Opener) {
 	}
 	closed := make(chan error, 1)
 	go func() { closed <- bus.Close(ctx) }()
-	// Whether the close has begun can be seen by what it refuses.
+	// Once the close has begun, new values are refused.
 	for ctx.Err() == nil {
 		if _, err := hark.NewValue(bus, "another", 0); errors.Is(err, hark.ErrClosed) {
 			break

@@ -14,11 +14,11 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// witness notes what handlers get.
+// witness records what handlers receive.
 type witness[T any] struct {
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	got     []T
-	changed chan struct{} // closed at the next note
+	changed chan struct{} // closed when the next value is recorded
 }
 
 func newWitness[T any]() *witness[T] { return &witness[T]{changed: make(chan struct{})} }
@@ -31,7 +31,7 @@ func (w *witness[T]) note(v T) {
 	w.changed = make(chan struct{})
 }
 
-// handle is a handler that notes values.
+// handle is a handler that records values.
 func (w *witness[T]) handle(_ context.Context, m *hark.Message[T]) error {
 	w.note(m.Value)
 	return nil
@@ -43,7 +43,8 @@ func (w *witness[T]) all() []T {
 	return slices.Clone(w.got)
 }
 
-// wait returns what has been noted once that is at least n values.
+// wait waits until at least n values have been recorded, and returns all of
+// them.
 func (w *witness[T]) wait(ctx context.Context, t *testing.T, n int) []T {
 	t.Helper()
 	for {
@@ -61,10 +62,10 @@ func (w *witness[T]) wait(ctx context.Context, t *testing.T, n int) []T {
 	}
 }
 
-// gate holds up handlers until the test lets them go.
+// gate blocks handlers until the test lets them go.
 type gate struct {
-	entered chan struct{} // one for each handler that has come
-	open    chan struct{} // one lets one handler go, closed all
+	entered chan struct{} // receives one value for each handler that arrives
+	open    chan struct{} // a value lets one handler go; closing it lets all go
 	once    sync.Once
 }
 
@@ -75,7 +76,7 @@ func newGate(t *testing.T) *gate {
 	return g
 }
 
-// pass waits until the gate lets one go or ctx ends.
+// pass waits until the gate lets the handler go or ctx ends.
 func (g *gate) pass(ctx context.Context) error {
 	g.entered <- struct{}{}
 	select {
@@ -86,7 +87,7 @@ func (g *gate) pass(ctx context.Context) error {
 	}
 }
 
-// reached waits until n handlers have come.
+// reached waits until n handlers have arrived.
 func (g *gate) reached(ctx context.Context, t *testing.T, n int) {
 	t.Helper()
 	for i := range n {
@@ -98,10 +99,10 @@ func (g *gate) reached(ctx context.Context, t *testing.T, n int) {
 	}
 }
 
-// release lets all go from now on.
+// release lets all handlers go from here on.
 func (g *gate) release() { g.once.Do(func() { close(g.open) }) }
 
-// until waits until ok says so, for facts that nothing announces.
+// until polls until ok returns true, for facts that nothing announces.
 func until(ctx context.Context, t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
@@ -115,7 +116,8 @@ func until(ctx context.Context, t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// must returns v, or fails the test; what the engine refuses skips it.
+// must returns v or fails the test. If the engine refuses what the test needs,
+// it skips the test.
 func must[V any](v V, err error) func(t *testing.T) V {
 	return func(t *testing.T) V {
 		t.Helper()
@@ -149,7 +151,7 @@ func publish[T any](ctx context.Context, t *testing.T, topic *hark.Topic[T], vs 
 	}
 }
 
-// count returns the numbers from from to below to.
+// count returns the numbers from from up to, but not including, to.
 func count(from, to int) []int {
 	var ns []int
 	for n := from; n < to; n++ {
@@ -165,7 +167,7 @@ func wantEqual[T comparable](t *testing.T, what string, got, want []T) {
 	}
 }
 
-// needs skips what the engine has not declared.
+// needs skips the test if the engine has not declared all these capabilities.
 func needs(t *testing.T, bus *hark.Bus, all ...driver.Capability) {
 	t.Helper()
 	info := bus.Engine()
@@ -176,17 +178,17 @@ func needs(t *testing.T, bus *hark.Bus, all ...driver.Capability) {
 	}
 }
 
-// inProcess reports whether values travel as they are.
+// inProcess reports whether values travel without being encoded.
 func inProcess(bus *hark.Bus) bool { return bus.Engine().Engine == "mem" }
 
-// underFaults reports whether package faults is between the bus and its engine:
-// messages of groups may come late, and again.
+// underFaults reports whether package faults is between the bus and its engine.
+// The messages of groups may then come late, and more than once.
 func underFaults(bus *hark.Bus) bool {
 	return strings.HasSuffix(bus.Engine().Engine, " under faults")
 }
 
-// waitDistinct returns what a group has got once that is at least n values: as it
-// came, or under faults sorted and without repeats.
+// waitDistinct waits until a group has received at least n different values,
+// and returns them: as they came, or under faults sorted and without repeats.
 func waitDistinct(ctx context.Context, t *testing.T, bus *hark.Bus, w *witness[int], n int) []int {
 	t.Helper()
 	got := w.wait(ctx, t, n)
@@ -203,8 +205,8 @@ func waitDistinct(ctx context.Context, t *testing.T, bus *hark.Bus, w *witness[i
 	}
 }
 
-// groupTopic returns a topic whose groups lose nothing when members leave: a
-// stored one, unless the engine promises that of ephemeral ones too.
+// groupTopic returns a topic whose groups lose nothing when members leave. It
+// is a stored topic, unless the engine promises the same for ephemeral ones.
 func groupTopic[T any](t *testing.T, bus *hark.Bus, name string, opts ...hark.TopicOption) *hark.Topic[T] {
 	t.Helper()
 	if info := bus.Engine(); !info.Has(driver.HandBack) {

@@ -7,7 +7,7 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// refuse says what the engine does not have.
+// refuse returns the error for what the engine does not have.
 func (c *Conn) refuse(what string) error {
 	return fmt.Errorf("%w: engine %s: %s", driver.ErrUnsupported, c.Info().Engine, what)
 }

@@ -61,7 +61,7 @@ type Config struct {
 	Again int
 }
 
-// How many calls there are to a delay and to a cut.
+// The average number of calls per delay and per cut.
 const (
 	delayEvery = 20
 	cutEvery   = 200
@@ -76,9 +76,9 @@ type Conn struct {
 	driver.Conn
 	config Config
 
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	random *rand.Rand
-	up     chan struct{} // closed when the connection is up; nil while it is
+	up     chan struct{} // closed when the connection is restored; nil while it is up
 	mend   *time.Timer
 	closed bool
 	counts Counts
@@ -102,7 +102,7 @@ func (c *Conn) Counts() Counts {
 	return c.counts
 }
 
-// hit reports whether something that happens 1 in n times does.
+// hit reports whether a fault that occurs once in n times occurs this time.
 func (c *Conn) hit(n int, count func(*Counts) *int) bool {
 	if n <= 0 {
 		return false
@@ -116,7 +116,8 @@ func (c *Conn) hit(n int, count func(*Counts) *int) bool {
 	return true
 }
 
-// pass is before each call: it cuts, waits until the connection is up, and delays.
+// pass runs before each call: it may cut the connection, waits until the
+// connection is up, and may delay the call.
 func (c *Conn) pass(ctx context.Context) error {
 	c.cut()
 	if err := c.await(ctx); err != nil {
@@ -140,12 +141,12 @@ func (c *Conn) delay(ctx context.Context) error {
 	}
 }
 
-// cut loses the connection if it is time to.
+// cut may cut the connection.
 func (c *Conn) cut() {
 	if c.config.Cut <= 0 || !c.hit(cutEvery, func(n *Counts) *int { return &n.Cuts }) {
 		return
 	}
-	c.telling.Lock() // the changes are told in their order
+	c.telling.Lock() // report the changes in order
 	defer c.telling.Unlock()
 	c.mu.Lock()
 	if c.closed || c.up != nil {
@@ -161,7 +162,7 @@ func (c *Conn) cut() {
 	}
 }
 
-// restore brings the connection back.
+// restore restores the connection.
 func (c *Conn) restore() {
 	c.telling.Lock()
 	defer c.telling.Unlock()
@@ -178,7 +179,7 @@ func (c *Conn) restore() {
 	}
 }
 
-// await returns when the connection is up.
+// await waits until the connection is up.
 func (c *Conn) await(ctx context.Context) error {
 	for {
 		c.mu.Lock()
@@ -229,7 +230,7 @@ func (c *Conn) Close(ctx context.Context) error {
 	mend := c.mend
 	c.mu.Unlock()
 	if mend != nil {
-		mend.Stop() // or it finds nothing to do
+		mend.Stop() // if it has already fired, it finds nothing to do
 	}
 	c.restore()
 	return c.Conn.Close(ctx)

@@ -22,12 +22,13 @@ import (
 
 func TestMain(m *testing.M) { leak.Main(m) }
 
-// The clauses of Promises hold over an engine with faults. What is dropped and
-// repeated touches groups: without HARK_LONG=1 only clauses about those run then.
+// The clauses of Promises hold over an engine with faults. Drops and repeats
+// affect only groups, so without HARK_LONG=1 only the clauses about groups run
+// with them.
 func TestClausesUnderFaults(t *testing.T) {
 	for _, p := range faults.Promises() {
 		t.Run(p.Fault, func(t *testing.T) {
-			t.Parallel() // they wait most of the time
+			t.Parallel() // the tests mostly wait
 			seed := uint64(0)
 			open := func(testing.TB) *hark.Bus {
 				seed++
@@ -47,7 +48,7 @@ func TestClausesUnderFaults(t *testing.T) {
 	}
 }
 
-// TestPromisesDoc holds docs/drivers.md to the table of Promises.
+// TestPromisesDoc compares docs/drivers.md with the table of Promises.
 func TestPromisesDoc(t *testing.T) {
 	var b strings.Builder
 	b.WriteString("| Fault | Clauses | Because |\n| --- | --- | --- |\n")
@@ -67,8 +68,8 @@ func TestPromisesDoc(t *testing.T) {
 	}
 }
 
-// What is dropped and repeated reaches a group all the same, and there have been
-// faults of each kind.
+// Messages that are dropped or repeated still reach a group, and faults of each
+// kind have occurred.
 func TestFaultsHappen(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -137,7 +138,7 @@ type connHook func(hark.ConnEvent)
 
 func (f connHook) OnConn(e hark.ConnEvent) { f(e) }
 
-// The same seed has the same faults.
+// The same seed produces the same faults.
 func TestSeed(t *testing.T) {
 	run := func(seed uint64) faults.Counts {
 		conn := faults.New(memdriver.New().Connect(), faults.Config{Seed: seed, Delay: time.Microsecond})
@@ -160,7 +161,8 @@ func TestSeed(t *testing.T) {
 	}
 }
 
-// A cut holds calls up for no longer than their contexts, and Close not at all.
+// A cut blocks a call no longer than its context allows, and does not block
+// Close at all.
 func TestCutWaitsInTheContext(t *testing.T) {
 	conn := faults.New(memdriver.New().Connect(), faults.Config{Seed: 3, Cut: 24 * time.Hour})
 	var err error

@@ -73,14 +73,13 @@ type subscription struct {
 	group   bool // messages may be dropped and repeated
 	pattern bool
 
-	mu      sync.Mutex         // guards what follows
-	arrived []*driver.Received // received, and not returned by Receive
-	repeat  []*driver.Received // to be given out again
-	wake    context.CancelFunc // ends the engine's Receive; nil if there is none
+	mu      sync.Mutex         // guards the fields below
+	arrived []*driver.Received // received from the engine but not yet returned by Receive
+	repeat  []*driver.Received // to be delivered again
+	wake    context.CancelFunc // ends the engine's Receive; nil if none is running
 }
 
-// repeated is the token of a message that is given out again, of which the engine
-// knows nothing.
+// repeated is the token of a repeated message, which the engine does not know.
 type repeated struct{}
 
 // Receive implements driver.Subscription.
@@ -88,7 +87,7 @@ func (s *subscription) Receive(ctx context.Context, most int) ([]*driver.Receive
 	for !s.hasArrived() {
 		turn, cancel := context.WithCancel(ctx)
 		s.mu.Lock()
-		if s.wake = cancel; len(s.repeat) > 0 { // since it was looked
+		if s.wake = cancel; len(s.repeat) > 0 { // added since hasArrived looked
 			cancel()
 		}
 		s.mu.Unlock()
@@ -106,7 +105,7 @@ func (s *subscription) Receive(ctx context.Context, most int) ([]*driver.Receive
 		s.arrived = append(s.arrived, ms...)
 		s.mu.Unlock()
 	}
-	if err := s.conn.pass(ctx); err != nil { // what has arrived is kept
+	if err := s.conn.pass(ctx); err != nil { // messages that have arrived are kept
 		return nil, err
 	}
 	s.mu.Lock()
@@ -117,7 +116,7 @@ func (s *subscription) Receive(ctx context.Context, most int) ([]*driver.Receive
 	return ms, nil
 }
 
-// hasArrived reports whether there is something for Receive to return.
+// hasArrived reports whether Receive has something to return.
 func (s *subscription) hasArrived() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -127,7 +126,7 @@ func (s *subscription) hasArrived() bool {
 	return len(s.arrived) > 0
 }
 
-// drop makes the engine give out again what is dropped.
+// drop returns the dropped messages to the engine, which delivers them again.
 func (s *subscription) drop(ctx context.Context, ms []*driver.Received) []*driver.Received {
 	if !s.group {
 		return ms
@@ -155,7 +154,7 @@ func (s *subscription) reorder(ms []*driver.Received) []*driver.Received {
 	return ms
 }
 
-// known returns those messages of which the engine knows.
+// known returns the messages that the engine knows.
 func known(ms []*driver.Received) []*driver.Received {
 	return slices.DeleteFunc(slices.Clone(ms), func(m *driver.Received) bool { return m.Token == repeated{} })
 }
@@ -209,7 +208,7 @@ func (s *subscription) Drain(ctx context.Context) error {
 	return s.Subscription.Drain(ctx)
 }
 
-// Lag implements driver.Subscription. What has arrived here waits too.
+// Lag implements driver.Subscription. It includes the messages that wait in s.
 func (s *subscription) Lag(ctx context.Context) (driver.Lag, error) {
 	if err := s.conn.pass(ctx); err != nil {
 		return driver.Lag{}, err
