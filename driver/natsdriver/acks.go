@@ -16,26 +16,26 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// acks takes what servers say to stored messages to who waits for it: one
-// subscription for all of a connection.
+// acks passes the server's answers to stored messages to those who wait for them,
+// over one subscription for the whole connection.
 type acks struct {
 	conn *Conn
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	sub     *nats.Subscription
-	inbox   string // what all subjects of answers begin with
+	inbox   string // prefix of all answer subjects
 	last    uint64
 	waiting map[uint64]waiter
 	closed  bool
 }
 
-// waiter is told once what became of what it sent: an acknowledgement, or why
-// there is none. It must not block.
+// waiter is told once what became of the messages it sent: an acknowledgement, or
+// an error. It must not block.
 type waiter interface {
 	acked(token uint64, a ack, err error)
 }
 
-// ack is what a server says.
+// ack is an acknowledgement by the server.
 type ack struct {
 	Seq       uint64              `json:"seq"`
 	Duplicate bool                `json:"duplicate"`
@@ -44,7 +44,7 @@ type ack struct {
 	Error     *jetstream.APIError `json:"error"`
 }
 
-// errNoAnswer says that it is not known whether the server has stored something.
+// errNoAnswer says that it is not known whether the server has stored a message.
 var errNoAnswer = errors.New("the server did not answer")
 
 func (a *acks) init(c *Conn) {
@@ -54,7 +54,7 @@ func (a *acks) init(c *Conn) {
 	c.state.mu.Unlock()
 }
 
-// start subscribes, if that has not been done.
+// start subscribes, unless it already has.
 func (a *acks) start(ctx context.Context) error {
 	a.mu.Lock()
 	started := a.sub != nil
@@ -80,15 +80,15 @@ func (a *acks) start(ctx context.Context) error {
 	return a.conn.Flush(ctx)
 }
 
-// expect returns the subject to which the server is to answer w.
+// expect returns the subject on which the server is to answer w.
 func (a *acks) expect(w waiter) (token uint64, reply string) {
 	token, inbox := a.enlist(w)
 	var digits [16]byte
 	return token, inbox + ackToken + string(strconv.AppendUint(digits[:0], token, 36))
 }
 
-// enlist makes a token for w, and returns what subjects for answers to it begin
-// with.
+// enlist makes a token for w, and returns the prefix of the subjects of its
+// answers.
 func (a *acks) enlist(w waiter) (token uint64, inbox string) {
 	a.mu.Lock()
 	a.last++
@@ -104,8 +104,8 @@ func (a *acks) enlist(w waiter) (token uint64, inbox string) {
 	return token, inbox
 }
 
-// forget takes no answer any more. It reports whether there was none: then the
-// waiter is not told.
+// forget stops waiting for an answer. It reports whether none had come; in that
+// case the waiter is not told.
 func (a *acks) forget(token uint64) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -133,7 +133,7 @@ func (a *acks) receive(m *nats.Msg) {
 	}
 }
 
-// noResponders is the status of a message that nobody takes.
+// noResponders is the status of a message that nobody receives.
 const noResponders = "503"
 
 func readAck(m *nats.Msg) (ack, error) {
@@ -142,7 +142,7 @@ func readAck(m *nats.Msg) (ack, error) {
 		if m.Header.Get("Status") == noResponders {
 			return a, nats.ErrNoResponders
 		}
-		return a, nil // the beginning of a batch
+		return a, nil // the start of a batch
 	}
 	if seq, ok := plainAck(m.Data); ok {
 		return ack{Seq: seq}, nil
@@ -156,9 +156,9 @@ func readAck(m *nats.Msg) (ack, error) {
 	return a, nil
 }
 
-// plainAck reads an acknowledgement that says no more than where a message is
-// stored, as nearly all do, such as {"stream":"orders","seq":7}. It reports
-// whether the text is one.
+// plainAck reads an acknowledgement that holds only where a message is stored, as
+// nearly all do, such as {"stream":"orders","seq":7}. It reports whether the text
+// is one.
 func plainAck(text []byte) (seq uint64, ok bool) {
 	const name, number = `{"stream":"`, `","seq":`
 	if !bytes.HasPrefix(text, []byte(name)) {
@@ -186,7 +186,7 @@ func readNumber[S string | []byte](digits S) (n uint64, ok bool) {
 	return n, true
 }
 
-// lost tells all who wait that their answers may be lost.
+// lost tells all waiters that their answers may be lost.
 func (a *acks) lost() { a.end(errNoAnswer) }
 
 func (a *acks) end(err error) {
@@ -216,7 +216,7 @@ func (a *acks) close() {
 	}
 }
 
-// fits returns an error if a message is larger than the server takes.
+// fits returns an error if a message is larger than the server accepts.
 func (c *Conn) fits(m *nats.Msg) error {
 	size, most := m.Size()-len(m.Subject)-len(m.Reply), int64(c.info.MaxPayload)
 	if most > 0 && int64(size) > most {
@@ -225,10 +225,11 @@ func (c *Conn) fits(m *nats.Msg) error {
 	return nil
 }
 
-// surelyFits reports whether a message fits without making what travels for it. It has
-// no headers of its own, of which some cannot travel.
+// surelyFits reports whether a message fits, without building the message that is
+// sent. The message must have no headers of its own, since some of them cannot be
+// sent.
 func (c *Conn) surelyFits(topic string, m *driver.Message) bool {
-	const others = 1024 // the names of headers, times and what else is of one size
+	const others = 1024 // header names, times and other parts of fixed size
 	// Each byte may be encoded as three.
 	size := len(m.Data) + 3*(len(topic)+len(m.ID)+len(m.Key)+len(m.ContentType)+len(c.opts.source)) + others
 	return len(m.Headers) == 0 && size <= int(c.info.MaxPayload)

@@ -11,12 +11,13 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// What follows is for those who run a server rather than use it: it changes
-// topics and groups that others rely on.
+// The methods below are for those who operate a server rather than use it: they
+// change topics and groups that others rely on.
 
-// AlterTopic gives a stored topic that is there another retention and window of
-// deduplication, and makes it one for dead letters if that is wanted, and returns what it had before. Another durability is
-// ErrConflict: the topic would have to be made anew.
+// AlterTopic changes the retention and the deduplication window of an existing
+// stored topic, makes it a topic for dead letters if that is asked for, and returns
+// the settings it had before. Another durability is ErrConflict, because the topic
+// would have to be recreated.
 func (c *Conn) AlterTopic(ctx context.Context, name string, to driver.StoredConfig) (before driver.StoredConfig, err error) {
 	if c.js == nil {
 		return before, c.refuse(string(driver.Stored))
@@ -26,7 +27,8 @@ func (c *Conn) AlterTopic(ctx context.Context, name string, to driver.StoredConf
 	return before, err
 }
 
-// alter changes a stream that is there into what is wanted. was is told what it was.
+// alter changes an existing stream to match t. It calls was with the configuration
+// found.
 func (c *Conn) alter(ctx context.Context, t *stored, was func(have *jetstream.StreamConfig)) error {
 	return c.state.do(ctx, func(ctx context.Context) error {
 		stream, err := c.api(ctx).Stream(ctx, t.stream)
@@ -51,9 +53,9 @@ func (c *Conn) alter(ctx context.Context, t *stored, was func(have *jetstream.St
 	})
 }
 
-// DeleteTopic deletes a stored topic with its messages and groups. One that is not
-// there is no error. Of a topic in a store its messages and groups are deleted: what is
-// published to it is stored as before.
+// DeleteTopic deletes a stored topic with its messages and groups. It is no error
+// if there is no such topic. For a topic in a store it deletes the topic's messages
+// and groups; what is published to it is still stored.
 func (c *Conn) DeleteTopic(ctx context.Context, name string) error {
 	h, err := c.homeNow(ctx, name)
 	switch {
@@ -77,8 +79,8 @@ func (c *Conn) DeleteTopic(ctx context.Context, name string) error {
 	return err
 }
 
-// DeleteMessage deletes a message of a stored topic. One that is not there is no
-// error.
+// DeleteMessage deletes a message of a stored topic. It is no error if there is no
+// such message.
 func (c *Conn) DeleteMessage(ctx context.Context, topic string, seq uint64) error {
 	h, err := c.homeNow(ctx, topic)
 	if errors.Is(err, ErrNotFound) {
@@ -92,7 +94,7 @@ func (c *Conn) DeleteMessage(ctx context.Context, topic string, seq uint64) erro
 		if err != nil {
 			return err
 		}
-		if h.shared() && h.store != topic { // it may be one of another topic
+		if h.shared() && h.store != topic { // it may belong to another topic
 			m, err := stream.GetMsg(ctx, seq)
 			if errors.Is(err, jetstream.ErrMsgNotFound) || err == nil && !h.holds(topic, m.Subject) {
 				return nil
@@ -102,7 +104,7 @@ func (c *Conn) DeleteMessage(ctx context.Context, topic string, seq uint64) erro
 			}
 		}
 		err = stream.DeleteMsg(ctx, seq)
-		if errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) { // which does not say why
+		if errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) { // the error does not say why
 			if _, getErr := stream.GetMsg(ctx, seq); errors.Is(getErr, jetstream.ErrMsgNotFound) {
 				return nil
 			}
@@ -111,9 +113,10 @@ func (c *Conn) DeleteMessage(ctx context.Context, topic string, seq uint64) erro
 	})
 }
 
-// ResetGroup makes a group of a stored topic begin again at its first message
-// that is not acknowledged, at once and in order, instead of when the lease of
-// that message ends. It must have no members. One that is not there is no error.
+// ResetGroup makes a group of a stored topic start again at its first
+// unacknowledged message, at once and in order, rather than when the lease of that
+// message ends. The group must have no members. It is no error if there is no such
+// group.
 func (c *Conn) ResetGroup(ctx context.Context, topic, group string) error {
 	h, err := c.homeNow(ctx, topic)
 	if errors.Is(err, ErrNotFound) {
@@ -123,7 +126,7 @@ func (c *Conn) ResetGroup(ctx context.Context, topic, group string) error {
 		return err
 	}
 	return c.admin(ctx, func(ctx context.Context) error {
-		// The server does not answer for one that is not there.
+		// The server does not answer if there is no such consumer.
 		if _, err := c.api(ctx).Consumer(ctx, h.stream, h.consumer(topic, group)); err != nil {
 			return err
 		}
@@ -132,8 +135,8 @@ func (c *Conn) ResetGroup(ctx context.Context, topic, group string) error {
 	})
 }
 
-// admin calls f until it succeeds, fails for good, or ctx ends. What is not
-// there is no error.
+// admin calls f until it succeeds, fails for good, or ctx ends. It is no error if
+// the object does not exist.
 func (c *Conn) admin(ctx context.Context, f func(ctx context.Context) error) error {
 	if c.js == nil {
 		return c.refuse(string(driver.Stored))
@@ -152,8 +155,8 @@ func (c *Conn) admin(ctx context.Context, f func(ctx context.Context) error) err
 	})
 }
 
-// HasTopic reports whether what is published to a topic is stored: it is there, or its
-// store is.
+// HasTopic reports whether messages published to a topic are stored: whether the
+// topic or a store for it exists.
 func (c *Conn) HasTopic(ctx context.Context, name string) (bool, error) {
 	_, err := c.homeNow(ctx, name)
 	if errors.Is(err, ErrNotFound) {

@@ -18,16 +18,16 @@ type GroupInfo struct {
 	Topic, Name string
 	Keyed       bool // it keeps the order of keys
 	Created     time.Time
-	Done        uint64    // the sequence up to which everything is done
+	Done        uint64    // everything up to this sequence is done
 	Waiting     uint64    // messages that no member has received
 	InFlight    uint64    // messages in hand
-	Redelivered uint64    // of those, messages that were in hand before
-	Listening   int       // members that wait for messages now, as far as the server knows
-	Oldest      time.Time // when the first message that is not done was stored; zero without any
+	Redelivered uint64    // how many of those were in hand before
+	Listening   int       // members that are waiting for messages, as far as the server knows
+	Oldest      time.Time // when the first message not yet done was stored; zero if there is none
 	PausedUntil time.Time // zero if it is not paused
 }
 
-// Groups returns the groups on a stored topic, in order of their names.
+// Groups returns the groups on a stored topic, sorted by name.
 func (c *Conn) Groups(ctx context.Context, topic string) (all []GroupInfo, err error) {
 	h, err := c.homeNow(ctx, topic)
 	if err != nil {
@@ -38,14 +38,14 @@ func (c *Conn) Groups(ctx context.Context, topic string) (all []GroupInfo, err e
 	})
 }
 
-// StoreGroups returns the groups on all topics of a store and on its pattern, in order
-// of these and of their names.
+// StoreGroups returns the groups on all topics of a store and on its pattern,
+// sorted by topic and then by name.
 func (c *Conn) StoreGroups(ctx context.Context, pattern string) ([]GroupInfo, error) {
 	return c.groups(ctx, storeHome(pattern), func(part *jetstream.ConsumerConfig) (string, bool) { return topicsOf(part), true })
 }
 
-// groups returns the groups on a stream. of says on which topics the group of a consumer
-// is, and whether it is wanted.
+// groups returns the groups on a stream. of returns the topic that a consumer's
+// group is on, and whether the group is wanted.
 func (c *Conn) groups(ctx context.Context, h home, of func(part *jetstream.ConsumerConfig) (string, bool)) (all []GroupInfo, err error) {
 	var parts []*jetstream.ConsumerInfo
 	err = c.find(ctx, "stream "+h.stream, func(ctx context.Context) error {
@@ -98,13 +98,13 @@ func groupOf(part *jetstream.ConsumerInfo) (string, bool) {
 	if name, ok := strings.CutPrefix(part.Config.Description, groupDescription); ok {
 		return name, true
 	}
-	return part.Name, true // none of hark's
+	return part.Name, true // not made by hark
 }
 
 // groupDescription begins the descriptions of the consumers of groups.
 const groupDescription = "hark group "
 
-// add takes the numbers of a consumer of the group.
+// add adds the counts of one consumer of the group.
 func (g *GroupInfo) add(part *jetstream.ConsumerInfo, keyed bool) {
 	first := g.Created.IsZero()
 	g.Keyed = g.Keyed || keyed
@@ -118,8 +118,8 @@ func (g *GroupInfo) add(part *jetstream.ConsumerInfo, keyed bool) {
 	if part.Paused {
 		g.PausedUntil = part.TimeStamp.Add(part.PauseRemaining)
 	}
-	// Where there is nothing to do everything is done: what others have to do is
-	// in between.
+	// A part with nothing to do has done everything: what lies beyond its floor
+	// belongs to other parts.
 	if part.NumPending > 0 || part.NumAckPending > 0 || first {
 		if first || g.Done == 0 || part.AckFloor.Stream < g.Done {
 			g.Done = part.AckFloor.Stream
@@ -149,7 +149,7 @@ func (c *Conn) age(ctx context.Context, h home, g *GroupInfo) error {
 	})
 }
 
-// GroupInfo returns what the server has of a group, or ErrNotFound.
+// GroupInfo describes a group as the server has it, or returns ErrNotFound.
 func (c *Conn) GroupInfo(ctx context.Context, topic, group string) (GroupInfo, error) {
 	all, err := c.Groups(ctx, topic)
 	if err != nil {
@@ -182,7 +182,7 @@ func (c *Conn) groupParts(ctx context.Context, topic, group string, f func(ctx c
 			case err != nil:
 				return err
 			case n < 0 && !h.isKeyed(&consumer.CachedInfo().Config):
-				n = partitions // it has no others
+				n = partitions // the group has no more of them
 			}
 			return f(ctx, h.stream, name)
 		})
@@ -193,8 +193,8 @@ func (c *Conn) groupParts(ctx context.Context, topic, group string, f func(ctx c
 	return nil
 }
 
-// DeleteGroup makes a group of a stored topic forget its place. One that is not
-// there is no error.
+// DeleteGroup makes a group of a stored topic forget its place. It is no error if
+// there is no such group.
 func (c *Conn) DeleteGroup(ctx context.Context, topic, group string) error {
 	if err := c.groupParts(ctx, topic, group, c.js.DeleteConsumer); err != nil {
 		return err
@@ -202,8 +202,8 @@ func (c *Conn) DeleteGroup(ctx context.Context, topic, group string) error {
 	return c.forgetRoster(ctx, topic, group)
 }
 
-// forgetRoster removes what the members of a group that keeps the order of keys have
-// agreed upon.
+// forgetRoster removes the roster that the members of a group with ordered keys
+// share.
 func (c *Conn) forgetRoster(ctx context.Context, topic, group string) error {
 	return c.admin(ctx, func(ctx context.Context) error {
 		stream, err := c.api(ctx).Stream(ctx, groupsStream)
@@ -214,7 +214,7 @@ func (c *Conn) forgetRoster(ctx context.Context, topic, group string) error {
 	})
 }
 
-// PauseGroup makes a group get no messages until a time, or until ResumeGroup.
+// PauseGroup stops delivery to a group until the given time, or until ResumeGroup.
 func (c *Conn) PauseGroup(ctx context.Context, topic, group string, until time.Time) error {
 	return c.groupParts(ctx, topic, group, func(ctx context.Context, stream, consumer string) error {
 		_, err := c.api(ctx).PauseConsumer(ctx, stream, consumer, until)
@@ -222,7 +222,7 @@ func (c *Conn) PauseGroup(ctx context.Context, topic, group string, until time.T
 	})
 }
 
-// ResumeGroup ends a pause. Without one it does nothing.
+// ResumeGroup ends a pause. It does nothing if there is none.
 func (c *Conn) ResumeGroup(ctx context.Context, topic, group string) error {
 	return c.groupParts(ctx, topic, group, func(ctx context.Context, stream, consumer string) error {
 		_, err := c.api(ctx).ResumeConsumer(ctx, stream, consumer)
@@ -230,14 +230,14 @@ func (c *Conn) ResumeGroup(ctx context.Context, topic, group string) error {
 	})
 }
 
-// ErrListening says that a group has members that would not notice what is done to
-// it.
+// ErrListening says that a group has members that would not notice the change.
 var ErrListening = errors.New("the group has members that would not notice: stop them first")
 
-// SeekGroup makes a group go on with the message that has a sequence, or the first
-// one behind it. What is in hand may come again. While members listen that is
-// ErrListening for a group that keeps the order of keys, and once in its life for one
-// that began with what was published next, which has to be made anew.
+// SeekGroup makes a group go on with the message at seq, or the first one after it.
+// Messages in hand may come again. While members listen, SeekGroup returns
+// ErrListening for a group that keeps the order of keys; so it does, once in the
+// life of a group that started with the next message published, because its
+// consumer has to be recreated.
 func (c *Conn) SeekGroup(ctx context.Context, topic, group string, seq uint64) error {
 	if c.level < levelReset {
 		return c.refuse("groups that are given another place (they need NATS 2.14)")
@@ -270,7 +270,7 @@ func (c *Conn) SeekGroup(ctx context.Context, topic, group string, seq uint64) e
 	return c.forgetRoster(ctx, topic, group)
 }
 
-// remakeConsumer makes a consumer anew that can be given any place.
+// remakeConsumer recreates a consumer in a form whose place can be set freely.
 func (c *Conn) remakeConsumer(ctx context.Context, stream string, cfg jetstream.ConsumerConfig) error {
 	if err := c.api(ctx).DeleteConsumer(ctx, stream, cfg.Name); err != nil {
 		return err
@@ -280,8 +280,8 @@ func (c *Conn) remakeConsumer(ctx context.Context, stream string, cfg jetstream.
 	return err
 }
 
-// SeqAt returns the sequence of the first message that was stored at a time or later,
-// and that behind the last one if there is none.
+// SeqAt returns the sequence of the first message stored at or after a time, or the
+// sequence after the last message if there is none.
 func (c *Conn) SeqAt(ctx context.Context, topic string, at time.Time) (seq uint64, err error) {
 	h, err := c.homeNow(ctx, topic)
 	if err != nil {
@@ -303,14 +303,14 @@ func (c *Conn) SeqAt(ctx context.Context, topic string, at time.Time) (seq uint6
 	return seq, err
 }
 
-// spot is where a message is, as JetStream's API says it.
+// spot is the place of a message, as JetStream's API encodes it.
 type spot struct {
 	Seq  uint64    `json:"seq"`
 	Time time.Time `json:"time"`
 }
 
-// firstFrom returns where the first message of a topic is from a place on, with a Seq of
-// 0 if there is none.
+// firstFrom returns where the first message of a topic at or after a place is. Its
+// Seq is 0 if there is none.
 func (c *Conn) firstFrom(ctx context.Context, h home, topic string, place map[string]any) (spot, error) {
 	var answer struct {
 		Message spot `json:"message"`

@@ -18,15 +18,16 @@ type LatchInfo struct {
 	Changed time.Time
 }
 
-// LatchNames returns the names of latches that match a pattern, or of all if it is
-// empty, in order: those that are set, and those that were cleared lately.
+// LatchNames returns the sorted names of the latches that match a pattern, or of
+// all latches if it is empty: those that are set, and those that were cleared
+// recently.
 func (c *Conn) LatchNames(ctx context.Context, pattern string) ([]string, error) {
 	names, err := c.streamSubjects(ctx, latchStream, latchPrefix, pattern)
 	slices.Sort(names)
 	return names, err
 }
 
-// LatchInfo returns a latch. One that nobody has set is not set.
+// LatchInfo describes a latch. A latch that nobody has set is not set.
 func (c *Conn) LatchInfo(ctx context.Context, name string) (LatchInfo, error) {
 	m, err := c.lastMessage(ctx, latchStream, latchPrefix+name)
 	if m == nil || err != nil {
@@ -55,8 +56,8 @@ func (c *Conn) SetLatch(ctx context.Context, name string, set bool) error {
 	return err
 }
 
-// lastMessage returns the newest message on a subject of a stream, nil if there is
-// none.
+// lastMessage returns the newest message on a subject of a stream, or nil if there
+// is none.
 func (c *Conn) lastMessage(ctx context.Context, stream, subject string) (m *jetstream.RawStreamMsg, err error) {
 	err = c.admin(ctx, func(ctx context.Context) error {
 		s, err := c.api(ctx).Stream(ctx, stream)

@@ -11,7 +11,7 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// TestTopicNames pages through more topics than the server names at once.
+// TestTopicNames lists more topics than the server returns in one page.
 func TestTopicNames(t *testing.T) {
 	c := startServer(t, withJetStream).open(t)
 	long := strings.Repeat("long.", 48) + "name"
@@ -107,7 +107,7 @@ func TestTopicInfoAndPurge(t *testing.T) {
 
 func second[T any](_ T, err error) error { return err }
 
-// TestGroupInfo follows the numbers of groups, and gives them other places.
+// TestGroupInfo checks the counts of groups, and moves groups to other places.
 func TestGroupInfo(t *testing.T) {
 	for _, keyed := range []bool{false, true} {
 		t.Run(fmt.Sprintf("keyed=%v", keyed), func(t *testing.T) {
@@ -151,7 +151,7 @@ func TestGroupInfo(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			for _, name := range []string{"g.1", "now", "now"} { // now: made anew, and then not
+			for _, name := range []string{"g.1", "now", "now"} { // now: recreated the first time, and not the second
 				seekAndRead(t, c, topic, name, keyed)
 			}
 			if err := c.DeleteGroup(testContext(t), "t", "g.1"); err != nil {
@@ -164,7 +164,7 @@ func TestGroupInfo(t *testing.T) {
 	}
 }
 
-// seekAndRead gives a group without members the place 16, and reads from there.
+// seekAndRead moves a group without members to sequence 16, and reads from there.
 func seekAndRead(t *testing.T, c *Conn, topic driver.Topic, group string, keyed bool) {
 	t.Helper()
 	eventually(t, "nobody listens", func() bool {
@@ -189,7 +189,7 @@ func seekAndRead(t *testing.T, c *Conn, topic driver.Topic, group string, keyed 
 	}
 }
 
-// TestSeekWhileMembersListen gives a group another place under its members.
+// TestSeekWhileMembersListen moves a group while it has members.
 func TestSeekWhileMembersListen(t *testing.T) {
 	c := startServer(t, withJetStream).open(t)
 	topic := openTopic(t, c, "t", relaxed())
@@ -219,7 +219,7 @@ func TestPauseGroup(t *testing.T) {
 		t.Errorf("got %+v, %v, want a pause until %v", g, err, until)
 	}
 	publish(t, topic, "1")
-	eventually(t, "the message waits", func() bool { // the server counts it after it has said that it is stored
+	eventually(t, "the message waits", func() bool { // the server counts the message after confirming that it is stored
 		g, err = c.GroupInfo(testContext(t), "t", "g")
 		return err == nil && g.Waiting == 1
 	})

@@ -16,15 +16,16 @@ type ValueInfo struct {
 	Changed time.Time
 }
 
-// ValueNames returns the names of values that match a pattern, or of all if it is
-// empty, in order.
+// ValueNames returns the sorted names of the values that match a pattern, or of all
+// values if it is empty.
 func (c *Conn) ValueNames(ctx context.Context, pattern string) ([]string, error) {
 	names, err := c.streamSubjects(ctx, valueStream, valuePrefix, pattern)
 	slices.Sort(names)
 	return names, err
 }
 
-// ValueInfo returns a value, or ErrNotFound. It makes none, as OpenValue does.
+// ValueInfo describes a value, or returns ErrNotFound. Unlike OpenValue it does not
+// create one.
 func (c *Conn) ValueInfo(ctx context.Context, name string) (ValueInfo, error) {
 	m, err := c.lastMessage(ctx, valueStream, valuePrefix+name)
 	if m == nil && err == nil {

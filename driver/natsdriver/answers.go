@@ -9,24 +9,26 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// answers takes answers to requests to who waits for them: one subscription for all of
-// a connection. The client could do that, but takes the first answer that comes: where a
-// stream keeps what is published to the subject, it is the stream's.
+// answers passes answers to the requests that wait for them, over one subscription
+// for the whole connection. The NATS client offers that too, but takes the first
+// answer that comes; where a stream keeps what is published to the subject, that
+// one is the stream's.
 type answers struct {
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	sub     *nats.Subscription
-	inbox   string // what all subjects of answers begin with
+	inbox   string // prefix of all answer subjects
 	waiting map[string]chan *nats.Msg
 }
 
 const (
-	// natsExpectedStream names the stream in which a message is to be stored.
+	// natsExpectedStream names the stream that is to store a message.
 	natsExpectedStream = "Nats-Expected-Stream"
-	// noStream is the name of no stream: a request is to be stored nowhere.
+	// noStream is the name of no stream, so that no stream stores a request.
 	noStream = "hark-none"
 )
 
-// expect returns the subject to which the answer to a request is to go, and where it comes.
+// expect returns the subject for the answer to a request, and the channel on which
+// it arrives.
 func (a *answers) expect(c *Conn, token string) (reply string, answer chan *nats.Msg, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -63,7 +65,7 @@ func (a *answers) receive(m *nats.Msg) {
 	}
 }
 
-// close ends the subscription, if the client is the caller's.
+// close ends the subscription, which matters if the client belongs to the caller.
 func (a *answers) close() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -72,7 +74,7 @@ func (a *answers) close() {
 	}
 }
 
-// ofStream reports whether a stream says that it has not stored a request.
+// ofStream reports whether an answer is a stream's refusal to store a request.
 func ofStream(m *nats.Msg) bool {
 	const otherStream = 10060
 	if len(m.Header) > 0 || !bytes.HasPrefix(m.Data, []byte(`{"error":{`)) {

@@ -13,14 +13,15 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// What is said about signals, as text: a word and what follows.
+// What connections tell each other about signals, as text: a word and its
+// arguments.
 const (
 	notifyWord = "notify" // sender, number, target
 	helloWord  = "hello"  // sender
 	readyWord  = "ready"  // sender, number
 	byeWord    = "bye"    // sender
 
-	answerWord = "answer" // number, how many were reached
+	answerWord = "answer" // number, how many listeners were reached
 	hereWord   = "here"   // in answer to hello
 	probeWord  = "probe"  // number of a signal
 	pastWord   = "past"   // in answer to probe, with its number
@@ -28,38 +29,39 @@ const (
 )
 
 const (
-	// Who asks at rollSubject gets the list of one of those that have one.
+	// A request to rollSubject is answered with the list of one of the connections
+	// that have one.
 	rollSubject = "$HARK.roll"
-	rollToken   = "roll" // in place of a sender
+	rollToken   = "roll" // stands for a sender
 	rollGroup   = "hark"
-	// rollPatience is how long one of them gets, and rollCalls how many are
-	// asked.
+	// rollPatience is how long one of them has to answer, and rollCalls how many
+	// are asked.
 	rollPatience = 500 * time.Millisecond
 	rollCalls    = 3
 )
 
-// audience knows which other connections listen, so that Notify knows for whose
-// answers to wait. A server puts what is published in one order, in which all
-// see it: who said hello before a signal is known when the signal has come back
-// to its sender. A newcomer subscribes, says hello, and then asks somebody for
-// all that said hello before. Where several servers carry the messages that
-// holds a moment later; whoever is missing is still signalled.
+// audience tracks which other connections listen, so that Notify knows whose
+// answers to wait for. A server puts all messages in one order, the same for every
+// receiver: when a signal has come back to its sender, the sender knows everyone
+// who said hello before it. A newcomer subscribes, says hello, and then asks
+// somebody for everyone who said hello earlier. With several servers the list is
+// complete a moment later; a connection missing from it is still signalled.
 type audience struct {
-	id string // ours: one token
+	id string // our own; one token
 
-	saying sync.Mutex // guards last, held until what has that number is on its way
-	last   uint64     // number of an ask
+	saying sync.Mutex // guards last; held until the message with that number has been sent
+	last   uint64     // number of the last ask
 
-	mu    sync.Mutex // guards what follows
+	mu    sync.Mutex // guards the fields below
 	peers map[string]*peer
 	asks  map[uint64]*ask
-	calls chan struct{} // has a token when a roll has been called
+	calls chan struct{} // has a token when the answer to a roll call has come
 	roll  *nats.Subscription
 }
 
 // peer is another connection that listens.
 type peer struct {
-	last uint64 // number of the newest signal
+	last uint64 // number of its newest signal
 	late bool   // it has not answered in time, and has said nothing since
 }
 
@@ -67,18 +69,18 @@ func (o *audience) init() {
 	o.id, o.peers, o.asks, o.calls = rand.Text()[:16], map[string]*peer{}, map[uint64]*ask{}, make(chan struct{}, 1)
 }
 
-// words returns what is said by us.
+// words encodes what this connection says.
 func (o *audience) words(word string, more ...string) []byte {
 	return []byte(strings.Join(append([]string{word, o.id}, more...), " "))
 }
 
-// inbox is the subject of what another connection says to this one.
+// inbox is the subject on which another connection talks to this one.
 func (o *audience) inbox(from string) string { return signalPrefix + o.id + "." + from }
 
-// outbox is the subject of what this connection says to another.
+// outbox is the subject on which this connection talks to another.
 func (o *audience) outbox(to string) string { return signalPrefix + to + "." + o.id }
 
-// hear notes that a connection is there.
+// hear notes that a connection exists.
 func (o *audience) hear(id string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -94,7 +96,7 @@ func (o *audience) hearLocked(id string) *peer {
 	return p
 }
 
-// isNew reports whether a signal of another connection comes for the first time.
+// isNew reports whether a signal from another connection has not come before.
 func (o *audience) isNew(id string, seq uint64) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -107,7 +109,7 @@ func (o *audience) isNew(id string, seq uint64) bool {
 	return true
 }
 
-// drop notes that a connection is not there any more.
+// drop notes that a connection is gone.
 func (o *audience) drop(id string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -117,14 +119,14 @@ func (o *audience) drop(id string) {
 	}
 }
 
-// everybody returns all IDs, ours too.
+// everybody returns all IDs, including our own.
 func (o *audience) everybody() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return strings.Join(append(slices.Collect(maps.Keys(o.peers)), o.id), " ")
 }
 
-// called takes the answer to a call of the roll.
+// called takes the answer to a roll call.
 func (o *audience) called(ids []string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -139,13 +141,13 @@ func (o *audience) called(ids []string) {
 	}
 }
 
-// say says something that comes back, with the next number. Numbers go out in
-// their order.
+// say sends something that comes back to us, with the next number. Numbers are sent
+// in order.
 func (s *signals) say(a *ask, word, rest string) error {
 	s.saying.Lock()
 	defer s.saying.Unlock()
 	s.mu.Lock()
-	delete(s.asks, a.seq) // of the attempt before
+	delete(s.asks, a.seq) // from the previous attempt
 	s.last++
 	a.seq = s.last
 	s.asks[a.seq] = a
@@ -178,7 +180,8 @@ func (o *audience) came(number string) {
 	a.settleLocked()
 }
 
-// answered takes the answer to an ask: its number and how many were reached.
+// answered takes the answer to an ask: its number, and how many listeners were
+// reached.
 func (o *audience) answered(id, rest string) {
 	number, count, _ := strings.Cut(rest, " ")
 	seq, err := strconv.ParseUint(number, 10, 64)
@@ -200,9 +203,9 @@ func (o *audience) answered(id, rest string) {
 	a.early[id] = true
 }
 
-// past notes that a connection has looked at all that was said to it up to an
-// ask, whose number is given, and beyond: if it has not answered it did not get
-// it.
+// past notes that a connection has handled everything said to it up to and
+// including the ask with a given number. If it has not answered that ask, it did
+// not receive it.
 func (o *audience) past(id, number string) {
 	seq, err := strconv.ParseUint(number, 10, 64)
 	o.mu.Lock()
@@ -212,7 +215,7 @@ func (o *audience) past(id, number string) {
 	}
 }
 
-// lessLocked waits for that connection no more.
+// lessLocked stops waiting for a connection.
 func (a *ask) lessLocked(id string) {
 	if a.missing[id] {
 		delete(a.missing, id)
@@ -232,15 +235,15 @@ func (o *audience) reached(a *ask) int {
 	return a.reached
 }
 
-// absent returns who has not answered.
+// absent returns the connections that have not answered.
 func (o *audience) absent(a *ask) []string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return slices.Collect(maps.Keys(a.missing))
 }
 
-// giveUp notes that those who have not answered need not be waited for until
-// they say something.
+// giveUp notes that those who have not answered need not be waited for until they
+// say something again.
 func (o *audience) giveUp(a *ask) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -251,17 +254,17 @@ func (o *audience) giveUp(a *ask) {
 	}
 }
 
-// probe asks those who have not answered whether they still will: for one that
-// is gone the server answers, and one that missed the signal while it had no
-// connection says that it is past it.
+// probe asks those who have not answered whether they still will. For a connection
+// that is gone the server answers; one that missed the signal while it was
+// disconnected says that it is past it.
 func (s *signals) probe(a *ask) {
 	question := []byte(probeWord + " " + strconv.FormatUint(a.seq, 10))
 	for _, id := range s.absent(a) {
-		_ = s.conn.nc.PublishRequest(s.outbox(id), s.inbox(id), question) // it is asked again
+		_ = s.conn.nc.PublishRequest(s.outbox(id), s.inbox(id), question) // it will be asked again
 	}
 }
 
-// join makes this connection known to the others and them to it.
+// join makes this connection and the others known to each other.
 func (s *signals) join(ctx context.Context) error {
 	return s.conn.state.do(ctx, func(ctx context.Context) error {
 		nc := s.conn.nc
@@ -269,7 +272,7 @@ func (s *signals) join(ctx context.Context) error {
 			return err
 		}
 		for range rollCalls {
-			// Those who have a list are asked, which we are among when we join
+			// First ask those who have a list, which may include us when we join
 			// again; then the others answer our hello.
 			if err := nc.PublishRequest(rollSubject, s.inbox(rollToken), nil); err != nil {
 				return err
@@ -283,7 +286,7 @@ func (s *signals) join(ctx context.Context) error {
 		if err := s.enroll(); err != nil {
 			return err
 		}
-		// What has been said to us so far is answered when this is back.
+		// When this comes back, everything said to us before it has been answered.
 		a := newAsk()
 		defer s.forget(a)
 		if err := s.say(a, readyWord, ""); err != nil {
@@ -298,7 +301,7 @@ func (s *signals) join(ctx context.Context) error {
 	})
 }
 
-// toldRoll waits until somebody has called the roll.
+// toldRoll waits until the answer to a roll call has come.
 func (s *signals) toldRoll(ctx context.Context) (bool, error) {
 	late := time.NewTimer(rollPatience)
 	defer late.Stop()
@@ -312,7 +315,7 @@ func (s *signals) toldRoll(ctx context.Context) (bool, error) {
 	}
 }
 
-// enroll makes this connection one that can call the roll.
+// enroll makes this connection answer roll calls.
 func (s *signals) enroll() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -328,6 +331,6 @@ func (s *signals) unroll() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.roll != nil {
-		_ = s.roll.Unsubscribe() // with a connection that is closed there is nothing to do
+		_ = s.roll.Unsubscribe() // nothing to do if the connection is closed
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// BenchmarkPublish measures publishing to stored topics over TCP by callers that
+// BenchmarkPublish measures publishing to stored topics over TCP, with callers that
 // wait for each message.
 func BenchmarkPublish(b *testing.B) {
 	for _, d := range []driver.Durability{driver.DurableStrict, driver.DurableRelaxed, driver.DurableMemory} {
@@ -30,7 +30,7 @@ func BenchmarkPublish(b *testing.B) {
 	}
 }
 
-// parallel runs f b.N times, by callers at once.
+// parallel runs f b.N times, from several callers at once.
 func parallel(b *testing.B, callers int, f func() error) {
 	var left atomic.Int64
 	left.Store(int64(b.N))
@@ -74,8 +74,8 @@ func benchConn(b *testing.B, sync bool) *Conn {
 	return c
 }
 
-// BenchmarkGroup measures four members of a group that receive what is stored
-// and acknowledge it, in any order and in that of 1,000 keys.
+// BenchmarkGroup measures four members of a group that receive stored messages and
+// acknowledge them, in any order and in that of 1,000 keys.
 func BenchmarkGroup(b *testing.B) {
 	for _, keyed := range []bool{false, true} {
 		b.Run(fmt.Sprintf("keyed=%v", keyed), func(b *testing.B) {

@@ -11,42 +11,41 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// A burst is what a flight is called whose messages the server acknowledges
-// together, once the last is stored ("fast batches" of NATS 2.14). It stores them
-// one by one as they come, as if they had been sent each by itself, and says which
-// it refuses; what it is spared is an answer for each, and what we are is reading
-// them.
+// A burst is a flight of messages that the server acknowledges together, once the
+// last one is stored ("fast batches" of NATS 2.14). The server stores them one by
+// one as they come, as if each had been sent by itself, and reports those it
+// refuses. It is spared sending an answer for each message, and we are spared
+// reading them.
 
 const (
-	// From so many messages on a burst is quicker than sending each by itself: it
+	// From this many messages on, a burst is faster than sending each by itself: it
 	// has two answers.
 	minBurst = 4
-	// burstSuffix ends the subjects to which the server answers.
+	// burstSuffix ends the subjects on which the server answers.
 	burstSuffix = ".$FI"
-	// burstSettings ask for word of how far the server is no more often than every
-	// 500 messages, which is the most, and to go on behind a message that it
-	// refuses.
+	// burstSettings ask the server to report progress at most every 500 messages,
+	// the largest interval it allows, and to go on after a message that it refuses.
 	burstSettings = ".500.ok."
 )
 
-// The operations that end those subjects.
+// The operations at the end of those subjects.
 const (
 	burstStart  = ".0" + burstSuffix
 	burstAppend = ".1" + burstSuffix
-	burstCommit = ".2" + burstSuffix // with this message, the last
-	burstEnd    = ".3" + burstSuffix // with the message before; this is none
+	burstCommit = ".2" + burstSuffix // stores this message as the last one
+	burstEnd    = ".3" + burstSuffix // ends with the message before; this is none
 )
 
-// The server's errors about bursts: then the message is not stored.
+// The server's errors about bursts. The message is then not stored.
 const (
 	codeBurstDisabled = 10205
-	codeBurstPattern  = 10206 // it does not like our subjects
+	codeBurstPattern  = 10206 // it does not accept our subjects
 	codeBurstID       = 10207
 	codeBurstUnknown  = 10208 // the first message was refused, or the burst took too long
-	codeBurstTooMany  = 10211 // too many bursts are on their way
+	codeBurstTooMany  = 10211 // too many bursts are in progress
 )
 
-// isBurstError reports whether a message is to be sent by itself.
+// isBurstError reports whether a message should be sent again by itself.
 func isBurstError(err error) bool {
 	switch apiCode(err) {
 	case codeBurstDisabled, codeBurstPattern, codeBurstID, codeBurstUnknown, codeBurstTooMany:
@@ -55,24 +54,23 @@ func isBurstError(err error) bool {
 	return false
 }
 
-// bursts reports whether messages are sent in bursts if there are several. With
-// replicas each has an ID instead, so that it can be sent again when the leader
-// dies.
+// bursts reports whether several messages are sent in a burst. With replicas each
+// message has an ID instead, so that it can be sent again when the leader dies.
 func (t *stored) bursts() bool {
 	cfg := t.config.Load()
 	return cfg.AllowBatchPublish && cfg.Replicas <= 1
 }
 
-// refuseBursts takes notice that the stream has been changed.
+// refuseBursts notes that the stream has been changed.
 func (t *stored) refuseBursts() {
 	cfg := *t.config.Load()
 	cfg.AllowBatchPublish = false
 	t.config.Store(&cfg)
 }
 
-// isBurst reports whether parcels make a burst. Those that may be repeats and those
-// of which somebody wants to know where they are do not: of them the server says
-// nothing.
+// isBurst reports whether parcels can be sent as a burst. Parcels that may be
+// repeats cannot, nor can those whose place somebody wants to know: in a burst the
+// server reports neither.
 func (t *stored) isBurst(ps []*parcel) bool {
 	if len(ps) < minBurst || !t.bursts() {
 		return false
@@ -109,25 +107,24 @@ func (c *Conn) launchBurst(f *flight, ps []*parcel) error {
 		p.msg.Reply = replies.String()[begin:]
 		if err := c.nc.PublishMsg(p.msg); err != nil {
 			c.acks.forget(token)
-			return err // those before it are sent again
+			return err // the messages before it are sent again
 		}
 		p.sent++
 	}
 	return nil
 }
 
-// burstEnding is how to end a burst whose last message the server did not take, and
-// ended nothing with.
+// burstEnding says how to end a burst whose last message the server refused, and so
+// did not end it.
 type burstEnding struct {
 	subject string
 	sent    bool
 }
 
-// burstSeat is told what became of a burst.
+// burstSeat is told the outcome of a burst.
 type burstSeat struct{ *flight }
 
-// acked implements waiter: the server has said all that it says, or nothing more
-// will come.
+// acked implements waiter: the burst is over, or no more answers will come.
 func (s burstSeat) acked(_ uint64, a ack, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -143,8 +140,8 @@ func (s burstSeat) acked(_ uint64, a ack, err error) {
 	s.done <- struct{}{}
 }
 
-// note takes down what became of the n-th message, counted from 1, unless more is
-// known.
+// note records the outcome of the n-th message, counted from 1, unless more is
+// already known.
 func (s burstSeat) note(n uint64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -153,9 +150,9 @@ func (s burstSeat) note(n uint64, err error) {
 	}
 }
 
-// burstAnswer is what the server says of a burst: its acknowledgement, that of one
-// message which it did not take ("err", with its number in Seq), that messages from
-// After up to Seq did not come ("gap"), or how far it is ("ack").
+// burstAnswer is an answer of the server about a burst: the final acknowledgement,
+// the refusal of one message ("err", with its number in Seq), the report that
+// messages from After up to Seq did not arrive ("gap"), or progress ("ack").
 type burstAnswer struct {
 	Type  string              `json:"type"`
 	After uint64              `json:"last_seq"`
@@ -165,8 +162,8 @@ type burstAnswer struct {
 	Error *jetstream.APIError `json:"error"`
 }
 
-// expectBurst is expect for a burst. The subjects to which the server is to answer
-// begin with the prefix.
+// expectBurst is expect for a burst. The server answers on subjects that begin with
+// the prefix.
 func (a *acks) expectBurst(w burstSeat) (token uint64, prefix string) {
 	token, inbox := a.enlist(w)
 	return token, inbox + a.conn.ids.prefix + strconv.FormatUint(token, 36) + burstSettings
@@ -186,7 +183,7 @@ func readBurstSubject(subject string) (token, n uint64, ok bool) {
 	return token, n, ok && isBurst && err == nil
 }
 
-// receiveBurst takes an answer to a burst to who waits for it.
+// receiveBurst passes an answer about a burst to its waiter.
 func (a *acks) receiveBurst(m *nats.Msg) {
 	token, n, ok := readBurstSubject(m.Subject)
 	if !ok {
@@ -203,7 +200,7 @@ func (a *acks) receiveBurst(m *nats.Msg) {
 	if said.Type == "ack" {
 		return
 	}
-	// Who waits can give up, and use the flight again, only while a is not locked.
+	// The waiter can give up, and reuse the flight, only while a is unlocked.
 	var end burstEnding
 	a.mu.Lock()
 	w, over := a.waiting[token].(burstSeat)
@@ -212,7 +209,7 @@ func (a *acks) receiveBurst(m *nats.Msg) {
 		case over:
 			delete(a.waiting, token)
 		case n == uint64(len(w.errs)) && said.Type == "" && !w.end.sent:
-			// What it says of those before may still be to come.
+			// Answers about earlier messages may still be on their way.
 			w.end.sent = true
 			end = w.end
 		}
@@ -223,12 +220,12 @@ func (a *acks) receiveBurst(m *nats.Msg) {
 	}
 	if end.sent {
 		reply := m.Subject[:len(m.Subject)-len(burstEnd)] + burstEnd
-		_ = a.conn.nc.PublishRequest(end.subject, reply, nil) // or no answer comes
+		_ = a.conn.nc.PublishRequest(end.subject, reply, nil) // if it fails, no answer comes
 	}
 }
 
-// told takes down what the server says in answer to the n-th message. It reports
-// whether that is the last that it says of the burst.
+// told records the server's answer to the n-th message. It reports whether that is
+// the server's last answer about the burst.
 func (s burstSeat) told(n uint64, said *burstAnswer, err error) (over bool) {
 	last := n == uint64(len(s.errs))
 	switch {

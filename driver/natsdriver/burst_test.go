@@ -15,8 +15,8 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// countPublished counts how many of the next n messages that are published to a
-// topic are sent in bursts.
+// countPublished counts how many of the next n messages published to a topic are
+// sent in bursts.
 func countPublished(t *testing.T, c *Conn, topic string, n int) (inBursts func() int) {
 	t.Helper()
 	msgs := make(chan *nats.Msg, n)
@@ -30,7 +30,7 @@ func countPublished(t *testing.T, c *Conn, topic string, n int) (inBursts func()
 		ctx := testContext(t)
 		for i := range n {
 			select {
-			case m := <-msgs: // which may come after the answer to who has published it
+			case m := <-msgs: // it may come after the publisher has got its answer
 				if strings.HasSuffix(m.Reply, burstSuffix) {
 					inBursts++
 				}
@@ -42,7 +42,7 @@ func countPublished(t *testing.T, c *Conn, topic string, n int) (inBursts func()
 	}
 }
 
-// TestBursts publishes from many goroutines, one message and several at a time.
+// TestBursts publishes from many goroutines, single messages and several at a time.
 func TestBursts(t *testing.T) {
 	s := startServer(t, withJetStream)
 	c := s.open(t)
@@ -87,8 +87,8 @@ func TestBursts(t *testing.T) {
 	}
 }
 
-// TestBurstIsRefusedInPart publishes bursts of which the server does not take some
-// messages, among them the first and the last, and goes on behind them.
+// TestBurstIsRefusedInPart publishes bursts in which the server refuses some
+// messages, among them the first and the last, and goes on after them.
 func TestBurstIsRefusedInPart(t *testing.T) {
 	s := startServer(t, withJetStream)
 	c := s.open(t)
@@ -127,7 +127,7 @@ func TestBurstIsRefusedInPart(t *testing.T) {
 			}
 		}
 	}
-	// Others see what was published, and not how bursts are ended.
+	// Other subscribers see the messages, but not the markers that end bursts.
 	if seen := texts(receive(t, ephemeral, sent)); slices.Contains(seen, "") {
 		t.Errorf("others see %q", seen)
 	}
@@ -140,8 +140,8 @@ func TestBurstIsRefusedInPart(t *testing.T) {
 	}
 }
 
-// TestBurstsAreNotAllowed publishes to a stream that allowed bursts when it was
-// opened.
+// TestBurstsAreNotAllowed publishes to a stream that stopped allowing bursts after
+// it was opened.
 func TestBurstsAreNotAllowed(t *testing.T) {
 	s := startServer(t, withJetStream)
 	c := s.open(t)
@@ -170,7 +170,7 @@ func TestBurstsAreNotAllowed(t *testing.T) {
 	}
 }
 
-// TestBurstWhoseAnswersAreLost is told by hand what servers say.
+// TestBurstWhoseAnswersAreLost feeds in the server's answers by hand.
 func TestBurstWhoseAnswersAreLost(t *testing.T) {
 	lost, refused := errNoAnswer, errors.New("refused")
 	tests := []struct {

@@ -49,7 +49,8 @@ func (r *receiver) run(ctx context.Context, t *testing.T, sub driver.Subscriptio
 	}
 }
 
-// count returns how many messages have come of what Receive has returned by now.
+// count returns how many messages have arrived through calls of Receive that have
+// returned.
 func (r *receiver) count() int {
 	asked := make(chan int, 1)
 	r.mu.Lock()
@@ -59,8 +60,8 @@ func (r *receiver) count() int {
 	return <-asked
 }
 
-// What is stored and has not been received has not been caught up with, wherever
-// it is just then; and what has been received has.
+// TestCaughtUp checks that a message that is stored but not received is not caught
+// up with, wherever it is at the time, and that a received one is.
 func TestCaughtUp(t *testing.T) {
 	s := startServer(t, withJetStream)
 	c := s.open(t)
@@ -119,7 +120,7 @@ func TestCaughtUp(t *testing.T) {
 	}
 }
 
-// A consumer that has not noticed what is stored has not given it out.
+// A consumer that has not noticed a stored message has not delivered it.
 func TestConsumerThatTrails(t *testing.T) {
 	s := startServer(t, withJetStream)
 	c := s.open(t)

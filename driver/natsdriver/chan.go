@@ -14,12 +14,12 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// The subjects of a channel, which its name follows.
+// The subjects of a channel; its name follows each of them.
 const (
 	chanPrefix       = "$HARK.chan."       // its values
-	chanEndPrefix    = "$HARK.chanend."    // the marker that says that it is closed
-	chanClosedPrefix = "$HARK.chanclosed." // where the server repeats the marker when it is stored
-	chanWaitPrefix   = "$HARK.chanwait."   // where receivers say that they wait or, on several servers, have made room
+	chanEndPrefix    = "$HARK.chanend."    // the marker of a closed channel
+	chanClosedPrefix = "$HARK.chanclosed." // where the server republishes the marker once it is stored
+	chanWaitPrefix   = "$HARK.chanwait."   // where receivers announce that they wait or, on several servers, have made room
 )
 
 const (
@@ -27,56 +27,57 @@ const (
 	metaChan     = "hark-chan"
 	metaCapacity = "hark-capacity"
 
-	// chanLease is how long a value may be in hand without a sign of life, at
-	// most; Lease can make it shorter. Others get it then.
+	// chanLease is how long a value may stay in hand without a sign of life, at
+	// most; Lease can shorten it. Then the value goes to another receiver.
 	chanLease = 5 * time.Second
-	// chanRepeat is how long the server remembers what was sent, so that sending
-	// again does no harm.
+	// chanRepeat is how long the server recognises a message sent again, so that a
+	// repeat does no harm.
 	chanRepeat = 20 * time.Second
-	// chanAnswer is how long the server gets to answer one attempt.
+	// chanAnswer is how long the server has to answer one attempt.
 	chanAnswer = time.Second
-	// chanSettle is how long a call goes on after the end of its context to find
-	// out what came of it.
+	// chanSettle is how long a call continues after its context ends, to learn its
+	// outcome.
 	chanSettle = time.Second
-	// chanPoll is how long those who wait for something rely on being told of it.
+	// chanPoll is how long waiters rely on notifications before they look for
+	// themselves.
 	chanPoll = 100 * time.Millisecond
 )
 
-// channel is a channel: a stream of which each value is for one receiver.
+// channel is a channel: a stream each of whose values goes to one receiver.
 type channel struct {
 	conn   *Conn
 	config driver.ChanConfig
 	stream string
 	values jetstream.Stream // the stream; set when the channel is opened
-	spread bool             // it is kept by several servers; set when the channel is opened
+	spread bool             // kept by several servers; set when the channel is opened
 
 	subs []*nats.Subscription
 	over chan struct{} // what Closed returns
-	quit chan struct{} // closed when the connection is
-	news chan struct{} // has a token when the keeper is to look at what there is
+	quit chan struct{} // closed with the connection
+	news chan struct{} // has a token when the keeper should look at the channel
 
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	lease  time.Duration
-	closed bool // the channel is
-	gone   bool // the connection is
+	closed bool // the channel is closed
+	gone   bool // the connection is closed
 	epoch  chan struct{}
 
 	intake    *intake
-	rest      *chanRest // what to wait for before values are asked for; nil for nothing
-	askAfter  time.Time // when to ask for values again that nobody has been there to give
+	rest      *chanRest // what to await before asking for values; nil for nothing
+	askAfter  time.Time // when to ask for values again after nobody could deliver any
 	receivers []*chanReceiver
 	tries     []*chanReceiver
-	spare     []*chanHand // in hand for nobody yet
-	left      time.Time   // when the last of them who waited here left
+	spare     []*chanHand // in hand, with no receiver yet
+	left      time.Time   // when the last waiting receiver here left
 	hands     map[*chanHand]struct{}
 
-	samples *nats.Subscription // tells of room
+	samples *nats.Subscription // reports room
 	blocked []*chanSender
 
 	offers  map[string]*chanOffer
 	decided []*chanOffer
-	claims  string // claims of offers come to claims.ID
-	offered int    // offers that are at the server
+	claims  string // claims of offers arrive at claims.ID
+	offered int    // offers stored at the server
 }
 
 // OpenChan implements driver.Chans.
@@ -161,7 +162,7 @@ func (ch *channel) ensure(ctx context.Context) error {
 		stream, err := c.api(ctx).Stream(ctx, ch.stream)
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
 			stream, err = c.api(ctx).CreateStream(ctx, ch.streamConfig())
-			if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // somebody was faster, and differs
+			if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // somebody else was faster, with another configuration
 				stream, err = c.api(ctx).Stream(ctx, ch.stream)
 			}
 		}
@@ -188,16 +189,16 @@ func (ch *channel) ensure(ctx context.Context) error {
 			return chanError(ctx, err)
 		}
 		ch.mu.Lock()
-		ch.lease = consumer.CachedInfo().Config.AckWait // that of whoever came first
+		ch.lease = consumer.CachedInfo().Config.AckWait // set by whoever created the channel
 		ch.mu.Unlock()
-		if ch.values == nil { // nobody else has the channel yet
+		if ch.values == nil { // nobody else can use the channel yet
 			ch.values, ch.spread = stream, stream.CachedInfo().Config.Replicas > 1
 		}
 		return nil
 	})
 }
 
-// chanError makes errors of JetStream's API those of the contract.
+// chanError translates errors of JetStream's API into those of the contract.
 func chanError(ctx context.Context, err error) error {
 	if errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders) || isUnavailable(err) ||
 		errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
@@ -206,7 +207,7 @@ func chanError(ctx context.Context, err error) error {
 	return kind(storeError(err))
 }
 
-// listen begins to take what the server and others say of the channel.
+// listen subscribes to what the server and other connections say about the channel.
 func (ch *channel) listen(ctx context.Context) error {
 	nc := ch.conn.nc
 	sub, err := nc.Subscribe(chanClosedPrefix+ch.config.Name, func(*nats.Msg) { ch.setClosed() })
@@ -241,7 +242,7 @@ func (ch *channel) look(ctx context.Context) error {
 	})
 }
 
-// count asks how many messages there are on a subject of the channel.
+// count returns how many messages are stored on a subject of the channel.
 func (ch *channel) count(ctx context.Context, prefix string) (int, error) {
 	subject := prefix + ch.config.Name
 	info, err := ch.values.Info(ctx, jetstream.WithSubjectFilter(subject))
@@ -264,7 +265,7 @@ func (ch *channel) setClosed() {
 	if !ch.gone {
 		close(ch.over)
 	}
-	if ch.config.Capacity == 0 { // otherwise they look for what is left
+	if ch.config.Capacity == 0 { // otherwise receivers check what is left
 		for _, r := range ch.receivers {
 			r.finish(nil, errChanClosed)
 		}
@@ -274,7 +275,7 @@ func (ch *channel) setClosed() {
 	ch.wakeLocked(len(ch.blocked))
 }
 
-// refusesLocked says why nothing can be sent.
+// refusesLocked returns why nothing can be sent, or nil.
 func (ch *channel) refusesLocked() error {
 	switch {
 	case ch.gone:
@@ -285,7 +286,7 @@ func (ch *channel) refusesLocked() error {
 	return nil
 }
 
-// lost implements loser: what the server was asked for does not come any more.
+// lost implements loser: the server will not send the values it was asked for.
 func (ch *channel) lost() {
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
@@ -319,8 +320,8 @@ func (ch *channel) Waiting() (senders, receivers int) {
 	return senders + ch.offered, len(ch.receivers)
 }
 
-// Close implements driver.Chan: it stores the marker, without which nothing can
-// be sent, and which cannot be stored twice.
+// Close implements driver.Chan. It stores the marker, after which the server
+// refuses values, and which can be stored only once.
 func (ch *channel) Close(ctx context.Context) error {
 	m := ch.message(chanEndPrefix, nil)
 	for {
@@ -331,7 +332,7 @@ func (ch *channel) Close(ctx context.Context) error {
 			if ch.config.Capacity != 0 {
 				return nil
 			}
-			return ch.conn.state.do(ctx, func(ctx context.Context) error { // they are their senders' again
+			return ch.conn.state.do(ctx, func(ctx context.Context) error { // the values go back to their senders
 				if err := ch.values.Purge(ctx, jetstream.WithPurgeSubject(chanPrefix+ch.config.Name)); err != nil {
 					return chanError(ctx, err)
 				}
@@ -349,10 +350,10 @@ func (ch *channel) Close(ctx context.Context) error {
 // Closed implements driver.Chan.
 func (ch *channel) Closed() <-chan struct{} { return ch.over }
 
-// chanEnd ends a channel with its connection.
+// chanEnd ends a channel when its connection is closed.
 type chanEnd struct{ *channel }
 
-// Close implements end: what is in hand here goes to others.
+// Close implements end: values in hand here go to other receivers.
 func (e chanEnd) Close(context.Context) error {
 	ch := e.channel
 	ch.mu.Lock()
@@ -376,7 +377,7 @@ func (e chanEnd) Close(context.Context) error {
 	ch.receivers, ch.tries = nil, nil
 	ch.forgetLocked()
 	for h := range ch.hands {
-		h.say(sayBack) // or its lease ends
+		h.say(sayBack) // if it fails, the lease ends
 	}
 	clear(ch.hands)
 	ch.wakeLocked(len(ch.blocked))

@@ -12,8 +12,8 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// On several servers the values of a channel and its consumer have leaders of
-// their own, which tell each other what happens.
+// On several servers the values of a channel and its consumer have separate
+// leaders, which tell each other what happens.
 func TestChanOnCluster(t *testing.T) {
 	c := startCluster(t, "")
 	a, b := c.open(t), c.open(t)
@@ -44,7 +44,8 @@ func TestChanOnCluster(t *testing.T) {
 		here, there := openOn(t, a, "once"), openOn(t, b, "once")
 		send(t, there, "1")
 		v := take(t, here, "1")
-		// Somebody who has got it too, because a lease ended, is done with it.
+		// Another receiver that also got the value, because a lease ended, is done
+		// with it.
 		if err := (&chanHand{ch: there, seq: 1, at: time.Now(), reply: "nobody"}).remove(longContext(t)); err != nil {
 			t.Fatal(err)
 		}
@@ -94,7 +95,7 @@ func TestChanOnCluster(t *testing.T) {
 		}
 	})
 
-	// A server that dies takes with it what it was asked for and has told no other.
+	// A server that dies loses the requests that it has not passed to the others.
 	t.Run("what was asked for in vain is asked for again", func(t *testing.T) {
 		here, there := openOn(t, a, "asked"), openOn(t, b, "asked")
 		here.mu.Lock()
@@ -102,7 +103,7 @@ func TestChanOnCluster(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		in.asked, in.at = 1, time.Now() // as if just now, which is not all that counts
+		in.asked, in.at = 1, time.Now() // as if just now; the time is not all that counts
 		in.requests["n0"] = chanRequest{1, time.Now().Add(-2 * chanSilence)}
 		here.mu.Unlock()
 		send(t, there, "1")
@@ -110,7 +111,7 @@ func TestChanOnCluster(t *testing.T) {
 	})
 }
 
-// asked returns how many values the server has been asked for.
+// asked returns how many values have been requested from the server.
 func asked(ch *channel) int {
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
@@ -120,7 +121,8 @@ func asked(ch *channel) int {
 	return ch.intake.asked
 }
 
-// A server that could not remove a value has not said that it is gone.
+// A server that could not remove a value has not thereby said that the value is
+// gone.
 func TestIsRemoved(t *testing.T) {
 	for _, tt := range []struct {
 		code jetstream.ErrorCode

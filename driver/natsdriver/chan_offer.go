@@ -13,29 +13,29 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// With capacity 0 what is stored is an offer: the value, and where its sender is
-// to be asked for it. The sender gives it to one receiver, to which it says yes;
-// so it alone decides whether the value was sent, and when it has not, because
-// its context has ended or the channel is closed, nobody gets it, whatever is
+// With capacity 0 the stream stores offers: the value, and where to ask its sender
+// for it. The sender gives it to one receiver, by answering yes, so it alone
+// decides whether the value was sent. If the value was not sent, because the
+// sender's context has ended or the channel is closed, nobody gets it, whatever is
 // left of the offer.
 
-// harkOffer is the header with the subject of those who want an offer.
+// harkOffer is the header with the subject on which to ask for an offer.
 const harkOffer = "hark-offer"
 
 // chanOffer is a value whose sender waits for a receiver.
 type chanOffer struct {
 	id    string
-	taken chan struct{} // closed when a receiver has it
-	claim string        // who has it
+	taken chan struct{} // closed once a receiver has it
+	claim string        // the receiver that has it
 	at    time.Time     // when it got it
 }
 
-// tryOffer is how long one that waits in Receive gets to take what is sent to it
-// with try.
+// tryOffer is how long a receiver waiting in Receive has to take a value sent with
+// try.
 const tryOffer = 250 * time.Millisecond
 
-// keepOffers is how long who got an offer may ask again because it did not hear
-// the answer.
+// keepOffers is how long the receiver of an offer may ask again because it did not
+// hear the answer.
 const keepOffers = 30 * time.Second
 
 // The answers of a sender.
@@ -55,7 +55,7 @@ func (ch *channel) offer(ctx context.Context, data []byte, try bool) error {
 			return err
 		}
 		if !room {
-			if err := ch.look(ctx); err != nil { // it may be closed
+			if err := ch.look(ctx); err != nil { // the channel may be closed
 				return err
 			}
 			if err := ch.refuses(); err != nil {
@@ -83,7 +83,7 @@ func (ch *channel) offer(ctx context.Context, data []byte, try bool) error {
 		if again && err == nil {
 			continue
 		}
-		if ch.withdraw(o) { // somebody has it
+		if ch.withdraw(o) { // a receiver has it
 			return nil
 		}
 		if seq > 0 {
@@ -93,7 +93,7 @@ func (ch *channel) offer(ctx context.Context, data []byte, try bool) error {
 	}
 }
 
-// present stores an offer and waits until it is taken, or has to be stored again
+// present stores an offer and waits until it is taken, or must be stored again
 // because the connection was lost.
 func (ch *channel) present(ctx context.Context, o *chanOffer, m *nats.Msg) (again bool, seq uint64, err error) {
 	ch.mu.Lock()
@@ -147,7 +147,7 @@ func (ch *channel) present(ctx context.Context, o *chanOffer, m *nats.Msg) (agai
 			}
 		case <-late.C:
 			return true, 0, ch.recover(ctx, errNoAnswer)
-		case <-epoch: // its receivers may not have found its sender
+		case <-epoch: // its receivers may have failed to reach its sender
 			return true, seq, ch.recover(ctx, errNoAnswer)
 		case <-ch.over:
 			return false, seq, cmp.Or(ch.refuses(), errChanClosed)
@@ -157,7 +157,7 @@ func (ch *channel) present(ctx context.Context, o *chanOffer, m *nats.Msg) (agai
 	}
 }
 
-// withdraw takes an offer back. It reports whether that was too late.
+// withdraw takes an offer back. It reports whether a receiver already has it.
 func (ch *channel) withdraw(o *chanOffer) (taken bool) {
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
@@ -172,7 +172,7 @@ func (ch *channel) withdraw(o *chanOffer) (taken bool) {
 	return true
 }
 
-// claimed answers a receiver that wants an offer.
+// claimed answers a receiver that asks for an offer.
 func (ch *channel) claimed(m *nats.Msg) {
 	id, claim := m.Subject[strings.LastIndexByte(m.Subject, '.')+1:], string(m.Data)
 	ch.mu.Lock()
@@ -191,13 +191,13 @@ func (ch *channel) claimed(m *nats.Msg) {
 	if yes {
 		answer = sayYes
 	}
-	_ = ch.conn.nc.Publish(m.Reply, answer) // or it asks again
+	_ = ch.conn.nc.Publish(m.Reply, answer) // if it is lost, the receiver asks again
 	if first {
 		close(o.taken)
 	}
 }
 
-// want asks the sender of an offer for it.
+// want asks the sender of an offer for the value.
 func (h *chanHand) want(ctx context.Context) error {
 	ch := h.ch
 	claim := ch.conn.ids.next()
@@ -210,7 +210,7 @@ func (h *chanHand) want(ctx context.Context) error {
 			h.say(sayDone)
 			return nil
 		case err == nil, errors.Is(err, nats.ErrNoResponders) && asked.IsZero():
-			h.say(sayDone) // nobody can have it any more
+			h.say(sayDone) // nobody can get it any more
 			return driver.ErrEnded
 		case errors.Is(err, nats.ErrNoResponders):
 			return orUnsure(err, asked)

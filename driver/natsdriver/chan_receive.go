@@ -15,33 +15,33 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// A receiver that waits has asked the server for one value, and a try has asked
-// for one if there is one. What comes goes to the first try here, and without
-// one to the receiver that has been waiting longest. As all comes by one
-// subscription, and never more is asked for than there are who wait, nothing
-// overtakes. What comes for one who has left meanwhile is kept a moment for the
-// next one, and then goes back: others may have got later values by then.
+// A waiting receiver has asked the server for one value, and a try has asked for
+// one if there is one. An arriving value goes to the first try here, or else to the
+// receiver that has been waiting longest. Nothing overtakes, because all values
+// come over one subscription and no more are asked for than there are waiters. A
+// value that arrives for a receiver that has left is kept a moment for the next
+// one, and then goes back, since others may have received later values by then.
 
-// intake is the subject to which the server sends values that were asked for. It
-// is left for another one to take back what was asked for.
+// intake is the subject to which the server sends the values asked for. To take the
+// requests back, the channel abandons it for a new one.
 type intake struct {
 	sub   *nats.Subscription
 	inbox string
-	asked int       // answers that are to come, for receivers and tries
-	at    time.Time // when receivers asked last
+	asked int       // answers still to come, for receivers and tries
+	at    time.Time // when a receiver last asked
 
-	rest *chanRest // values are given back, and so is what comes; nil otherwise
+	rest *chanRest // set while values are given back; arriving ones go back too
 
-	// On several servers those who may still answer, by the last token of their
-	// subject: who leads the consumer may die, and with it what it was asked for,
-	// while the connection stays.
+	// On several servers, the requests that may still be answered, by the last
+	// token of their subject: the leader of the consumer may die, and its requests
+	// with it, while the connection stays up.
 	requests map[string]chanRequest
 }
 
-// chanRequest is what a server has been asked for and may still answer.
+// chanRequest is a request that the server may still answer.
 type chanRequest struct {
 	values int
-	sign   time.Time // the last of its life
+	sign   time.Time // its last sign of life
 }
 
 // lostLocked reports whether more answers are awaited than can come.
@@ -67,7 +67,7 @@ func (in *intake) lostLocked() bool {
 	return may < in.asked
 }
 
-// chanReceiver is somebody who waits for a value.
+// chanReceiver is a caller waiting for a value.
 type chanReceiver struct {
 	id   string        // of a try
 	done chan struct{} // closed by finish
@@ -85,23 +85,24 @@ type chanHand struct {
 	ch     *channel
 	data   []byte
 	reply  string // of the server's message
-	offer  string // with capacity 0: where to ask the sender for it
+	offer  string // with capacity 0: where to ask the sender for the value
 	seq    uint64
 	at     time.Time // when the server gave or lent it
-	server string    // which one
+	server string    // the server that did
 }
 
 const (
 	chanPullExpires = 10 * time.Second
-	// On several servers the one that has been asked says now and then that it is
-	// there. Without a word for longer than chanSilence it has forgotten.
+	// On several servers, a request that waits gets a heartbeat this often. After
+	// silence for longer than chanSilence it counts as forgotten.
 	chanHeartbeat = time.Second
 	chanSilence   = 4 * time.Second
-	// chanSpare is how long values are kept, and asked for, when nobody waits.
+	// chanSpare is how long values are kept, and requests left standing, when
+	// nobody waits.
 	chanSpare = 20 * time.Millisecond
 )
 
-// intakeLocked returns the intake, made if need be.
+// intakeLocked returns the intake, creating it if needed.
 func (ch *channel) intakeLocked() (*intake, error) {
 	if ch.intake != nil {
 		return ch.intake, nil
@@ -119,10 +120,10 @@ func (ch *channel) intakeLocked() (*intake, error) {
 	return in, nil
 }
 
-// forgetLocked takes back what was asked for. What is on its way still comes.
+// forgetLocked takes the requests back. Values on their way still arrive.
 func (ch *channel) forgetLocked() {
 	if ch.intake != nil {
-		_ = ch.intake.sub.Drain() // with a connection that is closed there is nothing to do
+		_ = ch.intake.sub.Drain() // nothing to do if the connection is closed
 		ch.intake = nil
 	}
 	for _, r := range ch.tries {
@@ -131,9 +132,9 @@ func (ch *channel) forgetLocked() {
 	ch.tries = nil
 }
 
-// restLocked leaves the values that nobody here wants to others, when that has
-// been so for a moment, and begins a rest. It returns how long to wait until then,
-// or a negative number.
+// restLocked gives up the values that nobody here has wanted for a moment, and
+// begins a rest. It returns how long to wait until then, or a negative number if
+// there is nothing to wait for.
 func (ch *channel) restLocked() time.Duration {
 	if len(ch.receivers) > 0 || len(ch.tries) > 0 || len(ch.spare) == 0 && (ch.intake == nil || ch.intake.asked == 0) {
 		return -1
@@ -156,8 +157,8 @@ func (ch *channel) restLocked() time.Duration {
 		ch.forgetLocked()
 		return -1
 	}
-	// What was asked for stays asked for until all is back: the server would give
-	// what comes to nobody out again before that.
+	// Leave the requests standing until everything is back: without them the server
+	// would redeliver a value as soon as it came back.
 	for _, h := range ch.spare {
 		delete(ch.hands, h)
 		rest.giveBack(h, in)
@@ -166,8 +167,8 @@ func (ch *channel) restLocked() time.Duration {
 	return -1
 }
 
-// askLocked asks for as many values as there are receivers. It reports false
-// when it is too early for that: the keeper does it then.
+// askLocked asks for as many values as there are receivers. It reports false if it
+// is too early for that; the keeper then does it later.
 func (ch *channel) askLocked() bool {
 	if in := ch.intake; in != nil && in.lostLocked() {
 		ch.forgetLocked()
@@ -185,14 +186,14 @@ func (ch *channel) askLocked() bool {
 	if n := len(ch.receivers) + len(ch.tries) - in.asked; n > 0 && ch.pull(in, "n", n, false) == nil {
 		in.at = time.Now()
 		if ch.config.Capacity == 0 {
-			_ = ch.conn.nc.Publish(chanWaitPrefix+ch.config.Name, nil) // they look now and then anyway
+			_ = ch.conn.nc.Publish(chanWaitPrefix+ch.config.Name, nil) // if it is lost, they look now and then anyway
 		}
 	}
 	return true
 }
 
-// pull asks the server for values. Refusals come to id, and for one that is not
-// a try, on several servers, to one that begins so.
+// pull asks the server for values. Refusals arrive at id; for a request that is not
+// a try, on several servers, at a token that begins with id.
 func (ch *channel) pull(in *intake, id string, n int, try bool) error {
 	request := make([]byte, 0, 64)
 	request = append(request, `{"batch":`...)
@@ -220,7 +221,7 @@ func (ch *channel) pull(in *intake, id string, n int, try bool) error {
 	return nil
 }
 
-// arrived takes what the server sends.
+// arrived handles a message that the server sends to the intake.
 func (ch *channel) arrived(in *intake, m *nats.Msg) {
 	p, err := placeOf(m.Reply)
 	if err != nil {
@@ -235,7 +236,7 @@ func (ch *channel) arrived(in *intake, m *nats.Msg) {
 	case ch.gone:
 		h.say(sayBack)
 		return
-	case in.rest != nil: // it may be behind one that is on its way back
+	case in.rest != nil: // an earlier value may be on its way back
 		in.rest.giveBack(h, in)
 		return
 	case ch.firstLocked(h):
@@ -249,8 +250,7 @@ func (ch *channel) arrived(in *intake, m *nats.Msg) {
 	ch.hands[h] = struct{}{}
 }
 
-// firstLocked gives a value to whoever is first to get one. It reports whether
-// there is anybody.
+// firstLocked gives a value to the first waiter. It reports whether there was one.
 func (ch *channel) firstLocked(h *chanHand) bool {
 	from := &ch.tries
 	if len(*from) == 0 {
@@ -265,7 +265,7 @@ func (ch *channel) firstLocked(h *chanHand) bool {
 	return true
 }
 
-// leaveLocked notes since when nobody waits for a value.
+// leaveLocked notes when the last waiter left.
 func (ch *channel) leaveLocked() {
 	if len(ch.receivers) == 0 && len(ch.tries) == 0 {
 		ch.left = time.Now()
@@ -275,13 +275,13 @@ func (ch *channel) leaveLocked() {
 	}
 }
 
-// refused takes what the server sends instead of a value.
+// refused handles an answer of the server that is not a value.
 func (ch *channel) refused(in *intake, m *nats.Msg) {
 	id := m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
 	r, known := in.requests[id]
-	if m.Header.Get("Status") == "100" { // it is there
+	if m.Header.Get("Status") == "100" { // a heartbeat
 		if known {
 			in.requests[id] = chanRequest{r.values, time.Now()}
 		}
@@ -304,7 +304,7 @@ func (ch *channel) refused(in *intake, m *nats.Msg) {
 		}
 	} else if left, err := strconv.Atoi(m.Header.Get("Nats-Pending-Messages")); err == nil {
 		in.asked = max(in.asked-left, 0)
-	} else if ch.intake == in { // there is nobody to ask: not at once again
+	} else if ch.intake == in { // there is nobody to ask; do not ask again at once
 		ch.forgetLocked()
 		ch.askAfter = time.Now().Add(chanPoll)
 		ch.tell()
@@ -315,7 +315,7 @@ func (ch *channel) refused(in *intake, m *nats.Msg) {
 	}
 }
 
-// tryError is why a try got nothing.
+// tryError returns why a try got nothing.
 func tryError(m *nats.Msg) error {
 	if m.Header.Get("Status") == "404" {
 		return driver.ErrAgain
@@ -350,7 +350,7 @@ func (ch *channel) Receive(ctx context.Context, try bool) (*driver.ChanValue, er
 		case !errors.Is(err, driver.ErrAgain):
 			return nil, err
 		}
-		if closed { // it is over when nobody has anything in hand either
+		if closed { // it is over once nobody has a value in hand either
 			n, err := ch.Len(ctx)
 			if err != nil {
 				return nil, err
@@ -374,7 +374,7 @@ func (ch *channel) Receive(ctx context.Context, try bool) (*driver.ChanValue, er
 				return nil, driver.ErrAgain
 			}
 		}
-		select { // something is in hand, or is there and the consumer about to be told
+		select { // a value is in hand, or is stored and about to reach the consumer
 		case <-time.After(pause):
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
@@ -383,8 +383,8 @@ func (ch *channel) Receive(ctx context.Context, try bool) (*driver.ChanValue, er
 }
 
 // confirm reports whether there is nothing to receive, and finds out whether the
-// channel is closed. A server may answer a try before it has told its consumer of
-// a value that it has stored.
+// channel is closed. A server may answer a try before it has told its consumer of a
+// value already stored.
 func (ch *channel) confirm(ctx context.Context) (none bool, err error) {
 	err = ch.conn.state.do(ctx, func(ctx context.Context) error {
 		name := ch.config.Name
@@ -402,8 +402,8 @@ func (ch *channel) confirm(ctx context.Context) (none bool, err error) {
 		if err != nil {
 			return chanError(ctx, err)
 		}
-		// What the consumer has come to is in hand, or has been. What it counts
-		// itself, on several servers, trails what is stored and removed.
+		// Everything before the consumer's place is in hand, or has been. On
+		// several servers its own counts trail what is stored and removed.
 		next := consumer.CachedInfo().Delivered.Stream + 1
 		_, err = ch.values.GetMsg(ctx, next, jetstream.WithGetMsgSubject(chanPrefix+name))
 		if none = errors.Is(err, jetstream.ErrMsgNotFound); none || err == nil {
@@ -414,7 +414,7 @@ func (ch *channel) confirm(ctx context.Context) (none bool, err error) {
 	return none, err
 }
 
-// next receives a value; with try it is driver.ErrAgain if there is none.
+// next receives a value; with try it returns driver.ErrAgain if there is none.
 func (ch *channel) next(ctx context.Context, try bool) (*chanHand, error) {
 	r := &chanReceiver{done: make(chan struct{})}
 	ch.mu.Lock()
@@ -500,7 +500,7 @@ func (ch *channel) next(ctx context.Context, try bool) (*chanHand, error) {
 		from = &ch.tries
 	}
 	i := slices.Index(*from, r)
-	if i < 0 { // it has been served
+	if i < 0 { // it has got an answer
 		return r.hand, r.err
 	}
 	*from = slices.Delete(*from, i, i+1)
@@ -508,11 +508,10 @@ func (ch *channel) next(ctx context.Context, try bool) (*chanHand, error) {
 	return nil, err
 }
 
-// lookLeft is for one who waits for a value of a channel that is closed. It is
-// errChanClosed if nothing is left, in anybody's hand either, and otherwise when
-// to look again. What was asked for stays asked for meanwhile: asked for once
-// more, the server would send one value too many, which would be in hand for
-// nobody while others get later ones.
+// lookLeft serves a receiver on a closed channel. It returns errChanClosed if no
+// value is left, not even in anybody's hand, and otherwise when to look again. The
+// requests stay in place meanwhile: after another request the server would send one
+// value too many, which would be in hand for nobody while others get later ones.
 func (ch *channel) lookLeft(ctx context.Context, pause time.Duration) (again <-chan time.Time, err error) {
 	n, err := ch.Len(ctx)
 	if err == nil && n == 0 {
@@ -524,10 +523,10 @@ func (ch *channel) lookLeft(ctx context.Context, pause time.Duration) (again <-c
 	return time.After(pause), nil
 }
 
-// say tells the server something of the value, if it can.
+// say tells the server something about the value, if it can.
 func (h *chanHand) say(what []byte) { _ = h.ch.conn.nc.Publish(h.reply, what) }
 
-// letGo makes h one that is not in hand. It reports whether it was.
+// letGo takes the value out of hand. It reports whether it was in hand.
 func (h *chanHand) letGo() bool {
 	h.ch.mu.Lock()
 	defer h.ch.mu.Unlock()
@@ -536,7 +535,7 @@ func (h *chanHand) letGo() bool {
 	return held
 }
 
-// ours reports whether nobody else can have got the value.
+// ours reports whether nobody else can have received the value.
 func (h *chanHand) ours() bool { return h.leased() && h.given(h.ch.conn.nc.ConnectedServerId()) }
 
 // given reports whether the server knows that the value is in hand.
@@ -549,7 +548,7 @@ func (h *chanHand) leased() bool {
 	return time.Since(h.at) < h.ch.lease
 }
 
-// extendLocked tells the server what is in hand.
+// extendLocked extends the leases of the values in hand.
 func (ch *channel) extendLocked() {
 	if len(ch.hands) == 0 || !ch.conn.state.connected() {
 		return
@@ -557,7 +556,7 @@ func (ch *channel) extendLocked() {
 	server := ch.conn.nc.ConnectedServerId()
 	now := time.Now()
 	for h := range ch.hands {
-		// One whose lease has ended may be somebody else's.
+		// A value whose lease has ended may be in other hands.
 		if h.given(server) && now.Sub(h.at) < ch.lease && now.Sub(h.at) > ch.lease/4 && ch.conn.nc.Publish(h.reply, sayAtWork) == nil {
 			h.at = now
 		}
@@ -607,10 +606,10 @@ func (h *chanHand) done(ctx context.Context) error {
 }
 
 // remove is done on several servers. There the consumer and the values have
-// leaders of their own: an acknowledgement is answered before the value is
-// removed, and is forgotten with the leader of the values if that dies in
-// between. So the value is removed first: the servers do that in one order with
-// all else, once, and say to one only that they did.
+// separate leaders: an acknowledgement is answered before the value is removed, and
+// is lost if the leader of the values dies in between. So the value is removed
+// first. The servers order removals with everything else, perform each once, and
+// confirm it to one receiver only.
 func (h *chanHand) remove(ctx context.Context) error {
 	ch := h.ch
 	m := &nats.Msg{Subject: ch.conn.apiPrefix() + "STREAM.MSG.DELETE." + ch.stream, Data: deleteRequest(h.seq)}
@@ -625,7 +624,7 @@ func (h *chanHand) remove(ctx context.Context) error {
 		switch {
 		case err == nil:
 			h.say(sayDone)
-			_ = ch.conn.nc.Publish(chanWaitPrefix+ch.config.Name, nil) // they look now and then anyway
+			_ = ch.conn.nc.Publish(chanWaitPrefix+ch.config.Name, nil) // if it is lost, they look now and then anyway
 			return nil
 		case isRemoved(err) && unsure.IsZero():
 			return driver.ErrEnded
@@ -643,27 +642,27 @@ func (h *chanHand) remove(ctx context.Context) error {
 	}
 }
 
-// codeNotDeleted is the error of a server that could not remove a message, for a
-// reason that only its text tells.
+// codeNotDeleted is the error of a server that could not remove a message; only its
+// text gives the reason.
 const codeNotDeleted = 10057
 
-// isRemoved reports whether a message could not be removed because it is not
-// there.
+// isRemoved reports whether removing a message failed because the message does not
+// exist.
 func isRemoved(err error) bool {
 	switch apiCode(err) {
 	case 10037, 10043: // no message, no such sequence
 		return true
-	case codeNotDeleted: // otherwise the disk of this server may be full, and others have removed it
+	case codeNotDeleted: // otherwise the disk of this server may be full while others have removed it
 		return strings.Contains(err.Error(), "no message found") || strings.Contains(err.Error(), "stream store EOF")
 	}
 	return false
 }
 
-// deleteRequest asks for a message to be removed.
+// deleteRequest encodes a request to remove a message.
 func deleteRequest(seq uint64) []byte { return fmt.Appendf(nil, `{"seq":%d,"no_erase":true}`, seq) }
 
-// resolve finds out whether the server has taken notice that the value is done
-// with, before others could get it.
+// resolve finds out whether the server learned that the value is done before others
+// could get it.
 func (h *chanHand) resolve(ctx context.Context) error {
 	ch := h.ch
 	if ch.restarted(h.server) {
@@ -688,7 +687,7 @@ func (h *chanHand) resolve(ctx context.Context) error {
 	case here: // it comes again
 		h.say(sayBack)
 		return driver.ErrEnded
-	case h.leased(): // nobody else can have got it so soon
+	case h.leased(): // it is too soon for anybody else to have received it
 		return nil
 	}
 	return fmt.Errorf("%w: %w", driver.ErrUnsure, errNoAnswer)

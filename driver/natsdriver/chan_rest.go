@@ -9,31 +9,32 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// chanRest is the time in which values that nobody needed any more go back, or an
-// intake ends that nobody needs. A server takes what comes back and what is asked
-// for in no order between the two, and a client takes what comes to two
-// subscriptions in none. So nobody asks for values meanwhile: later ones might
-// overtake those that are on their way back. What the server sends to an intake at
-// the moment in which that ends may still come behind a later one.
+// chanRest is a period in which values that nobody here needs go back to the
+// server, or an unneeded intake ends. The server does not order returned values and
+// new requests, and the client does not order the messages of two subscriptions. So
+// nobody asks for values during a rest: later values might overtake those on their
+// way back. A value that the server sends just as an intake ends may still arrive
+// after a later one.
 type chanRest struct {
 	began   time.Time
-	awaited atomic.Int32 // answers to values given back, the end of the intake, and the beginning
+	awaited atomic.Int32 // answers to returned values, the end of the intake, and the end of the beginning
 	end     sync.Once
 	over    chan struct{}
 }
 
-// backToken is the last token of the subject to which the server answers for
-// values that were given back, behind all that it sent to the intake before.
+// backToken is the last token of the subject on which the server confirms returned
+// values, after everything it sent to the intake before.
 const backToken = "back"
 
-// newChanRest returns a rest that begins; done ends its beginning.
+// newChanRest begins a rest. Its caller ends the beginning with done.
 func newChanRest() *chanRest {
 	r := &chanRest{began: time.Now(), over: make(chan struct{})}
 	r.awaited.Store(1)
 	return r
 }
 
-// done notes that one thing less is awaited. It reports whether that was the last.
+// done notes that one awaited event has happened. It reports whether it was the
+// last.
 func (r *chanRest) done() bool {
 	if r.awaited.Add(-1) > 0 {
 		return false
@@ -45,14 +46,15 @@ func (r *chanRest) done() bool {
 // late reports whether the rest has lasted as long as an answer may take.
 func (r *chanRest) late() bool { return time.Since(r.began) > chanAnswer }
 
-// await makes the rest last until sub has ended, and all it had was taken.
+// await makes the rest last until sub has ended and all its messages have been
+// handled.
 func (r *chanRest) await(sub *nats.Subscription) {
 	r.awaited.Add(1)
 	sub.SetClosedHandler(func(string) { r.done() })
 }
 
-// giveBack gives a value back that came to in, and makes the rest last until the
-// server has taken notice. Without an answer, the value comes again when its lease
+// giveBack returns a value that arrived at in, and makes the rest last until the
+// server confirms that. If it never does, the value comes again when its lease
 // ends.
 func (r *chanRest) giveBack(h *chanHand, in *intake) {
 	c := h.ch.conn
@@ -79,7 +81,7 @@ func (r *chanRest) wait(ctx context.Context, quit <-chan struct{}) error {
 	defer late.Stop()
 	select {
 	case <-r.over:
-	case <-late.C: // what is on its way comes again when its lease ends
+	case <-late.C: // values on their way come again when their leases end
 	case <-quit:
 	case <-ctx.Done():
 		return context.Cause(ctx)

@@ -8,12 +8,12 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// Values that came when nobody waited any more go back to the server, and come
+// Values that arrive when nobody waits any more go back to the server, and come
 // again before later ones to whoever receives next here.
 func TestChanKeepsOrderAfterRest(t *testing.T) {
 	const (
 		rounds = 50
-		values = 2 // in a round
+		values = 2 // per round
 	)
 	s := startServer(t, withJetStream)
 	ctx := testContext(t)
@@ -22,7 +22,7 @@ func TestChanKeepsOrderAfterRest(t *testing.T) {
 	for round := range rounds {
 		ch.mu.Lock()
 		in, err := ch.intakeLocked()
-		if err == nil { // as one does who has left, but not long ago
+		if err == nil { // as if the last receiver had left, but not long ago
 			in.at, ch.left = time.Now(), time.Now().Add(time.Hour)
 			err = ch.pull(in, "n", 1, false)
 		}
@@ -47,7 +47,7 @@ func TestChanKeepsOrderAfterRest(t *testing.T) {
 		}
 		ch.mu.Unlock()
 		for i := range values {
-			v, err := here.Receive(ctx, i == 1) // it waits, and it tries
+			v, err := here.Receive(ctx, i == 1) // once waiting, once trying
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -13,18 +13,18 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// chanSender is somebody who waits for room.
+// chanSender is a caller waiting for room.
 type chanSender struct {
 	woken  chan struct{} // closed when there may be room
-	silent bool          // it has nothing to send yet
+	silent bool          // it has no value to send yet
 }
 
 func (s *chanSender) wake() { close(s.woken) }
 
-// chanSeat waits for the answer to a message. It is used again once it has been
-// told, or forgotten.
+// chanSeat waits for the answer to a message. It is reused once it has been told,
+// or forgotten.
 type chanSeat struct {
-	done chan struct{} // gets a token with the answer
+	done chan struct{} // has a token once the answer is in
 	late *time.Timer
 	ack  ack
 	err  error
@@ -42,13 +42,13 @@ func (s *chanSeat) acked(_ uint64, a ack, err error) {
 	s.done <- struct{}{}
 }
 
-// message returns a message to a subject of the channel, which the server takes
-// only while the channel is not closed.
+// message builds a message to a subject of the channel. The server accepts it only
+// while the channel is open.
 func (ch *channel) message(prefix string, data []byte) *nats.Msg {
 	return ch.write(new(letter), prefix, data)
 }
 
-// write is message in a letter.
+// write is message, built in a letter.
 func (ch *channel) write(l *letter, prefix string, data []byte) *nats.Msg {
 	l.begin(prefix+ch.config.Name, data)
 	l.set(natsExpectSubject, chanEndPrefix+ch.config.Name)
@@ -57,16 +57,15 @@ func (ch *channel) write(l *letter, prefix string, data []byte) *nats.Msg {
 	return &l.msg
 }
 
-// The headers that make storing a message depend on the last sequence number of
-// a subject.
+// The headers that tie storing a message to the last sequence number of a subject.
 const (
 	natsExpectSequence = "Nats-Expected-Last-Subject-Sequence"
 	natsExpectSubject  = "Nats-Expected-Last-Subject-Sequence-Subject"
 )
 
-// exchange publishes a message and waits for the answer; sent says whether it
-// may have been published. When ctx ends it goes on for a moment. Without an
-// answer it is errNoAnswer.
+// exchange publishes a message and waits for the answer; sent says whether the
+// message may have been published. When ctx ends exchange goes on for a moment. If
+// there is no answer it returns errNoAnswer.
 func (ch *channel) exchange(ctx context.Context, m *nats.Msg) (a ack, err error, sent bool) {
 	c := ch.conn
 	seat := chanSeats.Get().(*chanSeat)
@@ -95,16 +94,16 @@ func (ch *channel) exchange(ctx context.Context, m *nats.Msg) (a ack, err error,
 		if c.acks.forget(token) {
 			return a, errNoAnswer, true
 		}
-		<-seat.done // it is being told
+		<-seat.done // the answer is just arriving
 		return seat.ack, seat.err, true
 	}
 }
 
-// isClosedError reports whether the server refuses a message because the
-// channel is closed.
+// isClosedError reports whether the server refused a message because the channel is
+// closed.
 func isClosedError(err error) bool { return apiCode(err) == codeWrongSequence }
 
-// isFull reports whether the server refuses a value because there is no room.
+// isFull reports whether the server refused a value because there is no room.
 func isFull(err error) bool {
 	const tooManyOfSubject = 10077
 	return apiCode(err) == tooManyOfSubject
@@ -116,7 +115,7 @@ func (ch *channel) passes(err error) bool {
 		ch.conn.state.passes(err)
 }
 
-// recover waits until it makes sense to send again after an error that passes.
+// recover waits until it makes sense to send again after a transient error.
 func (ch *channel) recover(ctx context.Context, cause error) error {
 	select {
 	case <-ctx.Done():
@@ -131,7 +130,7 @@ func (ch *channel) recover(ctx context.Context, cause error) error {
 	if !errors.Is(cause, nats.ErrNoResponders) {
 		return nil
 	}
-	if ch.config.Durability == driver.DurableMemory { // it may have gone with its server
+	if ch.config.Durability == driver.DurableMemory { // the stream may have gone with its server
 		return ch.ensure(ctx)
 	}
 	return ch.conn.state.do(ctx, func(ctx context.Context) error {
@@ -157,8 +156,8 @@ func (ch *channel) Send(ctx context.Context, data []byte, try bool) error {
 	if err := ch.conn.fits(m); err != nil {
 		return err
 	}
-	var unsure time.Time // since when it may have been stored
-	var at string        // where
+	var unsure time.Time // since when the value may have been stored
+	var at string        // at which server
 	wait := !try
 	for {
 		if wait {
@@ -203,23 +202,23 @@ func (ch *channel) Send(ctx context.Context, data []byte, try bool) error {
 	}
 }
 
-// forgotten reports whether the server may not know any more what was sent to it
-// then: it remembers it for some time, and when it starts only what is still in
-// the channel.
+// forgotten reports whether the server may have forgotten a message sent at a given
+// time. It remembers messages for a limited time, and after a start only those
+// still in the channel.
 func (ch *channel) forgotten(since time.Time, server string) bool {
 	return time.Since(since) > chanRepeat-2*chanAnswer ||
 		ch.restarted(server)
 }
 
-// restarted reports whether the server may have been started since this was its
-// ID. Then it may have forgotten which values were in hand, and what it was sent
-// that is not in the channel any more.
+// restarted reports whether the server may have restarted since it had this ID. It
+// may then have forgotten which values were in hand, and which messages, no longer
+// in the channel, it was sent.
 func (ch *channel) restarted(server string) bool {
 	return !ch.spread && ch.conn.nc.ConnectedServerId() != server
 }
 
-// orUnsure is err, and says that it is not known whether the value was sent if
-// that is so.
+// orUnsure returns err, extended to say that it is not known whether the value was
+// sent if that is the case.
 func orUnsure(err error, unsure time.Time) error {
 	if unsure.IsZero() {
 		return err
@@ -233,8 +232,8 @@ func (ch *channel) refuses() error {
 	return ch.refusesLocked()
 }
 
-// sync returns when the values that the server has stored are on the disk, if
-// they are to be.
+// sync returns when the values that the server has stored are on disk, if the
+// durability requires that.
 func (ch *channel) sync(ctx context.Context) error {
 	if ch.config.Durability != driver.DurableStrict || ch.conn.opts.sync == nil {
 		return nil
@@ -245,7 +244,7 @@ func (ch *channel) sync(ctx context.Context) error {
 	return nil
 }
 
-// queue waits behind those who wait for room, if there are any.
+// queue waits behind the callers that already wait for room, if any.
 func (ch *channel) queue(ctx context.Context) error {
 	ch.mu.Lock()
 	any := len(ch.blocked) > 0
@@ -270,9 +269,9 @@ func (ch *channel) block(ctx context.Context, silent bool) error {
 		if ch.config.Capacity == 0 || ch.spread {
 			subject = chanWaitPrefix + ch.config.Name
 		}
-		if sub, err := ch.conn.nc.Subscribe(subject, func(*nats.Msg) { ch.freed() }); err == nil { // otherwise it is asked now and then
+		if sub, err := ch.conn.nc.Subscribe(subject, func(*nats.Msg) { ch.freed() }); err == nil { // otherwise room is checked now and then
 			ch.samples = sub
-			s.wakeSoon(ch) // what was freed before it was known there
+			s.wakeSoon(ch) // room may have been freed before the server knew of the subscription
 		}
 	}
 	ch.tell()
@@ -287,12 +286,12 @@ func (ch *channel) block(ctx context.Context, silent bool) error {
 	if i := slices.Index(ch.blocked, s); i >= 0 {
 		ch.blocked = slices.Delete(ch.blocked, i, i+1)
 	} else {
-		ch.wakeLocked(1) // it was its turn
+		ch.wakeLocked(1) // it was first in line
 	}
 	return context.Cause(ctx)
 }
 
-// wakeSoon takes s out of the queue again: it is to try at once.
+// wakeSoon takes s out of the queue again, to try at once.
 func (s *chanSender) wakeSoon(ch *channel) {
 	ch.blocked = slices.DeleteFunc(ch.blocked, func(o *chanSender) bool { return o == s })
 	s.wake()
@@ -304,7 +303,7 @@ func (ch *channel) freed() {
 	ch.wakeLocked(1)
 }
 
-// wakeLocked lets those who have been waiting longest for room try again.
+// wakeLocked lets those that have waited longest for room try again.
 func (ch *channel) wakeLocked(n int) {
 	n = min(n, len(ch.blocked))
 	for _, s := range ch.blocked[:n] {
@@ -334,7 +333,7 @@ func (ch *channel) Room(ctx context.Context) error {
 	}
 }
 
-// hasRoom asks whether there is room, or a receiver that waits.
+// hasRoom reports whether there is room, or a waiting receiver.
 func (ch *channel) hasRoom(ctx context.Context) (room bool, err error) {
 	err = ch.conn.state.do(ctx, func(ctx context.Context) error {
 		if ch.config.Capacity > 0 {
@@ -352,13 +351,13 @@ func (ch *channel) hasRoom(ctx context.Context) (room bool, err error) {
 	return room, err
 }
 
-// delete removes a message, if it can; nobody waits for it.
+// delete tries to remove a message; nobody waits for the outcome.
 func (ch *channel) delete(seq uint64) {
 	_, reply := ch.conn.acks.expect(nobody{})
-	_ = ch.conn.nc.PublishRequest(ch.conn.apiPrefix()+"STREAM.MSG.DELETE."+ch.stream, reply, deleteRequest(seq)) // whoever gets it asks first
+	_ = ch.conn.nc.PublishRequest(ch.conn.apiPrefix()+"STREAM.MSG.DELETE."+ch.stream, reply, deleteRequest(seq)) // a receiver that gets it asks its sender first
 }
 
-// nobody waits for an answer.
+// nobody is a waiter that ignores the answer.
 type nobody struct{}
 
 func (nobody) acked(uint64, ack, error) {}

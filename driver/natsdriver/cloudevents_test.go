@@ -20,7 +20,7 @@ type placed struct {
 	Total int    `json:"total"`
 }
 
-// connect is a plain client of the server, until the test ends.
+// connect returns a plain client of the server, closed when the test ends.
 func (s *testServer) connect(t *testing.T) *nats.Conn {
 	t.Helper()
 	nc, err := nats.Connect(s.url())
@@ -45,8 +45,8 @@ func openPlaced(t *testing.T, bus *hark.Bus, stored bool) *hark.Topic[placed] {
 	return topic
 }
 
-// An event that the SDK of CloudEvents writes, in binary or structured mode, is a
-// message with what the event says.
+// An event that the CloudEvents SDK writes, in binary or structured mode, arrives
+// as a message with the event's attributes and data.
 func TestCloudEventsSDKPublishes(t *testing.T) {
 	for name, mode := range map[string]binding.Encoding{"binary": binding.EncodingBinary, "structured": binding.EncodingStructured} {
 		for _, stored := range []bool{false, true} {
@@ -89,7 +89,7 @@ func TestCloudEventsSDKPublishes(t *testing.T) {
 				if msg.Data = body.Bytes(); header != nil {
 					msg.Header = header
 				}
-				if mode == binding.EncodingStructured { // the SDK leaves out what the binding asks for
+				if mode == binding.EncodingStructured { // the SDK omits the content type that the binding asks for
 					msg.Header["content-type"] = []string{event.ApplicationCloudEventsJSON}
 				}
 				if err := s.connect(t).PublishMsg(msg); err != nil {
@@ -108,7 +108,7 @@ func TestCloudEventsSDKPublishes(t *testing.T) {
 	}
 }
 
-// What is published here is an event for the SDK.
+// A message published by hark is an event for the SDK.
 func TestCloudEventsSDKReads(t *testing.T) {
 	for _, stored := range []bool{false, true} {
 		s := startServer(t, withJetStream)
@@ -156,7 +156,7 @@ func TestCloudEventsSDKReads(t *testing.T) {
 	}
 }
 
-// A plain client publishes bytes and reads them.
+// A plain client can publish and read bare bytes.
 func TestPlainClient(t *testing.T) {
 	s := startServer(t, withJetStream)
 	nc := s.connect(t)

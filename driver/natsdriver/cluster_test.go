@@ -21,14 +21,14 @@ import (
 	"github.com/harkbus/hark/internal/race"
 )
 
-// cluster is three servers in processes of their own.
+// cluster is three servers, each in a process of its own.
 type cluster struct {
 	t     *testing.T
 	nodes []*process
 }
 
-// startCluster starts three servers that know each other; more is what the
-// configuration of each has besides.
+// startCluster starts three servers that know each other; more is appended to the
+// configuration of each.
 func startCluster(t *testing.T, more string) *cluster {
 	t.Helper()
 	c := &cluster{t: t}
@@ -59,10 +59,10 @@ func (c *cluster) addresses() string {
 	return strings.Join(all, ",")
 }
 
-// open connects to one of the servers, and to another one when that is gone.
+// open connects to one of the servers, and to another one when that server is gone.
 func (c *cluster) open(t *testing.T) *Conn {
 	t.Helper()
-	conn, err := Open(longContext(t), "nats://"+c.addresses()+"?replicas=3&lease=5s") // what was in hand comes again soon
+	conn, err := Open(longContext(t), "nats://"+c.addresses()+"?replicas=3&lease=5s") // messages that were in hand come again soon
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,8 +70,8 @@ func (c *cluster) open(t *testing.T) *Conn {
 	return conn
 }
 
-// longContext ends later than an election can take, which is up to nine seconds
-// for each of the streams and for the servers themselves.
+// longContext outlasts an election, which can take up to nine seconds for each
+// stream and for the servers themselves.
 func longContext(t *testing.T) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
@@ -79,13 +79,13 @@ func longContext(t *testing.T) context.Context {
 	return ctx
 }
 
-// streams returns what the leaders say of the streams, which have one.
+// streams returns the streams that have a leader, as their leaders describe them.
 func (c *cluster) streams(conn *Conn) []*jetstream.StreamInfo {
 	c.t.Helper()
 	var all []*jetstream.StreamInfo
 	err := conn.state.do(longContext(c.t), func(ctx context.Context) error {
 		all = nil
-		names := conn.js.StreamNames(ctx) // which nobody answers during an election
+		names := conn.js.StreamNames(ctx) // nobody answers this during an election
 		for name := range names.Name() {
 			stream, err := conn.js.Stream(ctx, name)
 			if err != nil {
@@ -101,7 +101,8 @@ func (c *cluster) streams(conn *Conn) []*jetstream.StreamInfo {
 	return all
 }
 
-// leader returns the server that leads most of the streams, and which.
+// leader returns the server that leads most of the streams, and the names of those
+// streams.
 func (c *cluster) leader(conn *Conn) (*process, []string) {
 	c.t.Helper()
 	leads := map[string][]string{}
@@ -115,9 +116,9 @@ func (c *cluster) leader(conn *Conn) (*process, []string) {
 	return most, leads[most.name]
 }
 
-// settle returns when each server has what the streams hold: a death leaves two
-// then that have it all. A server that has been started again has to catch up
-// before that.
+// settle returns when every server holds everything in the streams, so that after
+// one death two complete copies are left. A restarted server has to catch up before
+// that.
 func (c *cluster) settle(conn *Conn) {
 	c.t.Helper()
 	behind := func(info *jetstream.StreamInfo) bool {
@@ -134,35 +135,35 @@ func (c *cluster) settle(conn *Conn) {
 	}
 }
 
-// clusterKinds are the kinds of clauses that a cluster is held to in every run:
+// clusterKinds are the kinds of clauses that every run checks on a cluster: those
 // about what it keeps.
 var clusterKinds = []string{"CHN", "DED", "DLQ", "GRP", "ITR", "KEY", "STA", "TTL", "VAL"}
 
-// TestConformanceOnCluster holds buses over three servers that keep everything
-// three times to the clauses: with HARK_LONG=1 and when docs/drivers.md is
-// written to all of them, which takes one to two minutes, otherwise to those of
-// clusterKinds. With the race detector, with which the other servers hold the same
-// code to all clauses, that needs HARK_LONG=1.
+// TestConformanceOnCluster runs the clauses on buses over three servers that keep
+// everything three times. With HARK_LONG=1, and when docs/drivers.md is written, it
+// runs all clauses, which takes one to two minutes; otherwise those of
+// clusterKinds. With the race detector it runs only with HARK_LONG=1, because the
+// tests on single servers hold the same code to all clauses.
 func TestConformanceOnCluster(t *testing.T) {
 	if race.Enabled && os.Getenv("HARK_LONG") == "" {
 		t.Skip("SKIPPED with the race detector, because HARK_LONG=1 is not set")
 	}
-	c := startCluster(t, accounts(len(drivertest.Clauses())+len(drivertest.AcrossClauses())+100)) // some need several
+	c := startCluster(t, accounts(len(drivertest.Clauses())+len(drivertest.AcrossClauses())+100)) // some clauses need several
 	kinds := clusterKinds
 	if os.Getenv("HARK_LONG") != "" || os.Getenv("HARK_UPDATE") != "" {
 		kinds = nil
 	}
-	// What was on its way to a member that leaves comes again when its lease ends.
+	// Messages on their way to a leaving member come again when its lease ends.
 	report := suite(t, inAccounts(c.addresses(), "?replicas=3&lease=10s"), kinds...)
 	report.Compare(t, "../../docs/drivers.md", "NATS cluster")
 }
 
-// Of three servers the one that leads most streams is killed as by kill -9, while messages
-// are published and received, values changed and channels used. Nothing that was
-// accepted is lost, nothing is stored twice, and values and channels are what they
-// are on one server. With HARK_LONG=1 there are HARK_KILLS kills of each kind, five
-// if that is not set; otherwise one, while values are changed. The first thing that
-// fails ends it. What it has found is in docs/drivers.md.
+// TestLeaderIsKilled kills the server that leads most streams, as by kill -9, while
+// messages are published and received, values changed and channels used. Nothing
+// that was accepted is lost, nothing is stored twice, and values and channels
+// behave as on one server. With HARK_LONG=1 there are HARK_KILLS kills of each
+// kind, five by default; otherwise one, while values are changed. The first failure
+// ends the test. Its findings are in docs/drivers.md.
 func TestLeaderIsKilled(t *testing.T) {
 	if testing.Short() {
 		t.Skip("SKIPPED: it takes ten seconds, most of them for an election")
@@ -187,8 +188,8 @@ func TestLeaderIsKilled(t *testing.T) {
 	t.Run("channels", func(t *testing.T) { killLeaders(t, kills, &chanWork{capacity: 3}, &chanWork{capacity: 1}) })
 }
 
-// killLeaders kills the leader again and again while work goes on, each time when
-// all servers have caught up.
+// killLeaders kills the leader repeatedly while work goes on, each time after all
+// servers have caught up.
 func killLeaders(t *testing.T, kills int, work ...clusterWork) {
 	c := startCluster(t, "")
 	for _, w := range work {
@@ -216,26 +217,26 @@ func killLeaders(t *testing.T, kills int, work ...clusterWork) {
 	}
 }
 
-// clusterWork is something that goes on while leaders are killed.
+// clusterWork is work that goes on while leaders are killed.
 type clusterWork interface {
 	begin(t *testing.T, c *cluster)
-	// goOn returns when it has made progress since the call.
+	// goOn returns when the work has made progress since the call.
 	goOn(t *testing.T)
-	// end stops it and checks what has come of it.
+	// end stops the work and checks its outcome.
 	end(t *testing.T)
-	// stop stops it, when the context of the test has ended too.
+	// stop stops the work. The context of the test may have ended already.
 	stop()
 }
 
-// progress counts what has been done by goroutines that are to stop.
+// progress counts the work of goroutines that can be stopped.
 type progress struct {
 	count   atomic.Int64
 	stopped atomic.Bool
 	tasks   sync.WaitGroup
 }
 
-// repeat does something in a goroutine until stop, or until the test has failed.
-// An error fails it.
+// repeat calls f in a goroutine until stop, or until the test has failed. An error
+// fails the test.
 func (p *progress) repeat(t *testing.T, what string, f func(ctx context.Context, n int) error) {
 	p.tasks.Go(func() {
 		for n := 0; !p.stopped.Load() && !t.Failed(); n++ {
@@ -323,7 +324,7 @@ func (w *topicWork) end(t *testing.T) {
 	for i, n := range w.published {
 		total += n
 		for name, c := range map[string]*collector{"a follower": &w.followed, "a group": &w.shared} {
-			ctx := longContext(t) // it may be behind, and what was in hand comes when its lease ends
+			ctx := longContext(t) // the group may be behind, and messages in hand come when their leases end
 			for !c.has(i, n) {
 				select {
 				case <-time.After(50 * time.Millisecond):
@@ -356,7 +357,7 @@ func (w *topicWork) end(t *testing.T) {
 type updateWork struct {
 	progress
 	value *hark.Value[int]
-	last  atomic.Int64 // of which an observer was told
+	last  atomic.Int64 // last version an observer was told of
 	made  atomic.Int64
 }
 
@@ -400,7 +401,7 @@ func (w *updateWork) end(t *testing.T) {
 	t.Logf("%d updates", want)
 }
 
-// registerWork records what several connections do with a value.
+// registerWork records the operations of several connections on a value.
 type registerWork struct {
 	progress
 	history valueHistory

@@ -10,7 +10,7 @@ import (
 	"github.com/harkbus/hark/internal/names"
 )
 
-// TestConformance holds buses over NATS to the clauses: over a server without
+// TestConformance runs the clauses on buses over NATS: over a server without
 // JetStream, and over one with it.
 func TestConformance(t *testing.T) {
 	for _, tt := range []struct {
@@ -27,13 +27,13 @@ func TestConformance(t *testing.T) {
 	}
 }
 
-// suite runs all clauses over servers, or those of some kinds. start returns the
-// URL of one that holds nothing yet.
+// suite runs all clauses, or those of some kinds. start returns the URL of a server
+// that holds nothing yet.
 func suite(t *testing.T, start func(t *testing.T) (url string), kinds ...string) *drivertest.Report {
 	return suiteOn(t, start, func(*hark.Bus) {}, kinds...)
 }
 
-// suiteOn is suite, and opened is told of each bus that has a server of its own.
+// suiteOn is suite; it also passes each bus that has a server of its own to opened.
 func suiteOn(t *testing.T, start func(t *testing.T) (url string), opened func(*hark.Bus), kinds ...string) *drivertest.Report {
 	report := drivertest.Run(t, func(tb testing.TB) *hark.Bus {
 		bus := hark.Over(keeping{connect(tb, start(tb.(*testing.T)))})
@@ -62,8 +62,8 @@ func connect(tb testing.TB, url string) *Conn {
 	return conn
 }
 
-// keeping is a connection with a store for the topics of drivertest.KeptPattern, made
-// when it is first needed.
+// keeping is a connection that creates the store for the topics of
+// drivertest.KeptPattern when it is first needed.
 type keeping struct{ *Conn }
 
 // OpenTopic implements driver.Conn.

@@ -7,10 +7,10 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// What the server knows of a consumer of a stored topic.
+// This file reads what the server knows about the consumers of a stored topic.
 
-// consumerInfo asks for it. It is an error that wraps jetstream.ErrConsumerNotFound
-// if there is no such consumer.
+// consumerInfo asks the server about a consumer. The error wraps
+// jetstream.ErrConsumerNotFound if there is no such consumer.
 func (t *stored) consumerInfo(ctx context.Context, name string) (info *jetstream.ConsumerInfo, err error) {
 	err = t.conn.state.do(ctx, func(ctx context.Context) error {
 		consumer, err := t.conn.api(ctx).Consumer(ctx, t.stream, name)
@@ -23,7 +23,7 @@ func (t *stored) consumerInfo(ctx context.Context, name string) (info *jetstream
 	return info, err
 }
 
-// consumerError says whether a consumer may be had later.
+// consumerError classifies an error: whether the consumer may be available later.
 func (t *stored) consumerError(ctx context.Context, err error) error {
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return t.absent(ctx, err)
@@ -31,8 +31,8 @@ func (t *stored) consumerError(ctx context.Context, err error) error {
 	return t.openError(ctx, err)
 }
 
-// filters returns the subjects of a consumer. A single one has a field of its
-// own.
+// filters returns the filter subjects of a consumer. A single one has a field of
+// its own.
 func filters(c *jetstream.ConsumerConfig) []string {
 	if c.FilterSubject != "" {
 		return []string{c.FilterSubject}
@@ -40,9 +40,9 @@ func filters(c *jetstream.ConsumerConfig) []string {
 	return c.FilterSubjects
 }
 
-// hasGiven reports whether a consumer has given out everything up to seq. How much
-// it says is pending does not tell: the server confirms that a message is stored
-// before its consumers know of it.
+// hasGiven reports whether a consumer has delivered everything up to seq. Its count
+// of pending messages does not tell, because the server confirms that a message is
+// stored before its consumers know of it.
 func (t *stored) hasGiven(ctx context.Context, info *jetstream.ConsumerInfo, seq uint64) (bool, error) {
 	if info.Delivered.Stream >= seq {
 		return true, nil
@@ -52,7 +52,7 @@ func (t *stored) hasGiven(ctx context.Context, info *jetstream.ConsumerInfo, seq
 		Subject string `json:"next_by_subj"`
 	}{info.Delivered.Stream + 1, ">"}
 	if subjects := filters(&info.Config); len(subjects) > 0 {
-		request.Subject = subjects[0] // hark's consumers have no more
+		request.Subject = subjects[0] // hark's consumers have at most one
 	}
 	var next struct {
 		Message struct {

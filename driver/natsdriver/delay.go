@@ -14,18 +14,18 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// Messages that are not due wait in a stream of their own, where they neither
-// count for the limits of their topics nor leave gaps in their sequences. When
-// one is due the server puts it on a subject of its topic there, from which the
-// stream of the topic takes it.
+// Messages that are not due wait in a stream of their own, where they neither count
+// towards the limits of their topics nor leave gaps in their sequences. When a
+// message is due the server publishes it there on a subject of its topic, from
+// which the stream of the topic sources it.
 const (
 	dueStream    = "hark-due"
-	duePrefix    = "$HARK.due." // and the topic, and something unique
+	duePrefix    = "$HARK.due." // followed by the topic and a unique token
 	firePrefix   = "$HARK.fire."
-	firePlain    = firePrefix + "t." // and the topic
-	fireKeyed    = firePrefix + "k." // and the topic and the partition
-	fireStored   = firePrefix + "s." // and the partition and the topic, of a store
-	dueRemembers = 2 * time.Minute   // IDs
+	firePlain    = firePrefix + "t." // followed by the topic
+	fireKeyed    = firePrefix + "k." // followed by the topic and the partition
+	fireStored   = firePrefix + "s." // followed by the partition and the topic of a store
+	dueRemembers = 2 * time.Minute   // how long IDs are remembered
 )
 
 // The headers of schedules.
@@ -34,13 +34,13 @@ const (
 	natsScheduleTarget = "Nats-Schedule-Target"
 )
 
-// dueTopics knows which topics take messages that became due.
+// dueTopics records which topics receive messages that became due.
 type dueTopics struct {
-	mu    sync.Mutex      // guards ready, and is held while one is made so
+	mu    sync.Mutex      // guards ready; held while a topic is prepared
 	ready map[string]bool // by stream
 }
 
-// delay turns a message of the topic into one that waits.
+// delay turns a message of the topic into one that waits until it is due.
 func (t *stored) delay(m *nats.Msg, due time.Time) {
 	target := firePlain + t.topic
 	if rest, keyed := strings.CutPrefix(m.Subject, keyedPrefix); keyed {
@@ -60,7 +60,7 @@ func (t *stored) delay(m *nats.Msg, due time.Time) {
 	m.Subject = duePrefix + t.topic + "." + t.conn.ids.next()
 }
 
-// takeDue makes sure that what becomes due comes to the topic.
+// takeDue makes sure that messages that become due reach the topic.
 func (t *stored) takeDue(ctx context.Context) error {
 	d := &t.conn.due
 	d.mu.Lock()
@@ -95,7 +95,7 @@ func (t *stored) takeDue(ctx context.Context) error {
 	return err
 }
 
-// fromDue says where what becomes due goes in the stream.
+// fromDue maps the subjects of due messages to those of the stream.
 func (t *stored) fromDue() []jetstream.SubjectTransformConfig {
 	if t.shared() {
 		return []jetstream.SubjectTransformConfig{{Source: fireStored + "*." + t.store, Destination: moved(t.store, storePrefix+"{{wildcard(1)}}.", 1)}}
@@ -113,17 +113,17 @@ func (c *Conn) makeDueStream(ctx context.Context) error {
 	}
 	_, err = c.api(ctx).CreateStream(ctx, jetstream.StreamConfig{
 		Name: dueStream, Description: "messages of hark that are not due", Subjects: []string{duePrefix + ">", firePrefix + ">"},
-		// What the streams of topics have taken is removed.
+		// Messages are removed once the streams of topics have taken them.
 		Retention: jetstream.WorkQueuePolicy, Storage: jetstream.FileStorage, Replicas: c.opts.replicas,
 		AllowMsgSchedules: true, AllowMsgTTL: true, Duplicates: dueRemembers,
 	})
-	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // somebody was faster
+	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // somebody else was faster
 		return nil
 	}
 	return err
 }
 
-// delayed returns how many messages of the topic are not due.
+// delayed returns how many messages of the topic are not yet due.
 func (t *stored) delayed(ctx context.Context) (uint64, error) {
 	if !t.conn.info.Has(driver.Delay) {
 		return 0, nil

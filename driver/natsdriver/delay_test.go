@@ -60,7 +60,7 @@ func TestDelay(t *testing.T) {
 	})
 }
 
-// What was delayed comes after a restart, at once if it is overdue.
+// Delayed messages arrive after a restart, at once if overdue.
 func TestDelayOverRestart(t *testing.T) {
 	s := startServer(t, withSync)
 	c := s.open(t, SyncAlways())

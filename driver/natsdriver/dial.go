@@ -14,22 +14,22 @@ import (
 
 const (
 	dialTimeout = 5 * time.Second
-	// A connection over which nothing comes for so long, twice, is lost.
+	// A connection that is silent for this long, twice in a row, counts as lost.
 	pingEvery = 15 * time.Second
-	// The client's pause between attempts to reconnect doubles up to this.
+	// The client's pause between attempts to reconnect doubles up to this value.
 	maxReconnectPause = 5 * time.Second
 )
 
-// dialer dials for the client, which keeps its lock meanwhile: so stop is what
-// makes it let go.
+// dialer dials for the client. The client holds its lock meanwhile, so only stop
+// can make it let go.
 type dialer struct {
-	ctx    context.Context // of all dialling
+	ctx    context.Context // ends all dialling
 	cancel context.CancelFunc
 
-	dials    atomic.Uint64 // begun
+	dials    atomic.Uint64 // dials begun
 	refusals refusals
 
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	conn   net.Conn   // the newest
 	failed error      // why the last dial failed; nil if it did not
 }
@@ -42,7 +42,7 @@ func newDialer() *dialer {
 // Dial implements nats.CustomDialer.
 func (d *dialer) Dial(network, address string) (net.Conn, error) {
 	d.dials.Add(1)
-	d.refusals.forget() // the user may be permitted more by now
+	d.refusals.forget() // the user's permissions may have grown
 	ctx, cancel := context.WithTimeout(d.ctx, dialTimeout)
 	defer cancel()
 	conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
@@ -55,14 +55,14 @@ func (d *dialer) Dial(network, address string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if d.ctx.Err() != nil { // stop may have missed it
-		_ = conn.Close() // it is of no use any more
+	if d.ctx.Err() != nil { // stop may have missed this connection
+		_ = conn.Close() // it is useless by then
 	}
 	return conn, nil
 }
 
-// cause returns why no server could be reached, of which the client says no more than
-// that; err if that is not the reason.
+// cause returns why no server could be reached, which the client's own error does
+// not say. It returns err if err is about something else.
 func (d *dialer) cause(err error) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -78,18 +78,19 @@ func (d *dialer) stop() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.conn != nil {
-		_ = d.conn.Close() // the client may have done so
+		_ = d.conn.Close() // the client may already have closed it
 	}
 }
 
-// note takes notice of what the client is told.
+// note records an error that was reported to the client.
 func (d *dialer) note(err error) {
 	if errors.Is(err, nats.ErrPermissionViolation) {
 		d.refusals.tell(err)
 	}
 }
 
-// reconnectPause is how long to wait after all servers were tried in vain.
+// reconnectPause returns how long to wait after all servers have been tried in
+// vain.
 func reconnectPause(rounds int) time.Duration {
 	pause := maxReconnectPause
 	if rounds < 8 {
@@ -98,7 +99,7 @@ func reconnectPause(rounds int) time.Duration {
 	return pause/2 + rand.N(pause/2)
 }
 
-// clientOptions are those with which Open connects, before those of the user.
+// clientOptions are the options with which Open connects; the user's follow them.
 func clientOptions(d *dialer) []nats.Option {
 	return []nats.Option{
 		nats.Name("hark"),
@@ -107,11 +108,11 @@ func clientOptions(d *dialer) []nats.Option {
 		nats.MaxReconnects(-1),
 		nats.IgnoreAuthErrorAbort(),
 		nats.CustomReconnectDelay(reconnectPause),
-		nats.ReconnectBufSize(-1), // publishing waits in its context instead
+		nats.ReconnectBufSize(-1), // publishing waits in its own context instead
 		nats.PingInterval(pingEvery),
 		nats.MaxPingsOutstanding(2),
 		nats.SkipSubjectValidation(),
 		nats.WriteBufferSize(128 << 10),
-		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { d.note(err) }), // what is lost is counted
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { d.note(err) }), // lost messages are counted elsewhere
 	}
 }

@@ -36,7 +36,8 @@ func TestEphemeral(t *testing.T) {
 	}
 }
 
-// What nobody listens to is not sent, and refused as if it were.
+// A message that nobody listens to is not sent, but is refused exactly as if it
+// were.
 func TestListened(t *testing.T) {
 	s := startServer(t)
 	var listened atomic.Bool
@@ -148,8 +149,8 @@ func TestDrainAndCloseOfEphemeral(t *testing.T) {
 	}
 }
 
-// A pattern for everything must not get requests, replies and what the server
-// says.
+// A pattern for everything must not receive requests, replies and the server's own
+// messages.
 func TestPatternsGetTopicsOnly(t *testing.T) {
 	s := startServer(t, withJetStream)
 	c := s.open(t)
@@ -183,7 +184,8 @@ func TestPatternsGetTopicsOnly(t *testing.T) {
 			got = append(got, r.Topic)
 		}
 	}
-	// The message with a key came to both subjects of the pattern, but counts once.
+	// The message with a key arrived on both subjects of the pattern, but counts
+	// once.
 	if want := []string{"stored", "a.stored", "plain"}; !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}

@@ -17,9 +17,9 @@ import (
 	"github.com/harkbus/hark/driver/drivertest"
 )
 
-// TestConformanceOnURL holds a bus over the server at HARK_TEST_NATS to the
-// clauses, such as nats://127.0.0.1:4222: whatever version it has, what it can do
-// must hold, and only what it cannot do may be refused. All streams of hark in the
+// TestConformanceOnURL runs the clauses on a bus over the server at HARK_TEST_NATS,
+// such as nats://127.0.0.1:4222. Whatever its version, what it supports must hold,
+// and only what it does not support may be refused. All of hark's streams in the
 // account are removed before and after each clause, so there must be none at first.
 func TestConformanceOnURL(t *testing.T) {
 	at := os.Getenv("HARK_TEST_NATS")
@@ -31,8 +31,8 @@ func TestConformanceOnURL(t *testing.T) {
 	}
 	var before *hark.Bus
 	report := suiteOn(t, func(t *testing.T) string {
-		if before != nil { // what was opened before has nothing to do with this
-			_ = before.Close(testContext(t)) // its own clause looks at errors
+		if before != nil { // the previous bus has nothing to do with this clause
+			_ = before.Close(testContext(t)) // its own clause checks errors
 		}
 		removeStreams(t, at)
 		t.Cleanup(func() { removeStreams(t, at) })
@@ -41,12 +41,12 @@ func TestConformanceOnURL(t *testing.T) {
 	tellReport(t, report)
 }
 
-// documentedServer is the version of which docs/drivers.md has a column: that of
+// documentedServer is the version that has a column in docs/drivers.md: that of
 // Debian 12.
 const documentedServer = "2.9.10"
 
-// TestConformanceOnOldServer does that with the nats-server that is installed,
-// which with Debian is an old one.
+// TestConformanceOnOldServer does the same with the installed nats-server, which on
+// Debian is an old one.
 func TestConformanceOnOldServer(t *testing.T) {
 	t.Parallel()
 	program := findOldServer(t)
@@ -89,8 +89,8 @@ func findOldServer(t *testing.T) string {
 	return ""
 }
 
-// inAccounts returns a server that holds nothing yet for each call: the next
-// account of those that the servers at addresses have.
+// inAccounts returns a function that returns an empty server on each call: the next
+// account of the servers at addresses.
 func inAccounts(addresses, parameters string) func(t *testing.T) string {
 	var next atomic.Int64
 	return func(t *testing.T) string {
@@ -100,7 +100,7 @@ func inAccounts(addresses, parameters string) func(t *testing.T) string {
 	}
 }
 
-// removeStreams removes what a clause has left.
+// removeStreams removes the streams that a clause has left behind.
 func removeStreams(t *testing.T, at string) {
 	c, err := Open(context.Background(), at)
 	if err != nil {
@@ -127,7 +127,7 @@ func harkStreams(t *testing.T, at string) []string {
 	return streamsOf(testContext(t), t, c)
 }
 
-// streamsOf returns the names of the streams of hark.
+// streamsOf returns the names of hark's streams.
 func streamsOf(ctx context.Context, t *testing.T, c *Conn) []string {
 	if c.js == nil {
 		return nil
@@ -146,7 +146,7 @@ func streamsOf(ctx context.Context, t *testing.T, c *Conn) []string {
 	return names
 }
 
-// tellReport logs what a server refused.
+// tellReport logs what the server refused.
 func tellReport(t *testing.T, r *drivertest.Report) {
 	refused := map[string][]string{} // by reason
 	for id, reason := range r.Refused {
@@ -158,8 +158,8 @@ func tellReport(t *testing.T, r *drivertest.Report) {
 	}
 }
 
-// missing skips a test for want of something, or fails it where everything is to
-// be there.
+// missing skips a test because something is not installed, or fails it where
+// everything must be.
 func missing(t *testing.T, what string) {
 	t.Helper()
 	if os.Getenv("HARK_REQUIRE") == "all" {

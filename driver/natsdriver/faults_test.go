@@ -10,12 +10,12 @@ import (
 	"github.com/harkbus/hark/driver/faults"
 )
 
-// faultKinds are the kinds of clauses that are held to faults over a server in
-// every run: about what the engine takes part in.
+// faultKinds are the kinds of clauses that every run checks under faults over a
+// server: those that this engine has code for.
 var faultKinds = []string{"GRP", "VAL"}
 
-// TestClausesUnderFaults holds buses over a server to what is promised under
-// faults: with HARK_LONG=1 to all of it, otherwise to the clauses of faultKinds.
+// TestClausesUnderFaults checks what is promised under faults, on buses over a
+// server: all of it with HARK_LONG=1, otherwise the clauses of faultKinds.
 func TestClausesUnderFaults(t *testing.T) {
 	for _, p := range faults.Promises() {
 		t.Run(p.Fault, func(t *testing.T) {

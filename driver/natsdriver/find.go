@@ -11,9 +11,10 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// What follows is for those who look at what others have made, without making it.
+// The methods below look at what others have created, without creating it.
 
-// FindChan returns how the channel of that name was made, and whether it is there.
+// FindChan returns the configuration with which a channel was created, and whether
+// the channel exists.
 func (c *Conn) FindChan(ctx context.Context, name string) (config driver.ChanConfig, found bool, err error) {
 	err = c.admin(ctx, func(ctx context.Context) error {
 		stream, err := c.api(ctx).Stream(ctx, streamName("chan", name))
@@ -36,13 +37,13 @@ func (c *Conn) FindChan(ctx context.Context, name string) (config driver.ChanCon
 	return config, found, err
 }
 
-// DeleteChan deletes a channel with what is in it. One that is not there is no
-// error. Those who have it open lose it.
+// DeleteChan deletes a channel with its values. It is no error if there is no such
+// channel. Those that have it open lose it.
 func (c *Conn) DeleteChan(ctx context.Context, name string) error {
 	return c.admin(ctx, func(ctx context.Context) error { return c.api(ctx).DeleteStream(ctx, streamName("chan", name)) })
 }
 
-// FindValue returns the state of the value of that name, and whether it has one.
+// FindValue returns the state of a value, and whether it has one.
 func (c *Conn) FindValue(ctx context.Context, name string) (state driver.State, found bool, err error) {
 	err = c.admin(ctx, func(ctx context.Context) error {
 		stream, err := c.api(ctx).Stream(ctx, valueStream)

@@ -16,32 +16,32 @@ import (
 
 const (
 	// followDepth is how many messages are on their way to a subscription without a
-	// group at most. The server is the quicker the more it is asked for at a time.
+	// group at most. The server is faster the more it is asked for at a time.
 	followDepth = 2048
-	// So many are before it is known how large they are, and fewer of large ones, such
-	// that they have followBytes in all.
+	// firstDepth is how many messages are asked for before their size is known.
+	// When they are large fewer are asked for, such that they total followBytes.
 	firstDepth  = 512
 	leastDepth  = 64
 	followBytes = 4 << 20
-	// A server forgets the consumer of a subscription that has not asked for so
-	// long; then it gets another one.
+	// A server forgets the consumer of a subscription that has not asked for this
+	// long. The subscription then makes another.
 	followIdle = 2 * time.Minute
 )
 
-// follow receives what is stored from some place on, in order, whether or not
-// connections break: with a consumer that nobody else knows, and a new one
-// where the last was when something is missing.
+// follow receives the stored messages from some place on, in order, even when
+// connections break. It uses a consumer that nobody else knows, and when a message
+// is missing, makes a new one at the place of the last.
 type follow struct {
 	topic *stored
-	depth int // messages that are on their way; of who calls Receive
+	depth int // how many messages are on their way; owned by the caller of Receive
 
-	mu     sync.Mutex // guards what follows
-	made   time.Time  // when the stream was
+	mu     sync.Mutex // guards the fields below
+	made   time.Time  // when the stream was made
 	puller *puller
-	name   string // of the consumer
-	next   uint64 // the next message of the consumer, by its count
-	last   uint64 // the last message received, or that before the first
-	behind uint64 // messages that were behind the last one when it was sent
+	name   string // name of the consumer
+	next   uint64 // the consumer's count for the next message
+	last   uint64 // the last message received, or the one before the first
+	behind uint64 // how many messages were behind the last one when it was sent
 	lost   uint64
 	until  uint64 // the last message to receive, once drains is set
 	drains bool
@@ -75,7 +75,7 @@ func (t *stored) Subscribe(ctx context.Context, cfg driver.SubscribeConfig) (dri
 	return f, nil
 }
 
-// start makes the place at which a consumer begins.
+// start returns the part of a consumer's configuration that says where it begins.
 func (t *stored) start(ctx context.Context, cfg driver.SubscribeConfig) (c jetstream.ConsumerConfig, err error) {
 	switch cfg.From {
 	case driver.FromStart:
@@ -134,7 +134,7 @@ func (f *follow) begin(ctx context.Context, start jetstream.ConsumerConfig) erro
 	start.AckPolicy, start.MemoryStorage, start.InactiveThreshold = jetstream.AckNonePolicy, true, followIdle
 	start.Replicas, start.FilterSubject = 1, t.all(t.topic)
 	p := newPuller(t.conn, t.stream, start.Name)
-	if err := p.open(ctx, followDepth/2); err != nil { // it is not asked again for what is on its way
+	if err := p.open(ctx, followDepth/2); err != nil { // messages already on their way are not asked for again
 		return err
 	}
 	var info *jetstream.ConsumerInfo
@@ -153,7 +153,7 @@ func (f *follow) begin(ctx context.Context, start jetstream.ConsumerConfig) erro
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.puller, f.name, f.next, f.last = p, start.Name, 1, info.Delivered.Stream
-	if f.ended { // meanwhile
+	if f.ended { // closed meanwhile
 		p.discard()
 	}
 	return nil
@@ -203,8 +203,7 @@ func depthFor(ms []*nats.Msg) int {
 	return min(max(followBytes/max(size/len(ms), 1), leastDepth), followDepth)
 }
 
-// read makes what Receive returns of the messages of a consumer, up to the first
-// that is missing.
+// read decodes the messages of a consumer for Receive, up to the first one missing.
 func (f *follow) read(ctx context.Context, p *puller, ms []*nats.Msg) ([]*driver.Received, error) {
 	f.mu.Lock()
 	next, last, behind, until := f.next, f.last, f.behind, f.until
@@ -221,13 +220,14 @@ func (f *follow) read(ctx context.Context, p *puller, ms []*nats.Msg) ([]*driver
 		if err != nil {
 			return nil, err
 		}
-		if at.nth != next { // the client had no room, or the connection was lost
+		if at.nth != next { // the client's buffer was full, or the connection was lost
 			p.cut.Store(true)
 			p.empty()
 			break
 		}
-		// In a store others are in between. Of this topic something can have gone only
-		// where something was behind the last message, or came when nothing was asked for.
+		// In a store, messages of other topics lie in between. A message of this
+		// topic can be missing only if some were pending after the last one, or if
+		// one came while nothing was asked for.
 		if at.seq > last+1 && (!f.topic.shared() || behind > 0 || p.ranDry(next-1)) {
 			lost += f.topic.lostBetween(ctx, last, at.seq)
 		}
@@ -242,11 +242,11 @@ func (f *follow) read(ctx context.Context, p *puller, ms []*nats.Msg) ([]*driver
 	return rs, nil
 }
 
-// drainPoll is how often a subscription that drains asks whether something is
-// still to come: the last messages may have been deleted.
+// drainPoll is how often a draining subscription asks whether more messages are to
+// come: the last ones may have been deleted.
 const drainPoll = 100 * time.Millisecond
 
-// remaining is nextMessages while a subscription drains.
+// remaining is nextMessages for a draining subscription.
 func (f *follow) remaining(ctx context.Context, p *puller, most int) ([]*nats.Msg, error) {
 	poll, cancel := context.WithTimeout(ctx, drainPoll)
 	defer cancel()
@@ -267,8 +267,9 @@ func (f *follow) remaining(ctx context.Context, p *puller, most int) ([]*nats.Ms
 	return nil, errWoken
 }
 
-// lostBetween returns how many messages between two sequences retention has
-// removed, as far as can be found out; others were deleted or have expired.
+// lostBetween returns how many messages between two sequences were removed by
+// retention, as far as that can be found out; the others were deleted or have
+// expired.
 func (t *stored) lostBetween(ctx context.Context, last, seq uint64) uint64 {
 	info, err := t.info(ctx)
 	if err != nil {
@@ -278,7 +279,7 @@ func (t *stored) lostBetween(ctx context.Context, last, seq uint64) uint64 {
 	return max(first, last+1) - last - 1
 }
 
-// resume makes a new consumer for what follows last.
+// resume makes a new consumer for the messages after last.
 func (f *follow) resume(ctx context.Context, last uint64) error {
 	f.mu.Lock()
 	f.puller.discard()
@@ -295,7 +296,7 @@ func (f *follow) resume(ctx context.Context, last uint64) error {
 		return err
 	}
 	if info.State.LastSeq < last || !info.Created.Equal(made) {
-		last = 0 // it is another stream, of the same name
+		last = 0 // another stream with the same name
 	}
 	start := jetstream.ConsumerConfig{DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: last + 1}
 	if err := f.begin(ctx, start); err != nil {
@@ -308,11 +309,11 @@ func (f *follow) resume(ctx context.Context, last uint64) error {
 	return nil
 }
 
-// forget removes a consumer, now or when it has been idle for long.
+// forget removes a consumer: now, or once it has been idle for long.
 func (t *stored) forget(consumer string) { t.conn.forgetConsumer(t.stream, consumer) }
 
 func (c *Conn) forgetConsumer(stream, consumer string) {
-	// Nobody waits for the answer, nor needs it.
+	// Nobody waits for the answer, or needs it.
 	_ = c.nc.Publish(c.apiPrefix()+"CONSUMER.DELETE."+stream+"."+consumer, nil)
 }
 
@@ -359,7 +360,8 @@ func (f *follow) Lag(ctx context.Context) (driver.Lag, error) {
 	return lag, nil
 }
 
-// shareLag is Lag for a topic of a store, of which the consumer knows what is behind.
+// shareLag is Lag for a topic of a store; there the consumer knows how many
+// messages are behind.
 func (f *follow) shareLag(ctx context.Context) (driver.Lag, error) {
 	f.mu.Lock()
 	name, next, lag := f.name, f.next, driver.Lag{Lost: f.lost, Members: 1}
@@ -387,7 +389,7 @@ func (f *follow) CaughtUp(ctx context.Context, seq uint64) (bool, error) {
 		if !f.topic.inMemory() {
 			return true, nil
 		}
-		now, err := f.topic.made(ctx) // perhaps last is of a stream that is gone
+		now, err := f.topic.made(ctx) // last may belong to a stream that is gone
 		return err == nil && now.Equal(made), err
 	}
 	info, err := f.topic.consumerInfo(ctx, name)

@@ -15,40 +15,40 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// member is a member of a group on a stored topic: one of those that share a
+// member is a member of a group on a stored topic. The members of a group share a
 // durable consumer.
 type member struct {
 	topic    *stored
 	group    string
 	consumer string
-	subjects []string // of the messages that it gets; nil for all
+	subjects []string // subjects of the messages it gets; nil for all
 	window   int
 	puller   *puller
 
-	mu     sync.Mutex // guards what follows
-	made   time.Time  // when the stream was; of topics in memory
-	epoch  uint64     // of the connection by which it was found
-	hands  hand       // the beginning and end of a ring of what is in hand
-	acked  string     // the last message that was acknowledged, by its reply subject
+	mu     sync.Mutex // guards the fields below
+	made   time.Time  // when the stream was made; for topics in memory
+	epoch  uint64     // epoch of the connection over which that was found
+	hands  hand       // head of the ring of messages in hand
+	acked  string     // the last message acknowledged, by its reply subject
 	closed bool
 }
 
-// hand is a message that was received and is neither acknowledged nor returned.
+// hand is a message that was received but neither acknowledged nor returned.
 type hand struct {
 	member     *member
 	reply      string
-	made       time.Time // when the stream was made that it is of; of topics in memory
-	prev, next *hand     // in the ring of the member; nil when it is not in hand
+	made       time.Time // when its stream was made; for topics in memory
+	prev, next *hand     // in the ring of the member; nil when not in hand
 }
 
-// addLocked puts h into the ring.
+// addLocked adds h to the ring.
 func (m *member) addLocked(h *hand) {
 	last := m.hands.prev
 	h.prev, h.next = last, &m.hands
 	last.next, m.hands.prev = h, h
 }
 
-// leave takes h out of the ring, if it is there. The member is locked.
+// leave removes h from the ring, if it is there. The member must be locked.
 func (h *hand) leave() {
 	if h.next != nil {
 		h.prev.next, h.next.prev = h.next, h.prev
@@ -56,7 +56,7 @@ func (h *hand) leave() {
 	}
 }
 
-// What members say of messages.
+// What members tell the server about messages.
 var (
 	sayDone   = []byte("+ACK")
 	sayBack   = []byte("-NAK")
@@ -79,8 +79,8 @@ func (t *stored) join(ctx context.Context, cfg driver.SubscribeConfig) (driver.S
 	return m, nil
 }
 
-// newMember makes a member of a group that gets the messages of some subjects of
-// the stream, or of all.
+// newMember makes a member that gets the messages on some subjects of the stream,
+// or on all.
 func (t *stored) newMember(ctx context.Context, cfg driver.SubscribeConfig, subjects []string) (*member, error) {
 	m := &member{topic: t, group: cfg.Group, consumer: t.home.consumer(t.topic, cfg.Group), subjects: subjects, window: cfg.Window}
 	m.hands.prev, m.hands.next = &m.hands, &m.hands
@@ -97,14 +97,14 @@ func (t *stored) newMember(ctx context.Context, cfg driver.SubscribeConfig, subj
 	return m, nil
 }
 
-// ensure makes the consumer of the group, or takes it as it is.
+// ensure makes the consumer of the group, or uses the existing one as it is.
 func (m *member) ensure(ctx context.Context, cfg driver.SubscribeConfig) error {
 	return m.topic.ensureConsumer(ctx, cfg, m.consumer, m.subjects, m.topic.conn.opts.lease)
 }
 
-// ensureConsumer makes a consumer of a group, or takes it as it is: it has the
-// group's place. The messages in hand of all members are limited by what the
-// server allows, those of each by what it asks for.
+// ensureConsumer makes a consumer of a group, or uses the existing one as it is,
+// because it holds the group's place. The server's own limit bounds the messages in
+// hand of all members together; how much each member asks for bounds its own.
 func (t *stored) ensureConsumer(ctx context.Context, cfg driver.SubscribeConfig, name string, subjects []string, lease time.Duration) error {
 	return t.conn.state.do(ctx, func(ctx context.Context) error {
 		consumer, err := t.conn.api(ctx).Consumer(ctx, t.stream, name)
@@ -118,10 +118,10 @@ func (t *stored) ensureConsumer(ctx context.Context, cfg driver.SubscribeConfig,
 			c.AckPolicy, c.AckWait, c.MaxDeliver = jetstream.AckExplicitPolicy, lease, -1
 			c.MaxAckPending = -1
 			if len(subjects) > 0 {
-				c.FilterSubject = subjects[0] // servers before 2.10 know no other form
+				c.FilterSubject = subjects[0] // the only form that servers before 2.10 know
 			}
 			consumer, err = t.conn.api(ctx).CreateConsumer(ctx, t.stream, c)
-			if errors.Is(err, jetstream.ErrConsumerExists) { // somebody was faster
+			if errors.Is(err, jetstream.ErrConsumerExists) { // somebody else was faster
 				return fmt.Errorf("%w: %w", driver.ErrAgain, err)
 			}
 		}
@@ -144,12 +144,12 @@ func (t *stored) ensureConsumer(ctx context.Context, cfg driver.SubscribeConfig,
 // Receive implements driver.Subscription.
 func (m *member) Receive(ctx context.Context, most int) ([]*driver.Received, error) {
 	for {
-		// Not more are on their way than may be in hand at once: what waits in
-		// the client's buffer is given to others when its lease ends.
+		// Have no more on their way than may be in hand at once: messages waiting
+		// in the client's buffer go to others when their leases end.
 		ms, err := m.puller.nextMessages(ctx, most, min(most, m.window))
 		switch {
 		case errors.Is(err, errCut), errors.Is(err, errWoken):
-			m.puller.forgetRequests() // what was on its way comes again
+			m.puller.forgetRequests() // messages on their way come again
 			err := m.topic.conn.state.await(ctx)
 			if err == nil {
 				err = m.look(ctx)
@@ -181,7 +181,7 @@ func (m *member) orEnded(err error) error {
 	return m.topic.conn.orEnded(err)
 }
 
-// revive waits until the consumer is there again.
+// revive waits until the consumer exists again.
 func (m *member) revive(ctx context.Context) error {
 	t := m.topic
 	m.puller.forgetRequests()
@@ -194,7 +194,7 @@ func (m *member) revive(ctx context.Context) error {
 		case err == nil:
 			return nil
 		case t.wanted.Durability == driver.DurableMemory && (errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound)):
-			// The server was started again and remembers nothing.
+			// The server was restarted and remembers nothing.
 			if err := t.open(ctx); err != nil {
 				return err
 			}
@@ -204,8 +204,8 @@ func (m *member) revive(ctx context.Context) error {
 	})
 }
 
-// look notes when the stream of a topic in memory was made, of which what comes from
-// now on is.
+// look records when the stream of a topic in memory was made; messages that arrive
+// from then on belong to it.
 func (m *member) look(ctx context.Context) error {
 	if !m.topic.inMemory() {
 		return nil
@@ -224,9 +224,10 @@ func (m *member) look(ctx context.Context) error {
 	return nil
 }
 
-// present returns when the stream of a topic in memory was made that is there now. A
-// server that was started again gives sequences again: what is said of a message of the
-// former stream would be taken for one of these, that somebody else may have in hand.
+// present returns when the current stream of a topic in memory was made. A
+// restarted server reuses sequences: an acknowledgement of a message of the former
+// stream would count for a message of the new one, which another member may have in
+// hand.
 func (m *member) present(ctx context.Context) (made time.Time, err error) {
 	if made, sure := m.known(); sure {
 		return made, nil
@@ -234,8 +235,8 @@ func (m *member) present(ctx context.Context) (made time.Time, err error) {
 	return m.topic.made(ctx)
 }
 
-// known is present as far as this member knows; sure is false if there may be another
-// one by now.
+// known is present as far as this member knows; sure is false if the stream may
+// have been replaced.
 func (m *member) known() (made time.Time, sure bool) {
 	if !m.topic.inMemory() {
 		return made, true
@@ -277,11 +278,11 @@ func (m *member) read(ms []*nats.Msg) ([]*driver.Received, error) {
 // giveBack returns messages that nobody has seen.
 func (m *member) giveBack(ms []*nats.Msg) {
 	for _, msg := range ms {
-		_ = m.topic.conn.nc.Publish(msg.Reply, sayBack) // or their lease ends
+		_ = m.topic.conn.nc.Publish(msg.Reply, sayBack) // if it is lost, their leases end
 	}
 }
 
-// say tells the server something of messages.
+// say tells the server something about messages.
 func (m *member) say(ctx context.Context, ms []*driver.Received, what []byte, over bool) error {
 	if len(ms) == 0 {
 		return nil
@@ -314,7 +315,7 @@ func (m *member) say(ctx context.Context, ms []*driver.Received, what []byte, ov
 	return nil
 }
 
-// sayLater says something of a message when the connection is there again.
+// sayLater tells the server something about a message once the connection is back.
 func (m *member) sayLater(ctx context.Context, h *hand, what []byte) error {
 	return m.topic.conn.state.do(ctx, func(ctx context.Context) error {
 		made, err := m.present(ctx)
@@ -349,13 +350,13 @@ func (m *member) Return(ctx context.Context, ms []*driver.Received) error {
 // Drain implements driver.Subscription.
 func (m *member) Drain(ctx context.Context) error { return m.stop(ctx) }
 
-// stop takes no more messages, so that others get what is returned.
+// stop stops taking messages, so that returned ones go to other members.
 func (m *member) stop(ctx context.Context) error {
 	err := m.puller.stop(ctx)
 	if c := m.topic.conn; c.level < levelTTL && c.state.connected() {
-		// Older servers give a message that is returned to the request that was
-		// taken back, and so to nobody (2.9). To count the requests that wait
-		// they remove it.
+		// Older servers (2.9) give a returned message to the request that was taken
+		// back, and so to nobody. Counting the waiting requests makes them remove
+		// it.
 		_, infoErr := c.api(ctx).Consumer(ctx, m.topic.stream, m.consumer)
 		err = errors.Join(err, infoErr)
 	}
@@ -383,7 +384,7 @@ func (m *member) CaughtUp(ctx context.Context, seq uint64) (bool, error) {
 	return m.puller.settled(ctx), nil
 }
 
-// closePatience is how long a Close waits for the server to confirm the last
+// closePatience is how long Close waits for the server to confirm the last
 // acknowledgement.
 const closePatience = 2 * time.Second
 
@@ -402,7 +403,7 @@ func (m *member) Close(ctx context.Context) error {
 	m.closed = true
 	for h := m.hands.next; h != &m.hands; h = m.hands.next {
 		if sure && h.made.Equal(made) {
-			_ = c.nc.Publish(h.reply, sayBack) // or its lease ends
+			_ = c.nc.Publish(h.reply, sayBack) // if it is lost, its lease ends
 		}
 		h.leave()
 	}
@@ -414,8 +415,8 @@ func (m *member) Close(ctx context.Context) error {
 	if acked == "" || !c.state.connected() {
 		return err
 	}
-	// The server works off what it is told of a consumer in turn: when it has
-	// answered this it has remembered all.
+	// The server handles what it is told about a consumer in order: its answer to
+	// this one means that it has recorded all of them.
 	wait, cancel := context.WithTimeout(ctx, closePatience)
 	defer cancel()
 	_, ackErr := c.nc.RequestWithContext(wait, acked, sayDone)

@@ -11,13 +11,13 @@ import (
 	"github.com/harkbus/hark/internal/names"
 )
 
-// home is where the messages of topics are kept: the stream that a topic has for
-// itself, or a store, which is the stream of all topics that match a pattern.
+// home is where the messages of topics are kept: in a stream for one topic, or in a
+// store, which is the stream of all topics that match a pattern.
 //
-// In a store the subject of a message is $HARK.s.PARTITION.TOPIC, with - for the
-// partition of those without a key, so that one filter with one wildcard is all
-// messages of a topic: consumers with two filters can be permitted to nobody who
-// may not read the whole stream, and servers find their messages in a slower way.
+// In a store the subject of a message is $HARK.s.PARTITION.TOPIC, with - as the
+// partition of messages without a key, so that one filter with one wildcard selects
+// all messages of a topic. Consumers with two filters cannot be permitted to users
+// who may not read the whole stream, and servers find their messages more slowly.
 type home struct {
 	stream string
 	store  string // its pattern; empty for the stream of one topic
@@ -28,21 +28,21 @@ const (
 	storePlain  = "-" // the partition of messages without a key
 )
 
-// storeStream is the name of the stream of a store.
+// storeStream returns the name of the stream of a store.
 func storeStream(pattern string) string { return streamName("store", pattern) }
 
-// storeStreams is how the names of the streams of stores begin.
+// storeStreams is the prefix of the names of the streams of stores.
 var storeStreams = storeStream("")
 
-// storeSubjects are the subjects of all messages of topics, or of those that match a
-// pattern, in stores.
+// storeSubjects returns the subjects in stores of all messages of a topic, or of
+// the topics that match a pattern.
 func storeSubjects(topics string) string { return storePrefix + "*." + topics }
 
 func ownHome(topic string) home { return home{stream: topicStream(topic)} }
 
 func storeHome(pattern string) home { return home{storeStream(pattern), pattern} }
 
-// nominalHome is that of a topic which is in no store, and of a pattern.
+// nominalHome returns the home of a topic that is in no store, or of a pattern.
 func nominalHome(topic string) home {
 	if isPattern(topic) {
 		return storeHome(topic)
@@ -52,7 +52,8 @@ func nominalHome(topic string) home {
 
 func (h *home) shared() bool { return h.store != "" }
 
-// all is the filter for all messages of topics, empty if everything is theirs.
+// all returns the filter for all messages of topics, empty if the home holds
+// nothing else.
 func (h *home) all(topics string) string {
 	if h.shared() {
 		return storeSubjects(topics)
@@ -68,7 +69,7 @@ func (h *home) filters(topics string) []string {
 	return nil
 }
 
-// plain is the filter for messages without a key.
+// plain returns the filter for messages without a key.
 func (h *home) plain(topics string) string {
 	if h.shared() {
 		return storePrefix + storePlain + "." + topics
@@ -76,8 +77,8 @@ func (h *home) plain(topics string) string {
 	return topics
 }
 
-// partition is the filter for the messages of a partition, and of one topic the
-// subject to which they are published.
+// partition returns the filter for the messages of a partition, which for one topic
+// is the subject they are published to.
 func (h *home) partition(topics string, n int) string {
 	if h.shared() {
 		return storePrefix + strconv.Itoa(n) + "." + topics
@@ -85,17 +86,17 @@ func (h *home) partition(topics string, n int) string {
 	return partitionSubject(topics, n)
 }
 
-// consumer is the name of the consumer of a group. In a store the groups of different
-// topics may have the same names.
+// consumer returns the name of the consumer of a group. In a store, groups on
+// different topics may have the same name.
 func (h *home) consumer(topics, group string) string {
 	if !h.shared() {
 		return groupConsumer(group)
 	}
-	// ~g is part of no name that assetName has made.
+	// No name made by assetName contains ~g.
 	return cutName(assetName("", topics)+"~g"+groupConsumer(group), topics+" "+group)
 }
 
-// holds reports whether a subject is one of a topic.
+// holds reports whether a subject belongs to a topic.
 func (h *home) holds(topic, subject string) bool {
 	if !h.shared() {
 		return true
@@ -104,7 +105,7 @@ func (h *home) holds(topic, subject string) bool {
 	return ok && names.Covers(topic, of)
 }
 
-// storedTopic returns the topic of a message of a store.
+// storedTopic returns the topic of a message in a store.
 func storedTopic(subject string) (string, bool) {
 	rest, ok := strings.CutPrefix(subject, storePrefix)
 	if !ok {
@@ -114,8 +115,8 @@ func storedTopic(subject string) (string, bool) {
 	return topic, ok
 }
 
-// topicsOf returns the topics of a consumer of a store, as it was made: a name or a
-// pattern.
+// topicsOf returns the topics of a consumer of a store, as they were given: a name
+// or a pattern.
 func topicsOf(c *jetstream.ConsumerConfig) string {
 	for _, f := range filters(c) {
 		if topics, ok := storedTopic(f); ok {
@@ -125,15 +126,15 @@ func topicsOf(c *jetstream.ConsumerConfig) string {
 	return ""
 }
 
-// isKeyed reports whether a consumer is a part of a group that keeps the order of keys:
-// others get the messages of all partitions.
+// isKeyed reports whether a consumer belongs to a group that keeps the order of
+// keys. Other consumers get the messages of all partitions.
 func (h *home) isKeyed(c *jetstream.ConsumerConfig) bool {
 	have := filters(c)
 	return len(have) > 0 && !strings.HasPrefix(have[0], storePrefix+"*.")
 }
 
-// home returns where a topic is kept: in a stream of its own, also if that is still to
-// be made, or in the store of a pattern. A pattern is a store, or a part of one.
+// home returns where a topic is kept: in a stream of its own, even if that does not
+// exist yet, or in the store of a pattern. A pattern is a store, or a part of one.
 func (c *Conn) home(ctx context.Context, topic string) (home, error) {
 	own := nominalHome(topic)
 	at, err := c.whereabouts(ctx, topic)
@@ -161,8 +162,8 @@ func (c *Conn) home(ctx context.Context, topic string) (home, error) {
 	return own, err
 }
 
-// findStore returns the store that takes what is published to a topic, or to all topics
-// of a pattern.
+// findStore returns the store that takes messages published to a topic, or to all
+// topics of a pattern.
 func (c *Conn) findStore(ctx context.Context, topic string) (home, bool, error) {
 	stream, err := c.api(ctx).StreamNameBySubject(ctx, topic)
 	switch {
@@ -175,7 +176,7 @@ func (c *Conn) findStore(ctx context.Context, topic string) (home, bool, error) 
 	return home{stream, pattern}, pattern != "" && names.Covers(pattern, topic), err
 }
 
-// patternOf returns the pattern of the stream of a store, empty if it is gone.
+// patternOf returns the pattern of the stream of a store, or "" if it is gone.
 func (c *Conn) patternOf(ctx context.Context, stream string) (string, error) {
 	return c.nameOf(ctx, stream, storeStreams)
 }

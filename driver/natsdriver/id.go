@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// ids makes IDs that are unique: those of a connection begin alike.
+// ids makes unique IDs. Those of a connection share a prefix.
 type ids struct {
 	prefix string
 	last   atomic.Uint64
@@ -22,8 +22,8 @@ func (i *ids) append(to []byte) []byte {
 	return strconv.AppendUint(append(to, i.prefix...), i.last.Add(1), 36)
 }
 
-// nextAt is next that writes a time, too, as messages have it: one string is made
-// for both. That of no time is empty.
+// nextAt is next, and also formats a time as messages carry it; both share one
+// string. The text of the zero time is empty.
 func (i *ids) nextAt(at time.Time) (id, text string) {
 	var room [80]byte
 	b := i.append(room[:0])

@@ -18,41 +18,41 @@ import (
 )
 
 const (
-	// groupsStream has the rosters of groups, each on a subject of its own.
+	// groupsStream holds the rosters of groups, each on a subject of its own.
 	groupsStream  = "hark-groups"
 	rosterSubject = "$HARK.g."
-	rosterNews    = "$HARK.gnews." // where the server repeats them
+	rosterNews    = "$HARK.gnews." // where the server republishes them
 )
 
-// keyed is a member of a group that keeps the order of keys. Messages without a
-// key come to it as to a member of any group, those with one by slots, of which
-// each belongs to one member at a time.
+// keyed is a member of a group that keeps the order of keys. It receives messages
+// without a key as a member of any group does, and those with a key by slots, each
+// of which belongs to one member at a time.
 type keyed struct {
 	topic   *stored
-	name    string // of the group
-	id      string // of the member
-	subject string // of the roster
+	name    string // name of the group
+	id      string // ID of the member
+	subject string // subject of the roster
 	window  int
-	plain   *member // gets the messages without a key
+	plain   *member // receives the messages without a key
 	nudges  *nats.Subscription
-	nudged  chan struct{} // the roster has changed, or a slot is settled
+	nudged  chan struct{} // has a token when the roster has changed, or a slot is settled
 
-	ctx     context.Context // until nothing more is taken
+	ctx     context.Context // ends when nothing more is taken
 	cancel  context.CancelFunc
-	steward chan struct{}  // closed when the goroutine that keeps the roster has ended
-	sources sync.WaitGroup // those who fill arrived
+	steward chan struct{}  // closed when the goroutine that keeps the roster has returned
+	sources sync.WaitGroup // the goroutines that fill arrived
 	arrived chan []*driver.Received
-	queued  atomic.Int64       // messages in hands that Receive has not returned
-	rest    []*driver.Received // what Receive has taken and not returned
+	queued  atomic.Int64       // messages that wait in arrived for Receive
+	rest    []*driver.Received // taken by Receive but not yet returned
 	ending  sync.Once
 
 	agreeing sync.Mutex // held while a roster is read and replaced
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	slots   map[int]*slot
 	pulses  pulses
-	renewed time.Time     // when the number of this member was last changed
-	renewal chan struct{} // closed and replaced when it is
+	renewed time.Time     // when this member's number last changed
+	renewal chan struct{} // closed and replaced when it changes
 	failed  error         // why nothing more is taken
 }
 
@@ -71,14 +71,15 @@ func (t *stored) joinKeyed(ctx context.Context, cfg driver.SubscribeConfig) (dri
 	return k, nil
 }
 
-// rosterOf is the subject of the roster of a group.
+// rosterOf returns the subject of the roster of a group.
 func rosterOf(topic, group string) string {
 	return rosterSubject + hashed(topic) + "." + hash(group)
 }
 
-// rosterSubjects are the subjects of the rosters of all groups on topics, or on those that
-// match a pattern, behind a prefix. Topics can be told apart in them, so that users may
-// be allowed those of some, and are not named: who may read one may read all.
+// rosterSubjects returns the subjects, after a prefix, of the rosters of all groups
+// on a topic, or on the topics that match a pattern. The subjects distinguish
+// topics, so that users can be allowed those of some, but do not name them: whoever
+// may read one roster may read all.
 func rosterSubjects(prefix, topics string) string {
 	if root, ok := strings.CutSuffix(topics, ">"); ok {
 		return prefix + hashed(root+"*") + ".>"
@@ -137,10 +138,10 @@ func (k *keyed) join(ctx context.Context, cfg driver.SubscribeConfig) (err error
 	return nil
 }
 
-// abort ends what join has begun.
+// abort undoes what joinKeyed has begun.
 func (k *keyed) abort() {
 	k.cancel()
-	close(k.steward) // it was not begun
+	close(k.steward) // it was never started
 	for _, s := range k.slots {
 		s.stop(context.Background())
 	}
@@ -176,14 +177,15 @@ func (k *keyed) nudge() {
 
 func (k *keyed) lease() time.Duration { return k.topic.conn.opts.lease }
 
-// share is how many messages of a slot may be in hand before Receive takes them.
+// share returns how many messages of a slot may be in hand before Receive takes
+// them.
 func (k *keyed) share() int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return max(k.window/max(len(k.slots), 1), 1)
 }
 
-// fail ends the subscription: Receive returns err.
+// fail ends the subscription; Receive returns err.
 func (k *keyed) fail(ctx context.Context, err error) {
 	if ctx.Err() != nil {
 		return
@@ -197,7 +199,7 @@ func (k *keyed) fail(ctx context.Context, err error) {
 	go k.end()
 }
 
-// pumpPlain takes the messages without a key.
+// pumpPlain receives the messages without a key.
 func (k *keyed) pumpPlain() {
 	defer k.sources.Done()
 	for {
@@ -214,8 +216,8 @@ func (k *keyed) pumpPlain() {
 	}
 }
 
-// hand gives messages to Receive. It reports false if ctx ended: then they have
-// been returned.
+// hand passes messages to Receive. It reports false if ctx ended first; the
+// messages have then been returned.
 func (k *keyed) hand(ctx context.Context, rs []*driver.Received) bool {
 	k.queued.Add(int64(len(rs)))
 	select {
@@ -230,10 +232,10 @@ func (k *keyed) hand(ctx context.Context, rs []*driver.Received) bool {
 		case k.arrived <- rs:
 			return true
 		case <-extend.C:
-			_ = k.Extend(ctx, rs) // or they come again, perhaps to another member
+			_ = k.Extend(ctx, rs) // if it fails they come again, perhaps to another member
 		case <-ctx.Done():
 			k.queued.Add(-int64(len(rs)))
-			_ = k.Return(context.Background(), rs) // or their lease ends
+			_ = k.Return(context.Background(), rs) // if it fails, their leases end
 			return false
 		}
 	}
@@ -264,7 +266,7 @@ func (k *keyed) Receive(ctx context.Context, most int) ([]*driver.Received, erro
 	return rs, nil
 }
 
-// split divides messages into those without a key and those of slots.
+// split separates messages without a key from those of slots.
 func (k *keyed) split(ms []*driver.Received) (plain []*driver.Received, hands []*slotHand) {
 	for _, m := range ms {
 		if h, ok := m.Token.(*slotHand); ok {
@@ -281,7 +283,8 @@ func (k *keyed) Ack(ctx context.Context, ms []*driver.Received) error {
 	plain, hands := k.split(ms)
 	nc := k.topic.conn.nc
 	for _, h := range hands {
-		// If the connection is lost with it the message comes again, and is known.
+		// If it is lost with the connection, the message comes again and is
+		// recognised.
 		if subject := h.subject(); subject != "" {
 			if err := nc.Publish(subject, sayDone); err != nil && k.topic.conn.state.isClosed() {
 				return kind(err)
@@ -300,8 +303,8 @@ func (k *keyed) Extend(ctx context.Context, ms []*driver.Received) error {
 	return k.plain.Extend(ctx, plain)
 }
 
-// Return implements driver.Subscription. Slots of which something is returned go
-// to whoever is free.
+// Return implements driver.Subscription. A slot with a returned message goes to any
+// member that is free.
 func (k *keyed) Return(ctx context.Context, ms []*driver.Received) error {
 	plain, hands := k.split(ms)
 	k.mu.Lock()
@@ -398,7 +401,7 @@ func (k *keyed) CaughtUp(ctx context.Context, seq uint64) (bool, error) {
 	return !behind.Load() && k.queued.Load() == 0, nil
 }
 
-// consumers asks for those that the group has.
+// consumers returns the consumers that the group has.
 func (k *keyed) consumers(ctx context.Context) (ours []*jetstream.ConsumerInfo, err error) {
 	t := k.topic
 	names := map[string]bool{k.plain.consumer: true}
@@ -422,7 +425,7 @@ func (k *keyed) consumers(ctx context.Context) (ours []*jetstream.ConsumerInfo, 
 	return ours, err
 }
 
-// pullers returns those of the member.
+// pullers returns the pullers of the member.
 func (k *keyed) pullers() []*puller {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -438,7 +441,7 @@ func (k *keyed) Close(ctx context.Context) error {
 	c := k.topic.conn
 	k.cancel()
 	go func() {
-		for range k.arrived { // what nobody receives any more stays in hand
+		for range k.arrived { // messages that nobody receives any more stay in hand
 		}
 	}()
 	k.end()
@@ -453,7 +456,7 @@ func (k *keyed) Close(ctx context.Context) error {
 	wg.Wait()
 	c.remove(k)
 	if !c.state.connected() {
-		return err // the others notice
+		return err // the other members will notice
 	}
 	return errors.Join(err, k.replaceRoster(ctx, k.resign, func(*roster, time.Time) { clear(k.slots) }))
 }

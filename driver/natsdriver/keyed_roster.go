@@ -14,11 +14,11 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// How a member of a group that keeps the order of keys agrees with the others on
-// who has which slot.
+// This file is how the members of a group that keeps the order of keys agree on who
+// has which slot.
 
-// PrepareGroups makes what groups that keep the order of keys need, for users who may not
-// make it.
+// PrepareGroups creates what groups that keep the order of keys need, on behalf of
+// users who may not create it.
 func (c *Conn) PrepareGroups(ctx context.Context) error {
 	if c.js == nil {
 		return nil
@@ -26,9 +26,9 @@ func (c *Conn) PrepareGroups(ctx context.Context) error {
 	return c.ensureGroups(ctx)
 }
 
-// ensureGroups makes the stream of rosters. The server repeats a roster when it
-// has stored it: those who read it when they see the message itself might read
-// the one before.
+// ensureGroups makes the stream of rosters. The server republishes a roster once it
+// is stored: a member that read the roster on seeing the original message might
+// read the one before.
 func (c *Conn) ensureGroups(ctx context.Context) error {
 	return c.state.do(ctx, func(ctx context.Context) error {
 		stream, err := c.api(ctx).Stream(ctx, groupsStream)
@@ -44,7 +44,7 @@ func (c *Conn) ensureGroups(ctx context.Context) error {
 			if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 				err = nil
 			}
-		case err == nil && stream.CachedInfo().Config.RePublish == nil: // an older hark made it
+		case err == nil && stream.CachedInfo().Config.RePublish == nil: // made by an older hark
 			cfg := stream.CachedInfo().Config
 			cfg.RePublish = repeat
 			_, err = c.api(ctx).UpdateStream(ctx, cfg)
@@ -53,7 +53,7 @@ func (c *Conn) ensureGroups(ctx context.Context) error {
 	})
 }
 
-// passing marks errors of JetStream's API that are those of a moment.
+// passing marks the transient errors of JetStream's API.
 func passing(err error) error {
 	if errors.Is(err, jetstream.ErrNoStreamResponse) || isUnavailable(err) {
 		return fmt.Errorf("%w: %w", driver.ErrAgain, err)
@@ -61,8 +61,8 @@ func passing(err error) error {
 	return err
 }
 
-// keepRoster looks at the roster when it changes, and now and then says that this
-// member lives.
+// keepRoster checks the roster when it changes, and now and then announces that
+// this member lives.
 func (k *keyed) keepRoster() {
 	defer close(k.steward)
 	tick := time.NewTicker(k.lease() / 3)
@@ -83,8 +83,8 @@ func (k *keyed) keepRoster() {
 	}
 }
 
-// fresh waits until the other members have heard of this one so recently that its
-// slots are its own. It reports false if ctx ends.
+// fresh waits until the other members have heard from this one recently enough for
+// its slots to be its own. It reports false if ctx ends.
 func (k *keyed) fresh(ctx context.Context) bool {
 	for {
 		k.mu.Lock()
@@ -104,8 +104,8 @@ func (k *keyed) fresh(ctx context.Context) bool {
 // errChanged says that somebody else has replaced the roster.
 var errChanged = errors.New("the roster has changed")
 
-// agree makes the roster what it should be as this member sees it, and then the
-// slots of this member what the roster says. With renew it says that this member
+// agree updates the roster as this member thinks it should be, and then the slots
+// of this member as the roster says. With renew it also announces that this member
 // lives.
 func (k *keyed) agree(ctx context.Context, renew bool) error {
 	k.agreeing.Lock()
@@ -115,8 +115,8 @@ func (k *keyed) agree(ctx context.Context, renew bool) error {
 	}, k.apply)
 }
 
-// replaceRoster reads the roster, lets change it and stores what has changed,
-// again if somebody else was faster. Then it calls use.
+// replaceRoster reads the roster, applies change and stores the result, starting
+// over if another member was faster. Then it calls use.
 func (k *keyed) replaceRoster(ctx context.Context, change func(*roster) bool, use func(*roster, time.Time)) error {
 	return k.topic.conn.state.do(ctx, func(ctx context.Context) error {
 		for {
@@ -182,7 +182,8 @@ func (k *keyed) storeRoster(ctx context.Context, r *roster, seq uint64) error {
 	return passing(err)
 }
 
-// propose changes a roster into what it should be, and reports whether it did.
+// propose changes a roster into what it should be, and reports whether it changed
+// anything.
 func (k *keyed) propose(r *roster, renew bool) (changed bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -212,13 +213,13 @@ func (k *keyed) propose(r *roster, renew bool) (changed bool) {
 	free := func(n int) bool { return k.slots[n] == nil }
 	changed = r.claim(k.id, r.quota(k.id)-held, free) || changed
 	if changed {
-		r.Members[k.id] = beat + 1 // whoever writes lives
+		r.Members[k.id] = beat + 1 // a member that writes is alive
 	}
 	return changed
 }
 
-// apply makes the slots of this member what the roster says. stored is when it
-// was replaced by this member, if it was.
+// apply makes the slots of this member match the roster. stored is when this member
+// replaced the roster, if it did.
 func (k *keyed) apply(r *roster, stored time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -243,13 +244,13 @@ func (k *keyed) apply(r *roster, stored time.Time) {
 			}
 		case !mine && s != nil && s.isStopped():
 			delete(k.slots, n)
-		case !mine && s != nil && !s.isLeaving(): // it was taken away
+		case !mine && s != nil && !s.isLeaving(): // the slot was taken away
 			k.leave(s)
 		}
 	}
 }
 
-// leave stops taking messages of a slot, and looks at the roster when it has.
+// leave stops receiving from a slot, and then checks the roster.
 func (k *keyed) leave(s *slot) {
 	s.beginLeaving()
 	k.sources.Go(func() {
@@ -258,7 +259,7 @@ func (k *keyed) leave(s *slot) {
 	})
 }
 
-// resign takes this member out of a roster.
+// resign removes this member from a roster.
 func (k *keyed) resign(r *roster) (changed bool) {
 	_, changed = r.Members[k.id]
 	delete(r.Members, k.id)

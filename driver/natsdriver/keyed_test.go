@@ -13,8 +13,8 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// ledger notes what the members of a group do: messages of a key and a number
-// that grows by one.
+// ledger records what the members of a group do. Each message is a key and a number
+// that grows by one per key.
 type ledger struct {
 	mu       sync.Mutex
 	next     map[string]int
@@ -74,8 +74,8 @@ func publishKeys(t *testing.T, topic driver.Topic, keys, from, n int) {
 	}
 }
 
-// labour works off what a member gets until ctx ends. It leaves the last batch of
-// what it received undone, and returns when nothing more comes.
+// labour works through what a member receives until ctx ends. It leaves the last
+// batch undone, and returns when nothing more comes.
 func labour(ctx context.Context, t *testing.T, l *ledger, s driver.Subscription) {
 	for {
 		rs, err := s.Receive(ctx, 16)
@@ -103,7 +103,7 @@ func joinKeyed(t *testing.T, topic driver.Topic) driver.Subscription {
 }
 
 // While members join and leave, some with messages in hand, each message comes
-// once, and those of a key in their order.
+// once, and those of a key in order.
 func TestKeyedMembersComeAndGo(t *testing.T) {
 	const keys, each = 40, 150
 	s := startServer(t, withJetStream)
@@ -117,7 +117,7 @@ func TestKeyedMembersComeAndGo(t *testing.T) {
 			for round := range 4 {
 				member := joinKeyed(t, in)
 				ctx, cancel := context.WithCancel(testContext(t))
-				go func() { // until it has seen some, or all is done
+				go func() { // until it has seen some, or all are done
 					for target := 300 * (i + round); !l.has(keys, each) && ctx.Err() == nil; {
 						l.mu.Lock()
 						total := 0
@@ -150,7 +150,7 @@ func TestKeyedMembersComeAndGo(t *testing.T) {
 	l.check(t, false)
 }
 
-// A member whose process ends without a word loses its slots when its lease ends.
+// A member whose process ends without notice loses its slots when its lease ends.
 // Nothing is missing, and keys keep their order.
 func TestKeyedMemberDies(t *testing.T) {
 	const keys, each = 20, 40
@@ -164,7 +164,7 @@ func TestKeyedMemberDies(t *testing.T) {
 	dying := joinKeyed(t, openTopic(t, mortal, "t", relaxed()))
 	survivor := joinKeyed(t, openTopic(t, s.open(t, Lease(time.Second)), "t", relaxed()))
 	publishKeys(t, out, keys, 0, each/2)
-	held := receive(t, dying, 5) // and neither done nor returned
+	held := receive(t, dying, 5) // neither acknowledged nor returned
 	mortal.nc.Close()
 	if len(held) == 0 {
 		t.Fatal("the first member has nothing")
@@ -181,8 +181,8 @@ func TestKeyedMemberDies(t *testing.T) {
 	closeConn(t, mortal)
 }
 
-// When the server is started again members go on with what is theirs, and with
-// what was on its way.
+// When the server restarts, members continue with their slots, and with the
+// messages that were on their way.
 func TestKeyedAfterRestart(t *testing.T) {
 	for _, d := range []driver.Durability{driver.DurableRelaxed, driver.DurableMemory} {
 		t.Run(durabilities[d].name, func(t *testing.T) {
@@ -200,7 +200,7 @@ func TestKeyedAfterRestart(t *testing.T) {
 			}
 			for round := range 3 {
 				publishKeys(t, out, keys, round*each/3, each/3)
-				if d == driver.DurableMemory { // what is not done by then is lost
+				if d == driver.DurableMemory { // messages not done by then are lost
 					eventually(t, "all is done", func() bool { return l.has(keys, (round+1)*each/3) })
 				}
 				s.stop()

@@ -14,23 +14,23 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// The newest state of each latch is a message of a stream that all who listen
-// follow. What was cleared is forgotten by a server that can do so, after a time
-// in which everybody who follows has seen it.
+// The newest state of each latch is a message in a stream that all listeners
+// follow. A server that supports it forgets cleared latches, after a time long
+// enough for all followers to have seen that.
 const (
 	latchStream = "hark-latches"
-	latchPrefix = "$HARK.latch." // and the name
+	latchPrefix = "$HARK.latch." // followed by the name
 	latchSet    = "set"
 	latchClear  = "clear"
 	latchFades  = "1h"
-	// latchDepth is how many messages are on their way to who follows.
+	// latchDepth is how many messages are on their way to a follower.
 	latchDepth = 256
-	// latchPoll is how often one who begins to follow asks whether there is more
-	// to come: the last message may be gone.
+	// latchPoll is how often a new follower asks whether more messages are to come:
+	// the last one may be gone.
 	latchPoll = 250 * time.Millisecond
-	// latchPause is how long it waits when the stream cannot be had. It also
-	// waits, for removedPause, when its consumer is gone: a consumer that is made
-	// while a server removes the stream lives on without it and says nothing.
+	// latchPause is how long to wait when the stream is unavailable, and
+	// removedPause when the consumer is gone: a consumer made while a server
+	// removes the stream survives without it and stays silent.
 	latchPause   = 2 * time.Second
 	removedPause = 250 * time.Millisecond
 )
@@ -39,14 +39,14 @@ const (
 type latches struct {
 	signals *signals
 
-	mu     sync.Mutex      // guards what follows
+	mu     sync.Mutex      // guards the fields below
 	seen   map[string]bool // the latches that are set, as f was told
-	fades  bool            // the stream forgets
+	fades  bool            // the stream forgets cleared latches
 	seq    uint64          // the last message that f was told of
-	begun  int             // times that all latches were asked for
-	passed int             // the number of the last of them that f has been told all of
+	begun  int             // how often all latches were asked for
+	passed int             // the number of the last such pass that f was told completely
 	moved  chan struct{}   // closed and replaced when seq or passed changes
-	err    error           // why they cannot be followed; nil while they are
+	err    error           // why following fails; nil while it works
 }
 
 func (l *latches) init(s *signals) {
@@ -83,8 +83,8 @@ func (l *latches) store(ctx context.Context, name string, set bool) error {
 	return nil
 }
 
-// storeLatch stores the state of a latch, and returns its sequence. The stream is
-// there.
+// storeLatch stores the state of a latch, and returns its sequence. The stream must
+// exist.
 func (c *Conn) storeLatch(ctx context.Context, name string, set, fades bool) (seq uint64, err error) {
 	m := &nats.Msg{Subject: latchPrefix + name, Data: []byte(latchSet), Header: nats.Header{}}
 	if !set {
@@ -93,7 +93,7 @@ func (c *Conn) storeLatch(ctx context.Context, name string, set, fades bool) (se
 			setNATSHeader(m, natsTTL, latchFades)
 		}
 	}
-	setNATSHeader(m, natsMsgID, c.ids.next()) // so that sending it again does not undo what others did
+	setNATSHeader(m, natsMsgID, c.ids.next()) // so that a repeat does not undo what others did
 	err = c.state.do(ctx, func(ctx context.Context) error {
 		asks(ctx, m.Subject)
 		ack, err := c.api(ctx).PublishMsg(ctx, m)
@@ -109,7 +109,7 @@ func (c *Conn) storeLatch(ctx context.Context, name string, set, fades bool) (se
 	return seq, err
 }
 
-// until waits until ok, called with mu locked, says so.
+// until waits until ok returns true. It calls ok with mu locked.
 func (l *latches) until(ctx context.Context, ok func() bool) error {
 	for {
 		l.mu.Lock()
@@ -172,9 +172,9 @@ func (l *latches) moveLocked() {
 	l.moved = make(chan struct{})
 }
 
-// pass tells f of all latches that have changed since it was told last, and then
-// of those that change, until something may be missing. It returns an error that
-// is errNoConsumer when the consumer is gone.
+// pass tells f of all latches that have changed since it was last told, and then of
+// further changes, until a message may be missing. It returns errNoConsumer,
+// possibly wrapped, when the consumer is gone.
 func (l *latches) pass(ctx context.Context) error {
 	c := l.signals.conn
 	name := "hark-" + c.ids.next()
@@ -185,7 +185,7 @@ func (l *latches) pass(ctx context.Context) error {
 	defer p.discard()
 	l.mu.Lock()
 	l.begun++
-	l.seq = 0 // perhaps the stream is another one
+	l.seq = 0 // it may be another stream
 	begun := l.begun
 	l.mu.Unlock()
 	info, err := l.consumer(ctx, name)
@@ -218,7 +218,7 @@ func (l *latches) pass(ctx context.Context) error {
 				return err
 			}
 			if at.nth != next {
-				return nil // something is missing
+				return nil // a message is missing
 			}
 			next++
 			latch, set := strings.TrimPrefix(m.Subject, latchPrefix), string(m.Data) == latchSet
@@ -234,11 +234,11 @@ func (l *latches) pass(ctx context.Context) error {
 	}
 }
 
-// errAllSeen says that no message is to come that was there at the beginning.
+// errAllSeen says that all messages present at the beginning have come.
 var errAllSeen = errors.New("all seen")
 
-// next returns the next messages, from the nth of the consumer. While it is not known
-// whether they are all, it asks now and then.
+// next returns the next messages, from the consumer's nth on. While unsure whether
+// it has seen all, it asks now and then.
 func (l *latches) next(ctx context.Context, p *puller, name string, nth uint64, unsure bool) ([]*nats.Msg, error) {
 	if !unsure {
 		return p.nextMessages(ctx, latchDepth, latchDepth)
@@ -259,7 +259,7 @@ func (l *latches) next(ctx context.Context, p *puller, name string, nth uint64, 
 	return nil, errWoken
 }
 
-// told tells f of the state of a latch, which has that sequence on the stream.
+// told tells f the state of a latch, which has sequence seq on the stream.
 func (l *latches) told(name string, set bool, seq uint64) {
 	l.mu.Lock()
 	changed := l.seen[name] != set
@@ -276,8 +276,8 @@ func (l *latches) told(name string, set bool, seq uint64) {
 	l.moveLocked()
 }
 
-// complete notes that f has been told of all latches, but that others are not
-// set any more.
+// complete notes that f has been told of all latches in present, and clears the
+// others.
 func (l *latches) complete(begun int, present map[string]bool) {
 	l.mu.Lock()
 	var cleared []string
@@ -297,7 +297,7 @@ func (l *latches) complete(begun int, present map[string]bool) {
 	l.moveLocked()
 }
 
-// consumer makes a consumer of all latches, and the stream if need be.
+// consumer makes a consumer of all latches, and the stream if needed.
 func (l *latches) consumer(ctx context.Context, name string) (*jetstream.ConsumerInfo, error) {
 	c := l.signals.conn
 	var info *jetstream.ConsumerInfo
@@ -322,12 +322,12 @@ func (l *latches) consumer(ctx context.Context, name string) (*jetstream.Consume
 	return info, err
 }
 
-// ensureLatches returns the stream of latches, which it makes if need be.
+// ensureLatches returns the stream of latches, creating it if needed.
 func (c *Conn) ensureLatches(ctx context.Context) (jetstream.Stream, error) {
 	stream, err := c.api(ctx).Stream(ctx, latchStream)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		stream, err = c.api(ctx).CreateStream(ctx, c.latchConfig())
-		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // somebody was faster, with another server
+		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // somebody else was faster, on another server
 			stream, err = c.api(ctx).Stream(ctx, latchStream)
 		}
 	}

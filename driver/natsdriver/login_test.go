@@ -18,7 +18,7 @@ import (
 	"github.com/harkbus/hark/internal/certs"
 )
 
-// identity is a key pair of the ecosystem: its public key and its seed.
+// identity is a NATS key pair: its public key and its seed.
 type identity struct {
 	nkeys.KeyPair
 	public string
@@ -39,7 +39,7 @@ func newIdentity(t *testing.T, create func() (nkeys.KeyPair, error)) identity {
 	return identity{pair, public, seed}
 }
 
-// claims are what a JWT says.
+// claims are the contents of a JWT.
 type claims interface {
 	Encode(pair nkeys.KeyPair) (string, error)
 }
@@ -53,8 +53,8 @@ func encode(t *testing.T, c claims, by identity) string {
 	return text
 }
 
-// withOperator makes a server trust an operator, which has an account with
-// JetStream. It returns the contents of a .creds file of a user of that.
+// withOperator makes a server trust an operator that has an account with JetStream.
+// It returns the contents of a .creds file for a user of that account.
 func withOperator(t *testing.T) (opt serverOption, creds []byte) {
 	t.Helper()
 	operator, system, account, user := newIdentity(t, nkeys.CreateOperator), newIdentity(t, nkeys.CreateAccount), newIdentity(t, nkeys.CreateAccount), newIdentity(t, nkeys.CreateUser)
@@ -82,8 +82,8 @@ func withOperator(t *testing.T) (opt serverOption, creds []byte) {
 	}, creds
 }
 
-// withTLS gives a server a certificate; it asks those of clients if an authority
-// is given for these.
+// withTLS gives a server a certificate. If clients is not nil, the server asks
+// clients for a certificate of that authority.
 func withTLS(t *testing.T, a, clients *certs.Authority) serverOption {
 	t.Helper()
 	cert, key := a.Server(t)
@@ -98,7 +98,7 @@ func withTLS(t *testing.T, a, clients *certs.Authority) serverOption {
 	return func(o *server.Options) { o.TLSConfig, o.TLSVerify, o.TLSTimeout = config, c.Verify, patience.Seconds() }
 }
 
-// TestLogin connects in each way in which NATS knows its clients.
+// TestLogin connects in every way in which NATS identifies clients.
 func TestLogin(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name string, content []byte) string {
@@ -117,7 +117,7 @@ func TestLogin(t *testing.T) {
 	strangeCert, strangeKey := theirs.Client(t)
 	type try struct {
 		what, url string // without the address
-		want      string // what the error says; empty if it connects
+		want      string // part of the error; empty if it connects
 	}
 	const unknown, anonymous = "does not know the credentials", "the URL has no credentials"
 	servers := []struct {
@@ -162,7 +162,7 @@ func TestLogin(t *testing.T) {
 		}},
 		{"client certificate", withTLS(t, ours, ours), []try{
 			{"right", "tls://?tlsca=" + ours.File + "&tlscert=" + clientCert + "&tlskey=" + clientKey, ""},
-			{"none", "tls://?tlsca=" + ours.File, "connect to 127.0.0.1"}, // in one of several ways, see TestAdvice
+			{"none", "tls://?tlsca=" + ours.File, "connect to 127.0.0.1"}, // the rest varies, see TestAdvice
 			{"of a stranger", "tls://?tlsca=" + ours.File + "&tlscert=" + strangeCert + "&tlskey=" + strangeKey, "connect to 127.0.0.1"},
 			{"another's key", "tls://?tlsca=" + ours.File + "&tlscert=" + clientCert + "&tlskey=" + strangeKey, "private key does not match"},
 			{"no file", "tls://?tlsca=" + ours.File + "&tlscert=" + dir + "/missing.pem&tlskey=" + clientKey, "missing.pem: no such file"},
@@ -210,8 +210,8 @@ func TestLogin(t *testing.T) {
 	}
 }
 
-// What a client sees of a server that refuses its certificate depends on who is
-// faster.
+// What a client sees of a server that refuses its certificate depends on which of
+// them is faster.
 func TestAdvice(t *testing.T) {
 	for _, text := range []string{"remote error: tls: certificate required", "nats: tls error: connection closed by remote after TLS handshake: EOF"} {
 		if got := (&target{}).advice(errors.New(text)); !strings.Contains(got, "needs ?tlscert=") {

@@ -14,7 +14,7 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// brittle is a connection that can be cut, and one beside it that stays.
+// brittle is a connection that can be cut, beside one that stays.
 type brittle struct {
 	proxy   *proxy
 	conn    *Conn
@@ -35,14 +35,14 @@ func openBrittle(t *testing.T) *brittle {
 	return l
 }
 
-// cut returns when the connection is known to be lost.
+// cut cuts the connection, and returns once the loss is known.
 func (l *brittle) cut(t *testing.T) {
 	t.Helper()
 	l.proxy.cut()
 	l.await(t, false)
 }
 
-// mend returns when it is back.
+// mend restores the connection, and returns once it is back.
 func (l *brittle) mend(t *testing.T) {
 	t.Helper()
 	l.proxy.mend()
@@ -61,8 +61,8 @@ func (l *brittle) await(t *testing.T, up bool) {
 	}
 }
 
-// The topics with which connections are lost: what publishes each is written
-// differently.
+// The topics with which connections are lost; each kind is published to in its own
+// way.
 var lostTopics = []struct {
 	name   string
 	config *driver.StoredConfig
@@ -72,8 +72,8 @@ var lostTopics = []struct {
 	{"gathered", &driver.StoredConfig{Durability: driver.DurableStrict}},
 }
 
-// While the connection is lost publishing waits in its context. What a context
-// ended for is not sent later; what still waits is, in the order of each
+// While the connection is lost, publishing waits in its context. A message whose
+// context ended is not sent later; those still waiting are, in the order of each
 // publisher.
 func TestPublishWhileTheConnectionIsLost(t *testing.T) {
 	for _, tt := range lostTopics {
@@ -82,7 +82,7 @@ func TestPublishWhileTheConnectionIsLost(t *testing.T) {
 			topic := openTopic(t, l.conn, "t", tt.config)
 			sub := subscribe(t, openTopic(t, l.beside, "t", tt.config), driver.SubscribeConfig{})
 			publish(t, topic, "before")
-			if got := texts(receive(t, sub, 1)); got[0] != "before" { // or the cut may take it
+			if got := texts(receive(t, sub, 1)); got[0] != "before" { // otherwise the cut may take it
 				t.Fatalf("got %v", got)
 			}
 			l.cut(t)
@@ -136,8 +136,8 @@ func TestPublishWhileTheConnectionIsLost(t *testing.T) {
 	}
 }
 
-// Subscriptions go on where they were. To an ephemeral topic that is what is
-// published when the connection is back.
+// Subscriptions go on where they were; those of an ephemeral topic receive what is
+// published once the connection is back.
 func TestSubscriptionsAfterTheConnectionWasLost(t *testing.T) {
 	l := openBrittle(t)
 	stored := &driver.StoredConfig{Durability: driver.DurableRelaxed}
@@ -165,7 +165,7 @@ func TestSubscriptionsAfterTheConnectionWasLost(t *testing.T) {
 		if got := texts(receive(t, follower, 10)); !slices.Equal(got, want[10*round:]) {
 			t.Errorf("round %d: a follower got %v, want %v", round, got, want[10*round:])
 		}
-		for len(taken) < len(want) { // what was in hand when the connection was lost comes again
+		for len(taken) < len(want) { // messages in hand when the connection was lost come again
 			rs := receive(t, group, 1)
 			taken[string(rs[0].Data)] = true
 			if err := group.Ack(testContext(t), rs); err != nil {
@@ -180,7 +180,7 @@ func TestSubscriptionsAfterTheConnectionWasLost(t *testing.T) {
 		if got := texts(receive(t, news, 1)); got[0] != text {
 			t.Errorf("round %d: a subscription got %v, want %q", round, got, text)
 		}
-		for got := ""; got != text; { // it has also got what was stored
+		for got := ""; got != text; { // it also received the stored messages
 			got = texts(receive(t, pattern, 1))[0]
 		}
 	}
@@ -218,9 +218,9 @@ type connHook func(hark.ConnEvent)
 
 func (f connHook) OnConn(e hark.ConnEvent) { f(e) }
 
-// The pauses between attempts to reconnect double up to the longest, each a random
-// part of that, so that clients of a server that comes back do not all come at
-// once.
+// The pauses between attempts to reconnect double up to the maximum. Each is a
+// random part of that, so that the clients of a returning server do not all
+// reconnect at once.
 func TestReconnectBacksOff(t *testing.T) {
 	want := 50 * time.Millisecond
 	for round := range 20 {
@@ -240,7 +240,7 @@ func TestReconnectBacksOff(t *testing.T) {
 }
 
 // Close ends within its context while the connection is lost, and so does
-// whatever waits for the connection, also to be stored.
+// everything that waits for the connection, including messages to be stored.
 func TestCloseWhilePublishesWait(t *testing.T) {
 	for _, tt := range lostTopics {
 		t.Run(tt.name, func(t *testing.T) {

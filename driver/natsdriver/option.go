@@ -14,7 +14,7 @@ import (
 type Option func(*options) error
 
 type options struct {
-	source     string // of CloudEvents
+	source     string // source attribute of CloudEvents
 	syncAlways bool
 	sync       func(ctx context.Context, stream string) error
 	listened   func(subject string) bool
@@ -38,9 +38,8 @@ func makeOptions(opts []Option) (options, error) {
 	return o, nil
 }
 
-// Source sets the source attribute of the CloudEvents that are published, a URI
-// reference that is not empty. The default is a slash and the name of the
-// program.
+// Source sets the source attribute of published CloudEvents, a non-empty URI
+// reference. The default is a slash and the name of the program.
 func Source(uri string) Option {
 	return func(o *options) error {
 		if uri == "" {
@@ -52,8 +51,8 @@ func Source(uri string) Option {
 }
 
 // SyncAlways says that the servers have each stored message on disk before they
-// acknowledge it (sync_interval: always in their configuration), which cannot be
-// asked of them. It makes the connection promise the durability Strict.
+// acknowledge it (sync_interval: always in their configuration), which a client
+// cannot find out by asking. It makes the connection promise the durability Strict.
 func SyncAlways() Option {
 	return func(o *options) error {
 		o.syncAlways = true
@@ -61,10 +60,11 @@ func SyncAlways() Option {
 	}
 }
 
-// Sync gives a way to have the disk written: f returns when all that the servers
-// have acknowledged for a stream is on it. It is called by many goroutines at the
-// same time. It makes the connection promise the durability Strict, for streams
-// that servers do not sync by themselves; with SyncAlways it is not needed.
+// Sync provides a way to force writes to disk: f returns once everything that the
+// servers have acknowledged for a stream is on disk. It is called by many
+// goroutines concurrently. It makes the connection promise the durability Strict
+// for streams that servers do not sync by themselves; with SyncAlways it is not
+// needed.
 func Sync(f func(ctx context.Context, stream string) error) Option {
 	return func(o *options) error {
 		o.sync = f
@@ -72,10 +72,11 @@ func Sync(f func(ctx context.Context, stream string) error) Option {
 	}
 }
 
-// Listened gives a way to find out, without asking a server, whether what is
-// published to a subject goes anywhere: f reports false if no subscription of
-// which the servers know, and no stream, takes it. Messages of ephemeral topics are
-// checked then, and not sent. f is called for each of them, by many goroutines at the same time.
+// Listened provides a way to find out, without asking a server, whether anything
+// receives what is published to a subject: f reports false if no subscription that
+// the servers know of, and no stream, takes it. Messages to ephemeral topics are
+// then checked but not sent. f is called for each of them, by many goroutines
+// concurrently.
 func Listened(f func(subject string) bool) Option {
 	return func(o *options) error {
 		o.listened = f
@@ -83,8 +84,8 @@ func Listened(f func(subject string) bool) Option {
 	}
 }
 
-// Replicas sets how many servers of a cluster keep each stored topic, 1 to 5; 1
-// by default. It matters when a topic is made.
+// Replicas sets how many servers of a cluster keep each stored topic, 1 to 5; the
+// default is 1. It takes effect when a topic is created.
 func Replicas(n int) Option {
 	return func(o *options) error {
 		if n < 1 || n > 5 {
@@ -95,10 +96,10 @@ func Replicas(n int) Option {
 	}
 }
 
-// Lease sets how long a message may be in hand before others of its group get
-// it, unless it is extended, as hark does; at least 1 s and 30 s by default. All
-// members of a group must have the same. A member whose process or connection
-// ends without a word makes the others wait for so long.
+// Lease sets how long a message may be in hand before others in its group get it,
+// unless it is extended, as hark does. It is at least 1 s; the default is 30 s. All
+// members of a group must use the same lease. When the process or connection of a
+// member ends without notice, the others wait this long for its messages.
 func Lease(d time.Duration) Option {
 	return func(o *options) error {
 		if d < time.Second {
@@ -110,7 +111,7 @@ func Lease(d time.Duration) Option {
 }
 
 // Alone says that nobody but this connection uses what the server keeps, and that
-// whoever did has gone: a group does not wait for the leases of former members.
+// earlier users are gone: a group does not wait for the leases of former members.
 func Alone() Option {
 	return func(o *options) error {
 		o.alone = true
@@ -118,7 +119,7 @@ func Alone() Option {
 	}
 }
 
-// Domain sets the JetStream domain, for a server that is behind a leaf node.
+// Domain sets the JetStream domain, for a server behind a leaf node.
 func Domain(name string) Option {
 	return func(o *options) error {
 		o.domain = name
@@ -126,8 +127,8 @@ func Domain(name string) Option {
 	}
 }
 
-// NATS adds options of the client to those with which Open connects. They come
-// last. New does not connect and refuses them.
+// NATS adds client options to those with which Open connects. They come last. New
+// does not connect, and refuses them.
 func NATS(opts ...nats.Option) Option {
 	return func(o *options) error {
 		o.nats = append(o.nats, opts...)
@@ -135,8 +136,8 @@ func NATS(opts ...nats.Option) Option {
 	}
 }
 
-// Engine sets the name and address of the engine in Info, for engines that are
-// built upon this one. By default they are nats and the host of the server.
+// Engine sets the name and address of the engine in Info, for engines built on this
+// one. The defaults are nats and the host of the server.
 func Engine(name, address string) Option {
 	return func(o *options) error {
 		o.engine, o.address = name, address
@@ -144,10 +145,10 @@ func Engine(name, address string) Option {
 	}
 }
 
-// Attributes makes received messages have the attributes type and source of
-// their events among their headers, as ce-type and ce-source, also where the type
-// is the topic: for those who pass messages on. Published messages with these
-// headers keep them.
+// Attributes makes the type and source of events available among the headers of
+// received messages, as ce-type and ce-source, even where the type is the topic. It
+// is for programs that pass messages on. Published messages with these headers keep
+// them.
 func Attributes() Option {
 	return func(o *options) error {
 		o.attributes = true

@@ -11,8 +11,8 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// TestPlaces holds what PublishPlaced says to what is stored, of messages that are
-// sent one by one and of those that are gathered into batches.
+// TestPlaces compares the places that PublishPlaced returns with what is stored,
+// for messages sent one by one and for those gathered into batches.
 func TestPlaces(t *testing.T) {
 	for name, class := range map[string]driver.Durability{"strict": driver.DurableStrict, "relaxed": driver.DurableRelaxed} {
 		t.Run(name, func(t *testing.T) {
@@ -58,7 +58,8 @@ func TestPlaces(t *testing.T) {
 				}
 			}
 
-			// Repeats are where the first of them is, also in a batch with others.
+			// The place of a repeat is that of the first message, also in a batch
+			// with others.
 			last := uint64(calls * 10 * each)
 			for _, n := range []int{3, batchLeast} {
 				var ms []*driver.Message
@@ -86,7 +87,8 @@ func TestPlaces(t *testing.T) {
 				last += uint64(n) - 1
 			}
 
-			// Messages that wait have no place yet, and those that fail have none.
+			// Messages that wait until they are due have no place yet, and failed
+			// ones have none.
 			places, err := topic.(driver.Placer).PublishPlaced(testContext(t), []*driver.Message{
 				{Data: []byte("later"), Due: time.Now().Add(time.Hour)}, {Headers: map[string]string{"a b": ""}}, {Data: []byte("x")},
 			})

@@ -17,27 +17,27 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 )
 
-// processVariable makes the test binary a server: its value is what is to run, as
-// JSON.
+// processVariable turns the test binary into a server. Its value is the task to
+// run, as JSON.
 const processVariable = "HARK_NATSDRIVER_PROCESS"
 
-// processTask is what a child process does: it is the server of this module, or
-// looks after that of another program.
+// processTask is the task of a child process: to be the server of this module, or
+// to supervise that of another program.
 type processTask struct {
-	Config  string // file
+	Config  string // path
 	Program string
 }
 
-// runProcess is the child. It ends when its standard input does, so that none
-// outlives a test that ends in whatever way.
+// runProcess is the child's main function. It returns when standard input ends, so
+// that no child outlives its test, however that ends.
 func runProcess(value string) {
 	var task processTask
 	err := json.Unmarshal([]byte(value), &task)
 	if err == nil && task.Program != "" {
 		cmd := exec.Command(task.Program, "-c", task.Config)
 		if err = cmd.Start(); err == nil {
-			_, _ = io.Copy(io.Discard, os.Stdin) // its end counts
-			_ = cmd.Process.Kill()               // it may have ended
+			_, _ = io.Copy(io.Discard, os.Stdin) // only the end matters
+			_ = cmd.Process.Kill()               // it may have exited
 			_ = cmd.Wait()                       // it was killed
 			os.Exit(0)
 		}
@@ -61,7 +61,7 @@ func runProcess(value string) {
 	os.Exit(0)
 }
 
-// process is a server in a process of its own.
+// process is a server in its own process.
 type process struct {
 	t    *testing.T
 	name string
@@ -74,8 +74,8 @@ type process struct {
 	complaint bytes.Buffer
 }
 
-// accounts are users, each alone in an account that has nothing in common with
-// the others, so that one server is many that hold nothing yet.
+// accounts returns the configuration of n users, each in a separate account, so
+// that one server stands for many empty ones.
 func accounts(n int) string {
 	var b strings.Builder
 	b.WriteString("accounts {\n")
@@ -86,8 +86,8 @@ func accounts(n int) string {
 	return b.String()
 }
 
-// newProcess prepares a server; more is what its configuration has besides. An
-// empty program stands for the server of this module.
+// newProcess prepares a server; more is appended to its configuration. An empty
+// program means the server of this module.
 func newProcess(t *testing.T, name, program, more string) *process {
 	t.Helper()
 	p := &process{t: t, name: name, port: freePort(t), dir: t.TempDir()}
@@ -102,7 +102,7 @@ func newProcess(t *testing.T, name, program, more string) *process {
 
 func (p *process) logFile() string { return filepath.Join(p.dir, "log") }
 
-// start starts the server, until the test ends at the latest.
+// start starts the server, which runs at most until the end of the test.
 func (p *process) start() {
 	p.t.Helper()
 	value, err := json.Marshal(p.task)
@@ -121,33 +121,33 @@ func (p *process) start() {
 	}
 }
 
-// await returns when the server takes connections.
+// await returns once the server accepts connections.
 func (p *process) await() {
 	p.t.Helper()
 	eventually(p.t, "server "+p.name+" listens", func() bool {
 		c, err := net.Dial("tcp", p.address())
 		if err == nil {
-			_ = c.Close() // it was made for nothing else
+			_ = c.Close() // the connection was only a probe
 		}
 		return err == nil
 	})
 }
 
-// kill ends it as kill -9 does.
+// kill ends the server as kill -9 does.
 func (p *process) kill() {
 	if p.cmd == nil {
 		return
 	}
-	_ = p.cmd.Process.Kill() // it may have ended
+	_ = p.cmd.Process.Kill() // it may have exited
 	p.wait()
 }
 
-// stop ends it by the end of its input.
+// stop ends the server by closing its input.
 func (p *process) stop() {
 	if p.cmd == nil {
 		return
 	}
-	_ = p.input.Close() // it may have ended
+	_ = p.input.Close() // it may have exited
 	p.wait()
 	if p.complaint.Len() > 0 {
 		p.t.Errorf("server %s: %s", p.name, &p.complaint)
@@ -155,13 +155,13 @@ func (p *process) stop() {
 }
 
 func (p *process) wait() {
-	_ = p.cmd.Wait() // how it ended is known
+	_ = p.cmd.Wait() // how it exited is known
 	p.cmd = nil
 }
 
 func (p *process) address() string { return "127.0.0.1:" + strconv.Itoa(p.port) }
 
-// tell logs the end of what the server has logged, if the test has failed.
+// tell logs the end of the server's own log if the test has failed.
 func (p *process) tell() {
 	if !p.t.Failed() {
 		return
@@ -173,7 +173,7 @@ func (p *process) tell() {
 	p.t.Logf("the end of the log of %s:\n%s", p.name, text[max(0, len(text)-4000):])
 }
 
-// freePort finds a port that nobody has, and that no outgoing connection gets, so
+// freePort finds a free port that is not given to outgoing connections either, so
 // that a server can be started on it again.
 func freePort(t *testing.T) int {
 	t.Helper()

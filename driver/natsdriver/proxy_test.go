@@ -7,22 +7,22 @@ import (
 	"testing"
 )
 
-// proxy stands between a client and a server, and can be cut, or hold back what
-// the server sends.
+// proxy stands between a client and a server. It can cut the connection, or hold
+// back what the server sends.
 type proxy struct {
 	t        *testing.T
 	to       string
 	listener net.Listener
 	tasks    sync.WaitGroup
 
-	held sync.RWMutex // locked while what the server sends is held back
+	held sync.RWMutex // locked while data from the server is held back
 
-	mu    sync.Mutex // guards what follows
+	mu    sync.Mutex // guards the fields below
 	conns map[net.Conn]struct{}
 	isCut bool
 }
 
-// proxyAnswers is the way back from the server to the client.
+// proxyAnswers is the direction from the server to the client.
 type proxyAnswers struct {
 	p  *proxy
 	to net.Conn
@@ -34,14 +34,13 @@ func (a proxyAnswers) Write(b []byte) (int, error) {
 	return a.to.Write(b)
 }
 
-// hold holds back what the server sends until the function that it returns is
-// called.
+// hold holds back data from the server until the returned function is called.
 func (p *proxy) hold() (release func()) {
 	p.held.Lock()
 	return sync.OnceFunc(p.held.Unlock)
 }
 
-// startProxy returns a proxy for the server that ends with the test.
+// startProxy returns a proxy for the server, which stops when the test ends.
 func (s *testServer) startProxy(t *testing.T) *proxy {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -93,7 +92,7 @@ func (p *proxy) closeLocked() {
 	clear(p.conns)
 }
 
-// cut ends all connections, and each that is made before mend.
+// cut closes all connections, and every new one until mend.
 func (p *proxy) cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

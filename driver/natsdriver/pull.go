@@ -17,54 +17,53 @@ import (
 )
 
 const (
-	// A request for messages stands for so long before it is made again.
+	// pullExpires is how long a request for messages stands before it is renewed.
 	pullExpires = 30 * time.Second
-	// While it stands and there are no messages the server says that it is
-	// there; without a word for twice that time the request is taken for lost.
+	// While a request stands and there are no messages the server sends heartbeats.
+	// After silence for two intervals and a half the request counts as lost.
 	pullHeartbeat = 2 * time.Second
 	pullSilence   = 2*pullHeartbeat + pullHeartbeat/2
 )
 
-// puller receives the messages of a consumer by asking for them, such that never
-// more are on their way than are wanted. next is called by one goroutine at a
-// time.
+// puller requests the messages of a consumer, such that never more are on their way
+// than are wanted. next is called by one goroutine at a time.
 type puller struct {
 	inlet
 	inbox   string // replies come to inbox.N
-	subject string // of the consumer, for requests
+	subject string // subject of requests to the consumer
 
-	asked   atomic.Int64 // messages that the server has been asked for and that were not taken yet
-	granted uint64       // messages that it was asked for in all, but for those of requests that ended before
-	dry     []uint64     // what granted was when the server had sent all and was not asked for more
-	count   int          // requests
+	asked   atomic.Int64 // messages requested but not yet taken
+	granted uint64       // messages requested in all, without those that requests ended without delivering
+	dry     []uint64     // values of granted at which the server had sent everything and nothing more was requested
+	count   int          // requests made
 	cut     atomic.Bool  // the connection was lost since the first request
 	wake    chan struct{}
-	asking  chan *fence // for who calls nextMessages
-	fences  []*fence    // that the server has been asked for
+	asking  chan *fence // for the caller of nextMessages
+	fences  []*fence    // requested from the server
 }
 
-// fence is what settled asks for.
+// fence is a marker in the stream of messages, for settled.
 type fence struct {
-	reply  string    // its subject
-	come   bool      // after all that was on its way
-	passed chan bool // gets whether it was
+	reply  string    // the subject on which it comes
+	come   bool      // it has come, after everything on its way before it
+	passed chan bool // gets whether it has passed
 }
 
-// The server answers a request that it cannot read behind the messages that it has
-// sent, and with no message.
+// fenceRequest is a request that the server cannot parse. The server answers it
+// after the messages it has already sent, and with no message.
 var fenceRequest = []byte("{")
 
 var (
-	// errNoConsumer says that the consumer does not answer: it is gone, or its
-	// server is.
+	// errNoConsumer says that the consumer does not answer: it, or its server, is
+	// gone.
 	errNoConsumer = errors.New("no consumer")
-	// errCut says that the connection was lost, and perhaps messages with it.
+	// errCut says that the connection was lost, perhaps with messages.
 	errCut = errors.New("the connection was lost")
-	// errWoken says that somebody has something to tell who waits for messages.
+	// errWoken says that there is news for the goroutine waiting for messages.
 	errWoken = errors.New("woken")
 )
 
-// apiPrefix is how the subjects of requests to JetStream begin.
+// apiPrefix returns the prefix of the subjects of JetStream requests.
 func (c *Conn) apiPrefix() string {
 	if d := c.opts.domain; d != "" {
 		return "$JS." + d + ".API."
@@ -79,10 +78,9 @@ func newPuller(c *Conn, stream, consumer string) *puller {
 	}
 }
 
-// open begins to listen for up to room messages that were asked for.
+// open starts to listen for up to room requested messages.
 func (p *puller) open(ctx context.Context, room int) error {
-	// Four times as much, because requests that are made again may both be
-	// answered.
+	// Four times as much, because a renewed request may be answered twice.
 	if err := p.begin(ctx, []string{p.inbox + ".*"}, "", 4*room+64); err != nil {
 		return err
 	}
@@ -98,7 +96,7 @@ func (p *puller) lost() {
 	p.rouse()
 }
 
-// rouse makes nextMessages return.
+// rouse makes nextMessages return early.
 func (p *puller) rouse() {
 	select {
 	case p.wake <- struct{}{}:
@@ -106,9 +104,9 @@ func (p *puller) rouse() {
 	}
 }
 
-// settled waits until everything that the server had sent has been returned by
-// nextMessages and passed on by who calls it, which is so when that is called again.
-// It is false if the connection was lost meanwhile, or ctx ends first.
+// settled waits until nextMessages has returned everything that the server had
+// sent, and its caller has passed that on, as it has when it calls nextMessages
+// again. It returns false if the connection was lost meanwhile, or ctx ends first.
 func (p *puller) settled(ctx context.Context) bool {
 	f := &fence{passed: make(chan bool, 1)}
 	select {
@@ -128,7 +126,7 @@ func (p *puller) settled(ctx context.Context) bool {
 	}
 }
 
-// demand asks the server for a fence.
+// demand requests a fence from the server.
 func (p *puller) demand(f *fence) {
 	p.count++
 	f.reply = p.inbox + "." + strconv.Itoa(p.count)
@@ -139,7 +137,7 @@ func (p *puller) demand(f *fence) {
 	p.fences = append(p.fences, f)
 }
 
-// passFences answers for the fences that have come: what was before them has been
+// passFences reports the fences that have come: all messages before them have been
 // passed on.
 func (p *puller) passFences() {
 	p.fences = slices.DeleteFunc(p.fences, func(f *fence) bool {
@@ -150,7 +148,7 @@ func (p *puller) passFences() {
 	})
 }
 
-// discard takes no more messages and forgets those that are here.
+// discard stops taking messages and drops the buffered ones.
 func (p *puller) discard() {
 	p.unlist()
 	p.end()
@@ -173,12 +171,12 @@ func (p *puller) unlist() {
 	delete(p.conn.state.losers, p)
 }
 
-// stop takes no more messages: those that the server sent before are the last.
+// stop stops taking messages: the last are those that the server has already sent.
 func (p *puller) stop(ctx context.Context) error {
 	p.unlist()
 	var err error
 	if p.conn.state.connected() {
-		// The client goes on to take them until the server has seen this.
+		// The client keeps taking them until the server has processed the end.
 		for _, sub := range p.subs {
 			err = errors.Join(err, sub.Drain())
 		}
@@ -188,10 +186,9 @@ func (p *puller) stop(ctx context.Context) error {
 	return err
 }
 
-// nextMessages returns between 1 and most messages, having asked for up to
-// depth. It returns errNoConsumer or errCut when there is nothing left that was
-// received before, and driver.ErrEnded after stop. The slice is used again by
-// the next call.
+// nextMessages returns between 1 and most messages, having requested up to depth.
+// Once no received messages are left, it returns errNoConsumer or errCut if one of
+// them applies, and driver.ErrEnded after stop. The next call reuses the slice.
 func (p *puller) nextMessages(ctx context.Context, most, depth int) ([]*nats.Msg, error) {
 	var silence *time.Timer
 	gone := false
@@ -226,7 +223,7 @@ func (p *puller) nextMessages(ctx context.Context, most, depth int) ([]*nats.Msg
 		select {
 		case m := <-p.msgs:
 			if p.isMessage(m, &gone) {
-				runtime.Gosched() // to the client, which has read more than one
+				runtime.Gosched() // lets the client run, which has read more than one
 				p.taken = p.take(append(p.taken[:0], m), most, &gone)
 				return p.taken, nil
 			}
@@ -247,7 +244,7 @@ func (p *puller) nextMessages(ctx context.Context, most, depth int) ([]*nats.Msg
 	}
 }
 
-// take adds what has arrived to ms, up to most.
+// take appends the messages that have arrived to ms, up to most.
 func (p *puller) take(ms []*nats.Msg, most int, gone *bool) []*nats.Msg {
 	for len(ms) < most {
 		select {
@@ -280,8 +277,8 @@ func (p *puller) forgetRequests() {
 	p.cut.Store(false)
 }
 
-// ask makes sure that up to depth messages are here or on their way. It asks
-// when half of them are missing.
+// ask makes sure that up to depth messages are here or on their way. It requests
+// more when half of them are missing.
 func (p *puller) ask(depth int) error {
 	asked := int(p.asked.Load())
 	if asked > depth/2 {
@@ -310,8 +307,8 @@ func (p *puller) ask(depth int) error {
 	return kind(err)
 }
 
-// isMessage reports whether m is a message; otherwise it takes notice of what
-// the server says.
+// isMessage reports whether m is a message; otherwise it handles the status that m
+// carries.
 func (p *puller) isMessage(m *nats.Msg, gone *bool) bool {
 	status, isStatus := m.Header["Status"]
 	if !isStatus || len(m.Data) > 0 || m.Reply != "" && !strings.HasPrefix(m.Subject, p.inbox) {
@@ -325,7 +322,7 @@ func (p *puller) isMessage(m *nats.Msg, gone *bool) bool {
 		p.fences[i].come = true
 		return false
 	}
-	// A request is over: the server says how many messages it still stood for.
+	// A request has ended; the status says how many messages it was still owed.
 	if left, err := strconv.Atoi(m.Header.Get("Nats-Pending-Messages")); err == nil {
 		p.less(int64(left))
 		p.granted -= min(uint64(left), p.granted)
@@ -337,8 +334,8 @@ func (p *puller) isMessage(m *nats.Msg, gone *bool) bool {
 	return false
 }
 
-// ranDry reports whether the server had sent all that it was asked for with the nth
-// message. It is called with growing numbers.
+// ranDry reports whether the nth message was the last one requested at the time. It
+// must be called with increasing numbers.
 func (p *puller) ranDry(nth uint64) bool {
 	for len(p.dry) > 0 && p.dry[0] < nth {
 		p.dry = p.dry[1:]
@@ -346,24 +343,24 @@ func (p *puller) ranDry(nth uint64) bool {
 	return len(p.dry) > 0 && p.dry[0] == nth
 }
 
-// less notes that n messages fewer are to come. More may come than were asked
-// for, when a request was made again.
+// less notes that n fewer messages are awaited. More may arrive than were
+// requested, when a request was renewed.
 func (p *puller) less(n int64) {
 	if p.asked.Add(-n) < 0 {
 		p.asked.Store(0)
 	}
 }
 
-// place is what the server says of a message of a consumer.
+// place is what the server says about a message of a consumer.
 type place struct {
 	deliveries int
-	seq        uint64 // on the stream
-	nth        uint64 // of the consumer
+	seq        uint64 // sequence in the stream
+	nth        uint64 // count of the consumer
 	at         time.Time
-	pending    uint64 // messages behind it
+	pending    uint64 // how many messages are behind it
 }
 
-// placeOf reads the subject of acknowledgements:
+// placeOf parses the reply subject of a message:
 // $JS.ACK.[domain.account.]stream.consumer.deliveries.seq.nth.time.pending[.random].
 func placeOf(reply string) (place, error) {
 	var p place

@@ -15,29 +15,30 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// A server that does not permit something answers nothing to who asked; it tells the
-// connection which subject it was. Who waits for an answer says first which subjects it
-// asks, and hears of it by that.
+// A server that does not permit an operation sends no answer to the request; it
+// only tells the connection which subject it refused. So a caller that waits for an
+// answer first registers the subjects of its requests, and is told of refusals by
+// subject.
 
-// ErrNotAllowed says that the server does not permit something to the user with whose
-// name the connection was made. The text names the subject.
+// ErrNotAllowed says that the server does not permit an operation to the user of
+// the connection. The text names the subject.
 var ErrNotAllowed = errors.New("the user may not do this")
 
-// refusals takes what the server does not permit to who waits for that.
+// refusals passes the server's refusals to the callers waiting on those subjects.
 type refusals struct {
-	// known has subjects to which the server does not let the user publish, by what it
-	// said; nil if there are none.
+	// known holds the subjects to which the server has refused to let the user
+	// publish; nil if there are none.
 	known atomic.Pointer[map[string]error]
 
-	mu      sync.Mutex // guards waiting, and the change of known
+	mu      sync.Mutex // guards waiting, and changes of known
 	waiting map[string]map[*question]struct{}
 }
 
-// maxRefused bounds what is known.
+// maxRefused limits how many are known.
 const maxRefused = 1024
 
-// of returns what the server has said to what was published to a subject over this
-// connection, if it has refused it.
+// of returns the server's refusal of messages published to a subject over this
+// connection, if there was one.
 func (r *refusals) of(subject string) error {
 	known := r.known.Load()
 	if known == nil {
@@ -48,23 +49,23 @@ func (r *refusals) of(subject string) error {
 
 func (r *refusals) forget() { r.known.Store(nil) }
 
-// question is something that is waited for.
+// question is a wait for an answer.
 type question struct {
 	of     *refusals
 	cancel context.CancelFunc // ends the wait
 
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards the fields below
 	subjects []string
 	js       jetstream.JetStream
 	refused  error
 	over     bool
 }
 
-// questionKey is how the context of an attempt has its question.
+// questionKey is the key of the question in the context of an attempt.
 type questionKey struct{}
 
-// question returns a context that ends when the server refuses something that is asked
-// in it. It is nil where nobody would say so.
+// question returns a context that ends when the server refuses a request made in
+// it. The question is nil if the server would not report refusals.
 func (s *state) question(ctx context.Context) (context.Context, *question) {
 	if !s.guarded {
 		return ctx, nil
@@ -74,7 +75,8 @@ func (s *state) question(ctx context.Context) (context.Context, *question) {
 	return ctx, q
 }
 
-// asks says that the answer to what is published to a subject is waited for next.
+// asks registers a subject: the answer to a message published to it is awaited
+// next.
 func asks(ctx context.Context, subject string) {
 	if q, ok := ctx.Value(questionKey{}).(*question); ok {
 		q.asks(subject)
@@ -99,7 +101,8 @@ func (q *question) asks(subject string) {
 	q.of.waiting[subject][q] = struct{}{}
 }
 
-// end ends the wait, which ended with err, and returns why it did.
+// end ends the wait, which failed with err if that is not nil, and returns the
+// actual reason.
 func (q *question) end(err error) error {
 	if q == nil {
 		return err
@@ -121,7 +124,7 @@ func (q *question) end(err error) error {
 	return err
 }
 
-// tell tells who waits for a subject that the server has refused it.
+// tell passes a refusal to those who wait on its subject.
 func (r *refusals) tell(err error) {
 	subject, ok := refusedSubject(err, "Publish to ")
 	if !ok {
@@ -147,8 +150,8 @@ func (r *refusals) tell(err error) {
 	}
 }
 
-// refusedSubject returns the subject of what the server did not permit, if it is of that
-// kind: Permissions Violation for Publish to "orders".
+// refusedSubject extracts the subject from a refusal of a given kind: Permissions
+// Violation for Publish to "orders".
 func refusedSubject(err error, kind string) (subject string, ok bool) {
 	_, rest, ok := strings.Cut(err.Error(), kind)
 	if !ok {
@@ -162,7 +165,7 @@ func refusedSubject(err error, kind string) (subject string, ok bool) {
 	return subject, err == nil
 }
 
-// refused returns the error for what is published to a subject without waiting for an
+// refused returns the error for publishing to a subject without waiting for an
 // answer, if the server has refused that before.
 func (c *Conn) refused(subject string) error {
 	if c.owned == nil {
@@ -174,8 +177,8 @@ func (c *Conn) refused(subject string) error {
 	return nil
 }
 
-// api returns JetStream for a call with that context: if the server refuses what is
-// asked, the attempt ends.
+// api returns JetStream for a call with this context. If the server refuses the
+// request, the attempt ends.
 func (c *Conn) api(ctx context.Context) jetstream.JetStream {
 	q, ok := ctx.Value(questionKey{}).(*question)
 	if !ok {
@@ -186,7 +189,7 @@ func (c *Conn) api(ctx context.Context) jetstream.JetStream {
 	if q.js == nil {
 		var err error
 		if q.js, err = c.jetStream(jetstream.WithClientTrace(&jetstream.ClientTrace{
-			RequestSent: func(subject string, _ []byte) { q.asks(subject) }, // that is, before it is sent
+			RequestSent: func(subject string, _ []byte) { q.asks(subject) }, // it is called before the request is sent
 		})); err != nil {
 			q.js = c.js
 		}
@@ -202,9 +205,10 @@ func (c *Conn) jetStream(opts ...jetstream.JetStreamOpt) (jetstream.JetStream, e
 	return jetstream.New(c.nc, opts...)
 }
 
-// permitted calls try, which subscribes to subjects, and returns an error if the server
-// does not permit it. That says so before it answers to a flush, and the client keeps the
-// last thing that was said: if that is about something else, it is tried again.
+// permitted calls try, which subscribes to subjects, and returns an error if the
+// server does not permit it. The server reports that before it answers a flush. The
+// client keeps only the latest error; if that is about something else, permitted
+// tries again.
 func (c *Conn) permitted(ctx context.Context, subjects []string, try func() error, undo func()) error {
 	const attempts = 10
 	for i := 1; ; i++ {

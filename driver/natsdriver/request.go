@@ -12,15 +12,15 @@ import (
 )
 
 const (
-	// responders is the queue group of those who answer requests.
+	// responders is the queue group of those that answer requests.
 	responders = "hark"
-	// cancelPrefix and the name of a request are where the subject to which an
-	// answer was to go is published when nobody waits for it any more.
+	// A requester that no longer waits publishes the ID of its request to
+	// cancelPrefix followed by the name.
 	cancelPrefix = "$HARK.cancel."
 )
 
-// Request implements driver.Requester. When the connection is lost while it
-// waits for the answer it returns at once: the request may have been handled.
+// Request implements driver.Requester. If the connection is lost while it waits for
+// the answer it returns at once; the request may have been handled.
 func (c *Conn) Request(ctx context.Context, name string, m *driver.Message) (*driver.Message, error) {
 	msg, err := c.encode(name, name, m)
 	if err != nil {
@@ -50,7 +50,7 @@ func (c *Conn) Request(ctx context.Context, name string, m *driver.Message) (*dr
 	return &c.decode(answer, name).Message, nil
 }
 
-// errUnanswered says that the connection was lost before an answer came.
+// errUnanswered says that the connection was lost before the answer came.
 var errUnanswered = errors.New("the connection was lost before the answer came; the request may have been handled")
 
 func (c *Conn) ask(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
@@ -70,7 +70,7 @@ func (c *Conn) ask(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
 	case errors.Is(err, ErrNotAllowed):
 		return nil, err
 	case ctx.Err() != nil:
-		_ = c.nc.Publish(cancelPrefix+msg.Subject, []byte(msg.Header.Get(harkRequest))) // it spares work, no more
+		_ = c.nc.Publish(cancelPrefix+msg.Subject, []byte(msg.Header.Get(harkRequest))) // it only saves work
 		return nil, context.Cause(ctx)
 	case wait.Err() != nil:
 		return nil, errUnanswered
@@ -98,14 +98,14 @@ func (c *Conn) Respond(ctx context.Context, name string, window int) (driver.Res
 	return r, nil
 }
 
-// responder takes requests of a name.
+// responder receives requests by name.
 type responder struct {
 	inlet
 	name    string
 	cancels *nats.Subscription
 
 	mu   sync.Mutex               // guards open
-	open map[string]chan struct{} // calls that are not answered, by their requests
+	open map[string]chan struct{} // unanswered calls, by the IDs of their requests
 }
 
 // Receive implements driver.Responder.
@@ -159,7 +159,7 @@ func (r *responder) call(m *nats.Msg) *driver.Call {
 	return call
 }
 
-// cancelled takes notice that a requester waits no more.
+// cancelled handles the news that a requester no longer waits.
 func (r *responder) cancelled(m *nats.Msg) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -174,15 +174,16 @@ func (r *responder) Close(ctx context.Context) error {
 	r.conn.remove(r)
 	var err error
 	if r.conn.state.connected() {
-		// What the server has sent us nobody else gets: it is still taken.
+		// Nobody else gets the requests that the server has already sent us, so
+		// they are still taken.
 		for _, sub := range r.subs {
-			if e := sub.Drain(); !errors.Is(e, nats.ErrBadSubscription) { // it was closed before
+			if e := sub.Drain(); !errors.Is(e, nats.ErrBadSubscription) { // it was already closed
 				err = errors.Join(err, e)
 			}
 		}
 		err = errors.Join(err, r.conn.Flush(ctx))
 	}
-	_ = r.cancels.Unsubscribe() // nothing is left to do if it is gone
+	_ = r.cancels.Unsubscribe() // nothing to do if it is gone
 	r.end()
 	return err
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// serve answers requests with their text and a mark until the responder is
-// closed, and returns how many when it is called.
+// serve answers requests with their text and a mark until the responder is closed.
+// count waits for that and returns the number of answers.
 func serve(t *testing.T, r driver.Responder, mark string) (count func() int) {
 	t.Helper()
 	n := 0
@@ -22,7 +22,7 @@ func serve(t *testing.T, r driver.Responder, mark string) (count func() int) {
 	go func() {
 		defer close(done)
 		for {
-			calls, err := r.Receive(context.Background(), 8) // ends with the responder
+			calls, err := r.Receive(context.Background(), 8) // ends when the responder is closed
 			if err != nil {
 				if !errors.Is(err, driver.ErrEnded) {
 					t.Errorf("receive: %v", err)
@@ -71,7 +71,7 @@ func TestRequest(t *testing.T) {
 				t.Errorf("got %+v, %v", m, err)
 			}
 		})
-		// One leaves in the middle; nothing it was given is lost.
+		// One responder leaves halfway; no request given to it is lost.
 		if i == requests/2 {
 			wg.Go(func() {
 				if err := ra.Close(testContext(t)); err != nil {
@@ -103,7 +103,7 @@ func TestRequestsOfOthers(t *testing.T) {
 	if got := texts(receive(t, sub, 1)); got[0] != "no request" {
 		t.Errorf("got %v", got)
 	}
-	// A plain responder answers hark's requests.
+	// A plain NATS responder answers hark's requests.
 	plain, err := c.Client().Subscribe("plain", func(m *nats.Msg) { _ = m.Respond([]byte("hi")) })
 	if err != nil {
 		t.Fatal(err)
@@ -178,8 +178,9 @@ func TestRequestWhenTheConnectionIsLost(t *testing.T) {
 
 var _ driver.Requester = (*Conn)(nil)
 
-// TestRequestsAreNotStored has requests under the pattern of a store: who asks gets the
-// answer, however late it is, and not that of the server, and the store keeps nothing.
+// TestRequestsAreNotStored makes requests under the pattern of a store. The
+// requester gets the answer, however late, rather than the server's
+// acknowledgement, and the store keeps nothing.
 func TestRequestsAreNotStored(t *testing.T) {
 	s := startServer(t, withJetStream)
 	a, b := s.open(t), s.open(t)

@@ -14,8 +14,8 @@ import (
 )
 
 // While publishers publish and subscriptions receive, the server is stopped and
-// started again. Nothing that was acknowledged is missing, and subscriptions go
-// on where they were.
+// restarted. No acknowledged message is missing, and subscriptions go on where they
+// were.
 func TestServerRestarts(t *testing.T) {
 	for _, d := range []driver.Durability{driver.DurableStrict, driver.DurableRelaxed} {
 		t.Run(durabilities[d].name, func(t *testing.T) {
@@ -72,7 +72,7 @@ func TestServerRestarts(t *testing.T) {
 	}
 }
 
-// collector notes what a subscription receives: texts of a publisher and a
+// collector records what a subscription receives: texts made of a publisher and a
 // number.
 type collector struct {
 	mu       sync.Mutex
@@ -121,7 +121,7 @@ func (c *collector) collect(ctx context.Context, t *testing.T, s driver.Subscrip
 	}
 }
 
-// What is kept in memory is gone after a restart, but the topic goes on.
+// Messages kept in memory are gone after a restart, but the topic goes on.
 func TestMemoryTopicAfterRestart(t *testing.T) {
 	s := startServer(t, withJetStream)
 	c := s.open(t)
@@ -142,7 +142,7 @@ func TestMemoryTopicAfterRestart(t *testing.T) {
 	if done, err := all.CaughtUp(testContext(t), 1); !done || err != nil {
 		t.Errorf("caught up with what it has received: %v, %v", done, err)
 	}
-	if err := c.nc.ForceReconnect(); err != nil { // and nothing comes twice after that
+	if err := c.nc.ForceReconnect(); err != nil { // and nothing comes twice afterwards
 		t.Fatal(err)
 	}
 	publish(t, topic, "d")
@@ -151,9 +151,9 @@ func TestMemoryTopicAfterRestart(t *testing.T) {
 	}
 }
 
-// After a restart of a server that kept a topic in memory its sequences begin anew. What
-// a member says of a message that it has from before is not taken for one of those, which
-// another has in hand.
+// When a server that kept a topic in memory restarts, the sequences of the topic
+// start anew. What a member then says about a message from before must not apply to
+// a new message with that sequence, which another member has in hand.
 func TestWordsAboutFormerMessages(t *testing.T) {
 	s := startServer(t, withJetStream)
 	cfg := &driver.StoredConfig{Durability: driver.DurableMemory}
@@ -179,7 +179,7 @@ func TestWordsAboutFormerMessages(t *testing.T) {
 	if err := busy.Close(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
-	if err := other.Close(testContext(t)); err != nil { // nothing of it is done
+	if err := other.Close(testContext(t)); err != nil { // none of it has been acknowledged
 		t.Fatal(err)
 	}
 	rs := receive(t, subscribe(t, in, config), 2)

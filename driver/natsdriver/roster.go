@@ -7,29 +7,30 @@ import (
 )
 
 // roster is what the members of a group that keeps the order of keys have agreed
-// upon: who they are, and who has which slot: the messages of a partition. It is one message of a stream, that
-// is replaced by whoever sees first what is to change.
+// on: who they are, and who has which slot, the messages of a partition. It is one
+// message in a stream, replaced by whichever member first sees that it has to
+// change.
 type roster struct {
-	// Members has a number for each that changes as long as it lives.
+	// Members maps each member to a number that keeps changing while it lives.
 	Members map[string]uint64     `json:"members"`
 	Slots   [partitions]slotState `json:"slots"`
 }
 
-// slotState says who has a slot and what whoever had it before has left.
+// slotState says who has a slot, and what the previous owner has left undone.
 type slotState struct {
 	Owner string `json:"owner,omitempty"`
-	// Made is when the stream was made whose sequences these are.
+	// Made is when the stream of these sequences was made.
 	Made time.Time `json:"made,omitzero"`
-	// Last is the sequence of the last message that was in hand; all up to it
-	// are done but those that are Left. 0 if that is not known.
+	// Last is the sequence of the last message in hand: all up to it are done
+	// except those in Left. It is 0 if not known.
 	Last uint64   `json:"last,omitempty"`
 	Left []uint64 `json:"left,omitempty"`
 }
 
-// newRoster is that of a group of which nothing is known.
+// newRoster returns the roster of a group about which nothing is known.
 func newRoster() *roster { return &roster{Members: map[string]uint64{}} }
 
-// quota is how many slots a member is to have.
+// quota returns how many slots a member should have.
 func (r *roster) quota(member string) int {
 	members := slices.Sorted(maps.Keys(r.Members))
 	i, found := slices.BinarySearch(members, member)
@@ -42,8 +43,8 @@ func (r *roster) quota(member string) int {
 	return partitions / len(members)
 }
 
-// claim gives a member up to n of the slots that nobody has and that may be
-// taken, and reports whether there were any.
+// claim gives a member up to n free slots that may be taken, and reports whether
+// there were any.
 func (r *roster) claim(member string, n int, may func(slot int) bool) bool {
 	before := n
 	for i := range r.Slots {
@@ -55,8 +56,7 @@ func (r *roster) claim(member string, n int, may func(slot int) bool) bool {
 	return n < before
 }
 
-// orphans frees the slots of those who are no members, and reports whether there
-// were any.
+// orphans frees the slots of former members, and reports whether there were any.
 func (r *roster) orphans() bool {
 	found := false
 	for i := range r.Slots {
@@ -69,18 +69,18 @@ func (r *roster) orphans() bool {
 	return found
 }
 
-// pulse is when a number of a member was seen for the first time.
+// pulse is when a member's number was first seen.
 type pulse struct {
 	beat uint64
 	at   time.Time
 }
 
-// pulses tells which members live: those whose number changes. Clocks of
-// different machines are not compared.
+// pulses tells which members live: those whose number changes. It does not compare
+// the clocks of different machines.
 type pulses map[string]pulse
 
-// silent returns the members of a roster whose numbers have not changed for
-// longer than a lease.
+// silent returns the members of a roster whose numbers have not changed for longer
+// than a lease.
 func (p pulses) silent(r *roster, now time.Time, lease time.Duration) []string {
 	maps.DeleteFunc(p, func(member string, _ pulse) bool {
 		_, there := r.Members[member]

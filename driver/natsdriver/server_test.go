@@ -14,8 +14,8 @@ import (
 	"github.com/harkbus/hark/internal/leak"
 )
 
-// A server that is shut down in the middle of a batch leaves the goroutines of
-// the store in which it gathered it.
+// A server that is shut down in the middle of a batch leaks the goroutines of the
+// store in which it gathered the batch.
 func TestMain(m *testing.M) {
 	if task := os.Getenv(processVariable); task != "" {
 		runProcess(task)
@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 	leak.Main(m, "github.com/nats-io/nats-server/")
 }
 
-// patience bounds every wait of these tests.
+// patience limits every wait of these tests.
 const patience = time.Minute
 
 // serverOption changes how a server is started.
@@ -33,15 +33,14 @@ func withJetStream(o *server.Options) { o.JetStream = true }
 
 func withSync(o *server.Options) { o.JetStream, o.SyncAlways = true, true }
 
-// testServer is a server that a test may stop and start again.
+// testServer is a server that a test can stop and restart.
 type testServer struct {
 	t    *testing.T
 	opts *server.Options
 	srv  *server.Server
 }
 
-// startServer starts a server on a free port of this machine, that ends with the
-// test.
+// startServer starts a server on a free local port, which stops when the test ends.
 func startServer(t *testing.T, opts ...serverOption) *testServer {
 	t.Helper()
 	o := &server.Options{Host: "127.0.0.1", Port: -1, NoSigs: true, NoLog: true, StoreDir: t.TempDir(), ServerName: t.Name()}
@@ -66,7 +65,7 @@ func (s *testServer) start() {
 		s.t.Fatal("the server does not start")
 	}
 	s.srv = srv
-	s.opts.Port = srv.Addr().(*net.TCPAddr).Port // the same when it is started again
+	s.opts.Port = srv.Addr().(*net.TCPAddr).Port // the same after a restart
 }
 
 func (s *testServer) stop() {
@@ -78,7 +77,7 @@ func (s *testServer) url() string {
 	return "nats://127.0.0.1:" + strconv.Itoa(s.opts.Port)
 }
 
-// open connects until the test ends.
+// open returns a connection, closed when the test ends.
 func (s *testServer) open(t *testing.T, opts ...Option) *Conn {
 	t.Helper()
 	c, err := Open(testContext(t), s.url(), opts...)
@@ -127,7 +126,7 @@ func subscribe(t *testing.T, topic driver.Topic, cfg driver.SubscribeConfig) dri
 	return s
 }
 
-// publish publishes messages with these texts and without envelopes.
+// publish publishes bare messages with these texts.
 func publish(t *testing.T, topic driver.Topic, texts ...string) {
 	t.Helper()
 	if err := topic.Publish(testContext(t), bare(texts...)); err != nil {
@@ -143,7 +142,7 @@ func bare(texts ...string) []*driver.Message {
 	return ms
 }
 
-// numbered returns the texts of n numbers from first on.
+// numbered returns n consecutive numbers from first on, as texts.
 func numbered(first, n int) []string {
 	texts := make([]string, n)
 	for i := range texts {
@@ -178,7 +177,7 @@ func texts(rs []*driver.Received) []string {
 	return all
 }
 
-// eventually fails the test if f does not become true.
+// eventually fails the test unless f becomes true in time.
 func eventually(t *testing.T, what string, f func() bool) {
 	t.Helper()
 	ctx := testContext(t)
@@ -193,7 +192,7 @@ func eventually(t *testing.T, what string, f func() bool) {
 	}
 }
 
-// listenSilently accepts connections and says nothing.
+// listenSilently accepts connections and sends nothing.
 func listenSilently(t *testing.T) (address string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -15,18 +15,19 @@ import (
 )
 
 const (
-	// Every connection that listens subscribes to signalSubject; what is for
-	// one of them goes to signalPrefix, its ID and the ID of the sender.
+	// Every listening connection subscribes to signalSubject. A message for one of
+	// them goes to signalPrefix, its ID and the ID of the sender.
 	signalSubject = "$HARK.signal"
 	signalPrefix  = signalSubject + "."
-	// signalWindow is how many messages may wait to be looked at.
+	// signalWindow is how many messages may wait to be handled.
 	signalWindow = 16384
-	// After firstProbe, and then each nextProbe, Notify asks the server whether
-	// the connections that have not answered are there at all.
+	// After firstProbe, and then every nextProbe, Notify asks the server whether
+	// the connections that have not answered still exist.
 	firstProbe = 5 * time.Millisecond
 	nextProbe  = 100 * time.Millisecond
 	// signalPatience is how long Notify waits for an answer. It is counted in
-	// probes: who was stopped meanwhile does not blame the others.
+	// probes, so that a process that was suspended meanwhile does not blame the
+	// others.
 	signalPatience = 2 * time.Second
 )
 
@@ -35,7 +36,7 @@ var (
 	errSignalUnsure = fmt.Errorf("%w: the connection was lost while the signal was sent", driver.ErrUnsure)
 )
 
-// signals are what a connection that listens hears and says.
+// signals is the listening side of a connection: what it hears and says.
 type signals struct {
 	inlet
 	audience
@@ -43,7 +44,7 @@ type signals struct {
 	telling sync.Mutex // held while f runs
 
 	latches latches
-	ctx     context.Context // of its goroutines
+	ctx     context.Context // of the goroutines
 	cancel  context.CancelFunc
 }
 
@@ -93,8 +94,8 @@ func (s *signals) listen(ctx context.Context) error {
 	return s.latches.await(ctx)
 }
 
-// spawn runs f on a goroutine that ends with the connection, unless that is
-// closed.
+// spawn runs f in a goroutine that ends with the connection. It returns false if
+// the connection is closed.
 func (c *Conn) spawn(f func()) bool {
 	if !c.begin() {
 		return false
@@ -113,7 +114,7 @@ func (s *signals) tell(sig driver.Signal) int {
 	return s.f(sig)
 }
 
-// end takes no more signals and makes the goroutines end.
+// end stops taking signals and makes the goroutines end.
 func (s *signals) end() {
 	s.cancel()
 	s.inlet.end()
@@ -121,16 +122,16 @@ func (s *signals) end() {
 	s.conn.remove(s)
 }
 
-// Close says good-bye.
+// Close says bye to the others.
 func (s *signals) Close(context.Context) error {
 	if s.conn.state.connected() && s.ctx.Err() == nil {
-		_ = s.conn.nc.Publish(signalSubject, s.words(byeWord)) // it spares others a wait, no more
+		_ = s.conn.nc.Publish(signalSubject, s.words(byeWord)) // it only saves others a wait
 	}
 	s.end()
 	return nil
 }
 
-// serve takes messages until the end.
+// serve handles messages until the end.
 func (s *signals) serve() {
 	for {
 		ms, err := s.next(s.ctx, 256)
@@ -143,7 +144,7 @@ func (s *signals) serve() {
 	}
 }
 
-// stay joins again each time that the connection was lost.
+// stay joins again each time the connection has been lost.
 func (s *signals) stay() {
 	state := s.conn.state
 	live := state.present()
@@ -163,22 +164,22 @@ func (s *signals) stay() {
 	}
 }
 
-// ask is a signal of ours that is to be answered.
+// ask is a message of ours that is to be answered.
 type ask struct {
-	seq  uint64        // its number, from the first on
+	seq  uint64        // its number in the latest attempt
 	back chan struct{} // closed when it has come back to us
-	done chan struct{} // closed when nobody is missing
+	done chan struct{} // closed when no answers are missing
 	// Guarded by audience.mu.
 	reached int
-	early   map[string]bool // who has answered before it came back
-	missing map[string]bool // who has still to answer; nil until it came back
+	early   map[string]bool // who answered before it came back
+	missing map[string]bool // who has yet to answer; nil until it has come back
 }
 
 func newAsk() *ask { return &ask{back: make(chan struct{}), done: make(chan struct{})} }
 
-// Notify implements driver.Signals. The signal comes back to this connection
-// too. By then everything that others have published before has come, so that
-// it is known who has joined.
+// Notify implements driver.Signals. The signal comes back to this connection too.
+// By then everything that others published before it has come, so it is known who
+// has joined.
 func (c *Conn) Notify(ctx context.Context, target string) (int, error) {
 	s := c.signals.Load()
 	if s == nil {
@@ -220,7 +221,7 @@ func (c *Conn) Notify(ctx context.Context, target string) (int, error) {
 	}
 }
 
-// notified takes a signal of another connection and answers it.
+// notified handles a signal of another connection and answers it.
 func (s *signals) notified(from, rest string) {
 	number, target, _ := strings.Cut(rest, " ")
 	seq, err := strconv.ParseUint(number, 10, 64)
@@ -228,14 +229,14 @@ func (s *signals) notified(from, rest string) {
 		return
 	}
 	reached := s.tell(driver.Signal{Target: target})
-	// Without a connection the answer is of no use to anybody.
+	// Without a connection the answer is of no use.
 	_ = s.conn.nc.Publish(s.outbox(from), []byte(answerWord+" "+number+" "+strconv.Itoa(reached)))
 }
 
-// take looks at a message.
+// take handles a message.
 func (s *signals) take(m *nats.Msg) {
 	if m.Subject == rollSubject {
-		_ = m.Respond([]byte(rollWord + " " + s.everybody())) // who asks asks again
+		_ = m.Respond([]byte(rollWord + " " + s.everybody())) // if it is lost, the newcomer asks again
 		return
 	}
 	if m.Subject != signalSubject {
@@ -255,13 +256,13 @@ func (s *signals) take(m *nats.Msg) {
 		s.notified(from, rest)
 	case helloWord:
 		s.hear(from)
-		_ = s.conn.nc.Publish(s.outbox(from), []byte(hereWord)) // otherwise the next signal tells
+		_ = s.conn.nc.Publish(s.outbox(from), []byte(hereWord)) // otherwise the next signal makes us known
 	case byeWord:
 		s.drop(from)
 	}
 }
 
-// takeOwn looks at a message that is for us alone.
+// takeOwn handles a message for this connection alone.
 func (s *signals) takeOwn(m *nats.Msg) {
 	from := m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]
 	if m.Header.Get("Status") == noResponders {

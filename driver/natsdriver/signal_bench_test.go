@@ -12,8 +12,8 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// BenchmarkNotify measures signals over TCP to other connections, beside a plain
-// request, which one of them answers.
+// BenchmarkNotify measures signals over TCP to other connections, next to a plain
+// request that one of them answers.
 func BenchmarkNotify(b *testing.B) {
 	for _, others := range []int{0, 1, 4} {
 		b.Run(fmt.Sprintf("others=%d", others), func(b *testing.B) {
@@ -47,8 +47,8 @@ func BenchmarkNotify(b *testing.B) {
 	})
 }
 
-// BenchmarkLatch measures until a latch is stored and another connection has seen
-// it.
+// BenchmarkLatch measures the time until a latch is stored and another connection
+// has seen it.
 func BenchmarkLatch(b *testing.B) {
 	c := benchConn(b, false)
 	benchListen(b, c, nil)

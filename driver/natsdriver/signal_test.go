@@ -14,18 +14,18 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// listener notes what a connection hears.
+// listener records what a connection hears.
 type listener struct {
 	conn *Conn
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	heard   []string   // targets
 	latched map[string]bool
 	changes int           // of latches
-	hold    chan struct{} // signals wait until it is closed; nil: they do not
+	hold    chan struct{} // signals wait until it is closed; nil for no wait
 }
 
-// listen makes a connection listen. Each signal reaches one.
+// listen makes a connection listen. Each signal reaches one listener.
 func listen(t *testing.T, c *Conn) *listener {
 	t.Helper()
 	l := &listener{conn: c, latched: map[string]bool{}}
@@ -89,8 +89,8 @@ func (l *listener) latch(t *testing.T, name string, set bool) {
 	}
 }
 
-// Many connections begin to listen at the same time. As soon as two do, each
-// counts the other.
+// Many connections begin to listen at the same time. As soon as two of them listen,
+// each counts the other.
 func TestListenAtTheSameTime(t *testing.T) {
 	const n = 8
 	for range 5 {
@@ -111,7 +111,7 @@ func TestListenAtTheSameTime(t *testing.T) {
 	}
 }
 
-// A connection that ends without a word is not waited for.
+// Notify does not wait for a connection that ended without notice.
 func TestNotifyTheDead(t *testing.T) {
 	s := startServer(t)
 	p := s.startProxy(t)
@@ -139,7 +139,7 @@ func TestNotifyTheDead(t *testing.T) {
 	b.notify(t, "x", 2)
 }
 
-// A connection that does not answer in time is waited for once.
+// Notify waits only once for a connection that does not answer in time.
 func TestNotifyTheSilent(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
@@ -183,8 +183,8 @@ func TestNotifyTheSilent(t *testing.T) {
 	close(hold)
 }
 
-// While all notify, the server is stopped and started again. Nothing is heard
-// twice or out of order, and afterwards everybody counts everybody.
+// While all connections notify, the server is stopped and restarted. Nothing is
+// heard twice or out of order, and afterwards each counts all the others.
 func TestNotifyWhenTheServerRestarts(t *testing.T) {
 	s := startServer(t)
 	const n = 3
@@ -267,8 +267,8 @@ func TestNotifyWithoutConnection(t *testing.T) {
 	}
 }
 
-// A connection is cut off while latches change. Afterwards it knows them as they
-// are, and is told of nothing that has not changed.
+// A connection is cut off while latches change. Afterwards it knows their states,
+// and is told only about latches that have changed.
 func TestLatchesAfterAnInterruption(t *testing.T) {
 	s := startServer(t, withJetStream)
 	p := s.startProxy(t)
@@ -303,8 +303,8 @@ func TestLatchesAfterAnInterruption(t *testing.T) {
 	}
 }
 
-// While latches change the server is stopped and started again, and connections
-// are cut. In the end all agree with what was acknowledged last.
+// While latches change, the server is stopped and restarted, and connections are
+// cut. In the end all agree on what was acknowledged last.
 func TestLatchesWhenTheServerRestarts(t *testing.T) {
 	s := startServer(t, withJetStream)
 	const n, rounds = 3, 30
@@ -339,7 +339,7 @@ func TestLatchesWhenTheServerRestarts(t *testing.T) {
 	}
 }
 
-// The stream of latches is removed by somebody. That clears them, and they can be
+// Somebody removes the stream of latches. That clears the latches, and they can be
 // set again.
 func TestLatchesAreRemoved(t *testing.T) {
 	s := startServer(t, withJetStream)

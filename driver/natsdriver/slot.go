@@ -15,16 +15,17 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// slotLease is how long the server waits for a message of a slot to be done: a
-// slot has one owner, and who takes it over makes the server begin again.
+// slotLease is how long the server waits for a message of a slot to be done. It is
+// long because a slot has one owner, and the next owner makes the server start
+// again.
 const slotLease = 24 * time.Hour
 
-// slotDepth is how many messages of a slot are on their way to its owner: nobody
-// else may have them, so it is not for the window to limit them.
+// slotDepth is how many messages of a slot are on their way to its owner. Nobody
+// else may have them, so the window need not limit them.
 const slotDepth = 64
 
-// slot is a part of a group that this member has: the messages of a partition, in
-// order, by a consumer of its own.
+// slot is a part of a group that this member owns: the messages of a partition, in
+// order, from a consumer of their own.
 type slot struct {
 	group    *keyed
 	number   int
@@ -33,18 +34,18 @@ type slot struct {
 	cancel   context.CancelFunc // ends run
 	done     chan struct{}      // closed when run has returned
 
-	mu       sync.Mutex // guards what follows
-	made     time.Time  // when the stream was whose sequences follow
-	epoch    uint64     // of the connection by which it was found
-	next     uint64     // the next message of the consumer, by its count
-	stray    int        // messages that may come before it: on their way when it was reset
+	mu       sync.Mutex // guards the fields below
+	made     time.Time  // when the stream of the sequences below was made
+	epoch    uint64     // epoch of the connection over which that was found
+	next     uint64     // the consumer's count for the next message
+	stray    int        // messages that may come before it: on their way at the reset
 	hands    map[uint64]*slotHand
 	last     uint64              // the last message that was in hand, here or before
-	left     map[uint64]struct{} // of those up to last, the ones that are not done
-	leaving  bool                // nothing more is to be taken
-	stopped  bool                // nothing more is taken
+	left     map[uint64]struct{} // sequences up to last that are not done
+	leaving  bool                // no more messages should be taken
+	stopped  bool                // no more messages are taken
 	acked    string              // the last message acknowledged, by its reply subject
-	returned int                 // of hands
+	returned int                 // how many of hands
 }
 
 // slotHand is a message of a slot that is in hand.
@@ -55,16 +56,16 @@ type slotHand struct {
 	returned bool
 }
 
-// slotConsumer is the name of the consumer of a slot of a group whose consumer for
-// messages without a key has a name.
+// slotConsumer returns the name of the consumer of a slot, given that of the
+// group's consumer for messages without a key.
 func slotConsumer(consumer string, n int) string { return fmt.Sprintf("%s~k%d", consumer, n) }
 
 func (k *keyed) slotConsumer(n int) string {
 	return slotConsumer(k.topic.home.consumer(k.topic.topic, k.name), n)
 }
 
-// takeSlot begins to receive the messages of a slot, of which the member is the
-// owner now.
+// takeSlot starts to receive the messages of a slot that the member has come to
+// own.
 func (k *keyed) takeSlot(n int, was slotState) *slot {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &slot{
@@ -80,7 +81,7 @@ func (k *keyed) takeSlot(n int, was slotState) *slot {
 	return s
 }
 
-// run receives until ctx ends.
+// run receives messages until ctx ends.
 func (s *slot) run(ctx context.Context) {
 	k := s.group
 	defer k.sources.Done()
@@ -111,7 +112,8 @@ func (s *slot) run(ctx context.Context) {
 		switch {
 		case errors.Is(err, errCut), errors.Is(err, errWoken), errors.Is(err, errNoConsumer):
 			s.puller.forgetRequests()
-			// What was on its way has to come again, if the slot is still here.
+			// Messages that were on their way must come again, if the slot is still
+			// ours.
 			if err := k.agree(ctx, true); err != nil {
 				k.fail(ctx, err)
 				return
@@ -127,16 +129,16 @@ func (s *slot) run(ctx context.Context) {
 	}
 }
 
-// reset makes the server give out again what is not done.
+// reset makes the server redeliver the messages that are not done.
 func (s *slot) reset(ctx context.Context) error {
 	k := s.group
 	t := k.topic
 	return t.conn.state.do(ctx, func(ctx context.Context) error {
 		epoch := t.conn.state.epoch()
-		s.puller.empty() // it comes again, or is of a stream that is gone
+		s.puller.empty() // they come again, or belong to a stream that is gone
 		stream, consumer, err := s.find(ctx)
 		gone := errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound)
-		if gone && t.wanted.Durability == driver.DurableMemory { // the server was started again and remembers nothing
+		if gone && t.wanted.Durability == driver.DurableMemory { // the server was restarted and remembers nothing
 			if err := t.open(ctx); err != nil {
 				return err
 			}
@@ -174,14 +176,14 @@ func (s *slot) find(ctx context.Context) (stream jetstream.Stream, consumer jets
 	return stream, consumer, err
 }
 
-// found notes which stream is there now. If it is another one than before, its sequences
-// begin anew: what is known of those of the former one says nothing about them, whoever
-// has made the stream and the consumer again.
+// found records which stream is there. If it has been replaced, its sequences start
+// anew, and what is known about those of the former stream does not apply to them,
+// whoever recreated the stream and the consumer.
 func (s *slot) found(info *jetstream.StreamInfo, epoch uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	another := !s.made.IsZero() && !s.made.Equal(info.Created)
-	// A cluster makes one in memory again as if it were the same.
+	// A cluster can recreate a stream in memory as if it were the same one.
 	if another || s.group.topic.inMemory() && info.State.LastSeq < s.last {
 		s.last, s.acked, s.returned = 0, "", 0
 		clear(s.left)
@@ -190,7 +192,7 @@ func (s *slot) found(info *jetstream.StreamInfo, epoch uint64) {
 	s.made, s.epoch = info.Created, epoch
 }
 
-// expect sets which message of the consumer is the next one, and how many others may
+// expect sets the consumer's count for the next message, and how many others may
 // come before it.
 func (s *slot) expect(next uint64, stray int) {
 	s.mu.Lock()
@@ -198,8 +200,8 @@ func (s *slot) expect(next uint64, stray int) {
 	s.next, s.stray = next, stray
 }
 
-// replace is reset for servers that cannot: another consumer of that name begins
-// behind what is done.
+// replace stands in for reset on servers that cannot reset: it recreates the
+// consumer, with the same name, after the messages that are done.
 func (s *slot) replace(ctx context.Context, info *jetstream.ConsumerInfo) error {
 	t := s.group.topic
 	if err := t.conn.api(ctx).DeleteConsumer(ctx, t.stream, s.consumer); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
@@ -208,15 +210,15 @@ func (s *slot) replace(ctx context.Context, info *jetstream.ConsumerInfo) error 
 	return s.group.ensureSlot(ctx, s.number, driver.SubscribeConfig{Group: s.group.name, From: driver.FromSeq, Seq: info.AckFloor.Stream + 1})
 }
 
-// read takes messages into its hands. What is done already, or in hand, has come
-// again after a reset. It returns errCut, and perhaps messages, where what follows may
-// not be what reset has found.
+// read takes messages in hand. Messages that are done or already in hand have come
+// again after a reset. It returns errCut, possibly with messages, if what follows
+// may differ from what reset found.
 func (s *slot) read(ms []*nats.Msg) ([]*driver.Received, error) {
 	epoch := s.group.topic.conn.state.epoch()
 	rs, room := make([]*driver.Received, 0, len(ms)), make([]driver.Received, len(ms))
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.epoch != epoch { // perhaps nobody has been told yet that the connection was lost
+	if s.epoch != epoch { // the loss of the connection may not have been reported yet
 		return nil, errCut
 	}
 	for i, m := range ms {
@@ -231,7 +233,7 @@ func (s *slot) read(ms []*nats.Msg) ([]*driver.Received, error) {
 		case s.stray > 0:
 			s.stray--
 			continue // it comes again
-		default: // something is missing, or it is another consumer
+		default: // a message is missing, or it is another consumer
 			return rs, errCut
 		}
 		if h := s.hands[p.seq]; h != nil {
@@ -239,7 +241,7 @@ func (s *slot) read(ms []*nats.Msg) ([]*driver.Received, error) {
 			continue
 		}
 		if _, left := s.left[p.seq]; !left && p.seq <= s.last {
-			_ = s.group.topic.conn.nc.Publish(m.Reply, sayDone) // or it comes once more
+			_ = s.group.topic.conn.nc.Publish(m.Reply, sayDone) // if it is lost, the message comes once more
 			continue
 		}
 		delete(s.left, p.seq)
@@ -251,7 +253,7 @@ func (s *slot) read(ms []*nats.Msg) ([]*driver.Received, error) {
 	return rs, nil
 }
 
-// confirm waits until the server has worked off what it was told of the slot.
+// confirm waits until the server has processed what it was told about the slot.
 func (s *slot) confirm(ctx context.Context) {
 	c := s.group.topic.conn
 	if !c.state.connected() {
@@ -261,7 +263,7 @@ func (s *slot) confirm(ctx context.Context) {
 	s.mu.Lock()
 	acked := s.acked
 	if s.epoch != epoch {
-		acked = "" // perhaps the stream is another one
+		acked = "" // it may be another stream
 	}
 	s.mu.Unlock()
 	if acked == "" {
@@ -269,25 +271,24 @@ func (s *slot) confirm(ctx context.Context) {
 	}
 	wait, cancel := context.WithTimeout(ctx, closePatience)
 	defer cancel()
-	_, _ = c.nc.RequestWithContext(wait, acked, sayDone) // what it has not noted comes again, and is known
+	_, _ = c.nc.RequestWithContext(wait, acked, sayDone) // messages it has not recorded come again, and are recognised
 }
 
-// stop takes no more messages. What has been given out and not taken will be
-// given out again.
+// stop stops taking messages. Those sent but not taken will be delivered again.
 func (s *slot) stop(ctx context.Context) {
 	s.mu.Lock()
 	s.leaving = true
 	s.mu.Unlock()
 	s.cancel()
 	<-s.done
-	_ = s.puller.stop(ctx) // what it has not taken by then comes again
+	_ = s.puller.stop(ctx) // messages it has not taken by then come again
 	s.mu.Lock()
 	s.stopped = true
 	s.mu.Unlock()
 }
 
-// settled reports whether nobody has anything to do any more with a slot that
-// takes no more messages.
+// settled reports whether a slot that takes no more messages has none in hand that
+// might still be done.
 func (s *slot) settled() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -302,7 +303,7 @@ func (s *slot) isStopped() bool {
 	return s.stopped
 }
 
-// beginLeaving notes that stop is to be called.
+// beginLeaving notes that stop will be called.
 func (s *slot) beginLeaving() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -315,7 +316,7 @@ func (s *slot) isLeaving() bool {
 	return s.leaving
 }
 
-// state is what a slot looks like to the next owner.
+// state returns what the next owner needs to know about a slot.
 func (s *slot) state() slotState {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -325,8 +326,8 @@ func (s *slot) state() slotState {
 	return slotState{Made: s.made, Last: s.last, Left: left}
 }
 
-// finish notes that a message is done, or returned, and reports whether the slot
-// is settled by that.
+// finish notes that a message is done, or returned, and reports whether that
+// settles the slot.
 func (h *slotHand) finish(done bool) (settled bool) {
 	s := h.slot
 	s.mu.Lock()
@@ -347,9 +348,9 @@ func (h *slotHand) finish(done bool) (settled bool) {
 	return s.settledLocked()
 }
 
-// subject is where to say that the message is done; empty where the connection was
-// lost since the slot was reset. Then perhaps another message has the sequence, and
-// the message, if it is there, comes again and is known.
+// subject returns where to acknowledge the message, or "" if the connection was
+// lost since the slot was reset. In that case its sequence may belong to another
+// message; the message itself, if it still exists, comes again and is recognised.
 func (h *slotHand) subject() string {
 	epoch := h.slot.group.topic.conn.state.epoch()
 	h.slot.mu.Lock()

@@ -19,8 +19,8 @@ func ofKey(texts ...string) []*driver.Message {
 	return ms
 }
 
-// replaceStream removes the stream of topic "t", as a server that is started again
-// forgets one in memory, and makes another one in which sequences begin anew.
+// replaceStream removes the stream of topic "t", as a restarted server forgets one
+// in memory, and makes another whose sequences start anew.
 func replaceStream(t *testing.T, c *Conn, cfg *driver.StoredConfig) *stored {
 	t.Helper()
 	if err := c.js.DeleteStream(testContext(t), nominalHome("t").stream); err != nil {
@@ -29,8 +29,8 @@ func replaceStream(t *testing.T, c *Conn, cfg *driver.StoredConfig) *stored {
 	return openTopic(t, c, "t", cfg).(*stored)
 }
 
-// What is left in the roster of a topic that was made again is about messages that are
-// gone: the new ones have the same sequences, and are not done.
+// The roster of a recreated topic still describes messages that are gone. The new
+// messages have the same sequences, and are not done.
 func TestSlotOfFormerStream(t *testing.T) {
 	for _, d := range []driver.Durability{driver.DurableRelaxed, driver.DurableMemory} {
 		t.Run(durabilities[d].name, func(t *testing.T) {
@@ -59,10 +59,10 @@ func TestSlotOfFormerStream(t *testing.T) {
 	}
 }
 
-// A member learns that the stream was made again when somebody else has made the
-// consumers again too. What it has done or has in hand is of the former stream: it gets
-// the messages that have the same sequences now, and to say that one of the former
-// ones is done does not make one of these done.
+// A member learns that the stream was recreated only after another member has
+// recreated the consumers too. What it has done or has in hand belongs to the
+// former stream: it receives the new messages with the same sequences, and
+// acknowledging a former message does not acknowledge a new one.
 func TestMemberFindsOthersStream(t *testing.T) {
 	s := startServer(t, withJetStream)
 	cfg := &driver.StoredConfig{Durability: driver.DurableMemory}
@@ -102,9 +102,10 @@ func TestMemberFindsOthersStream(t *testing.T) {
 	}
 }
 
-// Messages of a consumer that was made again, or that come over a connection of which
-// nobody has been told, are not taken for those that are done: the slot is to look first
-// what there is now. Until then nothing is said of what it has in hand.
+// Messages of a recreated consumer, or those that come over a new connection before
+// anybody has been told of it, are not mistaken for messages already done: the slot
+// must first look at what is there. Until then it says nothing about the messages
+// it has in hand.
 func TestSlotLooksBeforeItReads(t *testing.T) {
 	s := startServer(t, withJetStream)
 	topic := openTopic(t, s.open(t), "t", relaxed()).(*stored)

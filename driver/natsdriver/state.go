@@ -15,13 +15,13 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// state follows whether the connection is up.
+// state tracks whether the connection is up.
 type state struct {
 	nc      *nats.Conn
 	where   string // the engine and its address
 	tempo   tempo
 	owned   *dialer // nil if the client belongs to the caller
-	guarded bool    // the server knows users, and tells this connection what it does not permit
+	guarded bool    // the server has users, and tells this connection what it does not permit
 	events  chan nats.Status
 	quit    chan struct{} // closed by stop
 	over    chan struct{} // closed when follow has returned
@@ -29,17 +29,17 @@ type state struct {
 
 	closed atomic.Bool // set with mu locked
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	up      bool
-	reason  error           // why it is not up
-	live    context.Context // ends when it is not up any more
+	reason  error           // why it is down
+	live    context.Context // ends when the connection goes down
 	die     context.CancelFunc
 	changed chan struct{} // closed and replaced at each change
 	watcher func(up bool, reason error)
 	losers  map[loser]struct{}
 }
 
-// loser is told when the connection is lost, and with it what was under way.
+// loser is told when the connection is lost, and with it everything under way.
 type loser interface{ lost() }
 
 func newState(nc *nats.Conn, where string) *state {
@@ -56,7 +56,7 @@ func newState(nc *nats.Conn, where string) *state {
 	return s
 }
 
-// follow ends with the connection or the state.
+// follow returns when the connection or the state ends.
 func (s *state) follow() {
 	defer close(s.over)
 	for {
@@ -96,7 +96,7 @@ func (s *state) set(up bool) {
 	}
 	var reason error
 	if !up {
-		// The client holds its lock while it dials, so this may take as long.
+		// The client holds its lock while it dials, so this call may take as long.
 		if reason = s.nc.LastError(); reason == nil {
 			reason = errLost
 		}
@@ -114,7 +114,7 @@ func (s *state) changeLocked() {
 	s.changed = make(chan struct{})
 }
 
-// close makes every wait end with ErrClosed.
+// close makes every wait fail with ErrClosed.
 func (s *state) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -127,9 +127,9 @@ func (s *state) close() {
 	}
 }
 
-// epoch returns a number that grows before each connection to a server. It is exact
-// where others learn a little later that the connection was lost. Over a client of
-// the caller's it waits while that dials.
+// epoch returns a number that grows before each connection to a server. It is
+// exact, whereas losers learn a little later that the connection was lost. Over a
+// client that belongs to the caller, it waits while that client dials.
 func (s *state) epoch() uint64 {
 	if s.owned != nil {
 		return s.owned.dials.Load()
@@ -145,16 +145,15 @@ func (s *state) connected() bool {
 	return s.up
 }
 
-// present returns a context that ends when the connection that is up now is
-// lost; if none is up it has ended.
+// present returns a context that ends when the current connection is lost; it has
+// already ended if the connection is down.
 func (s *state) present() context.Context {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.live
 }
 
-// whileUp returns a context that ends with ctx or with the connection as it is
-// now.
+// whileUp returns a context that ends with ctx or with the current connection.
 func (s *state) whileUp(ctx context.Context) (context.Context, context.CancelFunc) {
 	up, cancel := context.WithCancelCause(ctx)
 	stop := context.AfterFunc(s.present(), func() { cancel(errLost) })
@@ -172,14 +171,14 @@ func (s *state) stop() {
 	up := s.up
 	s.mu.Unlock()
 	s.close()
-	if up { // otherwise the client may hold its lock for long
+	if up { // otherwise the client may hold its lock for a long time
 		s.nc.RemoveStatusListener(s.events)
 	}
 	close(s.quit)
 	<-s.over
 }
 
-// await returns when the connection is up.
+// await returns once the connection is up.
 func (s *state) await(ctx context.Context) error {
 	for {
 		s.mu.Lock()
@@ -199,7 +198,7 @@ func (s *state) await(ctx context.Context) error {
 	}
 }
 
-// interrupted says why ctx ended, and why the connection is down.
+// interrupted returns why ctx ended, and why the connection is down.
 func (s *state) interrupted(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -211,8 +210,8 @@ func (s *state) interrupted(ctx context.Context) error {
 
 var errConnClosed = fmt.Errorf("connection %w", driver.ErrClosed)
 
-// tempo is how often something is tried again. Attempts get twice as long each
-// time, and so do the pauses between them.
+// tempo is the timing of retries. The limits of attempts and the pauses between
+// them double each time.
 type tempo struct {
 	firstAttempt, longAttempt time.Duration
 	firstPause, longPause     time.Duration
@@ -220,20 +219,20 @@ type tempo struct {
 
 var (
 	serverTempo = tempo{attemptPatience, attemptPatience, 20 * time.Millisecond, 2 * time.Second}
-	// In a cluster a server that has been asked something may die while the
-	// connection, which is to another one, stays. What it was asked is never
-	// answered then, and when others have taken over only who asks learns it.
+	// In a cluster a server may die after it has been sent a request while the
+	// connection, which is to another server, stays up. The request is then never
+	// answered, and only asking again shows that others have taken over.
 	clusterTempo = tempo{time.Second, attemptPatience, 20 * time.Millisecond, 250 * time.Millisecond}
 )
 
-// attemptPatience is how long one attempt may take before it is made again, if
-// the server is the only one.
+// attemptPatience is how long an attempt may take before it is repeated, if there
+// is only one server.
 const attemptPatience = 5 * time.Second
 
-// do calls f until it succeeds, fails for good, or ctx ends. The context of f
-// ends also when the connection is lost, or when it takes long. An error that
-// passes is one for which that is the reason, the loss of the connection, which
-// is waited out, or one that wraps driver.ErrAgain.
+// do calls f until it succeeds, fails for good, or ctx ends. The context of f also
+// ends when the connection is lost, or when the attempt takes too long. Three kinds
+// of errors are retried: those caused by that timeout, those caused by the loss of
+// the connection, once it is back, and those that wrap driver.ErrAgain.
 func (s *state) do(ctx context.Context, f func(ctx context.Context) error) error {
 	var last error
 	patience, pause := s.tempo.firstAttempt, s.tempo.firstPause
@@ -249,7 +248,7 @@ func (s *state) do(ctx context.Context, f func(ctx context.Context) error) error
 		if last = err; !cut && !s.passes(err) {
 			return kind(err)
 		}
-		// One that has just been deleted cannot be made again at once.
+		// A stream that has just been deleted cannot be recreated at once.
 		if api, ok := noStore(err); ok {
 			if failed++; failed > storeAttempts {
 				return s.full(api)
@@ -264,16 +263,16 @@ func (s *state) do(ctx context.Context, f func(ctx context.Context) error) error
 	}
 }
 
-// storeAttempts is how often it is tried again to make something for which the
-// server could not make files, two seconds in all.
+// storeAttempts is how often creating something is retried when the server could
+// not create files; two seconds in all.
 const storeAttempts = 7
 
-// full is an error of a server that could not make files.
+// full returns the error for a server that could not create files.
 func (s *state) full(err error) error {
 	return fmt.Errorf("%w: engine %s cannot make the files for it; if its disk is full, free some room there: %w", driver.ErrFull, s.where, err)
 }
 
-// attempt calls f, and reports whether its context ended before that of do.
+// attempt calls f, and reports whether the context of f ended before that of do.
 func (s *state) attempt(ctx context.Context, patience time.Duration, f func(ctx context.Context) error) (err error, cut bool) {
 	live := s.present()
 	attempt, cancel := context.WithTimeout(ctx, patience)
@@ -291,11 +290,11 @@ func because(err, last error) error {
 	return fmt.Errorf("%w (the last attempt: %w)", err, last)
 }
 
-// passes reports whether an error is one of a connection that breaks or comes
-// back.
+// passes reports whether an error comes from a connection that breaks or is being
+// restored.
 func (s *state) passes(err error) bool {
 	if errors.Is(err, nats.ErrConnectionClosed) && !s.isClosed() {
-		return true // so the client says it to those that wait when it is lost
+		return true // the client reports it to waiters when it loses the connection
 	}
 	for _, e := range []error{
 		nats.ErrReconnectBufExceeded, nats.ErrConnectionReconnecting, nats.ErrDisconnected,
@@ -308,7 +307,7 @@ func (s *state) passes(err error) bool {
 	return false
 }
 
-// kind makes errors of the client those of the contract.
+// kind translates errors of the client into those of the contract.
 func kind(err error) error {
 	switch {
 	case errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrConnectionDraining), errors.Is(err, nats.ErrBadSubscription):

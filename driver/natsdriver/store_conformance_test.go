@@ -11,9 +11,9 @@ import (
 	"github.com/harkbus/hark/driver/drivertest"
 )
 
-// TestConformanceInStores holds buses whose stored topics are in stores to the clauses
-// about topics. Each store has one topic, because limits, and sequences without gaps, are
-// those of a store.
+// TestConformanceInStores runs the clauses about topics on buses that keep stored
+// topics in stores. Each store has one topic, because limits, and sequences without
+// gaps, are per store.
 func TestConformanceInStores(t *testing.T) {
 	open := func(tb testing.TB, url string) *hark.Bus {
 		tb.Helper()
@@ -23,11 +23,11 @@ func TestConformanceInStores(t *testing.T) {
 		}
 		return hark.Over(storing{conn})
 	}
-	// Others have nothing to do with stored topics.
+	// The other clauses have nothing to do with stored topics.
 	about := []string{"BAT", "BUF", "CLS", "DED", "DLQ", "DLY", "FLT", "GRP", "ITR", "KEY", "ORD", "PAT", "PUB", "RTY", "STA", "STO", "SUB", "TTL", "TYP"}
 	for _, c := range drivertest.Clauses() {
 		area, _, _ := strings.Cut(c.ID, "-")
-		if !slices.Contains(about, area) || c.ID == "STO-10" { // how much is missed is not known exactly: see TestStoreLag
+		if !slices.Contains(about, area) || c.ID == "STO-10" { // the exact number of missed messages is not known: see TestStoreLag
 			continue
 		}
 		t.Run(c.ID, func(t *testing.T) {
@@ -36,7 +36,7 @@ func TestConformanceInStores(t *testing.T) {
 	}
 }
 
-// storing is a connection that makes stores for stored topics.
+// storing is a connection that creates a store for each stored topic.
 type storing struct{ *Conn }
 
 // OpenTopic implements driver.Conn.

@@ -8,20 +8,20 @@ import (
 )
 
 const (
-	// listKept is for how long the pages of a list are those of what its first page has
-	// read, at most.
+	// listKept is how long further pages of a list are served from what its first
+	// page has read, at most.
 	listKept = 30 * time.Second
-	// listsKept is how many such lists a connection keeps at a time.
+	// listsKept is how many such lists a connection keeps at once.
 	listsKept = 4
-	// listedMost is how many topics a list has at most that is kept: their names take
-	// some tens of megabytes.
+	// listedMost is how many topics a list may have to be kept: that many names
+	// take some tens of megabytes.
 	listedMost = 1_000_000
 )
 
-// storeLists are the topics of stores whose lists are being read page by page. The server
-// can only tell all of them at once, which takes a second for some 100,000: so that is
-// asked for once, and not for each page. What has been listed to its end is forgotten;
-// what nobody reads on stays until other lists take its place.
+// storeLists are lists of the topics of stores that are being read page by page.
+// The server can only return all topics at once, which takes a second for some
+// 100,000, so it is asked once rather than for each page. A list read to its end is
+// forgotten; an abandoned one stays until other lists take its place.
 type storeLists struct {
 	mu  sync.Mutex // guards all
 	all []storeList
@@ -30,11 +30,11 @@ type storeLists struct {
 type storeList struct {
 	store, pattern string
 	read           time.Time
-	topics         []string // in order
+	topics         []string // sorted
 }
 
-// listTopics returns the names of the topics of a store that match a pattern and come
-// behind one, in order; from the first on if that is empty.
+// listTopics returns, in order, the names of the topics of a store that match a
+// pattern and come after a given name; all of them if that is empty.
 func (c *Conn) listTopics(ctx context.Context, store, pattern, after string) ([]string, error) {
 	if after != "" {
 		if topics := c.lists.find(store, pattern); topics != nil {
@@ -53,7 +53,7 @@ func (c *Conn) listTopics(ctx context.Context, store, pattern, after string) ([]
 	return behind(topics, after), nil
 }
 
-// behind returns what comes behind a name in a list that is in order.
+// behind returns the part of a sorted list after a name.
 func behind(topics []string, after string) []string {
 	i, found := slices.BinarySearch(topics, after)
 	if found {

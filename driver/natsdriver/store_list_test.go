@@ -8,9 +8,9 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// TestStoreListIsReadOnce pages through the topics of a store: further pages are those of
-// what the first has read, a list from the beginning is new, and nothing is kept of lists
-// that have been read to their end.
+// TestStoreListIsReadOnce pages through the topics of a store. Further pages come
+// from what the first has read, starting over reads a new list, and nothing is kept
+// of lists read to their end.
 func TestStoreListIsReadOnce(t *testing.T) {
 	c := startServer(t, withJetStream).open(t)
 	openStore(t, c, StoreConfig{Pattern: "s.>"})
@@ -38,9 +38,9 @@ func TestStoreListIsReadOnce(t *testing.T) {
 	if n := len(c.lists.all); n != 0 {
 		t.Errorf("%d lists are kept of those that have been read", n)
 	}
-	page(TopicQuery{Limit: 9, After: "s.a"}, "s.b", "s.c", "s.d.dead", "s.e") // of no list
+	page(TopicQuery{Limit: 9, After: "s.a"}, "s.b", "s.c", "s.d.dead", "s.e") // belongs to no list
 	page(TopicQuery{Limit: 9}, "s.a", "s.b", "s.c", "s.d.dead", "s.e")
-	for i := range 2 * listsKept { // that nobody reads on
+	for i := range 2 * listsKept { // abandoned lists
 		page(TopicQuery{Limit: 1, Pattern: fmt.Sprintf("s.%c", 'a'+i%2)}, fmt.Sprintf("s.%c", 'a'+i%2))
 		c.lists.keep(storeList{store: "other", pattern: fmt.Sprint(i), topics: []string{"x"}})
 	}
@@ -49,8 +49,8 @@ func TestStoreListIsReadOnce(t *testing.T) {
 	}
 }
 
-// BenchmarkStoreNames reads a page of 100 of the 100,000 topics of a store: the first one,
-// for which the server tells all, and one behind it.
+// BenchmarkStoreNames reads a page of 100 of the 100,000 topics of a store: the
+// first page, for which the server returns all of them, and a later one.
 func BenchmarkStoreNames(b *testing.B) {
 	const topics = 100_000
 	c := benchConn(b, false)
@@ -74,7 +74,7 @@ func BenchmarkStoreNames(b *testing.B) {
 	}
 	for name, after := range map[string]string{"first": "", "further": "s.050000"} {
 		b.Run(name, func(b *testing.B) {
-			if _, _, err := c.TopicNames(ctx, TopicQuery{Limit: 100}); err != nil { // begins the list
+			if _, _, err := c.TopicNames(ctx, TopicQuery{Limit: 100}); err != nil { // starts the list
 				b.Fatal(err)
 			}
 			for b.Loop() {

@@ -13,21 +13,21 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// inlet takes messages of subjects from the client. The channel is its buffer:
-// what finds it full is dropped and counted by the client.
+// inlet receives the messages of subjects from the client. The channel is its
+// buffer; the client drops messages that find it full, and counts them.
 type inlet struct {
 	conn *Conn
 	subs []*nats.Subscription
 	msgs chan *nats.Msg
 
-	taken []*nats.Msg // what next returned last
+	taken []*nats.Msg // what next last returned
 
 	once  sync.Once
-	ended chan struct{} // closed when nothing is added to msgs any more
-	lost  uint64        // at the end; read after ended is closed
+	ended chan struct{} // closed once no more messages are added to msgs
+	lost  uint64        // final count; read it only after ended is closed
 }
 
-// begin subscribes, and returns when the server knows of it.
+// begin subscribes, and returns once the server has processed that.
 func (in *inlet) begin(ctx context.Context, subjects []string, group string, window int) error {
 	in.msgs, in.ended = make(chan *nats.Msg, window), make(chan struct{})
 	err := in.conn.permitted(ctx, subjects, func() error {
@@ -41,7 +41,7 @@ func (in *inlet) begin(ctx context.Context, subjects []string, group string, win
 		return nil
 	}, func() {
 		for _, sub := range in.subs {
-			_ = sub.Unsubscribe() // with a connection that is closed there is nothing to do
+			_ = sub.Unsubscribe() // nothing to do if the connection is closed
 		}
 		in.subs = nil
 	})
@@ -52,18 +52,18 @@ func (in *inlet) begin(ctx context.Context, subjects []string, group string, win
 	return nil
 }
 
-// end takes no more messages.
+// end stops taking messages.
 func (in *inlet) end() {
 	in.once.Do(func() {
 		in.lost = in.dropped()
 		for _, sub := range in.subs {
-			_ = sub.Unsubscribe() // with a connection that is closed there is nothing to do
+			_ = sub.Unsubscribe() // nothing to do if the connection is closed
 		}
 		close(in.ended)
 	})
 }
 
-// dropped returns how many messages found no room.
+// dropped returns how many messages found the buffer full.
 func (in *inlet) dropped() uint64 {
 	select {
 	case <-in.ended:
@@ -79,8 +79,8 @@ func (in *inlet) dropped() uint64 {
 	return n
 }
 
-// next returns between 1 and most messages, in a slice that it uses again. It is
-// called by one goroutine at a time.
+// next returns between 1 and most messages, in a slice that the next call reuses.
+// It must be called by one goroutine at a time.
 func (in *inlet) next(ctx context.Context, most int) ([]*nats.Msg, error) {
 	var first *nats.Msg
 	select {
@@ -88,7 +88,7 @@ func (in *inlet) next(ctx context.Context, most int) ([]*nats.Msg, error) {
 	default:
 		select {
 		case first = <-in.msgs:
-			runtime.Gosched() // to the client, which has read more than one
+			runtime.Gosched() // lets the client run, which has read more than one
 		case <-in.ended:
 			select {
 			case first = <-in.msgs:
@@ -113,18 +113,19 @@ func (in *inlet) next(ctx context.Context, most int) ([]*nats.Msg, error) {
 	return in.taken, nil
 }
 
-// subscription receives what is published to subjects while it is there.
+// subscription receives what is published to subjects while it exists.
 type subscription struct {
 	inlet
-	inbox string // the beginning of subjects of replies; empty if they cannot come
+	inbox string // prefix of reply subjects; empty if no replies can come
 
-	// Room for what Receive returns, and the slice for it, nil if those that it
-	// returned last may be in use. They belong to who calls Receive and Recycle.
+	// Room for the messages that Receive returns, and the slice for them; nil while
+	// those returned last may be in use. Both belong to the goroutine that calls
+	// Receive and Recycle.
 	room  []driver.Received
 	spare []*driver.Received
 }
 
-// subscribe begins to receive what is published to a topic or to those that
+// subscribe starts to receive what is published to a topic, or to the topics that
 // match a pattern.
 func (c *Conn) subscribe(ctx context.Context, topics string, cfg driver.SubscribeConfig) (driver.Subscription, error) {
 	if cfg.From != driver.FromNow {
@@ -176,7 +177,7 @@ func (s *subscription) Receive(ctx context.Context, most int) ([]*driver.Receive
 func (s *subscription) Recycle(ms []*driver.Received) {
 	for _, r := range ms {
 		if m := &r.Message; m.Bare && m.Headers == nil && !m.HasKey && m.Expires.IsZero() {
-			m.Data = nil // as decodeInto sets no more
+			m.Data = nil // decodeInto resets the rest
 		} else {
 			*r = driver.Received{}
 		}
@@ -184,8 +185,8 @@ func (s *subscription) Recycle(ms []*driver.Received) {
 	s.spare = ms[:0]
 }
 
-// topicOf returns the topic to which m was published; false if it is none: a
-// request, or what servers and clients say to each other.
+// topicOf returns the topic to which m was published. It returns false if there is
+// none because m is a request, or traffic between servers and clients.
 func (s *subscription) topicOf(m *nats.Msg) (string, bool) {
 	if m.Reply != "" && !isAckSubject(m.Reply) {
 		return "", false
@@ -213,7 +214,7 @@ func (s *subscription) Return(context.Context, []*driver.Received) error { retur
 
 // Drain implements driver.Subscription.
 func (s *subscription) Drain(ctx context.Context) error {
-	// What the server has sent before it answers is here when it has.
+	// When the server answers, everything it sent before has arrived.
 	if err := s.conn.Flush(ctx); err != nil {
 		return err
 	}
@@ -235,7 +236,7 @@ func (s *subscription) Close(context.Context) error {
 	s.conn.remove(s)
 	for {
 		select {
-		case <-s.msgs: // so that Receive ends now
+		case <-s.msgs: // so that Receive ends promptly
 		default:
 			return nil
 		}

@@ -23,14 +23,15 @@ func (c *Conn) OpenTopic(ctx context.Context, t driver.TopicConfig) (driver.Topi
 	return c.openStored(ctx, t.Name, *t.Stored)
 }
 
-// topic is an ephemeral topic: the subject of its name.
+// topic is an ephemeral topic: the subject with its name.
 type topic struct {
 	conn *Conn
 	name string
 }
 
-// Publish implements driver.Topic. The server answers nothing to it: where it does not
-// permit it, what is published before that is known is lost, and what follows is an error.
+// Publish implements driver.Topic. The server does not answer it. If the server
+// does not permit it, messages published before that is known are lost, and later
+// ones return an error.
 func (t *topic) Publish(ctx context.Context, ms []*driver.Message) error {
 	c := t.conn
 	return each(ms, func(m *driver.Message) error {
@@ -43,7 +44,8 @@ func (t *topic) Publish(ctx context.Context, ms []*driver.Message) error {
 		if err := c.refused(t.name); err != nil {
 			return err
 		}
-		// While the connection is lost its own subscriptions are unknown there.
+		// While the connection is lost, the server does not know the connection's
+		// own subscriptions.
 		unheard := c.opts.listened != nil && c.state.connected() && !c.opts.listened(t.name)
 		if !unheard && m.Bare && len(m.Headers) == 0 && m.Expires.IsZero() && c.nc.Publish(t.name, m.Data) == nil {
 			return nil
@@ -70,7 +72,7 @@ func (t *topic) Publish(ctx context.Context, ms []*driver.Message) error {
 	})
 }
 
-// each calls f for each message and returns what Publish of a topic does.
+// each calls f for each message and returns what a topic's Publish should.
 func each(ms []*driver.Message, f func(m *driver.Message) error) error {
 	var failed driver.PartialError
 	for i, m := range ms {

@@ -15,17 +15,17 @@ import (
 	"github.com/harkbus/hark/internal/percent"
 )
 
-// decode reads a message of a topic, of whomever. What cannot be read stays in
-// the headers as it came. Of a header that is there several times the first
-// counts. Type and source of an event are among the headers when the type is not
-// the topic, as it is in those of hark, or with the option Attributes.
+// decode reads a message of a topic, from any publisher. Headers that it cannot
+// interpret stay as they came. Of a repeated header, the first counts. The type and
+// source of an event are among the headers when the type is not the topic, which it
+// is in hark's own messages, or with the option Attributes.
 func (c *Conn) decode(msg *nats.Msg, topic string) *driver.Received {
 	r := &driver.Received{}
 	c.decodeInto(r, msg, topic)
 	return r
 }
 
-// decodeInto is decode for who has the room.
+// decodeInto is decode into an existing Received.
 func (c *Conn) decodeInto(r *driver.Received, msg *nats.Msg, topic string) {
 	r.Topic, r.Deliveries = topic, 1
 	m := &r.Message
@@ -58,10 +58,10 @@ func setHeader(m *driver.Message, name, value string) {
 	m.Headers[name] = value
 }
 
-// readOwn reads a header that has its own place in a message, and reports
-// whether name is one.
+// readOwn reads a header that has its own field in a message, and reports whether
+// name is one.
 func readOwn(m *driver.Message, name, value string) bool {
-	switch name { // as nearly all write them
+	switch name { // nearly all messages spell them like this
 	case ceVersion, ceID, ceTime, ceData, ceKey, harkKey, harkExpires:
 	default:
 		if name = strings.ToLower(name); !strings.HasPrefix(name, cePrefix) && !strings.HasPrefix(name, "hark-") {
@@ -97,8 +97,8 @@ func readOwn(m *driver.Message, name, value string) bool {
 	return err == nil
 }
 
-// settle reads what other headers say of each other: those that hark encoded,
-// the attributes of an event that have no place of their own, and an event in
+// settle interprets headers that depend on others: those that hark encoded, the
+// attributes of an event that have no field of their own, and an event in
 // structured mode.
 func settle(m *driver.Message) {
 	if names, ok := m.Headers[harkEncoded]; ok {
@@ -133,8 +133,8 @@ func isStructured(contentType string) bool {
 	return err == nil && (media == "application/cloudevents" || media == "application/cloudevents+json")
 }
 
-// structured reads an event in the JSON format, which m.Data holds. If it cannot
-// it leaves m alone.
+// structured reads an event in the JSON format from m.Data. If it fails it leaves m
+// unchanged.
 func structured(m *driver.Message) error {
 	var event map[string]json.RawMessage
 	if err := json.Unmarshal(m.Data, &event); err != nil {
@@ -149,7 +149,7 @@ func structured(m *driver.Message) error {
 			into.Data = raw
 			continue
 		}
-		text := string(raw) // numbers and booleans are written as they are
+		text := string(raw) // numbers and booleans stay as written
 		if raw[0] == '"' {
 			if err := json.Unmarshal(raw, &text); err != nil {
 				return err

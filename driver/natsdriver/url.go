@@ -16,22 +16,22 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// The ports of servers for which a URL gives none.
+// The default ports of servers.
 const (
 	natsPort = "4222"
 	harkPort = "7422"
 )
 
-// target is what a URL says.
+// target is the parsed form of a URL.
 type target struct {
-	servers []string // as nats.go takes them, with credentials
+	servers []string // in the form that nats.go takes, with credentials
 	options []Option
-	// anonymous says that there are no credentials but perhaps a certificate,
-	// certified that there is one.
+	// anonymous says that there are no credentials other than perhaps a
+	// certificate; certified says that there is a certificate.
 	anonymous, certified bool
 }
 
-// parseURL reads a URL as the package comment describes it. Errors do not show
+// parseURL parses a URL as described in the package comment. Its errors do not show
 // credentials.
 func parseURL(raw string) (target, error) {
 	var t target
@@ -62,7 +62,7 @@ func parseURL(raw string) (target, error) {
 		if u.Port() == "" {
 			u.Host = strings.TrimSuffix(u.Host, ":") + ":" + port
 		}
-		switch { // the first may speak for all
+		switch { // the first server's credentials may serve for all
 		case u.User != nil && userinfo == "":
 			userinfo = u.User.String()
 		case u.User == nil && userinfo != "":
@@ -71,7 +71,7 @@ func parseURL(raw string) (target, error) {
 		t.servers = append(t.servers, u.String())
 	}
 	if u := t.user(); u != nil && isToken(u.Username()) {
-		// Servers that tell users apart keep replies apart by it, see Access.
+		// Servers with users keep the replies of each apart by name, see Access.
 		if _, ok := u.Password(); ok {
 			t.options = append(t.options, NATS(nats.CustomInboxPrefix(InboxPrefix(u.Username()))))
 		}
@@ -88,7 +88,7 @@ func parseURL(raw string) (target, error) {
 	return t, t.take(values)
 }
 
-// CheckURL returns what is wrong with a URL, without what is secret in it.
+// CheckURL returns what is wrong with a URL, without showing its secrets.
 func CheckURL(url string) error {
 	t, err := parseURL(url)
 	if err == nil {
@@ -117,7 +117,7 @@ func (t *target) user() *url.Userinfo {
 	return nil
 }
 
-// parameters are what may follow the question mark of a URL.
+// parameters are the parameters that may follow the question mark of a URL.
 var parameters = map[string]func(value string, all url.Values) (Option, error){
 	"creds": func(v string, _ url.Values) (Option, error) { return credentials(v) },
 	"nkey": func(v string, _ url.Values) (Option, error) {
@@ -161,8 +161,9 @@ var parameters = map[string]func(value string, all url.Values) (Option, error){
 	},
 }
 
-// credentials returns the option for a .creds file. The client reads it at each
-// login, and says little about what is wrong with it: so it is looked at here.
+// credentials returns the option for a .creds file. The client reads the file at
+// each login, and says little about what is wrong with it, so credentials checks it
+// first.
 func credentials(path string) (Option, error) {
 	opt := nats.UserCredentials(path)
 	var o nats.Options
@@ -179,8 +180,8 @@ func credentials(path string) (Option, error) {
 	return NATS(opt), err
 }
 
-// advice says what to do about an error of connecting, beginning with a
-// semicolon; it is empty where the error says enough.
+// advice returns a hint on how to fix a connection error, beginning with a
+// semicolon, or "" if the error says enough.
 func (t *target) advice(err error) string {
 	var stranger x509.UnknownAuthorityError
 	var name x509.HostnameError
@@ -198,7 +199,7 @@ func (t *target) advice(err error) string {
 		return "; the URL has no credentials: USER:PASSWORD@ or TOKEN@ before the host, or ?creds= or ?nkey="
 	case errors.Is(err, nats.ErrAuthorization):
 		return "; the server does not know the credentials of the URL"
-	case strings.Contains(err.Error(), "expected 'PONG', got 'PING'"): // it asks so of who has waited for two seconds
+	case strings.Contains(err.Error(), "expected 'PONG', got 'PING'"): // the server pings a client that has waited for two seconds
 		return "; the server takes very long to check the credentials of the URL: try again when it has less to do"
 	case errors.As(err, &stranger):
 		return "; ?tlsca=FILE says whose certificates to trust"
@@ -214,13 +215,13 @@ func (t *target) advice(err error) string {
 	return ""
 }
 
-// isTLS reports whether a handshake has failed, or what came right after it. A
-// server that refuses a certificate says so, or closes the connection.
+// isTLS reports whether a handshake failed, or what came right after it. A server
+// that refuses a certificate says so, or closes the connection.
 func isTLS(err error) bool {
 	return strings.Contains(err.Error(), "tls error") || strings.Contains(err.Error(), "remote error: tls")
 }
 
-// needs is a parameter that another one takes along.
+// needs checks that another parameter is present.
 func needs(other string) func(string, url.Values) (Option, error) {
 	return func(_ string, all url.Values) (Option, error) {
 		if !all.Has(other) {

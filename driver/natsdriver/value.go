@@ -16,43 +16,43 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// The state of each value is the one message of its subject in a stream, and its
-// version the sequence. The server sends every state that it has stored to those
-// who watch, who are on core NATS: what they miss they fetch.
+// The state of each value is the only message on its subject in a stream, and the
+// sequence of that message is its version. The server publishes every state that it
+// has stored to the watchers, over core NATS; they fetch what they miss.
 const (
 	valueStream  = "hark-values"
-	valuePrefix  = "$HARK.value." // and the name
-	watchPrefix  = "$HARK.watch." // and the name
+	valuePrefix  = "$HARK.value." // followed by the name
+	watchPrefix  = "$HARK.watch." // followed by the name
 	natsSequence = "Nats-Sequence"
-	// writersHeader has the last change of each of those who have changed the
-	// value, the newest last. By it one whose answer was lost tells whether the
+	// writersHeader lists the last change of each connection that has changed the
+	// value, newest last. A writer whose answer was lost tells by it whether its
 	// change was made.
 	writersHeader = "hark-writers"
 	maxWriters    = 64
-	// watchPoll is how often a watch looks whether it has missed something,
-	// because a cluster may change its leader before it has sent a state.
+	// watchPoll is how often a watch checks whether it has missed a state, because
+	// a cluster may change its leader before a state has been sent.
 	watchPoll = 10 * time.Second
 )
 
-// The server's answers to a message that does not follow the last sequence that
-// it says.
+// The server's errors about a message whose expected last sequence is not the
+// actual one.
 const (
 	codeWrongSequence = 10071
-	codeBeingWritten  = 10164 // another change that depends on the subject is on its way in the cluster
+	codeBeingWritten  = 10164 // another change of the subject is in progress in the cluster
 )
 
 // value is a driver.Value.
 type value struct {
 	conn *Conn
 	name string
-	turn chan struct{} // has room for one: who changes the value
+	turn chan struct{} // capacity 1; held while changing the value
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	since   time.Time  // when the stream was made whose sequences are the versions
-	version uint64     // the newest that is known here
-	writers string     // and its header
-	pending string     // the change on its way, until its answer is known
-	made    uint64     // its version, when it has been seen
+	version uint64     // the newest version known here
+	writers string     // its writersHeader
+	pending string     // the change in progress, until its answer is known
+	made    uint64     // the version of that change, once it has been seen
 }
 
 // OpenValue implements driver.Values.
@@ -74,7 +74,7 @@ func (c *Conn) OpenValue(ctx context.Context, name string, initial []byte) (driv
 	return v, err
 }
 
-// ensureStream makes the stream of values.
+// ensureStream creates the stream of values if needed.
 func (v *value) ensureStream(ctx context.Context) error {
 	c := v.conn
 	return c.state.do(ctx, func(ctx context.Context) error {
@@ -85,7 +85,7 @@ func (v *value) ensureStream(ctx context.Context) error {
 				MaxMsgsPerSubject: 1, Storage: jetstream.FileStorage, Replicas: c.opts.replicas,
 				RePublish: &jetstream.RePublish{Source: valuePrefix + ">", Destination: watchPrefix + ">"},
 			})
-			if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // somebody was faster
+			if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // somebody else was faster
 				err = nil
 			}
 		}
@@ -122,8 +122,8 @@ func (v *value) Load(ctx context.Context) (state driver.State, err error) {
 	return state, err
 }
 
-// of notes of which stream a state is to be. Versions of a stream that was made again
-// begin anew, and say nothing about those that are known.
+// of notes the stream that states belong to. In a recreated stream versions start
+// anew, so they say nothing about the known ones.
 func (v *value) of(made time.Time) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -140,7 +140,7 @@ func (v *value) known() uint64 {
 	return v.version
 }
 
-// note notes a version and who has written it and those before.
+// note records a version, and who has written it and those before it.
 func (v *value) note(version uint64, writers string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -152,8 +152,8 @@ func (v *value) note(version uint64, writers string) {
 	}
 }
 
-// wrote reports whether a change is among the last ones of those who have changed
-// the value; known is false if nobody has noted that.
+// wrote reports whether a change is among the writers' last changes; known is false
+// if the list of writers is missing.
 func (v *value) wrote(id string) (wrote, known bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -165,8 +165,8 @@ func (v *value) wrote(id string) (wrote, known bool) {
 	return false, v.writers != ""
 }
 
-// written returns writers with a change by this connection, in the place of its
-// last one.
+// written returns writers with a change by this connection added, replacing its
+// previous one.
 func (v *value) written(writers, id string) string {
 	all := slices.DeleteFunc(strings.Fields(writers), func(other string) bool { return strings.HasPrefix(other, v.conn.ids.prefix) })
 	all = append(all, id)
@@ -216,9 +216,9 @@ func (v *value) CompareAndSet(ctx context.Context, version uint64, data []byte) 
 }
 
 // send sends a change of the state with version base until it is known whether it
-// has been made, and returns its version then, or 0. When others have changed the
-// value again before the answer came, and nobody here has seen the version, the
-// number that follows base stands for it: no state of others can have that.
+// was made, and returns its version, or 0 if it was not. If others have changed the
+// value again before the answer came, and nobody here has seen the version, base+1
+// stands for it: no state of others can have that.
 func (v *value) send(ctx context.Context, m *nats.Msg, base uint64, id string) (seq uint64, err error) {
 	c := v.conn
 	v.expect(id)
@@ -235,7 +235,7 @@ func (v *value) send(ctx context.Context, m *nats.Msg, base uint64, id string) (
 			seq, err = v.outcome(ctx, base, id)
 			return err
 		case code == codeWrongSequence:
-			return nil // and nothing has been made
+			return nil // the change was not made
 		case code == codeBeingWritten:
 			return fmt.Errorf("%w: %w", driver.ErrAgain, err)
 		case code != 0:
@@ -250,21 +250,21 @@ func (v *value) send(ctx context.Context, m *nats.Msg, base uint64, id string) (
 	return seq, err
 }
 
-// expect sets the change whose version note is to look for.
+// expect sets the change whose version note should look for.
 func (v *value) expect(id string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.pending, v.made = id, 0
 }
 
-// outcome finds out whether a change of the state with version base was made that
-// the server has refused now, and returns what send does.
+// outcome finds out whether a change of the state with version base had been made
+// before the server refused its repeat, and returns what send should.
 func (v *value) outcome(ctx context.Context, base uint64, id string) (seq uint64, err error) {
 	state, err := v.Load(ctx)
 	if err != nil {
 		return 0, err
 	}
-	if state.Version <= base { // who refused knew a newer one
+	if state.Version <= base { // the server that refused it knew a newer state
 		return 0, fmt.Errorf("%w: the server that answered is behind", driver.ErrAgain)
 	}
 	switch wrote, known := v.wrote(id); {
@@ -278,8 +278,8 @@ func (v *value) outcome(ctx context.Context, base uint64, id string) (seq uint64
 	if v.made != 0 {
 		return v.made, nil
 	}
-	// Not a number that follows what is known by now: that can be the version of
-	// somebody's newer state, which the next change here would then undo.
+	// Do not use a number after the newest version known: that could be the version
+	// of somebody's newer state, which the next change here would then undo.
 	return base + 1, nil
 }
 
@@ -287,10 +287,10 @@ func (v *value) outcome(ctx context.Context, base uint64, id string) (seq uint64
 type valueWatch struct {
 	value *value
 	sub   *nats.Subscription
-	given uint64        // the version that Next returned last
-	stale bool          // something may have been missed; used by Next alone
-	look  chan struct{} // something may have been missed
-	news  chan struct{} // newest has changed
+	given uint64        // the version that Next last returned
+	stale bool          // a state may have been missed; used by Next alone
+	look  chan struct{} // has a token when a state may have been missed
+	news  chan struct{} // has a token when newest has changed
 	once  sync.Once
 	ended chan struct{}
 
@@ -306,7 +306,7 @@ func (v *value) Watch(ctx context.Context) (driver.ValueWatch, error) {
 	if w.sub, err = c.nc.Subscribe(watchPrefix+v.name, w.receive); err != nil {
 		return nil, kind(err)
 	}
-	if err = w.sub.SetPendingLimits(-1, -1); err == nil { // receive does not wait
+	if err = w.sub.SetPendingLimits(-1, -1); err == nil { // receive does not block
 		err = c.Flush(ctx)
 	}
 	if err == nil {
@@ -322,17 +322,17 @@ func (v *value) Watch(ctx context.Context) (driver.ValueWatch, error) {
 	return w, nil
 }
 
-// closer is what a watch is among the things that end with the connection.
+// closer adapts a watch to what ends with the connection.
 type closer struct{ *valueWatch }
 
 // Close implements end.
 func (c closer) Close(context.Context) error { return c.valueWatch.Close() }
 
-// receive takes a state from the server.
+// receive handles a state published by the server.
 func (w *valueWatch) receive(m *nats.Msg) {
 	seq, err := strconv.ParseUint(m.Header.Get(natsSequence), 10, 64)
 	if err != nil {
-		return // it is none of the server's
+		return // it is not from the server
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -346,7 +346,7 @@ func (w *valueWatch) receive(m *nats.Msg) {
 // lost implements loser.
 func (w *valueWatch) lost() { tick(w.look) }
 
-// tick puts something into a channel of capacity 1, if there is nothing.
+// tick puts a token into a channel of capacity 1, if it is empty.
 func tick(ch chan struct{}) {
 	select {
 	case ch <- struct{}{}:
@@ -385,7 +385,7 @@ func (w *valueWatch) Next(ctx context.Context) (driver.State, error) {
 	}
 }
 
-// fetch asks the server for the state, when the connection is there.
+// fetch asks the server for the state, once the connection is up.
 func (w *valueWatch) fetch(ctx context.Context) error {
 	state, err := w.value.Load(ctx)
 	if err != nil {

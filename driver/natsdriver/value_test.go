@@ -20,7 +20,7 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// openBus returns a bus over the server, until the test ends.
+// openBus returns a bus over the server, closed when the test ends.
 func (s *testServer) openBus(t *testing.T) *hark.Bus {
 	t.Helper()
 	c, err := Open(testContext(t), s.url())
@@ -50,8 +50,8 @@ func (s *testServer) openValue(t *testing.T, initial int) *hark.Value[int] {
 	return v
 }
 
-// Eight processes add to a number, while the server is stopped and started again.
-// No update is lost and none made twice; everybody sees the last state, and
+// Eight processes add to a number while the server is stopped and restarted. No
+// update is lost and none is made twice; all of them see the last state, and
 // observers see numbers that only grow.
 func TestValueIsUpdatedByMany(t *testing.T) {
 	const processes, goroutines, each = 8, 3, 20
@@ -96,7 +96,7 @@ func TestValueIsUpdatedByMany(t *testing.T) {
 	eventually(t, "the observer is told of the last state", func() bool { return last.Load() == want })
 }
 
-// A watch whose connection was lost goes on with the state that is there then.
+// After a lost connection a watch goes on with the state at that time.
 func TestValueWatchAfterRestart(t *testing.T) {
 	s := startServer(t, withJetStream)
 	c := s.open(t)
@@ -159,7 +159,7 @@ func TestValueWhileDisconnected(t *testing.T) {
 	}
 }
 
-// lossy makes the answer to the first change come too late, after meanwhile.
+// lossy loses the answer to the first change, after calling meanwhile.
 type lossy struct {
 	jetstream.JetStream
 	meanwhile func()
@@ -175,9 +175,9 @@ func (l *lossy) PublishMsg(ctx context.Context, m *nats.Msg, opts ...jetstream.P
 	return ack, err
 }
 
-// A change whose answer was lost was made, and others have changed the value
-// since. It gets no version that is that of a state of others: from there the next
-// change would undo what they did.
+// A change whose answer was lost was made, and others have changed the value since.
+// It must not be given the version of somebody else's state: the next change from
+// there would undo theirs.
 func TestValueChangeWhoseAnswerIsLost(t *testing.T) {
 	for _, sees := range []string{"nothing", "the change", "more changes"} {
 		t.Run("sees "+sees, func(t *testing.T) {
@@ -203,7 +203,7 @@ func TestValueChangeWhoseAnswerIsLost(t *testing.T) {
 				}
 				return state
 			}
-			var mine, others driver.State // as they were stored
+			var mine, others driver.State // in the order in which they were stored
 			change := func() {
 				t.Helper()
 				var done bool
@@ -242,8 +242,8 @@ func TestValueChangeWhoseAnswerIsLost(t *testing.T) {
 	}
 }
 
-// A watch that is given an older state after a newer one keeps the newer one, and
-// what a server answers that is behind is not taken.
+// A watch keeps a newer state when an older one arrives after it, and ignores the
+// answer of a server that is behind.
 func TestValueDoesNotGoBack(t *testing.T) {
 	s := startServer(t, withJetStream)
 	opened, err := s.open(t).OpenValue(testContext(t), "v", []byte("stored"))
@@ -285,8 +285,8 @@ func TestValueDoesNotGoBack(t *testing.T) {
 	}
 }
 
-// valueInput and valueOutput are what a client asks of a register and what it
-// gets.
+// valueInput and valueOutput are the input and output of an operation on a
+// register.
 type (
 	valueInput struct {
 		cas     bool
@@ -304,8 +304,8 @@ type (
 	}
 )
 
-// valueModel is a register with versions, of which it is only known that they
-// grow. What is not known to have happened may have, or not.
+// valueModel is a register with versions, about which only their growth is known.
+// An operation with an unknown outcome may have happened, or not.
 var valueModel = (&porcupine.NondeterministicModel{
 	Init: func() []any { return []any{register{}} },
 	Step: func(state, input, output any) []any {
@@ -319,7 +319,7 @@ var valueModel = (&porcupine.NondeterministicModel{
 		case out.unsure:
 			next := []any{s}
 			if s.version == in.version {
-				next = append(next, register{0, in.data}) // with a version that nobody knows yet
+				next = append(next, register{0, in.data}) // with a version not known yet
 			}
 			return next
 		case out.done:
@@ -336,17 +336,18 @@ var valueModel = (&porcupine.NondeterministicModel{
 	},
 }).ToModel()
 
-// valueHistory is what clients did to a value.
+// valueHistory records what clients did to a value.
 type valueHistory struct {
 	start time.Time
 
-	mu    sync.Mutex // guards what follows
+	mu    sync.Mutex // guards the fields below
 	ops   []porcupine.Operation
 	known map[int]driver.State // by client
 }
 
-// step does one thing for a client, the nth, with ctx as its limit. It returns as
-// whom the client is to go on, because what is not known may still happen.
+// step performs the nth operation of a client, with ctx as its limit. It returns
+// the ID under which the client goes on: a new one if the outcome is unknown, since
+// the operation may still take effect.
 func (h *valueHistory) step(ctx context.Context, t *testing.T, v driver.Value, client, n int) int {
 	h.mu.Lock()
 	known := h.known[client]
@@ -384,7 +385,7 @@ func (h *valueHistory) step(ctx context.Context, t *testing.T, v driver.Value, c
 	return client
 }
 
-// check puts all into one order.
+// check checks that all operations fit into one order.
 func (h *valueHistory) check(t *testing.T) {
 	t.Helper()
 	if got := porcupine.CheckOperationsTimeout(valueModel, h.ops, 30*time.Second); got != porcupine.Ok {
@@ -392,8 +393,8 @@ func (h *valueHistory) check(t *testing.T) {
 	}
 }
 
-// A value whose stream was removed and made again is not taken for one of which a server
-// does not know the newest state yet: that would be waited for for ever.
+// A value whose stream was removed and recreated is not mistaken for a value whose
+// newest state a server does not know yet: the wait for that state would never end.
 func TestValueOfFormerStream(t *testing.T) {
 	s := startServer(t, withJetStream)
 	former, err := s.open(t).OpenValue(testContext(t), "v", []byte("1"))
@@ -418,8 +419,8 @@ func TestValueOfFormerStream(t *testing.T) {
 	}
 }
 
-// What several connections do with a value can be put into one order, while the
-// server is stopped and started again.
+// The operations of several connections on a value are linearizable while the
+// server is stopped and restarted.
 func TestValueIsLinearizable(t *testing.T) {
 	const clients, each = 4, 60
 	s := startServer(t, withJetStream)

@@ -14,35 +14,36 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// Where a topic is kept is something that a client with few permissions cannot ask the
-// server: whoever may see the names of streams sees those of all. A broker answers it,
-// for the topics that the client may use.
+// A client with few permissions cannot ask the server where a topic is kept:
+// whoever may see names of streams sees those of all. A broker answers instead, for
+// the topics that the client may use.
 
-// wherePrefix is to whom that is asked, with the topic behind it.
+// wherePrefix begins the subject of that question; the topic follows.
 const wherePrefix = "$HARK.where."
 
-// wherePatience is how long a broker gets to answer, if there is one.
+// wherePatience is how long a broker has to answer, if there is one.
 const wherePatience = 2 * time.Second
 
-// Whereabouts is what a broker says of a topic to a user.
+// Whereabouts is what a broker tells a user about a topic.
 type Whereabouts struct {
-	// Stored says that what is published to the topic is stored.
+	// Stored says that messages published to the topic are stored.
 	Stored bool `json:"stored"`
-	// Whole says that the user may ask the server for the stream: nothing else is said.
+	// Whole says that the user may ask the server for the stream; the other fields
+	// are then empty.
 	Whole bool `json:"whole,omitempty"`
-	// Store is the pattern of the store that the topic is in.
+	// Store is the pattern of the store that holds the topic.
 	Store string `json:"store,omitempty"`
 	// Config is the configuration of its stream.
 	Config *jetstream.StreamConfig `json:"config,omitempty"`
 }
 
-// anyOf makes the name of a topic that matches a pattern: where one store keeps all that
-// match, that is where it is.
+// anyOf turns a pattern into the name of a topic that matches it. Where one store
+// keeps all topics that match, it keeps that one too.
 var anyOf = strings.NewReplacer("*", "_", ">", "_")
 
-// whereabouts asks a broker where a topic is, if the server knows who this client is, who
-// may then not be permitted to ask the server. Of a pattern that is where one of its topics
-// would be. It returns nil if nobody says.
+// whereabouts asks a broker where a topic is, if the server knows who this client
+// is and so may not let it ask the server. For a pattern it asks where one of its
+// topics would be. It returns nil if nobody answers.
 func (c *Conn) whereabouts(ctx context.Context, topic string) (*Whereabouts, error) {
 	if c.knowing.Load() || c.lonely.Load() || !c.nc.AuthRequired() {
 		return nil, nil
@@ -55,9 +56,9 @@ func (c *Conn) whereabouts(ctx context.Context, topic string) (*Whereabouts, err
 	m, err := c.nc.RequestWithContext(asking, subject, nil)
 	err = q.end(err)
 	switch {
-	case errors.Is(err, nats.ErrNoResponders): // there is no broker, or not yet
+	case errors.Is(err, nats.ErrNoResponders): // there is no broker, or none yet
 		return nil, nil
-	case errors.Is(err, ErrNotAllowed): // the client has its rights by hand
+	case errors.Is(err, ErrNotAllowed): // the client's permissions were written by hand
 		if !isPattern(topic) {
 			c.knowing.Store(true)
 		}
@@ -74,16 +75,17 @@ func (c *Conn) whereabouts(ctx context.Context, topic string) (*Whereabouts, err
 	return at, nil
 }
 
-// served takes notice of what the server has said when no broker had answered: if it was
-// an answer, no broker need be asked.
+// served notes the server's own answer after no broker had replied: if it was an
+// answer, no broker need be asked.
 func (c *Conn) served(err error) {
 	if err == nil || errors.Is(err, jetstream.ErrStreamNotFound) {
 		c.lonely.Store(true)
 	}
 }
 
-// again reports whether a topic is to be opened once more that the server has refused,
-// because a broker may answer now: one that starts takes connections before it answers.
+// again reports whether to try again to open a topic that the server refused,
+// because a broker may answer by then: a starting broker accepts connections before
+// it answers.
 func (t *stored) again(refused error) bool {
 	if !t.unanswered || !errors.Is(refused, nats.ErrPermissionViolation) || t.conn.knowing.Load() {
 		return false
@@ -92,7 +94,8 @@ func (t *stored) again(refused error) bool {
 	return true
 }
 
-// ask asks a broker where the topic is. It reports whether the topic is open by that.
+// ask asks a broker where the topic is. It reports whether that was enough to open
+// the topic.
 func (t *stored) ask(ctx context.Context) (done bool, err error) {
 	if t.config.Load() != nil {
 		return false, nil
@@ -116,7 +119,7 @@ func (t *stored) ask(ctx context.Context) (done bool, err error) {
 	return true, t.agrees(at.Config)
 }
 
-// whole returns an error for a user who may use only some topics of a store.
+// whole returns an error if the user may use only some topics of a store.
 func (t *stored) whole() error {
 	if !t.partly {
 		return nil
@@ -125,13 +128,14 @@ func (t *stored) whole() error {
 		driver.ErrUnsupported, t.topic, t.store)
 }
 
-// AnswerWhere answers what clients ask of where topics are kept, until the connection is
-// closed. What answer returns for a user and a topic is what the client is told; nil for
-// nothing. Answer must not trust in the user's name: clients say it themselves.
+// AnswerWhere answers clients that ask where topics are kept, until the connection
+// is closed. Answer returns what to tell a user about a topic; nil for nothing. It
+// must not trust the user's name, which the client itself supplies.
 func (c *Conn) AnswerWhere(answer func(user, topic string) *Whereabouts) error {
 	c.knowing.Store(true)
 	_, err := c.nc.Subscribe(wherePrefix+">", func(m *nats.Msg) {
-		// It answers where the user may subscribe, and nowhere else: clients say where.
+		// Answer only on subjects that the user may subscribe to: the client
+		// chooses the reply subject.
 		inbox, ok := strings.CutPrefix(m.Reply, InboxPrefix(""))
 		user, _, _ := strings.Cut(inbox, ".")
 		if !ok {
@@ -142,7 +146,7 @@ func (c *Conn) AnswerWhere(answer func(user, topic string) *Whereabouts) error {
 			return
 		}
 		if data, err := json.Marshal(at); err == nil {
-			_ = m.Respond(data) // who does not get it asks again
+			_ = m.Respond(data) // if it is lost, the client asks again
 		}
 	})
 	return kind(err)

@@ -12,8 +12,8 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// withUsers has a user who may do everything, and one who may use the topic s.a of the
-// store s.> and the stored topic own.
+// withUsers configures a user who may do everything, and one who may use the topic
+// s.a of the store s.> and the stored topic own.
 func withUsers(o *server.Options) {
 	access := Access{User: "part", Publish: []string{"s.a", "own"}, Subscribe: []string{"s.a", "own"}, Writes: []string{"own"}, Reads: []string{"own"}}
 	publish, subscribe := access.Subjects()
@@ -33,8 +33,8 @@ func (s *testServer) openAs(t *testing.T, user string) *Conn {
 	return c
 }
 
-// TestWhereComesLate has clients ask where a topic is before a broker answers, as they do
-// when it has just been started, and open it once it does.
+// TestWhereComesLate lets clients ask where a topic is before a broker answers, as
+// happens while it starts, and checks that they open the topic once it does.
 func TestWhereComesLate(t *testing.T) {
 	s := startServer(t, withJetStream, withUsers)
 	all := s.openAs(t, "all")
@@ -46,7 +46,7 @@ func TestWhereComesLate(t *testing.T) {
 	}
 	refused, served := s.openAs(t, "part"), s.openAs(t, "part")
 	for _, c := range []*Conn{refused, served} {
-		c.state.tempo.firstAttempt = time.Hour // nothing waits for that
+		c.state.tempo.firstAttempt = time.Hour // nothing waits that long
 	}
 	if err := open(refused, "s.a"); !errors.Is(err, nats.ErrPermissionViolation) {
 		t.Errorf("without a broker: got %v", err)
@@ -74,8 +74,8 @@ func TestWhereComesLate(t *testing.T) {
 	}
 }
 
-// TestWhereIsAnsweredToUsers does not let a client have answers sent elsewhere than to an
-// inbox.
+// TestWhereIsAnsweredToUsers checks that a client cannot direct answers anywhere
+// but to an inbox.
 func TestWhereIsAnsweredToUsers(t *testing.T) {
 	s := startServer(t, withJetStream, withUsers)
 	all := s.openAs(t, "all")

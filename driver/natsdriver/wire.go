@@ -33,38 +33,38 @@ const (
 	specVersion = "1.0"
 )
 
-// maxHeaders bounds the headers of a message that are hark's own, or the server's.
+// maxHeaders limits the headers of a message that are hark's own, or the server's.
 const maxHeaders = 12
 
-// letter is room for a message on its way to the client, which does not keep it.
-// Most messages have the headers of the one before: then only the values change,
-// which the map has as slices of an array.
+// letter holds a message on its way to the client, which does not keep it. Most
+// messages have the same headers as the one before; then only the values change,
+// which the map refers to as slices of an array.
 type letter struct {
 	msg    nats.Msg
-	header nats.Header // what msg.Header is, if it is not nil
+	header nats.Header // the value of msg.Header, if that is not nil
 	names  [maxHeaders]string
 	values [maxHeaders]string
-	used   int  // of values
-	kept   int  // names in header, whose values are in values
-	others bool // in header there are other names, too
+	used   int  // how many of values
+	kept   int  // how many names in header have their values in values
+	others bool // header has other names, too
 }
 
 var letters = sync.Pool{New: func() any { return new(letter) }}
 
-// write makes what travels to subject for a message of a topic. It is valid until
-// the next write.
+// write builds the NATS message that carries a message of a topic to subject. It is
+// valid until the next write.
 func (l *letter) write(c *Conn, subject, topic string, m *driver.Message) (*nats.Msg, error) {
 	l.begin(subject, m.Data)
 	err := l.fill(c, topic, m)
 	return &l.msg, err
 }
 
-// encode is write in a letter of its own.
+// encode is write with a new letter.
 func (c *Conn) encode(subject, topic string, m *driver.Message) (*nats.Msg, error) {
 	return new(letter).write(c, subject, topic, m)
 }
 
-// begin makes a message without headers, which are added by set.
+// begin starts a message without headers; set adds them.
 func (l *letter) begin(subject string, data []byte) {
 	l.msg, l.used = nats.Msg{Subject: subject, Data: data}, 0
 	if l.others {
@@ -89,16 +89,16 @@ func (l *letter) fill(c *Conn, topic string, m *driver.Message) error {
 	return addHeaders(l.headers(), m)
 }
 
-// headers returns the headers of the message, to be added to.
+// headers returns the headers of the message, for adding to them.
 func (l *letter) headers() nats.Header {
 	if l.header == nil {
-		l.header = make(nats.Header) // small maps of eight are the quickest to read
+		l.header = make(nats.Header) // maps of up to eight entries are the fastest to read
 	}
 	l.msg.Header = l.header
 	return l.header
 }
 
-// set sets a header of which there is one, and that has not been set.
+// set sets a single-valued header that has not been set yet.
 func (l *letter) set(name, value string) {
 	i := l.used
 	l.values[i] = value
@@ -111,7 +111,7 @@ func (l *letter) set(name, value string) {
 	l.used++
 }
 
-// trim removes the headers of the message before that have not been set again.
+// trim removes headers of the previous message that have not been set again.
 func (l *letter) trim() {
 	for l.kept > l.used {
 		l.kept--
@@ -142,8 +142,8 @@ func (l *letter) envelope(c *Conn, topic string, m *driver.Message) {
 	}
 }
 
-// own are the headers that Headers of a message must not have: what they say has
-// its place elsewhere in a message.
+// own are the headers that Headers of a message must not contain: a message has
+// fields for them.
 var own = []string{ceVersion, ceID, ceTime, ceData, ceKey, harkExpires, harkKey, harkEncoded, harkRequest}
 
 // addHeaders adds the message's own headers.
@@ -169,7 +169,7 @@ func addHeaders(h nats.Header, m *driver.Message) error {
 	return nil
 }
 
-// headerFault says why a header cannot travel; "" if it can.
+// headerFault returns why a header cannot be sent, or "" if it can.
 func headerFault(name string, bare bool) string {
 	if name == "" {
 		return "the name is empty"

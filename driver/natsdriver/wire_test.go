@@ -172,8 +172,8 @@ func TestNamesOfStreams(t *testing.T) {
 	}
 }
 
-// TestLetterIsUsedAgain writes messages with other headers than those before them
-// in the same letter.
+// TestLetterIsUsedAgain writes several messages with different headers in the same
+// letter.
 func TestLetterIsUsedAgain(t *testing.T) {
 	c := &Conn{}
 	c.ids.init()

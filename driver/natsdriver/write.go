@@ -17,19 +17,19 @@ import (
 )
 
 const (
-	// answerPatience is how long the server gets to acknowledge messages before
-	// they are sent again.
+	// answerPatience is how long the server has to acknowledge messages before they
+	// are sent again.
 	answerPatience = 5 * time.Second
-	// clusterPatience is that where a message that is sent again is known to the
-	// servers, and its answer may not come because their leader is gone. It doubles
-	// each time, because they may be busy instead.
+	// clusterPatience is the same where the servers recognise repeats, and an
+	// answer may be missing because the leader is gone. It doubles each time,
+	// because the servers may just be busy.
 	clusterPatience = time.Second
-	// maxFlight is how many messages of one call wait for their acknowledgement
-	// at the same time: servers hold 10,000 of a stream before they refuse.
+	// maxFlight is how many messages of one call await their acknowledgements at
+	// once: servers hold 10,000 per stream before they refuse more.
 	maxFlight = 1024
 )
 
-// The headers with which a message asks something of the server.
+// The headers by which a message gives the server instructions.
 const (
 	natsMsgID = "Nats-Msg-Id"
 	natsTTL   = "Nats-TTL" // at least 1 s
@@ -38,15 +38,15 @@ const (
 // parcel is a message on its way to a stream.
 type parcel struct {
 	msg      *nats.Msg
-	err      error  // what became of it, once it is known
-	seq      uint64 // where it is stored; 0 for one that waits until it is due
-	placed   bool   // somebody wants to know seq and repeated
-	repeated bool   // it was stored already
-	sent     int    // how often
+	err      error  // its outcome, once known
+	seq      uint64 // where it is stored; 0 while it waits until it is due
+	placed   bool   // the caller wants to know seq and repeated
+	repeated bool   // it had been stored before
+	sent     int    // how often it was sent
 }
 
-// prepare makes the parcels of messages: all, and apart those that can be sent,
-// at once or to wait until they are due.
+// prepare makes the parcels of messages. It returns all of them, and those that can
+// be sent separately by whether they are stored at once or wait until they are due.
 func (t *stored) prepare(ctx context.Context, ms []*driver.Message, placed bool) (all []parcel, now, later []*parcel) {
 	all, now = make([]parcel, len(ms)), make([]*parcel, 0, len(ms))
 	for i, m := range ms {
@@ -67,7 +67,7 @@ func (t *stored) prepare(ctx context.Context, ms []*driver.Message, placed bool)
 	return all, now, later
 }
 
-// message makes what travels for a message, in l.
+// message builds the NATS message for a message, in l.
 func (t *stored) message(m *driver.Message, l *letter) (*nats.Msg, error) {
 	c := t.conn
 	if !m.Due.IsZero() && !c.info.Has(driver.Delay) {
@@ -86,29 +86,30 @@ func (t *stored) message(m *driver.Message, l *letter) (*nats.Msg, error) {
 	}
 	if id := cmp.Or(m.DedupID, m.ID); id != "" && t.wanted.Dedup > 0 {
 		id = percent.Encode(id)
-		if t.shared() { // all topics of a store share the window
+		if t.shared() { // all topics of a store share the deduplication window
 			id = t.ownID(id)
 		}
 		l.set(natsMsgID, id)
 	} else if t.config.Load().Replicas > 1 {
-		// When the leader dies what is on its way to it is not answered, and sent
-		// again.
+		// When the leader dies, messages on their way to it get no answer and are
+		// sent again.
 		l.set(natsMsgID, c.ids.next())
 	}
 	if cfg := t.config.Load(); !m.Expires.IsZero() && cfg.AllowMsgTTL && m.Due.IsZero() {
-		// Whole seconds, rounded up: before that the receiver sees that it has
-		// expired.
+		// Whole seconds, rounded up: until then the receiver notices by itself that
+		// the message has expired.
 		ttl := max(time.Until(m.Expires), time.Second)
 		l.set(natsTTL, strconv.FormatInt(int64((ttl+time.Second-1)/time.Second), 10)+"s")
 	}
 	return msg, c.fits(msg)
 }
 
-// ownID makes an ID one of the topic, where topics share what remembers IDs.
+// ownID makes an ID specific to the topic, where topics share a deduplication
+// window.
 func (t *stored) ownID(id string) string { return percent.Encode(t.topic) + " " + id }
 
-// single is room for one message on its way to a stream. Nobody looks at it any
-// more once it has been sent.
+// single holds one message on its way to a stream. It is not used any more once the
+// message has been sent.
 type single struct {
 	parcel  parcel
 	parcels [1]*parcel
@@ -121,11 +122,12 @@ var singles = sync.Pool{New: func() any {
 	return s
 }}
 
-// directCalls is how many calls that publish one message send it themselves; the
-// messages of more are gathered.
+// directCalls is how many concurrent calls that publish one message send it
+// themselves; the messages of further calls are gathered.
 const directCalls = 1
 
-// publishOne is Publish for one message that is sent at once and not in a batch.
+// publishOne is Publish for a single message that is sent at once and outside
+// batches.
 func (t *stored) publishOne(ctx context.Context, m *driver.Message) error {
 	if err := t.begin(ctx); err != nil {
 		return err
@@ -137,11 +139,11 @@ func (t *stored) publishOne(ctx context.Context, m *driver.Message) error {
 			t.send(ctx, s.parcels[:], nil)
 			t.calls.Add(-1)
 		} else {
-			// Others wait too: what waits at the same time goes in one burst.
+			// Other calls are waiting too; their messages go in one burst.
 			err := t.writer.write(ctx, s.parcels[:])
 			t.calls.Add(-1)
 			if err != nil {
-				return driver.PartialError{err} // the writer may still look at it
+				return driver.PartialError{err} // the writer may still use s
 			}
 		}
 		if t.syncs() {
@@ -157,7 +159,7 @@ func (t *stored) publishOne(ctx context.Context, m *driver.Message) error {
 	return nil
 }
 
-// begin returns when the connection can take messages and what is said of them.
+// begin returns once the connection can take messages and their acknowledgements.
 func (t *stored) begin(ctx context.Context) error {
 	if t.conn.state.isClosed() {
 		return errConnClosed
@@ -192,8 +194,8 @@ func (t *stored) PublishPlaced(ctx context.Context, ms []*driver.Message) ([]dri
 	return places, err
 }
 
-// publish stores messages and returns what became of each; nil if that is not
-// known. Where they are it finds out only if placed is true.
+// publish stores messages and returns the outcome of each, or nil if none is known.
+// It finds out their places only if placed is true.
 func (t *stored) publish(ctx context.Context, ms []*driver.Message, placed bool) ([]parcel, error) {
 	if err := t.begin(ctx); err != nil {
 		return nil, err
@@ -201,12 +203,12 @@ func (t *stored) publish(ctx context.Context, ms []*driver.Message, placed bool)
 	all, now, later := t.prepare(ctx, ms, placed)
 	t.sendAll(ctx, later, nil)
 	for _, p := range later {
-		p.seq = 0 // that is its place among those that wait
+		p.seq = 0 // its place in the stream of waiting messages
 	}
 	if !t.batches() {
 		t.sendAll(ctx, now, nil)
 	} else if err := t.writer.write(ctx, now); err != nil {
-		return nil, slices.Repeat(driver.PartialError{err}, len(ms)) // none is known to be accepted
+		return nil, slices.Repeat(driver.PartialError{err}, len(ms)) // none is known to have been accepted
 	}
 	if t.syncs() {
 		t.sync(ctx, t.stream, now)
@@ -227,7 +229,7 @@ func (t *stored) publish(ctx context.Context, ms []*driver.Message, placed bool)
 	return all, failed
 }
 
-// syncs reports whether what has been acknowledged is still to be synced.
+// syncs reports whether acknowledged messages still have to be synced.
 func (t *stored) syncs() bool {
 	class, ok := t.config.Load().Metadata[metaDurability]
 	if !ok {
@@ -236,7 +238,7 @@ func (t *stored) syncs() bool {
 	return t.conn.opts.sync != nil && class == durabilities[driver.DurableStrict].name
 }
 
-// sync returns when those parcels that a stream has taken are on the disk.
+// sync returns once the parcels that a stream has taken are on disk.
 func (t *stored) sync(ctx context.Context, stream string, ps []*parcel) {
 	taken := func(p *parcel) bool { return p.err == nil }
 	if !slices.ContainsFunc(ps, taken) {
@@ -253,7 +255,7 @@ func (t *stored) sync(ctx context.Context, stream string, ps []*parcel) {
 	}
 }
 
-// sendAll sends parcels in their order, not too many at once.
+// sendAll sends parcels in order, a limited number at a time.
 func (t *stored) sendAll(ctx context.Context, ps []*parcel, mu *sync.Mutex) {
 	for len(ps) > 0 {
 		n := min(len(ps), maxFlight)
@@ -262,17 +264,17 @@ func (t *stored) sendAll(ctx context.Context, ps []*parcel, mu *sync.Mutex) {
 	}
 }
 
-// send sends parcels in their order and waits until it is known what became of
-// them, or ctx ends. It locks mu, if that is not nil, while it looks at them.
+// send sends parcels in order and waits until their outcomes are known, or ctx
+// ends. It locks mu, if that is not nil, while it reads them.
 func (t *stored) send(ctx context.Context, ps []*parcel, mu *sync.Mutex) {
 	var err error
 	up := t.conn.state.connected()
-	if up { // nearly always, and then one attempt is enough
+	if up { // nearly always; then one attempt is enough
 		ps, err = t.try(ctx, ps, mu)
 	}
 	switch {
 	case !up, err != nil && ctx.Err() == nil && t.conn.state.passes(err):
-		err = t.conn.state.do(ctx, func(context.Context) (err error) { // an answer is waited for beyond an attempt
+		err = t.conn.state.do(ctx, func(context.Context) (err error) { // the wait for an answer may outlast an attempt
 			ps, err = t.try(ctx, ps, mu)
 			return err
 		})
@@ -284,13 +286,13 @@ func (t *stored) send(ctx context.Context, ps []*parcel, mu *sync.Mutex) {
 	}
 }
 
-// try is one attempt of send. It returns those parcels of which it is not known
-// what became, with an error if there are any.
+// try is one attempt of send. It returns the parcels whose outcome is not known,
+// with an error if there are any.
 func (t *stored) try(ctx context.Context, ps []*parcel, mu *sync.Mutex) (rest []*parcel, _ error) {
 	return t.fly(ctx, ps, mu, t.isBurst(ps))
 }
 
-// fly is try, in a burst or not.
+// fly is try, as a burst or not.
 func (t *stored) fly(ctx context.Context, ps []*parcel, mu *sync.Mutex, burst bool) (rest []*parcel, _ error) {
 	c := t.conn
 	f := newFlight(len(ps), burst)
@@ -341,7 +343,7 @@ func (t *stored) fly(ctx context.Context, ps []*parcel, mu *sync.Mutex, burst bo
 	return rest, passing
 }
 
-// asks says that it is waited for what is said to parcels.
+// asks registers the subjects of the parcels, whose answers are awaited next.
 func (t *stored) asks(ctx context.Context, ps []*parcel, mu *sync.Mutex) {
 	if mu != nil {
 		mu.Lock()
@@ -371,15 +373,15 @@ func (c *Conn) launch(f *flight, ps []*parcel, mu *sync.Mutex) error {
 			for _, token := range f.tokens[:i+1] {
 				c.acks.forget(token)
 			}
-			return err // those before it are sent again
+			return err // the messages before it are sent again
 		}
 		p.sent++
 	}
 	return nil
 }
 
-// landed reads what the server said to a message: whether to send it again, and
-// why or what is wrong with it.
+// landed interprets the answer to a message: whether to send it again, and the
+// error.
 func landed(err error) (again bool, _ error) {
 	switch {
 	case err == nil:
@@ -394,8 +396,8 @@ func landed(err error) (again bool, _ error) {
 	return false, storeError(err)
 }
 
-// absent finds out why nobody takes what is published to the topic. A stream in
-// memory that has gone with its server is made again.
+// absent finds out why nobody receives what is published to the topic. It recreates
+// a stream in memory that has gone with its server.
 func (t *stored) absent(ctx context.Context, cause error) error {
 	if t.wanted.Durability == driver.DurableMemory {
 		if err := t.open(ctx); err != nil {
@@ -403,7 +405,7 @@ func (t *stored) absent(ctx context.Context, cause error) error {
 		}
 		return fmt.Errorf("%w: the stream was gone", driver.ErrAgain)
 	}
-	if t.partly { // it may not be asked for
+	if t.partly { // the user may not ask for it
 		return fmt.Errorf("%w: %w", driver.ErrAgain, cause)
 	}
 	if _, err := t.info(ctx); err != nil {
@@ -412,16 +414,16 @@ func (t *stored) absent(ctx context.Context, cause error) error {
 	return fmt.Errorf("%w: %w", driver.ErrAgain, cause)
 }
 
-// flight is a number of messages that wait for their acknowledgements. It is used
-// again when nobody can be telling it anything any more.
+// flight is a set of messages that await their acknowledgements. It is reused once
+// nobody can report to it any more.
 type flight struct {
 	burst  bool          // it has one token
-	tokens []uint64      // to which answers are expected
-	done   chan struct{} // gets a token when all is known
+	tokens []uint64      // tokens of the expected answers
+	done   chan struct{} // has a token once all outcomes are known
 	late   *time.Timer
 	end    burstEnding // guarded by the lock of acks
 
-	mu   sync.Mutex // guards what follows, until done
+	mu   sync.Mutex // guards the fields below, until done
 	left int
 	acks []ack
 	errs []error
@@ -444,7 +446,7 @@ func newFlight(n int, burst bool) *flight {
 	return f
 }
 
-// seat is who is told of the i-th token.
+// seat returns the waiter for the i-th token.
 func (f *flight) seat(i int) waiter {
 	if f.burst {
 		return burstSeat{f}
@@ -452,7 +454,7 @@ func (f *flight) seat(i int) waiter {
 	return flightSeat{f, i}
 }
 
-// free gives a flight back of which all is known, and that nobody looks at.
+// free releases a flight whose outcomes are all known and that nobody uses.
 func (f *flight) free() {
 	clear(f.acks)
 	clear(f.errs)
@@ -475,8 +477,8 @@ func (s flightSeat) acked(_ uint64, a ack, err error) {
 	}
 }
 
-// wait returns when all is known, or what is not known has taken too long. It
-// returns an error when ctx ends.
+// wait returns once all outcomes are known, or the missing ones have taken too
+// long. It returns an error when ctx ends.
 func (f *flight) wait(ctx context.Context, a *acks, patience time.Duration) error {
 	f.late.Reset(patience)
 	defer f.late.Stop()
@@ -495,6 +497,6 @@ func (f *flight) wait(ctx context.Context, a *acks, patience time.Duration) erro
 			f.seat(i).acked(token, ack{}, errNoAnswer)
 		}
 	}
-	<-f.done // what was not forgotten is being told
+	<-f.done // those not forgotten are just being told
 	return nil
 }
