@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// TestCompletionInShells has each shell that is there complete words, with the
+// TestCompletionInShells completes words in each installed shell, with the
 // program itself.
 func TestCompletionInShells(t *testing.T) {
 	dir, home := filepath.Dir(build(t)), t.TempDir()

@@ -14,15 +14,15 @@ import (
 	"time"
 )
 
-// TestDemoTogether runs the demo in several processes over one broker, and kills
-// one that shares the work, and one that publishes. What they have not done the
-// others do.
+// TestDemoTogether runs the demo in several processes over one broker, and
+// kills one that shares the work and one that publishes. The others do what
+// those have left undone.
 func TestDemoTogether(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it waits for leases to end")
 	}
 	bin := build(t)
-	// A lease is how long the others wait for one that is killed.
+	// The lease is how long the others wait for a process that was killed.
 	url := serveHere(t, bin) + "?lease=1s"
 
 	joined := begin(t, bin, "demo", "--url", url, "--join")
@@ -54,15 +54,16 @@ func serveHere(t *testing.T, bin string) string {
 	return p.waitFor(t, `hark://\S+`)
 }
 
-// process is a program that runs.
+// process is a running program.
 type process struct {
 	cmd   *exec.Cmd
-	lines chan string // of both outputs
+	lines chan string // the lines of both outputs
 	out   bytes.Buffer
-	read  chan struct{} // closed when out is complete
+	read  chan struct{} // closed when the output is complete
 }
 
-// begin starts the program. It is killed if it runs when the test ends.
+// begin starts the program. If it is still running when the test ends, it is
+// killed.
 func begin(t *testing.T, bin string, args ...string) *process {
 	t.Helper()
 	p := &process{cmd: exec.Command(bin, args...), lines: make(chan string, 4096), read: make(chan struct{})}
@@ -98,12 +99,12 @@ func (p *process) pass(r io.Reader) {
 	for lines.Scan() {
 		select {
 		case p.lines <- lines.Text():
-		default: // nobody reads them any more
+		default: // no one reads them any more
 		}
 	}
 }
 
-// waitFor waits for a line in which the expression matches, and returns the match.
+// waitFor waits for a line that matches the expression, and returns the match.
 func (p *process) waitFor(t *testing.T, expr string) string {
 	t.Helper()
 	timeout := time.After(60 * time.Second)
@@ -122,17 +123,17 @@ func (p *process) waitFor(t *testing.T, expr string) string {
 	}
 }
 
-// kill ends the program at once.
+// kill kills the program.
 func (p *process) kill(t *testing.T) {
 	t.Helper()
 	if err := p.cmd.Process.Kill(); err != nil {
 		t.Error(err)
 	}
 	<-p.read
-	_ = p.cmd.Wait() // it was killed
+	_ = p.cmd.Wait() // the error is that it was killed
 }
 
-// end waits for the program to end and returns its exit code, and what it has
+// end waits for the program to end and returns its exit code and what it
 // printed.
 func (p *process) end(t *testing.T) (code int, out string) {
 	t.Helper()

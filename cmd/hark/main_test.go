@@ -15,7 +15,7 @@ import (
 	"testing"
 )
 
-// built builds the program, once, in a folder that TestMain removes.
+// built builds the program once, in a directory that TestMain removes.
 var built = sync.OnceValues(func() (bin string, err error) {
 	dir, err := os.MkdirTemp("", "hark-test-")
 	if err != nil {
@@ -35,7 +35,7 @@ var built = sync.OnceValues(func() (bin string, err error) {
 func TestMain(m *testing.M) {
 	code := m.Run()
 	if bin, _ := built(); bin != "" {
-		_ = os.RemoveAll(filepath.Dir(bin)) // it is in the folder for temporary files
+		_ = os.RemoveAll(filepath.Dir(bin)) // it is in the directory for temporary files
 	}
 	os.Exit(code)
 }
@@ -50,7 +50,7 @@ func build(t *testing.T) string {
 	return bin
 }
 
-// missing skips a test for want of a program, or fails it where nothing may be
+// missing skips a test that lacks a program, or fails it if nothing may be
 // skipped.
 func missing(t *testing.T, program string) {
 	t.Helper()
@@ -73,14 +73,14 @@ func exitCode(t *testing.T, err error) int {
 	return 0
 }
 
-// TestProgram runs the program as a user does, in a folder that has nothing of
-// the project in it.
+// TestProgram runs the program as a user does, in a directory that contains
+// nothing of the project.
 func TestProgram(t *testing.T) {
 	bin, elsewhere := build(t), t.TempDir()
 	tests := []struct {
 		args     []string
 		code     int
-		out, err string // must be part of what is printed
+		out, err string // must be part of the output
 	}{
 		{[]string{"demo", "--rate", "0"}, 0, "every message is accounted for\n", ""},
 		{[]string{"demo", "--input", "none.jsonl"}, 1, "", "none.jsonl"},
@@ -102,7 +102,7 @@ func TestProgram(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		args []string
-		from int    // which output to wait for a line on before the interrupt: 1 or 2
+		from int    // the output to wait for a line on before the interrupt: 1 or 2
 		last string // how the last line begins; %d is the number of lines before it
 	}{
 		{[]string{"demo", "--count", "1000000"}, 2, "every message is accounted for\n"},
@@ -114,7 +114,7 @@ func TestProgram(t *testing.T) {
 		lines := strings.SplitAfter(out, "\n")
 		last := lines[max(0, len(lines)-2)]
 		want := tt.last
-		if strings.Contains(want, "%d") { // one line for each number before it
+		if strings.Contains(want, "%d") { // one line for each number before the last line
 			want = fmt.Sprintf(want, len(lines)-2, len(lines)-2)
 		}
 		if code != 130 || !strings.HasPrefix(last, want) || lines[len(lines)-1] != "" {
@@ -123,7 +123,7 @@ func TestProgram(t *testing.T) {
 	}
 }
 
-// interrupted runs cmd, interrupts it when it has printed a line, and returns
+// interrupted runs cmd, interrupts it after it has printed a line, and returns
 // its exit code and all of its standard output.
 func interrupted(t *testing.T, cmd *exec.Cmd, from int) (code int, out string) {
 	t.Helper()

@@ -14,13 +14,14 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// TestScripts runs the program as scripts do: one for each noun, in
-// testdata/script, each beside a broker of its own, whose URLs are in HARK_URL and
-// HTTP_URL. Its topic orders is stored. Something else listens at NOT_HARK.
+// TestScripts runs the program as scripts do. There is one script for each noun
+// in testdata/script, each with a broker of its own, whose URLs are in HARK_URL
+// and HTTP_URL. The broker's topic orders is stored. At NOT_HARK something else
+// listens.
 //
-// Beside the commands of testscript there are: hark ARG..., which must succeed;
-// exits CODE ARG..., which must end with that code; and eventually [-exit CODE]
-// ARG..., which is tried again until it does.
+// Besides the commands of testscript there are: hark ARG..., which must
+// succeed; exits CODE ARG..., which must exit with that code; and eventually
+// [-exit CODE] ARG..., which is retried until it does.
 func TestScripts(t *testing.T) {
 	bin := build(t)
 	testscript.Run(t, testscript.Params{
@@ -71,7 +72,7 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// silent returns the address of a listener that says nothing.
+// silent returns the address of a listener that sends nothing.
 func silent(t *testing.T) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -85,7 +86,7 @@ func silent(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// exits runs the program and holds it to an exit code.
+// exits runs the program and checks its exit code.
 func exits(ts *testscript.TestScript, neg bool, want string, args []string) {
 	code, err := run(ts, args)
 	ts.Check(err)

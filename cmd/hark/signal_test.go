@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// TestSecondSignal stops a broker whose webhook has a receiver that does not answer: the
-// first signal waits for that, the second one does not.
+// TestSecondSignal stops a broker with a webhook whose receiver does not
+// answer. The first signal waits for the answer, the second does not.
 func TestSecondSignal(t *testing.T) {
 	bin := build(t)
 	called, answer := make(chan struct{}, 16), make(chan struct{})
@@ -76,7 +76,7 @@ func TestSecondSignal(t *testing.T) {
 	case <-ended:
 		t.Fatalf("it ended at the first signal: %v", cmd.Wait())
 	}
-	// It says so a moment before it lets go of the signals.
+	// The broker prints this a moment before it stops handling signals.
 	again := time.NewTicker(20 * time.Millisecond)
 	defer again.Stop()
 	for over := false; !over; {

@@ -11,8 +11,9 @@ import (
 	"testing"
 )
 
-// TestTour pastes docs/tour.md into a shell that has another job already, and compares
-// what comes out: … stands for anything. The ports are others than those of the text.
+// TestTour pastes docs/tour.md into a shell that already has another job, and
+// compares the output. In the text, … stands for anything. The ports differ
+// from those in the text.
 func TestTour(t *testing.T) {
 	bash, err := exec.LookPath("bash")
 	if err != nil {
@@ -67,11 +68,11 @@ func TestTour(t *testing.T) {
 // mark is printed between the outputs of commands.
 const mark = "---- end of step"
 
-// step is a command of a console block, and what it is to print.
+// step is a command of a console block and its expected output.
 type step struct{ command, output string }
 
-// console returns the commands of all blocks of type console: lines that begin with
-// $, those with > that belong to them, and the lines that follow.
+// console returns the commands of all console blocks: lines that begin with $,
+// the lines with > that continue them, and the lines of output that follow.
 func console(text string) []step {
 	var steps []step
 	for _, block := range regexp.MustCompile("(?s)```console\n(.*?)```").FindAllStringSubmatch(text, -1) {
@@ -91,14 +92,14 @@ func console(text string) []step {
 	return steps
 }
 
-// matches reports whether an output is what the step says.
+// matches reports whether an output is what the step expects.
 func (s step) matches(output string) bool {
 	want := regexp.QuoteMeta(strings.TrimSpace(s.output))
 	want = strings.ReplaceAll(want, "…", "(?s:.*)")
 	return regexp.MustCompile(`^` + want + `$`).MatchString(strings.TrimSpace(output))
 }
 
-// freeAddress returns an address on which nobody listens.
+// freeAddress returns an address on which no one listens.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

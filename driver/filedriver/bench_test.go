@@ -54,9 +54,9 @@ func BenchmarkPublish(b *testing.B) {
 	}
 }
 
-// BenchmarkOpen measures opening: of a directory that is not there, and of one with
-// 100,000 messages of 128 bytes and 50 groups that have read some of them, after a
-// proper close and after a crash.
+// BenchmarkOpen measures opening a directory that does not exist, and one with
+// 100,000 messages of 128 bytes and 50 groups that have read some of them, both
+// after a clean close and after a crash.
 func BenchmarkOpen(b *testing.B) {
 	open := func(dir string) *Conn {
 		c, err := Open(b.Context(), dir)
@@ -84,7 +84,7 @@ func BenchmarkOpen(b *testing.B) {
 		b.Run(fmt.Sprintf("messages=100000/groups=50/crashed=%v", crashed), func(b *testing.B) {
 			for b.Loop() {
 				b.StopTimer()
-				if crashed { // the list of files and their sums that a close leaves
+				if crashed { // a clean close leaves the list of files and their checksums
 					if err := os.Remove(filepath.Join(full, store.ListName)); err != nil {
 						b.Fatal(err)
 					}
@@ -99,7 +99,8 @@ func BenchmarkOpen(b *testing.B) {
 	}
 }
 
-// fill publishes 100,000 messages, has 50 groups read 2,000 each, and closes.
+// fill publishes 100,000 messages, has 50 groups read 2,000 each, and closes
+// the connection.
 func fill(b *testing.B, c *Conn) {
 	const messages, groups, run = 100_000, 50, 1000
 	topic, err := c.OpenTopic(b.Context(), driver.TopicConfig{Name: "t", Stored: &driver.StoredConfig{}})

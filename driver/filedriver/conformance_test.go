@@ -11,7 +11,7 @@ import (
 	"github.com/harkbus/hark/driver/natsdriver"
 )
 
-// TestConformance holds a bus over a directory to the clauses.
+// TestConformance runs the suite on a bus over a directory.
 func TestConformance(t *testing.T) {
 	report := drivertest.Run(t, func(tb testing.TB) *hark.Bus {
 		conn, err := Open(tb.Context(), tb.TempDir())
@@ -23,8 +23,8 @@ func TestConformance(t *testing.T) {
 	report.Compare(t, "../../docs/drivers.md", "`file:`")
 }
 
-// keeping is a connection with a store for the topics of drivertest.KeptPattern, made
-// when it is first needed.
+// keeping is a connection that creates the store for the topics of
+// drivertest.KeptPattern when it is first needed.
 type keeping struct{ *Conn }
 
 // OpenTopic implements driver.Conn.

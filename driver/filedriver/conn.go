@@ -41,7 +41,7 @@ type Conn struct {
 	disk   *disk.Streams
 
 	closing sync.Once
-	err     error // of closing
+	err     error // the result of closing
 }
 
 // Open opens a directory and makes it if need be. It is ErrInUse if another
@@ -83,7 +83,7 @@ func (c *Conn) Close(ctx context.Context) error {
 	return c.err
 }
 
-// shut closes what is open.
+// shut closes everything that is open.
 func (c *Conn) shut(ctx context.Context) error {
 	var err error
 	if c.Conn != nil {

@@ -175,7 +175,7 @@ func TestOpensQuickly(t *testing.T) {
 	closeDir(t, c)
 	const limit = 150 * time.Millisecond
 	best := time.Hour
-	for tries := 0; tries < 3 || tries < 30 && best > limit && !race.Enabled; tries++ { // the machine may be busy with other things
+	for tries := 0; tries < 3 || tries < 30 && best > limit && !race.Enabled; tries++ { // the machine may be busy
 		start := time.Now()
 		c := openDir(t, dir)
 		best = min(best, time.Since(start))
@@ -236,7 +236,7 @@ func TestFullDisk(t *testing.T) {
 		t.Errorf("got %d messages, want the %d that were accepted", got, stored)
 	}
 
-	// Nor is there room for anything that has to be made.
+	// There is no room either for anything that would have to be created.
 	free := fillUp(t, dir)
 	_, groupErr := topic.Subscribe(testContext(t), driver.SubscribeConfig{Group: "g", Window: 1})
 	_, topicErr := c.OpenTopic(testContext(t), driver.TopicConfig{Name: "other", Stored: &driver.StoredConfig{Durability: driver.DurableStrict}})
@@ -252,7 +252,7 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-// fillUp leaves no room on the disk of a directory, until free is called.
+// fillUp fills the disk of a directory until free is called.
 func fillUp(t *testing.T, dir string) (free func()) {
 	t.Helper()
 	filler := filepath.Join(dir, "filler")
@@ -322,7 +322,7 @@ func TestDamage(t *testing.T) {
 	tests := []struct {
 		file    string
 		damage  func(path string) error
-		crashed bool // without the list of a proper close
+		crashed bool // without the list that a clean close leaves
 	}{
 		{"msgs/1.blk", cut, false},
 		{"msgs/1.blk", overwrite(0), false},

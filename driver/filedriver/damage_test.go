@@ -13,8 +13,9 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// TestDamageOfEachFile damages each file of a closed store in turn. Either opening
-// says so and names it, or nothing is missing.
+// TestDamageOfEachFile damages each file of a closed store in turn. Either
+// opening the store fails with an error that names the file, or nothing is
+// missing.
 func TestDamageOfEachFile(t *testing.T) {
 	whole := t.TempDir()
 	c := openDir(t, whole)

@@ -15,9 +15,9 @@ import (
 	"github.com/harkbus/hark/driver/natsdriver"
 )
 
-// A message whose dead letter cannot be stored, because the topic for dead letters takes
-// no more, is not lost: its group keeps it, also when all members end, and it becomes a
-// dead letter when there is room.
+// A message is not lost if its dead letter cannot be stored because the topic
+// for dead letters is full. Its group keeps it, even when all members end, and
+// it becomes a dead letter when there is room.
 func TestDeadLettersThatAreRefused(t *testing.T) {
 	dir := t.TempDir()
 	inFile := func() (driver.Conn, *nats.Conn, error) {
@@ -36,14 +36,14 @@ func TestDeadLettersThatAreRefused(t *testing.T) {
 			}
 			fillDeadLetters(t, client)
 			bus, failed := failing(t, conn, "one")
-			for range 2 { // it is kept, and tried again
+			for range 2 { // the message is kept and tried again
 				wait(t, failed)
 			}
 			if s := groupOf(bus); s.Name != "g" || s.Dead+s.Dropped != 0 {
 				t.Errorf("got %+v, want neither dead nor dropped", s)
 			}
 			now, cancel := context.WithCancel(ctx)
-			cancel() // otherwise it waits until the dead letter is written
+			cancel() // otherwise Close waits until the dead letter is written
 			if err := bus.Close(now); err != nil && !errors.Is(err, context.Canceled) {
 				t.Fatal(err)
 			}
@@ -81,12 +81,12 @@ func TestDeadLettersThatAreRefused(t *testing.T) {
 	}
 }
 
-// deadLease is after how long a message comes again that was in hand when its bus was
-// closed without waiting.
+// deadLease is the time after which a message is delivered again that was in
+// hand when its bus was closed without waiting.
 const deadLease = 2 * time.Second
 
-// overTCP starts a server that keeps its files until the test ends, and returns what
-// connects to it.
+// overTCP starts a server that keeps its files until the test ends, and returns
+// a function that connects to it.
 func overTCP(t *testing.T) func() (driver.Conn, *nats.Conn, error) {
 	t.Helper()
 	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: -1, NoSigs: true, NoLog: true, JetStream: true, StoreDir: t.TempDir()})
@@ -110,10 +110,11 @@ func overTCP(t *testing.T) func() (driver.Conn, *nats.Conn, error) {
 	}
 }
 
-// deadStream is where the dead letters of topic orders are.
+// deadStream is the stream that holds the dead letters of topic orders.
 const deadStream = "hark-topic-orders=dead"
 
-// fillDeadLetters makes a topic for dead letters that takes one message, and puts that in.
+// fillDeadLetters creates a topic for dead letters that holds one message, and
+// fills it.
 func fillDeadLetters(t *testing.T, client *nats.Conn) {
 	t.Helper()
 	js, err := jetstream.New(client)
@@ -145,7 +146,7 @@ func makeRoom(t *testing.T, client *nats.Conn) {
 	}
 }
 
-// failures passes on that something failed.
+// failures receives a value when a handler has failed.
 type failures chan struct{}
 
 func (f failures) OnFail(hark.FailEvent) {
@@ -155,7 +156,8 @@ func (f failures) OnFail(hark.FailEvent) {
 	}
 }
 
-// failing publishes orders, over a bus on which all handlers of a group fail for good.
+// failing publishes orders on a bus where a group's handler fails every message
+// permanently.
 func failing(t *testing.T, conn driver.Conn, orders ...string) (*hark.Bus, failures) {
 	t.Helper()
 	failed := make(failures, 1)
@@ -184,7 +186,7 @@ func wait(t *testing.T, failed failures) {
 	}
 }
 
-// groupOf returns the numbers of the group.
+// groupOf returns the statistics of the group.
 func groupOf(bus *hark.Bus) hark.SubscriptionStats {
 	for _, topic := range bus.Stats().Topics {
 		for _, s := range topic.Subscriptions {

@@ -17,20 +17,19 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// childVariable makes the test binary the process that is killed: its value is
+// childVariable makes the test binary the process to be killed. Its value is
 // the directory.
 const childVariable = "HARK_FILEDRIVER_CHILD"
 
-// The topics to which the child publishes, some callers each.
+// The topics to which the child publishes, each from several goroutines.
 var childTopics = map[string]driver.Durability{"strict": driver.DurableStrict, "relaxed": driver.DurableRelaxed}
 
 const childCallers = 4
 
-// The channel to which it sends.
+// The channel on which the child sends.
 var childChan = driver.ChanConfig{Name: "chan", Capacity: driver.Unbounded, Durability: driver.DurableStrict}
 
-// child publishes and says on its standard output what has been accepted, until
-// it is killed.
+// child publishes until it is killed, and prints what has been accepted.
 func child(dir string) {
 	ctx := context.Background()
 	fail := func(err error) {
@@ -113,13 +112,13 @@ func TestKill(t *testing.T) {
 			last[caller] = at
 		}
 		t.Logf("%s: %d accepted, %d kept after %d kills", name, len(accepted[name]), len(kept), kills)
-		if len(accepted[name]) < kills/5 { // a busy machine accepts few between two kills
+		if len(accepted[name]) < kills/5 { // a busy machine accepts few messages between two kills
 			t.Errorf("%s: too few messages to say anything", name)
 		}
 	}
 }
 
-// receiveAll receives what is in the channel.
+// receiveAll receives everything in the channel.
 func receiveAll(t *testing.T, c *Conn) []string {
 	t.Helper()
 	ctx := testContext(t)
@@ -143,18 +142,19 @@ func receiveAll(t *testing.T, c *Conn) []string {
 	}
 }
 
-// runAndKill runs a child and kills it after it has said so many lines, or in
-// the middle of opening, and returns what was accepted of each topic.
+// runAndKill runs a child, kills it after it has printed the given number of
+// lines or while it opens the directory, and returns what was accepted on each
+// topic.
 func runAndKill(t *testing.T, dir string, lines int) map[string][]string {
 	t.Helper()
 	out, stop, wait := startChild(t, childVariable, dir)
-	if lines%10 == 0 { // some while they open
+	if lines%10 == 0 { // kill some of them while they open the directory
 		time.AfterFunc(time.Duration(rand.N(8000))*time.Microsecond, stop)
 	}
 	accepted := map[string][]string{}
 	reader := bufio.NewReader(out)
 	for n := 0; ; n++ {
-		line, err := reader.ReadString('\n') // what is not whole was not said
+		line, err := reader.ReadString('\n') // an incomplete line does not count
 		if err != nil {
 			break
 		}
@@ -169,8 +169,9 @@ func runAndKill(t *testing.T, dir string, lines int) map[string][]string {
 	return accepted
 }
 
-// startChild starts the test binary with a variable set to a directory. stop
-// kills it; wait waits until it has ended, and fails if it was not killed.
+// startChild starts the test binary with the variable set to a directory. stop
+// kills it. wait waits until it has ended, and fails the test if it was not
+// killed.
 func startChild(t *testing.T, variable, dir string) (out io.Reader, stop, wait func()) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])

@@ -13,11 +13,11 @@ import (
 )
 
 // latchChildVariable makes the test binary the process that latches and is
-// killed: its value is the directory.
+// killed. Its value is the directory.
 const latchChildVariable = "HARK_FILEDRIVER_LATCH_CHILD"
 
-// latchChild sets and clears latches and says before and after each, until it is
-// killed.
+// latchChild sets and clears latches until it is killed, and prints a line
+// before and after each change.
 func latchChild(dir string) {
 	ctx := context.Background()
 	fail := func(err error) {
@@ -41,8 +41,8 @@ func latchChild(dir string) {
 	}
 }
 
-// A process is killed while it latches. Each time everything that it was told is
-// stored holds, and what it had begun may.
+// A process is killed while it latches. After each kill, every change that was
+// reported as stored is in effect, and a change that had only begun may be.
 func TestLatchesAfterKill(t *testing.T) {
 	const kills = 20
 	dir := t.TempDir()
@@ -76,9 +76,9 @@ func TestLatchesAfterKill(t *testing.T) {
 	}
 }
 
-// latchAndKill runs a child and kills it after some changes, which it makes to
-// latched. It returns the name of which it is not known whether it was changed,
-// and how many changes were.
+// latchAndKill runs a child, kills it after some changes, and applies these to
+// latched. It returns the name whose last change is in doubt, and the number of
+// changes.
 func latchAndKill(t *testing.T, dir string, latched map[string]bool) (doubtful string, changes int) {
 	t.Helper()
 	out, stop, wait := startChild(t, latchChildVariable, dir)
@@ -87,7 +87,7 @@ func latchAndKill(t *testing.T, dir string, latched map[string]bool) (doubtful s
 		var word, name string
 		var set bool
 		if _, err := fmt.Sscan(lines.Text(), &word, &name, &set); err != nil {
-			break // what is not whole was not said
+			break // an incomplete line does not count
 		}
 		if word == "begin" {
 			doubtful = name

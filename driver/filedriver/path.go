@@ -9,7 +9,7 @@ import (
 	"github.com/harkbus/hark/driver/natsdriver"
 )
 
-// parseURL returns the directory that a URL names, and the options.
+// parseURL returns the directory and the options that a URL names.
 func parseURL(raw string) (dir string, opts []natsdriver.Option, err error) {
 	rest, ok := strings.CutPrefix(raw, "file:")
 	if !ok {

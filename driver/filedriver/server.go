@@ -10,10 +10,10 @@ import (
 )
 
 const (
-	// maxPayload is how large a message may be, with its headers.
+	// maxPayload is the largest size of a message in bytes, including its
+	// headers.
 	maxPayload = 8 << 20
-	// syncInterval is how long the server leaves to the operating system what
-	// nobody waits for to be on the disk.
+	// syncInterval is how often the server syncs what no one waits for.
 	syncInterval = time.Second
 )
 
@@ -24,7 +24,7 @@ func startServer(dir string) (*store.Store, error) {
 	}, nil)
 }
 
-// connect returns a client in this process.
+// connect returns an in-process client.
 func connect(s *store.Store) (*nats.Conn, error) {
 	return nats.Connect("", nats.InProcessServer(s), nats.Name("hark"), nats.MaxReconnects(-1),
 		nats.ReconnectBufSize(-1), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))

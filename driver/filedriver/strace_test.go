@@ -14,12 +14,13 @@ import (
 )
 
 // syncChildVariable makes the test binary the process whose system calls are
-// watched: its value is the directory.
+// traced. Its value is the directory.
 const syncChildVariable = "HARK_FILEDRIVER_SYNC_CHILD"
 
 const syncChildMessages = 20
 
-// syncChild publishes one by one and says so of each on its standard output.
+// syncChild publishes messages one by one and prints a line for each that is
+// accepted.
 func syncChild(dir string) {
 	err := func() error {
 		ctx := context.Background()
@@ -46,8 +47,8 @@ func syncChild(dir string) {
 	os.Exit(0)
 }
 
-// What is accepted with the durability Strict has been written to a block and the
-// block then synced, as the kernel saw it.
+// A message accepted with durability Strict has been written to a block, and
+// that block has then been synced, as the kernel saw it.
 func TestStrictIsSyncedBeforeItIsAccepted(t *testing.T) {
 	strace, err := exec.LookPath("strace")
 	if err != nil {
@@ -73,7 +74,7 @@ func TestStrictIsSyncedBeforeItIsAccepted(t *testing.T) {
 	)
 	written, onDisk := "none", "none"
 	syncs, done := 0, 0
-	syncing := map[string]string{} // by thread, what was written when it began
+	syncing := map[string]string{} // by thread: what had been written when its sync began
 	for line := range strings.Lines(string(calls)) {
 		line = strings.TrimSuffix(line, "\n")
 		if m := stored.FindStringSubmatch(line); m != nil {
@@ -99,8 +100,8 @@ func TestStrictIsSyncedBeforeItIsAccepted(t *testing.T) {
 	}
 }
 
-// missing skips a test for want of something, or fails it where everything is to
-// be there.
+// missing skips a test that lacks something, or fails it if nothing may be
+// skipped.
 func missing(t *testing.T, what string) {
 	t.Helper()
 	if os.Getenv("HARK_REQUIRE") == "all" {

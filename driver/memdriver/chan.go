@@ -14,16 +14,16 @@ import (
 type channel struct {
 	config driver.ChanConfig
 
-	mu      sync.Mutex // guards what follows
-	last    uint64     // number of the last value
+	mu      sync.Mutex // guards the fields below
+	last    uint64     // number of the last value sent
 	values  []*chanValue
 	hands   map[*chanValue]*chanHandle
 	handles map[*chanHandle]struct{}
 	closed  bool
-	changed chan struct{} // closed and replaced when there is something to look at
+	changed chan struct{} // closed and replaced at each change
 }
 
-// chanValue is a value in the channel, or with capacity 0 one whose sender waits.
+// chanValue is a value in the channel. With capacity 0 its sender is waiting.
 type chanValue struct {
 	nth      uint64
 	data     []byte
@@ -34,12 +34,12 @@ type chanValue struct {
 type chanHandle struct {
 	*channel
 
-	over chan struct{} // what Closed returns
+	over chan struct{} // returned by Closed
 
-	// The channel's mu guards what follows.
+	// The channel's mu guards the fields below.
 	ended              bool // over is closed
 	gone               bool // the connection is closed
-	senders, receivers int  // that wait
+	senders, receivers int  // number of waiting senders and receivers
 }
 
 // OpenChan implements driver.Chans.
@@ -89,7 +89,8 @@ func (h *chanHandle) finishLocked() {
 	}
 }
 
-// leave ends the handle with its connection: others get what it has in hand.
+// leave ends the handle with its connection. Values that it has in hand go to
+// others.
 func (h *chanHandle) leave() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -109,7 +110,8 @@ func (ch *channel) changeLocked() {
 	ch.changed = make(chan struct{})
 }
 
-// putBackLocked makes a value in hand receivable again, in its old place.
+// putBackLocked returns a value in hand to its old place, where it can be
+// received again.
 func (ch *channel) putBackLocked(v *chanValue) {
 	delete(ch.hands, v)
 	i, _ := slices.BinarySearchFunc(ch.values, v, func(a, b *chanValue) int { return int(int64(a.nth - b.nth)) })
@@ -117,7 +119,7 @@ func (ch *channel) putBackLocked(v *chanValue) {
 	ch.changeLocked()
 }
 
-// removeLocked takes out a value that is still there, whoever has it in hand.
+// removeLocked removes a value that is still there, whoever has it in hand.
 func (ch *channel) removeLocked(v *chanValue) bool {
 	if i := slices.Index(ch.values, v); i >= 0 {
 		ch.values = slices.Delete(ch.values, i, i+1)
@@ -137,12 +139,12 @@ func (ch *channel) putLocked(data []byte) *chanValue {
 	return v
 }
 
-// awaitLocked waits for a change, with the lock given up meanwhile. count is
-// what counts those that wait.
+// awaitLocked waits for a change. It unlocks mu while it waits. count is the
+// counter of those who wait.
 func (h *chanHandle) awaitLocked(ctx context.Context, count *int) error {
 	*count++
 	if count == &h.receivers && h.config.Capacity == 0 {
-		h.changeLocked() // there is one to send to
+		h.changeLocked() // a sender can send to this receiver
 	}
 	changed := h.changed
 	h.mu.Unlock()
@@ -157,7 +159,7 @@ func (h *chanHandle) awaitLocked(ctx context.Context, count *int) error {
 	return err
 }
 
-// refusesLocked says why nothing can be sent.
+// refusesLocked returns the reason why nothing can be sent, or nil.
 func (h *chanHandle) refusesLocked() error {
 	switch {
 	case h.gone:
@@ -195,11 +197,11 @@ func (h *chanHandle) Send(ctx context.Context, data []byte, try bool) error {
 	}
 }
 
-// tryPatience is how long one that waits in Receive gets to be done with what is
-// sent to it with try.
+// tryPatience limits how long a try-send waits for a receiver that is waiting
+// to finish taking the value.
 const tryPatience = 100 * time.Millisecond
 
-// meetLocked sends with capacity 0.
+// meetLocked sends on a channel of capacity 0.
 func (h *chanHandle) meetLocked(ctx context.Context, data []byte, try bool) error {
 	if err := h.refusesLocked(); err != nil {
 		return err
@@ -303,8 +305,8 @@ func (h *chanHandle) Len(ctx context.Context) (int, error) {
 	return len(h.values) + len(h.hands), nil
 }
 
-// roomLocked reports whether there is room, or a receiver that nobody has sent
-// anything.
+// roomLocked reports whether there is room, or a receiver for which no value is
+// there yet.
 func (h *chanHandle) roomLocked() bool {
 	switch h.config.Capacity {
 	case driver.Unbounded:
@@ -350,7 +352,7 @@ func (h *chanHandle) Close(ctx context.Context) error {
 		return errClosed
 	}
 	h.closed = true
-	if h.config.Capacity == 0 { // they are their senders' again
+	if h.config.Capacity == 0 { // the values belong to their senders again
 		h.values = nil
 		clear(h.hands)
 	}

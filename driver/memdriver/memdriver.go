@@ -17,7 +17,7 @@ import (
 
 // Engine is what all connections to it share. Make one with New.
 type Engine struct {
-	mu         sync.Mutex // guards everything of the engine but the queues
+	mu         sync.Mutex // guards everything in the engine except the queues
 	topics     map[string]*topic
 	patterns   map[*subscription]string
 	responders map[string][]*responder
@@ -44,14 +44,14 @@ func (e *Engine) Connect() driver.Conn {
 }
 
 // lease is how long a message of a group may be in hand. Members in one process
-// do not vanish without Close, so it is only here for the sake of Extend.
+// do not vanish without a Close, so lease matters only for Extend.
 const lease = 30 * time.Second
 
-// conn is one connection.
+// conn is a connection.
 type conn struct {
 	engine *Engine
 
-	mu         sync.Mutex // guards what follows
+	mu         sync.Mutex // guards the fields below
 	subs       map[*subscription]struct{}
 	responders map[*responder]struct{}
 	chans      []*chanHandle
@@ -125,10 +125,10 @@ func (c *conn) SubscribePattern(ctx context.Context, pattern string, config driv
 	return s, nil
 }
 
-// Flush implements driver.Conn: what is published is received at once.
+// Flush implements driver.Conn. What is published is received at once.
 func (c *conn) Flush(ctx context.Context) error { return c.check(ctx) }
 
-// Watch implements driver.Conn: the connection is never lost.
+// Watch implements driver.Conn. The connection is never lost.
 func (c *conn) Watch(func(bool, error)) {}
 
 // Close implements driver.Conn.
@@ -140,7 +140,7 @@ func (c *conn) Close(ctx context.Context) error {
 	c.mu.Unlock()
 	c.engine.signals.leave(c)
 	for s := range subs {
-		_ = s.Close(ctx) // it never fails
+		_ = s.Close(ctx) // Close never fails
 	}
 	for r := range responders {
 		_ = r.Close(ctx)
@@ -159,12 +159,12 @@ func (c *conn) add(s *subscription) {
 	}
 }
 
-// queue is what waits to be received.
+// queue holds items that wait to be received.
 type queue[E any] struct {
-	mu    sync.Mutex // guards what follows
+	mu    sync.Mutex // guards the fields below
 	items []E
-	news  chan struct{} // has a token when there is something to look at
-	ended bool          // nothing more is put in
+	news  chan struct{} // holds a token if there are items or the queue has ended
+	ended bool          // nothing more is added
 }
 
 func newQueue[E any]() *queue[E] { return &queue[E]{news: make(chan struct{}, 1)} }
@@ -188,7 +188,7 @@ func (q *queue[E]) put(e E, most int) bool {
 	return true
 }
 
-// take waits for items and returns at most so many.
+// take waits for items and returns at most the given number of them.
 func (q *queue[E]) take(ctx context.Context, most int) ([]E, error) {
 	for {
 		q.mu.Lock()
@@ -215,7 +215,8 @@ func (q *queue[E]) take(ctx context.Context, most int) ([]E, error) {
 	}
 }
 
-// end makes what is there the last; with drop, there is nothing.
+// end prevents further items from being added. If drop is true, it also
+// discards those that are there.
 func (q *queue[E]) end(drop bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -10,12 +10,12 @@ import (
 
 // signals are the notifications and latches of an engine.
 type signals struct {
-	mu        sync.Mutex // guards what follows
+	mu        sync.Mutex // guards the fields below
 	listeners map[*conn]*listener
 	latches   map[string]bool
 
-	// changing is locked while a latch changes, so that all see the changes in
-	// one order. It comes before mu.
+	// changing is held while a latch changes, so that everyone sees the changes
+	// in the same order. It is locked before mu.
 	changing sync.Mutex
 }
 
@@ -98,7 +98,7 @@ func (c *conn) Listen(ctx context.Context, f func(driver.Signal) int) error {
 	l := &listener{f: f}
 	s.listeners[c] = l
 	l.mu.Lock()
-	latches := s.latches // does not change while we are here
+	latches := s.latches // does not change while changing is locked
 	s.mu.Unlock()
 	defer l.mu.Unlock()
 	for name := range latches {

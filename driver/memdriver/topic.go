@@ -14,12 +14,12 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// topic is a topic of the engine. Its fields are guarded by Engine.mu.
+// topic is a topic of the engine. Engine.mu guards its fields.
 type topic struct {
 	engine  *Engine
 	name    string
 	stored  *driver.StoredConfig
-	log     []*driver.Received // of a stored topic, from sequence first on
+	log     []*driver.Received // of a stored topic, starting at sequence first
 	first   uint64
 	ids     map[string]time.Time
 	repeats uint64
@@ -27,13 +27,13 @@ type topic struct {
 	groups  map[string]*group
 }
 
-// group is the place that the members of a group share on a stored topic, or
+// group is the position that the members of a group share on a stored topic, or
 // whose turn it is on an ephemeral one.
 type group struct {
-	next   uint64             // the next sequence to be handed out
-	back   []*driver.Received // returned, to be handed out first
+	next   uint64             // the next sequence to deliver
+	back   []*driver.Received // returned messages, to be delivered first
 	turn   int
-	owners map[string]*subscription // who has messages of a key in hand
+	owners map[string]*subscription // the member that has messages of a key in hand
 	held   map[string]int
 }
 
@@ -95,7 +95,8 @@ func (t *topic) publishLocked(m *driver.Message) {
 	}
 }
 
-// listenersLocked returns who listens to the topic, directly or by a pattern.
+// listenersLocked returns the subscriptions to the topic, direct and by
+// pattern.
 func (t *topic) listenersLocked() []*subscription {
 	all := slices.Clone(t.subs)
 	for s, pattern := range t.engine.patterns {
@@ -145,7 +146,7 @@ func (t *topic) groupLocked(name string) *group {
 	return g
 }
 
-// trimLocked lets go of what retention does not keep.
+// trimLocked drops what retention does not keep.
 func (t *topic) trimLocked() {
 	for len(t.log) > 0 && (t.stored.MaxMessages > 0 && len(t.log) > t.stored.MaxMessages ||
 		t.stored.MaxAge > 0 && time.Since(t.log[0].Time) > t.stored.MaxAge) {
@@ -155,7 +156,7 @@ func (t *topic) trimLocked() {
 	}
 }
 
-// handOutLocked gives the members of groups what they may have in hand.
+// handOutLocked delivers to the members of groups what they may have in hand.
 func (t *topic) handOutLocked() {
 	for name, g := range t.groups {
 		for {
@@ -192,7 +193,7 @@ func (g *group) take(t *topic) {
 	}
 }
 
-// takerLocked returns the member that gets a message next: the one that holds
+// takerLocked returns the member that gets the message: the one that holds
 // others of its key, or else the one with the most room.
 func (t *topic) takerLocked(name string, g *group, m *driver.Received) *subscription {
 	var best *subscription
@@ -283,7 +284,7 @@ func (t openTopic) Stats(ctx context.Context) (driver.TopicStats, error) {
 	return s, nil
 }
 
-// subscription is a driver.Subscription. inHand is guarded by Engine.mu.
+// subscription is a driver.Subscription. Engine.mu guards inHand.
 type subscription struct {
 	conn    *conn
 	topic   *topic // nil for a pattern
@@ -311,10 +312,10 @@ func (s *subscription) live() bool { return !s.leaving.Load() }
 
 func (s *subscription) stored() bool { return s.topic != nil && s.topic.stored != nil }
 
-// offer puts a message of which everybody has an own copy into the queue.
+// offer adds a copy of the message to the queue, unless the queue is full.
 func (s *subscription) offer(m *driver.Received) {
 	most := s.window
-	if s.stored() { // it is kept anyway
+	if s.stored() { // the topic keeps it anyway
 		most = int(^uint(0) >> 1)
 	}
 	c := *m
@@ -324,7 +325,7 @@ func (s *subscription) offer(m *driver.Received) {
 	}
 }
 
-// hold gives a member of a group on a stored topic a message.
+// hold delivers a message to a member of a group on a stored topic.
 func (s *subscription) hold(g *group, m *driver.Received) {
 	c := *m
 	c.Headers, c.Token = maps.Clone(m.Headers), m
@@ -336,8 +337,8 @@ func (s *subscription) hold(g *group, m *driver.Received) {
 	s.queue.put(&c, len(s.inHand)+s.window)
 }
 
-// letGo takes a message out of a member's hands and reports whether it was
-// there.
+// letGo removes a message from those that a member has in hand, and reports
+// whether it was there.
 func (s *subscription) letGo(m *driver.Received) (*group, bool) {
 	g, ok := s.inHand[m]
 	if !ok {
@@ -374,7 +375,8 @@ func (s *subscription) Ack(_ context.Context, ms []*driver.Received) error {
 	return nil
 }
 
-// Extend implements driver.Subscription: nobody takes a message away here.
+// Extend implements driver.Subscription. It does nothing, because no message is
+// taken away here.
 func (s *subscription) Extend(context.Context, []*driver.Received) error { return nil }
 
 // Return implements driver.Subscription.
@@ -392,7 +394,7 @@ func (s *subscription) Return(_ context.Context, ms []*driver.Received) error {
 	return nil
 }
 
-// returnLocked hands messages back to their group, in the order of the topic.
+// returnLocked returns messages to their group, in the order of the topic.
 func (s *subscription) returnLocked(ms []*driver.Received) {
 	for _, m := range ms {
 		if g, ok := s.letGo(m); ok {
@@ -453,7 +455,7 @@ func (s *subscription) Close(context.Context) error {
 	return nil
 }
 
-// The requests.
+// Requests.
 
 // responder is a driver.Responder.
 type responder struct {

@@ -10,7 +10,7 @@ import (
 
 // value is a shared value of the engine.
 type value struct {
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	state   driver.State
 	changed chan struct{} // closed and replaced at each change
 }
@@ -83,7 +83,7 @@ func (h *valueHandle) Watch(ctx context.Context) (driver.ValueWatch, error) {
 // valueWatch is a driver.ValueWatch.
 type valueWatch struct {
 	value *value
-	seen  uint64 // used by Next only
+	seen  uint64 // used only by Next
 	once  sync.Once
 	ended chan struct{}
 }

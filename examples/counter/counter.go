@@ -37,7 +37,7 @@ import (
 type Options struct {
 	Rounds     int // steps of each goroutine; at least 0
 	Goroutines int // an even number, at least 2: half of them count up, half down
-	Start      int // the number to begin with
+	Start      int // the initial number
 }
 
 // initialized is latched once the counter has its first value.
@@ -69,14 +69,14 @@ func run(ctx context.Context, bus *hark.Bus, out *lines, o Options) error {
 			for _, w := range []*worker{up, down} {
 				all.Go(func() {
 					if err := w.work(ctx); err != nil {
-						cancel(err) // the first error is the one that counts
+						cancel(err) // only the first error counts
 					}
 				})
 			}
 		}
 	}
 	pairs := o.Goroutines / 2
-	begin(0, pairs/2) // these wait for the counter to be there
+	begin(0, pairs/2) // these wait for the counter to exist
 	counter, err := hark.NewValue(bus, "counter", o.Start)
 	if err == nil {
 		out.printf("initialized with %d\n", counter.Get())
@@ -105,9 +105,9 @@ func run(ctx context.Context, bus *hark.Bus, out *lines, o Options) error {
 
 // lines writes whole lines for many goroutines.
 type lines struct {
-	mu  sync.Mutex // guards what follows
+	mu  sync.Mutex // guards the fields below
 	w   io.Writer
-	err error // the first
+	err error // the first error
 }
 
 func (l *lines) printf(format string, args ...any) {

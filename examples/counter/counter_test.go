@@ -30,8 +30,9 @@ func TestTwoGoroutines(t *testing.T) {
 	}
 }
 
-// TestManyGoroutines: each printed number was true at its moment. A walk from
-// 0 to 0 goes from v-1 to v as often as it comes back, for every v.
+// TestManyGoroutines checks that each printed number was true when it was
+// printed. A walk from 0 to 0 steps from v-1 to v as often as back, for every
+// v.
 func TestManyGoroutines(t *testing.T) {
 	leak.Check(t)
 	for _, goroutines := range []int{2, 20, 200} {
@@ -40,7 +41,7 @@ func TestManyGoroutines(t *testing.T) {
 		if err := Run(t.Context(), &out, Options{Rounds: rounds, Goroutines: goroutines}); err != nil {
 			t.Fatal(err)
 		}
-		crossed := map[int]int{} // from v-1 to v, less those back
+		crossed := map[int]int{} // steps from v-1 to v, minus those back
 		n := 0
 		var last string
 		for in := bufio.NewScanner(&out); in.Scan(); {
@@ -74,7 +75,8 @@ func TestManyGoroutines(t *testing.T) {
 	}
 }
 
-// TestNothingToCount has workers that are done before their partners look for them.
+// TestNothingToCount runs workers that are done before their partners look for
+// them.
 func TestNothingToCount(t *testing.T) {
 	leak.Check(t)
 	for range 200 {
@@ -93,7 +95,7 @@ func TestRunStops(t *testing.T) {
 		if err := Run(ctx, w, Options{Rounds: 1_000_000_000, Goroutines: goroutines}); !errors.Is(err, enough) {
 			t.Errorf("%d goroutines: got %v, want the cause", goroutines, err)
 		}
-		// At any moment at most one of each pair is a step ahead.
+		// At any time, at most one of each pair is a step ahead.
 		var n, changes int
 		if _, err := fmt.Sscanf(w.last, "stopped with %d after %d changes", &n, &changes); err != nil || n < 0 || n > goroutines/2 || changes < 49 {
 			t.Errorf("%d goroutines: the last line is %q", goroutines, w.last)
@@ -101,7 +103,7 @@ func TestRunStops(t *testing.T) {
 	}
 }
 
-// stopper calls stop after that many lines.
+// stopper calls stop after the given number of lines.
 type stopper struct {
 	after int
 	stop  func()

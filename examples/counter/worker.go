@@ -12,13 +12,13 @@ type worker struct {
 	bus      *hark.Bus
 	notifier *hark.Notifier
 	out      *lines
-	name     string // under which it is notified
+	name     string // the name under which it is notified
 	step     int    // +1 or -1
 	rounds   int
 	partner  *worker
 
-	// made is what its last step made of the number. It is written before the
-	// partner is notified, and read by the partner before it notifies back.
+	// made is the number after its last step. It is written before the partner
+	// is notified, and the partner reads it before it notifies back.
 	made int
 }
 
@@ -32,12 +32,12 @@ func newPair(bus *hark.Bus, notifier *hark.Notifier, out *lines, i int, o Option
 // ready is latched while the worker can be notified.
 func (w *worker) ready() string { return w.name + ".ready" }
 
-// work takes turns with the partner; the one that counts up begins.
+// work takes turns with the partner. The one that counts up begins.
 func (w *worker) work(ctx context.Context) (err error) {
 	if err := w.notifier.Wait(ctx, initialized); err != nil {
 		return err
 	}
-	counter, err := hark.NewValue(w.bus, "counter", 0) // it is there: 0 means nothing
+	counter, err := hark.NewValue(w.bus, "counter", 0) // the value exists, so 0 is not used
 	if err != nil {
 		return err
 	}
@@ -52,8 +52,9 @@ func (w *worker) work(ctx context.Context) (err error) {
 	if err := w.notifier.Wait(ctx, w.partner.ready()); err != nil {
 		return err
 	}
-	// Nobody else waits for it, so it can go. Its owner must not remove it: having
-	// nothing to count, it could be done before its partner has looked.
+	// No one else waits for this latch, so it can be cleared. Its owner must
+	// not clear it: with nothing to count, it could be done before its partner
+	// has looked.
 	if err := w.notifier.Unlatch(ctx, w.partner.ready()); err != nil {
 		return err
 	}
@@ -82,7 +83,7 @@ func (w *worker) work(ctx context.Context) (err error) {
 	return nil
 }
 
-// hear waits for the partner's signal and prints what it did.
+// hear waits for the partner's signal and prints what the partner did.
 func (w *worker) hear(ctx context.Context, l *hark.Listener) error {
 	select {
 	case s := <-l.C():

@@ -37,8 +37,8 @@ import (
 
 // Options say how much there is to do.
 type Options struct {
-	Interval  time.Duration // between two numbers of a producer; above 0
-	Count     int           // numbers to send in all; 0 for as long as the context lives
+	Interval  time.Duration // between two numbers of a producer; more than 0
+	Count     int           // total of numbers to send; 0 to send until the context ends
 	Producers int           // at least 1; the i-th of n sends i, i+n, i+2n and so on
 	Consumers int           // at least 1
 	Capacity  int           // of the channel: 0, more, or hark.Unbounded
@@ -102,7 +102,7 @@ func run(ctx context.Context, bus *hark.Bus, out *log.Logger, o Options) error {
 	}
 	for _, err := range sending {
 		if err != nil && ctx.Err() == nil {
-			return err // not because it was asked to stop
+			return err // it was not asked to stop
 		}
 		if err != nil {
 			return context.Cause(ctx)
@@ -111,8 +111,8 @@ func run(ctx context.Context, bus *hark.Bus, out *log.Logger, o Options) error {
 	return nil
 }
 
-// produce sends a number every interval. Where it has to wait for room it goes
-// on with the next tick, and does not catch up.
+// produce sends a number every interval. After waiting for room it continues
+// with the next tick and does not catch up.
 func produce(ctx context.Context, numbers *hark.Chan[int], first int, o Options) error {
 	tick := time.NewTicker(o.Interval)
 	defer tick.Stop()

@@ -15,14 +15,14 @@ import (
 	"github.com/harkbus/hark/internal/leak"
 )
 
-// page keeps the lines that Run prints, and when.
+// page records the lines that Run prints, and their times.
 type page struct {
 	t     *testing.T
 	begin time.Time
-	after int // lines after which full is called
+	after int // number of lines after which full is called
 	full  func()
 
-	mu    sync.Mutex // guards what follows
+	mu    sync.Mutex // guards the fields below
 	lines []string
 	times []time.Duration
 	over  bool // Run has returned
@@ -42,8 +42,8 @@ func (p *page) Write(text []byte) (int, error) {
 	return len(text), nil
 }
 
-// run runs the program and returns the numbers printed, sorted. It checks
-// that the last line, and only that, is a true account of them.
+// run runs the program and returns the printed numbers, sorted. It checks that
+// the last line, and only that, sums them up correctly.
 func (p *page) run(ctx context.Context, o Options) (numbers []int, err error) {
 	p.t.Helper()
 	p.begin = time.Now()
@@ -67,7 +67,7 @@ func (p *page) run(ctx context.Context, o Options) (numbers []int, err error) {
 	if want := fmt.Sprintf("%d sent, %d received", len(numbers), len(numbers)); p.lines[last] != want {
 		p.t.Errorf("%+v: the last line is %q, want %q", o, p.lines[last], want)
 	}
-	for consumer, got := range received { // each producer's come in its order
+	for consumer, got := range received { // the numbers of each producer arrive in order
 		latest := map[int]int{}
 		for _, n := range got {
 			if from := n % o.Producers; n <= latest[from] {
@@ -81,7 +81,7 @@ func (p *page) run(ctx context.Context, o Options) (numbers []int, err error) {
 	return numbers, err
 }
 
-// shapes are options for as many numbers, or without end.
+// shapes are options for the given count of numbers, or without end.
 func shapes(interval time.Duration, count int) (all []Options) {
 	for _, capacity := range []int{0, 1, 16, hark.Unbounded} {
 		for _, ends := range [][2]int{{1, 1}, {1, 4}, {4, 1}, {4, 4}, {20, 20}} {
@@ -106,7 +106,8 @@ func TestEverySecond(t *testing.T) {
 	})
 }
 
-// TestCount has every shape send as many numbers: each is printed once.
+// TestCount sends the same count of numbers with every shape. Each number is
+// printed once.
 func TestCount(t *testing.T) {
 	const count = 101
 	for _, o := range shapes(time.Second, count) {
@@ -124,7 +125,7 @@ func TestCount(t *testing.T) {
 			if len(numbers) != count {
 				t.Errorf("%+v: printed %d numbers, want %d", o, len(numbers), count)
 			}
-			// The first producer has most to send.
+			// The first producer has the most to send.
 			if want := time.Duration((count-1)/o.Producers) * time.Second; p.times[len(p.times)-1] != want {
 				t.Errorf("%+v: took %v, want %v", o, p.times[len(p.times)-1], want)
 			}
@@ -132,12 +133,13 @@ func TestCount(t *testing.T) {
 	}
 }
 
-// sentWhole checks that numbers are what producers sent one after the other:
-// no number is missing before one that was sent, and none is there twice.
+// sentWhole checks that the numbers are what the producers sent, one after the
+// other: no number is missing before another from the same producer, and none
+// occurs twice.
 func sentWhole(t *testing.T, o Options, numbers []int) {
 	t.Helper()
 	next := make([]int, o.Producers)
-	for _, n := range numbers { // they are sorted
+	for _, n := range numbers { // numbers are sorted
 		i := (n - 1) % o.Producers
 		if want := next[i]*o.Producers + i + 1; n != want {
 			t.Errorf("%+v: producer %d sent %d, want %d", o, i+1, n, want)
@@ -168,8 +170,8 @@ func TestStopAtATime(t *testing.T) {
 	}
 }
 
-// TestStopInTheMiddle stops while numbers are sent and printed as fast as that
-// goes, with real time.
+// TestStopInTheMiddle stops the program in real time, while numbers are sent
+// and printed as fast as possible.
 func TestStopInTheMiddle(t *testing.T) {
 	leak.Check(t)
 	for i, o := range shapes(time.Nanosecond, 0) {

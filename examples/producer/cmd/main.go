@@ -23,7 +23,7 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	err := producer.Run(ctx, os.Stdout, o)
-	asked := context.Cause(ctx) // nil unless there was a Ctrl-C
+	asked := context.Cause(ctx) // nil unless Ctrl-C was pressed
 	stop()
 	if err != nil && !errors.Is(err, asked) {
 		fmt.Fprintln(os.Stderr, err)
