@@ -2,9 +2,9 @@ package main
 
 import "github.com/asaskevich/EventBus"
 
-// asaskevich is github.com/asaskevich/EventBus with SubscribeAsync: a goroutine
-// for each delivery. Its transactional mode, which handles one message at a
-// time, is slower.
+// asaskevich is github.com/asaskevich/EventBus with SubscribeAsync, which
+// starts a goroutine for each delivery. Its transactional mode, which handles
+// one message at a time, is slower.
 var asaskevich = peer{
 	name:    "asaskevich/EventBus, async",
 	slow:    20,
@@ -39,8 +39,8 @@ var asaskevich = peer{
 	},
 }
 
-// asaskevichSync is the same with Subscribe: handlers run in the publisher,
-// under the lock of the bus, so that none can publish.
+// asaskevichSync is the same with Subscribe. Handlers run in the publisher,
+// under the lock of the bus, so none can publish.
 var asaskevichSync = peer{
 	name: "asaskevich/EventBus, sync",
 	slow: 10,

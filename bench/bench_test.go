@@ -12,9 +12,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// TestEveryContender runs every workload once with few messages: each run
+// TestEveryContender runs every workload once with few messages. Each run
 // checks that all messages arrive once, undamaged and in order, so that the
-// benchmark goes on measuring what it says.
+// benchmark keeps measuring what it claims.
 func TestEveryContender(t *testing.T) {
 	for _, w := range slices.Concat(workloads, engineWorkloads) {
 		baseline := w.baseline == ""

@@ -4,8 +4,8 @@ import "golang.design/x/chann"
 
 const channName = "golang-design/chann"
 
-// channs is golang.design/x/chann: built-in channels, and for the unbounded
-// one (capacity below 0) a goroutine and a slice between two of them.
+// channs is golang.design/x/chann: built-in channels, and if unbounded
+// (capacity below 0) a goroutine and a slice between two of them.
 func channs(capacity int) peer {
 	return pipes(channName, func() pipe {
 		ch := chann.New[message](chann.Cap(capacity))

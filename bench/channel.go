@@ -6,14 +6,14 @@ import (
 	"github.com/harkbus/hark"
 )
 
-// channel is the built-in channel with a buffer of 1024, one for each
-// subscriber; a group shares one.
+// channel is the built-in channel with a buffer of 1024. Each subscriber has
+// one; a group shares one.
 var channel = channels(channel1024, 1024)
 
 // unbuffered is the built-in channel without a buffer.
 var unbuffered = channels("channel 0", 0)
 
-// builtin names the built-in channel among other channels.
+// builtin is the name of the built-in channel among other channels.
 const builtin = "built-in channel"
 
 var (
@@ -22,9 +22,9 @@ var (
 	unboundedChannels  = []peer{harkChans(plainHark, hark.Unbounded), chanx, channs(-1), eapaches(-1), unbounded}
 )
 
-// channels is a contender of built-in channels. What it publishes with is
-// written out and not made of a function for one message, because it is the
-// measure of others: the call would be a part of it.
+// channels is a contender that uses built-in channels. Its publishing loop is
+// written out rather than built from a function for one message: others are
+// measured against it, and the call would be part of the measurement.
 func channels(name string, size int) peer {
 	p := pipes(name, func() pipe { return channelPipe(make(chan message, min(size, 16))) })
 	p.pingpong = pipes(name, func() pipe { return channelPipe(make(chan message, size)) }).pingpong

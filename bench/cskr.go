@@ -7,8 +7,8 @@ import (
 	"github.com/cskr/pubsub/v2"
 )
 
-// cskr is github.com/cskr/pubsub: one goroutine between publishers and a
-// channel for each subscriber.
+// cskr is github.com/cskr/pubsub, which puts one goroutine between the
+// publishers and a channel for each subscriber.
 var cskr = peer{
 	name: "cskr/pubsub",
 	slow: 4,

@@ -4,8 +4,8 @@ import eapache "github.com/eapache/channels"
 
 const eapacheName = "eapache/channels"
 
-// eapaches is github.com/eapache/channels: a NativeChannel, or for a capacity
-// below 0 an InfiniteChannel. Both carry values as interfaces.
+// eapaches is github.com/eapache/channels: a NativeChannel, or an
+// InfiniteChannel if capacity is below 0. Both carry values as interfaces.
 func eapaches(capacity int) peer {
 	return pipes(eapacheName, func() pipe {
 		var ch eapache.Channel

@@ -14,10 +14,11 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 )
 
-// What follows measures hark over engines: clients in this process, and one NATS
-// server in another, reached over the loopback interface, new for each run.
+// The rest of this file measures hark over engines: clients in this process and
+// a NATS server in another, reached over the loopback interface and started
+// anew for each run.
 
-// engineWorkloads are measured by make bench-engines.
+// engineWorkloads are the workloads of make bench-engines.
 var engineWorkloads = []workload{
 	{
 		name: "X ephemeral, 128 B", units: []string{"ns"}, messages: 1_600_000, peers: ephemeral(128), baseline: rawNATS, run: carrying,
@@ -64,26 +65,26 @@ const (
 	rawAsync = "nats.go, window of 1,024"
 )
 
-// carrying is operating without a count of allocations: much of what is allocated
-// is so once.
+// carrying is operating without the count of allocations, many of which are
+// made only once.
 func carrying(p peer, n int) (outcome, error) {
 	took := p.operate(p.share(max(n, 64)))
 	return outcome{[]float64{float64(took) / float64(p.share(max(n, 64)))}, -1, 0}, nil
 }
 
-// asking times requests, each by itself.
+// asking times each request separately.
 func asking(p peer, n int) (outcome, error) {
 	took := p.ask(max(n, 20))
 	slices.Sort(took)
 	return outcome{[]float64{quantile(took, 0.50), quantile(took, 0.99)}, -1, 0}, nil
 }
 
-// serverVariable makes this program a NATS server, until its standard input ends:
-// its value is the directory for streams, with sync: before it if each message is
-// to be synced.
+// serverVariable makes this program a NATS server until its standard input
+// ends. Its value is the directory for streams, prefixed with sync: if each
+// message is to be synced.
 const serverVariable = "HARK_BENCH_SERVER"
 
-// serveIfAsked never returns if this process is to be a server.
+// serveIfAsked runs the server and never returns, if this process is to be one.
 func serveIfAsked() {
 	dir := os.Getenv(serverVariable)
 	if dir == "" {
@@ -99,7 +100,7 @@ func serveIfAsked() {
 		panic("the NATS server does not start")
 	}
 	fmt.Println(s.ClientURL())
-	_, _ = io.Copy(io.Discard, os.Stdin) // ends with the parent
+	_, _ = io.Copy(io.Discard, os.Stdin) // ends when the parent does
 	s.Shutdown()
 	os.Exit(0)
 }
@@ -136,7 +137,7 @@ func startServer(sync bool) *engineServer {
 	}}
 }
 
-// tally counts what arrives.
+// tally counts the messages that arrive.
 type tally struct {
 	want int64
 	got  atomic.Int64
@@ -145,7 +146,7 @@ type tally struct {
 
 func newTally(n int) *tally { return &tally{want: int64(n), done: make(chan struct{})} }
 
-// one counts a message, which is to have the right size.
+// one counts a message, which must have the right size.
 func (t *tally) one(data []byte, size int) {
 	if len(data) != size {
 		panic(fmt.Sprintf("a message has %d bytes, not %d", len(data), size))
@@ -158,7 +159,7 @@ func (t *tally) one(data []byte, size int) {
 	}
 }
 
-// wait waits until everything has come.
+// wait waits until everything has arrived.
 func (t *tally) wait() {
 	select {
 	case <-t.done:
@@ -168,10 +169,10 @@ func (t *tally) wait() {
 }
 
 // maxAhead is how far a publisher of ephemeral messages may be ahead of their
-// subscriber.
+// subscriber, in messages.
 const maxAhead = 32768
 
-// keepPace waits if a publisher is too far ahead.
+// keepPace waits if the publisher is too far ahead.
 func (t *tally) keepPace(published int) {
 	if published%1024 != 0 {
 		return

@@ -14,12 +14,12 @@ import (
 	"github.com/harkbus/hark"
 )
 
-// Channels over engines: eight senders and eight receivers, on one connection
-// each side, as in the prototypes that their goal comes from.
+// Channels over engines: eight senders and eight receivers on one connection
+// per side, as in the prototypes from which their goal was derived.
 
 const chanEnds = 8
 
-// chanSize is how large the values are.
+// chanSize is the size of the values in bytes.
 const chanSize = 128
 
 func chansOf(capacity int) []peer {
@@ -51,8 +51,8 @@ func harkEngineChan(capacity int) peer {
 	}}
 }
 
-// exchange sends n values from eight goroutines to eight, and returns how long it
-// takes until all have been received.
+// exchange sends n values from eight goroutines to eight others, and returns
+// the time until all have been received.
 func exchange(n int, send func([]byte), receive func(context.Context) ([]byte, bool)) time.Duration {
 	each := n / chanEnds
 	all, data := newTally(each*chanEnds), make([]byte, chanSize)
@@ -82,11 +82,11 @@ func exchange(n int, send func([]byte), receive func(context.Context) ([]byte, b
 	return took
 }
 
-// rawChan is the simplest bounded channel of nats.go: a work queue that refuses
-// what it has no room for. Its senders learn of room by samples of
-// acknowledgements. Nothing can be closed. Unless it confirms, its receivers do not
-// wait until the server has taken notice of an acknowledgement, so that a value
-// may come twice where hark's does not.
+// rawChan is the simplest bounded channel on nats.go: a work queue that refuses
+// what it has no room for. Its senders learn of room by sampling
+// acknowledgements. It cannot be closed. Unless it confirms, its receivers do
+// not wait for the server to process an acknowledgement, so a value may be
+// received twice, unlike in hark's channel.
 func rawChan(name string, capacity int, confirms bool) peer {
 	return peer{name: name, operate: func(n int) time.Duration {
 		in, out, end := connectTwo()
@@ -129,7 +129,7 @@ func rawChan(name string, capacity int, confirms bool) peer {
 	}}
 }
 
-// queue makes the stream and the consumer of a prototype.
+// queue creates the stream and the consumer of a prototype.
 func (c rawClient) queue(capacity int) jetstream.Consumer {
 	cfg := jetstream.StreamConfig{
 		Name: "T", Subjects: []string{"t"}, Storage: jetstream.MemoryStorage, Retention: jetstream.WorkQueuePolicy, Discard: jetstream.DiscardNew,
@@ -146,7 +146,7 @@ func (c rawClient) queue(capacity int) jetstream.Consumer {
 	return consumer
 }
 
-// room is who waits for room, in order.
+// room holds the senders that wait for room, in order.
 type room struct {
 	mu      sync.Mutex // guards waiting
 	waiting []chan struct{}
@@ -180,8 +180,8 @@ func (r *room) wake() {
 	}
 }
 
-// rawRendezvous is a channel of capacity 0 of nats.go: a work queue, where each
-// sender waits until a receiver says that it has its value.
+// rawRendezvous is a channel of capacity 0 on nats.go: a work queue in which
+// each sender waits until a receiver reports that it has the value.
 var rawRendezvous = peer{name: rawPrototype, operate: func(n int) time.Duration {
 	in, out, end := connectTwo()
 	defer end()

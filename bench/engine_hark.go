@@ -28,7 +28,8 @@ func (s *engineServer) open(opts ...natsdriver.Option) *hark.Bus {
 	return hark.Over(conn)
 }
 
-// openTwo starts a server and returns two buses over it, and what ends all.
+// openTwo starts a server and returns two buses over it, and a function that
+// stops everything.
 func openTwo() (in, out *hark.Bus, end func()) {
 	s := startServer(false)
 	in, out = s.open(), s.open()
@@ -76,12 +77,14 @@ func harkEphemeral(name string, size int, opts ...hark.TopicOption) peer {
 	}}
 }
 
-// relaxed is what a server does by itself: nats.go gets no more.
+// relaxed is the durability that a server gives by default, which is what
+// nats.go gets.
 func relaxed(opts ...hark.TopicOption) []hark.TopicOption {
 	return append(opts, hark.Stored(hark.Retention{Durability: hark.Relaxed}))
 }
 
-// harkStored publishes from some goroutines to a group, until all is acknowledged.
+// harkStored publishes from several goroutines to a group until everything is
+// acknowledged.
 func harkStored(name string, size, publishers int, opts ...hark.TopicOption) peer {
 	return peer{name: name, operate: func(n int) time.Duration {
 		in, out, end := openTwo()
@@ -112,7 +115,7 @@ func publishFromMany(to *hark.Topic[[]byte], publishers, each, size int) {
 	wg.Wait()
 }
 
-// fill stores n messages, whose first bytes number them.
+// fill stores n messages. The first bytes of each hold its number.
 func fill(to *hark.Topic[[]byte], n, size int) {
 	for from := 0; from < n; from += 1000 {
 		batch := make([][]byte, 0, 1000)
@@ -140,7 +143,7 @@ func harkRead(size int) peer {
 	}}
 }
 
-// harkSynced publishes to a server that syncs always, or to a directory.
+// harkSynced publishes to a server that always syncs, or to a directory.
 func harkSynced(name string, size int, directory bool) peer {
 	return peer{name: name, operate: func(n int) time.Duration {
 		b, end := openOne(directory, true)
@@ -152,8 +155,8 @@ func harkSynced(name string, size int, directory bool) peer {
 	}}
 }
 
-// openOne returns a bus over a directory, or over a server that syncs always or
-// not, and what ends both.
+// openOne returns a bus over a directory, or over a server that always syncs or
+// does not, and a function that stops both.
 func openOne(directory, sync bool) (b *hark.Bus, end func()) {
 	if directory {
 		dir, err := os.MkdirTemp("", "hark-bench-")
@@ -184,7 +187,7 @@ func harkGroup(name string, size int, opts ...hark.TopicOption) peer {
 		defer s.end()
 		out := s.open()
 		defer closeBus(out)
-		// What is published has keys either way.
+		// The messages have keys in either case.
 		fill(newBytes(out, relaxed(hark.Bare(), keyed)...), n, size)
 		all := newTally(n)
 		topics := make([]*hark.Topic[[]byte], 4)
@@ -208,7 +211,7 @@ func harkGroup(name string, size int, opts ...hark.TopicOption) peer {
 	}}
 }
 
-// keyed gives the numbers of fill 1,000 keys.
+// keyed spreads the numbers of fill over 1,000 keys.
 var keyed = hark.KeyBy(func(data []byte) string { return strconv.Itoa(int(binary.LittleEndian.Uint64(data) % 1000)) })
 
 var harkRequests = peer{name: plainHark, ask: func(n int) []time.Duration {
@@ -223,7 +226,7 @@ var harkRequests = peer{name: plainHark, ask: func(n int) []time.Duration {
 	})
 }}
 
-// harkSingly publishes one at a time, to a directory or over TCP.
+// harkSingly publishes one message at a time, to a directory or over TCP.
 func harkSingly(name string, size int, directory bool) peer {
 	return peer{name: name, operate: func(n int) time.Duration {
 		b, end := openOne(directory, false)

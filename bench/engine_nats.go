@@ -8,7 +8,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// rawClient is a connection as an expert makes it, with JetStream.
+// rawClient is a connection with JetStream, set up as an expert would.
 type rawClient struct {
 	*client.Conn
 	js jetstream.JetStream
@@ -22,7 +22,8 @@ func (s *engineServer) connect() rawClient {
 	return rawClient{c, js}
 }
 
-// connectTwo starts a server and returns two clients of it, and what ends all.
+// connectTwo starts a server and returns two clients of it, and a function that
+// stops everything.
 func connectTwo() (in, out rawClient, end func()) {
 	s := startServer(false)
 	in, out = s.connect(), s.connect()
@@ -39,7 +40,7 @@ func (c rawClient) stream(name string) jetstream.Stream {
 	return s
 }
 
-// consume counts what a durable consumer gets and acknowledges it.
+// consume acknowledges and counts what a durable consumer receives.
 func consume(s jetstream.Stream, all *tally, size int) jetstream.ConsumeContext {
 	consumer, err := s.CreateConsumer(background, jetstream.ConsumerConfig{Durable: "g", AckPolicy: jetstream.AckExplicitPolicy, MaxAckPending: -1})
 	must(err)
@@ -71,7 +72,7 @@ func rawEphemeral(size int) peer {
 	}}
 }
 
-// rawEvents is rawEphemeral with the headers that an event of hark has.
+// rawEvents is rawEphemeral with the headers of hark's events.
 func rawEvents(size int) peer {
 	return peer{name: "nats.go, the same headers", operate: func(n int) time.Duration {
 		in, out, end := connectTwo()
@@ -116,7 +117,7 @@ func rawSingly(size int) peer {
 	}}
 }
 
-// publishAsync publishes with a window and returns when all is stored.
+// publishAsync publishes with a window and returns when everything is stored.
 func (c rawClient) publishAsync(n int, data []byte) {
 	for range n {
 		_, err := c.js.PublishAsync("t", data, jetstream.WithStallWait(patience))
@@ -153,8 +154,8 @@ func rawSynced(size int) peer {
 	}}
 }
 
-// rawRead reads what a stream has: with acknowledgements, or with an ordered
-// consumer, which needs none.
+// rawRead reads what a stream holds, either with acknowledgements or with an
+// ordered consumer, which needs none.
 func rawRead(name string, size int, ordered bool) peer {
 	return peer{name: name, operate: func(n int) time.Duration {
 		in, out, end := connectTwo()
@@ -193,8 +194,8 @@ var rawRequests = peer{name: rawNATS, ask: func(n int) []time.Duration {
 	})
 }}
 
-// timed calls f n times and returns how long each took, after some that do not
-// count.
+// timed calls f n times, after a few calls that do not count, and returns how
+// long each took.
 func timed(n int, f func()) []time.Duration {
 	for range n/10 + 1 {
 		f()

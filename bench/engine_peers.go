@@ -51,7 +51,7 @@ const (
 	watermillSingly    = "Watermill, JetStream, one goroutine"
 )
 
-// work takes what comes from Watermill.
+// work receives and counts the messages from Watermill.
 func work(ms <-chan *wmsg.Message, all *tally, size int) {
 	for m := range ms {
 		m.Ack()
@@ -68,7 +68,7 @@ func watermillEphemeral(size int) peer {
 		s := startServer(false)
 		defer s.end()
 		core := wmnats.JetStreamConfig{Disabled: true}
-		conn := s.connect() // of ours, because Subscribe does not wait until the server knows of it
+		conn := s.connect() // our own connection, because Subscribe does not wait until the server knows of the subscription
 		config := wmnats.SubscriberConfig{JetStream: core, SubjectCalculator: wmnats.DefaultSubjectCalculator, Unmarshaler: &wmnats.NATSMarshaler{}}
 		in, err := wmnats.NewSubscriberWithNatsConn(conn.Conn, config.GetSubscriberSubscriptionConfig(), wm.NopLogger{})
 		must(err)
@@ -100,7 +100,7 @@ func watermillStored(name string, size, publishers int) peer {
 		defer s.end()
 		c := s.connect()
 		defer c.Close()
-		c.stream("t") // Watermill publishes to the subject that is called like the stream
+		c.stream("t") // Watermill publishes to the subject with the name of the stream
 		in, err := wmjs.NewSubscriber(wmjs.SubscriberConfig{URL: s.url, Logger: wm.NopLogger{}, AckAsync: true})
 		must(err)
 		out, err := wmjs.NewPublisher(wmjs.PublisherConfig{URL: s.url, Logger: wm.NopLogger{}})
@@ -130,8 +130,8 @@ func watermillStored(name string, size, publishers int) peer {
 	}}
 }
 
-// cloudEphemeral is the Go Cloud Development Kit, whose Send waits for the client;
-// 16 goroutines send.
+// cloudEphemeral is the Go Cloud Development Kit. Its Send waits for the
+// client, so 16 goroutines send.
 func cloudEphemeral(size int) peer {
 	return peer{name: "Go CDK natspubsub, 16 senders", slow: 32, operate: func(n int) time.Duration {
 		in, out, end := connectTwo()
@@ -149,7 +149,7 @@ func cloudEphemeral(size int) peer {
 			for {
 				m, err := sub.Receive(background)
 				if err != nil {
-					return // it was shut down
+					return // the subscription was shut down
 				}
 				m.Ack()
 				all.one(m.Body, size)

@@ -6,13 +6,13 @@ import (
 	"strings"
 )
 
-// goal is a figure that hark wants to reach.
+// goal is a figure that hark aims at.
 type goal struct {
 	workload, contender string
-	than                []string // measured against the best of these
-	ratio               float64  // and at least this many times as good
+	than                []string // compared with the best of these
+	ratio               float64  // at least this many times as good
 	most                float64  // or a figure of at most this
-	noAllocs            bool     // or no allocation for a message
+	noAllocs            bool     // or no allocations per message
 }
 
 var goals = []goal{
@@ -33,8 +33,8 @@ var goals = []goal{
 	atMost("G idle subscription, goroutines", plainHark, 0),
 	atMost("G a million idle subscriptions", plainHark, 400),
 	better("H 10,000 topics", plainHark, 2.5, channel1024),
-	// No matching when publishing: no slower than without patterns, but for
-	// what two equal contenders differ by.
+	// Publishing does not match patterns: it is no slower than without them,
+	// apart from the difference between two equal contenders.
 	better("P publish beside patterns", otherPatterns, 0.9, noPatterns),
 	atMost("P new topic beside patterns", otherPatterns, 2000),
 	atMost("P new topic beside patterns", matchingPattern, 2000),
@@ -45,11 +45,11 @@ var goals = []goal{
 	better("K channel, capacity 0, 4→4", plainHark, 1, builtin),
 	better("K channel, capacity 1024, 4→4", plainHark, 1, builtin),
 	atMost("N notify, nobody listens", plainHark, 20),
-	// Not slower, but for what two equal contenders differ by.
+	// Not slower, apart from the difference between two equal contenders.
 	better("N wake a goroutine", harkListen, 0.9, channel1),
-	better("N wake a goroutine", harkListen, 0.9, channelMerging), // what does the same
+	better("N wake a goroutine", harkListen, 0.9, channelMerging), // does the same
 	better("N wake a goroutine", harkWait, 0.9, channel1),
-	better("N wake a goroutine", harkWait, 0.9, channel1Select), // heeds a context too
+	better("N wake a goroutine", harkWait, 0.9, channel1Select), // also heeds a context
 	better("N wake a goroutine", harkWait, 0.9, channelEach),
 	better("N wake a goroutine", harkWatch, 0.9, channel1),
 	atMost("V get", plainHark, 2),
@@ -110,12 +110,12 @@ func withoutAllocs(workload, contender string) goal {
 	return goal{workload: workload, contender: contender, noAllocs: true}
 }
 
-// fewAllocs is what is left of a fixed cost (starting goroutines, growing a
-// log) when it is divided by the messages of a run.
+// fewAllocs is the rest of a fixed cost (starting goroutines, growing a log)
+// after it is divided by the messages of a run.
 const fewAllocs = 0.005
 
-// verdict compares the goal with what was measured; known is false if that was
-// not.
+// verdict compares the goal with the measurements. known is false if there are
+// none for it.
 func (g goal) verdict(rows []row) (want, got string, met, known bool) {
 	find := func(peer string) (row, bool) {
 		for _, r := range rows {

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestGoalsNameContenders finds goals that can never be met or missed because
-// nothing is called what they say.
+// TestGoalsNameContenders finds goals that name a workload or contender that
+// does not exist, and so could never be met or missed.
 func TestGoalsNameContenders(t *testing.T) {
 	all := slices.Concat(workloads, engineWorkloads)
 	for _, g := range goals {
@@ -66,7 +66,7 @@ func TestVerdict(t *testing.T) {
 	}
 }
 
-// TestReport sums up made-up outcomes and looks for them in the text.
+// TestReport summarizes made-up outcomes and looks for them in the text.
 func TestReport(t *testing.T) {
 	w := &workloads[0]
 	outcomes := map[string][]outcome{

@@ -6,8 +6,8 @@ import (
 	"github.com/gookit/event"
 )
 
-// gookit is github.com/gookit/event with FireAsync: a channel of 1024 and one
-// consumer for all topics, so that messages stay in order.
+// gookit is github.com/gookit/event with FireAsync: one channel of 1024 and one
+// consumer for all topics, which keeps messages in order.
 var gookit = peer{
 	name: "gookit/event, async",
 	slow: 4,

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// grouped publishes from several goroutines to subscribers who share the
+// grouped publishes from several goroutines to subscribers that share the
 // messages.
 func grouped(publishers, subscribers int) runner {
 	return func(p peer, messages int) (outcome, error) {

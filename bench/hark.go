@@ -15,7 +15,7 @@ const (
 
 var background = context.Background()
 
-// harkTopic publishes with Topic.Publish, from any goroutine.
+// harkTopic publishes with Topic.Publish from any goroutine.
 var harkTopic = peer{
 	name:   plainHark,
 	stream: harkStream(throughTopic),
@@ -46,8 +46,8 @@ var harkTopic = peer{
 	idle: func(n int) func() { return harkEnd(harkIdle(n, 1)) },
 }
 
-// harkPublisher publishes through a Publisher for each publishing goroutine.
-// Its pong and ping are published by one handler each, so each has one too.
+// harkPublisher publishes with one Publisher for each publishing goroutine. In
+// the ping-pong, each of the two handlers has a Publisher too.
 var harkPublisher = peer{
 	name:   handle,
 	stream: harkStream(throughHandle),
@@ -83,7 +83,7 @@ var harkManyTopics = peer{
 	idle: func(n int) func() { return harkEnd(harkIdle(n, topicCount)) },
 }
 
-// harkWay makes the publishing function of publisher p.
+// harkWay returns the publishing function of publisher p.
 type harkWay func(t *hark.Topic[message], p int) func(from, to uint64)
 
 func throughTopic(t *hark.Topic[message], p int) func(from, to uint64) {

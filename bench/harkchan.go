@@ -12,9 +12,9 @@ const (
 	selecting     = "built-in channel, select on a context"
 )
 
-// harkChans is hark.Chan through Send and Receive. Like the built-in channel,
-// which it is compared with, it is written out and not made of functions for
-// one message.
+// harkChans is hark.Chan with Send and Receive. Like the built-in channel, with
+// which it is compared, its loop is written out rather than built from
+// functions for one message.
 func harkChans(name string, capacity int) peer {
 	return shared(name, func(wg *sync.WaitGroup, publishers int, subscribers []func(message)) session {
 		c, err := hark.NewChan[message](nil, "", capacity)
@@ -28,7 +28,7 @@ func harkChans(name string, capacity int) peer {
 				for {
 					m, err := c.Receive(ctx)
 					if err != nil {
-						return // the channel is closed; if not, messages are missing
+						return // the channel is closed; if it is too early, the check finds messages missing
 					}
 					take(m)
 				}
@@ -46,8 +46,8 @@ func harkChans(name string, capacity int) peer {
 	})
 }
 
-// selects is the built-in channel where each operation heeds a context too, as
-// it has to in most programs.
+// selects is the built-in channel in operations that also heed a context, as
+// most programs need.
 func selects(capacity int) peer {
 	return shared(selecting, func(wg *sync.WaitGroup, publishers int, subscribers []func(message)) session {
 		ch := make(chan message, capacity)
@@ -83,8 +83,8 @@ func selects(capacity int) peer {
 	})
 }
 
-// shared is a contender of one channel that all subscribers share; to one
-// subscriber that is a stream.
+// shared is a contender with one channel that all subscribers share. With one
+// subscriber it is a stream.
 func shared(name string, open func(wg *sync.WaitGroup, publishers int, subscribers []func(message)) session) peer {
 	group := func(publishers int, subscribers []func(message)) session {
 		return open(new(sync.WaitGroup), publishers, subscribers)

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// idling returns the memory that an idle subscriber costs, heap and stacks, its
-// goroutines, and the time of closing it with all the others.
+// idling returns what an idle subscriber costs: memory (heap and stacks),
+// goroutines, and the time to close it with all the others.
 func idling(p peer, n int) (outcome, error) {
 	if p.idle == nil {
 		return outcome{}, errUnable
@@ -23,7 +23,7 @@ func idling(p peer, n int) (outcome, error) {
 	return outcome{[]float64{bytes / each, float64(goroutines) / each, float64(closing) / each}, -1, 0}, nil
 }
 
-// idlingTogether returns the megabytes that n idle subscribers cost.
+// idlingTogether returns the megabytes that n idle subscribers use.
 func idlingTogether(p peer, n int) (outcome, error) {
 	if p.idle == nil {
 		return outcome{}, errUnable

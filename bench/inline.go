@@ -1,7 +1,7 @@
 package main
 
-// inline calls the subscribers from the publisher, with nothing between them:
-// what the harness itself costs, which is part of every other figure.
+// inline calls the subscribers from the publisher, with nothing in between. It
+// measures the cost of the harness itself, which is part of every other figure.
 var inline = peer{
 	name:  "harness alone (a function call)",
 	alone: true,

@@ -6,7 +6,7 @@ import (
 	"github.com/kelindar/event"
 )
 
-// kelindarEvent is a message as kelindar/event wants it: of a type with a
+// kelindarEvent is a message as kelindar/event requires it: of a type with a
 // number.
 type kelindarEvent struct{ message }
 
@@ -16,8 +16,8 @@ type kelindarPong struct{ message }
 
 func (kelindarPong) Type() uint32 { return 2 }
 
-// kelindar is github.com/kelindar/event: a queue for each subscriber under a
-// common lock, flushed by a timer.
+// kelindar is github.com/kelindar/event, which has a queue for each subscriber
+// under a common lock, flushed by a timer.
 var kelindar = peer{
 	name: "kelindar/event",
 	stream: func(publishers int, subscribers []func(message)) session {
@@ -45,7 +45,7 @@ var kelindar = peer{
 		event.Publish(d, kelindarEvent{})
 		return func() { cancelAll(cancels); must(d.Close()) }
 	},
-	pingSlow: 500, // it waits for the timer
+	pingSlow: 500, // each round trip waits for the timer
 	idle: func(n int) func() {
 		d := event.NewDispatcher()
 		var cancels []context.CancelFunc

@@ -6,12 +6,12 @@ import (
 	"sync/atomic"
 )
 
-// ledger has a bit for each message of each publisher. It proves that
-// everything came once where the order of arrival cannot.
+// ledger has a bit for each message of each publisher. It proves that every
+// message arrived once where the order of arrival cannot.
 type ledger struct {
-	seen  [][]uint64 // by publisher, a bit for each seq
+	seen  [][]uint64 // by publisher; a bit for each seq
 	twice atomic.Uint64
-	alien atomic.Uint64 // messages that nobody published
+	alien atomic.Uint64 // number of messages that no one published
 }
 
 func newLedger(publishers int, each uint64) *ledger {
@@ -22,7 +22,7 @@ func newLedger(publishers int, each uint64) *ledger {
 	return l
 }
 
-// mark is for one goroutine at a time.
+// mark records a message. Only one goroutine at a time may call it.
 func (l *ledger) mark(m message) {
 	word, bit := l.at(m)
 	if word == nil {
@@ -34,7 +34,7 @@ func (l *ledger) mark(m message) {
 	*word |= bit
 }
 
-// markShared is mark for several goroutines.
+// markShared is mark for concurrent callers.
 func (l *ledger) markShared(m message) {
 	if word, bit := l.at(m); word != nil && atomic.OrUint64(word, bit)&bit != 0 {
 		l.twice.Add(1)
@@ -49,7 +49,7 @@ func (l *ledger) at(m message) (word *uint64, bit uint64) {
 	return &l.seen[m.publisher][m.seq/64], 1 << (m.seq % 64)
 }
 
-// complete says what is wrong unless the ledgers together have each of the
+// complete returns an error unless the ledgers together have each of the
 // messages below each exactly once.
 func complete(each uint64, ledgers ...*ledger) error {
 	var twice, alien, missing uint64

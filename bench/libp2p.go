@@ -7,9 +7,9 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
 )
 
-// libp2p is the event bus of github.com/libp2p/go-libp2p: a channel of
-// interfaces for each subscription. Topics are types. The members of a group
-// share a subscription.
+// libp2p is the event bus of github.com/libp2p/go-libp2p, which has a channel
+// of interfaces for each subscription. Its topics are types. The members of a
+// group share a subscription.
 var libp2p = peer{
 	name: "libp2p eventbus",
 	slow: 2,
@@ -58,7 +58,8 @@ type libp2pBus struct {
 	closers []func() error
 }
 
-// receive starts a goroutine for each of takes; they share one subscription.
+// receive starts a goroutine for each function in takes. They share one
+// subscription.
 func (b *libp2pBus) receive(buffer int, typ any, takes ...func(message)) {
 	sub, err := b.Subscribe(typ, eventbus.BufSize(buffer))
 	must(err)

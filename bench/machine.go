@@ -8,14 +8,14 @@ import (
 	"time"
 )
 
-// machine is where and when a report was made.
+// machine says where and when a report was made.
 type machine struct {
 	Date       string
 	CPU        string
 	Cores      int
 	GOMAXPROCS int
 	Go         string
-	Load       string // average of the minute before, "" if unknown: near 0 on a quiet machine
+	Load       string // average over the minute before, "" if unknown; near 0 on a quiet machine
 }
 
 func thisMachine() machine {
@@ -34,7 +34,7 @@ func (m machine) String() string {
 	return s
 }
 
-// load is what Linux calls the load average of the last minute.
+// load returns the load average of the last minute on Linux, and otherwise "".
 func load() string {
 	averages, err := os.ReadFile("/proc/loadavg")
 	if err != nil {
@@ -44,7 +44,8 @@ func load() string {
 	return minute
 }
 
-// cpuModel is what Linux calls the processor, or its architecture.
+// cpuModel returns the name of the processor on Linux, and otherwise the
+// architecture.
 func cpuModel() string {
 	info, err := os.ReadFile("/proc/cpuinfo")
 	if err != nil {

@@ -60,7 +60,7 @@ func main() {
 		log.Fatal(err)
 	}
 	flag.Visit(func(f *flag.Flag) {
-		if f.Name != "out" && f.Name != "add" && f.Name != "cpuprofile" { // they say nothing about the figures
+		if f.Name != "out" && f.Name != "add" && f.Name != "cpuprofile" { // these do not affect the figures
 			report.Flags = append(report.Flags, fmt.Sprintf("-%s='%s'", f.Name, f.Value))
 		}
 	})
@@ -88,8 +88,8 @@ func main() {
 	}
 }
 
-// startProfile writes a profile to a file, unless its name is empty, until what
-// it returns is called.
+// startProfile starts a CPU profile into the named file. The returned function
+// stops it. If the name is empty, both do nothing.
 func startProfile(name string) (stop func()) {
 	if name == "" {
 		return func() {}

@@ -7,21 +7,21 @@ import (
 	"slices"
 )
 
-// row is what one contender did in one workload.
+// row is the result of one contender in one workload.
 type row struct {
 	Workload string
 	Peer     string
 	Unit     string
 	Figure   float64   // the median of Runs
-	Runs     []float64 // in the order they were made, so run i of all contenders happened together
-	Allocs   float64   // for each delivered message; -1 where that says nothing
-	Disorder float64   // share of the messages that came out of order
-	Ratio    float64   // how many times the baseline's figure this one is better; 0 without a baseline
+	Runs     []float64 // in the order in which they were made: run i of all contenders was made at about the same time
+	Allocs   float64   // per delivered message; -1 if that means nothing
+	Disorder float64   // share of the messages that arrived out of order
+	Ratio    float64   // how many times better this figure is than the baseline's; 0 without a baseline
 }
 
-// measure runs each workload with each of its contenders once a round, in an
-// order that shifts from round to round, and discards the first round. It
-// stops at a contender that loses, doubles, damages or disorders messages.
+// measure runs each workload with each of its contenders once per round, in an
+// order that shifts from round to round, and discards the first round. It stops
+// at a contender that loses, duplicates, damages or reorders messages.
 func measure(only, contenders *regexp.Regexp, runs int, messages func(*workload) int, progress progress) (*report, error) {
 	r := newReport(runs)
 	for i := range workloads {
@@ -62,7 +62,7 @@ func measure(only, contenders *regexp.Regexp, runs int, messages func(*workload)
 	return r, nil
 }
 
-// rows sums up the outcomes of a workload, by contender.
+// rows summarizes the outcomes of a workload by contender.
 func rows(w *workload, outcomes map[string][]outcome) []row {
 	var all []row
 	for part, unit := range w.units {

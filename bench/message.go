@@ -11,12 +11,12 @@ func newMessage(publisher, seq uint64) message {
 	return message{publisher, seq, publisher ^ seq ^ magic}
 }
 
-// damage is 0 if the message is as it was made.
+// damage returns 0 if the message is unchanged since it was made.
 func (m message) damage() uint64 { return m.check ^ m.publisher ^ m.seq ^ magic }
 
 const magic = 0x9e3779b97f4a7c15
 
-// encode is for contenders that carry bytes.
+// encode encodes a message for contenders that carry bytes.
 func encode(m message) []byte {
 	b := make([]byte, 0, 24)
 	b = binary.LittleEndian.AppendUint64(b, m.publisher)

@@ -10,7 +10,7 @@ import (
 
 // nats is core NATS: an embedded server that listens nowhere, and connections
 // within the process, one for each publisher and each subscriber. It carries
-// bytes, so each message is encoded, and never waits for subscribers.
+// bytes, so each message is encoded, and it never waits for subscribers.
 var nats = peer{
 	name:     "NATS, in process",
 	slow:     8,
@@ -94,7 +94,7 @@ func (b *natsBus) subscribe(c *client.Conn, subject, group string, take func(mes
 	must(sub.SetPendingLimits(-1, -1))
 }
 
-// flush returns when the server knows of all subscriptions.
+// flush waits until the server knows of all subscriptions.
 func (b *natsBus) flush() {
 	for _, c := range b.conns {
 		must(c.Flush())

@@ -11,7 +11,7 @@ const (
 	mutexMap     = "mutex and map"
 )
 
-// quietNames are names under which nobody listens.
+// quietNames are names on which no one listens.
 var quietNames = func() (names [16]string) {
 	for i := range names {
 		names[i] = fmt.Sprintf("counter.incremented%d", i)

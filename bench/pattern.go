@@ -19,13 +19,13 @@ const (
 )
 
 // besidePatterns publish on a topic handle while there are subscriptions to
-// patterns that the topic does not match.
+// patterns that do not match the topic.
 var besidePatterns = []peer{
 	{name: noPatterns, stream: beside(0)},
 	{name: otherPatterns, stream: beside(patternCount)},
 }
 
-// newTopicBesidePatterns make topics while there are such subscriptions.
+// newTopicBesidePatterns create topics while there are such subscriptions.
 var newTopicBesidePatterns = []peer{
 	{name: noPatterns, operate: func(n int) time.Duration { return newTopics(n, 0, false) }},
 	{name: otherPatterns, operate: func(n int) time.Duration { return newTopics(n, patternCount, false) }},
@@ -44,8 +44,8 @@ func beside(patterns int) func(int, []func(message)) session {
 	}
 }
 
-// addPatterns subscribes to n patterns of three shapes. The topic
-// "area<i mod 100>.sub<i>.kind<i>" matches exactly the pattern i.
+// addPatterns subscribes to n patterns of three shapes. The topic "area<i mod
+// 100>.sub<i>.kind<i>" matches only pattern i.
 func addPatterns(bus *hark.Bus, n int, matched func()) {
 	for i := range n {
 		pattern := fmt.Sprintf("area%d.*.kind%d", i%100, i)
@@ -63,8 +63,8 @@ func addPatterns(bus *hark.Bus, n int, matched func()) {
 	}
 }
 
-// newTopics returns the time of making n topics. Then it publishes one message
-// to each, to see that the patterns that match did so.
+// newTopics returns the time to create n topics. It then publishes one message
+// to each, to check that the right patterns matched.
 func newTopics(n, patterns int, match bool) time.Duration {
 	bus := hark.New()
 	var matched atomic.Int64

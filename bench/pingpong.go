@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// pingpong times round trips between two handlers, each by itself, and returns
-// their median and 99th percentile.
+// pingpong times each round trip between two handlers, and returns the median
+// and the 99th percentile.
 func pingpong(p peer, n int) (outcome, error) {
 	if p.pingpong == nil {
 		return outcome{}, errUnable
@@ -47,7 +47,7 @@ func pingpong(p peer, n int) (outcome, error) {
 	return outcome{[]float64{quantile(took, 0.50), quantile(took, 0.99)}, mallocs / all, 0}, nil
 }
 
-// quantile is that of sorted durations.
+// quantile returns a quantile of sorted durations.
 func quantile(sorted []time.Duration, q float64) float64 {
 	return float64(sorted[min(int(q*float64(len(sorted))), len(sorted)-1)])
 }

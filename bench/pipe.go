@@ -2,17 +2,17 @@ package main
 
 import "sync"
 
-// pipe is a queue with two ends, for contenders that are not more than that.
+// pipe is a queue with two ends, for contenders that are no more than that.
 type pipe struct {
 	put func(message)
-	// drain takes what comes until the pipe is closed and empty. Several
-	// goroutines may drain a pipe.
+	// drain passes what arrives to take until the pipe is closed and empty.
+	// Several goroutines may drain a pipe.
 	drain func(take func(message))
 	close func()
 }
 
-// pipes makes a contender of pipes: each subscriber has one, and the members
-// of a group share one.
+// pipes is a contender that uses pipes. Each subscriber has one, and the
+// members of a group share one.
 func pipes(name string, open func() pipe) peer {
 	opened := func(n int) []pipe {
 		ps := make([]pipe, n)
@@ -66,8 +66,8 @@ func pipes(name string, open func() pipe) peer {
 	}
 }
 
-// drainAll starts a goroutine for each pipe and returns a function that closes
-// the pipes and waits for them.
+// drainAll starts a goroutine for each pipe, and returns a function that closes
+// the pipes and waits for the goroutines.
 func drainAll(ps []pipe, takes []func(message)) (end func()) {
 	var wg sync.WaitGroup
 	for i, take := range takes {

@@ -5,10 +5,10 @@ import (
 	"os"
 )
 
-// progress tells a terminal how far the benchmark is; nothing else wants to
-// know.
+// progress shows on a terminal how far the benchmark is. Without a terminal it
+// does nothing.
 type progress struct {
-	f *os.File // nil if it is no terminal
+	f *os.File // nil if it is not a terminal
 }
 
 func newProgress(f *os.File) progress {
@@ -18,7 +18,7 @@ func newProgress(f *os.File) progress {
 	return progress{f}
 }
 
-// say replaces what was said before.
+// say replaces the previous text.
 func (p progress) say(format string, args ...any) {
 	if p.f != nil {
 		fmt.Fprintf(p.f, "\r%-78s\r", fmt.Sprintf(format, args...))

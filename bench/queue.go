@@ -9,15 +9,15 @@ var (
 	unbounded = pipes("mutex + slice swap, unbounded", func() pipe { return newQueue(0).pipe() })
 )
 
-// queue wakes others only if they wait, and outside of its lock.
+// queue wakes others only if they wait, and outside its lock.
 type queue struct {
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards the fields below
 	notEmpty sync.Cond
 	notFull  sync.Cond
 	items    []message
-	limit    int // 0 for none
-	readers  int // that wait
-	writers  int // that wait
+	limit    int // 0 for no limit
+	readers  int // number that wait
+	writers  int // number that wait
 	closed   bool
 }
 
@@ -44,8 +44,8 @@ func (q *queue) put(m message) {
 	}
 }
 
-// swap returns what is there, leaving spare behind; nothing once the queue is
-// closed and empty.
+// swap returns the queued messages and leaves spare in their place. It returns
+// nothing once the queue is closed and empty.
 func (q *queue) swap(spare []message) []message {
 	q.mu.Lock()
 	for len(q.items) == 0 && !q.closed {

@@ -2,7 +2,7 @@ package main
 
 import "time"
 
-// publishing publishes where nobody listens.
+// publishing times publishing where no one listens.
 func publishing(p peer, messages int) (outcome, error) {
 	if p.quiet == nil {
 		return outcome{}, errUnable
@@ -19,8 +19,8 @@ func publishing(p peer, messages int) (outcome, error) {
 	return outcome{[]float64{float64(took) / float64(n)}, mallocs / float64(n), 0}, err
 }
 
-// operating times what a contender does by itself. What it allocates to begin
-// with counts too, and is little for each of many operations.
+// operating times an operation of a contender. Allocations at the start count
+// too, but are few in relation to the number of operations.
 func operating(p peer, n int) (outcome, error) {
 	if p.operate == nil {
 		return outcome{}, errUnable

@@ -9,27 +9,27 @@ import (
 
 const maxPublishers = 8
 
-// patience is how long the harness waits for messages before it says that
-// they are missing.
+// patience is how long the harness waits for messages before it reports them as
+// missing.
 const patience = time.Minute
 
-// recorder is what a subscriber does with messages: it checks each one. What
-// it costs is added to what every contender costs, so it does little.
+// recorder is the subscribers' handler. It checks each message. Its cost is
+// added to that of every contender, so it does little.
 type recorder struct {
-	next     [maxPublishers]uint64 // the seq that is due, by publisher
+	next     [maxPublishers]uint64 // the seq expected next, by publisher
 	got      uint64
-	want     uint64 // tell done at this many; 0 never
+	want     uint64 // signal done at this many; 0 for never
 	done     chan<- struct{}
-	disorder uint64  // not 0 if a message was not the next of its publisher; a count where that is no fault
+	disorder uint64  // not 0 if a message was not its publisher's next; a count where that is no fault
 	damage   uint64  // not 0 if a message was damaged
-	ledger   *ledger // nil where the order proves that all came
+	ledger   *ledger // nil where the order proves that all arrived
 	end      *ending // of a group
 	_        [64]byte
-	shared   atomic.Uint64 // got, for the ending to read
+	shared   atomic.Uint64 // copy of got for the ending to read
 	_        [64]byte
 }
 
-// take is called with each message, by one goroutine at a time.
+// take checks a message. It is called by one goroutine at a time.
 func (r *recorder) take(m message) {
 	next := &r.next[m.publisher%maxPublishers]
 	r.damage |= m.damage()
@@ -54,8 +54,8 @@ func (r *recorder) takeLoose(m message) {
 	}
 }
 
-// takeShared is take for contenders whose handlers of one subscription run at
-// the same time.
+// takeShared is take for contenders whose handlers of one subscription run
+// concurrently.
 func (r *recorder) takeShared(m message) {
 	if m.damage() != 0 {
 		atomic.OrUint64(&r.damage, m.damage())
@@ -64,14 +64,14 @@ func (r *recorder) takeShared(m message) {
 		atomic.AddUint64(&r.disorder, 1)
 	}
 	r.ledger.markShared(m)
-	want := r.want // before the message counts: after the last one it may change
+	want := r.want // read before the message counts: it may change after the last message
 	if atomic.AddUint64(&r.got, 1) == want {
 		r.done <- struct{}{}
 	}
 }
 
-// share is take for a member of a group: it sees some of the messages, those
-// of one publisher in ascending order.
+// share is take for a member of a group, which sees some of the messages. Those
+// of one publisher are in ascending order.
 func (r *recorder) share(m message) {
 	next := &r.next[m.publisher%maxPublishers]
 	r.damage |= m.damage()
@@ -87,8 +87,8 @@ func (r *recorder) share(m message) {
 	}
 }
 
-// verdict says what is wrong with what one subscriber of everything received
-// once each publisher has published that many.
+// verdict checks what a subscriber of everything received once each publisher
+// has published each messages.
 func (r *recorder) verdict(publishers int, each uint64, loose bool) error {
 	if total := each * uint64(publishers); r.got != total {
 		return fmt.Errorf("got %d messages, want %d", r.got, total)
@@ -102,15 +102,15 @@ func (r *recorder) verdict(publishers int, each uint64, loose bool) error {
 	if r.ledger != nil {
 		return complete(each, r.ledger)
 	}
-	return nil // in order and as many as there are: each came once
+	return nil // in order and complete in number, so each arrived once
 }
 
-// ending finds the moment at which a group has received everything, without a
-// counter that all members write.
+// ending detects when a group has received everything, without a counter that
+// all members write.
 type ending struct {
 	members []*recorder
 	want    atomic.Uint64
-	near    atomic.Bool // members check after each message
+	near    atomic.Bool // if true, members check after each message
 	done    chan struct{}
 }
 
@@ -121,17 +121,17 @@ func (e *ending) got() (got uint64) {
 	return got
 }
 
-// check tells done once if everything has been received. A member stores its
-// count before it looks at near, and wait sets near before it looks at the
-// counts: one of the two sees the last message.
+// check signals done once if everything has been received. A member stores its
+// count before it reads near, and wait sets near before it reads the counts, so
+// one of the two sees the last message.
 func (e *ending) check() {
 	if e.got() >= e.want.Load() && e.near.CompareAndSwap(true, false) {
 		e.done <- struct{}{}
 	}
 }
 
-// wait is called after everything has been published. It lets members check
-// only when little is left, because checking costs them time.
+// wait is called after everything has been published. It makes members check
+// only when little is left, because the checks cost them time.
 func (e *ending) wait() error {
 	for deadline := time.Now().Add(patience); e.got()+1024 < e.want.Load(); time.Sleep(50 * time.Microsecond) {
 		if time.Now().After(deadline) {

@@ -6,7 +6,7 @@ import (
 	"testing/synctest"
 )
 
-// spoil is what a broken contender does to the n-th message.
+// spoil does what a broken contender does to the n-th message.
 type spoil func(n int, m message, deliver func(message))
 
 var spoils = map[string]spoil{
@@ -44,13 +44,13 @@ var spoils = map[string]spoil{
 	"keeps one back": lateBy(1),
 	"doubles the last": func(n int, m message, deliver func(message)) {
 		deliver(m)
-		if n == 110 { // after 100 timed ones and 11 before them
+		if n == 110 { // the last of 100 timed messages and 11 before them
 			deliver(m)
 		}
 	},
 }
 
-// lateBy swaps a message with the one after it.
+// lateBy delivers a message as many messages too late.
 func lateBy(by int) spoil {
 	var kept message
 	return func(n int, m message, deliver func(message)) {
@@ -66,8 +66,8 @@ func lateBy(by int) spoil {
 	}
 }
 
-// broken is a contender that spoils what it delivers. With an identity of a
-// spoil it is a good one.
+// broken is a contender that spoils what it delivers. With a spoil that changes
+// nothing, it is a good one.
 func broken(s spoil, loose, overlap bool) peer {
 	open := func(takes []func(message)) session {
 		var n int
@@ -88,13 +88,13 @@ func broken(s spoil, loose, overlap bool) peer {
 	}
 }
 
-// TestFaultsAreFound feeds faults to the checks: each fault of a contender
-// must make its run fail.
+// TestFaultsAreFound feeds faults to the checks. Each fault of a contender must
+// make its run fail.
 func TestFaultsAreFound(t *testing.T) {
 	checks := map[string]struct {
 		run            runner
 		loose, overlap bool
-		orderless      bool // disorder is no fault
+		orderless      bool // disorder is not a fault
 	}{
 		"stream":            {run: streaming(1, 1)},
 		"stream, loose":     {run: streaming(1, 1), loose: true, orderless: true},
@@ -150,7 +150,7 @@ func TestTopicFaultsAreFound(t *testing.T) {
 	}
 }
 
-// TestStallIsFound has a contender that stops in the middle of a ping-pong.
+// TestStallIsFound uses a contender that stops in the middle of a ping-pong.
 func TestStallIsFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := peer{pingpong: func(next func() bool) func() {

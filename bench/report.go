@@ -12,10 +12,10 @@ import (
 // report is the outcome of a run of the benchmark.
 type report struct {
 	Machine machine
-	Flags   []string // that the command was given
+	Flags   []string // flags given to the command
 	Runs    int
 	Rows    []row
-	Earlier []part `json:",omitempty"` // of which some rows come from earlier reports
+	Earlier []part `json:",omitempty"` // earlier reports that some of the rows come from
 }
 
 // part says how an earlier report was made.
@@ -45,7 +45,7 @@ func (r *report) markdown() string {
 	return b.String()
 }
 
-// command is how to make a report again.
+// command returns the command that makes a report again.
 func command(flags []string) string {
 	switch {
 	case len(flags) == 0:
@@ -56,8 +56,8 @@ func command(flags []string) string {
 	return "go run -C bench . " + strings.Join(flags, " ")
 }
 
-// keep adds what an earlier report says of workloads that this one has not
-// measured.
+// keep adds the results of an earlier report for workloads that this one has
+// not measured.
 func (r *report) keep(earlier *report) {
 	measured := func(x row) bool {
 		return slices.ContainsFunc(r.Rows, func(y row) bool { return y.Workload == x.Workload })
@@ -80,8 +80,8 @@ func readReport(dir, name string) (*report, error) {
 	return r, json.Unmarshal(data, r)
 }
 
-// onlyRoutes reports whether nothing but routes was measured, which has a file of
-// its own.
+// onlyRoutes reports whether only routes were measured, which have a file of
+// their own.
 func (r *report) onlyRoutes() bool {
 	return !slices.ContainsFunc(r.Rows, func(x row) bool { return !strings.HasPrefix(x.Workload, "routes, ") })
 }
@@ -173,7 +173,7 @@ func percent(x float64) string {
 	return fmt.Sprintf("%.1f %%", 100*x)
 }
 
-// write puts the report into dir, as name.md and name.json.
+// write writes the report to name.md and name.json in dir.
 func (r *report) write(dir, name string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// TestKeep adds a report to what was measured before.
+// TestKeep adds a report to an earlier one.
 func TestKeep(t *testing.T) {
 	of := func(workload string, figure float64) row { return row{Workload: workload, Peer: "p", Figure: figure} }
 	old := &report{Flags: []string{"-only='a|b'"}, Runs: 3, Rows: []row{of("a", 1), of("b", 2)}}

@@ -16,10 +16,10 @@ import (
 	"github.com/harkbus/hark/testdata"
 )
 
-// What follows measures the routes of a broker over real webhooks, beside
-// programs in the same place that do the same by hand. The broker is in this
-// process; what is published comes over the loopback interface, and so does what
-// is received leave.
+// The rest of this file measures the routes of a broker with real webhooks,
+// beside programs in the same place that do the same by hand. The broker is in
+// this process. What is published arrives over the loopback interface, and what
+// is received leaves over it.
 
 const (
 	plainRelay = "nats.go, relay"
@@ -44,7 +44,7 @@ var (
 	}
 )
 
-// webhooks are the payloads that one rule of each set takes.
+// webhooks returns the payloads that one rule of each set takes.
 func webhooks() (all [][]byte) {
 	for line := range bytes.Lines(testdata.GitHubWebhooks) {
 		var delivery struct {
@@ -58,8 +58,9 @@ func webhooks() (all [][]byte) {
 	return all
 }
 
-// rules are n rules of which one takes each webhook, and the others none: they
-// ask for repositories, senders, actions and sizes that do not occur.
+// rules returns n rules. One of them takes each webhook; the others take none,
+// because they ask for repositories, senders, actions and sizes that do not
+// occur.
 func rules(n int) []broker.RouteConfig {
 	all := []broker.RouteConfig{{From: "in", To: []string{"out"}, Where: `data.sender.login != "nobody"`}}
 	for i := range n - 1 {
@@ -83,7 +84,7 @@ func rules(n int) []broker.RouteConfig {
 	return all
 }
 
-// place is where messages are routed: a broker, or a server as it embeds.
+// place is where messages are routed: a broker, or the server that it embeds.
 type place struct {
 	url    string
 	broker *broker.Broker
@@ -103,7 +104,7 @@ func startBroker(topics []broker.TopicConfig, routes []broker.RouteConfig) *plac
 	return &place{url: "nats://" + b.Addr().String(), broker: b, config: c, dir: dir}
 }
 
-// startEmbedded starts the server with the options of the broker's.
+// startEmbedded starts the server with the options that the broker uses.
 func startEmbedded() *place {
 	dir, err := os.MkdirTemp("", "hark-bench-")
 	must(err)
@@ -129,7 +130,7 @@ func (p *place) end() {
 	must(os.RemoveAll(p.dir))
 }
 
-// reload gives the broker other routes.
+// reload replaces the broker's routes.
 func (p *place) reload(routes []broker.RouteConfig) {
 	next := *p.config
 	next.Routes = routes
@@ -147,10 +148,12 @@ func (p *place) connect(opts ...client.Option) rawClient {
 // inside connects to the server within the process.
 func (p *place) inside() rawClient { return p.connect(client.InProcessServer(p.server)) }
 
-// maxOnTheWay bounds what a publisher of webhooks is ahead of their subscriber.
+// maxOnTheWay is how far a publisher of webhooks may be ahead of their
+// subscriber, in messages.
 const maxOnTheWay = 512
 
-// stream publishes n webhooks to in and waits until they have come out.
+// stream publishes n webhooks to in and returns the time until they have come
+// out.
 func (b *place) stream(n int) time.Duration {
 	in, out := b.connect(), b.connect()
 	defer in.Close()
@@ -187,7 +190,7 @@ func (b *place) stream(n int) time.Duration {
 	return took
 }
 
-// relayed is what the server alone can do.
+// relayed is what the server can do alone.
 func relayed() peer {
 	return peer{name: plainRelay, operate: func(n int) time.Duration {
 		b := startEmbedded()
@@ -220,10 +223,10 @@ func ruleName(n int) string {
 	return fmt.Sprintf("hark, %d rules", n)
 }
 
-// Topics of webhooks are these streams.
+// The streams of the topics of webhooks.
 const inStream, outStream = "hark-topic-in", "hark-topic-out"
 
-// fill puts n webhooks into the stream in, with a group that begins with the
+// fill stores n webhooks in the stream in, with a group that starts at the
 // first of them.
 func (b *place) fill(n int, group string) {
 	c := b.connect()
@@ -241,7 +244,7 @@ func (b *place) fill(n int, group string) {
 }
 
 // drained waits until all n messages are in the target and acknowledged, and
-// returns how long that was after the first was in it.
+// returns the time since the first of them was in it.
 func (b *place) drained(c rawClient, group string, n int) time.Duration {
 	for late := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
 		consumer, err := c.js.Consumer(background, inStream, group)
@@ -314,7 +317,7 @@ func consumed() peer {
 	})
 }
 
-// consumedInBatches is the loop of somebody who knows what waiting costs.
+// consumedInBatches is the loop of someone who knows what waiting costs.
 func consumedInBatches() peer {
 	return byHand(relayBatch, func(c rawClient, from jetstream.Consumer, n int) {
 		for done := 0; done < n; {

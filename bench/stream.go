@@ -2,9 +2,9 @@ package main
 
 import "time"
 
-// streaming publishes from several goroutines to subscribers who each get
+// streaming publishes from several goroutines to subscribers that each receive
 // everything. The figure is the time from before the first publish until the
-// last message has been handled, divided by the deliveries.
+// last message has been handled, divided by the number of deliveries.
 func streaming(publishers, subscribers int) runner {
 	return func(p peer, messages int) (outcome, error) {
 		if p.stream == nil || p.alone && publishers > 1 {

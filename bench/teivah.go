@@ -6,8 +6,8 @@ import (
 	"github.com/teivah/broadcast"
 )
 
-// teivah is github.com/teivah/broadcast: a channel for each listener under a
-// common lock. The members of a group share a listener.
+// teivah is github.com/teivah/broadcast, which has a channel for each listener
+// under a common lock. The members of a group share a listener.
 var teivah = peer{
 	name: "teivah/broadcast",
 	slow: 2,

@@ -8,14 +8,14 @@ import (
 
 const topicCount = 10_000
 
-// topicRecorder checks what the subscriber of one topic gets.
+// topicRecorder checks what the subscriber of one topic receives.
 type topicRecorder struct {
-	next, due uint64 // the seq that comes next, and the one before which all have come
+	next, due uint64 // the seq expected next, and the one at which the pass is complete
 	wrong     bool   // a message was damaged, out of order or of another topic
 }
 
-// circling publishes to 10,000 topics in turn. Each message says which topic
-// it is for, as its publisher.
+// circling publishes to 10,000 topics in turn. The publisher field of a message
+// says which topic it is for.
 func circling(p peer, messages int) (outcome, error) {
 	if p.many == nil {
 		return outcome{}, errUnable
@@ -23,7 +23,7 @@ func circling(p peer, messages int) (outcome, error) {
 	rounds := uint64(max(p.share(messages)/topicCount, 1))
 	warm := warmup(rounds)
 	done := make(chan struct{}, 1)
-	var left atomic.Int64 // topics that have not got all of the pass
+	var left atomic.Int64 // topics that have not received the whole pass
 	recorders := make([]topicRecorder, topicCount)
 	takes := make([]func(message), topicCount)
 	for i := range takes {

@@ -20,13 +20,13 @@ const (
 	harkWatch      = "hark, Watch"
 )
 
-// bell opens a way to wake a goroutine, which calls hear each time. Ring
-// reports whether there was somebody to wake.
+// bell opens a way to wake a goroutine, which then calls hear. ring reports
+// whether there was a goroutine to wake.
 type bell func(hear func()) (ring func() bool, end func())
 
 // wakeUps wake a goroutine and hear back from it through another channel of
-// capacity 1. Where a goroutine has to come back before it can be woken again,
-// that is a part of the figure.
+// capacity 1. If a goroutine has to come back before it can be woken again, the
+// figure includes that.
 var wakeUps = []peer{
 	ringing(channel1, func(hear func()) (func() bool, func()) {
 		ping := make(chan struct{}, 1)
@@ -142,7 +142,7 @@ var wakeUps = []peer{
 		i := uint64(0)
 		return func() bool { i++; must(v.Set(background, newMessage(0, i))); return true }, goUntil(func(ctx context.Context) {
 			for m := range v.Watch(ctx) {
-				if m.seq > 0 { // not the state to begin with
+				if m.seq > 0 { // skip the initial state
 					hear()
 				}
 			}
@@ -150,7 +150,7 @@ var wakeUps = []peer{
 	}),
 }
 
-// ringing is a contender that rings the bell, each time when the last has been
+// ringing is a contender that rings the bell each time the last ring has been
 // heard.
 func ringing(name string, open bell) peer {
 	return peer{name: name, operate: func(n int) time.Duration {
@@ -172,7 +172,7 @@ func ringing(name string, open bell) peer {
 	}}
 }
 
-// goUntil runs f in a goroutine until end ends its context.
+// goUntil runs f in a goroutine. The returned end ends its context and waits.
 func goUntil(f func(context.Context)) (end func()) {
 	ctx, cancel := context.WithCancel(background)
 	var wg sync.WaitGroup
@@ -180,8 +180,8 @@ func goUntil(f func(context.Context)) (end func()) {
 	return func() { cancel(); wg.Wait() }
 }
 
-// notify returns a function that notifies and says whether that reached
-// anybody.
+// notify returns a function that notifies and reports whether it reached
+// anyone.
 func notify(n *hark.Notifier, target string) func() bool {
 	return func() bool {
 		reached, err := n.Notify(background, target)

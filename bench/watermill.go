@@ -11,8 +11,8 @@ import (
 )
 
 // watermill is the GoChannel of github.com/ThreeDotsLabs/watermill. Publishing
-// does not wait for acknowledgements, and messages get the kind of ID that its
-// documentation uses, which is also the cheapest of the three that it makes.
+// does not wait for acknowledgements. Messages get the kind of ID that its
+// documentation uses, which is also the cheapest of the three that it offers.
 var watermill = peer{
 	name:     "Watermill GoChannel",
 	slow:     100,
@@ -78,7 +78,8 @@ func (w *watermillBus) publishTo(topic string, m message) {
 	must(w.pubSub.Publish(topic, wmsg.NewMessage(wm.NewUUID(), encode(m))))
 }
 
-// receive starts a goroutine for each of takes; they share one subscription.
+// receive starts a goroutine for each function in takes. They share one
+// subscription.
 func (w *watermillBus) receive(topic string, takes ...func(message)) {
 	ch, err := w.pubSub.Subscribe(context.Background(), topic)
 	must(err)

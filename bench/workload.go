@@ -7,35 +7,34 @@ import (
 	"time"
 )
 
-// workload is one question put to every contender that can answer it.
+// workload is one question, put to every contender that can answer it.
 type workload struct {
 	name     string
 	units    []string // of the figures that run returns
-	parts    []string // their names, if there are several
-	messages int      // timed, in one run of a contender that is not slow
-	fixed    bool     // messages is a part of the question: no flag changes it
-	runs     int      // at most, where the figure hardly varies and takes long; 0 for as many as asked for
+	parts    []string // names of the figures, if there are several
+	messages int      // timed in one run, unless the contender is slow
+	fixed    bool     // messages is part of the question, and no flag changes it
+	runs     int      // most runs, if the figure hardly varies and takes long; 0 for as many as asked for
 	peers    []peer
-	baseline string // the contender that the others are compared with
+	baseline string // the contender with which the others are compared
 	note     string
 	run      runner
 }
 
-// runner asks a peer once. It returns errUnable if the peer does not take
-// part, and another error if messages were lost, doubled, damaged or out of
-// order.
+// runner asks a peer once. It returns errUnable if the peer does not take part,
+// and another error if messages were lost, duplicated, damaged or reordered.
 type runner func(p peer, messages int) (outcome, error)
 
-// outcome is what one run of one contender gave.
+// outcome is the result of one run of one contender.
 type outcome struct {
 	figures  []float64
-	allocs   float64 // for each delivered message; -1 where that says nothing
-	disorder float64 // share of the messages that came out of order
+	allocs   float64 // per delivered message; -1 if that means nothing
+	disorder float64 // share of the messages that arrived out of order
 }
 
 var errUnable = errors.New("the contender cannot do this")
 
-// channel1024 is the peer that most are compared with.
+// channel1024 is the name of the peer that most are compared with.
 const channel1024 = "channel 1024"
 
 var workloads = []workload{
@@ -83,7 +82,7 @@ var buses = []peer{
 	kelindar, cskr, asaskevich, asaskevichSync, watermill, gookit, teivah, libp2p, nats,
 }
 
-// partName is the name of a figure of the workload.
+// partName returns the name of a figure of the workload.
 func (w *workload) partName(i int) string {
 	if i >= len(w.parts) {
 		return w.name
@@ -91,7 +90,7 @@ func (w *workload) partName(i int) string {
 	return w.name + ", " + w.parts[i]
 }
 
-// publishFrom has every publisher publish, each in a goroutine of its own.
+// publishFrom publishes from every publisher, each in a goroutine of its own.
 func publishFrom(s session, from, to uint64) {
 	if len(s.publish) == 1 {
 		s.publish[0](from, to)
@@ -104,7 +103,7 @@ func publishFrom(s session, from, to uint64) {
 	wg.Wait()
 }
 
-// counted returns what f returns and how many objects were allocated.
+// counted returns what f returns and the number of objects that were allocated.
 func counted(f func() (time.Duration, error)) (took time.Duration, mallocs float64, err error) {
 	var before, after runtime.MemStats
 	runtime.GC()
@@ -114,5 +113,5 @@ func counted(f func() (time.Duration, error)) (took time.Duration, mallocs float
 	return took, float64(after.Mallocs - before.Mallocs), err
 }
 
-// warmup is how many of each publisher's messages come before the timed ones.
+// warmup returns how many of each publisher's messages precede the timed ones.
 func warmup(timed uint64) uint64 { return timed/10 + 1 }

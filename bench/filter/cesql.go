@@ -7,8 +7,9 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 )
 
-// cesqlCandidate evaluates CESQL. That language sees the attributes of an event
-// and not its payload, so the fields are decoded into extension attributes first.
+// cesqlCandidate evaluates CESQL. That language sees only the attributes of an
+// event, not its payload, so the fields are first decoded into extension
+// attributes.
 func cesqlCandidate(j job, over func(func([]byte, int)) func()) *candidate {
 	e, err := cesql.Parse(j.cesql)
 	check(err)

@@ -8,8 +8,8 @@ import (
 // candidate is one way to do a job.
 type candidate struct {
 	name string
-	run  func() // once over the workload
-	per  int    // events that one run looks at
+	run  func() // goes through the workload once
+	per  int    // number of events in a run
 	note string
 
 	rounds []float64 // ns per event
@@ -22,8 +22,8 @@ func (c *candidate) median() float64 {
 	return s[len(s)/2]
 }
 
-// measure times the candidates in turn, several rounds long, so that whatever
-// else the machine does meets all of them alike.
+// measure times the candidates in turn for several rounds, so that other
+// activity on the machine affects all of them equally.
 func measure(cs []*candidate, rounds int, slice time.Duration) {
 	for _, c := range cs {
 		c.allocs = allocsPerRun(c.run) / float64(c.per)

@@ -2,8 +2,8 @@ package main
 
 import "testing"
 
-// TestCandidatesAgree makes the candidates of every workload, which checks that
-// they give the same answers, so that the timings compare like with like.
+// TestCandidatesAgree constructs the candidates of every workload. This checks
+// that they give the same answers, so that the timings compare like with like.
 func TestCandidatesAgree(t *testing.T) {
 	hooks := hookJob
 	hooks.docs = payloads("../../testdata/github-webhooks.jsonl")

@@ -12,8 +12,8 @@ import (
 	"github.com/harkbus/hark/filter"
 )
 
-// hundred returns candidates that hold one order against a hundred filters of
-// three terms, of which a few match.
+// hundred returns candidates that match one order against a hundred filters
+// with three terms, of which a few match.
 func hundred() []*candidate {
 	const n = 100
 	r := rand.New(rand.NewPCG(1, 1))
@@ -81,9 +81,9 @@ func hundred() []*candidate {
 	return cs
 }
 
-// mix makes the filters of a broker with many subscribers: seven tenths compare
-// one or two of five fields, two tenths ask for a range or a prefix, one tenth
-// for something else.
+// mix generates the filters of a broker with many subscribers: seven tenths
+// compare one or two of five fields, two tenths test for a range or a prefix,
+// and one tenth test for something else.
 func mix(n int) []string {
 	r := rand.New(rand.NewPCG(1, 7))
 	fields := []struct {
@@ -111,8 +111,8 @@ func mix(n int) []string {
 	return out
 }
 
-// general makes an expression that is more than comparisons of fields. One in
-// ten of them is such that no index helps.
+// general generates an expression that does more than compare fields. One in
+// ten of them is beyond the help of an index.
 func general(r *rand.Rand, eq func(int) string) string {
 	switch r.IntN(10) {
 	case 0:
@@ -140,8 +140,8 @@ func mixEvents(n int) [][]byte {
 	return out
 }
 
-// curve returns candidates for n filters of the mix, and how many of them an
-// event matches on average.
+// curve returns candidates for n filters of the mix, and the average number of
+// them that match an event.
 func curve(n int) (cs []*candidate, matches float64) {
 	events := mixEvents(200)
 	boxed := make([]any, len(events))

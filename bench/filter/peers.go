@@ -15,7 +15,7 @@ import (
 	"github.com/harkbus/hark/filter"
 )
 
-// message is the envelope that the filters of hark look at.
+// message is the envelope that hark's filters see.
 type message struct{ data any }
 
 func (m *message) ID() string                   { return "e-1" }
@@ -40,21 +40,21 @@ func allocsPerRun(run func()) float64 {
 	return float64((after.Mallocs - before.Mallocs) / n)
 }
 
-// job is an expression in the languages of the peers, and in Go.
+// job is an expression in the languages of the peers and in Go.
 type job struct {
 	name   string
 	docs   [][]byte
 	hark   string
-	typed  *filter.Filter // the same on a struct, where a missing field is its zero value
+	typed  *filter.Filter // the same on a struct, where a missing field has its zero value
 	cel    string
 	expr   string
 	cesql  string
 	gjson  func(doc []byte) bool
-	decode func(doc []byte) any // into a struct of the fields needed
+	decode func(doc []byte) any // decodes the needed fields into a struct
 	plain  func(v any) bool
 }
 
-var matched int // keeps the work from being optimised away
+var matched int // prevents the work from being optimized away
 
 func count(ok bool) {
 	if ok {

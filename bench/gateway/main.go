@@ -35,8 +35,8 @@ import (
 const (
 	publishers = 16
 	payload    = `{"n":%d,"region":"eu","customer":"ada","total":7,"items":[{"sku":"a-1","count":2},{"sku":"b-2","count":1}],"note":"an order as others are"}`
-	// burst is how many messages are under way at once, less than a plain server
-	// drops.
+	// burst is the number of messages in flight at once. It is less than what a
+	// plain server drops.
 	burst   = 32
 	timeout = 60 * time.Second
 )
@@ -125,13 +125,14 @@ func startBroker() (*broker.Broker, string) {
 	return b, dir
 }
 
-// contender is one way to do a work; a run returns what one unit of it took, in ns.
+// contender is one way to do the work. A run returns the time for one unit of
+// it, in ns.
 type contender struct {
 	name string
 	run  func() float64
 }
 
-// report runs contenders in turn, and prints their medians.
+// report runs the contenders in turn and prints their medians.
 func report(work, unit string, runs int, all []contender) {
 	got := make([][]float64, len(all))
 	for round := range runs + 1 {
@@ -171,7 +172,7 @@ func publishFollowed(topic string, n int) float64 {
 	return took
 }
 
-// publish posts n messages from so many clients at once.
+// publish posts n messages from the given number of clients at once.
 func publish(url string, publishers, n int) float64 {
 	transport := &http.Transport{MaxIdleConnsPerHost: publishers}
 	defer transport.CloseIdleConnections()
@@ -201,8 +202,9 @@ func post(client *http.Client, url string, i int) {
 	}
 }
 
-// fanOut has clients follow a topic, of which some never read, and publishes to it a
-// burst at a time: the next one when every client has the one before.
+// fanOut publishes to a topic that clients follow, some of which never read. It
+// publishes a burst at a time, the next one when every reading client has
+// received the one before.
 func fanOut(topic, events string, clients, deaf, n int) float64 {
 	began := make(chan struct{}, clients)
 	gone := make(chan struct{}, clients)
@@ -220,7 +222,7 @@ func fanOut(topic, events string, clients, deaf, n int) float64 {
 	}
 	transport := &http.Transport{}
 	client := &http.Client{Transport: transport, Timeout: timeout}
-	post(client, topic, -1) // until all are really there
+	post(client, topic, -1) // until all clients are connected
 	wait(got, clients)
 	start := time.Now()
 	for i := 0; i < n; i += burst {
@@ -260,7 +262,7 @@ func dial(events string) net.Conn {
 	return conn
 }
 
-// follow reads what is sent to a client, and tells of the first byte and of each
+// follow reads what is sent to a client, and reports the first byte and each
 // burst.
 func follow(conn net.Conn, n int, began chan struct{}, got chan int, gone chan struct{}) {
 	defer func() { gone <- struct{}{} }()
@@ -272,7 +274,7 @@ func follow(conn net.Conn, n int, began chan struct{}, got chan int, gone chan s
 	for {
 		line, err := r.ReadSlice('\n')
 		if err != nil {
-			return // it is over
+			return // the measurement is over
 		}
 		_, rest, ok := bytes.Cut(line, []byte(`{"n":`))
 		if !ok {
@@ -293,18 +295,18 @@ func follow(conn net.Conn, n int, began chan struct{}, got chan int, gone chan s
 	}
 }
 
-// plain is a server as one writes it in an afternoon: what is posted goes into a
-// channel for each client, and is dropped for those whose channel is full.
+// plain is a server as one writes it in an afternoon. What is posted goes into
+// a channel for each client, and is dropped for clients whose channel is full.
 type plain struct {
 	addr string
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	clients map[chan []byte]struct{}
 	file    *os.File
-	written int // messages
+	written int // number of messages
 
 	syncing sync.Mutex // guards synced
-	synced  int        // messages that are on the disk
+	synced  int        // number of messages that are on the disk
 }
 
 func newPlain(dir string) *plain {
@@ -319,8 +321,8 @@ func newPlain(dir string) *plain {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(err)
 	p.addr = l.Addr().String()
-	// Its limits are those of hark: a server without them is brought down by a few
-	// clients that are slow.
+	// It has hark's limits: without them a few slow clients would bring a
+	// server down.
 	server := &http.Server{
 		Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 	}
@@ -328,7 +330,8 @@ func newPlain(dir string) *plain {
 	return p
 }
 
-// read returns what is posted: JSON on one line, so that it is the data of an event.
+// read returns what was posted. It must be JSON on one line, to be the data of
+// an event.
 func read(rw http.ResponseWriter, r *http.Request) ([]byte, bool) {
 	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || media != "application/json" {
@@ -343,7 +346,8 @@ func read(rw http.ResponseWriter, r *http.Request) ([]byte, bool) {
 	return body, true
 }
 
-// answer answers as hark does: with its headers, and the name of what was published.
+// answer answers as hark does, with its headers and the name of what was
+// published.
 func answer(rw http.ResponseWriter, r *http.Request, status int) {
 	h := rw.Header()
 	h.Set("Cache-Control", "no-store")
@@ -384,7 +388,7 @@ func (p *plain) store(add func(line []byte) error) http.HandlerFunc {
 	}
 }
 
-// append writes a line to the disk.
+// append writes a line to the disk and syncs it.
 func (p *plain) append(line []byte) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -394,7 +398,7 @@ func (p *plain) append(line []byte) error {
 	return p.file.Sync()
 }
 
-// appendTogether does so once for all who wait.
+// appendTogether is append with one sync for all who wait.
 func (p *plain) appendTogether(line []byte) error {
 	p.mu.Lock()
 	_, err := p.file.Write(line)
@@ -430,14 +434,14 @@ func (p *plain) events(rw http.ResponseWriter, r *http.Request) {
 		p.mu.Unlock()
 	}()
 	control := http.NewResponseController(rw)
-	if control.SetReadDeadline(time.Time{}) != nil || control.SetWriteDeadline(time.Time{}) != nil { // it goes on
+	if control.SetReadDeadline(time.Time{}) != nil || control.SetWriteDeadline(time.Time{}) != nil { // the stream has no end
 		return
 	}
 	rw.Header().Set("Content-Type", "text/event-stream")
 	rw.WriteHeader(http.StatusOK)
 	_, _ = rw.Write([]byte(": it begins\n\n"))
 	for {
-		// What is there is written together.
+		// Everything that is ready is written in one go.
 		if err := control.Flush(); err != nil {
 			return
 		}
