@@ -21,7 +21,7 @@ type observeConfig struct {
 // the rounds of the value, or buffered, by its task.
 type observer[T any] struct {
 	v      *Value[T]
-	f      atomic.Pointer[func(old, new T)] // does nothing once the observer is stopped
+	f      func(old, new T) // not called any more once closed is set
 	closed atomic.Bool
 	name   string
 	at     uintptr
@@ -80,11 +80,10 @@ func (v *Value[T]) observe(f func(old, new T), at uintptr, opts []ObserveOption)
 	if err != nil {
 		return nil, err
 	}
-	o := &observer[T]{v: v, at: at, queue: q}
+	o := &observer[T]{v: v, f: f, at: at, queue: q}
 	if len(v.core.hooks.slow) > 0 {
-		f = o.watched(f)
+		o.f = o.watched(f)
 	}
-	o.f.Store(&f)
 
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -94,7 +93,7 @@ func (v *Value[T]) observe(f func(old, new T), at uintptr, opts []ObserveOption)
 	v.observed++
 	o.name = v.core.name + "#" + strconv.FormatUint(v.observed, 10)
 	if !buffered {
-		v.inline = append(slices.Clip(v.inline), o)
+		v.inline = append(slices.Clip(v.inline), inlineObserver[T]{o.f, o})
 	} else {
 		if v.core.pool == nil {
 			v.core.pool = exec.NewPool()
@@ -121,11 +120,8 @@ func (v *Value[T]) removeLocked(o *observer[T]) {
 	if o.closed.Swap(true) {
 		return
 	}
-	nothing := func(_, _ T) {}
-	o.f.Store(&nothing)
-	is := func(other *observer[T]) bool { return other == o }
-	v.inline = slices.DeleteFunc(slices.Clone(v.inline), is)
-	v.buffered = slices.DeleteFunc(slices.Clone(v.buffered), is)
+	v.inline = slices.DeleteFunc(slices.Clone(v.inline), func(c inlineObserver[T]) bool { return c.o == o })
+	v.buffered = slices.DeleteFunc(slices.Clone(v.buffered), func(other *observer[T]) bool { return other == o })
 	o.unreported += uint64(o.waiting.len())
 	v.lost += uint64(o.waiting.len())
 	o.waiting = fifo[T]{}
@@ -207,7 +203,9 @@ func (o *observer[T]) tell(value T) {
 	}()
 	old := o.last
 	o.last = value
-	(*o.f.Load())(old, value)
+	if !o.closed.Load() {
+		o.f(old, value)
+	}
 	returned = true
 }
 

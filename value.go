@@ -45,11 +45,11 @@ type Value[T any] struct {
 	misses    uint8 // calls of Get since the last change that found no recent
 	attention attention
 
-	inline   []*observer[T]  // never modified, only replaced
-	buffered []*observer[T]  // never modified, only replaced
-	leaving  []*observer[T]  // stopped while they run
-	begun    uint64          // the number of the last round that has begun
-	queue    fifo[change[T]] // made by observers while the round goes on
+	inline   []inlineObserver[T] // never modified, only replaced
+	buffered []*observer[T]      // never modified, only replaced
+	leaving  []*observer[T]      // stopped while they run
+	begun    uint64              // the number of the last round that has begun
+	queue    fifo[change[T]]     // made by observers while the round goes on
 	setters  []chan struct{}
 	idlers   []chan struct{}
 
@@ -409,8 +409,8 @@ func (v *Value[T]) addTopology(t *Topology) {
 	for _, pc := range v.core.at {
 		node.Ends = append(node.Ends, End{Role: "declare", At: place(pc)})
 	}
-	for _, o := range v.inline {
-		node.Ends = append(node.Ends, o.end())
+	for _, c := range v.inline {
+		node.Ends = append(node.Ends, c.o.end())
 	}
 	for _, o := range v.buffered {
 		node.Ends = append(node.Ends, o.end())

@@ -215,9 +215,11 @@ func (h *hand) set(ctx context.Context, m message) error {
 			h.failed(recover(), next, old, m)
 		}
 	}()
-	for ; next < len(h.fs); next++ {
-		h.fs[next](old, m)
+	for i, f := range h.fs {
+		next = i // only written, which is faster than to count with it
+		f(old, m)
 	}
+	next = len(h.fs)
 	if !h.state.CompareAndSwap(handTelling, handFree) {
 		panic("somebody waits")
 	}
