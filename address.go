@@ -9,31 +9,30 @@ import (
 	"github.com/harkbus/hark/internal/names"
 )
 
-// address says which listeners of a Notifier are meant. Written out it is one
-// of
+// address says which listeners of a Notifier are meant. Its text is one of
 //
 //	counter.Counter                       a name, or a type with all its methods
 //	counter.Counter#OnIncrement           one method of it
 //	counter.Counter#OnIncrement-1a2b3c4d  one listener of that method
 //	counter.Counter#1a2b3c4d              one listener of the bare name
 //
-// and in what is before the # may be wildcards if it says no listener. IDs
-// begin with a digit, so that no method is mistaken for one.
+// and the part before the # may have wildcards unless there is an ID. IDs begin
+// with a digit, so that no method is mistaken for one.
 type address struct {
 	text   string
-	owner  string // what is before the #
-	member string // the method; empty without one
-	id     uint32 // of one listener, if single
+	owner  string // the part before the #
+	member string // the method; empty if there is none
+	id     uint32 // the ID of a listener, if single
 	single bool
 	wild   bool // owner has wildcards
 	shard  uint8
-	slot   uint16 // of owner in Notifier.present
+	slot   uint16 // the slot of owner in Notifier.present
 }
 
-// idLimit is one more than the greatest ID: those below begin with a digit.
+// idLimit is one more than the greatest ID. Smaller numbers begin with a digit.
 const idLimit = 0xa0000000
 
-const idLen = 8 // digits
+const idLen = 8 // hexadecimal digits
 
 func formatID(owner, member string, id uint32) string {
 	sep := "#"
@@ -43,7 +42,7 @@ func formatID(owner, member string, id uint32) string {
 	return join(owner, member) + sep + fmt.Sprintf("%0*x", idLen, id)
 }
 
-// join writes out the address of a method.
+// join returns the address of a method as text.
 func join(owner, member string) string {
 	if member == "" {
 		return owner
@@ -51,7 +50,7 @@ func join(owner, member string) string {
 	return owner + "#" + member
 }
 
-// parseName returns the address of everybody under a name or method. The text
+// parseName returns the address of everyone under a name or method. The text
 // must have neither wildcards nor an ID.
 func parseName(text string) (address, error) {
 	a, err := parseAddress(text, names.Check)
@@ -131,9 +130,9 @@ func nameFault(text string, offset int, format string, args ...any) error {
 	return nameError(&names.Error{Name: text, Offset: offset, Reason: fmt.Sprintf(format, args...)})
 }
 
-// hashName returns a hash of a name for tables in which a wrong guess costs no
-// more than time. It looks at the first, middle and last eight bytes and takes
-// about half the time of package maphash (BenchmarkHashName).
+// hashName returns a hash of a name, for tables in which a collision costs only
+// time. It looks at the first, middle and last eight bytes, and takes about
+// half the time of package maphash (BenchmarkHashName).
 func hashName(name string) uint32 {
 	n := len(name)
 	if n < 8 {
@@ -147,14 +146,15 @@ func hashName(name string) uint32 {
 	return uint32((h ^ h>>29 ^ uint64(n)) * 0x9e3779b97f4a7c15 >> 32)
 }
 
-// word returns the first eight bytes of s; the compiler makes one load of it.
+// word returns the first eight bytes of s. The compiler turns it into a single
+// load.
 func word(s string) uint64 {
 	_ = s[7]
 	return uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
 		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
 }
 
-// place finds out where in a notifier the owner belongs.
+// place determines where in a notifier the owner belongs.
 func (a *address) place() {
 	h := hashName(a.owner)
 	a.shard, a.slot = uint8(h%shardCount), uint16(h>>8%presentSlots)
@@ -162,18 +162,18 @@ func (a *address) place() {
 
 const targetSlots = 512
 
-// targets remembers targets that have been parsed, by hash: to notify a name
-// again does not check it again. What a target means never changes, so that
-// all notifiers share it.
+// targets caches parsed targets by hash, so that notifying a name again does
+// not check it again. What a target means never changes, so all notifiers share
+// the cache.
 var targets [targetSlots]atomic.Pointer[address]
 
-// targetOf returns the address that text, which hashes to h, stands for.
+// targetOf returns the address for text, whose hash is h.
 func targetOf(text string, h uint32) (*address, error) {
 	slot := &targets[h%targetSlots]
 	if a := slot.Load(); a != nil && a.text == text {
 		return a, nil
 	}
-	a, err := parseTarget(strings.Clone(text)) // text may be a piece of something big
+	a, err := parseTarget(strings.Clone(text)) // text may be part of a large string
 	if err != nil {
 		return nil, err
 	}

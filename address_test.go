@@ -25,8 +25,8 @@ func BenchmarkHashName(b *testing.B) {
 func TestParseAddress(t *testing.T) {
 	tests := []struct {
 		text   string
-		name   string // fault that parseName finds; empty if none
-		target string // fault that parseTarget finds
+		name   string // the fault that parseName finds; empty if none
+		target string // the fault that parseTarget finds
 		want   address
 	}{
 		{"a", "", "", address{owner: "a"}},

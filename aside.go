@@ -7,15 +7,15 @@ import (
 	"time"
 )
 
-// aside holds the messages of a consumer that have left the log and are in no
-// worker's hands: they wait for another attempt, or for a message of the same
-// key to be done. It is guarded by the consumer's mu.
+// aside holds the messages of a consumer that have left the log but are in no
+// worker's hands: they wait for another attempt, or for a message with the same
+// key to be done. The consumer's mu guards it.
 type aside[T any] struct {
 	runnable fifo[*held[T]]
 	timed    timed[T]            // by due time
 	keys     map[string]*line[T] // the keys of messages that are not done
-	n        int                 // messages here
-	retrying int                 // those of them that wait for an attempt, or are about to have it
+	n        int                 // number of messages here
+	retrying int                 // those of them that wait for an attempt or are about to have it
 	timer    *time.Timer
 	wakeAt   time.Time // when the timer fires; zero if it is not set
 }
@@ -25,17 +25,17 @@ type held[T any] struct {
 	Message[T]
 	key     string
 	keyed   bool
-	fault   error     // its key could not be made: it fails with that
-	claimed bool      // no other message of its key is handled before it is done
-	first   time.Time // when the first attempt failed; zero before
-	due     time.Time // of the next attempt
+	fault   error     // making its key failed with this error
+	claimed bool      // no other message with its key is handled before it is done
+	first   time.Time // time of the first failed attempt; zero before that
+	due     time.Time // time of the next attempt
 }
 
-// line is what waits behind a message of the same key.
+// line is what waits behind a message with the same key.
 type line[T any] struct{ waiting fifo[*held[T]] }
 
-// hold returns a message with its key, which the program makes: no lock may be
-// held.
+// hold returns a message with its key. The key is made by the program, so no
+// lock may be held.
 func hold[T any](m *Message[T]) (h *held[T]) {
 	h = &held[T]{Message: *m}
 	made := false
@@ -57,15 +57,15 @@ func holdAll[T any](ms []Message[T]) []*held[T] {
 	return line
 }
 
-// enter takes a message in, behind those that are here.
+// enter adds a message behind those that are here.
 func (a *aside[T]) enter(h *held[T]) {
 	a.runnable.push(h)
 	a.n++
 }
 
-// pop returns the message to handle next, nil without one. If it has a key, it
-// has claimed that; but for a lone worker, which takes its messages in order
-// anyway, only failing claims it.
+// pop returns the next message to handle, or nil. If the message has a key, pop
+// claims the key for it. A lone worker takes its messages in order anyway, so
+// it claims a key only when a message fails.
 func (a *aside[T]) pop(lone bool) *held[T] {
 	if len(a.timed) > 0 {
 		now := time.Now()
@@ -93,7 +93,7 @@ func (a *aside[T]) pop(lone bool) *held[T] {
 	return nil
 }
 
-// claim makes later messages of h's key wait until h is released.
+// claim makes later messages with h's key wait until h is released.
 func (a *aside[T]) claim(h *held[T]) {
 	h.claimed = true
 	if a.keys == nil {
@@ -104,10 +104,11 @@ func (a *aside[T]) claim(h *held[T]) {
 	}
 }
 
-// release ends a message's claim on its key: the next of the key has its turn.
+// release ends a message's claim on its key. The next message with the key has
+// its turn.
 func (a *aside[T]) release(h *held[T]) {
 	line := a.keys[h.key]
-	if !h.claimed || line == nil { // nil: the consumer has ended meanwhile
+	if !h.claimed || line == nil { // nil if the consumer has ended meanwhile
 		return
 	}
 	if line.waiting.len() == 0 {
@@ -123,11 +124,11 @@ func (a *aside[T]) release(h *held[T]) {
 	}
 }
 
-// empty reports whether nothing is here and no key is taken.
+// empty reports whether there is no message here and no key is claimed.
 func (a *aside[T]) empty() bool { return a.n == 0 && len(a.keys) == 0 }
 
-// putAside keeps m for another attempt at due. What the worker holds behind it
-// waits too if it has the same key.
+// putAside keeps m for another attempt at due. Messages with the same key that
+// the worker holds behind it wait too.
 func (w *worker[T]) putAside(m *Message[T], failed, due time.Time) {
 	c := w.member.consumer
 	h := w.held
@@ -155,7 +156,7 @@ func (w *worker[T]) putAside(m *Message[T], failed, due time.Time) {
 	a.retrying++
 	switch line := a.keys[h.key]; {
 	case h.keyed && !h.claimed && line != nil:
-		line.waiting.push(h) // another item of its batch failed too
+		line.waiting.push(h) // another item of its batch also failed
 	case h.keyed && !h.claimed:
 		a.claim(h)
 		fallthrough
@@ -177,8 +178,8 @@ func (w *worker[T]) holds() bool {
 	return w.at < w.n || w.pile != nil && len(w.pile.items) > 0
 }
 
-// handBack returns what the worker holds and has not begun to the consumer, to
-// be taken first.
+// handBack returns the messages that the worker holds and has not begun to the
+// consumer, to be taken first.
 func (w *worker[T]) handBack() {
 	c := w.member.consumer
 	rest := []*held[T]{w.held}
@@ -209,7 +210,8 @@ func (w *worker[T]) handBack() {
 	c.wake()
 }
 
-// putBack takes back what pop returned, or what was read and not handled.
+// putBack takes back a message that pop returned, or one that was read and not
+// handled.
 func (a *aside[T]) putBack(h *held[T]) {
 	a.runnable.pushFront(h)
 	a.n++
@@ -218,7 +220,7 @@ func (a *aside[T]) putBack(h *held[T]) {
 	}
 }
 
-// release lets the next message of h's key have its turn.
+// release gives the next message with h's key its turn.
 func (c *consumer[T]) release(h *held[T]) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -227,7 +229,7 @@ func (c *consumer[T]) release(h *held[T]) {
 	c.setTimerLocked()
 }
 
-// setTimerLocked sees to it that a worker wakes when the next attempt is due.
+// setTimerLocked makes sure that a worker wakes when the next attempt is due.
 func (c *consumer[T]) setTimerLocked() {
 	a := &c.aside
 	if len(a.timed) == 0 || c.over.Load() {
@@ -247,7 +249,7 @@ func (c *consumer[T]) setTimerLocked() {
 
 func (c *consumer[T]) wakeForRetry() {
 	c.mu.Lock()
-	c.aside.wakeAt = time.Time{} // set again by the worker that takes what is due
+	c.aside.wakeAt = time.Time{} // the worker that takes what is due sets it again
 	c.mu.Unlock()
 	c.wake()
 }

@@ -22,15 +22,15 @@ func (t *Topic[T]) SubscribeBatch(h BatchHandler[T], opts ...SubscribeOption) (*
 	return &m.Subscription, nil
 }
 
-// pile is the batch that a worker gathers.
+// pile is the batch that a worker is gathering.
 type pile[T any] struct {
 	items []*held[T]
-	until time.Time // when it is handled at the latest
+	until time.Time // when it must be handled at the latest
 	timer *time.Timer
 }
 
-// gather moves the messages in the buffer to the pile, and has it handled when
-// it is full.
+// gather moves the messages in the buffer to the pile and has the pile handled
+// when it is full.
 func (w *worker[T]) gather() {
 	for w.at < w.n {
 		m := &w.buf[w.at]
@@ -55,14 +55,14 @@ func (w *worker[T]) gather() {
 	}
 }
 
-// admits reports whether m is for the handler; if not it is settled.
+// admits reports whether m is for the handler. If not, it settles m.
 func (w *worker[T]) admits(m *Message[T]) bool {
 	f := handled
 	var err error
 	returned := false
 	defer func() {
 		if !returned {
-			err = caught(recover()) // of a Predicate
+			err = caught(recover()) // a panic of a Predicate
 		}
 		if f != handled || err != nil {
 			w.settle(m, f, err)
@@ -75,9 +75,9 @@ func (w *worker[T]) admits(m *Message[T]) bool {
 	return f == handled && err == nil
 }
 
-// pileRests reports whether there is nothing to do for the pile but to wait,
-// and if so sees to it that the worker wakes in time. Otherwise the pile has
-// been handled.
+// pileRests reports whether there is nothing to do for the pile but wait, and
+// if so makes sure that the worker wakes in time. Otherwise it has handled the
+// pile.
 func (w *worker[T]) pileRests() bool {
 	p := w.pile
 	if len(p.items) == 0 {
@@ -96,7 +96,7 @@ func (w *worker[T]) pileRests() bool {
 	return true
 }
 
-// handlePile calls the handler with what has been gathered.
+// handlePile calls the handler with the gathered batch.
 func (w *worker[T]) handlePile() {
 	items := w.pile.items
 	w.pile.items = nil
@@ -123,8 +123,8 @@ func (w *worker[T]) handlePile() {
 	returned = true
 }
 
-// failItems distributes what a batch handler returned over the items. Only a
-// *BatchError returned as it is speaks of them: one that is wrapped, such as
+// failItems distributes the error of a batch handler over the items. Only a
+// *BatchError that is returned as it is refers to them: a wrapped one, such as
 // that of a PublishAll, has the indices of another batch.
 func failItems(errs []error, err error) {
 	some, ok := err.(*BatchError)

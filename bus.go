@@ -34,21 +34,21 @@ const (
 type Bus struct {
 	pool   *exec.Pool
 	engine *engine // nil in process
-	codec  Codec   // instead of JSON; nil for that
+	codec  Codec   // used instead of JSON; nil for JSON
 	hooks  hooks
 	slow   time.Duration // threshold for OnSlow
 	grace  time.Duration // how long Close waits for cancelled handlers
 
 	patterns patterns
 	waits    waits
-	serial   atomic.Uint64 // of subscriptions, for their names
-	hasty    bool          // Close stops the faces before all work is done; it sets and they read it
+	serial   atomic.Uint64 // last serial number of a subscription, for names
+	hasty    bool          // Close stops the faces before all work is done; Close sets it and the faces read it
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	faces   map[faceKey]face
 	wrap    []Middleware
-	closing bool          // nothing new from outside
-	stopped bool          // nothing new at all
+	closing bool          // nothing new from outside is accepted
+	stopped bool          // nothing new at all is accepted
 	done    chan struct{} // closed when Close has finished
 	err     error         // what Close returned; set before done is closed
 }
@@ -59,23 +59,23 @@ type faceKey struct {
 }
 
 // face is what a bus knows of a topic, pattern, channel, value or notifier on
-// it. Its methods are called without a lock of the bus held.
+// it. The bus calls its methods without holding a lock.
 type face interface {
-	// valueType is the Go type it carries; nil if it carries none.
+	// valueType is the Go type that the face carries; nil if it carries none.
 	valueType() reflect.Type
-	// seal refuses new work from outside, for good, while what handlers
+	// seal permanently refuses new work from outside, while what handlers
 	// publish is still accepted. It does not block.
 	seal()
 	// drain waits until all work accepted so far is done or ctx ends.
 	drain(ctx context.Context)
-	// work returns how much has been accepted since the start, and whether
+	// work returns how much work has been accepted since the start, and whether
 	// all of it is done. Work that handlers pass on counts where it arrives.
 	work() (accepted uint64, done bool)
-	// stop ends what is left: handler contexts are cancelled with cause and
-	// nothing more is started. It waits for running handlers until ctx ends
-	// and reports what was left behind.
+	// stop ends what is left: it cancels the contexts of handlers with cause
+	// and starts nothing more. It waits for running handlers until ctx ends,
+	// and reports what was left.
 	stop(ctx context.Context, cause error) []Left
-	// addStats and addTopology append what there is to say about it.
+	// addStats and addTopology append what the face has to report.
 	addStats(*Stats)
 	addTopology(*Topology)
 }
@@ -130,15 +130,15 @@ func New(opts ...BusOption) *Bus {
 	return b
 }
 
-// attach returns the face of that kind and name, making it if there is none.
-// A face that is there but of another Go type than F is ErrTypeMismatch. mk is
-// called with the bus locked and must not call it.
+// attach returns the face with the given kind and name. If there is none, it
+// makes one. If the existing face has a Go type other than F, the error is
+// ErrTypeMismatch. mk is called with the bus locked and must not call the bus.
 func attach[F face](b *Bus, kind Kind, name string, mk func() F) (f F, existed bool, err error) {
 	return attachUntil(b, func() bool { return b.closing }, kind, name, mk)
 }
 
-// attachUntil is attach that refuses once over, called with the bus locked,
-// says so.
+// attachUntil is attach, except that it refuses once over returns true. over is
+// called with the bus locked.
 func attachUntil[F face](b *Bus, over func() bool, kind Kind, name string, mk func() F) (f F, existed bool, err error) {
 	if err := checkName(name); err != nil {
 		return f, false, err
@@ -155,8 +155,8 @@ func attachUntil[F face](b *Bus, over func() bool, kind Kind, name string, mk fu
 	return f, existed, err
 }
 
-// attached is attach that makes nothing: without a face of that name it returns
-// the zero F.
+// attached is attach that makes nothing: if there is no face with the name, it
+// returns the zero F.
 func attached[F face](b *Bus, kind Kind, name string) (f F, err error) {
 	if err := checkName(name); err != nil {
 		return f, err
@@ -170,7 +170,7 @@ func attached[F face](b *Bus, kind Kind, name string) (f F, err error) {
 	return f, err
 }
 
-// faceLocked returns the face of that kind and name, if there is one.
+// faceLocked returns the face with the given kind and name, if there is one.
 func faceLocked[F face](b *Bus, kind Kind, name string) (f F, exists bool, err error) {
 	old, exists := b.faces[faceKey{kind, name}]
 	if !exists {
@@ -184,7 +184,7 @@ func faceLocked[F face](b *Bus, kind Kind, name string) (f F, exists bool, err e
 	return f, true, nil
 }
 
-// detach takes out a face that turned out not to be.
+// detach removes a face that could not be opened after all.
 func (b *Bus) detach(kind Kind, name string, f face) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -200,7 +200,7 @@ func (b *Bus) has(kind Kind, name string) bool {
 	return ok
 }
 
-// checkName wraps the findings of package names in ErrInvalidName.
+// checkName wraps the errors of package names in ErrInvalidName.
 func checkName(name string) error { return nameError(names.Check(name)) }
 
 func nameError(err error) error {
@@ -211,7 +211,8 @@ func nameError(err error) error {
 	return err
 }
 
-// snapshot returns the faces but those of patterns, ordered by kind and name.
+// snapshot returns the faces except those of patterns, ordered by kind and
+// name.
 func (b *Bus) snapshot() []face {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -281,7 +282,7 @@ func (b *Bus) shutDown(ctx context.Context) error {
 	defer cancel()
 	why := fmt.Errorf("bus %w", ErrClosed)
 	faces := b.everything()
-	for _, f := range faces { // all at once, so that one does not use up the grace of the others
+	for _, f := range faces { // all at once, so that none uses up the grace of the others
 		if f, ok := f.(canceller); ok {
 			f.cancel(why)
 		}
@@ -314,17 +315,17 @@ func (b *Bus) shutDown(ctx context.Context) error {
 	return nil
 }
 
-// canceller is a face whose handlers' contexts can be cancelled before stop
+// canceller is a face that can cancel the contexts of its handlers before stop
 // waits for them.
 type canceller interface{ cancel(cause error) }
 
-// lingerer is a face that after stop still has something for whoever comes for
-// it. linger waits until that is had or ctx ends, and reports what was left.
+// lingerer is a face that still has something to be fetched after stop. linger
+// waits until it has been fetched or ctx ends, and reports what was left.
 type lingerer interface {
 	linger(ctx context.Context) []Left
 }
 
-// everything returns the faces, those of pattern subscriptions last.
+// everything returns all faces, those of pattern subscriptions last.
 func (b *Bus) everything() []face {
 	faces := b.snapshot()
 	b.patterns.mu.Lock()
@@ -359,9 +360,10 @@ func (b *Bus) Settle(ctx context.Context) error {
 	return nil
 }
 
-// settle waits until nothing is left to do, or ctx ends: then it is false.
+// settle waits until nothing is left to do, or ctx ends, and then returns
+// false.
 func (b *Bus) settle(ctx context.Context) bool {
-	// What one face drains may give another something to do, or make a
+	// What one face drains may give another one something to do, or create a
 	// dead-letter topic.
 	for ctx.Err() == nil {
 		faces := b.everything()
@@ -369,7 +371,7 @@ func (b *Bus) settle(ctx context.Context) bool {
 			return true
 		}
 		if b.engine != nil {
-			b.engine.dirty.Store(false) // what comes back from now on takes another round
+			b.engine.dirty.Store(false) // what comes back after this needs another round
 		}
 		for _, f := range faces {
 			f.drain(ctx)
@@ -378,9 +380,9 @@ func (b *Bus) settle(ctx context.Context) bool {
 	return false
 }
 
-// settled reports whether nothing is left to do. Faces are asked one after the
-// other while handlers may pass work from one to another, so all must have
-// been done in a pass during which nothing was accepted anywhere.
+// settled reports whether nothing is left to do. It asks the faces one after
+// the other, while handlers may pass work from one to another, so all must have
+// been done in a pass during which none accepted anything.
 func settled(faces []face) bool {
 	var before, after uint64
 	for _, f := range faces {

@@ -7,28 +7,28 @@ import (
 	"github.com/harkbus/hark/internal/exec"
 )
 
-// callee is the function of a listener, as a task that sleeps while there is
-// no signal.
+// callee is the function of a listener: a task that sleeps while there is no
+// signal.
 type callee struct {
 	exec.Task
 	l *Listener
 	f func(context.Context, Signal)
 
-	// Guarded by the lock of the listener's shard.
+	// The lock of the listener's shard guards the fields below.
 	waiting fifo[Signal]
-	working bool // a signal waits or f runs: the task will look again
+	working bool // a signal waits or f runs, so the task will look again
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
 	core    *core           // stands for f where handlers wait for each other
 	rooms   []chan struct{} // closed when there may be room
-	quiet   []chan struct{} // closed when f has returned and is not called again
+	quiet   []chan struct{} // closed when f has returned and will not be called again
 }
 
 // calleeTurn is how many signals a function is given before other tasks get
 // their turn.
 const calleeTurn = 64
 
-// offerLocked puts a signal into the queue, as the policy says.
+// offerLocked adds a signal to the queue as the policy demands.
 func (c *callee) offerLocked(sig Signal) {
 	l := c.l
 	if l.fullLocked() {
@@ -51,7 +51,7 @@ func (c *callee) offerLocked(sig Signal) {
 	c.Notify()
 }
 
-// emptyLocked drops what waits and returns how much that was.
+// emptyLocked drops the waiting signals and returns their number.
 func (c *callee) emptyLocked() (dropped int) {
 	dropped = c.waiting.len()
 	c.l.dropLocked(dropped)
@@ -100,7 +100,7 @@ func (c *callee) take() (sig Signal, ok bool) {
 		return sig, true
 	}
 	if cap(c.waiting.items) > defaultBuffer {
-		c.waiting = fifo[Signal]{} // gives back what a burst took
+		c.waiting = fifo[Signal]{} // releases the memory that a burst needed
 	}
 	if c.working {
 		c.working = false
@@ -134,7 +134,7 @@ func (c *callee) tell(sig Signal) {
 	returned = true
 }
 
-// watch tells the hooks if the call that begins now is slow.
+// watch reports the call that begins here to the hooks if it is slow.
 func (c *callee) watch() *time.Timer {
 	bus := c.l.n.bus
 	return time.AfterFunc(bus.slow, func() {
@@ -142,12 +142,12 @@ func (c *callee) watch() *time.Timer {
 	})
 }
 
-// failed counts and reports a call that did not return.
+// failed counts and reports a call that did not return normally.
 func (c *callee) failed(err error) {
 	c.l.shard.mu.Lock()
 	c.l.tally.failed++
 	if c.l.closed {
-		c.l.shard.gone.failed++ // its tally has been added up already
+		c.l.shard.gone.failed++ // its tally has already been added
 	}
 	c.l.shard.mu.Unlock()
 	c.l.n.hooks.onFail(FailEvent{Source: c.l.source(), Attempt: 1, Err: err})

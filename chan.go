@@ -20,39 +20,40 @@ import (
 type Chan[T any] struct {
 	name     string
 	capacity int
-	split    bool // senders and receivers have a lock each
+	split    bool // senders and receivers have separate locks
 
-	// What is written with all locks held and read with any. aside says that
-	// there is more to look at than senders and receivers: the channel is closed,
-	// or In, Out or Take is in use. attention says that a value cannot simply be
-	// pushed or popped, because of that or because somebody waits; it is not kept
-	// with capacity 0, where nobody asks.
+	// The following fields are written with all locks held, and read with any
+	// of them. aside means that there is more to consider than senders and
+	// receivers: the channel is closed, or In, Out or Take is in use. attention
+	// means that a value cannot simply be pushed or popped, either because of
+	// aside or because someone waits. With capacity 0 no one reads attention,
+	// so it is not maintained.
 	aside     bool
 	attention bool
 
-	// sendMu guards pushing, recvMu popping; a channel of capacity 0 uses
-	// sendMu for everything. Both, taken in that order by lock, guard the other
-	// fields from receivers on, which stand beside sendMu because a channel of
-	// capacity 0 needs no others.
+	// sendMu guards pushing, recvMu popping. A channel of capacity 0 uses
+	// sendMu for everything. Both of them, acquired in this order by lock,
+	// guard the other fields from receivers on. These are next to sendMu
+	// because a channel of capacity 0 needs no others.
 	queue     valueQueue[T]
 	sendMu    sync.Mutex
 	receivers waiterQueue[T] // if there are any, there is neither a value nor a sender
 	senders   waiterQueue[T] // if there are any, the queue is full
-	direct    uint64         // values that went from a sender to a receiver without the queue
+	direct    uint64         // values passed from a sender to a receiver without the queue
 	spares    spares[*chanWaiter[T]]
 	_         [64]byte
 	recvMu    sync.Mutex
 	_         [64]byte
 
 	closed error         // why nothing can be sent any more
-	done   chan struct{} // what Done returns; nil until somebody asks
+	done   chan struct{} // returned by Done; nil until first requested
 	at     []uintptr     // callers of NewChan
 
 	in    chanInlet[T]
 	out   chanOutlet[T]
 	taken chanHands[T]
 
-	remote *remoteChan[T] // nil in process; then split is false, and nothing else is in use
+	remote *remoteChan[T] // nil in process; otherwise split is false, and nothing else is in use
 }
 
 // ChanOption configures NewChan: a Durability, or WithCodec.
@@ -223,13 +224,13 @@ func (c *Chan[T]) unlock() {
 	c.sendMu.Unlock()
 }
 
-// asideLocked sets aside, and attention, from what is there.
+// asideLocked recomputes aside and attention.
 func (c *Chan[T]) asideLocked() {
 	c.aside = c.closed != nil || c.in.ch != nil || c.out.ch != nil || len(c.taken.back) > 0 || len(c.taken.waiting) > 0
 	c.attendLocked()
 }
 
-// attendLocked sets attention from what is there.
+// attendLocked recomputes attention.
 func (c *Chan[T]) attendLocked() {
 	if a := c.aside || c.receivers.first != nil || c.senders.first != nil; c.split && a != c.attention {
 		c.attention = a
@@ -272,7 +273,7 @@ func (c *Chan[T]) closeLocked(why error) {
 	c.noticeLocked()
 }
 
-// The face of a channel on its bus.
+// The channel as a face of its bus.
 
 func (c *Chan[T]) valueType() reflect.Type { return reflect.TypeFor[T]() }
 
@@ -284,8 +285,8 @@ func (c *Chan[T]) drain(context.Context) {}
 
 func (c *Chan[T]) work() (accepted uint64, done bool) { return 0, true }
 
-// stop closes the channel. What is left in it can still be received, over an
-// engine by others.
+// stop closes the channel. The values left in it can still be received, over an
+// engine by other processes.
 func (c *Chan[T]) stop(_ context.Context, cause error) []Left {
 	if c.remote != nil {
 		return c.remote.stop(cause)
@@ -294,10 +295,11 @@ func (c *Chan[T]) stop(_ context.Context, cause error) []Left {
 	return nil
 }
 
-// linger waits until those at Out have received what is left, and ends Out.
+// linger waits until the values that are left have been received from Out, and
+// then ends Out.
 func (c *Chan[T]) linger(ctx context.Context) []Left {
 	if c.remote != nil {
-		return nil // the engine keeps it
+		return nil // the engine keeps the values
 	}
 	if waiting := c.endOut(ctx); waiting > 0 {
 		return []Left{{Kind: KindChan, Name: c.name, Waiting: waiting}}

@@ -10,10 +10,10 @@ import (
 	"github.com/harkbus/hark"
 )
 
-// BenchmarkChan sends through a Chan and through a built-in channel, taking
-// turns in one run, and reports the time a message takes with each and the
+// BenchmarkChan sends through a Chan and through a built-in channel,
+// alternating in one run. It reports the time per message with each, and the
 // ratio: below 1 the Chan is faster. With a context that can end, the built-in
-// channel is used in a select beside its Done.
+// channel is used in a select with the context's Done.
 func BenchmarkChan(b *testing.B) {
 	cancellable := b.Context()
 	for _, shape := range []struct {
@@ -113,7 +113,7 @@ func builtinEnds(ctx context.Context, capacity int) ends {
 	return e
 }
 
-// timed returns how long it takes until n values have been sent and received.
+// timed returns the time until n values have been sent and received.
 func timed(tb testing.TB, e ends, senders, receivers, n int) time.Duration {
 	var sending, receiving sync.WaitGroup
 	sums := make([]int, receivers)

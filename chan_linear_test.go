@@ -16,7 +16,7 @@ import (
 	"github.com/harkbus/hark/internal/leak"
 )
 
-// chanOp is what a goroutine did to a channel; chanResult what came of it.
+// chanOp is an operation on a channel, chanResult its result.
 type (
 	chanOp struct {
 		kind  chanKind
@@ -54,7 +54,7 @@ type chanState struct {
 	closed bool
 }
 
-// period is from the call to the return of an operation.
+// period is the time from the call to the return of an operation.
 type period struct{ begin, end int64 }
 
 // receives returns when each value was received.
@@ -69,13 +69,13 @@ func receives(history []porcupine.Operation) map[int]period {
 	return received
 }
 
-// chanModel is what a channel of that capacity is: a queue, never longer than
-// that, which can be closed. An operation that waits happens when it can;
-// one whose context ended has not happened.
+// chanModel is the model of a channel with the given capacity: a queue that is
+// never longer than that, and that can be closed. An operation that waits takes
+// effect when it can. One whose context ended has no effect.
 //
-// received says when each value was received. It changes no verdict: orders of
-// sends that what was received later will refute are not gone into, without
-// which the search would take too long.
+// received says when each value was received. It changes no verdict. It only
+// excludes orders of sends that later receives would refute, without which the
+// search would take too long.
 func chanModel(capacity int, received map[int]period) porcupine.Model {
 	refuted := func(s chanState, v int) bool {
 		of, ok := received[v]
@@ -130,11 +130,11 @@ func chanModel(capacity int, received map[int]period) porcupine.Model {
 	}
 }
 
-// rendezvous turns a history of a channel of capacity 0 into one that the
+// rendezvous converts a history of a channel of capacity 0 to one that the
 // model of a queue without room can explain: each send and the receive of its
-// value become one operation, at a moment when both were under way. That a Try
-// found nobody proves nothing, since whether somebody waits does not show in a
-// history.
+// value become one operation, at a moment when both were in progress. A Try
+// that found no one proves nothing, because a history does not show whether
+// someone waits.
 func rendezvous(history []porcupine.Operation) ([]porcupine.Operation, error) {
 	var passed []porcupine.Operation
 	sends := map[int]porcupine.Operation{}
@@ -171,7 +171,7 @@ func rendezvous(history []porcupine.Operation) ([]porcupine.Operation, error) {
 	return passed, nil
 }
 
-// chanClient does things to a channel and records them.
+// chanClient operates on a channel and records what it does.
 type chanClient struct {
 	id      int
 	c       *hark.Chan[int]
@@ -180,7 +180,7 @@ type chanClient struct {
 	in      chan<- int // nil if not to be used
 	out     <-chan int
 	history []porcupine.Operation
-	// stop is closed when the channel has been; those who wait at In need it.
+	// stop is closed after the channel has been. Those who wait at In need it.
 	stop <-chan struct{}
 }
 
@@ -194,8 +194,7 @@ func outcomeOf(err error) chanOutcome {
 	return ended
 }
 
-// send and receive go through the Go channels half of the time, if they are in
-// use.
+// send and receive use the Go channels half of the time, if these are in use.
 func (cc *chanClient) send(ctx context.Context, v int) chanOutcome {
 	if cc.in == nil || cc.rnd.IntN(2) == 0 {
 		return outcomeOf(cc.c.Send(ctx, v))
@@ -260,9 +259,9 @@ func (cc *chanClient) do(kind chanKind, value int, patience time.Duration) chanO
 	return r.outcome
 }
 
-// TestChanIsLinearizable records what senders, receivers, cancellations and a
-// close do to a channel at the same time, with and without In and Out, and has
-// the model explain it.
+// TestChanIsLinearizable records the operations of concurrent senders,
+// receivers, cancellations and a close, with and without In and Out, and checks
+// that the model explains them.
 func TestChanIsLinearizable(t *testing.T) {
 	rounds := 60
 	if testing.Short() {
@@ -274,7 +273,7 @@ func TestChanIsLinearizable(t *testing.T) {
 			in, out bool
 		}{{"plain", false, false}, {"In", true, false}, {"Out", false, true}, {"In and Out", true, true}} {
 			if capacity == 0 && way.in && way.out {
-				continue // In takes one value ahead then, so it is no rendezvous
+				continue // In then takes one value ahead, so there is no rendezvous
 			}
 			t.Run(fmt.Sprintf("capacity %d/%s", capacity, way.name), func(t *testing.T) {
 				leak.Check(t)
@@ -291,9 +290,9 @@ func TestChanIsLinearizable(t *testing.T) {
 	}
 }
 
-// checkChanHistory makes a history and checks it. It reports false if that would
-// take too long, as it may for one of a machine that was busy: operations then
-// overlap more. Another one has to be made instead.
+// checkChanHistory records a history and checks it. It returns false if the
+// check would take too long. That may happen on a busy machine, where more
+// operations overlap; the caller then has to record another one.
 func checkChanHistory(t *testing.T, capacity int, in, out bool) (decided bool) {
 	const each = 25
 	seed := rand.Uint64()
@@ -324,7 +323,7 @@ func checkChanHistory(t *testing.T, capacity int, in, out bool) (decided bool) {
 				if cc.rnd.IntN(3) == 0 {
 					patience = time.Second
 					if id > 3 && i > each/2 {
-						patience = 0 // it has ended before
+						patience = 0 // its context has already ended
 					}
 				}
 				kind := opReceive
@@ -351,8 +350,9 @@ func checkChanHistory(t *testing.T, capacity int, in, out bool) (decided bool) {
 	var history []porcupine.Operation
 	for _, cc := range append(clients, last) {
 		for _, op := range cc.history {
-			// What was cancelled has not happened. That it has not shows in
-			// the others; left in it would make the search longer.
+			// A cancelled operation has had no effect. The other operations
+			// show whether that is true; leaving it in would only make the
+			// search longer.
 			if op.Output.(chanResult).outcome != ended {
 				history = append(history, op)
 			}
@@ -372,7 +372,7 @@ func checkChanHistory(t *testing.T, capacity int, in, out bool) (decided bool) {
 	return true
 }
 
-// TestChanModelRefuses makes sure that the model can tell right from wrong.
+// TestChanModelRefuses checks that the model rejects wrong histories.
 func TestChanModelRefuses(t *testing.T) {
 	op := func(client int, kind chanKind, in, out int, outcome chanOutcome, call, end int64) porcupine.Operation {
 		return porcupine.Operation{ClientId: client, Input: chanOp{kind, in}, Output: chanResult{out, outcome}, Call: call, Return: end}

@@ -5,35 +5,35 @@ import (
 	"sync"
 )
 
-// chanOutlet hands the values of a channel to the Go channel that Out returns.
+// chanOutlet passes the values of a channel to the Go channel that Out returns.
 //
-// A goroutine, the pump, offers the value that is first. It stays in the queue
-// (or with its sender, at capacity 0) until somebody has taken it, so that it
-// counts and Receive can have it. Whoever needs to know what became of the
-// offer, with the locks held, withdraws it (settleOutLocked): either the pump
-// has handed the value over or it lets go of it.
+// A goroutine, the pump, offers the first value. The value stays in the queue
+// (or with its sender, at capacity 0) until someone has taken it, so it counts,
+// and Receive can still get it. Whoever needs to know the outcome of the offer
+// withdraws it, with the locks held (settleOutLocked): the pump has then either
+// handed the value over, or lets go of it.
 type chanOutlet[T any] struct {
-	ch       chan T        // what Out returns; nil until then
+	ch       chan T        // returned by Out; nil until the first call
 	busy     bool          // the pump offers the first value
-	over     bool          // the pump has ended, or will offer nothing more
-	ended    bool          // it is to end whether or not anything is left: the bus is closed
+	over     bool          // the pump has ended, or will make no further offer
+	ended    bool          // the bus is closed: the pump must end whether or not anything is left
 	gone     chan struct{} // closed when the pump has ended
-	handed   chan struct{} // gets a token when the pump has handed over what it offered
-	withdraw chan struct{} // makes the pump let go
+	handed   chan struct{} // receives a token when the pump has handed over the value
+	withdraw chan struct{} // makes the pump withdraw its offer
 	wakeup   chan struct{} // tells an idle pump that there may be something to offer
 }
 
 // chanInlet takes values from the Go channel that In returns. Its pump takes
-// one only while a place is set aside for it; with the locks held that can be
-// withdrawn (settleInLocked).
+// one only while a place is reserved for it. With the locks held, this
+// permission can be withdrawn (settleInLocked).
 type chanInlet[T any] struct {
-	ch       chan T        // what In returns; nil until then
+	ch       chan T        // returned by In; nil until the first call
 	busy     bool          // the pump may take a value
-	value    T             // what the pump has taken, until it is accounted for
+	value    T             // the value that the pump has taken, until it is accounted for
 	open     bool          // false if the user has closed ch
-	taken    chan struct{} // gets a token when the pump has taken a value
+	taken    chan struct{} // receives a token when the pump has taken a value
 	withdraw chan struct{} // makes the pump stop taking
-	wakeup   chan struct{} // tells an idle pump that it may be able to take
+	wakeup   chan struct{} // tells an idle pump that it may be able to take a value
 	pump     sync.WaitGroup
 }
 
@@ -74,14 +74,14 @@ func (c *Chan[T]) Out() <-chan T {
 	return o.ch
 }
 
-// endOut waits until everything has been received, if Out is in use, or ctx
-// ends, and then closes it. It returns how much is left. The channel must be
-// closed.
+// endOut waits until all values have been received from Out, if it is in use,
+// or until ctx ends, and then closes Out. It returns how many values are left.
+// The channel must be closed.
 func (c *Chan[T]) endOut(ctx context.Context) (left int) {
 	o := &c.out
 	c.lock()
 	gone := o.gone
-	o.ended = gone == nil // it will be closed from the beginning
+	o.ended = gone == nil // Out will be closed from the beginning
 	c.unlock()
 	if gone == nil {
 		return 0
@@ -132,7 +132,7 @@ func (c *Chan[T]) In() chan<- T {
 	return i.ch
 }
 
-// noticeLocked wakes the pumps that are idle and have something to do.
+// noticeLocked wakes the idle pumps that have something to do.
 func (c *Chan[T]) noticeLocked() {
 	if !c.aside {
 		return
@@ -147,13 +147,14 @@ func (c *Chan[T]) noticeLocked() {
 	if news {
 		for _, w := range c.taken.waiting {
 			if signal(w); c.closed == nil {
-				break // it tells the next
+				break // it wakes the next one
 			}
 		}
 	}
 }
 
-// signal puts a token into c, which has room for one, unless one is there.
+// signal puts a token into c, which has room for one, unless there is one
+// already.
 func signal(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
@@ -161,7 +162,7 @@ func signal(c chan struct{}) {
 	}
 }
 
-// settleLocked makes both pumps let go.
+// settleLocked withdraws what both pumps are doing.
 func (c *Chan[T]) settleLocked() {
 	if c.in.busy {
 		c.settleInLocked()
@@ -172,7 +173,7 @@ func (c *Chan[T]) settleLocked() {
 }
 
 // pumpOut offers the first value at Out until the channel is closed and empty,
-// or Out is to end.
+// or until Out must end.
 func (c *Chan[T]) pumpOut() {
 	o := &c.out
 	defer close(o.gone)
@@ -181,7 +182,7 @@ func (c *Chan[T]) pumpOut() {
 		select {
 		case <-o.handed:
 			c.handedLocked()
-		default: // somebody else has seen to it, or it was withdrawn
+		default: // someone else has settled it, or it was withdrawn
 		}
 		v, ok := c.frontLocked()
 		o.over = o.ended || !ok && c.endedLocked() != nil
@@ -204,7 +205,7 @@ func (c *Chan[T]) pumpOut() {
 	}
 }
 
-// frontLocked returns the value that is first.
+// frontLocked returns the first value.
 func (c *Chan[T]) frontLocked() (v T, ok bool) {
 	if b := c.taken.back; len(b) > 0 {
 		return b[0].Value, true
@@ -218,8 +219,9 @@ func (c *Chan[T]) frontLocked() (v T, ok bool) {
 	return v, false
 }
 
-// settleOutLocked withdraws what the pump offers, or notes that it has been
-// taken. The pump answers at once: it waits for nothing but this and a taker.
+// settleOutLocked withdraws the pump's offer, or records that the value has
+// been taken. The pump answers at once, because it waits only for this and for
+// a taker.
 func (c *Chan[T]) settleOutLocked() {
 	select {
 	case c.out.withdraw <- struct{}{}:
@@ -229,7 +231,7 @@ func (c *Chan[T]) settleOutLocked() {
 	}
 }
 
-// handedLocked notes that somebody has taken the first value from Out.
+// handedLocked records that someone has taken the first value from Out.
 func (c *Chan[T]) handedLocked() {
 	c.out.busy = false
 	if len(c.taken.back) > 0 {
@@ -248,8 +250,8 @@ func (c *Chan[T]) handedLocked() {
 	c.noticeLocked()
 }
 
-// offerLocked hands v, which is next, to somebody who waits at Out, if there
-// is one.
+// offerLocked passes v, which is next, to a goroutine that waits at Out, if
+// there is one.
 func (c *Chan[T]) offerLocked(v T) bool {
 	if c.out.ch == nil || c.out.busy || c.out.over || c.anyLocked() || !c.placeLocked() {
 		return false
@@ -270,7 +272,7 @@ func (c *Chan[T]) pumpIn() {
 		select {
 		case <-i.taken:
 			c.takenLocked()
-		default: // somebody else has seen to it, or it was withdrawn
+		default: // someone else has settled it, or it was withdrawn
 		}
 		over := c.closed != nil
 		i.busy = !over && c.mayTakeLocked()
@@ -300,7 +302,8 @@ func (c *Chan[T]) mayTakeLocked() bool {
 		c.capacity == 0 && (c.out.ch != nil || len(c.taken.waiting) > 0) && !c.queue.any()
 }
 
-// settleInLocked makes the pump stop taking, or accounts for what it has taken.
+// settleInLocked stops the pump from taking a value, or accounts for the one
+// that it has taken.
 func (c *Chan[T]) settleInLocked() {
 	select {
 	case c.in.withdraw <- struct{}{}:
@@ -310,7 +313,7 @@ func (c *Chan[T]) settleInLocked() {
 	}
 }
 
-// takenLocked accounts for what the pump has taken.
+// takenLocked accounts for the value that the pump has taken.
 func (c *Chan[T]) takenLocked() {
 	c.in.busy = false
 	var zero T
@@ -345,7 +348,7 @@ func (c *Chan[T]) shutLocked() {
 }
 
 // fetchLocked takes a value that a sender offers at In, for a receiver that
-// finds the queue empty: with capacity 0 nothing is taken ahead.
+// finds the queue empty. With capacity 0 the pump takes nothing ahead.
 func (c *Chan[T]) fetchLocked() (v T, ok bool) {
 	if c.in.ch == nil || c.closed != nil || !c.placeLocked() {
 		return v, false

@@ -7,30 +7,30 @@ import (
 	"unsafe"
 )
 
-// valueQueue is the queue of a channel: values in segments that are chained
-// and used again. One goroutine at a time may push, and one may pop at the
-// same time; the channel's two locks see to that.
+// valueQueue is the queue of a channel: values in linked segments that are
+// reused. One goroutine at a time may push while one other may pop; the
+// channel's two locks ensure this.
 type valueQueue[T any] struct {
-	limit int    // values that there may be at most; below 0 none
+	limit int    // limit on the number of values; below 0 for none
 	mask  uint64 // a segment holds mask+1 values
-	wipe  bool   // T refers to other memory, which must not be held longer than needed
-	keep  int    // spare segments kept
+	wipe  bool   // T refers to other memory, which must not be retained longer than needed
+	keep  int    // number of spare segments to keep
 
-	_ [64]byte // one side must not slow down the other by writing beside what it reads
+	_ [64]byte // keeps writes of one side out of the cache line that the other side reads
 
 	tail   atomic.Uint64 // values pushed so far
-	last   *segment[T]   // where the next goes; for the pushing side
-	popped uint64        // head as the pushing side saw it last
+	last   *segment[T]   // where the next value goes; used by the pushing side
+	popped uint64        // head as last seen by the pushing side
 
 	_ [64]byte
 
 	head   atomic.Uint64 // values popped so far
-	first  *segment[T]   // where the next comes from; for the popping side
-	pushed uint64        // tail as the popping side saw it last
+	first  *segment[T]   // where the next value comes from; used by the popping side
+	pushed uint64        // tail as last seen by the popping side
 
 	_ [64]byte
 
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	spare  *segment[T]
 	spares int
 }
@@ -42,7 +42,7 @@ type segment[T any] struct {
 }
 
 const (
-	segmentBytes  = 2048 // about what the values of a segment take
+	segmentBytes  = 2048 // approximate size of the values of a segment
 	unboundedKeep = 16
 )
 
@@ -82,7 +82,8 @@ func refers(t reflect.Type) bool {
 	return true
 }
 
-// room reports whether there is room for one more. It is for the pushing side.
+// room reports whether there is room for one more value. Only the pushing side
+// may call it.
 func (q *valueQueue[T]) room() bool {
 	if q.limit < 0 || q.tail.Load()-q.popped < uint64(q.limit) {
 		return true
@@ -102,7 +103,7 @@ func (q *valueQueue[T]) push(v T) {
 	q.tail.Store(tail + 1)
 }
 
-// any reports whether there is a value. It is for the popping side.
+// any reports whether there is a value. Only the popping side may call it.
 func (q *valueQueue[T]) any() bool {
 	head := q.head.Load()
 	if head != q.pushed {
@@ -112,7 +113,7 @@ func (q *valueQueue[T]) any() bool {
 	return head != q.pushed
 }
 
-// pop takes out the first value, which must be there.
+// pop removes and returns the first value, which must exist.
 func (q *valueQueue[T]) pop() T {
 	head := q.head.Load()
 	i := head & q.mask
@@ -129,7 +130,7 @@ func (q *valueQueue[T]) pop() T {
 	return v
 }
 
-// peek returns the first value, which must be there.
+// peek returns the first value, which must exist.
 func (q *valueQueue[T]) peek() T {
 	i := q.head.Load() & q.mask
 	if i == 0 {
@@ -138,7 +139,7 @@ func (q *valueQueue[T]) peek() T {
 	return q.first.values[i]
 }
 
-// len is exact if nobody pushes or pops.
+// len is exact if no one pushes or pops.
 func (q *valueQueue[T]) len() int { return int(q.tail.Load() - q.head.Load()) }
 
 // extend adds a segment at the end.
@@ -157,14 +158,13 @@ func (q *valueQueue[T]) extend() {
 	q.last = s
 }
 
-// advance goes on to the next segment and puts the one left aside for use
-// again.
+// advance moves to the next segment and keeps the previous one for reuse.
 func (q *valueQueue[T]) advance() {
 	s := q.first
 	q.first = s.next
 	s.next = nil
 	if s.values == nil {
-		return // the one before the first
+		return // nothing precedes the first
 	}
 	q.mu.Lock()
 	if q.spares < q.keep {

@@ -88,7 +88,7 @@ func (c *Chan[T]) All(ctx context.Context) iter.Seq[T] {
 	}
 }
 
-// receive is Receive where the way is not clear.
+// receive is the slow path of Receive.
 func (c *Chan[T]) receive(ctx context.Context) (T, error) {
 	if c.remote != nil {
 		v, err := c.remote.receive(ctx, false)
@@ -124,8 +124,8 @@ func (c *Chan[T]) receive(ctx context.Context) (T, error) {
 	return v, nil
 }
 
-// receiveLocked receives a value if it can be done without waiting. The caller
-// calls served when it has released the lock.
+// receiveLocked receives a value if that is possible without waiting. The
+// caller must call served.call after releasing the lock.
 func (c *Chan[T]) receiveLocked() (v T, ok bool, served *chanWaiter[T]) {
 	if c.out.busy {
 		c.settleOutLocked()
@@ -158,8 +158,8 @@ func (c *Chan[T]) receiveLocked() (v T, ok bool, served *chanWaiter[T]) {
 	return v, ok, nil
 }
 
-// refillLocked moves the value of the sender that has been waiting longest
-// into the queue, if there is room, and returns that sender.
+// refillLocked moves the value of the longest waiting sender into the queue, if
+// there is room, and returns that sender.
 func (c *Chan[T]) refillLocked() *chanWaiter[T] {
 	if c.senders.first == nil || !c.queue.room() {
 		return nil

@@ -60,7 +60,7 @@ func (c *Chan[T]) TrySend(ctx context.Context, v T) (bool, error) {
 	return sent, nil
 }
 
-// send is Send where the way is not clear.
+// send is the slow path of Send.
 func (c *Chan[T]) send(ctx context.Context, v T) error {
 	if c.remote != nil {
 		_, err := c.remote.send(ctx, v, false)
@@ -94,9 +94,9 @@ func (c *Chan[T]) send(ctx context.Context, v T) error {
 	return nil
 }
 
-// sendLocked sends v if it can be done without waiting. The caller calls
-// served when it has released the lock. Unless sure, it may miss room that a
-// receiver at Out has just made.
+// sendLocked sends v if that is possible without waiting. The caller must call
+// served.call after releasing the lock. Unless sure is true, it may miss room
+// that a receiver at Out has just made.
 func (c *Chan[T]) sendLocked(v T, sure bool) (sent bool, served *chanWaiter[T]) {
 	if c.in.busy {
 		c.settleInLocked()

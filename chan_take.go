@@ -22,11 +22,11 @@ type Taken[T any] struct {
 	held   *driver.ChanValue
 	over   atomic.Bool // Done or Return has been called
 
-	// In process; guarded by the locks of local.
+	// In process. The locks of local guard these fields.
 	local  *Chan[T]
-	nth    uint64         // the order in which they were taken
-	sender *chanWaiter[T] // with capacity 0: it waits until the value is received
-	gone   bool           // it is not held any more
+	nth    uint64         // position in the order in which values were taken
+	sender *chanWaiter[T] // with capacity 0: the sender, which waits until the value is received
+	gone   bool           // it is no longer held
 }
 
 // Take is Receive for callers that want to finish work on a value before it
@@ -100,7 +100,7 @@ func (t *Taken[T]) Return(ctx context.Context) error {
 
 var errNotHeld = fmt.Errorf("the value is %w", ErrNotHeld)
 
-// heldError makes an engine's error about a value in hand one of hark's.
+// heldError converts an engine's error about a value in hand to one of hark's.
 func heldError(err error) error {
 	if errors.Is(err, driver.ErrEnded) {
 		return errNotHeld
@@ -108,17 +108,17 @@ func heldError(err error) error {
 	return engineError(err)
 }
 
-// What a channel in process knows of values that were taken. The fields are
-// guarded by both its locks.
+// chanHands records the values taken from a channel in process. Both locks of
+// the channel guard its fields.
 type chanHands[T any] struct {
-	last    uint64          // of Taken.nth
-	hands   int             // values that are held, but for those of senders
+	last    uint64          // the last Taken.nth
+	hands   int             // number of held values, except those whose senders wait
 	offers  []*Taken[T]     // held values whose senders wait
-	back    []*Taken[T]     // values that were returned, in the order in which they were taken
-	waiting []chan struct{} // of those who wait in Take; each has room for a token
+	back    []*Taken[T]     // returned values, in the order in which they were taken
+	waiting []chan struct{} // one for each goroutine that waits in Take; each has room for a token
 }
 
-// outside is how many values count that are not in the queue.
+// outside returns the number of values that count but are not in the queue.
 func (h *chanHands[T]) outside() int { return h.hands + len(h.back) }
 
 // takeLocal is Take in process.
@@ -151,7 +151,7 @@ func (c *Chan[T]) takeLocal(ctx context.Context) (*Taken[T], error) {
 	}
 }
 
-// takeLocked takes the next value, nil if there is none.
+// takeLocked takes the next value. It returns nil if there is none.
 func (c *Chan[T]) takeLocked() *Taken[T] {
 	if c.out.busy {
 		c.settleOutLocked()
@@ -186,15 +186,14 @@ func (c *Chan[T]) takeLocked() *Taken[T] {
 	return t
 }
 
-// placesLocked changes how many values there may be in the queue.
+// placesLocked changes the number of places in the queue by n.
 func (c *Chan[T]) placesLocked(n int) {
 	if c.capacity > 0 {
 		c.queue.limit += n
 	}
 }
 
-// letGoLocked makes t one that is not held. It reports false if it is one
-// already.
+// letGoLocked ends the hold on t. It returns false if t is no longer held.
 func (c *Chan[T]) letGoLocked(t *Taken[T]) bool {
 	if t.gone {
 		return false
@@ -231,7 +230,7 @@ func (c *Chan[T]) doneWith(t *Taken[T]) error {
 func (c *Chan[T]) putBack(t *Taken[T]) error {
 	c.lock()
 	defer c.unlock()
-	c.settleLocked() // what is on offer is behind it
+	c.settleLocked() // what is on offer comes after it
 	if !c.letGoLocked(t) {
 		return errNotHeld
 	}
@@ -256,7 +255,7 @@ func (c *Chan[T]) putBack(t *Taken[T]) error {
 	return nil
 }
 
-// backLocked receives a value that was returned.
+// backLocked receives a returned value.
 func (c *Chan[T]) backLocked() T {
 	h := &c.taken
 	v := h.back[0].Value
@@ -265,8 +264,8 @@ func (c *Chan[T]) backLocked() T {
 	return v
 }
 
-// freedLocked lets senders in, if there is room, and receivers go, if there is
-// nothing more to come.
+// freedLocked lets senders in if there is room, and dismisses the receivers if
+// nothing more can come.
 func (c *Chan[T]) freedLocked() {
 	for c.capacity > 0 && c.senders.first != nil && c.queue.room() {
 		s := c.senders.pop()
@@ -294,8 +293,8 @@ func (c *Chan[T]) dismissLocked(q *waiterQueue[T]) {
 	}
 }
 
-// endedLocked returns why nothing more can be received once what is in the
-// channel has been: it is closed and nobody holds a value that may come back.
+// endedLocked returns why nothing can be received any more once the channel is
+// empty: it is closed, and no one holds a value that may come back.
 func (c *Chan[T]) endedLocked() error {
 	if c.taken.hands > 0 {
 		return nil
@@ -303,9 +302,9 @@ func (c *Chan[T]) endedLocked() error {
 	return c.closed
 }
 
-// placeLocked reports whether a value may come in: with capacity 0 one may if
-// somebody takes it.
+// placeLocked reports whether a value may come in. With capacity 0 it may if
+// someone takes it.
 func (c *Chan[T]) placeLocked() bool { return c.capacity == 0 || c.queue.room() }
 
-// anyLocked reports whether a value is in the channel that can be received.
+// anyLocked reports whether the channel has a value that can be received.
 func (c *Chan[T]) anyLocked() bool { return len(c.taken.back) > 0 || c.queue.any() }

@@ -77,8 +77,8 @@ func TestChanErrors(t *testing.T) {
 	}
 }
 
-// TestChanSegments moves many numbers of values through channels whose queue is
-// longer and shorter than what its segments hold (at most 256).
+// TestChanSegments moves various numbers of values through channels whose queue
+// is longer or shorter than a segment (at most 256 values).
 func TestChanSegments(t *testing.T) {
 	ctx := t.Context()
 	type big [600]byte
@@ -132,7 +132,7 @@ func TestChanSegments(t *testing.T) {
 	}
 }
 
-// TestCHN10ServedInOrder has goroutines come one by one to send and receive.
+// TestCHN10ServedInOrder starts goroutines one by one that send and receive.
 func TestCHN10ServedInOrder(t *testing.T) {
 	for _, capacity := range []int{0, 1, 5} {
 		synctest.Test(t, func(t *testing.T) {
@@ -177,7 +177,7 @@ func TestCHN10ServedInOrder(t *testing.T) {
 					break
 				}
 			}
-			// Those who wait in Receive come before those at Out.
+			// Goroutines that wait in Receive come before those at Out.
 			out := c.Out()
 			first, second := make(chan int, 1), make(chan int, 1)
 			go func() { second <- <-out }()
@@ -203,7 +203,8 @@ func TestCHN10ServedInOrder(t *testing.T) {
 	}
 }
 
-// TestCHN16Goroutines counts on the bubble, which fails if a goroutine is left.
+// TestCHN16Goroutines relies on the bubble, which fails the test if a goroutine
+// is left.
 func TestCHN16Goroutines(t *testing.T) {
 	leak.Check(t)
 	for _, capacity := range []int{0, 1, 3, hark.Unbounded} {
@@ -227,7 +228,7 @@ func TestCHN16Goroutines(t *testing.T) {
 			synctest.Wait()
 			closeChan(t, c)
 		})
-		synctest.Test(t, func(t *testing.T) { // Out with something left, in ways to receive it
+		synctest.Test(t, func(t *testing.T) { // Out with something left that can still be received in other ways
 			for _, rest := range []func(*hark.Chan[int]) int{
 				func(c *hark.Chan[int]) int { return <-c.Out() },
 				func(c *hark.Chan[int]) int {
@@ -257,7 +258,7 @@ func TestCHN16Goroutines(t *testing.T) {
 }
 
 // TestCHN18BusClose closes the bus of a channel whose Out is in use. The bubble
-// fails if a goroutine is left.
+// fails the test if a goroutine is left.
 func TestCHN18BusClose(t *testing.T) {
 	const grace = 3 * time.Second
 	open := func(t *testing.T, capacity int) (*hark.Bus, *hark.Chan[int]) {
@@ -280,7 +281,7 @@ func TestCHN18BusClose(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				bus, c := open(t, capacity)
 				out, n := c.Out(), 3
-				if capacity == 0 { // one is taken ahead
+				if capacity == 0 { // one value is taken ahead
 					c.In() <- 0
 					n = 1
 				} else {
@@ -365,8 +366,8 @@ func TestCHN18BusClose(t *testing.T) {
 	}
 }
 
-// TestChanInClosed closes the channel through In, by each of those who may
-// notice.
+// TestChanInClosed closes the channel through In. Each kind of caller that may
+// notice is tested.
 func TestChanInClosed(t *testing.T) {
 	for _, capacity := range []int{0, 1} {
 		for name, notice := range map[string]func(*testing.T, *hark.Chan[int]) error{
@@ -475,7 +476,7 @@ func TestCHN17Memory(t *testing.T) {
 		})
 	}
 
-	// An unbounded channel gives back what a burst has taken.
+	// An unbounded channel releases the memory that a burst needed.
 	heap := func() uint64 {
 		runtime.GC()
 		runtime.GC()
@@ -507,7 +508,7 @@ func TestCHN17Memory(t *testing.T) {
 	runtime.KeepAlive(c)
 }
 
-// TestChanWithoutAllocations covers what is done for each value.
+// TestChanWithoutAllocations covers the operations on each value.
 func TestChanWithoutAllocations(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -551,7 +552,7 @@ func TestChanWithoutAllocations(t *testing.T) {
 	closeChan(t, back)
 }
 
-// TestChanTimeout shows that waits end with their context and not before.
+// TestChanTimeout checks that waits end with their context and not before.
 func TestChanTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newChan[int](t, 0)

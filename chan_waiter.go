@@ -4,15 +4,15 @@ import "context"
 
 // chanWaiter is a goroutine that waits to send or to receive.
 type chanWaiter[T any] struct {
-	sleeper         // roused when it is served; then it is its goroutine's until that resets it
+	sleeper         // roused when it is served; from then until the reset it belongs to its goroutine
 	value      T    // to be sent, or received
 	closed     bool // the channel was closed first
 	queue      *waiterQueue[T]
-	hand       *Taken[T] // of a sender whose value was taken, and is not received yet
+	hand       *Taken[T] // of a sender whose value was taken but not yet received
 	next, prev *chanWaiter[T]
 }
 
-// waiterQueue holds the goroutines that wait, in the order in which they came.
+// waiterQueue holds the waiting goroutines in order of arrival.
 type waiterQueue[T any] struct {
 	first, last *chanWaiter[T]
 	len         int
@@ -40,7 +40,8 @@ func (q *waiterQueue[T]) pushFront(w *chanWaiter[T]) {
 	q.len++
 }
 
-// pop takes out the one that has been waiting longest, nil if there is none.
+// pop removes and returns the longest waiting goroutine, or nil if there is
+// none.
 func (q *waiterQueue[T]) pop() *chanWaiter[T] {
 	w := q.first
 	if w != nil {
@@ -64,8 +65,8 @@ func (q *waiterQueue[T]) remove(w *chanWaiter[T]) {
 	q.len--
 }
 
-// await waits until w has been served, and reports false if ctx ended first:
-// then w has been taken out.
+// await waits until w has been served. It returns false if ctx ended first; w
+// has then been removed.
 func (c *Chan[T]) await(ctx context.Context, w *chanWaiter[T]) bool {
 	if w.sleep(ctx) {
 		return true
@@ -100,8 +101,8 @@ func (c *Chan[T]) waiterLocked() *chanWaiter[T] {
 	return &chanWaiter[T]{sleeper: newSleeper()}
 }
 
-// serveLocked tells w, if there is one, that it has been served. The caller
-// calls what it returns, if need be when it has released the lock.
+// serveLocked records that w, if it is not nil, has been served. If it returns
+// a waiter, the caller must call that waiter's call after releasing the lock.
 func (c *Chan[T]) serveLocked(w *chanWaiter[T]) *chanWaiter[T] {
 	if w == nil {
 		return nil
@@ -114,14 +115,14 @@ func (c *Chan[T]) serveLocked(w *chanWaiter[T]) *chanWaiter[T] {
 	return w
 }
 
-// call is the second part of serveLocked.
+// call is the second half of serveLocked.
 func (w *chanWaiter[T]) call() {
 	if w != nil {
 		w.sleeper.call()
 	}
 }
 
-// release is called by the goroutine of w when it needs w no more.
+// release is called by w's goroutine when it no longer needs w.
 func (w *chanWaiter[T]) release() {
 	var zero T
 	w.value, w.closed = zero, false

@@ -4,9 +4,9 @@ import "slices"
 
 // How workers get messages from their consumer.
 
-// take moves messages to w's buffer and returns how many. With last, sources
-// that have nothing are put to sleep; without, they are left to be looked at
-// once more.
+// take moves messages to w's buffer and returns how many. If last is true, it
+// puts sources without messages to sleep; otherwise they are left to be looked
+// at once more.
 func (c *consumer[T]) take(w *worker[T], last bool) int {
 	var few, some [4]source[T]
 	asleep := few[:0]
@@ -42,8 +42,8 @@ func (c *consumer[T]) take(w *worker[T], last bool) int {
 }
 
 // takeLocked takes a message from aside, or else messages from the source whose
-// turn it is, which it appends to from if it is not there. If they are keyed
-// they are not to be handled before they have been through aside.
+// turn it is, which it appends to from unless it is there. If keyed is true,
+// the messages must go through aside before they are handled.
 func (c *consumer[T]) takeLocked(w *worker[T], from []source[T]) (n int, keyed bool, _ []source[T]) {
 	if c.over.Load() || w.member.state.Load()&memberHalts != 0 {
 		return 0, false, from
@@ -55,7 +55,7 @@ func (c *consumer[T]) takeLocked(w *worker[T], from []source[T]) (n int, keyed b
 		return 1, false, from
 	}
 	if c.keying || c.aside.n >= c.window() {
-		return 0, false, from // whoever makes keys wakes others; so does what is done
+		return 0, false, from // the worker that makes keys will wake others, and so will messages that are done
 	}
 	chunk := c.fair(w)
 	if chunk > len(w.buf) {
@@ -68,16 +68,16 @@ func (c *consumer[T]) takeLocked(w *worker[T], from []source[T]) (n int, keyed b
 	return n, n > 0 && c.ordered(w.buf[:n]), from
 }
 
-// enterKeyed puts messages aside that have been claimed with keying set. Their
-// keys are the program's own to make, so no lock is held; that nobody claims
-// meanwhile keeps the order.
+// enterKeyed adds messages to aside that were claimed with keying set. The
+// program makes their keys, so no lock is held. The order is kept because no
+// one else claims meanwhile.
 func (c *consumer[T]) enterKeyed(ms []Message[T]) {
 	line := make([]*held[T], len(ms))
 	defer func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		for i, h := range line {
-			if h == nil { // making a key has ended the goroutine
+			if h == nil { // the goroutine ended while making a key
 				h = &held[T]{Message: ms[i], fault: errGoexit}
 			}
 			c.aside.enter(h)
@@ -90,7 +90,8 @@ func (c *consumer[T]) enterKeyed(ms []Message[T]) {
 	}
 }
 
-// claimLocked claims from the next source that has messages, which it returns.
+// claimLocked claims messages from the next source that has any, and returns
+// that source.
 func (c *consumer[T]) claimLocked(dst []Message[T]) (n int, from source[T]) {
 	first := c.ready.first()
 	for node := first; node != nil; {
@@ -107,7 +108,7 @@ func (c *consumer[T]) claimLocked(dst []Message[T]) (n int, from source[T]) {
 	return 0, nil
 }
 
-// sleepLocked puts the sources to sleep that have nothing to read, and appends
+// sleepLocked puts the sources that have nothing to read to sleep, and appends
 // them to asleep.
 func (c *consumer[T]) sleepLocked(asleep []source[T]) []source[T] {
 	if c.over.Load() || c.keying || c.aside.n >= c.window() {
@@ -115,7 +116,8 @@ func (c *consumer[T]) sleepLocked(asleep []source[T]) []source[T] {
 	}
 	for node := c.ready.first(); node != nil; node = c.ready.first() {
 		src := node.source.(source[T])
-		// Out of the list first: once asleep it may join again at once.
+		// Remove it from the list first: once asleep, it may join the list
+		// again at once.
 		c.ready.drop()
 		if !src.arm() {
 			c.arrive(node)
@@ -126,7 +128,7 @@ func (c *consumer[T]) sleepLocked(asleep []source[T]) []source[T] {
 	return asleep
 }
 
-// tidy cleans up behind a source that sleeps. No lock is held.
+// tidy cleans up behind a sleeping source. No lock is held.
 func (c *consumer[T]) tidy(src source[T]) {
 	src.tidy()
 	if src.over() {
@@ -134,7 +136,7 @@ func (c *consumer[T]) tidy(src source[T]) {
 	}
 }
 
-// retire lets go of a source that has nothing more to give.
+// retire drops a source that has nothing more to give.
 func (c *consumer[T]) retire(src source[T]) {
 	c.mu.Lock()
 	i := slices.Index(c.sources, src)
@@ -149,9 +151,9 @@ func (c *consumer[T]) retire(src source[T]) {
 	}
 }
 
-// ordered reports whether one of the messages has to wait for others of its
-// key: always if there are several workers and it has a key; with one worker
-// only while a message of some key waits for another attempt.
+// ordered reports whether one of the messages has to wait for others with its
+// key. With several workers that is always so if it has a key. With one worker
+// it is so only while a message with some key waits for another attempt.
 func (c *consumer[T]) ordered(ms []Message[T]) bool {
 	if c.lone && c.aside.empty() {
 		return false
@@ -165,13 +167,13 @@ func (c *consumer[T]) ordered(ms []Message[T]) bool {
 }
 
 // fair returns how many messages worker w may take at a time: no more than its
-// share of what waits.
+// share of those that wait.
 func (c *consumer[T]) fair(w *worker[T]) int {
 	if c.sole || w.chunk == 1 {
 		return w.chunk
 	}
 	if c.queue.policy != Block && c.queue.buffer != Unbounded {
-		return 1 // what is dropped is decided as late as possible
+		return 1 // decide what to drop as late as possible
 	}
 	var waiting uint64
 	for _, src := range c.sources {
@@ -181,8 +183,8 @@ func (c *consumer[T]) fair(w *worker[T]) int {
 	return int(min(uint64(w.chunk), 1+waiting/uint64(2*len(*c.wakers.Load()))))
 }
 
-// window is how many messages may be outside the log: waiting for another
-// attempt, or for their key.
+// window returns how many messages may be outside the log, waiting for another
+// attempt or for their key.
 func (c *core) window() int {
 	if c.queue.buffer == Unbounded {
 		return defaultBuffer
@@ -192,7 +194,7 @@ func (c *core) window() int {
 
 const minWindow = 64
 
-// share wakes another worker than w, if one sleeps. Those that run look once
+// share wakes a worker other than w, if one sleeps. Workers that run look once
 // more before they sleep.
 func (c *core) share(w waker) {
 	for _, other := range *c.wakers.Load() {

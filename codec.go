@@ -65,8 +65,8 @@ func Bare() TopicOption {
 	})
 }
 
-// codecFor returns the codec for values of a type if none is given for what
-// carries them.
+// codecFor returns the codec for values of a type, for use if their carrier was
+// given none.
 func (b *Bus) codecFor(t reflect.Type) Codec {
 	switch {
 	case t == reflect.TypeFor[[]byte]():
@@ -77,8 +77,8 @@ func (b *Bus) codecFor(t reflect.Type) Codec {
 	return jsonCodec{}
 }
 
-// encodeWith encodes the value that v, a *T, points to. A codec that panics, as a
-// MarshalJSON of the value's may, has failed: the error is a *PanicError.
+// encodeWith encodes the value that v, a *T, points to. If the codec panics, as
+// a MarshalJSON method of the value may, the error is a *PanicError.
 func encodeWith(c Codec, v any) (data []byte, err error) {
 	returned := false
 	defer func() {
@@ -94,9 +94,9 @@ func encodeWith(c Codec, v any) (data []byte, err error) {
 	return data, err
 }
 
-// decodeWith decodes the value that v points to. Its error says what could not be
-// decoded, and with which codec. A panic is one, too: what others have sent ends
-// no program.
+// decodeWith decodes data into the value that v points to. Its error says what
+// could not be decoded, and with which codec. A panic becomes an error too, so
+// that data from others cannot end the program.
 func decodeWith[T any](c Codec, data []byte, v *T) (err error) {
 	returned := false
 	defer func() {
@@ -114,8 +114,8 @@ func decodeWith[T any](c Codec, data []byte, v *T) (err error) {
 
 var errOtherCodec = fmt.Errorf("%w: it was made without this WithCodec; make it with its options first", ErrInvalidOption)
 
-// otherCodec reports whether a codec that is asked for is of another type than
-// the one in use.
+// otherCodec reports whether the wanted codec has a type other than that of the
+// used one.
 func otherCodec(wanted, used Codec) bool {
 	return wanted != nil && reflect.TypeOf(wanted) != reflect.TypeOf(used)
 }

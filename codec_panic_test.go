@@ -11,7 +11,8 @@ import (
 	"github.com/harkbus/hark/driver/memdriver"
 )
 
-// touchy panics when it is encoded below 0, and when it is decoded above 9.
+// touchy panics when encoded if it is below 0, and when decoded if it is above
+// 9.
 type touchy int
 
 func (n touchy) MarshalJSON() ([]byte, error) {
@@ -29,7 +30,7 @@ func (n *touchy) UnmarshalJSON(data []byte) error {
 	return err
 }
 
-// chanDrops passes on what became of values of channels.
+// chanDrops passes on the drops of channels.
 type chanDrops chan hark.DropEvent
 
 func (d chanDrops) OnDrop(e hark.DropEvent) {
@@ -38,7 +39,7 @@ func (d chanDrops) OnDrop(e hark.DropEvent) {
 	}
 }
 
-// wantPanic wants an error that says that something panicked.
+// wantPanic checks that the error reports a panic.
 func wantPanic(t *testing.T, what string, err error) {
 	t.Helper()
 	if panicked := (*hark.PanicError)(nil); !errors.As(err, &panicked) {
@@ -46,9 +47,9 @@ func wantPanic(t *testing.T, what string, err error) {
 	}
 }
 
-// TestCodecsThatPanic holds every face over an engine to going on when a codec
-// panics: what cannot be encoded is the error of who gave it, what cannot be
-// decoded that of who would have got it.
+// TestCodecsThatPanic checks that every face over an engine survives a codec
+// that panics: whoever passed a value that cannot be encoded gets the error,
+// and so does whoever would have received a value that cannot be decoded.
 func TestCodecsThatPanic(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()

@@ -12,7 +12,7 @@ import (
 	"github.com/harkbus/hark/driver/memdriver"
 )
 
-// xmlCodec reads no JSON, and JSON's codec not what it writes.
+// xmlCodec cannot read JSON, and the JSON codec cannot read its output.
 type xmlCodec struct{}
 
 func (xmlCodec) ContentType() string             { return "application/xml" }
@@ -23,7 +23,7 @@ type point struct{ X, Y int }
 
 var aPoint = point{3, 4}
 
-// failing passes on why handlers have failed.
+// failing passes on the errors of handlers.
 type failing chan error
 
 func (f failing) OnFail(e hark.FailEvent) {
@@ -33,13 +33,13 @@ func (f failing) OnFail(e hark.FailEvent) {
 	}
 }
 
-// link is two buses, and what fails on the second.
+// link is two buses, and the failures on the second.
 type link struct {
 	from, to *hark.Bus
 	failed   failing
 }
 
-// one returns the point that comes, or why it does not.
+// one returns the point that arrives, or the reason why none does.
 func (l link) one(ctx context.Context, points <-chan point) (p point, err error) {
 	select {
 	case p = <-points:
@@ -50,7 +50,7 @@ func (l link) one(ctx context.Context, points <-chan point) (p point, err error)
 	return p, err
 }
 
-// faces are ways for a point from one bus to another.
+// faces are the ways for a point to get from one bus to another.
 var faces = map[string]func(ctx context.Context, l link, opts ...hark.CodecOption) (point, error){
 	"topic": func(ctx context.Context, l link, opts ...hark.CodecOption) (p point, err error) {
 		as := func(b *hark.Bus) (*hark.Topic[point], error) {
@@ -104,7 +104,7 @@ var faces = map[string]func(ctx context.Context, l link, opts ...hark.CodecOptio
 	},
 	"request": func(ctx context.Context, l link, opts ...hark.CodecOption) (p point, err error) {
 		if len(opts) > 0 {
-			return aPoint, nil // it has that of its bus
+			return aPoint, nil // it has the codec of its bus
 		}
 		if _, err := hark.Reply(l.to, "same", func(_ context.Context, p point) (point, error) { return p, nil }); err != nil {
 			return p, err
@@ -128,8 +128,8 @@ var faces = map[string]func(ctx context.Context, l link, opts ...hark.CodecOptio
 	},
 }
 
-// TestCodecs sends a point through each face with the codec of a face, with that
-// of a bus, and with two that differ.
+// TestCodecs sends a point through each face with the codec of a face, with
+// that of a bus, and with two that differ.
 func TestCodecs(t *testing.T) {
 	for name, send := range faces {
 		t.Run(name, func(t *testing.T) {
@@ -160,7 +160,8 @@ func TestCodecs(t *testing.T) {
 	}
 }
 
-// TestCodecsAgree holds those who name the same thing in one process to one codec.
+// TestCodecsAgree checks that all who name the same thing in one process must
+// use the same codec.
 func TestCodecsAgree(t *testing.T) {
 	bus := hark.Over(memdriver.New().Connect())
 	_, err1 := hark.NewTopic[point](bus, "p")

@@ -13,62 +13,62 @@ type core struct {
 	bus     *Bus
 	kind    Kind // of what topic names: a topic, pattern or request
 	topic   string
-	name    string // its group, or a made-up name
+	name    string // its group, or a generated name
 	serial  uint64 // in the order in which consumers are made
 	queue   queue
-	asked   queue // what the options said
-	yields  bool  // it gives way instead of holding up publishers
+	asked   queue // as given by the options
+	yields  bool  // it drops messages instead of blocking publishers
 	grouped bool
 	stored  bool
 	clears  bool // messages hold pointers
-	lone    bool // one worker
-	sole    bool // and no source yields: it reads without the lock
+	lone    bool // it has one worker
+	sole    bool // it has one worker and no source yields, so it reads without the lock
 	ready   arrivals
 	tally   tally
-	// busy says that there is more to do than to read the sources, so that
-	// the sole worker must take the lock too.
+	// busy says that there is more to do than to read the sources, so the sole
+	// worker must take the lock too.
 	busy   atomic.Bool
 	over   atomic.Bool // it has ended; written with mu held
 	wakers atomic.Pointer[[]waker]
 
-	mu     sync.Mutex            // guards what follows, and the sources of a shared consumer
-	missed map[DropReason]uint64 // drops that no hook has been told of
+	mu     sync.Mutex            // guards the fields below, and the sources of a shared consumer
+	missed map[DropReason]uint64 // drops not yet reported to the hooks
 	idlers []chan struct{}       // closed when a worker finds nothing to do
-	gone   chan struct{}         // closed when it ends; nil unless somebody asked
+	gone   chan struct{}         // closed when the consumer ends; nil until first requested
 }
 
-// waker is told that there is something to do; it reports whether it was
-// asleep, so that nobody else need be told.
+// waker is told that there is something to do. It reports whether it was
+// asleep, in which case no one else need be told.
 type waker interface{ Notify() bool }
 
-// consumer is the receiving end of messages of T: what a subscription, or all
-// members of a group, take them from.
+// consumer is the receiving end for messages of T, from which a subscription or
+// all members of a group take them.
 type consumer[T any] struct {
 	core
-	// Guarded by core.mu, but for a sole worker that reads the sources.
+	// Guarded by core.mu, except when a sole worker reads the sources.
 	sources []source[T]
 	passed  uint64 // messages passed by sources that are gone
 	members []*member[T]
 	aside   aside[T]
-	keying  bool   // a worker makes the keys of what it has claimed
-	closing bool   // its last member leaves: no other may join
-	untap   func() // takes the consumer out of its topics
+	keying  bool   // a worker is making the keys of the messages that it has claimed
+	closing bool   // its last member is leaving, so no other may join
+	untap   func() // removes the consumer from its topics
 
-	// place is that of a consumer of a topic's own in Topic.consumers, from 1. While it
-	// is there it reads the logs, and those of lanes to come. 0 if it is not there.
-	// Guarded by Topic.mu.
+	// place is the position, from 1, in Topic.consumers of a consumer of the
+	// topic's own. While it is there, the consumer reads the topic's logs,
+	// including those of future lanes. It is 0 otherwise. Topic.mu guards it.
 	place int
 }
 
-// arrive readies a source that has something to read. It may be called with
-// a log locked.
+// arrive marks a source as having something to read. It may be called with a
+// log locked.
 func (c *core) arrive(n *node) {
 	c.ready.push(n)
 	c.wake()
 }
 
-// wake sees to it that a worker looks again: one that sleeps, or else all that
-// run, since each of them may have looked before.
+// wake makes a worker look again: one that sleeps, or else all that run, since
+// each of them may already have looked.
 func (c *core) wake() {
 	for _, w := range *c.wakers.Load() {
 		if w.Notify() {
@@ -90,8 +90,8 @@ func (c *core) lost(why DropReason, n uint64) {
 	c.missed[why] += n
 }
 
-// misses counts messages of an engine that were meant for the consumer and that
-// its inbox has not got.
+// misses counts messages of an engine that were meant for the consumer but did
+// not get into its inbox.
 func (c *consumer[T]) misses(why DropReason, n uint64) {
 	c.mu.Lock()
 	c.passed += n
@@ -100,7 +100,7 @@ func (c *consumer[T]) misses(why DropReason, n uint64) {
 	c.report()
 }
 
-// report tells the hooks of drops since the last time. No lock is held.
+// report reports the drops since the last call to the hooks. No lock is held.
 func (c *core) report() {
 	if len(c.bus.hooks.drop) == 0 {
 		return
@@ -118,21 +118,21 @@ func (c *core) source() Source {
 	return Source{Kind: c.kind, Name: c.topic, Subscription: c.name}
 }
 
-// The part of a consumer that a publisher without room meets.
+// What a publisher without room sees of a consumer.
 
-// blocker is a source whose consumer holds up publishers.
+// blocker is a source whose consumer blocks publishers.
 type blocker interface {
 	coreOf() *core
 }
 
 func (l *lane[X]) coreOf() *core { return l.core }
 
-// maxOvergrown is how many messages handlers may publish beyond the buffer of
-// a subscription that waits for them.
+// maxOvergrown is how many messages handlers may publish beyond the buffer of a
+// subscription that waits for them.
 const maxOvergrown = 65536
 
 // overgrow reports whether another message may be let in although waiting
-// messages wait already, and counts it.
+// messages already wait, and counts it.
 func (c *core) overgrow(waiting uint64) bool {
 	if waiting >= uint64(c.queue.buffer)+maxOvergrown {
 		return false
@@ -141,7 +141,7 @@ func (c *core) overgrow(waiting uint64) bool {
 	return true
 }
 
-// addLane implements tap for topics of the consumer's own type.
+// addLane implements tap for topics with the consumer's own type.
 func (c *consumer[T]) addLane(t *Topic[T], log *feed.Log[entry[T]], start uint64) {
 	l := &typedLane[T]{}
 	l.node.source, l.topic, l.core = source[T](l), t, &c.core
@@ -154,7 +154,7 @@ func (c *consumer[T]) addSource(src source[T]) {
 	c.mu.Unlock()
 }
 
-// endLane makes what is in a log now the last that is read of it.
+// endLane makes the present end of a log the last that is read of it.
 func (c *consumer[T]) endLane(log any) {
 	c.mu.Lock()
 	i := slices.IndexFunc(c.sources, func(src source[T]) bool { return src.reads(log) })
@@ -168,8 +168,8 @@ func (c *consumer[T]) endLane(log any) {
 	}
 }
 
-// resume ends the pauses of the members for good, so that what waits is
-// handled before the bus closes.
+// resume ends the pauses of the members for good, so that what waits is handled
+// before the bus closes.
 func (c *consumer[T]) resume() {
 	c.mu.Lock()
 	members := slices.Clone(c.members)
@@ -180,7 +180,7 @@ func (c *consumer[T]) resume() {
 	}
 }
 
-// setWakersLocked publishes who is to be told of arrivals.
+// setWakersLocked publishes the wakers to be told of arrivals.
 func (c *consumer[T]) setWakersLocked() {
 	var wakers []waker
 	for _, m := range c.members {
@@ -191,7 +191,7 @@ func (c *consumer[T]) setWakersLocked() {
 	c.wakers.Store(&wakers)
 }
 
-// places returns who is at the ends of the consumer.
+// places returns the ends of the consumer for a Topology.
 func (c *consumer[T]) places() []End {
 	c.mu.Lock()
 	defer c.mu.Unlock()

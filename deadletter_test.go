@@ -13,15 +13,15 @@ import (
 	"github.com/harkbus/hark/driver/memdriver"
 )
 
-// burials passes on which messages failed, and which became dead letters.
+// burials passes on which messages failed and which became dead letters.
 type burials struct{ failed, dead chan string }
 
 func (b burials) OnFail(e hark.FailEvent)       { b.failed <- string(e.Message.Data().([]byte)) }
 func (b burials) OnDeadLetter(e hark.FailEvent) { b.dead <- e.Message.Topic() }
 
-// TestUndecodable holds subscriptions over an engine to making a dead letter of
-// what they cannot decode: its bytes, with the record, once, also if a pattern
-// takes what becomes of it.
+// TestUndecodable checks that a subscription over an engine makes a dead letter
+// of a message that it cannot decode: one, with the message's bytes and the
+// record, even if a pattern takes the dead letter.
 func TestUndecodable(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
@@ -69,8 +69,8 @@ func TestUndecodable(t *testing.T) {
 	}
 }
 
-// narrow is a connection that takes messages of at most that many bytes, headers
-// included.
+// narrow is a connection that accepts messages of at most the given number of
+// bytes, including headers.
 type narrow struct {
 	driver.Conn
 	most int
@@ -110,9 +110,9 @@ type allDrops chan hark.DropEvent
 
 func (d allDrops) OnDrop(e hark.DropEvent) { d <- e }
 
-// TestDeadLettersThatBarelyFit holds dead letters near the largest message that the
-// engine takes to being made with as much of their record as fits, and to being
-// dropped, counted, if none of it does.
+// TestDeadLettersThatBarelyFit checks dead letters whose size is near the
+// largest message that the engine accepts. They are made with as much of their
+// record as fits, or dropped and counted if none of it does.
 func TestDeadLettersThatBarelyFit(t *testing.T) {
 	const most = 4096
 	t.Run("decoded", func(t *testing.T) {
@@ -164,9 +164,9 @@ func testBarelyFits[T any](t *testing.T, most int, reason string, h hark.Handler
 	}
 }
 
-// TestDeadLettersOfAny holds a subscription to values of any type to making dead
-// letters of the bytes that it was given, on a topic that is still free to carry
-// their type.
+// TestDeadLettersOfAny checks that a subscription to values of any type makes
+// dead letters of the bytes that it received, on a topic that is still free to
+// carry their type.
 func TestDeadLettersOfAny(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
@@ -203,7 +203,7 @@ func TestDeadLettersOfAny(t *testing.T) {
 	closeBus(t, bus)
 }
 
-// deadOnly passes on of which topics dead letters were made.
+// deadOnly passes on the topics of messages that became dead letters.
 type deadOnly chan string
 
 func (d deadOnly) OnDeadLetter(e hark.FailEvent) { d <- e.Message.Topic() }

@@ -6,23 +6,23 @@ import (
 	"time"
 )
 
-// dedup remembers IDs for a while.
+// dedup remembers IDs for some time.
 type dedup struct {
 	window time.Duration
 
-	mu    sync.Mutex // guards what follows
+	mu    sync.Mutex // guards the fields below
 	seen  map[string]sighting
-	order fifo[string] // in the order of their times, forgotten ones included
+	order fifo[string] // by time, including forgotten ones
 }
 
-// sighting is an ID that has been published, or is about to be.
+// sighting is an ID that has been published or is about to be.
 type sighting struct {
 	at      time.Time
-	pending chan struct{} // closed when it has been or will not be; nil then
+	pending chan struct{} // closed when the outcome is known; nil after that
 }
 
-// newDedup returns a memory of IDs over the window d, or over the default of
-// stored topics if d is negative.
+// newDedup returns a memory of IDs for the window d, or for the default window
+// of stored topics if d is negative.
 func newDedup(d time.Duration) *dedup {
 	if d < 0 {
 		d = storedDedupWindow
@@ -30,7 +30,7 @@ func newDedup(d time.Duration) *dedup {
 	return &dedup{window: d, seen: map[string]sighting{}}
 }
 
-// span returns the window, 0 without a memory.
+// span returns the window, or 0 if IDs are not remembered.
 func (d *dedup) span() time.Duration {
 	if d == nil {
 		return 0
@@ -38,9 +38,9 @@ func (d *dedup) span() time.Duration {
 	return d.window
 }
 
-// claim reports whether id is new. If so the caller is to publish its message,
-// and to call keep or forget; another claim of id waits for that until ctx
-// ends.
+// claim reports whether id is new. If so, the caller must publish its message
+// and then call keep or forget. Until then, other claims of id wait, at most
+// until their ctx ends.
 func (d *dedup) claim(ctx context.Context, id string) (fresh bool, err error) {
 	for {
 		fresh, pending := d.tryClaim(id, time.Now())
@@ -75,7 +75,7 @@ func (d *dedup) tryClaim(id string, now time.Time) (fresh bool, pending <-chan s
 	return true, nil
 }
 
-// keep says that the message of a claimed id has been published.
+// keep records that the message with a claimed id has been published.
 func (d *dedup) keep(id string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -85,8 +85,7 @@ func (d *dedup) keep(id string) {
 	d.seen[id] = s
 }
 
-// forget makes a claimed id new again, because its message was not published
-// after all.
+// forget makes a claimed id new again, because its message was not published.
 func (d *dedup) forget(id string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -7,25 +7,26 @@ import (
 	"time"
 )
 
-// delayed holds the messages of a topic that are not due.
+// delayed holds the messages of a topic that are not due yet.
 type delayed struct {
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	items   dueHeap
 	serial  uint64
 	timer   *time.Timer
 	stopped bool
-	// releasing is closed when whoever releases what is due is done with that;
-	// nil if nobody does.
+	// releasing is closed when the goroutine that releases what is due has
+	// finished; nil if there is none.
 	releasing chan struct{}
 }
 
 type dueItem struct {
 	due     time.Time
-	serial  uint64 // keeps messages that are due at once in order
+	serial  uint64 // keeps messages with the same due time in order
 	release func()
 }
 
-// add calls release when due, in the order of due times.
+// add schedules a call of release at due. Releases are called in the order of
+// their due times.
 func (d *delayed) add(due time.Time, release func()) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -49,8 +50,8 @@ func (d *delayed) setLocked() {
 	}
 }
 
-// fire releases what is due, unless somebody does already: one at a time, so that
-// the order is kept.
+// fire releases what is due, unless another goroutine already does. Only one at
+// a time does so, to keep the order.
 func (d *delayed) fire() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -71,8 +72,8 @@ func (d *delayed) fire() {
 	}
 }
 
-// releaseLocked releases an item without the lock: over an engine that publishes
-// it, which takes time and calls hooks.
+// releaseLocked releases an item with mu unlocked: over an engine, the release
+// publishes the message, which takes time and calls hooks.
 func (d *delayed) releaseLocked(item dueItem) {
 	d.mu.Unlock()
 	defer d.mu.Lock()
@@ -85,8 +86,8 @@ func (d *delayed) count() int {
 	return len(d.items)
 }
 
-// stop gives up what is not due and returns how many that were. It waits for what
-// is being released until ctx ends.
+// stop drops the messages that are not due and returns their number. It waits
+// for a release in progress until ctx ends.
 func (d *delayed) stop(ctx context.Context) int {
 	d.mu.Lock()
 	d.stopped = true

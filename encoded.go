@@ -7,7 +7,7 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// Predicates on messages of an engine before they are decoded.
+// Predicates that match messages of an engine before these are decoded.
 
 // matchEncoded reports whether all predicates can match encoded messages.
 func matchEncoded(where []Predicate) bool {
@@ -19,9 +19,9 @@ func matchEncoded(where []Predicate) bool {
 	return len(where) > 0
 }
 
-// wants reports whether the predicates let a message through. One that they do
-// not is accounted for; one that they cannot be asked about yet is let through,
-// to be asked about once it is decoded.
+// wants reports whether the predicates let a message through. A message that
+// they reject is accounted for. If they cannot be asked yet, the message is let
+// through, and they are asked after it has been decoded.
 func (in *inbox[T]) wants(a *arrival) bool {
 	if kind, _, err := mime.ParseMediaType(a.ContentType); err != nil || kind != jsonType {
 		return true
@@ -46,12 +46,12 @@ func (in *inbox[T]) wants(a *arrival) bool {
 	return false
 }
 
-// siftEncoded asks predicates about a message; if one panics, none has been
-// asked.
+// siftEncoded asks the predicates about a message. If one panics, asked is
+// false.
 func siftEncoded(where []Predicate, e Envelope) (matched, undecided, asked bool) {
 	defer func() {
 		if !asked {
-			_ = recover() // it will panic again where a handler's panic is caught
+			_ = recover() // it will panic again where the panics of handlers are caught
 		}
 	}()
 	for _, p := range where {
@@ -67,7 +67,7 @@ func siftEncoded(where []Predicate, e Envelope) (matched, undecided, asked bool)
 	return true, false, true
 }
 
-// encodedEnvelope is a message as it came from an engine.
+// encodedEnvelope is a message as an engine delivered it.
 type encodedEnvelope struct{ m *driver.Received }
 
 func (e encodedEnvelope) Topic() string   { return e.m.Topic }

@@ -10,7 +10,7 @@ import (
 	"github.com/harkbus/hark/filter"
 )
 
-// decodes counts how often a value of it is decoded.
+// decodes counts how often a value of this type is decoded.
 type decodes struct{ N int }
 
 var decoded atomic.Int32
@@ -23,8 +23,8 @@ func (d *decodes) UnmarshalText(text []byte) error {
 
 func (d decodes) MarshalText() ([]byte, error) { return make([]byte, d.N), nil }
 
-// TestFiltersMatchBeforeDecoding holds filters over an engine to asking about
-// the text of a message, and to decoding none that does not match.
+// TestFiltersMatchBeforeDecoding checks that filters over an engine read the
+// text of a message, and that a message that does not match is never decoded.
 func TestFiltersMatchBeforeDecoding(t *testing.T) {
 	type event struct {
 		Kind string

@@ -5,10 +5,10 @@ import (
 	"slices"
 )
 
-// How a consumer comes to rest, and to its end.
+// How a consumer becomes idle, and how it ends.
 
-// idle reports whether every message so far is done with, or will not be
-// because there is no member to do it.
+// idle reports whether every message so far is done, or will not be because
+// there is no member to handle it.
 func (c *consumer[T]) idle() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -41,7 +41,7 @@ func (c *consumer[T]) settle(ctx context.Context) {
 	}
 }
 
-// ended returns what is closed when the consumer has ended.
+// ended returns a channel that is closed when the consumer has ended.
 func (c *core) ended() <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -63,7 +63,7 @@ func (c *core) unwatch(ch chan struct{}) {
 	}
 }
 
-// tellIdle lets those that wait for idleness look.
+// tellIdle wakes those who wait for idleness.
 func (c *core) tellIdle() {
 	if c.tally.watched.Load() == 0 {
 		return
@@ -77,12 +77,13 @@ func (c *core) tellIdle() {
 	c.tally.watched.Store(0)
 }
 
-// lasting reports whether the consumer stays when its last member leaves: a
-// group on a stored topic keeps its place.
+// lasting reports whether the consumer remains after its last member has left:
+// a group on a stored topic keeps its place.
 func (c *core) lasting() bool { return c.grouped && c.stored }
 
-// lastToLeave marks m as about to leave and reports whether nobody stays: then
-// nobody joins any more, unless the consumer does not end with its last member.
+// lastToLeave records that m is about to leave, and reports whether no other
+// member remains. In that case no one can join any more, unless the consumer
+// outlives its last member.
 func (c *consumer[T]) lastToLeave(m *member[T]) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -99,9 +100,9 @@ func (c *consumer[T]) lastToLeave(m *member[T]) bool {
 
 // finish makes the messages that are there now the last ones.
 func (c *consumer[T]) finish() {
-	c.finishSources() // first: once it is out another one takes what is published
+	c.finishSources() // first: once it is untapped, another consumer gets what is published
 	c.untap()
-	c.finishSources() // of publishers that have come meanwhile
+	c.finishSources() // for publishers that have come meanwhile
 }
 
 func (c *consumer[T]) finishSources() {
@@ -113,7 +114,7 @@ func (c *consumer[T]) finishSources() {
 	}
 }
 
-// remove takes a member out. With the last one an ephemeral consumer ends: its
+// remove removes a member. With its last member an ephemeral consumer ends: its
 // sources are detached, and what was not done is counted as dropped and
 // returned.
 func (c *consumer[T]) remove(m *member[T]) Left {
@@ -137,7 +138,7 @@ func (c *consumer[T]) remove(m *member[T]) Left {
 	return Left{}
 }
 
-// end detaches the consumer from its topic for good.
+// end permanently detaches the consumer from its topic.
 func (c *consumer[T]) end() Left {
 	c.untap()
 	c.mu.Lock()
@@ -153,7 +154,7 @@ func (c *consumer[T]) end() Left {
 		_, passed := src.lag()
 		c.passed += passed
 	}
-	// What waits outside the log has been passed, what waits in it has not.
+	// Messages aside have already been passed; those in the log have not.
 	c.lost(DropClosed, uint64(c.aside.n))
 	c.passed += uint64(left.Waiting) - uint64(c.aside.n-c.aside.retrying)
 	c.lost(DropClosed, uint64(left.Waiting)-uint64(c.aside.n-c.aside.retrying))
@@ -173,7 +174,7 @@ func (c *consumer[T]) end() Left {
 	return left
 }
 
-// leftLocked returns what is not done.
+// leftLocked returns the messages that are not done.
 func (c *consumer[T]) leftLocked() Left {
 	s := c.statsLocked()
 	return Left{
@@ -182,20 +183,20 @@ func (c *consumer[T]) leftLocked() Left {
 	}
 }
 
-// stop ends the consumer when its bus closes: handlers' contexts are cancelled
-// and it waits for them until ctx ends.
+// stop ends the consumer when its bus closes. It cancels the contexts of the
+// handlers and waits for them until ctx ends.
 func (c *consumer[T]) stop(ctx context.Context, cause error) Left {
 	quiet := c.cancel(cause)
 	await(ctx, quiet)
 	left := c.end()
-	if len(quiet) == 0 { // what waits for a group without members is its topic's
+	if len(quiet) == 0 { // what waits for a group without members belongs to its topic
 		return Left{}
 	}
 	return left
 }
 
-// cancel halts the members and cancels their contexts. It returns what is
-// closed when they have stopped.
+// cancel halts the members and cancels their contexts. It returns channels that
+// are closed when their workers have stopped.
 func (c *consumer[T]) cancel(cause error) (quiet []chan struct{}) {
 	c.mu.Lock()
 	members := slices.Clone(c.members)

@@ -109,7 +109,7 @@ func (l Left) String() string {
 	return b.String()
 }
 
-// any reports whether something was left.
+// any reports whether anything was left.
 func (l Left) any() bool { return l.Waiting+l.InFlight+l.Retrying+l.Delayed > 0 }
 
 // CloseError is returned by Close and Drain if their context ended before all
@@ -133,7 +133,7 @@ func (e *CloseError) Error() string {
 // Unwrap returns the cause.
 func (e *CloseError) Unwrap() error { return e.Cause }
 
-// fail wraps err in the uniform text of the package: hark: op name: err.
+// fail wraps err in the common error format of the package: hark: op name: err.
 func fail(op, name string, err error) error {
 	if name == "" {
 		return fmt.Errorf("hark: %s: %w", op, err)
@@ -141,8 +141,9 @@ func fail(op, name string, err error) error {
 	return fmt.Errorf("hark: %s %s: %w", op, name, err)
 }
 
-// findIn is errors.As for the error of a handler, whose methods are the program's
-// and may panic, as those of a nil pointer do: then nothing is found.
+// findIn is errors.As for the error of a handler. The methods of such an error
+// are the program's and may panic, for example on a nil pointer; nothing is
+// then found.
 func findIn[E error](err error) (found E, ok bool) {
 	defer func() {
 		if recover() != nil {
@@ -163,5 +164,5 @@ func isKind(err, kind error) (is bool) {
 	return errors.Is(err, kind)
 }
 
-// textOf is err.Error() where that may panic.
+// textOf is err.Error(), which may panic.
 func textOf(err error) string { return fmt.Sprint(err) }

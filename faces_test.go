@@ -11,7 +11,7 @@ import (
 	"github.com/harkbus/hark"
 )
 
-// failures is a hook that notes where something failed.
+// failures is a hook that records where something failed.
 type failures struct {
 	mu  sync.Mutex // guards at
 	at  []hark.Source
@@ -24,8 +24,8 @@ func (f *failures) OnFail(e hark.FailEvent) {
 	f.at, f.err = append(f.at, e.Source), append(f.err, e.Err)
 }
 
-// TestFacesShareABus has a topic, a channel, a notifier and a value of one name
-// on one bus.
+// TestFacesShareABus uses a topic, a channel, a notifier and a value with the
+// same name on one bus.
 func TestFacesShareABus(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, hook := t.Context(), &failures{}
@@ -38,7 +38,7 @@ func TestFacesShareABus(t *testing.T) {
 			t.Fatal(err)
 		}
 
-		// What panics is reported to the one hook, with where it was.
+		// A panic is reported to the one hook, with its source.
 		_, errTopic = topic.Subscribe(func(context.Context, *hark.Message[int]) error { panic("topic") }, hark.MaxAttempts(1))
 		_, errNotifier = notifier.Register("jobs", func(context.Context, hark.Signal) { panic("notifier") })
 		_, errValue = value.Observe(func(_, _ int) { panic("value") })
@@ -93,8 +93,8 @@ func TestFacesShareABus(t *testing.T) {
 	})
 }
 
-// TestFacesShareTheRulesForNames has each refuse the same names in the same
-// words.
+// TestFacesShareTheRulesForNames checks that every face refuses the same names
+// with the same words.
 func TestFacesShareTheRulesForNames(t *testing.T) {
 	bus := hark.New()
 	for name, ok := range map[string]bool{

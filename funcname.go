@@ -51,19 +51,19 @@ func funcName(f any) (owner, member string, err error) {
 	return owner, member, nil
 }
 
-// splitSymbol derives a name from that of a function in the symbol table, such
-// as github.com/x/counter.(*Counter[...]).OnIncrement-fm.
+// splitSymbol derives a name from the symbol of a function, such as
+// github.com/x/counter.(*Counter[...]).OnIncrement-fm.
 func splitSymbol(symbol string) (owner, member string) {
 	symbol = withoutTypeArgs(strings.TrimSuffix(symbol, "-fm"))
 	slash := strings.LastIndexByte(symbol, '/')
 	elem, rest, _ := strings.Cut(symbol[slash+1:], ".")
 	owner = packageName(symbol[:max(slash, 0)], elem)
-	// Empty parts are left by glob..func1; F-range1 is a loop body.
+	// Empty parts come from glob..func1; F-range1 is a loop body.
 	parts := strings.FieldsFunc(rest, func(r rune) bool { return r == '.' || r == '-' })
 	if len(parts) == 0 {
 		return owner, ""
 	}
-	// (*T).M comes last if functions that contain it come first.
+	// (*T).M comes last if enclosing functions come first.
 	typ := -1
 	for i, part := range parts[:len(parts)-1] {
 		if strings.HasPrefix(part, "(") {
@@ -80,14 +80,14 @@ func splitSymbol(symbol string) (owner, member string) {
 	return owner, clean(strings.Join(parts, ":"))
 }
 
-// madeUp reports whether a part of a symbol was made up by the compiler: a
-// number, func1, gowrap1 and the like.
+// madeUp reports whether the compiler made up a part of a symbol: a number,
+// func1, gowrap1 and the like.
 func madeUp(part string) bool {
 	prefix := strings.TrimRight(part, "0123456789")
 	return prefix != part && slices.Contains([]string{"", "func", "gowrap", "deferwrap", "range"}, prefix)
 }
 
-// packageName returns the package of the import path dir/elem, as symbols
+// packageName returns the package name for the import path dir/elem, as symbols
 // spell it.
 func packageName(dir, elem string) string {
 	elem = unescape(elem)
@@ -105,7 +105,7 @@ func isVersion(elem string) bool {
 	return ok && digits != "" && strings.Trim(digits, "0123456789") == ""
 }
 
-// clean replaces what may not be in a token.
+// clean replaces the characters that a token must not contain.
 func clean(token string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
@@ -116,7 +116,7 @@ func clean(token string) string {
 	}, token)
 }
 
-// unescape undoes the %xx of symbols.
+// unescape resolves the %xx in symbols.
 func unescape(s string) string {
 	if !strings.Contains(s, "%") {
 		return s
@@ -135,7 +135,7 @@ func unescape(s string) string {
 	return b.String()
 }
 
-// withoutTypeArgs removes what is in brackets.
+// withoutTypeArgs removes type arguments, which are in brackets.
 func withoutTypeArgs(s string) string {
 	if !strings.Contains(s, "[") {
 		return s

@@ -10,7 +10,7 @@ import (
 	"testing/synctest"
 )
 
-// What RegisterFunc may be given, in all forms that the compiler names
+// Functions to pass to RegisterFunc, in every form that the compiler names
 // differently.
 
 type dial struct{ n int }
@@ -77,7 +77,8 @@ func TestFuncName(t *testing.T) {
 		{"function", onPlain, `hark#onPlain`},
 		{"generic function", onGeneric[box[int]], `hark#onGeneric`},
 		{"function of another package", slices.Sort[[]int], `slices#Sort`},
-		// The compiler names closures; what holds is the shape.
+		// The compiler chooses the names of closures; only the pattern is
+		// certain.
 		{"global closure", global, `hark#init:func\d+`},
 		{"local closure", local, `hark#TestFuncName:func\d+`},
 		{"closure of a function", aClosure(1), `hark(\.\w+)?#\w+(:\w+)*:func\d+`},
@@ -105,9 +106,9 @@ func TestFuncName(t *testing.T) {
 	}
 }
 
-// registersAs checks that RegisterFunc gives f that name and an ID, and that the
-// ID, and the name, reach it; or, if a signal is not what f is called with, that
-// it is refused.
+// registersAs checks that RegisterFunc gives f the name and an ID, and that
+// notifying either of them reaches f. If f is not a function of a signal, it
+// checks that f is refused.
 func registersAs(t *testing.T, what string, f any, name string) {
 	n, err := NewNotifier(nil)
 	if err != nil {
@@ -141,7 +142,7 @@ func registersAs(t *testing.T, what string, f any, name string) {
 	}
 }
 
-// TestSplitSymbol covers packages that are not here to be imported.
+// TestSplitSymbol covers symbols of packages that cannot be imported here.
 func TestSplitSymbol(t *testing.T) {
 	tests := []struct{ symbol, want string }{
 		{"main.main", "main#main"},
@@ -189,8 +190,8 @@ func TestSplitSymbol(t *testing.T) {
 	}
 }
 
-// FuzzSplitSymbol: whatever the symbol, what comes out is a name, or refused,
-// and nothing panics.
+// FuzzSplitSymbol checks that every symbol yields a name or is refused, without
+// a panic.
 func FuzzSplitSymbol(f *testing.F) {
 	f.Add("github.com/x/counter/v2.(*Counter[...]).On-fm")
 	f.Add("gopkg.in/yaml%2ev3.glob..func1")

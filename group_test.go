@@ -9,8 +9,9 @@ import (
 	"github.com/harkbus/hark"
 )
 
-// TestGroupMembersComeAndGo has members of a group join while others, and the last ones,
-// leave: what is published while one of them is there is handled, and once.
+// TestGroupMembersComeAndGo lets members of a group join while others,
+// including the last ones, leave. What is published while a member is there is
+// handled exactly once.
 func TestGroupMembersComeAndGo(t *testing.T) {
 	type join func(b *hark.Bus, topic *hark.Topic[string], h hark.Handler[string]) (*hark.Subscription, error)
 	for name, join := range map[string]join{

@@ -2,11 +2,10 @@ package hark
 
 import "time"
 
-// A hook is any value that implements one or more of the one-method
-// interfaces below; pass it to WithHooks. Hooks are called synchronously where
-// the event happens, from many goroutines at once and without a lock held, so
-// they must be quick and safe for concurrent use. A hook that panics takes the
-// program down.
+// A hook is any value that implements one or more of the one-method interfaces
+// below. Pass it to WithHooks. Hooks are called synchronously where the event
+// happens, from many goroutines at once and without a lock held, so they must
+// be quick and safe for concurrent use. A hook that panics crashes the program.
 
 // PublishHook is called for each message that was accepted.
 type PublishHook interface{ OnPublish(PublishEvent) }
@@ -103,8 +102,8 @@ type SlowEvent struct {
 	For time.Duration // how long it has been running
 }
 
-// hooks holds the hooks of a bus by kind, so that an event without one costs
-// a length check.
+// hooks holds the hooks of a bus by kind, so that an event without a hook costs
+// only a length check.
 type hooks struct {
 	publish    []PublishHook
 	deliver    []DeliverHook
@@ -115,7 +114,7 @@ type hooks struct {
 	conn       []ConnHook
 }
 
-// add files h under each interface that it implements and reports whether
+// add files h under each interface that it implements, and reports whether
 // there was one.
 func (hs *hooks) add(h any) bool {
 	n := addHook(&hs.publish, h) + addHook(&hs.deliver, h) + addHook(&hs.fail, h) +

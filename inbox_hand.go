@@ -8,9 +8,9 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// What an inbox has in hand, and what it says of that to the engine.
+// What an inbox has in hand, and what it reports to the engine.
 
-// hold notes that a is in hand.
+// hold records that a is in hand.
 func (in *inbox[T]) hold(a *arrival) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -20,7 +20,7 @@ func (in *inbox[T]) hold(a *arrival) {
 	in.holds++
 }
 
-// letGoLocked notes that a is not in hand any more, and reports whether it was.
+// letGoLocked records that a is no longer in hand, and reports whether it was.
 func (in *inbox[T]) letGoLocked(a *arrival) bool {
 	if a.next == nil {
 		return false
@@ -58,8 +58,8 @@ func (in *inbox[T]) settled(a *arrival) {
 	}
 }
 
-// acknowledge tells the engine what is done, and that the rest is still being
-// worked on.
+// acknowledge tells the engine which messages are done, and that the others are
+// still being handled.
 func (in *inbox[T]) acknowledge() {
 	defer close(in.acked)
 	every := in.remote.engine.info.Lease / 3
@@ -91,7 +91,7 @@ func (in *inbox[T]) ack() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	if err := in.sub.Ack(ctx, done); err != nil { // they will come again
+	if err := in.sub.Ack(ctx, done); err != nil { // the messages will come again
 		in.remote.engine.lost(in.local.core.bus, fmt.Errorf("acknowledge to %s: %w", in.name(), err))
 	}
 }
@@ -108,5 +108,5 @@ func (in *inbox[T]) extend() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	_ = in.sub.Extend(ctx, ms) // if it fails they come again, which at least once allows
+	_ = in.sub.Extend(ctx, ms) // if this fails, they come again, which at-least-once allows
 }

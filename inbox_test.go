@@ -9,8 +9,8 @@ import (
 	"github.com/harkbus/hark/driver/memdriver"
 )
 
-// lagConn is a connection on which onLag is called before a subscription is asked
-// how far it is behind.
+// lagConn is a connection that calls onLag before a subscription is asked for
+// its lag.
 type lagConn struct {
 	driver.Conn
 	onLag func()
@@ -41,7 +41,7 @@ func (s lagSubscription) Lag(ctx context.Context) (driver.Lag, error) {
 	return s.Subscription.Lag(ctx)
 }
 
-// gatedText waits at a gate before it is decoded.
+// gatedText waits at a gate while it is decoded.
 type gatedText struct{}
 
 type decodeGate struct{ at, open chan struct{} }
@@ -57,7 +57,7 @@ func (*gatedText) UnmarshalText([]byte) error {
 }
 
 // A message on its way from an engine to its handler is counted wherever it is,
-// also when it moves on while Stats asks.
+// even if it moves on while Stats counts.
 func TestStatsMissNothingOnItsWay(t *testing.T) {
 	for _, tt := range []struct {
 		name    string

@@ -7,39 +7,40 @@ import (
 )
 
 // source is one log that a consumer of T reads. Its methods are called by one
-// worker at a time; where the consumer is shared, with its lock held, except
-// opened and tidy.
+// worker at a time. If the consumer is shared, they are called with its lock
+// held, except opened and tidy.
 type source[T any] interface {
 	// claim copies the next messages to dst and passes them.
 	claim(dst []Message[T]) int
-	// opened lets publishers know of the room that claim made.
+	// opened tells publishers of the room that claim made.
 	opened()
-	// arm reports whether the source sleeps now; if not there is more.
+	// arm puts the source to sleep. It returns false if there is more to read.
 	arm() bool
-	// tidy lets go of what has been read, once asleep.
+	// tidy releases what has been read, once the source sleeps.
 	tidy()
-	// lag returns how many messages wait, and how many have been passed.
+	// lag returns how many messages wait and how many have been passed.
 	lag() (waiting, passed uint64)
-	// overflow applies the policy of a subscription that gives way.
+	// overflow applies the policy of a subscription that drops messages.
 	overflow()
-	// oldest returns the meta of the message that has waited longest, nil if
-	// that is not known.
+	// oldest returns the meta of the longest waiting message, or nil if that is
+	// unknown.
 	oldest() *meta
-	// reads reports whether it is a cursor on log.
+	// reads reports whether the source is a cursor on log.
 	reads(log any) bool
-	// finish makes what is there now the last, lets publishers no longer wait
-	// for it, and has it looked at once more.
+	// finish makes what is there now the last. Publishers no longer wait for
+	// the source, and it is looked at once more.
 	finish()
-	// over reports whether what finish made the last has been passed.
+	// over reports whether everything up to the end set by finish has been
+	// passed.
 	over() bool
-	// detach ends the source and returns how many messages it did not pass.
+	// detach ends the source and returns how many messages it has not passed.
 	detach() uint64
 }
 
-// node links a source into the list of those that have something to read.
+// node links a source into the list of sources that have something to read.
 type node struct {
 	link   *node
-	source any // source[T] of the consumer's T
+	source any // a source[T] of the consumer's T
 }
 
 // lane is a consumer's cursor on one log of a topic of X.
@@ -48,13 +49,13 @@ type lane[X any] struct {
 	cursor feed.Cursor[entry[X]]
 	topic  *Topic[X]
 	core   *core
-	start  uint64        // ordinal where it began
-	early  atomic.Uint32 // whether Ready came before the consumer knew the lane
-	until  atomic.Uint64 // ordinal where it ends, plus one; 0 if nowhere yet
-	kept   []entry[X]    // under DropNewest: what waited when the buffer was full
+	start  uint64        // ordinal at which it began
+	early  atomic.Uint32 // whether Ready was called before the consumer knew the lane
+	until  atomic.Uint64 // ordinal at which it ends, plus one; 0 if not set
+	kept   []entry[X]    // under DropNewest: the messages that waited when the buffer became full
 }
 
-// typedLane feeds a consumer of the same type, boxedLane one of any.
+// typedLane feeds a consumer of the same type, boxedLane a consumer of any.
 type (
 	typedLane[T any] struct{ lane[T] }
 	boxedLane[X any] struct{ lane[X] }
@@ -63,12 +64,12 @@ type (
 // The states of lane.early.
 const (
 	laneNew   uint32 = iota // unknown to its consumer
-	laneEarly               // unknown, and there is something to read
+	laneEarly               // unknown, with something to read
 	laneKnown
 )
 
-// attach begins to read log. known makes the lane one of its consumer's
-// sources, before which it must not arrive.
+// attach starts reading log. known adds the lane to its consumer's sources; the
+// lane must not arrive before that.
 func (l *lane[X]) attach(log *feed.Log[entry[X]], start uint64, known func()) {
 	q := l.core.queue
 	gates := q.policy == Block || q.policy == Fail
@@ -98,7 +99,7 @@ func (l *lane[X]) Yield(c *feed.Cursor[entry[X]]) {
 	l.core.mu.Lock()
 	defer l.core.mu.Unlock()
 	if l.core.over.Load() {
-		return // about to be detached, and accounted for
+		return // about to be detached and accounted for
 	}
 	if floor := c.Floor(); c.Pos() < floor {
 		l.core.lost(DropRetention, floor-c.Pos())
@@ -107,10 +108,10 @@ func (l *lane[X]) Yield(c *feed.Cursor[entry[X]]) {
 	l.overflow()
 }
 
-// overflow applies the policy of a subscription that gives way: it leaves at
-// most the buffer's worth of messages waiting. It is called before each claim
-// and now and then by publishers, always between two claims, so what it drops
-// is what would have been dropped one by one.
+// overflow applies the policy of a subscription that drops messages: it leaves
+// at most a full buffer waiting. It is called before each claim, and at times
+// by publishers, always between two claims, so it drops exactly what would have
+// been dropped one by one.
 func (l *lane[X]) overflow() {
 	c := &l.cursor
 	if !l.core.yields || l.core.queue.buffer == Unbounded || l.topic.core.retention != nil {
@@ -118,7 +119,7 @@ func (l *lane[X]) overflow() {
 	}
 	buffer := uint64(l.core.queue.buffer)
 	waiting := c.Lag()
-	if until := l.until.Load(); until > 0 { // what follows is not for it
+	if until := l.until.Load(); until > 0 { // messages after until are not for this lane
 		waiting = until - 1 - c.Pos()
 	}
 	switch l.core.queue.policy {
@@ -142,7 +143,7 @@ func (l *lane[X]) overflow() {
 	}
 }
 
-// peek returns what can be claimed next, in place.
+// peek returns in place what can be claimed next.
 func (l *lane[X]) peek(most int) []entry[X] {
 	if l.core.yields {
 		l.overflow()
@@ -193,8 +194,8 @@ func (l *boxedLane[X]) claim(dst []Message[any]) int {
 	return len(es)
 }
 
-// from says where a message comes from. What is the same as last time is not
-// written again: storing a pointer costs more than comparing it.
+// from sets where a message comes from. It does not write what has not changed,
+// because storing a pointer costs more than comparing it.
 func (d *Delivery) from(topic *topicCore, m *meta, seq uint64) {
 	if d.topic != topic {
 		d.topic = topic
@@ -254,8 +255,8 @@ func (l *lane[X]) detach() uint64 {
 	return waiting
 }
 
-// arrivals is a list that sources join from anywhere and one worker at a time
-// takes from.
+// arrivals is a list that sources join from any goroutine, and from which one
+// worker at a time takes.
 type arrivals struct {
 	stack atomic.Pointer[node]
 	head  *node // taken from stack, in order of arrival
@@ -272,10 +273,10 @@ func (a *arrivals) push(n *node) {
 	}
 }
 
-// first returns the source whose turn it is, nil without one.
+// first returns the source whose turn it is, or nil.
 func (a *arrivals) first() *node {
 	if a.stack.Load() != nil {
-		last := a.stack.Swap(nil) // the stack has the newest first
+		last := a.stack.Swap(nil) // the newest is on top of the stack
 		var list *node
 		for n := last; n != nil; {
 			n.link, list, n = list, n, n.link
@@ -290,10 +291,10 @@ func (a *arrivals) first() *node {
 	return a.head
 }
 
-// any reports whether a source is in the list.
+// any reports whether the list has a source.
 func (a *arrivals) any() bool { return a.head != nil || a.stack.Load() != nil }
 
-// drop takes the first source out.
+// drop removes the first source.
 func (a *arrivals) drop() {
 	n := a.head
 	if a.head = n.link; a.head == nil {

@@ -35,8 +35,8 @@ func EachSignal() ListenOption {
 	})
 }
 
-// merge is the policy of listeners that have no other: the oldest signal that
-// waits becomes part of the newest.
+// merge is the default policy of listeners: the oldest waiting signal becomes
+// part of the newest.
 const merge Policy = 0
 
 func parseListen(opts []ListenOption, channel bool) (queue, error) {
@@ -71,21 +71,21 @@ type Listener struct {
 	id    uint32
 	place uintptr // who registered it
 	queue queue
-	c     chan Signal // nil for a function
-	call  *callee     // nil for a channel
+	c     chan Signal // nil if it has a function
+	call  *callee     // nil if it has a channel
 
 	// Guarded by shard.mu.
-	at         int // in group.listeners
+	at         int // index in group.listeners
 	closed     bool
 	tally      listenerTally
-	unreported int // drops that no hook has been told of
+	unreported int // drops not yet reported to the hooks
 }
 
 type listenerTally struct {
 	notified, merged, dropped, failed, overgrown uint64
 }
 
-// stats returns the numbers of a listener with which nothing waits.
+// stats returns the statistics of a listener with no waiting signals.
 func (t *listenerTally) stats() ListenerStats {
 	return ListenerStats{
 		Delivered: t.notified - t.merged - t.dropped,
@@ -144,14 +144,14 @@ func (n *Notifier) RegisterFunc(f any, opts ...ListenOption) (*Listener, error) 
 	return l, nil
 }
 
-// signalFunc returns f as a function that Register takes.
+// signalFunc returns f as a function that Register accepts.
 func signalFunc(f any) (func(context.Context, Signal), error) {
 	v := reflect.ValueOf(f)
 	for _, form := range []reflect.Type{
 		reflect.TypeFor[func(context.Context, Signal)](), reflect.TypeFor[func(Signal)](), reflect.TypeFor[func()](),
 	} {
 		if v.CanConvert(form) {
-			f = v.Convert(form).Interface() // it may have a type of its own
+			f = v.Convert(form).Interface() // f may be of a named type
 		}
 	}
 	switch f := f.(type) {
@@ -220,7 +220,7 @@ func (n *Notifier) add(a *address, f func(context.Context, Signal), at uintptr, 
 	return l, nil
 }
 
-// strict reports whether notifications may have to wait for room, or fail.
+// strict reports whether notifications may have to wait for room, or to fail.
 func (l *Listener) strict() bool { return l.queue.policy == Block || l.queue.policy == Fail }
 
 // Name returns the name under which the listener is registered.
@@ -285,9 +285,9 @@ func (l *Listener) Close() error {
 
 var errListenerClosed = fmt.Errorf("listener %w", ErrClosed)
 
-// remove takes the listener out and ends the context of its function with
-// cause. It returns what is closed when the function has returned, nil if it
-// does not run, and what was left waiting for it.
+// remove removes the listener and cancels the context of its function with
+// cause. It returns a channel that is closed when the function has returned,
+// nil if it is not running, and what was waiting for it.
 func (l *Listener) remove(cause error) (quiet <-chan struct{}, left Left) {
 	left = Left{Kind: KindNotifier, Name: l.Name(), Subscription: l.ID()}
 	s := l.shard
@@ -336,8 +336,8 @@ func (t *listenerTally) add(o *listenerTally) {
 	t.overgrown += o.overgrown
 }
 
-// offerLocked gives the listener a signal, as its policy says. Where that is to
-// wait or to fail, the caller has looked for room.
+// offerLocked gives the listener a signal as its policy demands. If the policy
+// is to wait or to fail, the caller has checked that there is room.
 func (l *Listener) offerLocked(sig Signal) {
 	l.tally.notified++
 	if l.call != nil {
@@ -345,8 +345,7 @@ func (l *Listener) offerLocked(sig Signal) {
 		return
 	}
 	for {
-		// Nobody else sends, and readers only make room, so that this comes to
-		// an end.
+		// No one else sends, and readers only make room, so this terminates.
 		select {
 		case l.c <- sig:
 			return
@@ -364,8 +363,8 @@ func (l *Listener) offerLocked(sig Signal) {
 	}
 }
 
-// yieldLocked makes an end of the oldest signal, for which there is no room
-// beside the newest.
+// yieldLocked disposes of the oldest signal, for which there is no room beside
+// the newest.
 func (l *Listener) yieldLocked(oldest Signal, newest *Signal) {
 	if l.queue.policy == merge {
 		newest.Count += oldest.Count

@@ -10,8 +10,9 @@ import (
 	"github.com/harkbus/hark/internal/race"
 )
 
-// manySubscriptions is so many that a cost of each in proportion to the others
-// would take minutes. The race detector is there for races, which fewer have too.
+// manySubscriptions returns a number of subscriptions so large that the test
+// would take minutes if the cost of each grew with the number of others. Under
+// the race detector fewer are enough, since its purpose is to find races.
 func manySubscriptions() int {
 	if race.Enabled {
 		return 20_000
@@ -19,8 +20,8 @@ func manySubscriptions() int {
 	return 100_000
 }
 
-// subscribeMany subscribes n times and has each get one message, so that there
-// is something for the log to clean up behind them.
+// subscribeMany subscribes n times and sends each subscription one message, so
+// that the log has something to clean up behind them.
 func subscribeMany(t *testing.T, n int) (*hark.Bus, []*hark.Subscription) {
 	t.Helper()
 	leak.Check(t)
@@ -43,7 +44,7 @@ func subscribeMany(t *testing.T, n int) (*hark.Bus, []*hark.Subscription) {
 
 func TestManySubscriptionsEndOneByOne(t *testing.T) {
 	b, subs := subscribeMany(t, manySubscriptions())
-	for _, s := range subs { // the oldest first: the worst for a list
+	for _, s := range subs { // the oldest first, which is the worst case for a list
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}

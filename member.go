@@ -9,37 +9,37 @@ import (
 	"time"
 )
 
-// member is one subscription: alone on its consumer, or one of a group.
+// member is one subscription, either alone on its consumer or one of a group.
 type member[T any] struct {
 	Subscription
 	consumer *consumer[T]
 	cfg      *subscribeConfig
 	handle   Handler[T]
-	batch    BatchHandler[T] // instead of handle; nil otherwise
-	plain    bool            // handling is no more than calling handle
+	batch    BatchHandler[T] // used instead of handle; nil otherwise
+	plain    bool            // handling is just a call of handle
 	state    atomic.Uint32
 	workers  []*worker[T]
 
 	// Guarded by consumer.mu.
-	ctx    context.Context // of the handlers; made when first needed
+	ctx    context.Context // of the handlers; created when first needed
 	cancel context.CancelCauseFunc
-	quiet  []chan struct{} // by worker: closed when it has stopped for good; nil before halt
+	quiet  []chan struct{} // by worker: closed when it has permanently stopped; nil before halt
 	at     uintptr         // who subscribed
 	role   string
 
 	inbox interface{ close() } // where its messages come from; nil in process
 }
 
-// The bits of member.state; without any, workers work.
+// The bits of member.state. Workers work if none is set.
 const (
 	memberPaused uint32 = 1 << iota
 	memberClosed
-	memberLeaving // it may not be paused any more, but works
+	memberLeaving // the member works but cannot be paused any more
 
 	memberHalts = memberPaused | memberClosed
 )
 
-// handlerKey finds the consumer in the context of its handlers.
+// handlerKey is the key of the consumer in its handlers' context.
 type handlerKey struct{}
 
 type handlerContext struct {
@@ -54,7 +54,7 @@ func (c handlerContext) Value(key any) any {
 	return c.Context.Value(key)
 }
 
-// handlerOf returns the consumer whose handler was given ctx, nil if none.
+// handlerOf returns the consumer whose handler was given ctx, or nil.
 func handlerOf(ctx context.Context) *core {
 	c, _ := ctx.Value(handlerKey{}).(*core)
 	return c
@@ -70,8 +70,8 @@ func (m *member[T]) context() context.Context {
 	return m.ctx
 }
 
-// halted is called by a worker that sees that its member is paused or closed.
-// It reports whether that still holds.
+// halted is called by a worker that has seen that its member is paused or
+// closed. It reports whether that is still so.
 func (w *worker[T]) halted() bool {
 	if w.holds() {
 		w.handBack()
@@ -87,7 +87,7 @@ func (w *worker[T]) halted() bool {
 	return state&memberHalts != 0
 }
 
-// call runs the handler with what else the options ask for.
+// call runs the handler with everything else that the options demand.
 func (m *member[T]) call(ctx context.Context, msg *Message[T]) error {
 	if m.cfg.timeout == 0 && len(m.consumer.bus.hooks.slow) == 0 {
 		return m.handle(ctx, msg)
@@ -95,7 +95,7 @@ func (m *member[T]) call(ctx context.Context, msg *Message[T]) error {
 	return m.guard(ctx, func(ctx context.Context) error { return m.handle(ctx, msg) })
 }
 
-// guard runs a handler with a Timeout and a watch for slowness.
+// guard runs a handler with a Timeout and a watch for slow handlers.
 func (m *member[T]) guard(ctx context.Context, handle func(context.Context) error) error {
 	if len(m.consumer.bus.hooks.slow) > 0 {
 		defer m.consumer.watch().Stop()
@@ -112,15 +112,15 @@ func (m *member[T]) guard(ctx context.Context, handle func(context.Context) erro
 	return err
 }
 
-// watch tells the hooks if the handler that starts now is slow.
+// watch reports the handler that starts here to the hooks if it is slow.
 func (c *core) watch() *time.Timer {
 	return time.AfterFunc(c.bus.slow, func() {
 		c.bus.hooks.onSlow(SlowEvent{Source: c.source(), For: c.bus.slow})
 	})
 }
 
-// halt makes the workers stop after the message they are at, and returns what
-// is closed by each when it has.
+// halt makes the workers stop after their current message. It returns a channel
+// for each, which is closed when the worker has stopped.
 func (m *member[T]) halt() []chan struct{} {
 	c := m.consumer
 	c.mu.Lock()
@@ -144,7 +144,7 @@ func (m *member[T]) abort(cause error) {
 }
 
 // await waits until all channels are closed or ctx ends, and reports whether
-// they are.
+// all are closed.
 func await(ctx context.Context, all []chan struct{}) bool {
 	for _, ch := range all {
 		select {
@@ -156,7 +156,8 @@ func await(ctx context.Context, all []chan struct{}) bool {
 	return true
 }
 
-// setPaused stops or continues the workers. One that leaves is not paused.
+// setPaused pauses or resumes the workers. A member that is leaving is not
+// paused.
 func (m *member[T]) setPaused(paused bool) {
 	for paused {
 		state := m.state.Load()
@@ -168,7 +169,7 @@ func (m *member[T]) setPaused(paused bool) {
 	m.rouse()
 }
 
-// rouse makes the workers look for something to do.
+// rouse makes the workers look for work.
 func (m *member[T]) rouse() {
 	for _, w := range m.workers {
 		w.Notify()

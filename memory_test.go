@@ -14,10 +14,10 @@ import (
 	"github.com/harkbus/hark/internal/leak"
 )
 
-// load is something that one can see the garbage collector take.
+// load is an allocation whose collection can be observed.
 type load struct{ _ [1024]byte }
 
-// loads notes what has been published.
+// loads records what has been published.
 type loads []weak.Pointer[load]
 
 func (l *loads) publish(t *testing.T, topic *hark.Topic[*load], n int) {
@@ -53,7 +53,7 @@ func (l loads) wantAlive(t *testing.T, n int) {
 	}
 }
 
-// stuckOn subscribes with a handler that holds its first message until the
+// stuckOn subscribes with a handler that blocks on its first message until the
 // test ends.
 func stuckOn(t *testing.T, topic *hark.Topic[*load], opts ...hark.SubscribeOption) *hark.Subscription {
 	t.Helper()
@@ -70,7 +70,7 @@ func stuckOn(t *testing.T, topic *hark.Topic[*load], opts ...hark.SubscribeOptio
 	return sub
 }
 
-// slack is what a log may hold besides: the segment that is being written, and
+// slack is what a log may retain in addition: the segment being written, and
 // the one before it.
 const slack = 2 * 256
 
@@ -112,7 +112,7 @@ func TestMEM3UnboundedSubscriberGivesBackWhatItHasRead(t *testing.T) {
 	}, hark.Buffer(hark.Unbounded))
 	var all loads
 	all.publish(t, topic, 1000)
-	for range 30 { // it is always 1000 behind
+	for range 30 { // it stays 1000 behind
 		all.publish(t, topic, 1000)
 		for range 1000 {
 			turn <- struct{}{}
@@ -121,7 +121,7 @@ func TestMEM3UnboundedSubscriberGivesBackWhatItHasRead(t *testing.T) {
 	if s := sub.Stats(); s.Waiting < 900 {
 		t.Errorf("got %+v, want some 1000 waiting", s)
 	}
-	all.publish(t, topic, 256) // what has been read goes when the log grows
+	all.publish(t, topic, 256) // when the log grows, what has been read is released
 	all.wantAlive(t, 1256+slack)
 }
 
@@ -148,7 +148,7 @@ func TestMEM4PublishersThatGiveUpLeaveNothing(t *testing.T) {
 	give(100)
 	before := heap()
 	give(3000)
-	if grown := heap() - before; grown > 100_000 { // a channel each would be 300 kB
+	if grown := heap() - before; grown > 100_000 { // with a channel each it would be 300 kB
 		t.Errorf("the heap has grown by %d bytes", grown)
 	}
 }
@@ -247,7 +247,7 @@ func TestCLS11CloseLeavesNothing(t *testing.T) {
 	mustPublish(t, topic, 1, hark.Delay(time.Hour))
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	var left *hark.CloseError // of the batch that waits for an hour
+	var left *hark.CloseError // of the batch, which waits for an hour
 	if err := bus.Close(ctx); !errors.As(err, &left) {
 		t.Errorf("got %v, want a *CloseError", err)
 	}
@@ -361,7 +361,7 @@ func TestBUF11DropsAreReported(t *testing.T) {
 }
 
 // TestNoDropsAreNotReported closes a subscription and a bus with nothing
-// waiting: no hook may be told of drops.
+// waiting. No hook may be told of drops.
 func TestNoDropsAreNotReported(t *testing.T) {
 	var events []hark.DropEvent
 	bus := hark.New(hark.WithHooks(dropFunc(func(e hark.DropEvent) { events = append(events, e) })))

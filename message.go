@@ -47,25 +47,25 @@ type Message[T any] struct {
 type Delivery struct {
 	meta    *meta // nil if the publisher set nothing
 	topic   *topicCore
-	seq     uint64 // the ordinal in its log
+	seq     uint64 // ordinal in its log
 	attempt int32  // failed attempts so far
 }
 
-// meta is what a publisher said about a message beyond its value. It is not
-// changed once published.
+// meta is what a publisher set for a message besides its value. It does not
+// change after the message is published.
 type meta struct {
 	id      string
 	key     string
 	hasKey  bool
 	headers map[string]string
 	time    time.Time
-	delay   time.Duration // from then until it was due
+	delay   time.Duration // from time until it was due
 	expires time.Time     // zero: never
 	failure *Failure
-	arrival *arrival // how it came from an engine; nil in process
+	arrival *arrival // how it arrived from an engine; nil in process
 }
 
-// entered returns when the message was there to be delivered.
+// entered returns when the message was ready for delivery.
 func (m *meta) entered() time.Time { return m.time.Add(m.delay) }
 
 // Failure is the record that comes with a dead letter. Over an engine, Reason
@@ -92,7 +92,7 @@ func (d *Delivery) Topic() string {
 	return d.topic.name
 }
 
-// arrival returns how the message came from an engine, nil in process.
+// arrival returns how the message arrived from an engine, nil in process.
 func (d *Delivery) arrival() *arrival {
 	if d.meta == nil {
 		return nil

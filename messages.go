@@ -27,7 +27,7 @@ func (t *Topic[T]) Messages(ctx context.Context, opts ...SubscribeOption) iter.S
 	}
 }
 
-// pull yields messages until the loop or ctx ends or the member is closed.
+// pull yields messages until the loop or ctx ends, or the member is closed.
 func (w *worker[T]) pull(ctx context.Context, yield func(*Message[T], error) bool) {
 	m := w.member
 	c := m.consumer
@@ -61,8 +61,8 @@ func (w *worker[T]) pull(ctx context.Context, yield func(*Message[T], error) boo
 	}
 }
 
-// yieldAll yields what is in the buffer and reports whether the loop goes on.
-// If the loop's body panics, its message goes back.
+// yieldAll yields the messages in the buffer and reports whether the loop
+// continues. If the loop's body panics, its message goes back.
 func (w *worker[T]) yieldAll(ctx context.Context, yield func(*Message[T], error) bool) bool {
 	for w.at < w.n {
 		if w.member.state.Load()&memberHalts != 0 || ctx.Err() != nil {
@@ -72,7 +72,7 @@ func (w *worker[T]) yieldAll(ctx context.Context, yield func(*Message[T], error)
 		m := &w.buf[w.at]
 		f, err := w.trySift(m)
 		if err != nil {
-			w.at++ // what follows is not begun
+			w.at++ // the messages after it are not begun
 			w.settle(m, f, err)
 			continue
 		}
@@ -86,7 +86,7 @@ func (w *worker[T]) yieldAll(ctx context.Context, yield func(*Message[T], error)
 	return true
 }
 
-// trySift is sift where nobody catches what a predicate panics with.
+// trySift is sift where no one else would catch a predicate's panic.
 func (w *worker[T]) trySift(m *Message[T]) (f fate, err error) {
 	returned := false
 	defer func() {

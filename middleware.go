@@ -29,7 +29,7 @@ func (b *Bus) Use(mw ...Middleware) {
 	b.wrap = append(b.wrap, mw...)
 }
 
-// wrapped returns h inside the middleware of the bus.
+// wrapped returns h wrapped in the middleware of the bus.
 func wrapped[T any](b *Bus, h Handler[T]) Handler[T] {
 	b.mu.Lock()
 	wrap := slices.Clone(b.wrap)

@@ -8,8 +8,8 @@ import (
 	"github.com/harkbus/hark"
 )
 
-// TestUseRefusesNil holds Use to saying at once, and not at the next Subscribe,
-// that a middleware is nil.
+// TestUseRefusesNil checks that Use reports a nil middleware at once rather
+// than at the next Subscribe.
 func TestUseRefusesNil(t *testing.T) {
 	bus, topic := trapBus[int](t)
 	func() {

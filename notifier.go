@@ -37,14 +37,14 @@ type Notifier struct {
 	hooks  *hooks // never nil
 	waits  *waits
 	pool   *exec.Pool
-	grace  time.Duration   // how long Close waits for a listener that runs
+	grace  time.Duration   // how long Close waits for a running listener
 	remote *remoteNotifier // nil in process
 
 	state   atomic.Uint32 // open, sealed or stopped
-	dropped atomic.Bool   // some shard has drops that no hook has been told of
+	dropped atomic.Bool   // some shard has drops not yet reported to the hooks
 
-	// present counts, by hash, the names that somebody is under: to notify
-	// nobody takes no lock.
+	// present counts, by hash, the names under which someone is registered or
+	// waits, so that notifying no one takes no lock.
 	present [presentSlots]atomic.Uint32
 	shards  [shardCount]shard
 }
@@ -58,46 +58,46 @@ const (
 const (
 	open    uint32 = iota
 	sealed         // only handlers may notify
-	stopped        // nobody may, and no listener is left
+	stopped        // no one may notify, and no listener is left
 )
 
-// shard is the part of a notifier's names whose hash falls into it. No user
-// code runs, and nothing blocks, while mu is held. Whoever locks several
-// shards does so in their order; a shard's lock comes before that of the pool.
+// shard is the part of a notifier's names whose hash falls into it. While mu is
+// held, no user code runs and nothing blocks. Several shards are locked in
+// their order. The lock of a shard is acquired before that of the pool.
 type shard struct {
-	mu      sync.Mutex // guards what follows, and the listeners and waiters under the names
+	mu      sync.Mutex // guards the fields below, and the listeners and waiters under the names
 	owners  map[string]*owner
-	last    *owner // of owners, looked up last; nil if it is gone
-	idle    *group // nobody may be left in it, see restLocked; nil if there is none
-	spare   *owner // not in use; nil if there is none
+	last    *owner // the owner looked up last; nil if it is gone
+	idle    *group // a group that may have become empty, see restLocked; nil if there is none
+	spare   *owner // an unused owner; nil if there is none
 	waiters spares[*waiter]
 	ids     map[uint32]*Listener
-	strict  int // listeners that notifications may have to wait for, or to fail for
-	working int // functions that have a signal or run
+	strict  int // listeners for which notifications may have to wait or fail
+	working int // functions that have a signal or are running
 	idlers  []chan struct{}
 
-	gone     listenerTally // of listeners that have left
-	notified uint64        // notifications that reached somebody
+	gone     listenerTally // sums over the listeners that have left
+	notified uint64        // notifications that reached someone
 	accepted uint64        // signals for functions
-	dropping []*Listener   // those with drops that no hook has been told of
+	dropping []*Listener   // listeners with drops not yet reported to the hooks
 }
 
-// owner is a name or type, with its methods. It is there as long as somebody
-// listens or waits under it, or it or a method is latched.
+// owner is a name or a type with its methods. It exists as long as someone
+// listens or waits under it, or it or one of its methods is latched.
 type owner struct {
 	name    string
 	slot    uint16 // in Notifier.present
 	bare    group
 	methods map[string]*group
-	shown   bool // there was a listener, which refers to it for good
+	shown   bool // it has had a listener, and listeners refer to their owner permanently
 }
 
-// group is everybody under one name or method.
+// group is everyone under one name or method.
 type group struct {
 	owner     *owner
 	method    string
 	listeners []*Listener
-	wants     *want // of waiters; a list
+	wants     *want // a list of the waiters' wants
 	latched   bool
 }
 
@@ -146,7 +146,7 @@ func newNotifier() *Notifier {
 	return n
 }
 
-// owner returns the owner of that name, nil if there is none.
+// owner returns the owner with the given name, or nil.
 func (s *shard) owner(name string) *owner {
 	if o := s.last; o != nil && o.name == name {
 		return o // much faster than the map
@@ -158,8 +158,8 @@ func (s *shard) owner(name string) *owner {
 	return o
 }
 
-// groupLocked returns the group of a's name or method, made if need be. The
-// caller puts somebody into it, or latches it.
+// groupLocked returns the group of a's name or method, making it if needed. The
+// caller adds someone to it, or latches it.
 func (n *Notifier) groupLocked(a *address) *group {
 	s := &n.shards[a.shard]
 	o := s.owner(a.owner)
@@ -186,7 +186,7 @@ func (n *Notifier) groupLocked(a *address) *group {
 	return g
 }
 
-// tidyLocked forgets the group if nobody is left in it.
+// tidyLocked removes the group if no one is left in it.
 func (n *Notifier) tidyLocked(s *shard, g *group) {
 	if !g.empty() {
 		return
@@ -213,9 +213,9 @@ func (n *Notifier) tidyLocked(s *shard, g *group) {
 	}
 }
 
-// restLocked is tidyLocked for a group whose waiters have just been woken:
-// mostly they come back, so that it is forgotten only when another group rests,
-// or a notification reaches nobody.
+// restLocked is tidyLocked for a group whose waiters have just been woken. They
+// usually come back, so the group is removed only when another group rests or a
+// notification reaches no one.
 func (n *Notifier) restLocked(s *shard, g *group) {
 	if g.empty() && s.idle != g {
 		n.endRestLocked(s)
@@ -223,7 +223,7 @@ func (n *Notifier) restLocked(s *shard, g *group) {
 	}
 }
 
-// endRestLocked forgets the group that rests, if nobody has come back to it.
+// endRestLocked removes the resting group, if no one has come back to it.
 func (n *Notifier) endRestLocked(s *shard) {
 	if g := s.idle; g != nil {
 		s.idle = nil
@@ -231,7 +231,7 @@ func (n *Notifier) endRestLocked(s *shard) {
 	}
 }
 
-// refuses returns why nothing new is accepted from ctx.
+// refuses returns the reason why nothing new is accepted from ctx, or nil.
 func (n *Notifier) refuses(ctx context.Context) error {
 	switch n.state.Load() {
 	case open:
@@ -246,14 +246,14 @@ func (n *Notifier) refuses(ctx context.Context) error {
 
 var errBusClosed = fmt.Errorf("bus %w", ErrClosed)
 
-// The face of a notifier on its bus.
+// The notifier as a face of its bus.
 
 func (n *Notifier) valueType() reflect.Type { return nil }
 
 func (n *Notifier) seal() { n.state.CompareAndSwap(open, sealed) }
 
-// drain waits until no function has a signal or runs. What waits in channels
-// is their readers' affair.
+// drain waits until no function has a signal or is running. Signals that wait
+// in channels are left to their readers.
 func (n *Notifier) drain(ctx context.Context) {
 	for i := range n.shards {
 		s := &n.shards[i]
@@ -288,7 +288,7 @@ func (n *Notifier) work() (accepted uint64, done bool) {
 	return accepted, done
 }
 
-// cancel ends the contexts of the functions.
+// cancel cancels the contexts of the functions.
 func (n *Notifier) cancel(cause error) {
 	var cancels []context.CancelCauseFunc
 	n.eachListener(func(l *Listener) {
@@ -301,8 +301,8 @@ func (n *Notifier) cancel(cause error) {
 	}
 }
 
-// stop closes all listeners, ends all waits, and waits until no function runs
-// or ctx ends.
+// stop closes all listeners and ends all waits. It waits until no function is
+// running or ctx ends.
 func (n *Notifier) stop(ctx context.Context, cause error) []Left {
 	n.state.Store(stopped)
 	var all []*Listener
@@ -330,7 +330,7 @@ func (n *Notifier) stop(ctx context.Context, cause error) []Left {
 	return left
 }
 
-// eachListener calls f for each listener, with its shard locked.
+// eachListener calls f for each listener with its shard locked.
 func (n *Notifier) eachListener(f func(*Listener)) {
 	n.eachGroup(func(_ *shard, g *group) {
 		for _, l := range g.listeners {
@@ -339,7 +339,7 @@ func (n *Notifier) eachListener(f func(*Listener)) {
 	})
 }
 
-// eachGroup calls f for each group, with its shard locked.
+// eachGroup calls f for each group with its shard locked.
 func (n *Notifier) eachGroup(f func(*shard, *group)) {
 	for i := range n.shards {
 		s := &n.shards[i]
@@ -357,7 +357,7 @@ func (n *Notifier) eachGroup(f func(*shard, *group)) {
 // Stats returns the numbers of the notifier.
 func (n *Notifier) Stats() NotifierStats {
 	var st NotifierStats
-	waiters := map[*waiter]bool{} // some wait for several names
+	waiters := map[*waiter]bool{} // a set, since a waiter may wait for several names
 	n.eachGroup(func(_ *shard, g *group) {
 		for t := g.wants; t != nil; t = t.next {
 			waiters[t.waiter] = true

@@ -30,8 +30,8 @@ func benchNotify(b *testing.B, n *hark.Notifier, target string, want int) {
 	}
 }
 
-// BenchmarkNotifyNobody measures Notify when nobody listens, beside the least
-// that others would do: look into a map with a lock held.
+// BenchmarkNotifyNobody measures Notify when no one listens, and compares it
+// with the least that an alternative would do: a map look-up with a lock held.
 func BenchmarkNotifyNobody(b *testing.B) {
 	b.Run("notifier", func(b *testing.B) {
 		benchNotify(b, benchNotifier(b), "counter.incremented", 0)
@@ -64,7 +64,7 @@ func BenchmarkNotifyNobody(b *testing.B) {
 }
 
 // BenchmarkNotifyBusy measures Notify while the listener has not taken the last
-// signal: it is merged.
+// signal, so the new one is merged.
 func BenchmarkNotifyBusy(b *testing.B) {
 	b.Run("channel", func(b *testing.B) {
 		n := benchNotifier(b)
@@ -93,8 +93,8 @@ func BenchmarkNotifyBusy(b *testing.B) {
 	})
 }
 
-// BenchmarkWakeUp measures waking a goroutine and hearing back from it, and
-// the same with two channels of capacity one.
+// BenchmarkWakeUp measures the time to wake a goroutine and hear back from it,
+// and compares it with two channels of capacity one.
 func BenchmarkWakeUp(b *testing.B) {
 	ctx := context.Background()
 	b.Run("channel", func(b *testing.B) {
@@ -200,7 +200,8 @@ func BenchmarkWakeUp(b *testing.B) {
 		<-pong
 	})
 	b.Run("channel made for each", func(b *testing.B) {
-		// What Wait does by hand: each wait has a channel of its own.
+		// The equivalent of Wait written by hand: each wait has a channel of
+		// its own.
 		var mu sync.Mutex
 		var waiting chan struct{}
 		ctx, cancel := context.WithCancel(ctx)
@@ -240,8 +241,8 @@ func BenchmarkWakeUp(b *testing.B) {
 	})
 }
 
-// BenchmarkIdleListener measures what a listener costs that has nothing to do,
-// each with a name of its own.
+// BenchmarkIdleListener measures the cost of an idle listener, each with a name
+// of its own.
 func BenchmarkIdleListener(b *testing.B) {
 	for form, listen := range map[string]func(*hark.Notifier, string) error{
 		"function": func(n *hark.Notifier, name string) error {

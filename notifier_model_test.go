@@ -13,8 +13,8 @@ import (
 	"github.com/harkbus/hark"
 )
 
-// notifierWorld is a notifier to which a random walk does things, and beside it
-// a model: plain lists, and a slow and obvious idea of what a target means.
+// notifierWorld is a notifier that a random walk operates on, and a model of
+// it: plain lists, and a slow and obvious definition of what a target means.
 type notifierWorld struct {
 	t       *testing.T
 	rnd     *rand.Rand
@@ -24,13 +24,13 @@ type notifierWorld struct {
 	latched map[string]bool
 }
 
-// hearer is a listener and what it should hear of and has heard of.
+// hearer is a listener, with what it should hear and what it has heard.
 type hearer struct {
 	l         *hark.Listener
 	name, id  string
 	live      bool
-	want, got []string // what was notified, once for each notification
-	merges    bool     // only the number and the last are promised
+	want, got []string // what was notified, one for each notification
+	merges    bool     // only the number and the last name are promised
 	counted   int
 }
 
@@ -40,7 +40,7 @@ type waiting struct {
 	any      bool
 	come     map[string]bool
 	cancel   context.CancelFunc
-	ended    bool // the model says it has returned
+	ended    bool // according to the model, it has returned
 	gaveUp   bool
 	returned chan error
 }
@@ -49,7 +49,7 @@ var notifierNames = []string{"a", "a.b", "a.c", "b.c", "a.T#M", "a.T#N", "a.T", 
 
 var notifierTargets = slices.Concat(notifierNames, []string{"*", "a.*", "*.T", "*.T#M", ">", ">#N", "c", "a.T#O"})
 
-// means reports whether target means a listener under name with that ID.
+// means reports whether target means a listener with that ID under name.
 func means(target, name, id string) bool {
 	if target == id && id != "" {
 		return true
@@ -73,7 +73,8 @@ func means(target, name, id string) bool {
 
 func (w *notifierWorld) pick(from []string) string { return from[w.rnd.IntN(len(from))] }
 
-// sent tells the model of a notification and returns how many it reaches.
+// sent tells the model of a notification and returns how many listeners it
+// reaches.
 func (w *notifierWorld) sent(target string) (reached int) {
 	for _, h := range w.all {
 		if h.live && means(target, h.name, h.id) {
@@ -101,7 +102,7 @@ func (x *waiting) settle() {
 	x.ended = x.ended || all || x.any && len(x.come) > 0
 }
 
-// latchesFor returns the latches that hold for name, that of the type first.
+// latchesFor returns the latches that apply to name, the one of its type first.
 func (w *notifierWorld) latchesFor(name string) (latches []string) {
 	owner, _, method := strings.Cut(name, "#")
 	if w.latched[owner] {
@@ -265,7 +266,7 @@ func (w *notifierWorld) check() {
 	}
 }
 
-// TestNotifierWalk does random things to a notifier and compares it with a
+// TestNotifierWalk operates randomly on a notifier and compares it with a
 // model.
 func TestNotifierWalk(t *testing.T) {
 	walk(t, 30, func(t *testing.T, rnd *rand.Rand) {

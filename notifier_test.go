@@ -90,8 +90,8 @@ func TestNTF23IdleListeners(t *testing.T) {
 	})
 }
 
-// TestWaitedForNamesAreForgotten holds the notifier to the few names that it keeps for those
-// who come back to wait.
+// TestWaitedForNamesAreForgotten checks that the notifier keeps only a few
+// names for waiters that come back.
 func TestWaitedForNamesAreForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		bus := hark.New()
@@ -227,7 +227,7 @@ func TestNotifierHooksStatsTopology(t *testing.T) {
 }
 
 type notifierHooks struct {
-	mu    sync.Mutex // guards what follows
+	mu    sync.Mutex // guards the fields below
 	fails []hark.FailEvent
 	drops []hark.DropEvent
 	slow  []hark.SlowEvent
@@ -269,8 +269,8 @@ func TestPrivateNotifier(t *testing.T) {
 	}
 }
 
-// TestCloseOfStuckFunction: Close does not wait for ever for a function that
-// does not heed its context.
+// TestCloseOfStuckFunction checks that Close does not wait forever for a
+// function that ignores its context.
 func TestCloseOfStuckFunction(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		bus := hark.New(hark.Grace(time.Minute))
@@ -280,7 +280,7 @@ func TestCloseOfStuckFunction(t *testing.T) {
 		other := register(t, n, "b", func(context.Context, hark.Signal) { <-gate })
 		notify(t, n, "a", 1)
 		notify(t, n, "b", 1)
-		time.Sleep(time.Second) // of the bubble: both run
+		time.Sleep(time.Second) // of the bubble; both are running after it
 		notify(t, n, "b", 1)
 		start := time.Now()
 		if err := l.Close(); err == nil || !strings.Contains(err.Error(), "has not returned") {
@@ -300,8 +300,8 @@ func TestCloseOfStuckFunction(t *testing.T) {
 	})
 }
 
-// TestNotifyWithoutContextOfHandler: a function that notifies itself without
-// passing its context on does not wait for itself either.
+// TestNotifyWithoutContextOfHandler checks that a function that notifies itself
+// without passing its context on does not wait for itself either.
 func TestNotifyWithoutContextOfHandler(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		bus := hark.New()
@@ -325,8 +325,8 @@ func TestNotifyWithoutContextOfHandler(t *testing.T) {
 	})
 }
 
-// TestNotifyWouldDeadlock: what a function lets in beyond its own buffer has a
-// limit.
+// TestNotifyWouldDeadlock checks that there is a limit to what a function lets
+// in beyond its own buffer.
 func TestNotifyWouldDeadlock(t *testing.T) {
 	bus := hark.New()
 	n := newNotifier(t, bus)
@@ -336,7 +336,7 @@ func TestNotifyWouldDeadlock(t *testing.T) {
 			if _, err := n.Notify(ctx, "a"); err != nil {
 				select {
 				case result <- err:
-				default: // of a later call
+				default: // in a later call
 				}
 				return
 			}
@@ -355,8 +355,8 @@ func TestNotifyWouldDeadlock(t *testing.T) {
 	closeBus(t, bus)
 }
 
-// TestTopicAndListenerWaitForEachOther: a handler notifies a listener that
-// publishes to the handler's topic, both with little room.
+// TestTopicAndListenerWaitForEachOther has a handler notify a listener that
+// publishes to the handler's topic, with little room in both.
 func TestTopicAndListenerWaitForEachOther(t *testing.T) {
 	leak.Check(t)
 	bus := hark.New()

@@ -130,7 +130,7 @@ func (n *Notifier) unlatch(a *address) {
 	}
 }
 
-// find returns the group of a's name or method, nil if there is none.
+// find returns the group of a's name or method, or nil.
 func (s *shard) find(a *address) *group {
 	o := s.owner(a.owner)
 	switch {
@@ -142,7 +142,7 @@ func (s *shard) find(a *address) *group {
 	return o.methods[a.member]
 }
 
-// send signals everybody whom a means, and latches a if asked to.
+// send signals everyone a means. If latch is true, it also latches a.
 func (n *Notifier) send(ctx context.Context, a *address, latch bool) (reached int, err error) {
 	if n.state.Load() != open {
 		if err := n.refuses(ctx); err != nil {
@@ -180,14 +180,15 @@ func (n *Notifier) send(ctx context.Context, a *address, latch bool) (reached in
 	if reached > 0 {
 		first.notified++
 	} else if first.idle != nil {
-		n.endRestLocked(first) // to notify nobody again takes no lock
+		n.endRestLocked(first) // so that notifying no one again takes no lock
 	}
 	n.unlock(a)
 	n.reportDrops()
 	return reached, nil
 }
 
-// latchLocked latches the name, and reports false if it was latched before.
+// latchLocked latches the name. It returns false if the name was already
+// latched.
 func (n *Notifier) latchLocked(a *address) bool {
 	g := n.groupLocked(a)
 	was := g.latched
@@ -201,8 +202,8 @@ func (n *Notifier) latchedLocked(a *address) bool {
 	return g != nil && g.latched
 }
 
-// lock locks the shards where a may be. It returns the first of them, and
-// whether there are strict listeners in any.
+// lock locks the shards that a may be in. It returns the first of them, and
+// whether any of them has strict listeners.
 func (n *Notifier) lock(a *address) (first *shard, strict bool) {
 	if !a.wild {
 		s := &n.shards[a.shard]
@@ -226,8 +227,8 @@ func (n *Notifier) unlock(a *address) {
 	}
 }
 
-// deliverLocked signals everybody whom a means. What comes from outside the
-// process cannot wait for room: where others would it is dropped.
+// deliverLocked signals everyone a means. A signal from outside the process
+// cannot wait for room: it is dropped where others would wait.
 func (n *Notifier) deliverLocked(a *address, outside bool) (reached int) {
 	s := &n.shards[a.shard]
 	if a.single {
@@ -260,7 +261,7 @@ func (n *Notifier) deliverLocked(a *address, outside bool) (reached int) {
 	return reached
 }
 
-// signalLocked signals everybody in the group.
+// signalLocked signals everyone in the group.
 func (n *Notifier) signalLocked(s *shard, g *group, a *address, outside bool) (reached int) {
 	reached = len(g.listeners)
 	for _, l := range g.listeners {
@@ -277,7 +278,7 @@ func (n *Notifier) signalLocked(s *shard, g *group, a *address, outside bool) (r
 	return reached
 }
 
-// single returns the listener that a means, nil if there is none.
+// single returns the listener that a means, or nil.
 func (s *shard) single(a *address) *Listener {
 	l := s.ids[a.id]
 	if l == nil || l.group.owner.name != a.owner || l.group.method != a.member {
@@ -286,7 +287,7 @@ func (s *shard) single(a *address) *Listener {
 	return l
 }
 
-// visitLocked calls f for each group that a means; f may tidy it.
+// visitLocked calls f for each group that a means. f may remove the group.
 func (n *Notifier) visitLocked(a *address, f func(*shard, *group)) {
 	if !a.wild {
 		s := &n.shards[a.shard]
@@ -318,8 +319,8 @@ func (o *owner) visit(s *shard, a *address, f func(*shard, *group)) {
 	}
 }
 
-// fullLocked returns a listener that has no room for a signal to a and does not
-// just give way: one with the policy Fail if there is one, else Block.
+// fullLocked returns a listener that has no room for a signal to a and whose
+// policy is Fail or Block. One with Fail takes precedence.
 func (n *Notifier) fullLocked(a *address) (full *Listener) {
 	look := func(l *Listener) {
 		switch {
@@ -345,8 +346,9 @@ func (n *Notifier) fullLocked(a *address) (full *Listener) {
 	return full
 }
 
-// awaitRoom waits until the listener may have room, or ctx ends. Where it would
-// wait for the caller it says at once that the signal is to be forced in.
+// awaitRoom waits until the listener may have room, or ctx ends. If it would
+// wait for the caller itself, it returns at once with forced set: the signal
+// must be let in beyond the buffer.
 func (l *Listener) awaitRoom(ctx context.Context) (forced bool, err error) {
 	waits := l.n.waits
 	l.shard.mu.Lock()
@@ -383,7 +385,8 @@ func (l *Listener) awaitRoom(ctx context.Context) (forced bool, err error) {
 	return false, context.Cause(ctx)
 }
 
-// reportDrops tells the hooks of drops since the last time. No lock is held.
+// reportDrops reports the drops since the last call to the hooks. No lock is
+// held.
 func (n *Notifier) reportDrops() {
 	if !n.dropped.Load() || !n.dropped.Swap(false) {
 		return

@@ -15,7 +15,7 @@ import (
 	"github.com/harkbus/hark/internal/leak"
 )
 
-// chain records what an observer is told and checks that nothing is missing.
+// chain records what an observer is told, and checks that nothing is missing.
 type chain struct {
 	t    *testing.T
 	last int
@@ -30,14 +30,15 @@ func (c *chain) told(old, now int) {
 	c.seen = append(c.seen, now)
 }
 
-// TestInlineObserversSeeAll has many goroutines change a value while observers
-// come and go: all that are there from the start are told of the same changes,
-// by the time that Set returns, and those that come later of what follows.
+// TestInlineObserversSeeAll changes a value from many goroutines while
+// observers come and go. All observers that are there from the start are told
+// of the same changes before Set returns, and later ones of the changes that
+// follow.
 func TestInlineObserversSeeAll(t *testing.T) {
 	leak.Check(t)
 	v := newValue(t, nil, 0)
 	a, b := &chain{t: t}, &chain{t: t}
-	var mu sync.Mutex // rounds do not overlap, but the test reads too
+	var mu sync.Mutex // rounds do not overlap, but the test also reads
 	told := map[int]bool{}
 	observe(t, v, a.told)
 	observe(t, v, b.told)
@@ -120,8 +121,8 @@ func TestObserverSets(t *testing.T) {
 	}
 }
 
-// TestValuesSetEachOther has an observer of each of two values set the other,
-// from both sides at once.
+// TestValuesSetEachOther has observers of two values set the other value, from
+// both sides at once.
 func TestValuesSetEachOther(t *testing.T) {
 	leak.Check(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -258,8 +259,8 @@ func TestObserverPanics(t *testing.T) {
 	}
 }
 
-// TestObserverGoexit ends the goroutine that sets, or that runs the buffered
-// observer, as t.FailNow would.
+// TestObserverGoexit ends the goroutine that sets the value or runs the
+// buffered observer, as t.FailNow would.
 func TestObserverGoexit(t *testing.T) {
 	for _, opts := range [][]hark.ObserveOption{nil, {hark.Buffer(hark.Unbounded)}} {
 		synctest.Test(t, func(t *testing.T) {
@@ -269,7 +270,7 @@ func TestObserverGoexit(t *testing.T) {
 			after := &chain{t: t}
 			observe(t, v, func(_, now int) {
 				if now == 1 {
-					if err := v.Set(t.Context(), 2); err != nil { // told of by what follows the exit
+					if err := v.Set(t.Context(), 2); err != nil { // told by the change that follows the exit
 						t.Error(err)
 					}
 					runtime.Goexit()
@@ -302,8 +303,8 @@ func TestObserverGoexit(t *testing.T) {
 	}
 }
 
-// TestSetWaitsForItsTurn blocks an inline observer: Set from elsewhere waits
-// in its context and then has changed nothing; Get does not wait.
+// TestSetWaitsForItsTurn blocks an inline observer. A Set from elsewhere then
+// waits until its context ends, and has changed nothing; Get does not wait.
 func TestSetWaitsForItsTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := newValue(t, nil, 0)
@@ -350,8 +351,8 @@ func TestSetWaitsForItsTurn(t *testing.T) {
 	})
 }
 
-// TestTurnIsPassedOn ends the context of a Set just as its turn comes, over
-// and over: the next in line must get the turn.
+// TestTurnIsPassedOn repeatedly ends the context of a Set just as its turn
+// comes. The next in line must get the turn.
 func TestTurnIsPassedOn(t *testing.T) {
 	leak.Check(t)
 	v := newValue(t, nil, 0)
@@ -410,7 +411,7 @@ func TestBufferedPolicies(t *testing.T) {
 	tests := []struct {
 		title   string
 		opts    []hark.ObserveOption
-		want    []int // of 0 and 1 to 9, the observer being stuck in 0
+		want    []int // of 0 and 1 to 9, while the observer is stuck in 0
 		dropped int
 	}{
 		{"Latest", []hark.ObserveOption{hark.Overflow(hark.Latest)}, []int{0, 9}, 8},
@@ -429,7 +430,7 @@ func TestBufferedPolicies(t *testing.T) {
 			gate := make(chan struct{})
 			told := &chain{t: t, last: -1}
 			observe(t, v, func(old, now int) {
-				told.told(old, now) // what is dropped leaves no gap
+				told.told(old, now) // a dropped change leaves no gap
 				if now == 0 {
 					<-gate
 				}
@@ -483,11 +484,11 @@ func TestBufferedBlockAndFail(t *testing.T) {
 		stopFail := observe(t, v, func(int, int) { <-gate }, hark.Buffer(1), hark.Overflow(hark.Fail))
 		go func() { done <- v.Set(context.Background(), 5) }()
 		synctest.Wait()
-		stop() // what waited for it goes on
+		stop() // what waited for it continues
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
-		time.Sleep(time.Second) // for the second observer to get a worker
+		time.Sleep(time.Second) // until the second observer has a worker
 		set(t, v, 6)
 		if err := v.Set(t.Context(), 99); !errors.Is(err, hark.ErrFull) {
 			t.Errorf("Set with a full buffer = %v, want ErrFull", err)
@@ -508,8 +509,8 @@ func TestBufferedBlockAndFail(t *testing.T) {
 	})
 }
 
-// TestBufferedObserverSets: with a full buffer its Set goes beyond, because it
-// would wait for itself.
+// TestBufferedObserverSets checks that a Set by a buffered observer exceeds a
+// full buffer, because it would wait for itself.
 func TestBufferedObserverSets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		bus := hark.New()
@@ -535,7 +536,7 @@ func TestBufferedObserverSets(t *testing.T) {
 	})
 }
 
-// slowHook collects slow handlers.
+// slowHook collects reports of slow handlers.
 type slowHook struct{ events chan hark.SlowEvent }
 
 func (h slowHook) OnSlow(e hark.SlowEvent) { h.events <- e }
@@ -563,8 +564,8 @@ func TestSlowObserver(t *testing.T) {
 	}
 }
 
-// TestObserverPublishes: what observers pass on while the bus drains still
-// arrives.
+// TestObserverPublishes checks that what observers pass on while the bus drains
+// still arrives.
 func TestObserverPublishes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		bus := hark.New()
@@ -581,7 +582,7 @@ func TestObserverPublishes(t *testing.T) {
 			t.Fatal(err)
 		}
 		observe(t, v, func(_, now int) {
-			time.Sleep(time.Second) // the bus is closing when this is over
+			time.Sleep(time.Second) // the bus is closing after this
 			if err := topic.Publish(context.Background(), now); err != nil {
 				t.Error(err)
 			}

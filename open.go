@@ -20,7 +20,7 @@ import (
 // It connects before it returns, waiting at most until ctx ends. Asking the
 // engine for something it cannot do returns ErrUnsupported.
 func Open(ctx context.Context, url string, opts ...BusOption) (*Bus, error) {
-	// Of a URL only the scheme is shown: the rest may hold a password.
+	// Show only the scheme of a URL, as the rest may hold a password.
 	scheme, _, ok := strings.Cut(url, ":")
 	switch {
 	case !ok || scheme == "":
@@ -41,7 +41,8 @@ func Open(ctx context.Context, url string, opts ...BusOption) (*Bus, error) {
 	return Over(conn, opts...), nil
 }
 
-// notLinked says what to do about a scheme that no imported package has registered.
+// notLinked returns the error for a scheme that no imported package has
+// registered. It says what to do.
 func notLinked(scheme string) error {
 	if pkg := home(scheme); pkg != "" {
 		return fmt.Errorf("%w: its engine is not linked into this program; import _ %q", ErrUnsupported, pkg)
@@ -49,7 +50,8 @@ func notLinked(scheme string) error {
 	return fmt.Errorf("%w: there is no engine for %s: URLs; this program has %s", ErrUnsupported, scheme, schemesText())
 }
 
-// home returns the package that registers a scheme of hark's own engines.
+// home returns the package that registers the scheme of one of hark's own
+// engines.
 func home(scheme string) string {
 	switch scheme {
 	case "file":
@@ -77,11 +79,11 @@ func Over(conn driver.Conn, opts ...BusOption) *Bus {
 	return b
 }
 
-// engine is what a bus that leaves the process knows of where it goes.
+// engine is what a bus that leaves the process knows of its engine.
 type engine struct {
 	conn driver.Conn
 	info driver.Info
-	// dirty says that something was published that may be on its way back.
+	// dirty reports that something was published that may be on its way back.
 	dirty atomic.Bool
 	respondents
 }
@@ -100,14 +102,14 @@ var inProcess = driver.Info{Engine: "mem", Can: []driver.Capability{
 	driver.HandBack, driver.Deadlocks, driver.Memory, driver.Latches,
 }}
 
-// patience bounds calls of the engine for which nobody gave a context.
+// patience limits engine calls for which no one gave a context.
 const patience = 10 * time.Second
 
 func (e *engine) refuse(what string) error {
 	return fmt.Errorf("%w: engine %s: %s", ErrUnsupported, e.info.Engine, what)
 }
 
-// needs refuses what the engine has not declared.
+// needs returns an error if the engine has not declared the capability.
 func (e *engine) needs(c driver.Capability) error {
 	if e.info.Has(c) {
 		return nil
@@ -115,7 +117,7 @@ func (e *engine) needs(c driver.Capability) error {
 	return e.refuse(string(c))
 }
 
-// engineError makes an engine's error one of hark's kinds.
+// engineError converts an engine's error to one of hark's kinds.
 func engineError(err error) error {
 	for _, kind := range []struct{ theirs, ours error }{
 		{driver.ErrClosed, ErrClosed},
@@ -132,7 +134,7 @@ func engineError(err error) error {
 	return err
 }
 
-// kindError is an error of an engine that errors.Is finds to be of a kind.
+// kindError is an engine's error that errors.Is recognizes as a kind.
 type kindError struct{ kind, err error }
 
 func (e kindError) Error() string   { return e.err.Error() }

@@ -7,8 +7,8 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// TestNotLinked holds the hint of Open to the packages that register schemes: those of
-// all engines are linked into the tests.
+// TestNotLinked compares the hint of Open with the packages that register
+// schemes. Those of all engines are linked into the tests.
 func TestNotLinked(t *testing.T) {
 	schemes := driver.Schemes()
 	if len(schemes) < 2 {

@@ -8,8 +8,8 @@ import (
 	"github.com/harkbus/hark"
 )
 
-// TestOpenShowsNoSecrets holds the errors of Open to saying which scheme was meant
-// and nothing of what may be a password.
+// TestOpenShowsNoSecrets checks that the errors of Open name the scheme and
+// nothing that may be a password.
 func TestOpenShowsNoSecrets(t *testing.T) {
 	tests := []struct {
 		url, want string

@@ -85,7 +85,7 @@ const defaultMaxAttempts = 10
 func (b BackoffPolicy) wait(attempts int) time.Duration {
 	d := b.Min
 	for i := 1; i < attempts && d < b.Max; i++ {
-		if d > b.Max/2 { // doubled it might not fit a Duration
+		if d > b.Max/2 { // if doubled, it might not fit in a Duration
 			d = b.Max
 		} else {
 			d *= 2

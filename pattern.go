@@ -56,14 +56,14 @@ func subscribePattern[T any](b *Bus, pattern string, h Handler[T], opts []Subscr
 		return nil, err
 	}
 	m := newMember(p.consumer, cfg, pushed, h, nil, "subscribe", at)
-	if !p.consumer.join(m) { // its last member leaves
+	if !p.consumer.join(m) { // its last member is leaving
 		p.consumer.finishSources()
 		b.patterns.dropLocked(p)
 		if p, fresh, err = patternFor[T](b, pattern, cfg); err != nil {
 			return nil, err
 		}
 		m = newMember(p.consumer, cfg, pushed, h, nil, "subscribe", at)
-		p.consumer.join(m) // it is new, and nobody else has seen it
+		p.consumer.join(m) // it is new, and no one else has seen it
 	}
 	if fresh {
 		for _, f := range b.snapshot() {
@@ -76,14 +76,14 @@ func subscribePattern[T any](b *Bus, pattern string, h Handler[T], opts []Subscr
 	return m, nil
 }
 
-// patterns are the pattern subscriptions of a bus. Whoever makes a topic holds
-// mu meanwhile, so that each pattern sees each topic from the start.
+// patterns are the pattern subscriptions of a bus. mu is held while a topic is
+// made, so each pattern sees each topic from the start.
 type patterns struct {
-	mu   sync.Mutex // guards what follows
+	mu   sync.Mutex // guards the fields below
 	trie names.Trie[patternTap]
 	all  []patternTap
 
-	remote []*remotePattern // over an engine, instead
+	remote []*remotePattern // used instead over an engine
 }
 
 func (ps *patterns) forgetLocked(p *remotePattern) {
@@ -92,7 +92,7 @@ func (ps *patterns) forgetLocked(p *remotePattern) {
 	}
 }
 
-// patternTap is a pattern's consumer, whatever its type.
+// patternTap is the consumer of a pattern of any type.
 type patternTap interface {
 	face
 	accepts(reflect.Type) bool
@@ -111,8 +111,8 @@ type namedTopic interface {
 	decodeAny(data []byte, to *any) error
 }
 
-// acceptLocked reports which pattern does not take a topic of that name and
-// type.
+// acceptLocked returns an error if there is a pattern that does not accept a
+// topic with this name and type.
 func (ps *patterns) acceptLocked(name string, typ reflect.Type) (err error) {
 	ps.trie.Match(name, func(p patternTap) {
 		if !p.accepts(typ) {
@@ -126,7 +126,7 @@ func (ps *patterns) joinLocked(name string, t namedTopic) {
 	ps.trie.Match(name, func(p patternTap) { p.attach(t) })
 }
 
-// dropLocked takes a pattern out, if it is there.
+// dropLocked removes a pattern, if it is there.
 func (ps *patterns) dropLocked(p patternTap) {
 	if i := slices.Index(ps.all, p); i >= 0 {
 		ps.all = slices.Delete(ps.all, i, i+1)
@@ -139,14 +139,13 @@ type patternSub[T any] struct {
 	consumer *consumer[T]
 	text     string
 	start    start
-	durable  bool // it takes stored topics only
+	durable  bool // it takes only stored topics
 
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	untaps []func()
 }
 
-// patternFor returns the consumer of cfg's group for that pattern, or a new
-// one.
+// patternFor returns the consumer of cfg's group for the pattern, or a new one.
 func patternFor[T any](b *Bus, pattern string, cfg *subscribeConfig) (p *patternSub[T], fresh bool, err error) {
 	b.mu.Lock()
 	closing := b.closing
@@ -182,8 +181,8 @@ func patternFor[T any](b *Bus, pattern string, cfg *subscribeConfig) (p *pattern
 	return p, true, nil
 }
 
-// notAlike refuses a member of a group of which others are Durable and it is not,
-// or the other way round.
+// notAlike refuses a member of a group whose other members differ from it in
+// being Durable.
 func notAlike(group string) error {
 	return fmt.Errorf("%w: Durable: either all members of group %s say it or none", ErrInvalidOption, group)
 }
@@ -202,7 +201,7 @@ func (p *patternSub[T]) group() string {
 	return p.consumer.name
 }
 
-// attach adds a topic whose type it accepts.
+// attach adds a topic whose type the pattern accepts.
 func (p *patternSub[T]) attach(topic namedTopic) {
 	if p.durable && !topic.stored() {
 		return
@@ -219,7 +218,7 @@ func (p *patternSub[T]) attach(topic namedTopic) {
 	p.untaps = append(p.untaps, untap)
 }
 
-// untap takes the pattern out of the bus.
+// untap removes the pattern from the bus.
 func (p *patternSub[T]) untap() {
 	ps := &p.consumer.bus.patterns
 	ps.mu.Lock()
@@ -255,7 +254,7 @@ func (t *Topic[T]) kind() Kind { return t.core.kind }
 
 func (t *Topic[T]) stored() bool { return t.core.retention != nil }
 
-// The face of a pattern's consumer on its bus.
+// The consumer of a pattern as a face of its bus.
 
 func (p *patternSub[T]) valueType() reflect.Type { return reflect.TypeFor[T]() }
 

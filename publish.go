@@ -120,7 +120,7 @@ func (t *Topic[T]) Publish(ctx context.Context, v T, opts ...PublishOption) erro
 
 func (t *Topic[T]) failed(err error) error { return fail("publish", t.core.name, err) }
 
-// publish does what there is to do besides appending a bare value.
+// publish does everything that publishing takes besides appending a bare value.
 func (t *Topic[T]) publish(ctx context.Context, log *feed.Log[entry[T]], v T, opts []PublishOption) error {
 	if t.remote != nil {
 		var err error
@@ -149,7 +149,7 @@ func (t *Topic[T]) publish(ctx context.Context, log *feed.Log[entry[T]], v T, op
 	return nil
 }
 
-// admit takes an entry into the log, now or when it is due.
+// admit puts an entry into the log, now or when it is due.
 func (t *Topic[T]) admit(ctx context.Context, e entry[T], due time.Time, log *feed.Log[entry[T]]) error {
 	if err := t.refuses(ctx); err != nil {
 		return err
@@ -174,7 +174,7 @@ func (t *Topic[T]) admit(ctx context.Context, e entry[T], due time.Time, log *fe
 	return err
 }
 
-// enter is admit for what is not a repeat.
+// enter is admit for an entry that is not a repeat.
 func (t *Topic[T]) enter(ctx context.Context, e entry[T], due time.Time, log *feed.Log[entry[T]]) error {
 	if e.meta != nil {
 		log.NotePointers()
@@ -189,8 +189,9 @@ func (t *Topic[T]) enter(ctx context.Context, e entry[T], due time.Time, log *fe
 	return t.appendOrWait(ctx, log, e)
 }
 
-// refuses returns why a topic whose bus is closing takes nothing from ctx:
-// only what handlers publish is let in until they are done.
+// refuses returns the reason why a topic whose bus is closing accepts nothing
+// from ctx, or nil. Until the handlers are done, only what they publish is
+// accepted.
 func (t *Topic[T]) refuses(ctx context.Context) error {
 	if t.mode.Load() != full {
 		return nil
@@ -221,7 +222,7 @@ func (t *topicCore) newMeta(opts []PublishOption) (m *meta, due time.Time, err e
 	return m, c.due, nil
 }
 
-// appendOrWait appends e, waiting for room as the subscriptions say.
+// appendOrWait appends e, waiting for room if the subscriptions demand it.
 func (t *Topic[T]) appendOrWait(ctx context.Context, log *feed.Log[entry[T]], e entry[T]) error {
 	for !log.TryAppend(e) {
 		if err := t.refuses(ctx); err != nil {
@@ -246,8 +247,8 @@ func (t *Topic[T]) appendOrWait(ctx context.Context, log *feed.Log[entry[T]], e 
 	return nil
 }
 
-// waitForRoom waits until the log may have room again, or lets e in beyond the
-// buffer where waiting would never end; then done is true.
+// waitForRoom waits until the log may have room again. If waiting might never
+// end, it appends e beyond the buffer instead; done is then true.
 func (t *Topic[T]) waitForRoom(ctx context.Context, log *feed.Log[entry[T]], by *feed.Cursor[entry[T]], e *entry[T]) (done bool, err error) {
 	blocker := by.Reader().(blocker).coreOf()
 	if blocker.queue.policy == Fail {
@@ -283,8 +284,9 @@ func (t *Topic[T]) waitForRoom(ctx context.Context, log *feed.Log[entry[T]], by 
 	}
 }
 
-// linger lets others run for a moment and reports whether the cursor has left
-// room by then: under a steady load that is cheaper than to go to sleep.
+// linger lets other goroutines run for a moment, and reports whether the cursor
+// has made room by then. Under a steady load this is cheaper than going to
+// sleep.
 func linger[E any](by *feed.Cursor[E]) bool {
 	for range 32 {
 		runtime.Gosched()
@@ -353,8 +355,8 @@ func (t *Topic[T]) publishRun(ctx context.Context, log *feed.Log[entry[T]], vs [
 	return nil
 }
 
-// failedFrom returns the error of a batch of n of which those from the first
-// on were not published.
+// failedFrom returns the error for a batch of n values, of which those from
+// index first on were not published.
 func (t *Topic[T]) failedFrom(first, n int, err error) error {
 	batch := &BatchError{Items: make([]ItemError, 0, n-first)}
 	for i := first; i < n; i++ {

@@ -20,7 +20,7 @@ import (
 // memory.
 type Publisher[T any] struct {
 	topic *Topic[T]
-	log   *feed.Log[entry[T]] // of its own, or that of the topic
+	log   *feed.Log[entry[T]] // its own log, or that of the topic
 	own   feed.Log[entry[T]]
 	at    uintptr
 	over  bool // closed

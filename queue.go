@@ -74,13 +74,13 @@ func Overflow(p Policy) QueueOption {
 	})
 }
 
-// queue is the configuration of a queue; zero fields were not set.
+// queue is the configuration of a queue. Fields that were not set are zero.
 type queue struct {
 	buffer int
 	policy Policy
 }
 
-// or fills in what was not set, and checks the whole.
+// or fills in the fields that were not set, and checks the result.
 func (q queue) or(buffer int, policy Policy) (queue, error) {
 	if q.policy == 0 {
 		q.policy = policy

@@ -11,14 +11,14 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// remoteChan is a channel as its engine knows it.
+// remoteChan is the engine's side of a channel.
 type remoteChan[T any] struct {
 	bus    *Bus
 	name   string
 	codec  Codec
 	config driver.ChanConfig
 
-	opening sync.Mutex // guards the making of engine
+	opening sync.Mutex // guards the opening of engine
 	engine  atomic.Pointer[driver.Chan]
 
 	sent, received atomic.Uint64
@@ -44,7 +44,7 @@ func openRemoteChan[T any](b *Bus, name string, capacity int, cfg chanConfig) (*
 			cfg.durability = Relaxed
 		case info.Has(driver.Memory):
 			cfg.durability = Memory
-		default: // it keeps nothing
+		default: // the engine keeps nothing
 			return nil, false, b.engine.refuse("channels")
 		}
 	}
@@ -63,7 +63,7 @@ func openRemoteChan[T any](b *Bus, name string, capacity int, cfg chanConfig) (*
 		return &Chan[T]{name: name, capacity: capacity, remote: r}
 	})
 	if err != nil || c.capacity != capacity {
-		return c, existed, err // the caller sees to the capacity
+		return c, existed, err // the caller checks the capacity
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -76,7 +76,7 @@ func openRemoteChan[T any](b *Bus, name string, capacity int, cfg chanConfig) (*
 	return c, existed, nil
 }
 
-// open opens the engine's channel, if nobody has.
+// open opens the engine's channel, if it is not open yet.
 func (r *remoteChan[T]) open(ctx context.Context, engine driver.Chans) error {
 	r.opening.Lock()
 	defer r.opening.Unlock()
@@ -91,7 +91,7 @@ func (r *remoteChan[T]) open(ctx context.Context, engine driver.Chans) error {
 	return nil
 }
 
-// agrees reports how a later maker's options differ.
+// agrees returns an error if the options of a later maker differ.
 func (r *remoteChan[T]) agrees(cfg chanConfig) error {
 	if otherCodec(cfg.codec, r.codec) {
 		return errOtherCodec
@@ -110,7 +110,7 @@ func (r *remoteChan[T]) agrees(cfg chanConfig) error {
 
 func (r *remoteChan[T]) chann() driver.Chan { return *r.engine.Load() }
 
-// over returns why nothing can be done with the channel here any more.
+// over returns the reason why the channel can no longer be used here, or nil.
 func (r *remoteChan[T]) over() error {
 	if r.stopped.Load() {
 		return fmt.Errorf("bus %w", ErrClosed)
@@ -118,12 +118,12 @@ func (r *remoteChan[T]) over() error {
 	return nil
 }
 
-// send is Send, and with try TrySend.
+// send is Send, or TrySend if try is true.
 func (r *remoteChan[T]) send(ctx context.Context, v T, try bool) (bool, error) {
 	if err := r.over(); err != nil {
 		return false, fail("send", r.name, err)
 	}
-	// What was put into In before comes before.
+	// What was put into In earlier comes first.
 	if settled, err := r.in.settle(ctx, try); err != nil {
 		return false, fail("send", r.name, err)
 	} else if !settled {
@@ -139,7 +139,7 @@ func (r *remoteChan[T]) send(ctx context.Context, v T, try bool) (bool, error) {
 	return false, fail("send", r.name, err)
 }
 
-// put hands a value to the engine.
+// put passes a value to the engine.
 func (r *remoteChan[T]) put(ctx context.Context, v T, try bool) error {
 	data, err := r.encode(v)
 	if err != nil {
@@ -148,7 +148,7 @@ func (r *remoteChan[T]) put(ctx context.Context, v T, try bool) error {
 	return r.putEncoded(ctx, data, try)
 }
 
-// encode returns what travels for a value.
+// encode returns the message data for a value.
 func (r *remoteChan[T]) encode(v T) ([]byte, error) {
 	data, err := encodeWith(r.codec, &v)
 	if err != nil {
@@ -168,8 +168,8 @@ func (r *remoteChan[T]) putEncoded(ctx context.Context, data []byte, try bool) e
 	return nil
 }
 
-// receive is Receive, and with try TryReceive, which returns driver.ErrAgain
-// if there is nothing.
+// receive is Receive, or TryReceive if try is true. It then returns
+// driver.ErrAgain if there is nothing.
 func (r *remoteChan[T]) receive(ctx context.Context, try bool) (v T, err error) {
 	for {
 		t, err := r.take(ctx, try)
@@ -185,7 +185,7 @@ func (r *remoteChan[T]) receive(ctx context.Context, try bool) (v T, err error) 
 	}
 }
 
-// take is Take; with try it does not wait.
+// take is Take. If try is true, it does not wait.
 func (r *remoteChan[T]) take(ctx context.Context, try bool) (*Taken[T], error) {
 	if err := r.over(); err != nil {
 		return nil, err
@@ -205,7 +205,7 @@ func (r *remoteChan[T]) take(ctx context.Context, try bool) (*Taken[T], error) {
 	return r.taken(ctx, cv)
 }
 
-// next takes a value from the engine, or what In has left over.
+// next takes a value from the engine, or one that In could not send.
 func (r *remoteChan[T]) next(ctx context.Context, try bool) (*driver.ChanValue, error) {
 	cv, err := r.chann().Receive(ctx, try)
 	if err == nil {
@@ -219,7 +219,7 @@ func (r *remoteChan[T]) next(ctx context.Context, try bool) (*driver.ChanValue, 
 	return nil, engineError(err)
 }
 
-// taken decodes a value. One that cannot be decoded is lost.
+// taken decodes a value. If that is impossible, the value is lost.
 func (r *remoteChan[T]) taken(ctx context.Context, cv *driver.ChanValue) (*Taken[T], error) {
 	t := &Taken[T]{name: r.name, remote: r, held: cv}
 	if err := decodeWith(r.codec, cv.Data, &t.Value); err != nil {
@@ -232,7 +232,7 @@ func (r *remoteChan[T]) taken(ctx context.Context, cv *driver.ChanValue) (*Taken
 	return t, nil
 }
 
-// close is Close.
+// close implements Close.
 func (r *remoteChan[T]) close() error {
 	if r.over() != nil {
 		return nil
@@ -246,7 +246,7 @@ func (r *remoteChan[T]) close() error {
 	return nil
 }
 
-// len is Len.
+// len implements Len.
 func (r *remoteChan[T]) len() int {
 	if r.over() != nil {
 		return 0
@@ -270,7 +270,7 @@ func (r *remoteChan[T]) len() int {
 	return n + r.in.ahead()
 }
 
-// stop ends the channel of this bus; the engine's stays as it is.
+// stop ends the channel on this bus. The engine's channel stays as it is.
 func (r *remoteChan[T]) stop(cause error) []Left {
 	if r.stopped.Swap(true) {
 		return nil

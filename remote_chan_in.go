@@ -9,37 +9,37 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// remoteInlet sends what is put into the Go channel that In returns. The pump
-// takes a value when there is room for it, and sends it then.
+// remoteInlet sends what is put into the Go channel that In returns. Its pump
+// takes a value when there is room for it, and then sends it.
 type remoteInlet[T any] struct {
 	r *remoteChan[T]
 
-	withdraw chan struct{} // makes the pump that may take a value start again
+	withdraw chan struct{} // makes a pump that may take a value start again
 
-	mu    sync.Mutex // guards what follows
+	mu    sync.Mutex // guards the fields below
 	ch    chan T
-	trip  *inletTrip    // of the value that the pump may take, or has taken; nil if none
+	trip  *inletTrip    // of the value that the pump may take or has taken; nil if none
 	gone  chan struct{} // closed when the pump has ended
-	left  []T           // a value that was taken and could not be sent
-	ended bool          // there is to be no pump
+	left  []T           // values that were taken and could not be sent
+	ended bool          // no pump may run any more
 }
 
 // inletTrip is the way of a value from In to the engine.
 type inletTrip struct {
 	taken chan struct{} // closed when the pump has taken it
-	over  chan struct{} // closed when it is sent, or will not be
+	over  chan struct{} // closed when the value has been sent, or will not be
 }
 
 func (i *remoteInlet[T]) init(r *remoteChan[T]) { i.r, i.withdraw = r, make(chan struct{}) }
 
-// shut lets no pump begin any more.
+// shut prevents a pump from starting.
 func (i *remoteInlet[T]) shut() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.ended = true
 }
 
-// channel is In.
+// channel implements In.
 func (i *remoteInlet[T]) channel() chan<- T {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -71,7 +71,7 @@ func (i *remoteInlet[T]) pump() {
 	}
 }
 
-// carry takes a value and sends it. It reports false when the pump is to end.
+// carry takes a value and sends it. It returns false when the pump must end.
 func (i *remoteInlet[T]) carry() bool {
 	r := i.r
 	trip := &inletTrip{make(chan struct{}), make(chan struct{})}
@@ -100,13 +100,14 @@ func (i *remoteInlet[T]) carry() bool {
 	i.mu.Unlock()
 	close(trip.over)
 	if !taken && !open && r.life.Err() == nil {
-		_ = r.close() // there is nobody to tell; if it is closed already that changes nothing
+		_ = r.close() // there is no one to report an error to; a second close changes nothing
 	}
 	return open
 }
 
-// send sends what was taken, and reports false when that cannot be done any more.
-// What can never be sent is dropped, so that it is not in the way of the rest.
+// send sends a value that was taken. It returns false when that is no longer
+// possible. A value that can never be sent is dropped, so that it does not
+// block the rest.
 func (i *remoteInlet[T]) send(v T) bool {
 	r := i.r
 	data, err := r.encode(v)
@@ -119,25 +120,25 @@ func (i *remoteInlet[T]) send(v T) bool {
 	for err != nil && !errors.Is(err, ErrClosed) && !errors.Is(err, ErrUnsure) && r.pause(&pause) {
 		err = r.putEncoded(r.life, data, false)
 	}
-	if errors.Is(err, ErrUnsure) { // to send it again might be once too often
+	if errors.Is(err, ErrUnsure) { // sending it again might duplicate it
 		r.dropped(DropUnreachable)
 		return true
 	}
 	return err == nil
 }
 
-// dropped tells the hooks of a value that nobody will receive.
+// dropped reports to the hooks a value that no one will receive.
 func (r *remoteChan[T]) dropped(why DropReason) {
 	r.bus.hooks.onDrop(DropEvent{Source: Source{Kind: KindChan, Name: r.name}, Count: 1, Reason: why})
 }
 
-// The pumps try again after errors that may pass, with these pauses.
+// The pauses after which the pumps try again after a temporary error.
 const (
 	firstChanPause = 10 * time.Millisecond
 	longChanPause  = time.Second
 )
 
-// pause waits a little, each time longer. It reports false if the channel is
+// pause waits a little, longer each time. It returns false if the channel is
 // over.
 func (r *remoteChan[T]) pause(d *time.Duration) bool {
 	select {
@@ -150,9 +151,9 @@ func (r *remoteChan[T]) pause(d *time.Duration) bool {
 	return false
 }
 
-// settle waits until what was put into In is sent; with try not for long, and
-// with capacity 0 not at all, because that is when it is received. It reports
-// whether all is sent.
+// settle waits until what was put into In has been sent, and reports whether it
+// has. If try is true, it does not wait long. With capacity 0 it does not wait
+// at all, because such a value is sent only when it is received.
 func (i *remoteInlet[T]) settle(ctx context.Context, try bool) (bool, error) {
 	trip := i.way()
 	if trip == nil || i.r.config.Capacity == 0 {
@@ -186,7 +187,8 @@ func (i *remoteInlet[T]) way() *inletTrip {
 	return i.trip
 }
 
-// ahead returns how many values were taken that do not count at the engine.
+// ahead returns the number of values that were taken and do not count at the
+// engine yet.
 func (i *remoteInlet[T]) ahead() (n int) {
 	if trip := i.way(); trip != nil && i.r.config.Capacity == 0 {
 		select {
@@ -215,7 +217,7 @@ func (i *remoteInlet[T]) remainder(ctx context.Context) *driver.ChanValue {
 		return nil
 	}
 	select {
-	case <-gone: // at once: the channel is closed
+	case <-gone: // immediately, since the channel is closed
 	case <-ctx.Done():
 		return nil
 	}

@@ -9,29 +9,29 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// remoteOutlet offers values at the Go channel that Out returns. While it is in
-// use, its pump is the only one here that receives: others ask it, so that what
-// is on offer goes to them and nothing overtakes it.
+// remoteOutlet offers values on the Go channel that Out returns. While it is in
+// use, only its pump receives here. Others ask the pump, so that they get the
+// value on offer, and nothing overtakes it.
 type remoteOutlet[T any] struct {
 	r *remoteChan[T]
 
-	wakeup chan struct{} // tells the pump that offers a value of new asks
+	wakeup chan struct{} // tells a pump that offers a value of new requests
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	ch      chan T
 	asks    []*chanAsk
-	poke    context.CancelFunc // ends the pump's waiting for a value; nil if it does not
+	poke    context.CancelFunc // ends the pump's wait for a value; nil if it is not waiting
 	running bool
-	ended   bool // there is to be no pump
+	ended   bool // no pump may run any more
 }
 
-// chanAsk is somebody who asks the pump for a value, or only whether it is at
+// chanAsk is a request to the pump for a value, or just to learn when it is at
 // rest.
 type chanAsk struct {
 	try, rest bool
-	answered  chan struct{} // closed when the rest is set
+	answered  chan struct{} // closed when the fields below are set
 	value     *driver.ChanValue
-	alone     bool // the pump has ended: the asker has to receive by itself
+	alone     bool // the pump has ended, so the asker must receive by itself
 	err       error
 }
 
@@ -39,14 +39,14 @@ func (o *remoteOutlet[T]) init(r *remoteChan[T]) {
 	o.r, o.wakeup = r, make(chan struct{}, 1)
 }
 
-// shut lets no pump begin any more.
+// shut prevents a pump from starting.
 func (o *remoteOutlet[T]) shut() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.ended = true
 }
 
-// channel is Out.
+// channel implements Out.
 func (o *remoteOutlet[T]) channel() <-chan T {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -62,7 +62,8 @@ func (o *remoteOutlet[T]) channel() <-chan T {
 	return o.ch
 }
 
-// waiting returns how many more wait for a value than the engine knows of.
+// waiting returns how many goroutines wait for a value that the engine does not
+// know of.
 func (o *remoteOutlet[T]) waiting() int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -78,14 +79,14 @@ func (o *remoteOutlet[T]) waiting() int {
 	return n
 }
 
-// ask asks the pump for a value. It reports false if there is none to ask.
+// ask asks the pump for a value. It returns false if there is no pump.
 func (o *remoteOutlet[T]) ask(ctx context.Context, try bool) (*driver.ChanValue, bool, error) {
 	a := &chanAsk{try: try, answered: make(chan struct{})}
 	err, asked := o.put(ctx, a)
 	return a.value, asked && !a.alone, err
 }
 
-// settle returns when what somebody has taken from Out is accounted for.
+// settle waits until what someone has taken from Out is accounted for.
 func (o *remoteOutlet[T]) settle(ctx context.Context) error {
 	err, _ := o.put(ctx, &chanAsk{rest: true, answered: make(chan struct{})})
 	return err
@@ -114,14 +115,15 @@ func (o *remoteOutlet[T]) put(ctx context.Context, a *chanAsk) (err error, asked
 		o.asks = slices.Delete(o.asks, at, at+1)
 	}
 	o.mu.Unlock()
-	if at < 0 { // the answer is there, or about to be
+	if at < 0 { // the answer has been given, or is about to be
 		<-a.answered
 		return a.err, true
 	}
 	return context.Cause(ctx), true
 }
 
-// answer answers the asks for which f returns true, one at most if once.
+// answer answers the requests for which f returns true, at most one of them if
+// once is true.
 func (o *remoteOutlet[T]) answer(once bool, f func(a *chanAsk) bool) (any bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -136,7 +138,8 @@ func (o *remoteOutlet[T]) answer(once bool, f func(a *chanAsk) bool) (any bool) 
 	return any
 }
 
-// pump offers values until the channel is closed and empty, or its bus.
+// pump offers values until the channel is closed and empty, or its bus is
+// closed.
 func (o *remoteOutlet[T]) pump() {
 	r := o.r
 	pause := firstChanPause
@@ -152,7 +155,7 @@ func (o *remoteOutlet[T]) pump() {
 			case errors.Is(err, ErrClosed), r.life.Err() != nil:
 				o.finish()
 				return
-			case !r.pause(&pause): // whoever asked has been told
+			case !r.pause(&pause): // all who asked have been answered
 				o.finish()
 				return
 			}
@@ -172,7 +175,7 @@ func (o *remoteOutlet[T]) pump() {
 		}
 		if value == nil {
 			var err error
-			if value, err = r.taken(r.life, held); err != nil { // it is lost, and that is reported
+			if value, err = r.taken(r.life, held); err != nil { // the value is lost, which has been reported
 				held = nil
 				continue
 			}
@@ -184,7 +187,7 @@ func (o *remoteOutlet[T]) pump() {
 		case <-o.wakeup:
 		case <-r.life.Done():
 			ctx, cancel := context.WithTimeout(context.Background(), statsPatience)
-			_ = held.Return(ctx) // or the engine finds that it is nobody's any more
+			_ = held.Return(ctx) // otherwise the engine notices that no one has it any more
 			cancel()
 			o.finish()
 			return
@@ -192,16 +195,16 @@ func (o *remoteOutlet[T]) pump() {
 	}
 }
 
-// handed is done with what somebody has taken from Out. When the engine cannot
-// be told, somebody else gets it too.
+// handed finishes a value that someone has taken from Out. If the engine cannot
+// be told, someone else gets it too.
 func (o *remoteOutlet[T]) handed(t *Taken[T]) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	_ = t.Done(ctx) // as said
+	_ = t.Done(ctx) // as said above
 }
 
-// next receives a value. It returns driver.ErrAgain when there may be somebody
-// else to answer first.
+// next receives a value. It returns driver.ErrAgain when there may be requests
+// to answer first.
 func (o *remoteOutlet[T]) next() (*driver.ChanValue, error) {
 	r := o.r
 	o.mu.Lock()

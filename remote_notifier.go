@@ -8,20 +8,22 @@ import (
 	"github.com/harkbus/hark/internal/exec"
 )
 
-// remoteNotifier connects a notifier with those of other processes. What is
-// notified here reaches listeners here at once and the others through the
-// engine. Latches are the engine's: here they change when it says so, so that
-// all processes see the changes of one in the same order.
+// remoteNotifier connects a notifier to those of other processes. A
+// notification reaches listeners in this process directly, and the others
+// through the engine. Latches belong to the engine: they change here only when
+// it says so, so that all processes see the changes of a latch in the same
+// order.
 type remoteNotifier struct {
 	n     *Notifier
 	conn  driver.Signals
 	drops exec.Task // a remoteDrops
 
-	opening   sync.Mutex // guards listening, while that may become true
+	opening   sync.Mutex // guards listening while it may become true
 	listening bool
 }
 
-// signals returns what carries the notifications of the bus; nil in process.
+// signals returns the engine's signals for the notifications of the bus; nil in
+// process.
 func (b *Bus) signals() (driver.Signals, error) {
 	if b.engine == nil {
 		return nil, nil
@@ -39,7 +41,7 @@ func newRemoteNotifier(n *Notifier, conn driver.Signals) *remoteNotifier {
 	return r
 }
 
-// listen begins to take signals, once.
+// listen starts receiving signals, once.
 func (r *remoteNotifier) listen() error {
 	r.opening.Lock()
 	defer r.opening.Unlock()
@@ -55,11 +57,11 @@ func (r *remoteNotifier) listen() error {
 	return nil
 }
 
-// notify signals whom a means in other processes, after here were reached in
-// this one, and returns what Notify does.
+// notify signals everyone a means in other processes. here is the number
+// reached in this one. It returns the results of Notify.
 func (r *remoteNotifier) notify(ctx context.Context, a *address, here int) (int, error) {
 	if a.single && here > 0 {
-		return here, nil // there is but one
+		return here, nil // there is only one, and it is here
 	}
 	there, err := r.conn.Notify(ctx, a.text)
 	if err != nil {
@@ -68,7 +70,7 @@ func (r *remoteNotifier) notify(ctx context.Context, a *address, here int) (int,
 	return here + there, nil
 }
 
-// latch is Latch once the name is known to be good.
+// latch is Latch for a name that has been checked.
 func (r *remoteNotifier) latch(ctx context.Context, a *address) error {
 	if err := r.n.refuses(ctx); err != nil {
 		return err
@@ -86,7 +88,7 @@ func (r *remoteNotifier) store(ctx context.Context, a *address, set bool) error 
 	return nil
 }
 
-// remoteError makes the engine's error of a call one of hark's.
+// remoteError converts the engine's error of a call to one of hark's.
 func remoteError(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -94,8 +96,8 @@ func remoteError(ctx context.Context, err error) error {
 	return engineError(err)
 }
 
-// room waits until the listeners that a means have room for a signal, where
-// they want to be waited for.
+// room waits until the listeners that a means have room for a signal, if their
+// policy is to wait.
 func (n *Notifier) room(ctx context.Context, a *address) error {
 	for {
 		_, strict := n.lock(a)
@@ -116,12 +118,12 @@ func (n *Notifier) room(ctx context.Context, a *address) error {
 	}
 }
 
-// accept takes a signal of another process, or the change of a latch by any. It
-// does not block.
+// accept takes a signal from another process, or a change of a latch from any
+// process. It does not block.
 func (n *Notifier) accept(s driver.Signal) (reached int) {
 	a, err := targetOf(s.Target, hashName(s.Target))
 	if err != nil || s.Latch && (a.wild || a.single) {
-		return 0 // nothing that Notify or Latch sends
+		return 0 // Notify and Latch send nothing like this
 	}
 	if s.Latch && !s.Set {
 		n.unlatch(a)
@@ -144,8 +146,9 @@ func (n *Notifier) accept(s driver.Signal) (reached int) {
 	return reached
 }
 
-// refusesLocked reports whether the listener, which others would wait for, has
-// no room for a signal from outside, and then counts it as dropped.
+// refusesLocked reports whether the listener's policy is Block or Fail and it
+// has no room for a signal from outside. If so, it counts the signal as
+// dropped.
 func (l *Listener) refusesLocked() bool {
 	most := l.queue.buffer
 	switch {
@@ -162,7 +165,8 @@ func (l *Listener) refusesLocked() bool {
 	return true
 }
 
-// remoteDrops is a task, because the engine must not wait for hooks.
+// remoteDrops reports drops. It is a task because the engine must not wait for
+// hooks.
 type remoteDrops remoteNotifier
 
 // Run implements exec.Runner.

@@ -10,12 +10,13 @@ import (
 	"github.com/harkbus/hark/internal/names"
 )
 
-// remotePattern is a subscription to a pattern over an engine: to what is
-// published while it is there, or to the stored topics that match.
+// remotePattern is a subscription to a pattern over an engine, either to what
+// is published while it exists or to the stored topics that match.
 type remotePattern struct {
 	remoteTopic
 	bus *Bus
-	// Of a group, and whether it is durable; others of it agree.
+	// Its group, and whether it is durable. All members of the group must
+	// agree.
 	group   string
 	durable bool
 }
@@ -39,8 +40,8 @@ func subscribePatternRemote[T any](b *Bus, pattern string, h Handler[T], cfg *su
 	}
 	p := &remotePattern{bus: b, group: cfg.group, durable: cfg.durable}
 	p.engine, p.codec = b.engine, b.codecFor(reflect.TypeFor[T]())
-	// The log of its inbox stands for all topics: where each message comes from
-	// is in its arrival.
+	// The log of its inbox stands for all topics. Each message's arrival says
+	// where it comes from.
 	t := &Topic[T]{core: topicCore{
 		bus: b, kind: KindPattern, name: pattern, typ: reflect.TypeFor[T](), bury: burial[T](b),
 	}}
@@ -56,7 +57,7 @@ func subscribePatternRemote[T any](b *Bus, pattern string, h Handler[T], cfg *su
 	dc := driver.SubscribeConfig{Group: cfg.group, Window: ephemeralWindow}
 	if kept {
 		cfg.readStored(&dc)
-		cfg.queue = queue{defaultBuffer, Block} // what was said is for ephemeral topics
+		cfg.queue = queue{defaultBuffer, Block} // the queue options are for ephemeral topics
 	}
 	in := newInbox[T](b, &p.remoteTopic, dc.Window, kept, kept && cfg.group != "")
 	in.local = makeInboxLog(t, in.shared)
@@ -75,7 +76,7 @@ func subscribePatternRemote[T any](b *Bus, pattern string, h Handler[T], cfg *su
 	return in.begin(cfg, pushed, h, nil, "subscribe", at, p)
 }
 
-// subscribe begins to receive from the engine.
+// subscribe starts receiving from the engine.
 func (p *remotePattern) subscribe(pattern string, kept bool, dc driver.SubscribeConfig) (driver.Subscription, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -92,8 +93,8 @@ func (p *remotePattern) subscribe(pattern string, kept bool, dc driver.Subscribe
 	return sub, engineError(err)
 }
 
-// buryAny puts the bytes of a message on a topic for dead letters: values of any
-// type have none to give it.
+// buryAny publishes the bytes of a message to a topic for dead letters, because
+// a subscription to values of any type has no type to give that topic.
 func (p *remotePattern) buryAny(to string, _ any, m *meta) error {
 	from, known := p.bus.topicNamed(m.arrival.Topic)
 	if dead, ok := p.bus.topicNamed(to); ok && known && dead.valueType() != from.valueType() {
@@ -102,7 +103,8 @@ func (p *remotePattern) buryAny(to string, _ any, m *meta) error {
 	return p.buryRaw(context.Background(), to, m.arrival, m.failure)
 }
 
-// add implements inboxHome: the pattern is on its bus while it has its inbox.
+// add implements inboxHome. The pattern is on its bus as long as it has its
+// inbox.
 func (p *remotePattern) add(in inboxFace) error {
 	ps := &p.bus.patterns
 	ps.mu.Lock()
@@ -130,7 +132,8 @@ func (p *remotePattern) remove(in inboxFace) {
 	p.remoteTopic.remove(in)
 }
 
-// The face of a pattern over an engine on its bus, besides that of remoteTopic.
+// The parts of a pattern's face on its bus, over an engine, that differ from
+// remoteTopic.
 
 func (p *remotePattern) valueType() reflect.Type { return p.core.typ }
 
@@ -148,12 +151,13 @@ func (p *remotePattern) addTopology(top *Topology) {
 	top.Nodes = append(top.Nodes, node)
 }
 
-// accepts reports whether the pattern takes topics of a type.
+// accepts reports whether the pattern accepts topics of a type.
 func (p *remotePattern) accepts(typ reflect.Type) bool {
 	return p.core.typ == typ || p.core.typ == reflect.TypeFor[any]()
 }
 
-// accepted reports which pattern does not take a topic of that name and type.
+// accepted returns an error if there is a pattern that does not accept a topic
+// with this name and type.
 func (ps *patterns) accepted(name string, typ reflect.Type) error {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
@@ -165,7 +169,7 @@ func (ps *patterns) accepted(name string, typ reflect.Type) error {
 	return nil
 }
 
-// topicNamed returns the topic of that name, if this bus has it.
+// topicNamed returns the topic with this name, if this bus has it.
 func (b *Bus) topicNamed(name string) (namedTopic, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -173,7 +177,7 @@ func (b *Bus) topicNamed(name string) (namedTopic, bool) {
 	return t, ok
 }
 
-// decodeAny decodes a value of the topic and boxes it.
+// decodeAny decodes a value of the topic and stores it in to.
 func (t *Topic[T]) decodeAny(data []byte, to *any) error {
 	var v T
 	if err := decodeWith(t.remote.codec, data, &v); err != nil {

@@ -13,11 +13,12 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// failureHeader carries the failure record, which CloudEvents has no place for.
+// failureHeader is the header with the failure record, for which CloudEvents
+// has no attribute.
 const failureHeader = "hark-failure"
 
-// message makes what travels for a value, in a message that is new or was made
-// here before.
+// message fills msg, which is new or was filled here before, with the encoded
+// value and its meta.
 func (r *remoteTopic) message(msg *driver.Message, data any, m *meta, due time.Time) error {
 	encoded, err := encodeWith(r.codec, data)
 	if err != nil {
@@ -26,12 +27,12 @@ func (r *remoteTopic) message(msg *driver.Message, data any, m *meta, due time.T
 	if most := r.engine.info.MaxPayload; most > 0 && len(encoded) > most {
 		return kindError{errOutsized, fmt.Errorf("%w: the message has %d bytes, engine %s takes %d", ErrInvalidOption, len(encoded), r.engine.info.Engine, most)}
 	}
-	// Field by field, which is quicker where room is used again.
+	// Assign each field, which is faster when msg is reused.
 	msg.ContentType, msg.Data, msg.Bare, msg.Headers = r.codec.ContentType(), encoded, r.bare, m.headers
 	msg.ID, msg.Key, msg.HasKey = m.id, m.key, m.hasKey
 	msg.Time, msg.Due, msg.Expires = m.time, due, m.expires
 	if _, raw := r.codec.(rawCodec); raw && m.arrival != nil && m.arrival.ContentType != "" {
-		msg.ContentType = m.arrival.ContentType // a dead letter: its bytes are as they came
+		msg.ContentType = m.arrival.ContentType // a dead letter, whose bytes are unchanged
 	}
 	if !msg.HasKey && r.core.keyOf != nil {
 		if msg.Key, err = r.core.keyFor(data); err != nil {
@@ -45,13 +46,13 @@ func (r *remoteTopic) message(msg *driver.Message, data any, m *meta, due time.T
 	return nil
 }
 
-// shipment is room for the messages of a call.
+// shipment is reusable memory for the messages of a call.
 type shipment struct {
 	messages []driver.Message
 	pointers []*driver.Message
 }
 
-// maxShipment is for how many messages room is kept.
+// maxShipment is the largest number of messages for which memory is kept.
 const maxShipment = 1024
 
 var shipments = sync.Pool{New: func() any { return new(shipment) }}
@@ -75,7 +76,7 @@ func (s *shipment) free() {
 	}
 }
 
-// keyFor returns what KeyBy makes of a value, or its panic as an error.
+// keyFor returns the result of KeyBy for a value, or its panic as an error.
 func (t *topicCore) keyFor(data any) (key string, err error) {
 	made := false
 	defer func() {
@@ -87,10 +88,10 @@ func (t *topicCore) keyFor(data any) (key string, err error) {
 	return key, nil
 }
 
-// withFailure returns headers that carry the failure record too.
+// withFailure returns headers that also carry the failure record.
 func withFailure(headers map[string]string, f *Failure) map[string]string {
 	record, err := json.Marshal(f)
-	if err != nil { // it is made of strings, numbers and times of our own
+	if err != nil { // it consists of strings, numbers and times of our own
 		panic(err)
 	}
 	headers = maps.Clone(headers)
@@ -101,8 +102,8 @@ func withFailure(headers map[string]string, f *Failure) map[string]string {
 	return headers
 }
 
-// publish sends messages of which the i-th carries the value that data(i)
-// points to. It returns which were not accepted.
+// publish sends n messages. The i-th carries the value that data(i) points to.
+// The error says which of them were not accepted.
 func (r *remoteTopic) publish(ctx context.Context, n int, data func(i int) any, m *meta, due time.Time) error {
 	topic, err := r.open(ctx)
 	if err != nil {
@@ -122,7 +123,7 @@ func (r *remoteTopic) publish(ctx context.Context, n int, data func(i int) any, 
 	return r.rejected(n, err)
 }
 
-// accepted accounts for messages that the engine has taken.
+// accepted accounts for messages that the engine has accepted.
 func (r *remoteTopic) accepted(n int) {
 	r.published.Add(uint64(n))
 	if !r.engine.dirty.Load() {
@@ -133,8 +134,8 @@ func (r *remoteTopic) accepted(n int) {
 	}
 }
 
-// rejected accounts for n messages of which the engine has not taken all, and
-// returns why.
+// rejected accounts for n messages that the engine has not all accepted, and
+// returns the reason.
 func (r *remoteTopic) rejected(n int, err error) error {
 	var some driver.PartialError
 	if !errors.As(err, &some) {
@@ -155,7 +156,8 @@ func (r *remoteTopic) rejected(n int, err error) error {
 	return batch
 }
 
-// refuses returns why a topic whose bus is closing takes nothing from ctx.
+// refuses returns the reason why a topic whose bus is closing accepts nothing
+// from ctx, or nil.
 func (r *remoteTopic) refuses(ctx context.Context) error {
 	if r.sealed.Load() && handlerOf(ctx) == nil && !inHandler() {
 		return fmt.Errorf("bus %w", ErrClosed)
@@ -195,7 +197,7 @@ func (t *Topic[T]) publishOneRemote(ctx context.Context, v T) error {
 	return err
 }
 
-// letter is room for a message of one value on its way.
+// letter is reusable memory for a message with one value.
 type letter[T any] struct {
 	value    T
 	message  driver.Message
@@ -231,8 +233,8 @@ func (t *Topic[T]) publishRemote(ctx context.Context, vs []T, opts []PublishOpti
 	if r.config.Stored != nil {
 		return r.engine.needs(need)
 	}
-	// Until it is due an ephemeral message lives as long as its publisher,
-	// as it does in process.
+	// Until it is due, an ephemeral message lives as long as its publisher,
+	// just as in process.
 	vs = slices.Clone(vs)
 	later := m
 	return t.core.delayed.add(due, func() {
@@ -270,7 +272,7 @@ func soleError(err error) error {
 // depositRemote is deposit over an engine.
 func (t *Topic[T]) depositRemote(e entry[T]) error {
 	if t.remote.config.Stored == nil {
-		return errNobodyListens // or perhaps somebody does, but nobody can tell
+		return errNobodyListens // or perhaps someone does, but that cannot be known
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -287,7 +289,7 @@ func (t *Topic[T]) depositRemote(e entry[T]) error {
 	})
 }
 
-// fromEngine is what a received message says of itself.
+// fromEngine sets m from a received message.
 func (m *meta) fromEngine(r *driver.Received, a *arrival) {
 	*m = meta{
 		id: r.ID, key: r.Key, hasKey: r.HasKey, headers: r.Headers, time: r.Time, expires: r.Expires, arrival: a,

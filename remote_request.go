@@ -16,13 +16,13 @@ import (
 
 // The headers of requests and answers over an engine.
 const (
-	deadlineHeader = "hark-deadline" // of the requester's context, Unix nanoseconds
+	deadlineHeader = "hark-deadline" // deadline of the requester's context, in Unix nanoseconds
 	errorHeader    = "hark-error"    // the text of the responder's error
-	panicHeader    = "hark-panic"    // the stack, if that was a panic
-	kindHeader     = "hark-kind"     // the text of the kind of hark's that the error is of
+	panicHeader    = "hark-panic"    // the stack, if the responder panicked
+	kindHeader     = "hark-kind"     // the text of the kind of hark's error
 )
 
-// wireKinds are the kinds of errors that answers carry.
+// wireKinds are the kinds of errors that an answer can carry.
 var wireKinds = []error{
 	ErrNoResponders, ErrClosed, ErrTimeout, ErrFull, ErrWouldDeadlock, ErrTypeMismatch, ErrInvalidName, ErrInvalidOption, ErrUnsupported,
 }
@@ -42,7 +42,7 @@ func requestRemote[Q, R any](ctx context.Context, b *Bus, name string, q Q) (r R
 		return r, err
 	}
 	if _, err := attached[*Topic[call[Q, R]]](b, KindRequest, name); err != nil {
-		return r, err // another type, or the bus is closing
+		return r, err // it has another type, or the bus is closing
 	}
 	m, err := encoded(b, &q)
 	if err != nil {
@@ -75,7 +75,7 @@ func requestRemote[Q, R any](ctx context.Context, b *Bus, name string, q Q) (r R
 	return r, nil
 }
 
-// encoded returns a message that carries what v points to.
+// encoded returns a message with the encoding of what v points to.
 func encoded[V any](b *Bus, v *V) (*driver.Message, error) {
 	codec := b.codecFor(reflect.TypeFor[V]())
 	data, err := encodeWith(codec, v)
@@ -96,10 +96,11 @@ type respondent[Q, R any] struct {
 	pumped chan struct{} // closed when the pump has returned
 }
 
-// openCalls are the requests that this process owes an answer and one consumer was given.
+// openCalls are the requests that were given to one consumer and that this
+// process has not answered yet.
 type openCalls struct {
 	mu  sync.Mutex                          // guards all
-	all map[*driver.Call]context.CancelFunc // of the responder's context
+	all map[*driver.Call]context.CancelFunc // cancels the responder's context
 }
 
 func (o *openCalls) add(c *driver.Call, cancel context.CancelFunc) {
@@ -108,7 +109,8 @@ func (o *openCalls) add(c *driver.Call, cancel context.CancelFunc) {
 	o.all[c] = cancel
 }
 
-// claim reports whether c is still to be answered; the caller does so.
+// claim reports whether c is still unanswered. If so, the caller must answer
+// it.
 func (o *openCalls) claim(c *driver.Call) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -134,7 +136,7 @@ func (o *openCalls) claimAll() []*driver.Call {
 // of a process.
 const replyWindow = 1024
 
-// replyRemote begins to take requests for r.
+// replyRemote starts taking requests for r.
 func replyRemote[Q, R any](b *Bus, name string, r *responder[Q, R]) error {
 	conn, err := b.engine.requester()
 	if err != nil {
@@ -167,7 +169,7 @@ func (p *respondent[Q, R]) pump() {
 	}
 }
 
-// take hands a request to the responders.
+// take passes a request to the responders.
 func (p *respondent[Q, R]) take(c *driver.Call) {
 	ctx, cancel := context.WithCancel(context.Background())
 	if at, err := strconv.ParseInt(c.Headers[deadlineHeader], 10, 64); err == nil {
@@ -196,8 +198,9 @@ func (p *respondent[Q, R]) take(c *driver.Call) {
 	}
 }
 
-// admit waits for room for a request until ctx ends. Once no more are taken it
-// does not wait: those who make room may be waiting for that.
+// admit waits for room for a request until ctx ends. Once no more requests are
+// taken it does not wait, because those who would make room may be waiting for
+// that.
 func (p *respondent[Q, R]) admit(ctx context.Context, e entry[call[Q, R]]) error {
 	wait, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -209,7 +212,7 @@ func (p *respondent[Q, R]) admit(ctx context.Context, e entry[call[Q, R]]) error
 	return err
 }
 
-// answer answers a request, unless that has been done.
+// answer answers a request, unless it has already been answered.
 func (p *respondent[Q, R]) answer(c *driver.Call, a answer[R]) {
 	if p.open.claim(c) {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -218,8 +221,8 @@ func (p *respondent[Q, R]) answer(c *driver.Call, a answer[R]) {
 	}
 }
 
-// send sends an answer. One that is too large is an error instead: the requester
-// waits for something.
+// send sends an answer. If the answer is too large, it sends an error instead,
+// because the requester is waiting.
 func send[R any](ctx context.Context, b *Bus, c *driver.Call, a answer[R]) {
 	m, err := encoded(b, &a.value)
 	if a.err == nil {
@@ -229,11 +232,11 @@ func send[R any](ctx context.Context, b *Bus, c *driver.Call, a answer[R]) {
 		m = errorAnswer(a.err)
 	}
 	if err := c.Answer(ctx, m); errors.Is(err, driver.ErrFull) {
-		_ = c.Answer(ctx, errorAnswer(fmt.Errorf("the answer: %w", engineError(err)))) // nothing less can be said
-	} // after other errors the requester waits in its context
+		_ = c.Answer(ctx, errorAnswer(fmt.Errorf("the answer: %w", engineError(err)))) // nothing smaller can be sent
+	} // after other errors the requester waits until its context ends
 }
 
-// errorAnswer is the answer of a responder that failed.
+// errorAnswer returns the answer of a responder that failed.
 func errorAnswer(err error) *driver.Message {
 	m := &driver.Message{Headers: map[string]string{errorHeader: textOf(err)}}
 	if panicked, ok := findIn[*PanicError](err); ok {
@@ -249,7 +252,7 @@ func errorAnswer(err error) *driver.Message {
 	return m
 }
 
-// retire takes no more requests. Those that were taken are still answered.
+// retire stops taking requests. Those that were taken are still answered.
 func (p *respondent[Q, R]) retire(ctx context.Context) {
 	p.end()
 	ctx, cancel := context.WithTimeout(ctx, patience)
@@ -259,8 +262,9 @@ func (p *respondent[Q, R]) retire(ctx context.Context) {
 	p.engine.discharge(p)
 }
 
-// leave answers what nobody will answer any more, if no other responder of the
-// consumer is left. Each has taken its last request before it leaves.
+// leave answers the requests that no one will answer any more, if no other
+// responder of the consumer is left. Each responder has taken its last request
+// before it leaves.
 func (p *respondent[Q, R]) leave() {
 	c := &p.consumer.core
 	if !c.over.Load() {
@@ -272,7 +276,7 @@ func (p *respondent[Q, R]) leave() {
 	p.open.abandon(ctx, c.bus)
 }
 
-// abandon answers the requests that nobody will answer any more.
+// abandon answers the requests that no one will answer any more.
 func (o *openCalls) abandon(ctx context.Context, b *Bus) {
 	for _, c := range o.claimAll() {
 		send(ctx, b, c, answer[struct{}]{err: fmt.Errorf("%w: the last one left", ErrNoResponders)})
@@ -295,17 +299,17 @@ func (p *respondent[Q, R]) shut() error {
 	return err
 }
 
-// retiree is a respondent of whatever types.
+// retiree is a respondent of any types.
 type retiree interface{ retire(ctx context.Context) }
 
-// respondents are the takers of requests of a bus.
+// respondents are the respondents of a bus.
 type respondents struct {
 	mu   sync.Mutex // guards all
 	all  map[retiree]struct{}
 	open map[*core]*openCalls
 }
 
-// openCalls returns those of a consumer.
+// openCalls returns the open calls of a consumer.
 func (r *respondents) openCalls(c *core) *openCalls {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -318,7 +322,7 @@ func (r *respondents) openCalls(c *core) *openCalls {
 	return r.open[c]
 }
 
-// forgetCalls is for a consumer that has ended.
+// forgetCalls removes the open calls of a consumer that has ended.
 func (r *respondents) forgetCalls(c *core) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -340,7 +344,7 @@ func (r *respondents) discharge(p retiree) {
 	delete(r.all, p)
 }
 
-// retireAll makes none of them take requests any more.
+// retireAll stops all respondents from taking requests.
 func (r *respondents) retireAll(ctx context.Context) {
 	r.mu.Lock()
 	var all []retiree
@@ -353,8 +357,8 @@ func (r *respondents) retireAll(ctx context.Context) {
 	}
 }
 
-// abandonCalls answers what is left when the bus is closed: others may wait for
-// it.
+// abandonCalls answers what is left when the bus is closed, because requesters
+// may be waiting for it.
 func (r *respondents) abandonCalls(ctx context.Context, b *Bus) {
 	r.mu.Lock()
 	open := slices.Collect(maps.Values(r.open))

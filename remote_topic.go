@@ -12,8 +12,8 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// remoteTopic is a topic as its engine knows it. Publishing goes to the engine
-// instead of the log; each subscription has an inbox.
+// remoteTopic is the engine's side of a topic. Publishing goes to the engine
+// instead of the log, and each subscription has an inbox.
 type remoteTopic struct {
 	engine *engine
 	core   *topicCore
@@ -25,15 +25,15 @@ type remoteTopic struct {
 	sealed    atomic.Bool // set with mu locked
 	letters   sync.Pool   // of *letter[T]
 
-	opening sync.Mutex // guards the making of topic
+	opening sync.Mutex // guards the opening of topic
 	topic   atomic.Pointer[driver.Topic]
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	inboxes []inboxFace
 }
 
-// newRemoteTopic returns the engine's side of a topic, not yet opened. Its core
-// is still to be set.
+// newRemoteTopic returns the engine's side of a topic, not yet opened. The
+// caller must still set its core.
 func newRemoteTopic(b *Bus, name string, typ reflect.Type, c topicConfig) (*remoteTopic, error) {
 	r := &remoteTopic{engine: b.engine, codec: c.codec, bare: c.bare, config: driver.TopicConfig{Name: name}}
 	if r.codec == nil {
@@ -60,7 +60,7 @@ func newRemoteTopic(b *Bus, name string, typ reflect.Type, c topicConfig) (*remo
 	window := c.dedup
 	if window < 0 {
 		if window = storedDedupWindow; !b.engine.info.Has(driver.Dedup) {
-			window = 0 // nobody asked for it
+			window = 0 // no one asked for it
 		}
 	}
 	if window > 0 {
@@ -80,7 +80,7 @@ func newRemoteTopic(b *Bus, name string, typ reflect.Type, c topicConfig) (*remo
 	return r, nil
 }
 
-// durability returns what the engine is asked for.
+// durability returns the durability to ask the engine for.
 func (e *engine) durability(d Durability) (driver.Durability, error) {
 	classes := []struct {
 		ours   Durability
@@ -99,7 +99,7 @@ func (e *engine) durability(d Durability) (driver.Durability, error) {
 	return 0, e.refuse("a durability that it declares")
 }
 
-// open returns the engine's topic, opened by whoever comes first.
+// open returns the engine's topic. The first caller opens it.
 func (r *remoteTopic) open(ctx context.Context) (driver.Topic, error) {
 	if t := r.topic.Load(); t != nil {
 		return *t, nil
@@ -117,7 +117,7 @@ func (r *remoteTopic) open(ctx context.Context) (driver.Topic, error) {
 	return t, nil
 }
 
-// The face of a topic over an engine on its bus.
+// The topic over an engine as a face of its bus.
 
 func (r *remoteTopic) snapshot() []inboxFace {
 	r.mu.Lock()
@@ -152,8 +152,8 @@ func (r *remoteTopic) seal() {
 	}
 }
 
-// drain waits until what the engine had for this process when it was called is
-// done.
+// drain waits until everything that the engine had for this process at the time
+// of the call is done.
 func (r *remoteTopic) drain(ctx context.Context) {
 	inboxes := r.snapshot()
 	if len(inboxes) == 0 {
@@ -212,8 +212,8 @@ func (r *remoteTopic) addStats(ts *TopicStats) {
 	}
 }
 
-// statsPatience bounds what Stats waits for an engine; what it has not said by
-// then is 0.
+// statsPatience is how long Stats waits for an engine. What is unknown by then
+// is 0.
 const statsPatience = time.Second
 
 // openRemoteTopic is newTopicUntil over an engine.

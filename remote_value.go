@@ -11,26 +11,26 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// remoteValue is a value as its engine knows it. The Value has the newest state
-// that has come to this process: a change made here is made at the engine first,
-// and what others change comes by a watch.
+// remoteValue is the engine's side of a value. The Value holds the newest state
+// that has reached this process: a change made here is made at the engine
+// first, and changes by others arrive through a watch.
 type remoteValue[T any] struct {
 	bus    *Bus
 	name   string
 	codec  Codec
 	engine driver.Value
-	opened chan struct{} // closed when engine is set, or the value has failed to open
-	failed error         // why it did
+	opened chan struct{} // closed when engine is set, or the value could not be opened
+	failed error         // the reason, in the latter case
 
 	// writing says that a change is on its way to the engine. Others wait for
-	// their turn meanwhile. Guarded by Value.mu.
+	// their turn meanwhile. Value.mu guards it.
 	writing bool
-	// pause is how long a change waits at most when one of another process was
-	// faster. Guarded by Value.mu.
+	// pause limits the wait before a change is tried again after one from
+	// another process was faster. Value.mu guards it.
 	pause time.Duration
 
 	cancel  context.CancelFunc // ends the watch
-	watched chan struct{}      // closed when it has ended
+	watched chan struct{}      // closed when the watch has ended
 }
 
 // openRemoteValue is newValue on a bus over an engine.
@@ -55,7 +55,7 @@ func openRemoteValue[T any](b *Bus, name string, initial T, cfg valueConfig) (*V
 	}
 	r := v.remote
 	if existed {
-		<-r.opened // within the patience of whoever opens it
+		<-r.opened // limited by the patience of whoever opens it
 		if r.failed == nil && otherCodec(cfg.codec, r.codec) {
 			return nil, errOtherCodec
 		}
@@ -70,7 +70,7 @@ func openRemoteValue[T any](b *Bus, name string, initial T, cfg valueConfig) (*V
 	return v, nil
 }
 
-// openAt opens the engine's value and begins to watch it.
+// openAt opens the engine's value and starts watching it.
 func (v *Value[T]) openAt(values driver.Values, initial T) error {
 	r := v.remote
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -119,11 +119,11 @@ func (r *remoteValue[T]) decode(data []byte) (value T, err error) {
 	return value, err
 }
 
-// follow makes the states that come by the watch those of the value.
+// follow applies the states that the watch delivers.
 func (v *Value[T]) follow(ctx context.Context, watch driver.ValueWatch) {
 	r := v.remote
 	defer close(r.watched)
-	defer func() { _ = watch.Close() }() // there is nothing more to do about it
+	defer func() { _ = watch.Close() }() // nothing more can be done about it
 	for {
 		state, err := watch.Next(ctx)
 		if err != nil {
@@ -139,8 +139,8 @@ func (v *Value[T]) follow(ctx context.Context, watch driver.ValueWatch) {
 	}
 }
 
-// adopt makes a state that is elsewhere already the one here, if it is newer, and
-// tells observers and watchers.
+// adopt applies a state that the engine already has, if it is newer, and tells
+// observers and watchers.
 func (v *Value[T]) adopt(ctx context.Context, state driver.State) error {
 	v.mu.Lock()
 	if v.version >= state.Version {
@@ -164,10 +164,10 @@ func (v *Value[T]) adopt(ctx context.Context, state driver.State) error {
 	return err
 }
 
-// commitLocked makes a change at the engine, from the version that is here, and
-// returns the new one. It releases mu meanwhile and keeps others from changing the
-// value. When somebody else was faster their change is made the one here, and the
-// error is errOvertaken. With an error mu is released.
+// commitLocked makes a change at the engine, based on the version that is here,
+// and returns the new version. It unlocks mu meanwhile, and keeps others from
+// changing the value. If another process was faster, it applies that change
+// here and returns errOvertaken. If it returns an error, mu is unlocked.
 func (v *Value[T]) commitLocked(ctx context.Context, value T) (version uint64, err error) {
 	r := v.remote
 	base := v.version
@@ -210,14 +210,14 @@ func (r *remoteValue[T]) compareAndSet(ctx context.Context, base uint64, value T
 	}
 }
 
-// How long a change waits at most when another process was faster, before it is
-// tried again: not at all at first, then a random time whose limit doubles.
+// The limits of the wait after another process was faster. The first retry is
+// immediate. After that the wait is random, and its limit doubles.
 const (
 	firstCollision = 200 * time.Microsecond
 	longCollision  = 20 * time.Millisecond
 )
 
-// collide waits up to pause, at random, or until ctx ends.
+// collide waits for a random time of at most pause, or until ctx ends.
 func collide(ctx context.Context, pause time.Duration) {
 	select {
 	case <-time.After(rand.N(max(pause, 1))):
@@ -225,8 +225,8 @@ func collide(ctx context.Context, pause time.Duration) {
 	}
 }
 
-// stop ends the watch. It waits until it has, or ctx ends: an observer that is
-// being told of a change may be stuck.
+// stop ends the watch. It waits until that has happened or ctx ends, since an
+// observer that is being told of a change may be stuck.
 func (r *remoteValue[T]) stop(ctx context.Context) {
 	if r.cancel == nil {
 		return // it has not been opened

@@ -18,11 +18,11 @@ import (
 
 const module = "github.com/harkbus/hark"
 
-// importRule says what the packages below a folder may import besides the
-// standard library. The most specific rule counts.
+// importRule says what the packages below a directory may import besides the
+// standard library. The most specific rule applies.
 type importRule struct {
 	folder  string
-	imports []string // import paths, or beginnings of them that end in /
+	imports []string // import paths, or prefixes of them that end in /
 	why     string
 }
 
@@ -50,7 +50,8 @@ var importRules = []importRule{
 	{"examples", []string{module, module + "/filter", module + "/examples/"}, "examples are what users write"},
 }
 
-// testImports may be imported by tests besides what their package may import.
+// testImports may be imported by tests, in addition to what their package may
+// import.
 var testImports = []string{
 	module,
 	module + "/driver/",
@@ -173,7 +174,8 @@ func TestFileSizes(t *testing.T) {
 }
 
 // TestNoSleeps finds tests that wait for time instead of facts. In a synctest
-// bubble, such as walk makes, time is fake, so a file that uses one may sleep.
+// bubble, such as walk creates, time is fake, so a file that uses one may
+// sleep.
 func TestNoSleeps(t *testing.T) {
 	sleep := []byte("time." + "Sleep(")
 	for name := range goFiles(t) {
@@ -204,7 +206,7 @@ func TestExportedDocs(t *testing.T) {
 					exported++
 				}
 				if d.Recv != nil && (d.Name.Name == "String" || d.Name.Name == "Error") {
-					continue // everybody knows what they do
+					continue // everyone knows what they do
 				}
 				if d.Doc == nil || !strings.HasPrefix(d.Doc.Text(), d.Name.Name+" ") {
 					t.Errorf("%s: the comment of %s does not begin with its name", name, d.Name.Name)
@@ -280,8 +282,8 @@ func TestDecisionsAreNumbered(t *testing.T) {
 	}
 }
 
-// TestForeignText finds names of machines and registries, which mean nothing
-// to a reader of the project.
+// TestForeignText finds names of machines and registries, which mean nothing to
+// a reader of the project.
 func TestForeignText(t *testing.T) {
 	out, err := exec.Command("git", "ls-files").Output()
 	if err != nil {
@@ -301,8 +303,8 @@ func TestForeignText(t *testing.T) {
 	}
 }
 
-// TestDocumentedCode holds the Go code of the README and of docs to the examples
-// and tests that are compiled and run.
+// TestDocumentedCode compares the Go code in the README and in docs with the
+// examples and tests that are compiled and run.
 func TestDocumentedCode(t *testing.T) {
 	squeeze := func(s string) string { return strings.Join(strings.Fields(s), " ") }
 	var code strings.Builder
@@ -342,8 +344,8 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// TestReadmeTable holds the table of the README to the first one of docs/drivers.md.
-// With HARK_UPDATE=1 it copies it.
+// TestReadmeTable compares the table in the README with the first one in
+// docs/drivers.md. With HARK_UPDATE=1 it copies it.
 func TestReadmeTable(t *testing.T) {
 	table := regexp.MustCompile(`(?m)^\| Capability .*\n(\|.*\n)+`)
 	readme, want := read(t, "README.md"), table.FindString(read(t, "docs/drivers.md"))
@@ -378,8 +380,8 @@ func read(t *testing.T, name string) string {
 	return string(data)
 }
 
-// TestOneLine holds the example over an engine to being the one in process with
-// another first line.
+// TestOneLine checks that the example over an engine differs from the one in
+// process only in its first line.
 func TestOneLine(t *testing.T) {
 	text := read(t, "example_test.go")
 	_, inProcess, ok1 := strings.Cut(text, "bus := hark.New()\n")

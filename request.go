@@ -69,7 +69,7 @@ func request[Q, R any](ctx context.Context, b *Bus, name string, q Q) (r R, err 
 	case <-gone:
 	}
 	select {
-	case a := <-answers: // given just before
+	case a := <-answers: // given just before the last responder left
 		return a.value, a.err
 	default:
 		return r, fmt.Errorf("%w: the last one left", ErrNoResponders)
@@ -112,16 +112,17 @@ func reply[Q, R any](b *Bus, name string, h func(ctx context.Context, q Q) (R, e
 	m.Subscription.impl = r
 	if b.engine != nil {
 		if err := replyRemote(b, name, r); err != nil {
-			_ = r.shut() // nobody has been able to ask
+			_ = r.shut() // no one could have sent a request
 			return nil, err
 		}
 	}
 	return &m.Subscription, nil
 }
 
-// A name to which somebody replies is a topic of requests, and its responders are a
-// group: their requests wait in the one consumer of that group. Both are counted, so
-// that neither ends under one who has just come:
+// A name with a responder is a topic of requests. Its responders are a group,
+// whose one consumer holds the requests that wait. Both the topic and the
+// consumer are counted, so that neither ends under a responder that has just
+// come:
 //
 //   - The topic is on the bus as long as somebody holds it. Reply takes hold of it
 //     before it joins the group, and lets go when its member is out again; both under
@@ -132,10 +133,11 @@ func reply[Q, R any](b *Bus, name string, h func(ctx context.Context, q Q) (R, e
 //     topic. What waits in it ends with it, and its requesters get an error: in process
 //     they see it end, over an engine who took them answers (respondent.leave).
 //
-// So as long as one is there before another leaves, the consumer is the same.
+// So if each responder comes before another leaves, the consumer stays the
+// same.
 
-// holdRequests returns the topic of the requests of a name, made if need be, for
-// one responder more.
+// holdRequests returns the topic of the requests with a name, making it if
+// needed, and counts one more responder.
 func holdRequests[Q, R any](b *Bus, name string) (*Topic[call[Q, R]], error) {
 	if err := checkName(name); err != nil {
 		return nil, err
@@ -157,7 +159,8 @@ func holdRequests[Q, R any](b *Bus, name string) (*Topic[call[Q, R]], error) {
 	return t, nil
 }
 
-// letGo is for a responder that has left: with the last one the topic leaves the bus.
+// letGo is called when a responder has left. With the last one, the topic
+// leaves the bus.
 func (t *Topic[T]) letGo() {
 	b := t.core.bus
 	b.mu.Lock()
@@ -184,8 +187,8 @@ func (r *responder[Q, R]) shut() error {
 	return r.member.shut()
 }
 
-// checkReply refuses the options that have no meaning for responders: they are
-// one group, retry nothing, and owe each request an answer.
+// checkReply refuses options that have no meaning for responders: these are one
+// group, retry nothing, and owe each request an answer.
 func checkReply(opts []SubscribeOption) error {
 	c, err := parse(opts, onEphemeral, pushed)
 	if err != nil {
@@ -203,7 +206,7 @@ func respond[Q, R any](h func(context.Context, Q) (R, error)) Handler[call[Q, R]
 	return func(ctx context.Context, m *Message[call[Q, R]]) (err error) {
 		c := m.Value
 		if err := context.Cause(c.ctx); err != nil {
-			return Drop(err) // nobody waits for the answer
+			return Drop(err) // no one waits for the answer
 		}
 		ctx, cancel := context.WithCancelCause(ctx)
 		defer cancel(nil)
@@ -223,7 +226,7 @@ func respond[Q, R any](h func(context.Context, Q) (R, error)) Handler[call[Q, R]
 	}
 }
 
-// group returns the consumer of a group, nil if there is none.
+// group returns the consumer of a group, or nil.
 func (t *Topic[T]) group(name string) *consumer[T] {
 	t.mu.Lock()
 	defer t.mu.Unlock()

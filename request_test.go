@@ -11,8 +11,8 @@ import (
 	"github.com/harkbus/hark/driver/memdriver"
 )
 
-// TestRequestsLeaveNothing holds requests that nobody replies to to leaving no
-// trace on their bus, and to having no say in what type a later responder takes.
+// TestRequestsLeaveNothing checks that requests without a responder leave no
+// trace on their bus, and do not determine the type of a later responder.
 func TestRequestsLeaveNothing(t *testing.T) {
 	for name, bus := range map[string]*hark.Bus{"in process": hark.New(), "over an engine": hark.Over(memdriver.New().Connect())} {
 		t.Run(name, func(t *testing.T) {
@@ -42,13 +42,13 @@ func TestRequestsLeaveNothing(t *testing.T) {
 	}
 }
 
-// kinds passes on of which kind what failed was.
+// kinds passes on the kinds of what failed.
 type kinds chan hark.Kind
 
 func (k kinds) OnFail(e hark.FailEvent) { k <- e.Kind }
 
-// TestRespondersAreOfKindRequest holds what is said of responders to calling them
-// what they are: to hooks, and in what Close leaves behind.
+// TestRespondersAreOfKindRequest checks that responders are reported with their
+// own kind, to hooks and in what Close leaves behind.
 func TestRespondersAreOfKindRequest(t *testing.T) {
 	told := make(kinds, 1)
 	bus := hark.New(hark.WithHooks(told), hark.Grace(1))

@@ -6,51 +6,50 @@ import (
 	"sync/atomic"
 )
 
-// sleeper lets one goroutine wait until another one wakes it, once. To be used
-// again it is reset. It is made by newSleeper.
+// sleeper lets one goroutine wait until another wakes it, once. It can be
+// reused after a reset. Make one with newSleeper.
 type sleeper struct {
-	state atomic.Uint32 // sleeperAwake or one of the following
-	woken chan struct{} // gets a token when it is woken while asleep
+	state atomic.Uint32 // sleeperAwake or one of the constants after it
+	woken chan struct{} // receives a token when the goroutine is woken while asleep
 }
 
-// The states of a sleeper. After the last of them wake does not touch it any
-// more, but for the token.
+// The states of a sleeper. After setting the last of them, wake does not access
+// the sleeper any more, except to send the token.
 const (
-	sleeperAwake  = iota // it looks at its state from time to time
+	sleeperAwake  = iota // it checks its state from time to time
 	sleeperAsleep        // it needs a token
 	sleeperWoken
 )
 
 func newSleeper() sleeper { return sleeper{woken: make(chan struct{}, 1)} }
 
-// reset makes s ready for use again, once nobody will wake it.
+// reset makes s ready for reuse. No one may wake it any more.
 func (s *sleeper) reset() { s.state.Store(sleeperAwake) }
 
-// wake ends the sleep. It is called at most once, and does not block.
+// wake ends the sleep. It may be called at most once, and does not block.
 func (s *sleeper) wake() {
 	if s.rouse() {
 		s.call()
 	}
 }
 
-// rouse is wake in two parts, for callers with a lock held. If it reports true,
-// call is to be called too.
+// rouse is the first half of wake, for callers that hold a lock. If it returns
+// true, call must follow.
 func (s *sleeper) rouse() (asleep bool) { return s.state.Swap(sleeperWoken) == sleeperAsleep }
 
 func (s *sleeper) call() { s.woken <- struct{}{} }
 
-// over reports whether s, which was roused, has been reset since.
+// over reports whether s was roused and has been reset since.
 func (s *sleeper) over() bool { return s.state.Load() == sleeperAwake }
 
-// yields is how often a goroutine lets others run before it sleeps. Where the
-// other side is at work that is mostly enough, and cheaper than to sleep, above
-// all where a context has to be watched as well (BenchmarkChan, BenchmarkWakeUp,
+// yields is how often a goroutine yields to others before it sleeps. If the
+// other side is running, that is usually enough, and cheaper than sleeping,
+// especially if a context must be watched too (BenchmarkChan, BenchmarkWakeUp,
 // BenchmarkValueWatch).
 const yields = 2
 
-// sleep waits until s is woken, and reports false if ctx ended first. Then the
-// caller finds out whether s is being woken at this moment, and if so calls
-// wait.
+// sleep waits until s is woken. It returns false if ctx ended first. The caller
+// must then find out whether s is just being woken, and if so call wait.
 func (s *sleeper) sleep(ctx context.Context) bool {
 	for range yields {
 		if s.state.Load() == sleeperWoken {
@@ -74,14 +73,15 @@ func (s *sleeper) sleep(ctx context.Context) bool {
 	}
 }
 
-// wait takes the token that a call of wake sends for a sleep that has ended
+// wait receives the token that a call of wake sends for a sleep that has ended
 // without it.
 func (s *sleeper) wait() { <-s.woken }
 
-// spares are waiters that were woken, in that order, to be used again: one can
-// be when its goroutine has reset it, which it does last. Nobody needs a lock for
-// that but the one that is held when waiters are woken and made. It is a ring;
-// what finds no place in it is garbage.
+// spares is a ring of waiters that were woken, in the order in which that
+// happened, kept for reuse. A waiter can be reused after its goroutine has
+// reset it, which is the last thing the goroutine does. This needs no lock other than the one that is held
+// when waiters are woken and made. A waiter that does not fit in the ring is
+// garbage.
 type spares[W interface{ over() bool }] struct {
 	ring       []W
 	head, tail uint32
@@ -89,7 +89,7 @@ type spares[W interface{ over() bool }] struct {
 
 const (
 	maxSpares   = 64
-	spareChecks = 4 // how many that are not over are passed by
+	spareChecks = 4 // how many that are not over pop skips
 )
 
 func (s *spares[W]) push(w W) {
@@ -109,8 +109,8 @@ func (s *spares[W]) push(w W) {
 	s.tail++
 }
 
-// pop takes out one that is over, if it finds one. Those that are not, because
-// their goroutines have not run yet, go behind the others.
+// pop removes and returns a waiter that is over, if it finds one. Those that
+// are not, because their goroutines have not run yet, go behind the others.
 func (s *spares[W]) pop() (w W, ok bool) {
 	mask := uint32(len(s.ring)) - 1
 	var none W

@@ -2,8 +2,8 @@ package hark
 
 import "testing"
 
-// TestSpares holds a ring of spare waiters to its promise: it gives out only
-// those that are over, each once, however many there are.
+// TestSpares checks that a ring of spare waiters returns only those that are
+// over, and each of them once, however many there are.
 func TestSpares(t *testing.T) {
 	var s spares[*sleeper]
 	if _, ok := s.pop(); ok {
@@ -33,7 +33,7 @@ func TestSpares(t *testing.T) {
 		t.Fatalf("more than %d spares", maxSpares)
 	}
 
-	// One that is not over holds up no others.
+	// A waiter that is not over does not hold up the others.
 	late, early := newSleeper(), newSleeper()
 	late.rouse()
 	s.push(&late)

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// defaultBuffer is how many messages wait for a subscription at most before
-// publishers wait for it, unless it says otherwise.
+// defaultBuffer is how many messages may wait for a subscription before
+// publishers wait for it, unless an option says otherwise.
 const defaultBuffer = 1024
 
 // SubscribeOption configures a subscription.
@@ -27,10 +27,10 @@ type subscribeConfig struct {
 	timeout      time.Duration
 	deadLetter   string
 	noDeadLetter bool
-	holdsUp      bool // it was asked to hold up or fail publishers
+	holdsUp      bool // an option asked for blocking or failing publishers
 }
 
-// start says where on a stored topic a subscription begins.
+// start is where on a stored topic a subscription begins.
 type start struct {
 	from startKind
 	seq  uint64
@@ -266,7 +266,8 @@ func NoDeadLetter() SubscribeOption {
 	})
 }
 
-// target says what a subscription is to, and mode how it takes messages.
+// target is what a subscription subscribes to. mode is how it receives
+// messages.
 type (
 	target uint8
 	mode   uint8
@@ -282,13 +283,14 @@ const (
 	pulled              // by an iterator
 )
 
-// handlesPlainly reports whether the options leave handling as it is.
+// handlesPlainly reports whether the options leave the handling of messages
+// unchanged.
 func (c *subscribeConfig) handlesPlainly() bool {
 	return c.workers == 1 && c.maxAttempts == defaultMaxAttempts && c.backoff == defaultBackoff &&
 		c.timeout == 0 && c.deadLetter == "" && !c.noDeadLetter
 }
 
-// parse returns the configuration that the options make.
+// parse returns the configuration that results from the options.
 func parse(opts []SubscribeOption, on target, how mode) (*subscribeConfig, error) {
 	c := &subscribeConfig{workers: 1, maxAttempts: defaultMaxAttempts, backoff: defaultBackoff}
 	for _, opt := range opts {

@@ -61,7 +61,7 @@ var errSubscriptionClosed = fmt.Errorf("subscription %w", ErrClosed)
 func (m *member[T]) shut() error {
 	ctx, cancel := context.WithTimeout(context.Background(), m.consumer.bus.grace)
 	defer cancel()
-	m.halt() // or a handler whose context ends makes room for the next message
+	m.halt() // otherwise a handler whose context ends would make room for the next message
 	m.abort(errSubscriptionClosed)
 	_, err := m.leave(ctx)
 	return err
@@ -89,9 +89,9 @@ func (m *member[T]) drain(ctx context.Context) error {
 	return err
 }
 
-// leave ends the member, and its consumer if that was the last one. It returns
-// what an ephemeral consumer left behind, and an error if a handler has not
-// returned when ctx ends.
+// leave ends the member, and with the last member its consumer. It returns what
+// an ephemeral consumer left behind, and an error if a handler has not returned
+// when ctx ends.
 func (m *member[T]) leave(ctx context.Context) (Left, error) {
 	c := m.consumer
 	quiet := m.halt()

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// tally counts what became of messages; see SubscriptionStats.
+// tally counts the outcomes of messages; see SubscriptionStats.
 type tally struct {
 	delivered, filtered, dropped, dead atomic.Uint64
 	undecided                          atomic.Uint64 // part of filtered
@@ -13,12 +13,13 @@ type tally struct {
 	watched                            atomic.Int32 // len(idlers)
 }
 
-// done returns how many messages are done with.
+// done returns the number of messages that are done.
 func (t *tally) done() uint64 {
 	return t.delivered.Load() + t.filtered.Load() + t.dropped.Load() + t.dead.Load()
 }
 
-// countsLocked returns what waits, and what has been passed to workers so far.
+// countsLocked returns how many messages wait and how many have been passed to
+// workers.
 func (c *consumer[T]) countsLocked() (waiting, passed uint64) {
 	passed = c.passed
 	for _, src := range c.sources {
@@ -28,7 +29,7 @@ func (c *consumer[T]) countsLocked() (waiting, passed uint64) {
 	return waiting, passed
 }
 
-// stats returns the numbers of the consumer.
+// stats returns the statistics of the consumer.
 func (c *consumer[T]) stats() SubscriptionStats {
 	c.mu.Lock()
 	s := c.statsLocked()
@@ -68,7 +69,7 @@ func (c *consumer[T]) statsLocked() SubscriptionStats {
 	return s
 }
 
-// pausedLocked reports whether there are members, all of them paused.
+// pausedLocked reports whether there are members and all of them are paused.
 func (c *consumer[T]) pausedLocked() bool {
 	for _, m := range c.members {
 		if m.state.Load()&memberPaused == 0 {
@@ -78,8 +79,8 @@ func (c *consumer[T]) pausedLocked() bool {
 	return len(c.members) > 0
 }
 
-// oldestLocked returns the age of the oldest message whose time is known and
-// that waits.
+// oldestLocked returns the age of the oldest waiting message whose time is
+// known.
 func (c *consumer[T]) oldestLocked() time.Duration {
 	var oldest time.Time
 	note := func(m *meta) {

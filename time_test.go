@@ -15,7 +15,7 @@ import (
 )
 
 // inBubble runs a test with a topic in a bubble, where time stands still until
-// everything waits.
+// all goroutines wait.
 func inBubble(t *testing.T, opts []hark.TopicOption, test func(t *testing.T, bus *hark.Bus, topic *hark.Topic[int])) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -31,7 +31,7 @@ func inBubble(t *testing.T, opts []hark.TopicOption, test func(t *testing.T, bus
 	})
 }
 
-// diary notes at what time something happened, from when it was made.
+// diary records when something happened, relative to when the diary was made.
 type diary struct {
 	mu    sync.Mutex
 	began time.Time
@@ -59,7 +59,7 @@ func TestRTY8BackoffDoubles(t *testing.T) {
 	for _, test := range []struct {
 		policy hark.BackoffPolicy
 		n      int
-		want   []time.Duration // waits
+		want   []time.Duration // the waits
 	}{
 		{hark.BackoffPolicy{Exact: true}, 5, []time.Duration{100e6, 200e6, 400e6, 800e6}},
 		{hark.BackoffPolicy{Min: time.Second, Max: 3 * time.Second, Exact: true}, 5, []time.Duration{1e9, 2e9, 3e9, 3e9}},
@@ -182,9 +182,9 @@ func TestTTLIsExact(t *testing.T) {
 			}
 			return nil
 		})
-		mustPublish(t, topic, 1, hark.TTL(time.Minute)) // over by the second attempt
+		mustPublish(t, topic, 1, hark.TTL(time.Minute)) // expired by the second attempt
 		mustPublish(t, topic, 2, hark.TTL(time.Minute+1))
-		mustPublish(t, topic, 3, hark.Delay(time.Hour), hark.TTL(time.Minute+1)) // counts from when it is due
+		mustPublish(t, topic, 3, hark.Delay(time.Hour), hark.TTL(time.Minute+1)) // its TTL counts from when it is due
 		time.Sleep(2 * time.Hour)
 		synctest.Wait()
 		if want := []int{1, 2, 2, 3, 3}; !slices.Equal(got, want) {
@@ -225,7 +225,8 @@ func TestDED5WindowEnds(t *testing.T) {
 	}
 }
 
-// A repeat waits for the first, and is published when that is not.
+// A repeat waits for the first message, and is published if the first one is
+// not.
 func TestRepeatWaitsForTheFirst(t *testing.T) {
 	inBubble(t, []hark.TopicOption{hark.DedupWindow(time.Hour)}, func(t *testing.T, _ *hark.Bus, topic *hark.Topic[int]) {
 		release := make(chan struct{})
@@ -287,7 +288,7 @@ func TestSTO11MaxAgeLetsGo(t *testing.T) {
 	})
 }
 
-// A delayed message is as old as the time since it was due.
+// The age of a delayed message counts from when it is due.
 func TestDelayedMessagesAgeWhenDue(t *testing.T) {
 	inBubble(t, []hark.TopicOption{hark.Stored(hark.Retention{MaxAge: time.Hour})}, func(t *testing.T, bus *hark.Bus, topic *hark.Topic[int]) {
 		mustPublish(t, topic, 2, hark.Delay(2*time.Hour))
@@ -348,10 +349,10 @@ func TestBatchWaitIsExact(t *testing.T) {
 		}
 		mustPublish(t, topic, 0)
 		time.Sleep(600 * time.Millisecond)
-		mustPublish(t, topic, 1) // counts from the first
+		mustPublish(t, topic, 1) // the wait counts from the first message
 		time.Sleep(time.Second)
 		for i := range 10 {
-			mustPublish(t, topic, i) // full: no wait
+			mustPublish(t, topic, i) // a full batch does not wait
 		}
 		synctest.Wait()
 		d.want(t, "batches", time.Second, 1600*time.Millisecond)
@@ -361,7 +362,7 @@ func TestBatchWaitIsExact(t *testing.T) {
 	})
 }
 
-// A steady trickle must not put a batch off for ever.
+// A steady trickle must not postpone a batch forever.
 func TestBatchWaitUnderATrickle(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, _ *hark.Bus, topic *hark.Topic[int]) {
 		d := newDiary()
@@ -402,7 +403,7 @@ func TestSlowHandlerIsReported(t *testing.T) {
 			time.Sleep(time.Duration(m.Value) * time.Second)
 			return nil
 		})
-		for _, seconds := range []int{59, 200, 1} { // from 0, 59 and 259 s on
+		for _, seconds := range []int{59, 200, 1} { // run from 0, 59 and 259 s on
 			mustPublish(t, topic, seconds)
 		}
 		if err := bus.Close(t.Context()); err != nil {
@@ -418,7 +419,8 @@ func TestSlowHandlerIsReported(t *testing.T) {
 func TestCLS10DeadlinesOfClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		bus := hark.New(hark.Grace(10 * time.Second))
-		// Several stuck handlers, so that none uses up the grace of others.
+		// Several handlers are stuck, and none may use up the grace of the
+		// others.
 		var heeded atomic.Int32
 		unstick := make(chan struct{})
 		for _, name := range []string{"a", "b", "c"} {
@@ -459,7 +461,7 @@ func TestCLS10DeadlinesOfClose(t *testing.T) {
 	})
 }
 
-// A Close that has all the time it needs uses no more than that.
+// A Close with ample time takes no longer than it needs.
 func TestCloseReturnsWhenDone(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, bus *hark.Bus, topic *hark.Topic[int]) {
 		mustSubscribe(t, topic, func(_ context.Context, m *hark.Message[int]) error {
@@ -479,7 +481,7 @@ func TestCloseReturnsWhenDone(t *testing.T) {
 	})
 }
 
-// again publishes a delayed message once more, from the hook that is told of it.
+// again publishes a delayed message once more, from the hook that reports it.
 type again struct {
 	topic *hark.Topic[int]
 	told  int
@@ -491,8 +493,8 @@ func (a *again) OnPublish(hark.PublishEvent) {
 	}
 }
 
-// TestHooksMayPublishDelayed holds the release of delayed messages to calling
-// hooks without a lock, over an engine that does not keep them.
+// TestHooksMayPublishDelayed checks that the release of delayed messages calls
+// hooks without a lock, over an engine that does not keep delayed messages.
 func TestHooksMayPublishDelayed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hook := &again{}

@@ -18,39 +18,39 @@ import (
 // topic of a bus shares one Topic. It is safe for concurrent use.
 type Topic[T any] struct {
 	core topicCore
-	// mode is what Publish does without options: nothing while nobody
-	// listens, append, or the full way.
+	// mode is what Publish does without options: nothing if no one listens,
+	// append, or the full procedure.
 	mode   atomic.Uint32
 	log    feed.Log[entry[T]]
-	remote *remoteTopic // instead of the log, over an engine; nil in process
+	remote *remoteTopic // used instead of the log over an engine; nil in process
 
-	mu        sync.Mutex     // guards what follows
-	consumers []*consumer[T] // each knows its place; see snapshot
+	mu        sync.Mutex     // guards the fields below
+	consumers []*consumer[T] // each knows its index; see snapshot
 	groups    map[string]*consumer[T]
-	guests    map[tap[T]]struct{} // consumers of patterns, which read the logs too
-	listening int                 // how many read the logs, guests included
+	guests    map[tap[T]]struct{} // consumers of patterns, which also read the logs
+	listening int                 // number of consumers that read the logs, including guests
 	mixed     bool                // consumers are not in order
 	lanes     []*Publisher[T]
 	sealed    bool
 
-	holders int // those who reply to its name, if it is of KindRequest; guarded by Bus.mu
+	holders int // number of responders to its name, if it is of KindRequest; guarded by Bus.mu
 }
 
 // The modes of a topic.
 const (
-	silent uint32 = iota // nobody listens and nothing is stored
+	silent uint32 = iota // no one listens and nothing is stored
 	plain                // append the bare value
 	full                 // see publish
 )
 
-// topicCore is what there is to know of a topic without its type.
+// topicCore is the part of a topic that does not depend on its type.
 type topicCore struct {
 	bus       *Bus
 	kind      Kind
 	name      string
 	typ       reflect.Type
 	keyOf     func(data any) string // data is a *T; nil without KeyBy
-	keyFunc   uintptr               // identifies the function given to KeyBy
+	keyFunc   uintptr               // identifies the function passed to KeyBy
 	retention *Retention            // nil on an ephemeral topic
 	dedup     *dedup                // nil if IDs are not remembered
 	delayed   delayed
@@ -58,11 +58,11 @@ type topicCore struct {
 	bare      bool
 	pointers  bool // values hold pointers
 	inbox     bool // it is the log of an inbox
-	lasting   bool // of a group that keeps its place
-	// bury puts a dead letter with the value that data points to on a topic.
+	lasting   bool // the log of a group that keeps its place
+	// bury publishes a dead letter with the value that data points to.
 	bury      func(to string, data any, m *meta) error
 	at        []uintptr     // callers of NewTopic
-	published atomic.Uint64 // by publisher handles that are closed
+	published atomic.Uint64 // messages published by handles that are closed
 	repeats   atomic.Uint64
 }
 
@@ -112,7 +112,7 @@ func newTopicUntil[T any](b *Bus, over func() bool, kind Kind, name string, at u
 	} else if r != nil && r.Durability != 0 && r.Durability != Memory {
 		return nil, fmt.Errorf("%w: in-process engine: durability %v", ErrUnsupported, r.Durability)
 	}
-	// Patterns see each topic from its first message on.
+	// Patterns must see each topic from its first message on.
 	b.patterns.mu.Lock()
 	defer b.patterns.mu.Unlock()
 	if kind == KindTopic {
@@ -133,8 +133,7 @@ func newTopicUntil[T any](b *Bus, over func() bool, kind Kind, name string, at u
 	return t, nil
 }
 
-// declare notes that somebody has named the topic, and checks the options of a
-// later maker.
+// declare records a maker of the topic, and checks the options of a later one.
 func (t *Topic[T]) declare(existed bool, at uintptr, opts []TopicOption, c topicConfig) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -168,8 +167,8 @@ func makeTopic[T any](b *Bus, kind Kind, name string, c topicConfig, key func(T)
 	return t
 }
 
-// valueAt returns the value that the Data of a message points to; in a
-// subscription to values of any type that is an any.
+// valueAt returns the value that the Data of a message points to. In a
+// subscription to values of any type, Data points to an any.
 func valueAt[T any](data any) T {
 	if p, ok := data.(*T); ok {
 		return *p
@@ -177,7 +176,8 @@ func valueAt[T any](data any) T {
 	return (*data.(*any)).(T)
 }
 
-// agrees reports how a later maker's options differ from those of the topic.
+// agrees returns an error if the options of a later maker differ from those of
+// the topic.
 func (t *topicCore) agrees(c topicConfig) error {
 	switch {
 	case c.keyOf != nil && reflect.ValueOf(c.keyOf).Pointer() != t.keyFunc:
@@ -210,8 +210,8 @@ func (t *Topic[T]) logConfig(sole bool) feed.Config[entry[T]] {
 // Name returns the name of the topic.
 func (t *Topic[T]) Name() string { return t.core.name }
 
-// setModeLocked sets mode from what is there. Publishers that read the old
-// one an instant later are as if they had come an instant earlier.
+// setModeLocked sets mode from the present state. Publishers that read the old
+// mode an instant later behave as if they had come an instant earlier.
 func (t *Topic[T]) setModeLocked() {
 	mode := plain
 	switch {
@@ -223,24 +223,25 @@ func (t *Topic[T]) setModeLocked() {
 	t.mode.Store(mode)
 }
 
-// maxPlaces bounds how many places of the program a topology remembers for
-// each topic.
+// maxPlaces limits how many places in the program a topology records for each
+// topic.
 const maxPlaces = 16
 
-// caller returns where the caller of the exported function that calls it is.
+// caller returns the program counter of the caller of the exported function
+// that calls it.
 func caller() uintptr {
 	var pcs [1]uintptr
 	runtime.Callers(3, pcs[:])
 	return pcs[0]
 }
 
-// place renders what caller returned as file:line.
+// place formats a program counter from caller as file:line.
 func place(pc uintptr) string {
 	frame, _ := runtime.CallersFrames([]uintptr{pc}).Next()
 	return fmt.Sprintf("%s:%d", frame.File, frame.Line)
 }
 
-// The face of a topic on its bus.
+// The topic as a face of its bus.
 
 func (t *Topic[T]) valueType() reflect.Type { return reflect.TypeFor[T]() }
 
@@ -288,7 +289,7 @@ func (t *Topic[T]) stop(ctx context.Context, cause error) []Left {
 	if t.remote != nil {
 		return t.remote.stop(ctx, cause)
 	}
-	// First of all nothing more gets in: nobody would handle it.
+	// Refuse everything new first, since no one would handle it.
 	t.mu.Lock()
 	lanes := slices.Clone(t.lanes)
 	t.mu.Unlock()
@@ -319,7 +320,7 @@ func (t *Topic[T]) cancel(cause error) {
 	}
 }
 
-// snapshot returns the consumers in the order in which they came.
+// snapshot returns the consumers in order of arrival.
 func (t *Topic[T]) snapshot() []*consumer[T] {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -333,7 +334,7 @@ func (t *Topic[T]) snapshot() []*consumer[T] {
 	return slices.Clone(t.consumers)
 }
 
-// accepted returns how many messages the topic has taken.
+// accepted returns the number of messages that the topic has accepted.
 func (t *Topic[T]) accepted() uint64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()

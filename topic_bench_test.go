@@ -11,9 +11,9 @@ import (
 
 type words struct{ a, b, c uint64 }
 
-// BenchmarkTopic is for profiles of the ways through the engine: the messages
-// of one publishing goroutine, to one subscription, ten, a group of four, or
-// one on each of 10,000 topics. bench/ compares with others.
+// BenchmarkTopic is for profiling the paths of messages: from one publishing
+// goroutine to one subscription, ten, a group of four, or one on each of 10,000
+// topics. For comparisons with others see bench/.
 func BenchmarkTopic(b *testing.B) {
 	for _, way := range []struct {
 		name          string

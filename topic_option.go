@@ -14,7 +14,7 @@ type topicConfig struct {
 	dedup     time.Duration
 	codec     Codec
 	bare      bool
-	existing  bool // an engine's topic is taken as it is
+	existing  bool // an engine's topic is accepted with whatever options it has
 	dead      bool // it is for dead letters
 }
 

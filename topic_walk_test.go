@@ -13,15 +13,15 @@ import (
 	"github.com/harkbus/hark"
 )
 
-// parcel is what the walk publishes. Its lane is the goroutine-like origin with
-// an order of its own: a topic's Publish, or one of its Publishers.
+// parcel is what the walk publishes. Its lane is an origin with an order of its
+// own, like a goroutine: a topic's Publish, or one of its Publishers.
 type parcel struct {
 	ID, Lane, Key int
 	Topic         string
 }
 
-// topicWorld is a bus to which a random walk does things, and beside it a
-// model: for each subscription the list of what it must account for.
+// topicWorld is a bus that a random walk operates on, and a model of it: for
+// each subscription, the list of what it must account for.
 type topicWorld struct {
 	t      *testing.T
 	rnd    *rand.Rand
@@ -40,9 +40,8 @@ type roadTopic struct {
 	accepted []parcel
 }
 
-// road is a subscription, or all members of a group, with what it was meant to
-// get and what its handlers saw. Handlers run one after the other in the
-// bubble's single file as far as these fields go: mu is not needed, because
+// road is a subscription, or all members of a group, with what it should
+// receive and what its handlers saw. Its fields need no mutex: in the bubble,
 // every access is ordered by the bus or by synctest.Wait.
 type road struct {
 	w       *topicWorld
@@ -50,8 +49,8 @@ type road struct {
 	topics  []*roadTopic
 	members []*hark.Subscription
 	cfg     roadConfig
-	from    map[*roadTopic]int // where in accepted it begins
-	until   map[*roadTopic]int // where it ends; absent while it lives
+	from    map[*roadTopic]int // index in accepted where it begins
+	until   map[*roadTopic]int // index where it ends; missing while it lives
 	cut     bool               // closed rather than drained
 	trace   chan event
 	events  []event
@@ -82,7 +81,7 @@ const (
 	fateAgain
 	fateDrop
 	fateDead
-	fateCut // its context ended
+	fateCut // the handler's context ended
 )
 
 const (
@@ -90,7 +89,8 @@ const (
 	walkTick     = 50 * time.Millisecond
 )
 
-// fateOf decides, always the same, what a road's handler makes of an attempt.
+// fateOf decides what a road's handler does with an attempt. The decision is
+// always the same.
 func (r *road) fateOf(p parcel, attempt int) fate {
 	if !r.cfg.fates {
 		return fateOK
@@ -108,7 +108,7 @@ func (r *road) fateOf(p parcel, attempt int) fate {
 	return fateOK
 }
 
-// wants reports whether the road's predicate lets p through.
+// wants reports whether the road's predicate accepts p.
 func (r *road) wants(p parcel) bool { return !r.cfg.filter || (p.ID+int(r.cfg.seed))%3 != 0 }
 
 func (r *road) handle(ctx context.Context, m *hark.Message[parcel]) error {
@@ -234,7 +234,7 @@ func (w *topicWorld) subscribe() {
 	}
 }
 
-// publish publishes n parcels to a topic, by whatever way.
+// publish publishes n parcels to a topic in a random way.
 func (w *topicWorld) publish(n int) {
 	topic := w.topics[w.rnd.IntN(len(w.topics))]
 	lane := w.rnd.IntN(1 + len(topic.handles))
@@ -242,7 +242,7 @@ func (w *topicWorld) publish(n int) {
 	for range n {
 		p := parcel{ID: w.next, Lane: lane, Key: w.rnd.IntN(6), Topic: topic.name}
 		if topic.stored {
-			p.Lane = 0 // it has one order, whoever publishes
+			p.Lane = 0 // it has a single order, whoever publishes
 		}
 		w.next++
 		ps = append(ps, p)
@@ -299,7 +299,7 @@ func (w *topicWorld) leave(r *road) {
 			w.t.Errorf("%s: close: %v", r.name, err)
 		}
 	} else {
-		if last { // or else who is paused would hold it up
+		if last { // otherwise a paused member would hold it up
 			sub.Resume()
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
@@ -319,11 +319,11 @@ func (w *topicWorld) leave(r *road) {
 	if r.collect(); len(r.events) != seen {
 		w.t.Errorf("%s: a handler ran after the last member had left", r.name)
 	}
-	// A group on a stored topic keeps its place, which nobody will ask for.
+	// A group on a stored topic keeps its place, which no one will ask for.
 	r.check(sub.Stats())
 }
 
-// collect takes what the handlers have traced.
+// collect takes what the handlers have recorded.
 func (r *road) collect() {
 	for {
 		select {
@@ -335,7 +335,7 @@ func (r *road) collect() {
 	}
 }
 
-// meant returns what the road was meant to get, by topic in order.
+// meant returns what the road should receive, in order for each topic.
 func (r *road) meant() (all []parcel) {
 	for _, t := range r.topics {
 		until, ended := r.until[t]
@@ -347,7 +347,7 @@ func (r *road) meant() (all []parcel) {
 	return all
 }
 
-// check compares what became of everything with the model. The road has no
+// check compares the outcomes of all messages with the model. The road has no
 // members, or its bus is closed.
 func (r *road) check(s hark.SubscriptionStats) {
 	t := r.w.t
@@ -407,7 +407,7 @@ func (r *road) check(s hark.SubscriptionStats) {
 		t.Errorf("%s: stats %+v, but handlers saw %d done and %d given up", r.name, s, ok, dead)
 	}
 	switch {
-	case lasting: // what waits is the topic's
+	case lasting: // what waits belongs to the topic
 		if accounted < uint64(len(meant)) {
 			t.Errorf("%s: stats %+v account for %d of %d", r.name, s, accounted, len(meant))
 		}
@@ -426,7 +426,7 @@ func (r *road) check(s hark.SubscriptionStats) {
 	}
 }
 
-// checkOrder holds what was handled at first attempts to the promises of order.
+// checkOrder checks the order of first attempts against the ordering promises.
 func (r *road) checkOrder() {
 	type line struct {
 		topic     string
@@ -447,7 +447,7 @@ func (r *road) checkOrder() {
 			r.w.t.Errorf("%s: two of key %d at a time, of topic %s", r.name, e.p.Key, e.p.Topic)
 		}
 		if r.cfg.batch && r.cfg.fates {
-			continue // items of one batch have been seen together
+			continue // the items of a batch were seen together
 		}
 		if prev, ok := last[l]; ok && e.p.ID < prev {
 			r.w.t.Errorf("%s %+v: parcel %d came after %d, of topic %s, lane %d, key %d", r.name, r.cfg, e.p.ID, prev, e.p.Topic, e.p.Lane, e.p.Key)
@@ -482,7 +482,7 @@ func (w *topicWorld) step() {
 	}
 }
 
-// finish closes the bus and checks the roads that are left.
+// finish closes the bus and checks the remaining roads.
 func (w *topicWorld) finish() {
 	ctx, cancel := context.WithTimeout(context.Background(), 24*time.Hour)
 	defer cancel()
@@ -516,7 +516,7 @@ func (w *topicWorld) finish() {
 	}
 }
 
-// TestTopicWalk does random things to topics and compares what becomes of each
+// TestTopicWalk operates randomly on topics and compares the outcome of each
 // message with a model.
 func TestTopicWalk(t *testing.T) {
 	walk(t, 60, func(t *testing.T, rnd *rand.Rand) {

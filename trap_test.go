@@ -1,7 +1,7 @@
 package hark_test
 
-// The traps below are those that users of other libraries have fallen into;
-// each test shows that hark does not have it.
+// The traps below are those into which users of other libraries have fallen.
+// Each test shows that hark does not have it.
 
 import (
 	"context"
@@ -21,8 +21,8 @@ import (
 
 var errTrap = errors.New("failed on purpose")
 
-// trapBus returns a bus that is closed when the test ends, which must leave
-// nothing, and a topic.
+// trapBus returns a topic and its bus, which is closed when the test ends and
+// must leave nothing.
 func trapBus[T any](t *testing.T, opts ...hark.TopicOption) (*hark.Bus, *hark.Topic[T]) {
 	t.Helper()
 	bus := hark.New()
@@ -77,8 +77,8 @@ func TestTrapDedupThenRetryLosesMessage(t *testing.T) {
 	}
 }
 
-// Seen in Watermill: the default Deduplicator hashes the payload, so that five
-// messages with the same value are one.
+// Seen in Watermill: the default Deduplicator hashes the payload, so five
+// messages with the same value become one.
 func TestTrapDedupByPayload(t *testing.T) {
 	_, topic := trapBus[string](t, hark.Stored(hark.Retention{}))
 	var handled atomic.Int32
@@ -120,8 +120,8 @@ func TestTrapOneToOneOutOfOrder(t *testing.T) {
 	}
 }
 
-// Seen in Watermill's in-memory transport: 50,000 messages for a subscriber
-// that is stuck make some 100,000 goroutines.
+// Seen in Watermill's in-memory transport: 50,000 messages for a stuck
+// subscriber create some 100,000 goroutines.
 func TestTrapStalledSubscriberGrowsGoroutines(t *testing.T) {
 	_, topic := trapBus[int](t)
 	began, release := make(chan struct{}), make(chan struct{})
@@ -146,7 +146,7 @@ func TestTrapStalledSubscriberGrowsGoroutines(t *testing.T) {
 	close(release)
 }
 
-// Seen in Watermill: by default a message that always fails is handled 509,248
+// Seen in Watermill: by default, a message that always fails is handled 509,248
 // times in a second.
 func TestTrapPoisonMessageSpins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -174,7 +174,7 @@ func TestTrapPoisonMessageSpins(t *testing.T) {
 	})
 }
 
-// Seen in Watermill: Close cancels the handlers' contexts first and closes the
+// Seen in Watermill: Close first cancels the handlers' contexts and closes the
 // publisher that they use.
 func TestTrapCloseWhileHandlerWorks(t *testing.T) {
 	bus, topic := trapBus[int](t)
@@ -215,8 +215,8 @@ func TestTrapCloseWhileHandlerWorks(t *testing.T) {
 	}
 }
 
-// Seen in Watermill: with Retry added before PoisonQueue there is 1 attempt
-// instead of 4. Here no order of middleware changes that.
+// Seen in Watermill: if Retry is added before PoisonQueue, there is 1 attempt
+// instead of 4. In hark no order of middleware changes that.
 func TestTrapOrderOfMiddlewareChangesRetries(t *testing.T) {
 	wrap := func(next hark.MessageHandler) hark.MessageHandler {
 		return func(ctx context.Context, m hark.AnyMessage) error {
@@ -251,7 +251,7 @@ func TestTrapOrderOfMiddlewareChangesRetries(t *testing.T) {
 	}
 }
 
-// Seen in Watermill (23 allocations a message) and Go CDK's mem (71).
+// Seen in Watermill (23 allocations per message) and in Go CDK's mem (71).
 func TestTrapAllocationsPerMessage(t *testing.T) {
 	_, topic := trapBus[[3]int](t)
 	var handled atomic.Int64
@@ -272,13 +272,13 @@ func TestTrapAllocationsPerMessage(t *testing.T) {
 			runtime.Gosched()
 		}
 	})
-	if got >= 1 { // of ten messages
+	if got >= 1 { // for ten messages
 		t.Errorf("%v allocations for 10 messages, want none", got)
 	}
 }
 
 // Seen in tailscale's event bus (tailscale#17973, #18012): a bounded queue, a
-// publish that blocks and a handler that publishes are a deadlock.
+// publish that blocks and a handler that publishes together deadlock.
 func TestTrapHandlerPublishesIntoFullQueue(t *testing.T) {
 	for what, own := range map[string]func(context.Context) context.Context{
 		"with its context":    func(ctx context.Context) context.Context { return ctx },
@@ -340,7 +340,8 @@ func TestTrapHandlerRunsUnderLock(t *testing.T) {
 	<-done
 }
 
-// Seen in many: a batch that fails does not say which of its messages did.
+// Seen in many libraries: the error of a batch does not say which of its
+// messages failed.
 func TestTrapBatchPublishDoesNotSayWhich(t *testing.T) {
 	_, topic := trapBus[int](t)
 	release := make(chan struct{})
@@ -360,7 +361,7 @@ func TestTrapBatchPublishDoesNotSayWhich(t *testing.T) {
 }
 
 // Seen in Watermill (#445) and others: publishing takes no context, so a full
-// queue blocks for ever.
+// queue blocks forever.
 func TestTrapPublishCannotBeGivenUp(t *testing.T) {
 	_, topic := trapBus[int](t)
 	began, release := make(chan struct{}, 10), make(chan struct{})
@@ -380,8 +381,8 @@ func TestTrapPublishCannotBeGivenUp(t *testing.T) {
 	}
 }
 
-// Seen in Go CDK (Nack panics on some drivers) and go-micro#4930: giving a
-// message back panics or does nothing, depending on the engine.
+// Seen in Go CDK (Nack panics on some drivers) and go-micro#4930: returning a
+// message panics or does nothing, depending on the engine.
 func TestTrapOutcomeIsIgnored(t *testing.T) {
 	_, topic := trapBus[error](t)
 	sub := mustSubscribe(t, topic, func(_ context.Context, m *hark.Message[error]) error {
@@ -401,8 +402,8 @@ func TestTrapOutcomeIsIgnored(t *testing.T) {
 	}
 }
 
-// Seen in many: messages are fetched ahead of the workers, so that a slow
-// handler keeps from the others what it has not begun.
+// Seen in many libraries: messages are fetched ahead of the workers, so a slow
+// handler keeps messages that it has not begun from the others.
 func TestTrapPrefetchBehindSlowHandler(t *testing.T) {
 	_, topic := trapBus[int](t)
 	release := make(chan struct{})
@@ -424,7 +425,7 @@ func TestTrapPrefetchBehindSlowHandler(t *testing.T) {
 		mustPublish(t, topic, i)
 	}
 	limit := time.After(20 * time.Second)
-	for handled.Load() < 1000-1-32 { // what one worker takes at a time
+	for handled.Load() < 1000-1-32 { // the rest is what one worker takes at a time
 		select {
 		case <-limit:
 			t.Fatalf("handled %d while one handler is stuck", handled.Load())
@@ -436,7 +437,7 @@ func TestTrapPrefetchBehindSlowHandler(t *testing.T) {
 	<-all
 }
 
-// Seen in many: goroutines and timers are left after Close.
+// Seen in many libraries: goroutines and timers remain after Close.
 func TestTrapCloseLeavesGoroutines(t *testing.T) {
 	leak.Check(t)
 	bus := hark.New()

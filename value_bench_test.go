@@ -68,8 +68,8 @@ func BenchmarkValueGet(b *testing.B) {
 	})
 }
 
-// BenchmarkValueSet compares Set without observers with the least that others
-// would do.
+// BenchmarkValueSet compares Set without observers with the least that an
+// alternative would do.
 func BenchmarkValueSet(b *testing.B) {
 	ctx := b.Context()
 	b.Run("value", func(b *testing.B) {
@@ -118,7 +118,7 @@ func BenchmarkValueSet(b *testing.B) {
 	})
 }
 
-// keeper is an observer that keeps what it is told, as most do.
+// keeper is an observer that keeps what it is told, as most observers do.
 type keeper struct {
 	now   triple
 	calls uint64
@@ -204,8 +204,8 @@ func BenchmarkValueObservers(b *testing.B) {
 	})
 }
 
-// BenchmarkValueWatch measures waking a loop over Watch and hearing back, and
-// the same with two channels of capacity one.
+// BenchmarkValueWatch measures the time to wake a loop over Watch and hear back
+// from it, and compares it with two channels of capacity one.
 func BenchmarkValueWatch(b *testing.B) {
 	b.Run("value", func(b *testing.B) {
 		ctx, cancel := context.WithCancel(context.Background())

@@ -30,7 +30,7 @@ type valueState struct {
 	version uint64
 }
 
-// valueModel is what a value is: a variable with a version.
+// valueModel is the model of a value: a variable with a version.
 var valueModel = porcupine.Model{
 	Init: func() any { return valueState{0, 1} },
 	Step: func(state, input, output any) (bool, any) {
@@ -60,11 +60,13 @@ var valueModel = porcupine.Model{
 	DescribeOperation: func(in, out any) string { return fmt.Sprintf("%T%+v = %v", in, in, out) },
 }
 
-// updated is what updates make of a value: it tells the order of two of them.
+// updated is the function that updates apply. Its results show the order of two
+// of them.
 func updated(n int) int { return n*31 + 1 }
 
-// TestValueIsLinearizable records what goroutines do to a value at the same
-// time, bare or with observers of both kinds, and has the model explain it.
+// TestValueIsLinearizable records concurrent operations on a value, without
+// observers or with observers of both kinds, and checks that the model explains
+// them.
 func TestValueIsLinearizable(t *testing.T) {
 	leak.Check(t)
 	const clients, each = 5, 40
@@ -143,7 +145,7 @@ func TestValueIsLinearizable(t *testing.T) {
 	}
 }
 
-// TestValueModelRefuses makes sure that the model can tell right from wrong.
+// TestValueModelRefuses checks that the model rejects wrong histories.
 func TestValueModelRefuses(t *testing.T) {
 	tests := []struct {
 		title   string

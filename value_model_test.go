@@ -11,15 +11,15 @@ import (
 	"github.com/harkbus/hark"
 )
 
-// valueWorld is a value with all that a random walk has done to it, and beside
-// it what the model says should have become of that.
+// valueWorld is a value, what a random walk has done to it, and what the model
+// says should have come of that.
 type valueWorld struct {
 	t         *testing.T
 	rnd       *rand.Rand
 	v         *hark.Value[int]
 	value     int // the model: a variable,
 	version   uint64
-	observers []*walker // and who is to be told of its changes
+	observers []*walker // and the observers of its changes
 	next      int       // the next value to set, so that all differ
 }
 
@@ -30,7 +30,7 @@ type walker struct {
 	got  []int
 	last int
 	live bool
-	late bool // buffered, with a small buffer: only the last matters
+	late bool // buffered with a small buffer, so only the last change matters
 }
 
 func (w *valueWorld) observe(opts []hark.ObserveOption, late bool, habit func(o *walker, now int)) *walker {
@@ -69,10 +69,10 @@ func (w *valueWorld) fresh() int {
 	return w.next
 }
 
-// set changes the value in one of the ways there are.
+// set changes the value in one of the available ways.
 func (w *valueWorld) set() {
 	n := w.fresh()
-	// The model comes first: observers change the value in turn.
+	// Update the model first, because observers change the value in turn.
 	way := w.rnd.IntN(3)
 	version := w.version
 	w.changed(n)
@@ -95,22 +95,22 @@ func (w *valueWorld) step() {
 	switch w.rnd.IntN(12) {
 	case 0:
 		w.observe(nil, false, nil)
-	case 1: // sets now and then
+	case 1: // sets the value now and then
 		w.observe(nil, false, func(_ *walker, now int) {
 			if now%3 == 0 && len(w.observers) < 40 && w.next < 5000 {
 				w.set()
 			}
 		})
-	case 2: // stops itself after a few
+	case 2: // stops itself after a few changes
 		left := 1 + w.rnd.IntN(4)
 		w.observe(nil, false, func(o *walker, _ int) {
 			if left--; left == 0 {
 				o.live = false
 				o.stop()
-				o.want = slices.Clone(o.got) // changes already made do not reach it
+				o.want = slices.Clone(o.got) // earlier changes do not reach it
 			}
 		})
-	case 3: // adds one
+	case 3: // adds an observer
 		w.observe(nil, false, func(_ *walker, now int) {
 			if now%7 == 0 && len(w.observers) < 40 {
 				w.observe(nil, false, nil)
@@ -172,7 +172,7 @@ func (w *valueWorld) check() {
 	}
 }
 
-// TestValueWalk does random things to a value and compares it with a model.
+// TestValueWalk operates randomly on a value and compares it with a model.
 func TestValueWalk(t *testing.T) {
 	walk(t, 20, func(t *testing.T, rnd *rand.Rand) {
 		bus := hark.New()

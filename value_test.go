@@ -96,7 +96,7 @@ func TestValueVersions(t *testing.T) {
 	check("a", 1)
 	set(t, v, "b")
 	check("b", 2)
-	set(t, v, "b") // the same again is a change
+	set(t, v, "b") // setting the same value again is a change
 	check("b", 3)
 	for _, n := range []uint64{0, 2, 4, math.MaxUint64} {
 		if ok, err := v.CompareAndSet(t.Context(), n, "x"); ok || err != nil {
@@ -113,7 +113,7 @@ func TestValueVersions(t *testing.T) {
 		t.Errorf("Update = %q, %v", got, err)
 	}
 	check("cd", 5)
-	for range 10 { // beyond what is read under the lock
+	for range 10 { // more calls than read under the lock
 		check("cd", 5)
 	}
 	set(t, v, "e")
@@ -222,7 +222,7 @@ func TestUpdatePanic(t *testing.T) {
 	}
 }
 
-// TestValueClose follows a bus through its stages.
+// TestValueClose follows a bus through the stages of closing.
 func TestValueClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		bus := hark.New()
@@ -290,7 +290,7 @@ func TestValueClose(t *testing.T) {
 	})
 }
 
-// TestValueCloseRunsOut has observers that do not come back in time.
+// TestValueCloseRunsOut uses observers that do not return in time.
 func TestValueCloseRunsOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var drops dropHook
@@ -373,7 +373,7 @@ func TestValueStatsAndTopology(t *testing.T) {
 	})
 }
 
-// dropHook counts drops by their reason.
+// dropHook counts drops by reason.
 type dropHook struct {
 	mu     sync.Mutex
 	counts map[hark.DropReason]int

@@ -6,35 +6,36 @@ import (
 	"sync/atomic"
 )
 
-// waiter is a call of Wait or WaitAny. Whoever decides how the wait ends notes
-// that and wakes it: for one name, whoever takes its want out, with the lock of
-// the shard; for several, whoever makes left 0.
+// waiter is a call of Wait or WaitAny. Whoever decides how the wait ends
+// records the outcome and wakes the waiter. For one name, that is whoever
+// removes its want while holding the shard's lock. For several names, it is
+// whoever sets left to 0.
 type waiter struct {
 	sleeper
-	left  atomic.Int32 // names to go, if there are several
-	name  string       // the one that came last, if there are several
+	left  atomic.Int32 // names still missing, if there are several
+	name  string       // the last name that came, if there are several
 	err   error
 	wants []want
-	one   [1]want // wants, for one name
+	one   [1]want // backing array of wants for one name
 }
 
-// want is one name that a waiter waits for. It is guarded by the lock of the
-// shard of the name.
+// want is one name that a waiter waits for. The lock of the name's shard guards
+// it.
 type want struct {
 	waiter     *waiter
 	address    *address
-	group      *group // nil once it is satisfied, or if it never had to be
+	group      *group // nil once satisfied, or if there was nothing to wait for
 	next, prev *want  // in group.wants
 }
 
 // single reports whether the waiter waits for one name.
 func (w *waiter) single() bool { return len(w.wants) == 1 }
 
-// decide reports whether it is the caller who decides how a wait for several
-// names ends; it was still going on then.
+// decide reports whether the caller decides how a wait for several names ends,
+// because no one has decided before.
 func (w *waiter) decide() bool { return w.left.Swap(0) > 0 }
 
-// endLocked ends the wait, if it is still going on.
+// endLocked ends the wait, unless it has already ended.
 func (w *waiter) endLocked(s *shard, err error) {
 	switch {
 	case w.single():
@@ -46,8 +47,8 @@ func (w *waiter) endLocked(s *shard, err error) {
 	}
 }
 
-// satisfiedLocked notes that the name of t has come, and reports whether the
-// wait was still going on.
+// satisfiedLocked records that t's name has come, and reports whether the wait
+// was still going on.
 func (t *want) satisfiedLocked(s *shard) bool {
 	w := t.waiter
 	if w.single() {
@@ -140,15 +141,15 @@ func (n *Notifier) await(ctx context.Context, names []string, count int) (string
 	if len(names) > 1 || !woken {
 		n.putAside(w)
 	}
-	w.reset() // it may be in use again now
+	w.reset() // w may be reused from here on
 	if err != nil {
 		return "", fail("wait", names[0], err)
 	}
 	return name, nil
 }
 
-// giveUp ends the wait because its context has ended, and reports false if it
-// has been decided otherwise.
+// giveUp ends the wait because its context has ended. It returns false if
+// someone else has decided the wait.
 func (n *Notifier) giveUp(w *waiter) bool {
 	if w.single() {
 		return n.unwant(&w.wants[0])
@@ -158,7 +159,7 @@ func (n *Notifier) giveUp(w *waiter) bool {
 
 // nameOf returns the address of a name to wait for.
 func nameOf(name string) (*address, error) {
-	// Names are targets too, and those have been parsed, as a rule.
+	// Names are also targets, which have usually been parsed already.
 	a, err := targetOf(name, hashName(name))
 	if err == nil && (a.wild || a.single) {
 		_, err = parseName(name)
@@ -187,7 +188,7 @@ func (n *Notifier) enlist(names []*address, count int) *waiter {
 	return w
 }
 
-// waiterLocked returns a waiter for that many names.
+// waiterLocked returns a waiter for the given number of names.
 func (s *shard) waiterLocked(names int) *waiter {
 	w, ok := s.waiters.pop()
 	if !ok {
@@ -200,8 +201,8 @@ func (s *shard) waiterLocked(names int) *waiter {
 	return w
 }
 
-// putAside lets w be used again once it has been reset. Nobody else refers to
-// it any more.
+// putAside makes w available for reuse after it has been reset. No one else
+// refers to it any more.
 func (n *Notifier) putAside(w *waiter) {
 	s := &n.shards[w.wants[0].address.shard]
 	s.mu.Lock()
@@ -209,7 +210,7 @@ func (n *Notifier) putAside(w *waiter) {
 	s.mu.Unlock()
 }
 
-// wantLocked lets the waiter of t wait for its name, unless that is latched.
+// wantLocked makes t's waiter wait for its name, unless the name is latched.
 func (n *Notifier) wantLocked(s *shard, t *want) {
 	if n.state.Load() == stopped {
 		t.waiter.endLocked(s, errBusClosed)
@@ -228,7 +229,7 @@ func (n *Notifier) wantLocked(s *shard, t *want) {
 	g.wants = t
 }
 
-// unwant takes t out, and reports whether it was still there.
+// unwant removes t, and reports whether it was still there.
 func (n *Notifier) unwant(t *want) bool {
 	s := &n.shards[t.address.shard]
 	s.mu.Lock()
@@ -250,10 +251,10 @@ func (n *Notifier) unwant(t *want) bool {
 	return true
 }
 
-// satisfyLocked tells those who wait for the group, and returns how many.
+// satisfyLocked tells the waiters of the group, and returns their number.
 func (g *group) satisfyLocked(s *shard) (reached int) {
 	for t := g.takeWants(); t != nil; {
-		next := t.next // t may be in use again when it is satisfied
+		next := t.next // t may be reused once it is satisfied
 		t.group = nil
 		if t.satisfiedLocked(s) {
 			reached++

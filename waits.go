@@ -6,15 +6,16 @@ import (
 	"sync"
 )
 
-// waits knows which handlers wait for which subscriptions to make room, so
-// that no circle of them waits for ever.
+// waits records which handlers wait for which subscriptions to make room, so
+// that no cycle of them waits forever.
 type waits struct {
 	mu    sync.Mutex
-	edges map[*core]map[*core]int // from the consumer of a handler that waits
+	edges map[*core]map[*core]int // keyed first by the consumer of the handler that waits
 }
 
-// enter notes that a handler of from is about to wait for to. It reports false,
-// and notes nothing, if to waits for from already, directly or not.
+// enter records that a handler of from is about to wait for to. It returns
+// false, and records nothing, if to already waits for from, directly or
+// indirectly.
 func (w *waits) enter(from, to *core) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -31,7 +32,7 @@ func (w *waits) enter(from, to *core) bool {
 	return true
 }
 
-// leave ends what enter began.
+// leave reverts enter.
 func (w *waits) leave(from, to *core) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -56,19 +57,19 @@ func (w *waits) reaches(from, to *core, seen map[*core]bool) bool {
 	return false
 }
 
-// inHandler reports whether the caller runs below a handler, or the body of an
-// iterator, of some subscription, or below an observer or the function of a
-// listener. It looks at the stack: too slow for anything but a call that is about
-// to wait, where the context does not tell.
+// inHandler reports whether the caller runs in a handler or the body of an
+// iterator of some subscription, in an observer, or in the function of a
+// listener. It examines the stack, which is too slow except for a call that is
+// about to wait and whose context does not tell.
 func inHandler() bool {
 	return below(handlerFrames...)
 }
 
-// inObserver reports whether the caller runs below an observer of some value.
+// inObserver reports whether the caller runs in an observer of some value.
 func inObserver() bool { return below(observerFrames...) }
 
-// below reports whether a method of one of the types that frames begin the
-// names of, generic or not, is on the stack of the caller's caller.
+// below reports whether the stack of the caller's caller has a method of one of
+// the types whose names begin with one of frames, generic or not.
 func below(frames ...string) bool {
 	pcs := make([]uintptr, 64)
 	for skip := 3; ; skip += len(pcs) {
@@ -91,9 +92,9 @@ func below(frames ...string) bool {
 	}
 }
 
-// handlerFrames begin the names of methods of which one is on the stack of
-// every handler, observer and function of a listener; observerFrames are those
-// of observers.
+// handlerFrames are prefixes of method names. One of them is on the stack of
+// every handler, observer and listener function. observerFrames are those of
+// observers.
 var (
 	handlerFrames = []string{
 		"github.com/harkbus/hark.(*worker",

@@ -8,12 +8,13 @@ import (
 	"testing/synctest"
 )
 
-// walkSeed, if set, is the only seed of the random walks: that of a failure.
+// walkSeed, if set, is the only seed of the random walks. Set it to reproduce a
+// failure.
 const walkSeed = "HARK_SEED"
 
-// walk runs step in synctest bubbles, each with a source of randomness of its
-// own: n with the same seeds every time, and as many with fresh ones. What
-// fails says its seed.
+// walk runs step in synctest bubbles, each with a random source of its own: n
+// times with the same seeds on every run, and n times with new ones. A failure
+// prints its seed.
 func walk(t *testing.T, n int, step func(t *testing.T, rnd *rand.Rand)) {
 	var seeds []uint64
 	if text := os.Getenv(walkSeed); text != "" {

@@ -8,16 +8,16 @@ import (
 
 // watcher is a loop over Watch, or a call of WaitUntil.
 type watcher struct {
-	sleeper             // reset each time it parks
-	next, prev *watcher // in the list of those that are parked
+	sleeper             // reset each time the watcher parks
+	next, prev *watcher // in the list of parked watchers
 	parking    uint64   // Value.parking when it parked
 }
 
-// wakeList is a list of watchers taken out of a value, to be woken without its
-// lock.
+// wakeList is a list of watchers that were removed from a value, to be woken
+// without its lock.
 type wakeList struct{ first *watcher }
 
-// wake wakes them all. It is called once.
+// wake wakes all of them. It may be called once.
 func (l wakeList) wake() {
 	for w := l.first; w != nil; {
 		next := w.next // w may park again at once
@@ -82,7 +82,8 @@ func (v *Value[T]) unwatch() {
 	v.watchers--
 }
 
-// await returns the value and its version as soon as that is not seen.
+// await waits until the version differs from seen, and returns the value and
+// its version.
 func (v *Value[T]) await(ctx context.Context, w *watcher, seen uint64) (value T, n uint64, err error) {
 	for {
 		if ctx.Err() != nil {
@@ -116,8 +117,8 @@ func (v *Value[T]) parkLocked(w *watcher) {
 	v.attention = everybody
 }
 
-// unparkLocked takes out all that are parked. The caller wakes them when it
-// has released mu.
+// unparkLocked removes all parked watchers. The caller wakes them after
+// unlocking mu.
 func (v *Value[T]) unparkLocked() wakeList {
 	if v.parked == nil {
 		return wakeList{}
@@ -129,7 +130,7 @@ func (v *Value[T]) unparkLocked() wakeList {
 	return l
 }
 
-// unpark takes out w, which has a reason of its own to go on.
+// unpark removes w, which stops waiting for a reason of its own.
 func (v *Value[T]) unpark(w *watcher) {
 	v.mu.Lock()
 	if w.parking != v.parking {

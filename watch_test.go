@@ -33,7 +33,7 @@ func TestWatch(t *testing.T) {
 			t.Errorf("got %d, want 2", got)
 		}
 		set(t, v, 3)
-		synctest.Wait() // it holds 3 and waits for us
+		synctest.Wait() // the loop holds 3 and waits for the test
 		for i := range 5 {
 			set(t, v, 4+i)
 		}
@@ -72,7 +72,7 @@ func TestWatchBreakAndReuse(t *testing.T) {
 		}
 		set(t, v, want+1)
 	}
-	for n := range seq { // sets from within
+	for n := range seq { // sets the value inside the loop
 		if n == 10 {
 			break
 		}
@@ -121,8 +121,8 @@ func TestWaitUntil(t *testing.T) {
 	})
 }
 
-// TestWatchersUnderFire has watchers come, go and wait while the value
-// changes; each that stays must see the last state.
+// TestWatchersUnderFire has watchers come, go and wait while the value changes.
+// Each watcher that stays must see the last state.
 func TestWatchersUnderFire(t *testing.T) {
 	leak.Check(t)
 	bus := hark.New()
@@ -141,7 +141,7 @@ func TestWatchersUnderFire(t *testing.T) {
 				}
 			}
 		})
-		wg.Go(func() { // is cancelled at any moment
+		wg.Go(func() { // may be cancelled at any moment
 			for range 200 {
 				ctx, cancel := context.WithCancel(t.Context())
 				go cancel()

@@ -11,16 +11,17 @@ import (
 )
 
 const (
-	// maxChunk is how many messages a worker takes at a time at most.
+	// maxChunk is the most messages that a worker takes at a time.
 	maxChunk = 32
-	// turn is how many chunks it handles before other tasks get theirs.
+	// turn is how many chunks a worker handles before other tasks get their
+	// turn.
 	turn = 64
-	// A worker takes more at a time while handlers average less than fastRun,
-	// and one at a time once they average more than slowRun: what it has taken
-	// nobody else can take.
+	// A worker takes more messages at a time while handlers take less than
+	// fastRun on average, and one at a time when they take more than slowRun,
+	// because no other worker can take what it has taken.
 	fastRun = 2 * time.Microsecond
 	slowRun = 50 * time.Microsecond
-	// sample says that one in so many full chunks is timed.
+	// sample is the interval, in full chunks, at which one is timed.
 	sample = 16
 )
 
@@ -28,17 +29,17 @@ const (
 type worker[T any] struct {
 	exec.Task
 	member *member[T]
-	ctx    context.Context // of the handler; made when first needed
+	ctx    context.Context // of the handler; created when first needed
 	buf    []Message[T]    // messages taken
-	held   *held[T]        // where the message was, if it was taken from aside
-	at, n  int             // buf[at:n] are still to be handled
-	chunk  int             // how many to take at a time
-	most   int             // limit of chunk
-	chunks uint            // taken so far
-	full   uint            // of the last ones, how many had all that may be taken
-	tokens chan struct{}   // wakes an iterator, which is no task; otherwise nil
-	pile   *pile[T]        // the batch it gathers; nil without a batch handler
-	quiet  bool            // it has stopped for good; guarded by consumer.mu
+	held   *held[T]        // the message, if it was taken from aside
+	at, n  int             // buf[at:n] still has to be handled
+	chunk  int             // how many messages to take at a time
+	most   int             // upper limit of chunk
+	chunks uint            // number of chunks taken so far
+	full   uint            // number of consecutive chunks that had as many messages as allowed
+	tokens chan struct{}   // wakes an iterator, which is not a task; otherwise nil
+	pile   *pile[T]        // the batch being gathered; nil without a batch handler
+	quiet  bool            // it has permanently stopped; guarded by consumer.mu
 }
 
 func (w *worker[T]) init(m *member[T]) {
@@ -61,7 +62,7 @@ func (w *worker[T]) Notify() bool {
 	case w.tokens <- struct{}{}:
 	default:
 	}
-	return false // it may be busy: somebody else should be told too
+	return false // it may be busy, so someone else should be told too
 }
 
 // Run implements exec.Runner.
@@ -86,8 +87,8 @@ func (w *worker[T]) Run() (more bool) {
 			return false
 		default:
 			if last = true; worked && w.Alone() {
-				// Let publishers go on before the last look: what they
-				// publish meanwhile comes without waking anybody.
+				// Let publishers run before the last look. What they publish
+				// meanwhile arrives without waking anyone.
 				runtime.Gosched()
 			}
 		}
@@ -105,14 +106,14 @@ func (w *worker[T]) rest() {
 	c.tellIdle()
 }
 
-// step handles the next messages and reports whether there were any. With last,
-// sources that have none are put to sleep.
+// step handles the next messages and reports whether there were any. If last is
+// true, it puts sources without messages to sleep.
 func (w *worker[T]) step(last bool) bool {
 	c := w.member.consumer
 	if c.sole && w.member.plain && !c.busy.Load() {
 		return w.stream(last)
 	}
-	if w.at == w.n { // else a handler has ended the goroutine that was here
+	if w.at == w.n { // otherwise a handler has ended the previous goroutine
 		w.at, w.n = 0, c.take(w, last)
 	}
 	if w.n == 0 {
@@ -135,8 +136,8 @@ func (w *worker[T]) step(last bool) bool {
 	return true
 }
 
-// stream is step for the only worker of a subscription that asks for nothing
-// special: it handles messages where they are in the log.
+// stream is step for the only worker of a subscription without special options.
+// It handles messages in place in the log.
 func (w *worker[T]) stream(last bool) bool {
 	c := w.member.consumer
 	first := c.ready.first()
@@ -155,7 +156,7 @@ func (w *worker[T]) stream(last bool) bool {
 			}
 			continue
 		}
-		c.ready.drop() // first: once asleep it may join again at once
+		c.ready.drop() // first: once asleep, it may join the list again at once
 		if !l.arm() {
 			c.ready.push(node)
 			continue
@@ -165,8 +166,8 @@ func (w *worker[T]) stream(last bool) bool {
 	return false
 }
 
-// handleInPlace handles entries up to the first that fails or needs more than
-// a call of the handler, and passes them.
+// handleInPlace handles and passes entries, up to the first that fails or needs
+// more than a call of the handler.
 func (w *worker[T]) handleInPlace(l *typedLane[T], es []entry[T]) {
 	m := &w.buf[0]
 	m.from(&l.topic.core, nil, 0)
@@ -178,7 +179,7 @@ func (w *worker[T]) handleInPlace(l *typedLane[T], es []entry[T]) {
 		w.handleOne()
 		return
 	}
-	if len(es) == 1 { // so that it counts as in flight, and leaves its room
+	if len(es) == 1 { // so that it counts as in flight and its room is free
 		m.Value = es[0].value
 		l.pass(1)
 		l.opened()
@@ -195,13 +196,13 @@ func (w *worker[T]) handleInPlace(l *typedLane[T], es []entry[T]) {
 			err = caught(recover())
 		}
 		if c.over.Load() {
-			// A handler has closed the subscription, and all that had not been
-			// passed was counted as dropped.
+			// A handler has closed the subscription, and everything that had
+			// not been passed was counted as dropped.
 			c.tally.delivered.Add(uint64(n))
 			c.tally.dropped.Add(-uint64(n))
 			return
 		}
-		// Passed before it counts as done: never is more done than passed.
+		// Pass before counting as done, so that never more is done than passed.
 		passed := n
 		if err != nil {
 			passed++
@@ -215,7 +216,7 @@ func (w *worker[T]) handleInPlace(l *typedLane[T], es []entry[T]) {
 	}()
 	handle, ctx, state := w.member.handle, w.ctx, &w.member.state
 	for i := range es {
-		// Once the subscription has ended the entries are no longer its own.
+		// Once the subscription has ended, the entries are no longer its own.
 		if state.Load()&memberHalts != 0 || es[i].meta != nil {
 			break
 		}
@@ -228,8 +229,8 @@ func (w *worker[T]) handleInPlace(l *typedLane[T], es []entry[T]) {
 	returned = true
 }
 
-// startClock begins to measure what n messages cost, if that is worth it: when
-// all that may be taken at a time is there for the second time in a row.
+// startClock starts measuring the cost of n messages if that is useful: when,
+// for the second time in a row, there are as many as may be taken at a time.
 func (w *worker[T]) startClock(n int) (start time.Time) {
 	w.chunks++
 	if n < w.chunk {
@@ -243,7 +244,8 @@ func (w *worker[T]) startClock(n int) (start time.Time) {
 	return start
 }
 
-// stopClock sets how many messages are taken at a time from what n have cost.
+// stopClock adjusts how many messages are taken at a time to the measured cost
+// of n messages.
 func (w *worker[T]) stopClock(start time.Time, n int) {
 	if start.IsZero() {
 		return
@@ -256,10 +258,10 @@ func (w *worker[T]) stopClock(start time.Time, n int) {
 	}
 }
 
-// handleOne handles one message with everything that can be asked for.
+// handleOne handles one message with every option.
 func (w *worker[T]) handleOne() {
 	m := &w.buf[w.at]
-	w.at++ // what follows is not begun
+	w.at++ // the messages after it are not begun
 	f := handled
 	var err error
 	returned := false
@@ -279,7 +281,7 @@ func (w *worker[T]) handleOne() {
 	returned = true
 }
 
-// fate is what becomes of a message that does not fail.
+// fate is the outcome of a message that does not fail.
 type fate uint8
 
 const (
@@ -312,7 +314,8 @@ func (w *worker[T]) sift(m *Message[T]) fate {
 	return handled
 }
 
-// settle accounts for a message and lets the next of its key have its turn.
+// settle accounts for a message and gives the next message with its key its
+// turn.
 func (w *worker[T]) settle(m *Message[T], f fate, err error) {
 	c := w.member.consumer
 	if m.attempt > 0 && f == handled {
@@ -341,7 +344,7 @@ func (w *worker[T]) settle(m *Message[T], f fate, err error) {
 
 var errGoexit = errors.New("the handler ended its goroutine with runtime.Goexit")
 
-// caught returns the error of a handler that did not return.
+// caught returns the error for a handler that did not return normally.
 func caught(value any) error {
 	if value == nil {
 		return errGoexit
@@ -349,8 +352,8 @@ func caught(value any) error {
 	return &PanicError{Value: value, Stack: debug.Stack()}
 }
 
-// failed decides what becomes of a message whose handler failed, and reports
-// whether it is done with.
+// failed decides the outcome of a message whose handler failed, and reports
+// whether the message is done.
 func (w *worker[T]) failed(m *Message[T], err error) (done bool) {
 	c, cfg := w.member.consumer, w.member.cfg
 	c.tally.failed.Add(1)
@@ -386,8 +389,9 @@ func (c *core) giveUp(why DropReason) {
 	c.report()
 }
 
-// bury makes a dead letter of a message, and reports whether it is done with:
-// if an engine has lost its connection, one that it still holds is not.
+// bury makes a dead letter of a message, and reports whether the message is
+// done. It is not if the engine has lost its connection and still holds the
+// message.
 func (w *worker[T]) bury(m *Message[T], e FailEvent, now time.Time) (done bool) {
 	c, cfg := w.member.consumer, w.member.cfg
 	f := newFailure(m.Topic(), m.Seq(), c.name, e, now, m.Failure())
