@@ -69,7 +69,7 @@ func TestBillingIsTriedAgain(t *testing.T) {
 		if err := orders.Publish(t.Context(), order{"o-1", 42}); err != nil {
 			t.Fatal(err)
 		}
-		harktest.Settle(t, bus) // all ten attempts run at once, despite up to a minute between them
+		harktest.Settle(t, bus) // ten attempts, with up to a minute between them, at once
 		if got := len(seen.Failures()); got != 10 {
 			t.Errorf("got %d attempts, want 10", got)
 		}
