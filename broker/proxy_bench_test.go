@@ -2,7 +2,6 @@ package broker
 
 import (
 	"fmt"
-	"sync"
 	"testing"
 
 	"github.com/nats-io/nats.go"
@@ -12,6 +11,7 @@ import (
 // answers: through the proxy as somebody who may not do everything and as somebody who may,
 // and to a broker without users, which has none.
 func BenchmarkProxy(b *testing.B) {
+	const window = 1000 // how many messages are on their way
 	with, without := start(b, config(b, proxyUsers(0))), start(b, config(b, "topics: [{name: mine, durability: relaxed}]"))
 	connect := func(b *testing.B, who string) *nats.Conn {
 		url := "nats://" + without.Addr().String()
@@ -31,14 +31,13 @@ func BenchmarkProxy(b *testing.B) {
 			for _, readers := range []int{0, 1, 10} {
 				b.Run(fmt.Sprintf("user=%s/size=%d/readers=%d", who.name, size, readers), func(b *testing.B) {
 					nc, data := connect(b, who.publisher), make([]byte, size)
-					var all sync.WaitGroup
+					heard := make(chan struct{}, readers)
 					for range readers {
 						sub := connect(b, who.subscriber)
-						all.Add(1)
 						n := 0
 						if _, err := sub.Subscribe("ask", func(*nats.Msg) {
-							if n++; n == b.N {
-								all.Done()
+							if n++; n%window == 0 || n == b.N {
+								heard <- struct{}{}
 							}
 						}); err != nil {
 							b.Fatal(err)
@@ -53,16 +52,16 @@ func BenchmarkProxy(b *testing.B) {
 						if err := nc.Publish("ask", data); err != nil {
 							b.Fatal(err)
 						}
-						if i%1000 == 999 { // nobody becomes a slow consumer
-							if err := nc.Flush(); err != nil {
-								b.Fatal(err)
-							}
+						if i%window < window-1 && i < b.N-1 {
+							continue
+						}
+						if err := nc.Flush(); err != nil {
+							b.Fatal(err)
+						}
+						for range readers { // nobody becomes a slow consumer
+							<-heard
 						}
 					}
-					if err := nc.Flush(); err != nil {
-						b.Fatal(err)
-					}
-					all.Wait()
 				})
 			}
 		}

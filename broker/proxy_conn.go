@@ -23,7 +23,7 @@ const (
 	// before it is cut off, as the server has it for clients of its own listener.
 	clientPatience = natsserver.DEFAULT_FLUSH_DEADLINE
 	// quietRoom is the room of a connection for what the server says when it says little,
-	// and loudRoom when it says much, in bytes.
+	// and loudRoom that for each direction in which much is said, in bytes.
 	quietRoom, loudRoom = 1 << 10, 64 << 10
 )
 

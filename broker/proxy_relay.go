@@ -1,13 +1,11 @@
 package broker
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"io"
 	"strconv"
 	"strings"
-	"sync"
 
 	natsserver "github.com/nats-io/nats-server/v2/server"
 )
@@ -16,6 +14,9 @@ import (
 // to understand, written anew, so that the server cannot read it differently, and what is
 // published as it is. Whatever else a client says, the server gets something in its place
 // that it refuses, and so answers and logs in its own words.
+//
+// What is read stays where it is until the server has it: a command that is written anew
+// takes the place of what the client said, which it nearly always is to the letter.
 type relay struct {
 	client io.Reader
 	server io.Writer
@@ -24,21 +25,22 @@ type relay struct {
 	admitted func() (*replyRule, error)
 
 	rule      *replyRule
-	connected bool          // the client has said who it is
-	in        *bufio.Reader // reads from the relay
-	out       *bufio.Writer // what the server has not got yet; nil for nothing
+	connected bool // the client has said who it is
+	room      []byte
+	quiet     []byte          // the room of a client that says little
+	loud      *[loudRoom]byte // of one that says much, from loudRooms; nil while there is none
+	ready     int             // room[:ready] is for the server, which has not got it yet
+	next, end int             // room[next:end] is what is read, and not looked at yet
+	words     []byte          // the last command, as the server gets it
 	tokens    [4][]byte
 }
 
 const (
 	// lineMost is how long what follows the verb of a command may be, in bytes.
 	lineMost = natsserver.MAX_CONTROL_LINE_SIZE
-	// readRoom is the room that a connection has for what it reads, in bytes: for the
-	// longest line, with its verb and its end.
+	// readRoom is the room that a connection has for what it reads when it says little, in
+	// bytes: for the longest line, with its verb and its end.
 	readRoom = lineMost + 512
-	// writeRoom is the room for what is written at once, in bytes. Connections that are
-	// quiet have none.
-	writeRoom = 32 << 10
 	// refusedReply makes a subject one of those that the server lets no client name for
 	// replies: it answers with a permissions violation.
 	refusedReply = "_R_."
@@ -48,64 +50,101 @@ const (
 // connection.
 var errRefused = errors.New("refused")
 
-var relayRooms = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, writeRoom) }}
-
 func newRelay(client io.Reader, server io.Writer, admitted func() (*replyRule, error)) *relay {
-	r := &relay{client: client, server: server, admitted: admitted, rule: &replyRule{}}
-	r.in = bufio.NewReaderSize(r, readRoom)
+	r := &relay{client: client, server: server, admitted: admitted, rule: &replyRule{}, quiet: make([]byte, readRoom)}
+	r.room = r.quiet
 	return r
 }
 
 // run returns when the client has gone, when the server has, or with errRefused.
 func (r *relay) run() error {
+	defer r.calm()
 	for !r.rule.everything {
 		if err := r.command(); err != nil {
 			return err
 		}
 	}
+	for { // there is nothing to look at any more
+		r.pass(r.end - r.next)
+		if err := r.fill(); err != nil {
+			return err
+		}
+	}
+}
+
+// fill reads more from the client, when the server has all that is ready for it.
+func (r *relay) fill() error {
 	if err := r.flush(); err != nil {
 		return err
 	}
-	_, err := r.in.WriteTo(r.server) // there is nothing to look at any more
+	left, full := r.room[r.next:r.end], r.end == len(r.room)
+	switch {
+	case full && r.loud == nil:
+		r.loud = loudRooms.Get().(*[loudRoom]byte)
+		r.room = r.loud[:]
+		copy(r.room, left)
+	case r.loud != nil && r.end < readRoom: // less has come than fits into the other one
+		copy(r.quiet, left)
+		r.calm()
+	default:
+		copy(r.room, left)
+	}
+	r.next, r.end = 0, len(left)
+	n, err := r.client.Read(r.room[r.end:])
+	r.end += n
+	if n > 0 {
+		return nil // an error comes again
+	}
 	return err
 }
 
-// Read implements io.Reader: it reads from the client when the server has all that the
-// client has said before.
-func (r *relay) Read(p []byte) (int, error) {
-	if r.out != nil && r.out.Buffered() > 0 { // payload reads into the room of one that is empty
+// calm takes the room for much away.
+func (r *relay) calm() {
+	if r.loud != nil {
+		loudRooms.Put(r.loud)
+		r.loud, r.room = nil, r.quiet
+	}
+}
+
+// pass makes the next n bytes that are read ready for the server, as they are.
+func (r *relay) pass(n int) {
+	if r.ready != r.next {
+		copy(r.room[r.ready:], r.room[r.next:r.next+n])
+	}
+	r.ready, r.next = r.ready+n, r.next+n
+}
+
+// write makes a text ready for the server, in the place of what has been looked at.
+func (r *relay) write(text []byte) error {
+	if r.ready+len(text) > r.next {
 		if err := r.flush(); err != nil {
-			return 0, err
+			return err
 		}
 	}
-	return r.client.Read(p)
-}
-
-// writer returns where to write for the server.
-func (r *relay) writer() *bufio.Writer {
-	if r.out == nil {
-		r.out = relayRooms.Get().(*bufio.Writer)
-		r.out.Reset(r.server)
+	if len(text) > r.next { // it is longer than that
+		_, err := r.server.Write(text)
+		return err
 	}
-	return r.out
+	r.ready += copy(r.room[r.ready:], text)
+	return nil
 }
 
+// flush writes to the server what is ready for it.
 func (r *relay) flush() error {
-	if r.out == nil {
+	if r.ready == 0 {
 		return nil
 	}
-	err := r.out.Flush()
-	r.out.Reset(nil)
-	relayRooms.Put(r.out)
-	r.out = nil
+	_, err := r.server.Write(r.room[:r.ready])
+	r.ready = 0
 	return err
 }
 
 // fail tells the server something that it refuses.
 func (r *relay) fail(text string) error {
-	w := r.writer()
-	_, _ = w.WriteString(text) // Flush has its error
 	if err := r.flush(); err != nil {
+		return err
+	}
+	if _, err := io.WriteString(r.server, text); err != nil {
 		return err
 	}
 	return errRefused
@@ -114,27 +153,42 @@ func (r *relay) fail(text string) error {
 // garbled is for what is no command.
 func (r *relay) garbled() error { return r.fail("?\r\n") }
 
-// write writes a command: words with a space between them.
-func (r *relay) write(words ...[]byte) error {
-	w := r.writer()
-	for i, word := range words {
-		if i > 0 {
-			_ = w.WriteByte(' ') // the last write has its error
-		}
-		_, _ = w.Write(word)
+// say writes a command: words with a space between them.
+func (r *relay) say(verb []byte, args ...[]byte) error {
+	words := append(r.words[:0], verb...)
+	for _, word := range args {
+		words = append(append(words, ' '), word...)
 	}
-	_, err := w.WriteString("\r\n")
-	return err
+	r.words = append(words, '\r', '\n')
+	return r.write(r.words)
+}
+
+// line takes the next line, with its end, out of what is read; false if it is longer than
+// any may be. It stays where it is until fill is called.
+func (r *relay) line() ([]byte, bool, error) {
+	for {
+		read := r.room[r.next:r.end]
+		if n := bytes.IndexByte(read[:min(len(read), readRoom)], '\n') + 1; n > 0 {
+			r.next += n
+			return read[:n], true, nil
+		}
+		if len(read) >= readRoom {
+			return read, false, nil
+		}
+		if err := r.fill(); err != nil {
+			return nil, false, err
+		}
+	}
 }
 
 // command hands on the next command.
 func (r *relay) command() error {
-	line, err := r.in.ReadSlice('\n')
-	if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+	line, ok, err := r.line()
+	if err != nil {
 		return err
 	}
 	verb, rest := splitVerb(line)
-	if err != nil || len(rest) > lineMost {
+	if !ok || len(rest) > lineMost {
 		return r.fail("PUB " + strings.Repeat("x", lineMost+1) + "\r\n")
 	}
 	if string(verb) == "CONNECT" {
@@ -162,7 +216,7 @@ func (r *relay) command() error {
 	if !ok {
 		return r.garbled()
 	}
-	return r.write(append([][]byte{verb}, args...)...)
+	return r.say(verb, args...)
 }
 
 // connect hands on who the client says that it is, and waits for what the server
@@ -172,7 +226,7 @@ func (r *relay) connect(about []byte) (err error) {
 		return r.garbled()
 	}
 	r.connected = true
-	if err = r.write([]byte("CONNECT"), about); err != nil {
+	if err = r.say([]byte("CONNECT"), about); err != nil {
 		return err
 	}
 	if err = r.flush(); err != nil {
@@ -202,7 +256,7 @@ func (r *relay) publish(verb []byte, args [][]byte, sizes int) error {
 		}
 	}
 	subject, refused := args[0], ""
-	var reply, ahead []byte
+	var reply []byte
 	if named == 2 {
 		reply = args[1]
 	}
@@ -215,35 +269,32 @@ func (r *relay) publish(verb []byte, args [][]byte, sizes int) error {
 		refused = refusedReply
 	case look > lookMost:
 		refused, reply = refusedReply, []byte("long")
-	case look > r.in.Buffered(): // what is read takes the place of the words
-		verb, subject, reply, ahead = bytes.Clone(verb), bytes.Clone(subject), bytes.Clone(reply), make([]byte, look)
-		if _, err := io.ReadFull(r.in, ahead); err != nil {
-			return err
+	case look > r.end-r.next: // what is read takes the place of the words
+		verb, subject, reply = bytes.Clone(verb), bytes.Clone(subject), bytes.Clone(reply)
+		for look > r.end-r.next {
+			if err := r.fill(); err != nil {
+				return err
+			}
 		}
 	}
 	if refused == "" {
-		seen := ahead
-		if seen == nil {
-			seen, _ = r.in.Peek(look) // it is there
-		}
+		seen := r.room[r.next : r.next+look]
 		if why := r.rule.refuses(seen[:header], seen[header:]); why != "" {
 			refused, reply = refusedReply, []byte(why)
 		}
 	}
-	w := r.writer()
-	words := append(w.AvailableBuffer(), verb...)
-	words = append(append(words, ' '), subject...)
+	words := append(append(append(r.words[:0], verb...), ' '), subject...)
 	if len(reply) > 0 {
 		words = append(append(append(words, ' '), refused...), reply...)
 	}
 	for _, n := range size[:sizes] {
 		words = strconv.AppendInt(append(words, ' '), int64(n), 10)
 	}
-	if _, err := w.Write(append(words, '\r', '\n')); err != nil {
+	r.words = append(words, '\r', '\n')
+	if err := r.write(r.words); err != nil {
 		return err
 	}
-	_, _ = w.Write(ahead) // the next write has its error
-	if err := r.payload(total - len(ahead)); err != nil {
+	if err := r.payload(total); err != nil {
 		return err
 	}
 	return r.messageEnd()
@@ -251,44 +302,34 @@ func (r *relay) publish(verb []byte, args [][]byte, sizes int) error {
 
 // payload hands on so many bytes.
 func (r *relay) payload(n int) error {
-	for n > 0 {
-		if r.in.Buffered() == 0 { // it may take its time
-			if err := r.flush(); err != nil {
-				return err
-			}
+	for {
+		some := min(n, r.end-r.next)
+		r.pass(some)
+		if n -= some; n == 0 {
+			return nil
 		}
-		w := r.writer()
-		if w.Available() == 0 {
-			if err := w.Flush(); err != nil {
-				return err
-			}
-		}
-		room := w.AvailableBuffer()[:min(n, w.Available())]
-		got, err := r.in.Read(room)
-		if err != nil {
+		if err := r.fill(); err != nil {
 			return err
 		}
-		if _, err := w.Write(room[:got]); err != nil {
-			return err
-		}
-		n -= got
 	}
-	return nil
 }
 
 // messageEnd hands on what stands behind a message.
 func (r *relay) messageEnd() error {
-	for _, want := range []byte("\r\n") {
-		got, err := r.in.ReadByte()
-		if err != nil {
+	const want = "\r\n"
+	for {
+		got := r.room[r.next:min(r.next+len(want), r.end)]
+		switch {
+		case string(got) != want[:len(got)]:
+			return r.garbled()
+		case len(got) == len(want):
+			r.pass(len(want))
+			return nil
+		}
+		if err := r.fill(); err != nil {
 			return err
 		}
-		if got != want {
-			return r.garbled()
-		}
 	}
-	_, err := r.writer().WriteString("\r\n")
-	return err
 }
 
 // split returns the words of a line; false if they are more than any command has, or no

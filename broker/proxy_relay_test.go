@@ -281,6 +281,36 @@ func TestRelayWaitsForNothing(t *testing.T) {
 	}
 }
 
+// TestRelayInPieces has messages of many sizes come in pieces of many sizes: each arrives as
+// it is, whichever room it is in, and the one for much is given back.
+func TestRelayInPieces(t *testing.T) {
+	var in strings.Builder
+	in.WriteString("CONNECT {}\r\n")
+	for _, size := range []int{0, 1, readRoom - 20, readRoom, readRoom + 1, 1, 1, loudRoom - 10, loudRoom, loudRoom + 1, 3*loudRoom + readRoom, 5, 6, 7} {
+		fmt.Fprintf(&in, "PUB a.b _INBOX.eve.%d %d\r\n%s\r\n", size, size, strings.Repeat("0123456789", size/10+1)[:size])
+		headers := "NATS/1.0\r\nA: " + strings.Repeat("x", min(size, lookMost-20)) + "\r\n\r\n"
+		fmt.Fprintf(&in, "HPUB a.b %d %d\r\n%s%s\r\nPING\r\n", len(headers), len(headers)+3, headers, "abc")
+	}
+	for _, most := range []int{1, 7, 1000, readRoom - 1, readRoom, loudRoom - 1, loudRoom, 1 << 20} {
+		all, rest := in.String(), strings.NewReader(in.String())
+		var server bytes.Buffer
+		r := newRelay(readerFunc(func(p []byte) (int, error) { return rest.Read(p[:min(len(p), most)]) }), &server, func() (*replyRule, error) { return eveRule, nil })
+		if err := r.run(); err != io.EOF {
+			t.Errorf("in pieces of %d: %v", most, err)
+		}
+		if got := server.String(); got != all {
+			n := 0
+			for n < min(len(got), len(all)) && got[n] == all[n] {
+				n++
+			}
+			t.Errorf("in pieces of %d: the server gets %d bytes of %d, and something else from %d on: %.100q", most, len(got), len(all), n, got[n:])
+		}
+		if r.loud != nil {
+			t.Errorf("in pieces of %d: the room for much is kept", most)
+		}
+	}
+}
+
 type readerFunc func([]byte) (int, error)
 
 // Read implements io.Reader.
