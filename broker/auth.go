@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -14,12 +15,9 @@ import (
 
 // authenticator lets users in. It implements the server's Authentication.
 type authenticator struct {
-	secret string // of the broker's own client
-	users  atomic.Pointer[userList]
-	// checking bounds the work that strangers can cause: a password takes some
-	// 50 ms to check.
-	checking chan struct{}
-	waiting  chan struct{} // bounds the requests over HTTP that wait for that
+	secret   string // of the broker's own client
+	users    atomic.Pointer[userList]
+	checking *passwordQueue
 	verified *verified
 	proxy    *proxy // is told who comes; nil without a server in this process
 }
@@ -38,7 +36,7 @@ type user struct {
 var nobody = []byte("$2a$10$7EqJtq98hPqEX7fNZaFWoO5rwVt1X4JYv8QJ3r0L6m3v9yN1bX4aG")
 
 func newAuthenticator(c *Config) *authenticator {
-	a := &authenticator{secret: rand.Text(), checking: make(chan struct{}, 2), waiting: make(chan struct{}, passwordQueue), verified: newVerified()}
+	a := &authenticator{secret: rand.Text(), checking: newPasswordQueue(), verified: newVerified()}
 	a.set(c)
 	return a
 }
@@ -71,11 +69,13 @@ func (a *authenticator) Check(c natsserver.ClientAuthentication) bool {
 		c.RegisterUser(&natsserver.User{Username: internalUser})
 		return true
 	}
-	u := a.recall(opts.Username, opts.Password)
-	if u == nil {
-		a.checking <- struct{}{} // the server ends connections that wait for too long
-		defer func() { <-a.checking }()
-		u = a.prove(opts.Username, opts.Password)
+	address := a.proxy.addressOf(c.GetID())
+	if at := c.RemoteAddress(); address == "" && at != nil { // it speaks MQTT, and has not gone
+		address = at.String()
+	}
+	u, err := a.verify(context.Background(), address, opts.Username, opts.Password)
+	if err != nil {
+		a.proxy.turnAway(c.GetID())
 	}
 	if u == nil {
 		return false
@@ -96,7 +96,7 @@ func (a *authenticator) recall(name, password string) *user {
 }
 
 // prove returns the user with a name and a password or token, nil if there is none.
-// It takes some 50 ms, and is for those who have a place in checking. Of many clients
+// It takes some 50 ms, and is for those whose turn it is in checking. Of many clients
 // of one user that come at once only the first few are kept so long.
 func (a *authenticator) prove(name, password string) *user {
 	if u := a.recall(name, password); u != nil {

@@ -81,7 +81,7 @@ func (a *authenticator) identify(r *http.Request) (*principal, error) {
 		if !ok {
 			break
 		}
-		u, err := a.verify(r.Context(), name, password)
+		u, err := a.verify(r.Context(), r.RemoteAddr, name, password)
 		if err != nil {
 			return nil, err
 		}
@@ -103,37 +103,20 @@ func (a *authenticator) byToken(token string) *user {
 }
 
 const (
-	// passwordPatience is how long a request waits until its password can be
-	// checked, and passwordQueue how many wait.
-	passwordPatience = 5 * time.Second
-	passwordQueue    = 64
 	// verifiedFor is how long a password that was right need not be checked
 	// again, and verifiedMost how many are remembered.
 	verifiedFor  = time.Minute
 	verifiedMost = 4096
 )
 
-// verify returns the user with a name and a password or token, nil if there is none.
-// Few passwords are proven at a time, and few wait for it.
-func (a *authenticator) verify(ctx context.Context, name, password string) (*user, error) {
+// verify returns the user with a name and a password or token, nil if there is none, or
+// errBusyChecking. The address is whence somebody comes.
+func (a *authenticator) verify(ctx context.Context, address, name, password string) (*user, error) {
 	if u := a.recall(name, password); u != nil {
 		return u, nil
 	}
-	select {
-	case a.waiting <- struct{}{}:
-		defer func() { <-a.waiting }()
-	default:
-		return nil, errBusyChecking()
-	}
-	ctx, cancel := context.WithTimeout(ctx, passwordPatience)
-	defer cancel()
-	select {
-	case a.checking <- struct{}{}:
-		defer func() { <-a.checking }()
-	case <-ctx.Done():
-		return nil, errBusyChecking()
-	}
-	return a.prove(name, password), nil
+	key := passwordKey{hostOf(address), a.verified.mark(name, password)}
+	return a.checking.do(ctx, key, func() *user { return a.prove(name, password) })
 }
 
 func errBusyChecking() error {

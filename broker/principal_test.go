@@ -3,9 +3,7 @@ package broker
 import (
 	"encoding/base64"
 	"net/http"
-	"runtime"
 	"strings"
-	"sync"
 	"testing"
 )
 
@@ -84,40 +82,6 @@ func TestPasswordsAreForgotten(t *testing.T) {
 	}
 }
 
-// TestPasswordsAreBounded checks more passwords at once than wait.
-func TestPasswordsAreBounded(t *testing.T) {
-	b, err := New(config(t, users(t)), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for range cap(b.auth.checking) {
-		b.auth.checking <- struct{}{} // somebody else checks
-	}
-	var all sync.WaitGroup
-	results := make(chan error, passwordQueue)
-	for range passwordQueue {
-		all.Go(func() { _, err := identified(t, b, basic("ada", "secret-ada")); results <- err })
-	}
-	for len(b.auth.waiting) < passwordQueue {
-		runtime.Gosched()
-	}
-	if _, err := identified(t, b, basic("ada", "secret-ada")); err == nil || err.(*refusal).Status != http.StatusServiceUnavailable {
-		t.Errorf("got %v, want 503 for one too many", err)
-	}
-	if who, err := identified(t, b, "Bearer secret-bob"); who != "bob" {
-		t.Errorf("got %v; tokens need not wait", err)
-	}
-	for range cap(b.auth.checking) {
-		<-b.auth.checking
-	}
-	all.Wait()
-	for range passwordQueue {
-		if err := <-results; err != nil && err.(*refusal).Status != http.StatusServiceUnavailable {
-			t.Errorf("got %v", err)
-		}
-	}
-}
-
 func TestPrincipal(t *testing.T) {
 	p := &principal{&user{UserConfig: UserConfig{Name: "ada", Publish: []string{"orders.>"}, Subscribe: []string{"region.*", "a"}, Admin: []string{"shop.*.x"}}}}
 	everything := &principal{&user{UserConfig: UserConfig{Name: "eve", Publish: []string{">"}, Subscribe: []string{">"}, Admin: []string{">"}}}}
@@ -156,10 +120,7 @@ func TestPrincipal(t *testing.T) {
 func TestPasswordsAreRemembered(t *testing.T) {
 	b := start(t, config(t, users(t)))
 	dial(t, b, "ada:secret-ada@")
-	for range cap(b.auth.checking) {
-		b.auth.checking <- struct{}{} // somebody else checks
-		defer func() { <-b.auth.checking }()
-	}
+	defer checkNone(t, b)()
 	dial(t, b, "ada:secret-ada@")
 	if who, err := identified(t, b, basic("ada", "secret-ada")); who != "ada" {
 		t.Errorf("over HTTP: got %q, %v", who, err)

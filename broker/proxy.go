@@ -212,6 +212,14 @@ func (p *proxy) admit(id uint64, u *user) {
 	}
 }
 
+// turnAway has a client be told that it is not known yet who it is, instead of that the
+// server does not let it in, which clients take for a wrong password: many give up.
+func (p *proxy) turnAway(id uint64) {
+	if c := p.conn(id); c != nil {
+		c.turnedAway.Store(true)
+	}
+}
+
 // addressOf returns from where a connection comes, "" if it is none of a client of NATS.
 func (p *proxy) addressOf(id uint64) string {
 	if c := p.conn(id); c != nil {

@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	natsserver "github.com/nats-io/nats-server/v2/server"
@@ -27,6 +28,9 @@ const (
 	quietRoom, loudRoom = 1 << 10, 64 << 10
 )
 
+// busyChecking is what a client is told that is to try again.
+const busyChecking = "-ERR 'Too many passwords are being checked, try again in a moment'\r\n"
+
 var loudRooms = sync.Pool{New: func() any { return new([loudRoom]byte) }}
 
 // proxyConn is a client of NATS, and its connection to the server.
@@ -39,6 +43,8 @@ type proxyConn struct {
 	// admitted has the rule of the user when the server has let the client in.
 	admitted chan *replyRule
 	over     chan struct{} // closed when nothing more comes from the server
+	// turnedAway says that the broker has no time to find out who the client is.
+	turnedAway atomic.Bool
 }
 
 // serve speaks with the client until one of both sides ends it.
@@ -135,6 +141,10 @@ func (c *proxyConn) tell() {
 	var loud *[loudRoom]byte
 	for room := quiet; ; {
 		n, err := c.server.Read(room)
+		if n > 0 && c.turnedAway.Load() {
+			_ = c.write([]byte(busyChecking)) // there is nobody to tell that it has not arrived
+			return
+		}
 		if n > 0 && c.write(room[:n]) != nil || err != nil {
 			return
 		}

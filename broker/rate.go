@@ -3,6 +3,7 @@ package broker
 import (
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 )
@@ -70,9 +71,18 @@ func sender(p *principal, r *http.Request) string {
 	if who := p.who(); who != "" {
 		return "user " + who
 	}
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	return hostOf(r.RemoteAddr)
+}
+
+// hostOf returns an address without its port. Of one of IPv6 it is the network, because
+// who has one of its addresses mostly has all of them.
+func hostOf(address string) string {
+	host, _, err := net.SplitHostPort(address)
 	if err != nil {
-		return r.RemoteAddr
+		return address
+	}
+	if at, err := netip.ParseAddr(host); err == nil && at.Unmap().Is6() {
+		return netip.PrefixFrom(at.WithZone(""), 64).Masked().String()
 	}
 	return host
 }
