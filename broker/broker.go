@@ -30,7 +30,7 @@ type Broker struct {
 	source    atomic.Pointer[func() (*Config, error)] // see ReloadFrom
 
 	auth     *authenticator // nil without users
-	proxy    *proxy         // nil without users or without a server in this process
+	proxy    *proxy         // nil without users and a rate, or without a server in this process
 	store    *store.Store
 	client   *nats.Conn
 	conn     *natsdriver.Conn
@@ -170,13 +170,15 @@ func (b *Broker) connect(ctx context.Context, c *Config) (err error) {
 		}
 		return err
 	}
-	if b.auth != nil {
+	if b.auth != nil || c.Limits.Rate > 0 {
 		if b.proxy, err = listenProxy(c, b.log); err != nil {
 			return err
 		}
+	}
+	if b.auth != nil {
 		b.auth.proxy = b.proxy
 	}
-	if b.store, err = startServer(c, b.auth, serverLog{b.log.With("part", "server"), b.proxy}); err != nil {
+	if b.store, err = startServer(c, b.auth, b.proxy, serverLog{b.log.With("part", "server"), b.proxy}); err != nil {
 		return err
 	}
 	if b.client, err = connect(b.store, b.auth); err != nil {

@@ -41,7 +41,7 @@ var clusterSettings = []field[Config]{
 // ofServer are the settings of the server in this process, which have no meaning
 // beside an engine.
 var ofServer = []string{
-	"listen", "data", "mqtt.listen", "websocket.listen", "limits.connections", "limits.pending", "limits.memory", "limits.disk", "limits.subscriptions",
+	"listen", "data", "mqtt.listen", "websocket.listen", "limits.connections", "limits.rate", "limits.pending", "limits.memory", "limits.disk", "limits.subscriptions",
 	"cluster.listen", "cluster.routes", "cluster.user", "cluster.password", "cluster.replicas", "cluster.cert", "cluster.key", "cluster.ca",
 }
 

@@ -85,6 +85,7 @@ type LimitsConfig struct {
 	Connections     int64 // of NATS clients
 	Pending         int64 // bytes that wait for a client, before it is cut off
 	Subscriptions   int64 // of a NATS client
+	Rate            int64 // messages a second that a user publishes over NATS, or an address; 0: any number
 	HTTPConnections int64 // that are open at once
 	HTTPRate        int64 // requests a second of a user, or an address; 0: any number
 	Memory          int64 // bytes of topics in memory; 0: the server's choice

@@ -141,6 +141,8 @@ func TestFaults(t *testing.T) {
 		{"stop_timeout: 0s", `1:15: stop_timeout: must be above 0`},
 		{"limits: {message: big}", `1:19: limits.message: got "big", want a size`},
 		{"limits: {message: 100}", `1:19: limits.message: must be between`},
+		{"limits: {rate: 5}\nmqtt: {listen: '127.0.0.1:0'}", `1:16: limits.rate: does not hold for clients of MQTT`},
+		{"limits: {rate: -1}", `1:16: limits.rate: got "-1"`},
 		{"limits: 1MiB", `1:9: limits: got "1MiB", want the keys message, connections`},
 		{"insecure: yes", `1:11: insecure: got "yes", want true or false`},
 		{"max_hops: 0", `1:11: max_hops: must be at least 1`},

@@ -13,12 +13,15 @@ import (
 	natsserver "github.com/nats-io/nats-server/v2/server"
 )
 
-// proxy is where clients of NATS connect to a broker with users. It stands between them
-// and the server, because the server asks whether a client may publish to a subject, and
-// not whether it may have others answer to one (docs/adr/0008-proxy.md). The server itself
-// lets no client of NATS in but those that come from here.
+// proxy is where clients of NATS connect to a broker with users, or with a rate. It stands
+// between them and the server, because the server asks whether a client may publish to a
+// subject, and not whether it may have others answer to one, nor how often
+// (docs/adr/0008-proxy.md). The server itself lets no client of NATS in but those that come
+// from here.
 type proxy struct {
 	log      *slog.Logger
+	open     bool   // there are no users
+	rates    *rates // of what clients publish; nil for any
 	listener net.Listener
 	web      *proxyWeb   // nil without WebSockets
 	tls      *tls.Config // nil without TLS
@@ -42,7 +45,10 @@ func listenProxy(c *Config, log *slog.Logger) (*proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &proxy{log: log.With("part", "proxy"), tls: secure, conns: map[uint64]*proxyConn{}}
+	p := &proxy{log: log.With("part", "proxy"), open: len(c.Users) == 0, tls: secure, conns: map[uint64]*proxyConn{}}
+	if c.Limits.Rate > 0 {
+		p.rates = newRates(c.Limits.Rate)
+	}
 	p.done, p.end = context.WithCancel(context.Background())
 	if p.listener, err = net.Listen("tcp", c.Listen); err != nil {
 		return nil, listenError("listen", c.Listen, err)

@@ -42,6 +42,7 @@ type proxyConn struct {
 	server  net.Conn // in this process
 	// admitted has the rule of the user when the server has let the client in.
 	admitted chan *replyRule
+	pace     *pace         // that of the relay; nil for any
 	over     chan struct{} // closed when nothing more comes from the server
 	// turnedAway says that the broker has no time to find out who the client is.
 	turnedAway atomic.Bool
@@ -59,7 +60,15 @@ func (c *proxyConn) serve(info natsserver.Info, secure *tls.Config) {
 		c.leave()
 		close(c.over)
 	})
-	err := newRelay(c.client, c.server, c.rule).run()
+	r := newRelay(c.client, c.server, c.rule)
+	if c.proxy.open { // clients need not say who they are
+		r.rule, _ = c.rule()
+	}
+	if c.proxy.rates != nil {
+		c.pace = &pace{rates: c.proxy.rates, who: senderOf("", c.address), over: c.over}
+		r.pace = c.pace
+	}
+	err := r.run()
 	if errors.Is(err, errRefused) {
 		<-c.over // the server says why, and ends it
 	}
@@ -126,8 +135,14 @@ func (c *proxyConn) cut() {
 
 // rule returns the rule of the user as whom the server has let the client in.
 func (c *proxyConn) rule() (*replyRule, error) {
+	if c.proxy.open {
+		return &replyRule{everything: true}, nil
+	}
 	select {
 	case r := <-c.admitted:
+		if c.pace != nil {
+			c.pace.who = senderOf(r.user, c.address)
+		}
 		return r, nil
 	case <-c.over:
 		return nil, errRefused

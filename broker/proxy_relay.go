@@ -24,6 +24,9 @@ type relay struct {
 	// waits for that.
 	admitted func() (*replyRule, error)
 
+	// pace is that of what the client publishes, known when it is admitted; nil for any.
+	pace *pace
+
 	rule      *replyRule
 	connected bool // the client has said who it is
 	room      []byte
@@ -41,6 +44,9 @@ const (
 	// readRoom is the room that a connection has for what it reads when it says little, in
 	// bytes: for the longest line, with its verb and its end.
 	readRoom = lineMost + 512
+	// ackPrefix is how the subjects begin to which messages are acknowledged, which count for
+	// no rate: there is one for each message that a client is sent.
+	ackPrefix = "$JS.ACK."
 	// refusedReply makes a subject one of those that the server lets no client name for
 	// replies: it answers with a permissions violation.
 	refusedReply = "_R_."
@@ -59,7 +65,7 @@ func newRelay(client io.Reader, server io.Writer, admitted func() (*replyRule, e
 // run returns when the client has gone, when the server has, or with errRefused.
 func (r *relay) run() error {
 	defer r.calm()
-	for !r.rule.everything {
+	for !r.rule.everything || r.pace != nil {
 		if err := r.command(); err != nil {
 			return err
 		}
@@ -70,6 +76,14 @@ func (r *relay) run() error {
 			return err
 		}
 	}
+}
+
+// await waits until the client may publish one more message.
+func (r *relay) await() error {
+	return r.pace.await(r.flush, func() error {
+		_, err := io.WriteString(r.server, "PONG\r\n")
+		return err
+	})
 }
 
 // fill reads more from the client, when the server has all that is ready for it.
@@ -256,6 +270,11 @@ func (r *relay) publish(verb []byte, args [][]byte, sizes int) error {
 		}
 	}
 	subject, refused := args[0], ""
+	if !bytes.HasPrefix(subject, []byte(ackPrefix)) {
+		if err := r.await(); err != nil {
+			return err
+		}
+	}
 	var reply []byte
 	if named == 2 {
 		reply = args[1]
@@ -263,6 +282,9 @@ func (r *relay) publish(verb []byte, args [][]byte, sizes int) error {
 	look := header // how much is looked at before the server gets any of it
 	if isConsumerRequest(subject) {
 		look = total
+	}
+	if r.rule.everything {
+		look = 0
 	}
 	switch {
 	case named == 2 && !r.rule.allows(reply):
@@ -279,7 +301,7 @@ func (r *relay) publish(verb []byte, args [][]byte, sizes int) error {
 	}
 	if refused == "" {
 		seen := r.room[r.next : r.next+look]
-		if why := r.rule.refuses(seen[:header], seen[header:]); why != "" {
+		if why := r.rule.refuses(seen[:min(header, look)], seen[min(header, look):]); why != "" {
 			refused, reply = refusedReply, []byte(why)
 		}
 	}

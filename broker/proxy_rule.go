@@ -15,16 +15,20 @@ import (
 type replyRule struct {
 	everything bool   // wherever it is: the user may publish to every subject
 	inbox      string // how the subjects begin to which replies to the user go
+	user       string // the name; empty without users
 }
 
 func newReplyRule(u *user) *replyRule {
-	return &replyRule{coversAny(u.Publish, ">"), natsdriver.InboxPrefix(u.Name) + "."}
+	return &replyRule{coversAny(u.Publish, ">"), natsdriver.InboxPrefix(u.Name) + ".", u.Name}
 }
 
 // allows reports whether a subject is one of the user's own for replies. Those to which
 // the user may publish are none: what the server or somebody else says there is not the
 // user's, and may be taken for what the user has no right to say.
 func (r *replyRule) allows(reply []byte) bool {
+	if r.everything {
+		return true
+	}
 	n := len(r.inbox)
 	return n > 0 && len(reply) > n && string(reply[:n]) == r.inbox && isLiteral(reply)
 }

@@ -15,7 +15,7 @@ import (
 )
 
 // startServer starts the server that clients speak to.
-func startServer(c *Config, auth *authenticator, log natsserver.Logger) (*store.Store, error) {
+func startServer(c *Config, auth *authenticator, before *proxy, log natsserver.Logger) (*store.Store, error) {
 	opts := natsserver.Options{
 		ServerName: c.Name, SyncAlways: true,
 		MaxPayload: int32(c.Limits.Message), MaxPending: c.Limits.Pending, MaxConn: int(min(c.Limits.Connections, 1<<30)), MaxSubs: int(min(c.Limits.Subscriptions, 1<<30)),
@@ -36,7 +36,9 @@ func startServer(c *Config, auth *authenticator, log natsserver.Logger) (*store.
 		// is still there, and a password may take longer to check where many come at
 		// once. Clients expect to hear first whether they are let in.
 		opts.DisableShortFirstPing = true
-		auth.proxy.standBefore(c, &opts)
+	}
+	if before != nil {
+		before.standBefore(c, &opts)
 	} else if err := c.doors(&opts); err != nil {
 		return nil, err
 	}
@@ -61,7 +63,7 @@ func startServer(c *Config, auth *authenticator, log natsserver.Logger) (*store.
 	return s, nil
 }
 
-// doors adds where clients of NATS connect if there are no users, otherwise see proxy.
+// doors adds where clients of NATS connect if no proxy stands before the server.
 func (c *Config) doors(opts *natsserver.Options) (err error) {
 	if opts.TLSConfig, err = c.TLS.load(); err != nil {
 		return err

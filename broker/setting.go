@@ -40,6 +40,7 @@ var serverSettings = []field[Config]{
 	count("limits.connections", "65536", "how many clients may be connected", func(c *Config) *int64 { return &c.Limits.Connections }),
 	size("limits.pending", "256MiB", "how much may wait for a client that reads too slowly, before it is cut off", func(c *Config) *int64 { return &c.Limits.Pending }),
 	count("limits.subscriptions", "250000", "how many subscriptions a NATS client may have", func(c *Config) *int64 { return &c.Limits.Subscriptions }),
+	count("limits.rate", "0", "how many messages a second each user may publish over NATS, without users each address, on all connections together; more are held back; 0 for any number", func(c *Config) *int64 { return &c.Limits.Rate }),
 	count("limits.http_connections", "16384", "how many connections may be open over HTTP; further ones wait", func(c *Config) *int64 { return &c.Limits.HTTPConnections }),
 	count("limits.http_rate", "0", "how many requests a second each user may send over HTTP, without users each address; 0 for any number", func(c *Config) *int64 { return &c.Limits.HTTPRate }),
 	size("limits.memory", "0", "how much topics may keep in memory; 0 for three quarters of what there is", func(c *Config) *int64 { return &c.Limits.Memory }),

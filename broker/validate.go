@@ -77,6 +77,9 @@ func (c *Config) validateSettings(bad report) {
 	if c.Limits.HTTPConnections < 1 {
 		bad("limits.http_connections", "must be at least 1")
 	}
+	if c.Limits.Rate > 0 && c.MQTT.Listen != off {
+		bad("limits.rate", "does not hold for clients of MQTT; leave it out, or mqtt.listen")
+	}
 	for _, h := range c.Web.Hosts {
 		if h != "*" && (h != strings.ToLower(h) || strings.ContainsAny(h, "/:* ")) {
 			bad("web.hosts", "got %q, want a name such as broker.example in lower case, without a port, or *", h)
