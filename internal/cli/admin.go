@@ -24,19 +24,19 @@ type adminFlags struct {
 	output *string
 }
 
-// newAdminFlags declares --http and what goes with it, and --output.
+// newAdminFlags declares --http with the flags that go with it, and --output.
 func newAdminFlags(fs *flag.FlagSet) *adminFlags {
 	return &adminFlags{httpFlags(fs), outputFlag(fs, "pretty", "json")}
 }
 
-// json reports whether JSON is to be printed.
+// json reports whether to print JSON.
 func (f *adminFlags) json() bool { return *f.output == "json" }
 
-// admin speaks to the admin API of a broker.
+// admin is a client of a broker's admin API.
 type admin struct {
 	place place
 	http  *http.Client
-	notes io.Writer // says what it waits for, if that takes long
+	notes io.Writer // for saying what it waits for, if that takes long
 }
 
 func (f *adminFlags) open(notes io.Writer) (*admin, error) {
@@ -51,7 +51,7 @@ func (f *adminFlags) open(notes io.Writer) (*admin, error) {
 	return &admin{p, client, notes}, nil
 }
 
-// refusal is what the API says when it does not do something.
+// refusal is the API's reason for not doing something.
 type refusal struct {
 	Status int
 	Title  string
@@ -67,11 +67,11 @@ func (r *refusal) Error() string {
 	return r.Detail
 }
 
-// answerPatience is how long a request may take that is answered at once: a while longer
-// than a broker lets it take.
+// answerPatience is how long a request that is answered at once may take: somewhat
+// longer than a broker allows it.
 const answerPatience = 40 * time.Second
 
-// send sends a request, and returns the answer if it was done.
+// send sends a request, and returns the response if the request succeeded.
 func (a *admin) send(ctx context.Context, method, path string, query url.Values, body any) (*http.Response, error) {
 	if len(query) > 0 {
 		path += "?" + query.Encode()
@@ -100,7 +100,7 @@ func (a *admin) send(ctx context.Context, method, path string, query url.Values,
 	if err != nil {
 		if ctx.Err() != nil {
 			if err = context.Cause(ctx); !errors.Is(err, errSilent) {
-				return nil, err // the user has ended it
+				return nil, err // the user has interrupted it
 			}
 		}
 		return nil, fmt.Errorf("%w; hark serve starts a broker, --http and HARK_HTTP_URL say where one is", advised(err))
@@ -112,8 +112,8 @@ func (a *admin) send(ctx context.Context, method, path string, query url.Values,
 	return nil, a.refusal(res)
 }
 
-// advised is an error of a request with what to do about it, where the error does not say
-// enough.
+// advised adds what to do about it to the error of a request, where the error does
+// not say enough.
 func advised(err error) error {
 	var stranger x509.UnknownAuthorityError
 	switch {
@@ -129,12 +129,12 @@ func advised(err error) error {
 	return err
 }
 
-// maxRefusal is how much of a refusal is read, in bytes.
+// maxRefusal is how many bytes of a refusal are read.
 const maxRefusal = 64 << 10
 
-// refusal reads what was said instead of an answer.
+// refusal reads the reason from a response that is no success.
 func (a *admin) refusal(res *http.Response) error {
-	text, _ := io.ReadAll(io.LimitReader(res.Body, maxRefusal)) // what is there says enough
+	text, _ := io.ReadAll(io.LimitReader(res.Body, maxRefusal)) // the part that was read says enough
 	r := &refusal{}
 	if res.StatusCode == http.StatusBadRequest && strings.Contains(string(text), "HTTP request to an HTTPS server") {
 		return fmt.Errorf("%s wants TLS: give its URL with https://", a.place.HTTP)
@@ -152,12 +152,12 @@ func (a *admin) refusal(res *http.Response) error {
 	return r
 }
 
-// get reads JSON.
+// get requests and decodes JSON.
 func (a *admin) get(ctx context.Context, path string, query url.Values, into any) error {
 	return a.do(ctx, http.MethodGet, path, query, nil, into)
 }
 
-// do sends a request and reads the answer, unless into is nil.
+// do sends a request and decodes the response, unless into is nil.
 func (a *admin) do(ctx context.Context, method, path string, query url.Values, body, into any) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, answerPatience, fmt.Errorf("%s: %w", a.place.HTTP, errSilent))
 	defer cancel()
@@ -172,8 +172,8 @@ func (a *admin) do(ctx context.Context, method, path string, query url.Values, b
 	return json.NewDecoder(res.Body).Decode(into)
 }
 
-// each calls f for each entry of a list, page after page, until there were most; 0
-// is for all.
+// each calls f for each entry of a list, page by page, until there were most; 0
+// means all.
 func (a *admin) each(ctx context.Context, path string, query url.Values, most int, f func(entry json.RawMessage) error) error {
 	if query == nil {
 		query = url.Values{}
@@ -204,7 +204,7 @@ func (a *admin) each(ctx context.Context, path string, query url.Values, most in
 	}
 }
 
-// lines calls f for each line of JSON of an answer that comes bit by bit.
+// lines calls f for each line of a streamed response of JSON lines.
 func (a *admin) lines(ctx context.Context, path string, body any, f func(line json.RawMessage) error) error {
 	res, err := a.send(ctx, http.MethodPost, path, nil, body)
 	if err != nil {
@@ -235,10 +235,10 @@ func adminPath(parts ...string) string {
 	return "/v1/admin/" + strings.Join(parts, "/")
 }
 
-// adminAction is an action that has a connection to the API.
+// adminAction is an action with a client of the API.
 type adminAction func(ctx context.Context, a *admin, words []string, s Streams) error
 
-// administer returns what runs an action with so many words.
+// administer returns an action that runs do with between least and most words.
 func (f *adminFlags) administer(least, most int, want string, do adminAction) action {
 	return func(ctx context.Context, words []string, s Streams) error {
 		if len(words) < least || most >= 0 && len(words) > most {
@@ -259,7 +259,7 @@ func (f *adminFlags) administer(least, most int, want string, do adminAction) ac
 	}
 }
 
-// list prints the entries of a list: as lines of JSON, or as a table with a row for
+// list prints the entries of a list, as lines of JSON or as a table with a row for
 // each.
 func list[T any](ctx context.Context, f *adminFlags, a *admin, s Streams, path string, query url.Values, most int, head []string, row func(v *T) []string) error {
 	if f.json() {
@@ -283,7 +283,7 @@ func list[T any](ctx context.Context, f *adminFlags, a *admin, s Streams, path s
 	return t.print(s)
 }
 
-// show prints the one thing that answers a request, see describe.
+// show prints the object that answers a request, see describe.
 func show[T any](ctx context.Context, f *adminFlags, a *admin, s Streams, method, path string, query url.Values, fields func(v *T) [][2]string) error {
 	var text json.RawMessage
 	if err := a.do(ctx, method, path, query, nil, &text); err != nil {
@@ -292,7 +292,7 @@ func show[T any](ctx context.Context, f *adminFlags, a *admin, s Streams, method
 	return describe(f, s, text, fields)
 }
 
-// describe prints one thing: as a line of JSON, or as names and values.
+// describe prints one object, as a line of JSON or as names and values.
 func describe[T any](f *adminFlags, s Streams, text json.RawMessage, fields func(v *T) [][2]string) error {
 	if f.json() {
 		_, err := fmt.Fprintf(s.Out, "%s\n", bytes.TrimSpace(text))
@@ -311,7 +311,7 @@ func describe[T any](f *adminFlags, s Streams, text json.RawMessage, fields func
 	return t.print(s)
 }
 
-// done says that something was done, where no JSON is asked for.
+// done prints what was done, or the answer itself if JSON is asked for.
 func (f *adminFlags) done(s Streams, text json.RawMessage, format string, args ...any) error {
 	if f.json() {
 		if text == nil {

@@ -14,7 +14,7 @@ import (
 	"github.com/harkbus/hark/broker"
 )
 
-// startBroker runs a broker until the test ends, and points commands at it.
+// startBroker runs a broker until the test ends, and points commands to it.
 func startBroker(t *testing.T, text string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -45,7 +45,7 @@ func startBroker(t *testing.T, text string) {
 	t.Setenv("HARK_HTTP_URL", "http://"+b.HTTPAddr().String())
 }
 
-// bury publishes a dead letter, as hark makes them.
+// bury publishes a dead letter, as hark does.
 func bury(t *testing.T, id, reason string) {
 	t.Helper()
 	record, err := json.Marshal(map[string]any{"Topic": "jobs", "Subscription": "billing", "Reason": reason, "Stack": "goroutine 1\n\tx.go:3", "Attempts": 10, "First": time.Now(), "Last": time.Now(), "Seq": 7})
@@ -57,7 +57,7 @@ func bury(t *testing.T, id, reason string) {
 	}
 }
 
-// TestAdminCommands is what an operator types, in order.
+// TestAdminCommands runs what an operator types, in order.
 func TestAdminCommands(t *testing.T) {
 	startBroker(t, "topics: [{name: jobs, dedup: 1h}, {name: jobs.dead}, {name: last, per_key: 1}]\nroutes: [{name: europe, from: jobs, where: data.n == 1, to: region.eu, otherwise: rest}]\n")
 	bury(t, "d-1", "order 1: no stock")
@@ -66,7 +66,7 @@ func TestAdminCommands(t *testing.T) {
 	for _, tt := range []struct {
 		args     string
 		code     int
-		out, err string // must be part of what is printed; without it nothing may be
+		out, err string // must be part of the output; if empty, there must be none
 	}{
 		{"topic list", exitOK, "jobs.dead   3", ""},
 		{"topic list last", exitOK, "of each key up to 1 message", ""},
@@ -146,7 +146,8 @@ func TestAdminCommands(t *testing.T) {
 	}
 }
 
-// TestAdminAsUser looks at how the token gets to the broker, and that it is not shown.
+// TestAdminAsUser checks how the token gets to the broker, and that it is not
+// shown.
 func TestAdminAsUser(t *testing.T) {
 	const token = "TOPSECRETTOKEN"
 	startBroker(t, "users: [{name: op, token: '"+broker.HashToken(token)+"', admin: ['>']}, {name: ada, token: '"+broker.HashToken(token+"2")+"'}]\ntopics: [{name: jobs}]\n")
@@ -178,7 +179,8 @@ func TestAdminAsUser(t *testing.T) {
 	}
 }
 
-// TestAdminOfOthers speaks to what is no broker, and to one that ends in the middle.
+// TestAdminOfOthers calls a server that is no broker, and one that stops in the
+// middle of an answer.
 func TestAdminOfOthers(t *testing.T) {
 	t.Setenv("HARK_CONTEXTS", filepath.Join(t.TempDir(), "contexts.json"))
 	for _, tt := range []struct{ args, answer, says string }{

@@ -79,19 +79,19 @@ type benching struct {
 	time                  time.Duration
 	notes                 io.Writer
 
-	now     atomic.Pointer[string] // what is measured
-	turn    atomic.Int64           // how many turns are over
+	now     atomic.Pointer[string] // the running test
+	turn    atomic.Int64           // how many turns are done
 	samples map[[2]int][]sample    // by test and URL
 }
 
-// sample is what one turn of an engine came to.
+// sample is the outcome of one turn of an engine.
 type sample struct {
-	rate     float64       // a second
-	p50, p99 time.Duration // of one; 0 if that was not measured
+	rate     float64       // per second
+	p50, p99 time.Duration // latencies; 0 if not measured
 	err      error
 }
 
-// benchResult is a result as it is printed.
+// benchResult is a result in printable form.
 type benchResult struct {
 	Test    string  `json:"test"`
 	URL     string  `json:"url"`
@@ -136,14 +136,14 @@ func (b *benching) run(ctx context.Context, output string, s Streams) error {
 	return err
 }
 
-// measure gives each engine its turns.
+// measure runs the turns of each engine.
 func (b *benching) measure(ctx context.Context) error {
 	for round := range b.rounds {
 		for i, t := range b.tests {
 			for j, url := range b.urls {
 				k := [2]int{i, j}
 				if s := b.samples[k]; len(s) > 0 && s[len(s)-1].err != nil {
-					b.turn.Add(1) // what has failed once has failed
+					b.turn.Add(1) // a test that failed once is not tried again
 					continue
 				}
 				what := fmt.Sprintf("%s over %s, round %d", t.name, redacted(url), round+1)
@@ -168,7 +168,7 @@ func (b *benching) progress(width int) string {
 	return withGauge(width, float64(b.turn.Load())/float64(all), line)
 }
 
-// result is the median of samples; what has failed once has failed.
+// result returns the median of samples; if one has failed, the result has.
 func (b *benching) result(test, url string, samples []sample) benchResult {
 	r := benchResult{Test: test, URL: redacted(url), Size: b.size, Clients: b.clients}
 	for _, s := range samples {

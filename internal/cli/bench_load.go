@@ -15,7 +15,7 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// benchTest is something that is measured.
+// benchTest is one kind of measurement.
 type benchTest struct {
 	name string
 	run  func(ctx context.Context, l *load) error
@@ -38,7 +38,7 @@ func benchNames() (names []string) {
 // load is the work of one turn.
 type load struct {
 	bus     *hark.Bus
-	name    string // of what it makes
+	name    string // of the objects that it creates
 	data    []byte
 	clients int
 	until   time.Time
@@ -47,10 +47,10 @@ type load struct {
 	latencies [][]time.Duration // by client
 }
 
-// benchPatience is how long a turn may take beyond its time.
+// benchPatience is how long a turn may take beyond its set time.
 const benchPatience = 30 * time.Second
 
-// turnOf measures a test over an engine, on a connection of its own.
+// turnOf runs one turn of a test over an engine, on a connection of its own.
 func (b *benching) turnOf(ctx context.Context, t benchTest, url string) (s sample) {
 	ctx, cancel := context.WithTimeout(ctx, b.time+benchPatience)
 	defer cancel()
@@ -80,7 +80,8 @@ func (b *benching) turnOf(ctx context.Context, t benchTest, url string) (s sampl
 	return s
 }
 
-// clean removes what was stored, on another connection: that of the bus is closed.
+// clean removes what was stored, over another connection because that of the bus is
+// closed.
 func (l *load) clean(ctx context.Context, url string, notes io.Writer) error {
 	p := place{URL: url, Said: "the argument"}
 	conn, err := p.connect(ctx, notes)
@@ -96,7 +97,7 @@ func (l *load) clean(ctx context.Context, url string, notes io.Writer) error {
 	return errors.Join(err, closed(ctx, conn))
 }
 
-// each runs f in each client again and again until time is over, or it fails.
+// each runs f in each client repeatedly until the time is over, or f fails.
 func (l *load) each(f func(client int) error) error {
 	var all sync.WaitGroup
 	errs := make([]error, l.clients)
@@ -111,7 +112,7 @@ func (l *load) each(f func(client int) error) error {
 	return errors.Join(errs...)
 }
 
-// timed calls f and notes how long it took.
+// timed calls f and records how long it took.
 func (l *load) timed(client int, f func() error) error {
 	start := time.Now()
 	err := f()
@@ -119,8 +120,8 @@ func (l *load) timed(client int, f func() error) error {
 	return err
 }
 
-// benchWindow is how many messages of an ephemeral topic may be on their way,
-// which nobody else would limit over NATS.
+// benchWindow is how many messages of an ephemeral topic may be on their way; over
+// NATS nothing else limits them.
 const benchWindow = 4096
 
 func benchPubsub(ctx context.Context, l *load) error {
@@ -144,7 +145,7 @@ func benchPubsub(ctx context.Context, l *load) error {
 			return context.Cause(ctx)
 		}
 	})
-	for range benchWindow { // until all are handled
+	for range benchWindow { // wait until all are handled
 		select {
 		case room <- struct{}{}:
 		case <-ctx.Done():

@@ -26,11 +26,11 @@ it '"text"' or '{"id": 7}'.`,
 	subs: []command{chanSendCommand, chanReceiveCommand, chanCloseCommand, chanInfoCommand, chanRemoveCommand},
 }
 
-// chanFlags are what all commands for a channel take.
+// chanFlags are the flags of all commands for a channel.
 type chanFlags struct {
 	*brokerFlags
 	capacity int
-	given    bool // --capacity
+	given    bool // --capacity is set
 }
 
 func newChanFlags(fs *flag.FlagSet) *chanFlags {
@@ -46,14 +46,15 @@ func newChanFlags(fs *flag.FlagSet) *chanFlags {
 	return f
 }
 
-// seeker is a connection that can look at channels and values without making them.
+// seeker is a connection that can look up channels and values without creating
+// them.
 type seeker interface {
 	FindChan(ctx context.Context, name string) (driver.ChanConfig, bool, error)
 	DeleteChan(ctx context.Context, name string) error
 	FindValue(ctx context.Context, name string) (driver.State, bool, error)
 }
 
-// seek returns what conn can find out.
+// seek returns the seeker of conn.
 func seek(conn driver.Conn) (seeker, error) {
 	s, ok := conn.(seeker)
 	if !ok {
@@ -62,7 +63,8 @@ func seek(conn driver.Conn) (seeker, error) {
 	return s, nil
 }
 
-// ask asks what is there. A broker does not answer a user who may not ask.
+// ask calls f, which asks what exists. A broker does not answer a user who may not
+// ask, so ask limits the time.
 func ask(ctx context.Context, what string, f func(ctx context.Context) error) error {
 	wait, cancel := context.WithTimeout(ctx, asking)
 	defer cancel()
@@ -73,11 +75,12 @@ func ask(ctx context.Context, what string, f func(ctx context.Context) error) er
 	return err
 }
 
-// asking is how long the broker has to answer: a while longer than natsdriver takes
-// to find that the user may not ask.
+// asking is how long the broker has to answer: somewhat longer than natsdriver
+// takes to find out that the user lacks permission.
 const asking = 7 * time.Second
 
-// findChan returns how a channel was made, and whether it is there.
+// findChan returns the configuration with which a channel was created, and whether
+// it exists.
 func findChan(ctx context.Context, find seeker, name string) (config driver.ChanConfig, found bool, err error) {
 	err = ask(ctx, "a channel "+name, func(ctx context.Context) (err error) {
 		config, found, err = find.FindChan(ctx, name)
@@ -86,7 +89,7 @@ func findChan(ctx context.Context, find seeker, name string) (config driver.Chan
 	return config, found, err
 }
 
-// open opens the channel, and makes it if need be and makes is set.
+// open opens the channel, and creates it if it does not exist and makes is set.
 func (f *chanFlags) open(ctx context.Context, conn driver.Conn, name string, makes bool) (driver.Chan, driver.ChanConfig, error) {
 	find, err := seek(conn)
 	if err != nil {
@@ -110,13 +113,13 @@ func (f *chanFlags) open(ctx context.Context, conn driver.Conn, name string, mak
 		}
 		ch, err := chans.OpenChan(ctx, config)
 		if !found && errors.Is(err, driver.ErrConflict) {
-			continue // somebody else has just made it
+			continue // somebody else has just created it
 		}
 		return ch, config, err
 	}
 }
 
-// on connects and runs work with the channel that the first word names.
+// on connects and runs work with the channel named by the first word.
 func (f *chanFlags) on(ctx context.Context, s Streams, name string, makes bool, work func(ch driver.Chan, config driver.ChanConfig) error) error {
 	return f.with(ctx, s.Err, func(conn driver.Conn) error {
 		ch, config, err := f.open(ctx, conn, name, makes)
@@ -131,7 +134,7 @@ func (f *chanFlags) on(ctx context.Context, s Streams, name string, makes bool, 
 	})
 }
 
-// oneName returns the only word, which is a valid name.
+// oneName returns the only word, which must be a valid name.
 func oneName(words []string, what string) (string, error) {
 	if len(words) != 1 {
 		return "", usageError{fmt.Errorf("want the name of %s, and not %s", what, plural(len(words), "word", "words"))}
@@ -142,7 +145,7 @@ func oneName(words []string, what string) (string, error) {
 	return words[0], nil
 }
 
-// nameAndData returns the first word, which is a valid name, and the second.
+// nameAndData returns the first word, which must be a valid name, and the second.
 func nameAndData(words []string, what string) (name string, data []string, err error) {
 	if len(words) < 1 || len(words) > 2 {
 		return "", nil, usageError{fmt.Errorf("want %s and perhaps DATA, in quotes, and not %s", what, plural(len(words), "word", "words"))}
@@ -255,7 +258,7 @@ func (r *receiving) run(ctx context.Context, ch driver.Chan, s Streams) error {
 	return nil
 }
 
-// one receives a value and does with it what is asked for.
+// one receives a value and does with it what the flags say.
 func (r *receiving) one(ctx context.Context, ch driver.Chan, s Streams) error {
 	wait, cancel := bounded(ctx, r.timeout)
 	v, err := ch.Receive(wait, r.try)
@@ -286,7 +289,7 @@ func (r *receiving) print(s Streams, data []byte) error {
 	return err
 }
 
-// runWith runs a command of the shell, with data as its input.
+// runWith runs a shell command, with data as its input.
 func runWith(ctx context.Context, line string, data []byte, s Streams, env ...string) error {
 	c := exec.CommandContext(ctx, "sh", "-c", line)
 	c.Stdin, c.Stdout, c.Stderr = strings.NewReader(string(data)), s.Out, s.Err
@@ -312,7 +315,7 @@ var chanCloseCommand = command{
 	},
 }
 
-// chanInfo is a channel as it is printed.
+// chanInfo is a channel in printable form.
 type chanInfo struct {
 	Name       string `json:"name"`
 	Capacity   int    `json:"capacity"` // -1 for no limit

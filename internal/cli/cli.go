@@ -10,15 +10,15 @@ import (
 	"github.com/harkbus/hark/driver/natsdriver"
 )
 
-// Streams are where a command reads and writes. In may be nil for a command
+// Streams are what a command reads from and writes to. In may be nil for a command
 // that does not read.
 type Streams struct {
 	In       io.Reader
 	Out, Err io.Writer
 }
 
-// root is the whole command line. A new command is a variable of type command
-// in a file of its own, and one word here.
+// root is the whole command line. To add a command, put a variable of type command
+// in a file of its own and add its name here.
 var root = command{
 	name:  "hark",
 	about: "typed messaging for Go",
@@ -28,8 +28,8 @@ var root = command{
 	},
 }
 
-// Run runs the command that args, without the program's name, stand for and
-// returns the exit code. A command ends soon after ctx does.
+// Run runs the command given by args, which do not include the name of the program,
+// and returns the exit code. A command ends soon after ctx does.
 func Run(ctx context.Context, args []string, s Streams) int {
 	if len(args) > 0 && args[0] == completeWord {
 		return exitCode(ctx, printCompletions(args[1:], s))
@@ -48,8 +48,8 @@ func Run(ctx context.Context, args []string, s Streams) int {
 	return code
 }
 
-// aliased returns args with what people try first in the form in which it is
-// handled: hark help X is hark X --help, and hark --version is hark version.
+// aliased rewrites args that people try first into the form that is handled: hark
+// help X is hark X --help, and hark --version is hark version.
 func aliased(args []string) []string {
 	if len(args) == 0 {
 		return args

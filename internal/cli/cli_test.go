@@ -10,8 +10,8 @@ import (
 	"unicode/utf8"
 )
 
-// call runs the command line and returns what it printed, but for that it waits for a
-// broker, which on a busy machine every command may.
+// call runs a command line and returns its output, without the notice that it waits
+// for a broker: on a busy machine any command may have to.
 func call(t *testing.T, in string, args ...string) (code int, out, errs string) {
 	t.Helper()
 	var o, e bytes.Buffer
@@ -19,14 +19,14 @@ func call(t *testing.T, in string, args ...string) (code int, out, errs string) 
 	return code, o.String(), slowly.ReplaceAllString(e.String(), "")
 }
 
-// slowly is what a command says while it waits for the answer of a broker.
+// slowly matches what a command prints while it waits for a broker to answer.
 var slowly = regexp.MustCompile(`hark: no answer yet from .*\n`)
 
 func TestCommandLine(t *testing.T) {
 	tests := []struct {
 		args     string
 		code     int
-		out, err string // must be part of what is printed; without it nothing may be
+		out, err string // must be part of the output; if empty, there must be none
 	}{
 		{"", exitUsage, "", "a command is missing: want serve, pub, sub, request, reply, chan, notify, wait, latch, unlatch, value, topic, group, dlq, route, user, context, filter, demo, bench, doctor, completion, version"},
 		{"help", exitOK, "hark demo", ""},
@@ -86,7 +86,7 @@ func TestCommandLine(t *testing.T) {
 	}
 }
 
-// TestHelp asks every command there is for its help.
+// TestHelp asks every command for its help.
 func TestHelp(t *testing.T) {
 	var walk func(c command, words []string)
 	walk = func(c command, words []string) {

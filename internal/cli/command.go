@@ -13,25 +13,26 @@ import (
 	"github.com/harkbus/hark/internal/spell"
 )
 
-// command is a word of the command line: something to run, a group of further
-// commands, or both.
+// command is a word on the command line: an action, a group of further commands, or
+// both.
 type command struct {
 	name  string
-	args  string // the arguments as the help shows them; without it there may be none
+	args  string // the arguments as shown in the help; if empty, none are allowed
 	about string // one line, for lists
 	long  string // for its own help
-	// setup declares the flags and returns what runs once they are parsed. It
-	// must do nothing else: the help calls it too. Nil for a mere group.
+	// setup declares the flags and returns the action to run once they are parsed.
+	// It must do nothing else, because the help calls it too. It is nil for a mere
+	// group.
 	setup func(fs *flag.FlagSet) action
-	words func() []string // what the first argument can be, for completion; nil if that is not known
+	words func() []string // possible first arguments, for completion; nil if not known
 	subs  []command
-	path  string // the words that lead to it; set on the way
+	path  string // the words that lead to the command; set on the way to it
 }
 
-// action runs a command. words are its arguments without the flags.
+// action runs a command. words are its arguments other than flags.
 type action func(ctx context.Context, words []string, s Streams) error
 
-// dispatch runs the command that args lead to.
+// dispatch runs the command selected by args.
 func (c command) dispatch(ctx context.Context, args []string, s Streams) error {
 	c.path = strings.TrimSpace(c.path + " " + c.name)
 	if len(args) > 0 {
@@ -71,22 +72,22 @@ func (c command) dispatch(ctx context.Context, args []string, s Streams) error {
 	return err
 }
 
-// callError is an error of the command that words lead to, or of what they name of its
-// input.
+// callError is an error of the command that words select, or of the part of its
+// input that they name.
 type callError struct {
 	words string
 	err   error
 }
 
-// Error says which command it was. Errors of the library begin with its name, which is
-// that of the program too, and stands in front already.
+// Error says which command it was. It drops the prefix of the library's errors,
+// because that is also the program's name, which is printed first anyway.
 func (e *callError) Error() string {
 	return e.words + ": " + strings.TrimPrefix(e.err.Error(), "hark: ")
 }
 
 func (e *callError) Unwrap() error { return e.err }
 
-// sub returns a copy of the command of that name below it, nil if there is none.
+// sub returns a copy of the subcommand with a name, or nil if there is none.
 func (c command) sub(name string) *command {
 	for _, sub := range c.subs {
 		if sub.name == name {
@@ -111,7 +112,7 @@ func (c command) call() string {
 	return words
 }
 
-// misused returns err as a call that was not understood, and where to read on.
+// misused returns err as a usage error, with a pointer to the help.
 func (c command) misused(err error) error {
 	words := c.call()
 	if words != "" {
@@ -119,7 +120,7 @@ func (c command) misused(err error) error {
 	}
 	sep := "; "
 	if strings.Contains(err.Error(), "\n") {
-		sep = "\n" // the last line points at a place in the one above it
+		sep = "\n" // the last line points to a place in the line above it
 	}
 	return usageError{fmt.Errorf("%s%w%ssee %s --help", words, err, sep, c.path)}
 }
@@ -132,7 +133,7 @@ func (c command) subNames() []string {
 	return names
 }
 
-// help prints what the command does, the commands below it and its flags.
+// help prints what the command does, its subcommands and its flags.
 func (c command) help(w io.Writer, fs *flag.FlagSet) {
 	fmt.Fprintf(w, "%s: %s\n", c.path, c.about)
 	if c.long != "" {
@@ -152,7 +153,7 @@ func (c command) help(w io.Writer, fs *flag.FlagSet) {
 	header := "\nFlags:\n"
 	fs.VisitAll(func(f *flag.Flag) {
 		value, usage := flag.UnquoteUsage(f)
-		usage = strings.TrimPrefix(usage, value+": ") // where the value is no word of the text
+		usage = strings.TrimPrefix(usage, value+": ") // where the text begins with the value as a label
 		if f.DefValue != "" && f.DefValue != "false" {
 			usage += fmt.Sprintf(" (default %s)", f.DefValue)
 		}
@@ -165,7 +166,7 @@ func (c command) help(w io.Writer, fs *flag.FlagSet) {
 	fmt.Fprintf(w, "\n%s\n", exitCodes)
 }
 
-// indented breaks a text into lines of at most 90 columns, indented by 8.
+// indented wraps a text at 90 columns, indented by 8.
 func indented(text string) string {
 	var b strings.Builder
 	column := 90
@@ -185,8 +186,8 @@ func indented(text string) string {
 	return b.String() + "\n"
 }
 
-// parseFlags parses the flags in args, which may stand before, between and
-// behind other words, and returns those. What follows "--" is no flag.
+// parseFlags parses the flags in args, which may stand before, between and after
+// other words, and returns those words. Nothing after "--" is a flag.
 func parseFlags(fs *flag.FlagSet, args []string) (words []string, err error) {
 	fs.SetOutput(io.Discard)
 	fs.Usage = func() {}
@@ -206,7 +207,7 @@ func parseFlags(fs *flag.FlagSet, args []string) (words []string, err error) {
 	return words, nil
 }
 
-// flagError says what package flag found in the words of this command line.
+// flagError rephrases an error of package flag in terms of this command line.
 func flagError(fs *flag.FlagSet, err error) error {
 	name, unknown := strings.CutPrefix(err.Error(), "flag provided but not defined: ")
 	if !unknown {
@@ -222,8 +223,8 @@ func flagError(fs *flag.FlagSet, err error) error {
 	return fmt.Errorf("unknown flag %s%s", name, suggestion(asked, known))
 }
 
-// suggestion returns ", did you mean …?" if one of the known words is near, or
-// the only one that begins with word.
+// suggestion returns ", did you mean …?" if one of the known words is similar, or
+// is the only one that begins with word.
 func suggestion(word string, known []string) string {
 	best := spell.Nearest(word, known)
 	if best == "" {

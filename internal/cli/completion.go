@@ -32,11 +32,11 @@ names.`,
 	},
 }
 
-// completeWord is what the shells call, with the words before the cursor, the last
-// one up to it. It prints each that it could be, a tab and what that is.
+// completeWord is the command that shells call, with the words up to the cursor. It
+// prints each candidate for the last one, followed by a tab and a description.
 const completeWord = "__complete"
 
-// completions are the scripts of the shells.
+// completions are the scripts for the shells.
 var completions = map[string]string{
 	"bash": `_hark() {
 	local IFS=$'\n'
@@ -68,7 +68,7 @@ complete -c hark -f -a '(__hark_complete)'
 `,
 }
 
-// printCompletions prints what the last of words can be.
+// printCompletions prints the candidates for the last of words.
 func printCompletions(words []string, s Streams) error {
 	for _, c := range root.complete(words) {
 		if _, err := fmt.Fprintf(s.Out, "%s\t%s\n", c.word, c.about); err != nil {
@@ -78,18 +78,18 @@ func printCompletions(words []string, s Streams) error {
 	return nil
 }
 
-// candidate is a word that can stand somewhere.
+// candidate is a possible completion.
 type candidate struct{ word, about string }
 
-// complete returns what the last of words can be; nothing for what only the user
-// or the file system knows.
+// complete returns the candidates for the last of words, or nothing where only the
+// user or the file system knows them.
 func (c command) complete(words []string) []candidate {
 	if len(words) == 0 {
 		words = []string{""}
 	}
 	before, last := words[:len(words)-1], words[len(words)-1]
 	fs := c.flags()
-	given := 0 // words that are no flags and no commands
+	given := 0 // arguments other than flags and commands
 	for i := 0; i < len(before); i++ {
 		word := before[i]
 		if word == "--" {
@@ -141,7 +141,7 @@ func (c command) complete(words []string) []candidate {
 	return beginning(all, last)
 }
 
-// values returns what a flag takes, as far as it is known.
+// values returns the possible values of a flag, as far as they are known.
 func (c command) values(f *flag.Flag, last string) []candidate {
 	var all []candidate
 	switch v := f.Value.(type) {
@@ -159,7 +159,7 @@ func (c command) values(f *flag.Flag, last string) []candidate {
 	return beginning(all, last)
 }
 
-// contextNames returns the names of the contexts, as far as they can be read.
+// contextNames returns the names of the contexts, if they can be read.
 func contextNames() []string {
 	all, err := loadContexts()
 	if err != nil {

@@ -23,18 +23,18 @@ import (
 )
 
 const (
-	// defaultURL is where hark serve listens unless it is told otherwise.
+	// defaultURL is where hark serve listens by default.
 	defaultPort = "7422"
 	defaultURL  = "hark://127.0.0.1:" + defaultPort
-	// defaultHTTPPort is where it serves HTTP then.
+	// defaultHTTPPort is where it serves HTTP by default.
 	defaultHTTPPort = "7480"
 )
 
 const (
-	// connectPatience is how long connecting may take, and closing.
+	// connectPatience is how long connecting, or closing, may take.
 	connectPatience = 10 * time.Second
-	// askPatience is how long it may take to find out whether a topic is
-	// stored. A user who may not know gets no answer.
+	// askPatience is how long to wait for the answer whether a topic is stored. A
+	// user without permission to ask gets none.
 	askPatience = time.Second
 )
 
@@ -50,40 +50,40 @@ func urlFlags(fs *flag.FlagSet) *brokerFlags {
 	return f
 }
 
-// httpFlags declares --http beside what urlFlags does, for commands that use the
-// HTTP API.
+// httpFlags declares --http in addition to the flags of urlFlags, for commands that
+// use the HTTP API.
 func httpFlags(fs *flag.FlagSet) *brokerFlags {
 	f := urlFlags(fs)
 	fs.StringVar(&f.http, "http", "", "`URL` of the HTTP API of the broker (HARK_HTTP_URL, or the context; otherwise port "+defaultHTTPPort+" of the broker). HARK_TOKEN is the token if no URL has one")
 	return f
 }
 
-// place is where a broker is, and as whom to speak to it.
+// place is where a broker is, with the user's credentials.
 type place struct {
-	URL  string // for messages, with credentials: not to be printed
-	HTTP string // of the HTTP API, without credentials and a slash at the end; empty if there is none
-	// Web says how HTTP is known.
+	URL  string // for messages, with credentials: must not be printed
+	HTTP string // of the HTTP API, without credentials or trailing slash; empty if there is none
+	// Web says how the HTTP API was determined.
 	Web certainty
-	// User and Password are the credentials, for HTTP too; a Password without a
+	// User and Password are the credentials, also for HTTP; a Password without a
 	// User is a token.
 	User, Password string
-	// Said is what named the place: --url, HARK_URL, a context or the default.
+	// Said is where the place was given: --url, HARK_URL, a context or the default.
 	Said string
 }
 
-// certainty says how sure it is that the HTTP API is that of the broker at the URL.
+// certainty says how sure it is that the HTTP API belongs to the broker at the URL.
 type certainty uint8
 
 const (
 	guessed certainty = iota // the default port on the same host
 	paired                   // the default ports on one host
-	told                     // somebody has said it
+	told                     // it was given explicitly
 )
 
-// place finds out where the broker is. A flag comes before the environment, that
-// before the context, and the default comes last. What says where messages go
-// says it for HTTP too, unless something that comes before it does: with --url the
-// HTTP API of a context is not used.
+// place determines where the broker is. A flag overrides the environment, which
+// overrides the context, which overrides the default. The source of the URL for
+// messages also determines the one for HTTP, unless a source of higher precedence
+// does: with --url, a context's HTTP API is not used.
 func (f *brokerFlags) place() (place, error) {
 	if f.url != "" && f.context != "" {
 		return place{}, usageError{errors.New("want one of --url and --context: each says where the broker is")}
@@ -136,7 +136,7 @@ func (f *brokerFlags) place() (place, error) {
 	return p, nil
 }
 
-// read takes what is in the URL apart. web is the URL for HTTP, or empty.
+// read parses the URL. web is the URL for HTTP, or empty.
 func (p *place) read(web string) error {
 	scheme, rest, _ := strings.Cut(p.URL, ":")
 	if driver.Lookup(scheme) == nil {
@@ -162,8 +162,8 @@ func (p *place) read(web string) error {
 	return nil
 }
 
-// readHost takes the credentials from a URL, of which rest is what follows the
-// slashes, and unless it is known otherwise where HTTP is: at the first host.
+// readHost takes the credentials from a URL, of which rest is the part after the
+// slashes. Unless the HTTP API is known otherwise, it assumes it at the first host.
 func (p *place) readHost(scheme, rest string, web bool) error {
 	hosts, query, _ := strings.Cut(rest, "?")
 	first, _, _ := strings.Cut(hosts, ",")
@@ -190,7 +190,7 @@ func (p *place) readHost(scheme, rest string, web bool) error {
 	return nil
 }
 
-// credentials returns a user and a password; a name alone is a token.
+// credentials returns the user and password; a lone name is a token.
 func credentials(u *url.Userinfo) (user, password string) {
 	password, ok := u.Password()
 	if !ok {
@@ -231,8 +231,8 @@ func redacted(raw string) string {
 	return out
 }
 
-// request makes a request for the HTTP API with the credentials of the place.
-// path begins with a slash.
+// request builds a request to the HTTP API with the credentials of the place. path
+// begins with a slash.
 func (p *place) request(ctx context.Context, method, path string) (*http.Request, error) {
 	if p.HTTP == "" {
 		return nil, fmt.Errorf("%s (%s) has no HTTP API: give its URL with --http", p.Said, redacted(p.URL))
@@ -250,8 +250,8 @@ func (p *place) request(ctx context.Context, method, path string) (*http.Request
 	return r, nil
 }
 
-// client returns a client for the HTTP API, which trusts and shows the
-// certificates that the URL for messages names.
+// client returns a client for the HTTP API that uses the certificates named by the
+// URL for messages.
 func (p *place) client() (*http.Client, error) {
 	_, query, _ := strings.Cut(p.URL, "?")
 	values, err := url.ParseQuery(query)
@@ -289,17 +289,18 @@ func (p *place) client() (*http.Client, error) {
 	return &http.Client{Transport: transport}, nil
 }
 
-// webConn is a connection over which HTTP is spoken.
+// webConn is a connection for HTTP.
 type webConn struct {
 	net.Conn
-	begun bool // something has come
+	begun bool // data has arrived
 }
 
-// errMessagesPort says that a URL for HTTP leads to where messages go.
+// errMessagesPort says that a URL for HTTP leads to the port for messages.
 var errMessagesPort = errors.New("a NATS server answers there: that is the port for messages, not the one for HTTP")
 
-// Read is net.Conn's, which nobody calls twice at a time. A NATS server speaks first, and
-// perhaps before the request is out: package net/http has no error for that.
+// Read implements net.Conn. It is not called concurrently. A NATS server speaks
+// first, perhaps before the request is sent; package net/http has no error for
+// that.
 func (c *webConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if !c.begun && n > 0 {
@@ -311,8 +312,8 @@ func (c *webConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// connect opens a connection to the broker. On notes it says what it waits for, if that
-// takes long, now and whenever the connection is lost until ctx ends.
+// connect opens a connection to the broker. If waiting takes long it says so on
+// notes, both while connecting and whenever the connection is lost, until ctx ends.
 func (f *brokerFlags) connect(ctx context.Context, notes io.Writer) (driver.Conn, error) {
 	p, err := f.place()
 	if err != nil {
@@ -344,11 +345,11 @@ func (p *place) connect(ctx context.Context, notes io.Writer) (conn driver.Conn,
 	return nil, fmt.Errorf("%w (%s); hark doctor says more", err, p.Said)
 }
 
-// shown is the URL and what has named it, without secrets.
+// shown returns the URL without secrets, and where it was given.
 func (p *place) shown() string { return redacted(p.URL) + " (" + p.Said + ")" }
 
-// with connects, runs work with the connection, and ends it. On notes it says what
-// connect says.
+// with connects, runs work with the connection, and closes it. It writes to notes
+// what connect does.
 func (f *brokerFlags) with(ctx context.Context, notes io.Writer, work func(conn driver.Conn) error) error {
 	conn, err := f.connect(ctx, notes)
 	if err != nil {
@@ -357,15 +358,15 @@ func (f *brokerFlags) with(ctx context.Context, notes io.Writer, work func(conn 
 	return errors.Join(work(conn), closed(ctx, conn))
 }
 
-// closed ends a connection, also when ctx has ended.
+// closed closes a connection, even when ctx has ended.
 func closed(ctx context.Context, conn driver.Conn) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectPatience)
 	defer cancel()
 	return conn.Close(ctx)
 }
 
-// openStore opens the topics that match a pattern, if one store keeps all of them; nil
-// otherwise.
+// openStore opens the topics that match a pattern, if one store keeps all of them;
+// otherwise it returns nil.
 func openStore(ctx context.Context, conn driver.Conn, pattern string) (driver.Topic, error) {
 	if !has(conn, driver.StoredPatterns) {
 		return nil, nil
@@ -373,13 +374,13 @@ func openStore(ctx context.Context, conn driver.Conn, pattern string) (driver.To
 	ask, cancel := context.WithTimeout(ctx, askPatience)
 	defer cancel()
 	topic, err := conn.OpenTopic(ask, driver.TopicConfig{Name: pattern, Stored: &driver.StoredConfig{Existing: true}})
-	if errors.Is(err, driver.ErrUnsupported) { // no store keeps all of it
+	if errors.Is(err, driver.ErrUnsupported) { // no single store keeps all of them
 		return nil, nil
 	}
 	return topic, err
 }
 
-// openTopic opens a topic as the broker has it: stored or not.
+// openTopic opens a topic as the broker has it, stored or not.
 func openTopic(ctx context.Context, conn driver.Conn, name string) (topic driver.Topic, stored bool, err error) {
 	cfg := driver.TopicConfig{Name: name}
 	if c, ok := conn.(interface {
@@ -393,7 +394,7 @@ func openTopic(ctx context.Context, conn driver.Conn, name string) (topic driver
 		}
 	}
 	if stored {
-		cfg.Stored = &driver.StoredConfig{Existing: true, Dedup: time.Minute} // IDs are passed on; the broker knows for how long they count
+		cfg.Stored = &driver.StoredConfig{Existing: true, Dedup: time.Minute} // IDs are passed on; the broker decides how long they are remembered
 	}
 	topic, err = conn.OpenTopic(ctx, cfg)
 	return topic, stored, err

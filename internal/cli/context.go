@@ -120,7 +120,7 @@ in use.`,
 	},
 }
 
-// contextFile is the file of contexts.
+// contextFile is the contents of the file of contexts.
 type contextFile struct {
 	Current  string                  `json:"current,omitempty"`
 	Contexts map[string]contextEntry `json:"contexts"`
@@ -133,7 +133,7 @@ type contextEntry struct {
 	About string `json:"about,omitempty"`
 }
 
-// check returns what is wrong with a context of that name.
+// check returns what is wrong with a context with that name.
 func (c *contextEntry) check(name string) error {
 	if err := names.Check(name); err != nil {
 		return err
@@ -156,12 +156,13 @@ func contextsPath() (string, error) {
 	return filepath.Join(dir, "hark", "contexts.json"), nil
 }
 
-// loadContexts reads the contexts; none if there is no file, or no place for one.
+// loadContexts reads the contexts. It returns none if there is no file, or no place
+// for one.
 func loadContexts() (*contextFile, error) {
 	all := &contextFile{Contexts: map[string]contextEntry{}}
 	path, err := contextsPath()
 	if err != nil {
-		return all, nil // a user without a home has no contexts
+		return all, nil // a user without a home directory has no contexts
 	}
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -181,7 +182,7 @@ func loadContexts() (*contextFile, error) {
 	return all, nil
 }
 
-// changeContexts changes the file of contexts, all or nothing.
+// changeContexts changes the file of contexts atomically.
 func changeContexts(change func(*contextFile) error) error {
 	path, err := contextsPath()
 	if err != nil {
@@ -201,7 +202,7 @@ func changeContexts(change func(*contextFile) error) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".contexts-*") // its mode is 0600
+	f, err := os.CreateTemp(filepath.Dir(path), ".contexts-*") // created with mode 0600
 	if err != nil {
 		return err
 	}
@@ -213,8 +214,8 @@ func changeContexts(change func(*contextFile) error) error {
 	return os.Rename(f.Name(), path)
 }
 
-// withContext changes the file for the context that the only word names. none is
-// for the word -, nil if that is not allowed.
+// withContext changes the file for the context named by the only word. none handles
+// the word -; it is nil where that is not allowed.
 func withContext(words []string, change func(*contextFile, string), none func(*contextFile)) error {
 	if len(words) != 1 {
 		return usageError{fmt.Errorf("want one name, and not %s", plural(len(words), "word", "words"))}
@@ -233,7 +234,7 @@ func withContext(words []string, change func(*contextFile, string), none func(*c
 }
 
 // withPassword returns a URL with a password for its user, or with a token if it
-// has none.
+// has no user.
 func withPassword(raw, secret string) (string, error) {
 	scheme, rest, ok := strings.Cut(raw, "://")
 	if !ok {
@@ -264,7 +265,7 @@ func withPassword(raw, secret string) (string, error) {
 	return raw, nil
 }
 
-// contextInfo is a context, or a place, as it is printed: without secrets.
+// contextInfo is a context, or a place, in printable form: without secrets.
 type contextInfo struct {
 	Name  string `json:"name,omitempty"`
 	InUse bool   `json:"inUse,omitempty"`

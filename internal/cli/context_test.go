@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// noContexts lets the environment say nothing of a broker, and returns the file
-// in which contexts are kept.
+// noContexts clears everything about brokers from the environment, and returns the
+// path of the file of contexts.
 func noContexts(t *testing.T) string {
 	t.Helper()
 	for _, name := range []string{"HARK_URL", "HARK_HTTP_URL", "HARK_CONTEXT"} {
@@ -28,7 +28,7 @@ func TestContext(t *testing.T) {
 	steps := []struct {
 		in, args string
 		code     int
-		out, err string // what is printed, or part of it for errors
+		out, err string // the output, or part of it for errors
 	}{
 		{"", "context list", exitOK, "", "there are no contexts: hark context add NAME URL"},
 		{"", "context show", exitOK, "messages   hark://127.0.0.1:7422\nHTTP       http://127.0.0.1:7480\nfrom       the default\n", ""},
@@ -61,7 +61,7 @@ func TestContext(t *testing.T) {
 	}
 }
 
-// trimLines returns lines without the spaces at their ends.
+// trimLines returns lines without trailing spaces.
 func trimLines(s string) string {
 	var b strings.Builder
 	for line := range strings.Lines(s) {
@@ -106,7 +106,7 @@ func TestContextPrecedence(t *testing.T) {
 	}
 }
 
-// TestPlaceRequest looks for the credentials of each kind.
+// TestPlaceRequest checks each kind of credentials.
 func TestPlaceRequest(t *testing.T) {
 	noContexts(t)
 	for url, want := range map[string]string{
@@ -134,7 +134,8 @@ func TestPlaceRequest(t *testing.T) {
 	}
 }
 
-// TestPlaceClient speaks to a server whose certificate only the URL vouches for.
+// TestPlaceClient calls a server whose certificate is trusted only because of the
+// URL.
 func TestPlaceClient(t *testing.T) {
 	noContexts(t)
 	server := httptest.NewTLSServer(http.NotFoundHandler())

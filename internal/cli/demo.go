@@ -14,7 +14,7 @@ import (
 	"github.com/harkbus/hark/filter"
 )
 
-// demoCommand is hark demo. A further demo is a command of its own in subs.
+// demoCommand is hark demo. Each further demo is a command in subs.
 var demoCommand = command{
 	name:  "demo",
 	about: "run a small application on real webhook deliveries",
@@ -76,7 +76,7 @@ type demo struct {
 	ledger   *ledger
 	witness  *witness
 
-	finishing atomic.Bool // nothing more is published
+	finishing atomic.Bool // nothing more will be published
 }
 
 func runDemo(ctx context.Context, o demoOptions, s Streams) error {
@@ -111,7 +111,7 @@ func runDemo(ctx context.Context, o demoOptions, s Streams) error {
 
 	interrupted := ctx.Err() != nil
 	if interrupted {
-		err = nil // it is why publishing stopped, and why some handlers were cancelled
+		err = nil // the interruption is why publishing stopped and some handlers were cancelled
 	}
 	err = errors.Join(err, d.report(s, took))
 	if err == nil && interrupted {
@@ -124,7 +124,7 @@ func newDemo(o demoOptions, opened hark.Evaluator) *demo {
 	l := newLedger()
 	return &demo{
 		demoOptions: o,
-		bus:         hark.New(hark.WithHooks(l)), // the ledger is told of drops and dead letters
+		bus:         hark.New(hark.WithHooks(l)), // the ledger hears of drops and dead letters
 		topics:      map[string]*hark.Topic[webhook]{},
 		opened:      opened,
 		ledger:      l,
@@ -132,8 +132,8 @@ func newDemo(o demoOptions, opened hark.Evaluator) *demo {
 	}
 }
 
-// subscribe connects the parts of the application. The ledger keeps an account
-// of each: the last argument says how many messages it is meant to get.
+// subscribe connects the parts of the application. The ledger keeps an account of
+// each; the last argument of connect returns how many messages it should get.
 func (d *demo) subscribe() error {
 	all := func() int64 { return d.ledger.published.Load() }
 	of := func(event string) func() int64 { return func() int64 { return d.ledger.sent(event) } }
@@ -150,11 +150,11 @@ func (d *demo) subscribe() error {
 		return nil
 	}, all)
 
-	// The topics have the repository as their key, so four workers at once still
-	// take the messages of each repository one after the other.
+	// The topics use the repository as the key, so four concurrent workers still
+	// handle the messages of each repository one after the other.
 	connect("mirror", "github.>", func(_ context.Context, m *hark.Message[webhook]) error {
 		d.witness.begins(m.Value.Repository, m.Topic(), m.Value.Seq)
-		runtime.Gosched() // a chance for another worker to get in between
+		runtime.Gosched() // gives another worker a chance to interleave
 		d.witness.ends(m.Value.Repository)
 		return nil
 	}, all, hark.Group("mirror"), hark.Workers(4))
@@ -171,8 +171,8 @@ func (d *demo) subscribe() error {
 		return nil
 	}, d.ledger.routed.Load)
 
-	// Dead letters go to a topic of their own: by default they would go to
-	// github.issues.dead, and those who listen to github.> would get them too.
+	// Dead letters go to a topic of their own. By default they would go to
+	// github.issues.dead, and subscribers of github.> would get them too.
 	connect("tracker", "github.issues", func(_ context.Context, m *hark.Message[webhook]) error {
 		return d.track(m.Value, m.Attempt())
 	}, of("issues"), hark.MaxAttempts(3), hark.DeadLetter("dead.issues"),
@@ -200,8 +200,8 @@ var (
 	errNoIssue  = errors.New("the tracker does not know this issue")
 )
 
-// track is a service that fails: for some issues always, for some at first.
-// The seed alone decides which.
+// track is a service that fails: always for some issues, at first for others. The
+// seed alone decides which.
 func (d *demo) track(w webhook, attempt int) error {
 	switch luck := rand.New(rand.NewPCG(d.seed, uint64(w.Seq))).IntN(100); {
 	case luck < 10:
@@ -212,8 +212,8 @@ func (d *demo) track(w webhook, attempt int) error {
 	return nil
 }
 
-// publish publishes the deliveries at the rate asked for, until all are
-// published or ctx ends.
+// publish publishes the deliveries at the given rate, until all are published or
+// ctx ends.
 func (d *demo) publish(ctx context.Context) error {
 	start := time.Now()
 	for i := range d.total() {
@@ -253,12 +253,12 @@ func sleep(ctx context.Context, t time.Duration) error {
 	}
 }
 
-// patience is how long the application may go on with what it has published
-// once the user has asked it to end.
+// patience is how long the application may keep working on what it has published
+// after the user has interrupted it.
 const patience = time.Second
 
-// close waits until everything published has been handled, or, once ctx has
-// ended, for as long as patience lasts; what is left then counts as dropped.
+// close waits until everything published has been handled, or, once ctx has ended,
+// at most for patience; the rest then counts as dropped.
 func (d *demo) close(ctx context.Context) error {
 	closing, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()

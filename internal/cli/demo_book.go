@@ -11,7 +11,7 @@ import (
 	"github.com/harkbus/hark"
 )
 
-// deliveryID says which delivery it is, whoever published it.
+// deliveryID identifies a delivery across publishers.
 type deliveryID struct {
 	Run string `json:"run"`
 	Seq int    `json:"seq"`
@@ -19,28 +19,28 @@ type deliveryID struct {
 
 func (w webhook) id() deliveryID { return deliveryID{w.Run, w.Seq} }
 
-// book is the account of all deliveries that are stored, as one process reads it:
-// what comes may come in any order, and again.
+// book is one process's account of all stored deliveries. Its messages may arrive
+// in any order, and repeatedly.
 type book struct {
-	wanted hark.Evaluator // which pull requests are to be reviewed
+	wanted hark.Evaluator // selects the pull requests to review
 
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards the fields below
 	items    map[deliveryID]*item
 	byRun    map[string]int    // deliveries read, by run
-	places   map[string]uint64 // of the latest delivery that the mirror has done, by repository
+	places   map[string]uint64 // of the latest delivery that the mirror has handled, by repository
 	known    int
-	open     int // known, and not done with
+	open     int // known, but not finished
 	mirrored [2]int
-	tracked  [2]int // by others, and here
-	repeats  int    // receipts, reviews and dead letters for what had one
+	tracked  [2]int // by other processes, and by this one
+	repeats  int    // receipts, reviews and dead letters beyond the first
 	disorder int
 	dead     int
 	reviews  int
-	pending  map[deliveryID]bool // what settled waits for; nil if nobody does
-	news     chan struct{}       // closed and replaced with each delivery read, and when nothing is pending
+	pending  map[deliveryID]bool // what settled waits for; nil if nothing waits
+	news     chan struct{}       // closed and replaced with each delivery read, and when nothing is pending any more
 }
 
-// item is what became of a delivery.
+// item records what happened to a delivery.
 type item struct {
 	webhook
 	known, reviewed, mirrored, tracked, dead bool
@@ -51,12 +51,12 @@ func newBook(wanted hark.Evaluator) *book {
 	return &book{wanted: wanted, items: map[deliveryID]*item{}, byRun: map[string]int{}, places: map[string]uint64{}, news: make(chan struct{})}
 }
 
-// done reports whether all that is to be done for a delivery is.
+// done reports whether all work on a delivery is finished.
 func (i *item) done() bool {
 	return i.mirrored && (i.Event != "issues" || i.tracked || i.dead) && (!i.wanted || i.reviewed)
 }
 
-// change changes the account of a delivery.
+// change updates the account of a delivery.
 func (b *book) change(id deliveryID, f func(*item)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -82,7 +82,7 @@ func (b *book) tellLocked() {
 	b.news = make(chan struct{})
 }
 
-// published notes a delivery.
+// published records a delivery.
 func (b *book) published(w webhook) {
 	wanted := w.Event == "pull_request"
 	if wanted {
@@ -91,7 +91,7 @@ func (b *book) published(w webhook) {
 	}
 	b.change(w.id(), func(i *item) {
 		if i.known {
-			return // a message can be read again after a lost connection
+			return // a message may be read again after a lost connection
 		}
 		i.webhook, i.known, i.wanted = w, true, wanted
 		b.known++
@@ -112,7 +112,7 @@ func (m deliveryMessage) Time() time.Time              { return time.Time{} }
 func (m deliveryMessage) Header(string) (string, bool) { return "", false }
 func (m deliveryMessage) Data() any                    { return &m.w }
 
-// receive notes a receipt.
+// receive records a receipt.
 func (b *book) receive(r receipt, here bool) {
 	mine := 0
 	if here {
@@ -139,7 +139,7 @@ func (b *book) receive(r receipt, here bool) {
 	})
 }
 
-// review notes that a review is wanted.
+// review records that a review was requested.
 func (b *book) review(w webhook) {
 	b.change(w.id(), func(i *item) {
 		if i.reviewed {
@@ -151,7 +151,7 @@ func (b *book) review(w webhook) {
 	})
 }
 
-// bury notes a dead letter.
+// bury records a dead letter.
 func (b *book) bury(w webhook) {
 	b.change(w.id(), func(i *item) {
 		if i.dead {
@@ -169,12 +169,12 @@ func (b *book) numbers() (known, open, here int) {
 	return b.known, b.open, b.mirrored[1]
 }
 
-// read waits until that many deliveries of a run have been read.
+// read waits until count deliveries of a run have been read.
 func (b *book) read(ctx context.Context, run string, count int) error {
 	return b.await(ctx, func() bool { return b.byRun[run] >= count })
 }
 
-// settled waits until all deliveries that are known now are done with.
+// settled waits until all deliveries known at the time of the call are finished.
 func (b *book) settled(ctx context.Context) error {
 	b.mu.Lock()
 	b.pending = map[deliveryID]bool{}
@@ -187,7 +187,7 @@ func (b *book) settled(ctx context.Context) error {
 	return b.await(ctx, func() bool { return len(b.pending) == 0 })
 }
 
-// await waits until ready, which is called with mu held, says so.
+// await waits until ready returns true. It calls ready with mu held.
 func (b *book) await(ctx context.Context, ready func() bool) error {
 	for {
 		b.mu.Lock()
@@ -204,7 +204,7 @@ func (b *book) await(ctx context.Context, ready func() bool) error {
 	}
 }
 
-// engineReport is what became of every delivery that is stored.
+// engineReport says what happened to every stored delivery.
 type engineReport struct {
 	Engine    string  `json:"engine"`
 	Published int64   `json:"published"` // by this process
@@ -223,7 +223,7 @@ type engineReport struct {
 	Disorder     int      `json:"outOfOrder"`
 	Overlaps     int      `json:"atTheSameTime"`
 	Repeats      int      `json:"doneMoreThanOnce"`
-	Open         int      `json:"open"` // not done yet
+	Open         int      `json:"open"` // not finished yet
 	Faults       []string `json:"faults"`
 }
 
@@ -234,8 +234,8 @@ type shared struct {
 	Others int `json:"doneByOthers"`
 }
 
-// report prints what became of every delivery, and returns an error if there is
-// something wrong.
+// report prints what happened to every delivery, and returns an error if anything
+// is wrong.
 func (d *engineDemo) report(s Streams, took time.Duration, interrupted bool) error {
 	r := d.account(took, interrupted)
 	if d.demo.json {
@@ -276,7 +276,8 @@ func (d *engineDemo) account(took time.Duration, interrupted bool) *engineReport
 	return r
 }
 
-// text is the report for people; stopped says that work may be left for others.
+// text returns the report for people; stopped says that work may be left for other
+// processes.
 func (r *engineReport) text(stopped bool) []byte {
 	var out bytes.Buffer
 	fmt.Fprintf(&out, "%s published by this process over %s in %.1f s\n", plural(int(r.Published), "delivery", "deliveries"), r.Engine, r.Seconds)

@@ -20,7 +20,7 @@ func TestDemoChannel(t *testing.T) {
 	})
 }
 
-// TestDemoChannelFlags looks for what each flag changes.
+// TestDemoChannelFlags checks the effect of each flag.
 func TestDemoChannelFlags(t *testing.T) {
 	tests := []struct {
 		args string

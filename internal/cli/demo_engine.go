@@ -13,9 +13,9 @@ import (
 	"github.com/harkbus/hark/filter"
 )
 
-// demoTopics are those of the demo over an engine: all deliveries on one topic,
-// because work that must outlive a process is that of groups, and a group belongs
-// to one topic. All but the live one are stored for a day.
+// demoTopics are the topics of the demo over an engine. All deliveries are on one
+// topic, because work that must outlive a process is done by groups, and a group
+// belongs to one topic. All topics but the live one are stored, for a day.
 const (
 	deliveriesTopic = "demo.deliveries"
 	wantedTopic     = "demo.reviews.wanted"
@@ -26,31 +26,30 @@ const (
 
 const demoAge = 24 * time.Hour
 
-// engineDemo is the application over an engine. What has to be done for each
-// delivery is done by groups, which all processes of the demo share, and leaves
-// something behind: a receipt, a review that is wanted, a dead letter. Each
-// process reads all of that and accounts for every delivery that is stored,
-// whoever published it and whoever handled it.
+// engineDemo is the application over an engine. Groups, which all processes of the
+// demo share, do the work on each delivery, and leave a trace: a receipt, a review
+// request or a dead letter. Each process reads all of these and accounts for every
+// stored delivery, whoever published it and whoever handled it.
 type engineDemo struct {
 	*demo
 	join       bool
-	run        string // tells this process's deliveries and receipts from others
+	run        string // distinguishes this process's deliveries and receipts
 	deliveries *hark.Topic[webhook]
 	wanted     *hark.Topic[webhook]
 	live       *hark.Topic[webhook]
 	receipts   *hark.Topic[receipt]
 	book       *book
 	published  atomic.Int64 // by this process
-	waiting    atomic.Bool  // nothing more is published here
+	waiting    atomic.Bool  // nothing more will be published here
 	dashboard  *dashboard
 }
 
-// receipt says that a part of the application is done with a delivery.
+// receipt says that a part of the application has finished a delivery.
 type receipt struct {
 	Of         deliveryID `json:"of"`
 	By         string     `json:"by"`    // mirror or tracker
 	Run        string     `json:"run"`   // the process that did it
-	Place      uint64     `json:"place"` // of the delivery on its topic
+	Place      uint64     `json:"place"` // sequence of the delivery on its topic
 	Repository string     `json:"repository"`
 }
 
@@ -82,7 +81,7 @@ func runEngineDemo(ctx context.Context, o demoOptions, opened hark.Evaluator, s 
 	bar.stop()
 	interrupted := ctx.Err() != nil
 	if interrupted {
-		err = nil // it is why publishing stopped, and why some handlers were cancelled
+		err = nil // the interruption is why publishing stopped and some handlers were cancelled
 	}
 	err = errors.Join(err, d.report(s, took, interrupted))
 	if err == nil && interrupted {
@@ -121,7 +120,7 @@ func (d *engineDemo) subscribe() (err error) {
 	var errs []error
 	add := func(_ *hark.Subscription, err error) { errs = append(errs, err) }
 
-	// Everybody reads these for themselves, from the start.
+	// Every process reads these independently, from the start.
 	add(d.deliveries.Subscribe(func(_ context.Context, m *hark.Message[webhook]) error {
 		d.book.published(m.Value)
 		return nil
@@ -139,20 +138,20 @@ func (d *engineDemo) subscribe() (err error) {
 		return nil
 	}, hark.FromStart()))
 
-	// This is too slow for all of it, and drops the oldest: what is stored is never
-	// dropped, so it has a topic of its own that is not.
+	// The dashboard is too slow for everything, and drops the oldest. Stored
+	// messages are never dropped, so it has an ephemeral topic of its own.
 	add(d.live.Subscribe(d.dashboard.show, hark.Buffer(2), hark.Overflow(hark.DropOldest)))
 
-	// These share the work with other processes. A group that is new begins with
-	// the oldest delivery.
+	// These share the work with other processes. A new group starts with the oldest
+	// delivery.
 	add(d.deliveries.Subscribe(func(ctx context.Context, m *hark.Message[webhook]) error {
 		d.witness.begins(m.Value.Repository, m.Topic(), int(m.Seq()))
 		defer d.witness.ends(m.Value.Repository)
-		runtime.Gosched() // a chance for another worker to get in between
+		runtime.Gosched() // gives another worker a chance to interleave
 		return d.sign(ctx, "mirror", m)
 	}, hark.Group("mirror"), hark.Workers(4), hark.FromStart()))
 	add(d.deliveries.Subscribe(func(ctx context.Context, m *hark.Message[webhook]) error {
-		// The ID makes it do no harm to pass a delivery on again.
+		// The ID makes passing a delivery on harmless when it is repeated.
 		return d.wanted.Publish(ctx, m.Value, hark.ID(fmt.Sprintf("%s-%d", m.Value.Run, m.Value.Seq)))
 	}, hark.Group("reviews"), hark.Where(pulls), hark.Where(d.opened), hark.FromStart()))
 	add(d.deliveries.Subscribe(func(ctx context.Context, m *hark.Message[webhook]) error {
@@ -165,8 +164,8 @@ func (d *engineDemo) subscribe() (err error) {
 	return errors.Join(errs...)
 }
 
-// dashboard shows deliveries, slowly. It is a hook of the bus, which tells it of
-// what it has missed: no other part of the application drops anything.
+// dashboard shows deliveries, slowly. As a hook of the bus it learns what it has
+// missed: no other part of the application drops anything.
 type dashboard struct{ shown, dropped atomic.Int64 }
 
 func (d *dashboard) show(ctx context.Context, _ *hark.Message[webhook]) error {
@@ -180,15 +179,15 @@ func (d *dashboard) show(ctx context.Context, _ *hark.Message[webhook]) error {
 // OnDrop implements hark.DropHook.
 func (d *dashboard) OnDrop(e hark.DropEvent) { d.dropped.Add(int64(e.Count)) }
 
-// sign leaves a receipt for a delivery.
+// sign publishes a receipt for a delivery.
 func (d *engineDemo) sign(ctx context.Context, by string, m *hark.Message[webhook]) error {
 	return d.receipts.Publish(ctx, receipt{
 		Of: m.Value.id(), By: by, Run: d.run, Place: m.Seq(), Repository: m.Value.Repository,
 	})
 }
 
-// publish publishes the deliveries at the rate asked for, until all are
-// published or ctx ends. It returns when this process has read them all.
+// publish publishes the deliveries at the given rate, until all are published or
+// ctx ends. It returns when this process has read them all.
 func (d *engineDemo) publish(ctx context.Context) error {
 	start := time.Now()
 	for i := range d.total() {
@@ -211,7 +210,8 @@ func (d *engineDemo) publish(ctx context.Context) error {
 	return d.book.read(ctx, d.run, d.total())
 }
 
-// progress says how far the demo is, in at most width columns unless that is 0.
+// progress describes the demo's progress, in at most width columns unless that is
+// 0.
 func (d *engineDemo) progress(width int) string {
 	known, open, here := d.book.numbers()
 	line := fmt.Sprintf("%d of %d done, %d by this process", known-open, known, here)

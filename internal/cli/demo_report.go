@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// progress says how far the demo is, in at most width columns unless that is 0.
+// progress describes the demo's progress, in at most width columns unless that is
+// 0.
 func (d *demo) progress(width int) string {
 	published, total := d.ledger.published.Load(), int64(d.total())
 	var dropped int64
@@ -33,10 +34,10 @@ func (d *demo) progress(width int) string {
 	return fmt.Sprintf("%s, %d dead, %d dropped", line, d.ledger.deadLetters(), dropped)
 }
 
-// demoReport is what became of every message.
+// demoReport says what happened to every message.
 type demoReport struct {
 	Published     int            `json:"published"`
-	Left          int            `json:"left"` // not published, for an interruption
+	Left          int            `json:"left"` // not published because of an interruption
 	Topics        int            `json:"topics"`
 	Seconds       float64        `json:"seconds"`
 	Subscriptions []demoAccount  `json:"subscriptions"`
@@ -44,14 +45,14 @@ type demoReport struct {
 	Disorder      int            `json:"outOfOrder"`
 	Overlaps      int            `json:"atTheSameTime"`
 	Causes        map[string]int `json:"causes"`
-	Faults        []string       `json:"faults"` // none if every message is accounted for
+	Faults        []string       `json:"faults"` // empty if every message is accounted for
 }
 
-// demoAccount is what became of the messages of one subscription.
+// demoAccount says what happened to the messages of one subscription.
 type demoAccount struct {
 	Name      string `json:"name"`
 	To        string `json:"to"`
-	Published uint64 `json:"published"` // that it was meant to get
+	Published uint64 `json:"published"` // messages it should get
 	Delivered uint64 `json:"delivered"`
 	Filtered  uint64 `json:"filtered"`
 	Dropped   uint64 `json:"dropped"`
@@ -59,7 +60,7 @@ type demoAccount struct {
 	Retried   uint64 `json:"retried"`
 }
 
-// report prints what became of every message, and returns an error if some are
+// report prints what happened to every message, and returns an error if some are
 // not accounted for.
 func (d *demo) report(s Streams, took time.Duration) error {
 	r := d.account(took)
@@ -70,7 +71,7 @@ func (d *demo) report(s Streams, took time.Duration) error {
 	return errors.Join(err, faulty(r.Faults))
 }
 
-// faulty is an error if there are faults.
+// faulty returns an error if there are faults.
 func faulty(faults []string) error {
 	if len(faults) == 0 {
 		return nil
@@ -105,7 +106,7 @@ func (d *demo) account(took time.Duration) *demoReport {
 	return r
 }
 
-// text is the report for people, in at most width columns unless that is 0.
+// text returns the report for people, in at most width columns unless that is 0.
 func (r *demoReport) text(width int) []byte {
 	var out bytes.Buffer
 	interrupted := ""
@@ -126,8 +127,8 @@ func (r *demoReport) text(width int) []byte {
 	return out.Bytes()
 }
 
-// table prints the accounts, below each other where width, if it is not 0, does
-// not hold a table.
+// table prints the accounts, one below the other if width is not 0 and too small
+// for a table.
 func (r *demoReport) table(out *bytes.Buffer, width int) {
 	columns := []string{"published", "delivered", "filtered", "dropped", "dead", "retried"}
 	var table, list bytes.Buffer
@@ -160,7 +161,7 @@ func upper(words []string) []string {
 	return up
 }
 
-// plural returns n and the form of the word that goes with it.
+// plural returns n with the matching form of the word.
 func plural(n int, one, many string) string {
 	if n == 1 {
 		return "1 " + one

@@ -15,12 +15,12 @@ import (
 	"github.com/harkbus/hark/internal/leak"
 )
 
-// TestDemoReport runs the demo as it runs without arguments, in virtual time.
+// TestDemoReport runs the demo without arguments, in virtual time.
 func TestDemoReport(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		code, out, errs := call(t, "", "demo")
-		// What the dashboard drops depends on who comes first when two things
-		// happen at the same time.
+		// What the dashboard drops depends on the order of two events at the same
+		// time.
 		got := slices.DeleteFunc(strings.Split(out, "\n"), func(line string) bool { return strings.Contains(line, "dashboard") })
 		want := `1000 deliveries published to 58 topics in 2.0 s
 
@@ -39,7 +39,7 @@ every message is accounted for
 		if code != exitOK || strings.Join(got, "\n") != want {
 			t.Errorf("got code %d\n%s\nwant code %d\n%s", code, out, exitOK, want)
 		}
-		// One line a second, and the last second is over when the work is.
+		// There is one line per second, and the last second ends with the work.
 		if lines := strings.Split(errs, "\n"); !strings.HasPrefix(errs, "500 of 1000 published") && !strings.HasPrefix(errs, "501 of 1000 published") || len(lines) > 3 {
 			t.Errorf("progress is %q, want a line for each second", errs)
 		}
@@ -62,8 +62,8 @@ func TestDemoRate(t *testing.T) {
 	}
 }
 
-// TestDemoOverEngine runs it twice on one directory: the second run reads what the
-// first has left.
+// TestDemoOverEngine runs the demo twice on one directory: the second run reads
+// what the first has left.
 func TestDemoOverEngine(t *testing.T) {
 	noContexts(t)
 	url := "file:" + filepath.Join(t.TempDir(), "data")
@@ -110,7 +110,7 @@ func TestDemoInput(t *testing.T) {
 		name, input, in string
 		code            int
 		out             string
-		errs            []string // must be part of what is printed
+		errs            []string // must be part of the output
 	}{
 		{"file", write("good", push+push), "", exitOK, "2 deliveries published to 1 topic", nil},
 		{"standard input", "-", push, exitOK, "1 delivery published to 1 topic", nil},
@@ -141,9 +141,9 @@ func TestDemoInput(t *testing.T) {
 	}
 }
 
-// TestDemoInterrupted ends the demo while it publishes slowly, and while far
-// more is published than the tracker gets done: it must account for what it
-// has published, and leave nothing running.
+// TestDemoInterrupted interrupts the demo while it publishes slowly, and while it
+// publishes far more than the tracker can handle. It must account for what it has
+// published, and leave nothing running.
 func TestDemoInterrupted(t *testing.T) {
 	for _, rate := range []string{"100", "0"} {
 		t.Run("rate "+rate, func(t *testing.T) {
@@ -151,7 +151,7 @@ func TestDemoInterrupted(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			var out, errs bytes.Buffer
 			interrupt := writerFunc(func(p []byte) (int, error) {
-				cancel() // the first line of progress
+				cancel() // on the first line of progress
 				return errs.Write(p)
 			})
 			code := Run(ctx, []string{"demo", "--rate", rate, "--count", "100000000"}, Streams{Out: &out, Err: interrupt})
@@ -166,7 +166,7 @@ type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
-// TestDemoUnwritable fails the demo if nobody gets to see its report.
+// TestDemoUnwritable checks that the demo fails if it cannot print its report.
 func TestDemoUnwritable(t *testing.T) {
 	var errs bytes.Buffer
 	full := writerFunc(func([]byte) (int, error) { return 0, errors.New("disk full") })
@@ -175,7 +175,7 @@ func TestDemoUnwritable(t *testing.T) {
 	}
 }
 
-// ran returns a demo that has run.
+// ran returns a finished demo.
 func ran(t *testing.T) *demo {
 	t.Helper()
 	opened, err := filter.Compile(`data.action == "opened"`, filter.For[webhook]())
@@ -196,8 +196,8 @@ func ran(t *testing.T) *demo {
 	return d
 }
 
-// TestDemoNoticesLoss tampers with what the demo has counted: whatever is
-// missing or too much, the report must say so.
+// TestDemoNoticesLoss tampers with the demo's counts: the report must mention
+// whatever is missing or extra.
 func TestDemoNoticesLoss(t *testing.T) {
 	d := ran(t)
 	report := func() (string, error) {
@@ -272,7 +272,7 @@ func TestWitness(t *testing.T) {
 	if w.disorder != 1 {
 		t.Errorf("got %d out of order, want 1", w.disorder)
 	}
-	w.begins("a", "y", 1) // before the one before is done, and again
+	w.begins("a", "y", 1) // before the previous one is done, and again
 	if w.overlaps != 1 || w.disorder != 2 {
 		t.Errorf("got %d overlaps, %d out of order, want 1, 2", w.overlaps, w.disorder)
 	}

@@ -7,7 +7,7 @@ import (
 	"github.com/harkbus/hark/testdata"
 )
 
-// demoWebhooksCommand is hark demo webhooks: something to publish.
+// demoWebhooksCommand is hark demo webhooks, which prints deliveries to publish.
 var demoWebhooksCommand = command{
 	name: "webhooks", about: "print real webhook deliveries to experiment with",
 	long: `It prints the 329 deliveries that come with the program, one a line:

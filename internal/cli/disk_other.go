@@ -4,5 +4,5 @@ package cli
 
 import "errors"
 
-// freeSpace cannot tell here.
+// freeSpace is not supported on this platform.
 func freeSpace(string) (uint64, error) { return 0, errors.ErrUnsupported }

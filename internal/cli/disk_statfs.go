@@ -4,7 +4,7 @@ package cli
 
 import "syscall"
 
-// freeSpace returns how many bytes may be written to the file system of a
+// freeSpace returns how many bytes can be written to the file system of a
 // directory.
 func freeSpace(dir string) (uint64, error) {
 	var s syscall.Statfs_t

@@ -81,7 +81,7 @@ var dlqShowCommand = command{
 	},
 }
 
-// deadPath is the path of a dead letter.
+// deadPath returns the path of a dead letter in the API.
 func deadPath(words []string, more ...string) (string, error) {
 	if _, err := sequence(words[1]); err != nil {
 		return "", err
@@ -116,7 +116,7 @@ func showDead(f *adminFlags, s Streams, text json.RawMessage) error {
 	return err
 }
 
-// printableLines is printable for text of several lines.
+// printableLines is printable for text with several lines.
 func printableLines(text string) string {
 	lines := strings.Split(text, "\n")
 	for i := range lines {
@@ -125,7 +125,7 @@ func printableLines(text string) string {
 	return strings.Join(lines, "\n")
 }
 
-// deadFlags say which dead letters are meant.
+// deadFlags select dead letters.
 type deadFlags struct {
 	group, where *string
 	all, dry     *bool
@@ -142,7 +142,7 @@ func newDeadFlags(fs *flag.FlagSet) *deadFlags {
 	}
 }
 
-// request returns what the API is asked for.
+// request returns the body of the API request.
 func (d *deadFlags) request(words []string) (map[string]any, error) {
 	if _, err := readWhere(*d.where); err != nil {
 		return nil, err
@@ -274,7 +274,7 @@ afterwards. DATA is its new data, - reads it from the input; without it the data
 	},
 }
 
-// editData puts new data into what is sent.
+// editData adds new data to an edit.
 func editData(ctx context.Context, s Streams, data string, edit map[string]any) error {
 	text := []byte(data)
 	if data == "-" {
@@ -292,7 +292,7 @@ func editData(ctx context.Context, s Streams, data string, edit map[string]any) 
 	return nil
 }
 
-// nameFlag gathers names.
+// nameFlag collects names.
 type nameFlag []string
 
 // Set implements flag.Value.
@@ -314,7 +314,7 @@ type deadTopicEntry struct {
 	Oldest, Newest *time.Time
 }
 
-// deadError is the dead letters with one error as the API shows them.
+// deadError is a group of dead letters with the same error as the API shows it.
 type deadError struct {
 	Error, Reason string
 	Count, Again  uint64

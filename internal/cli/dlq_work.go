@@ -8,7 +8,7 @@ import (
 	"fmt"
 )
 
-// deadOutcome is what became of a dead letter, or of all.
+// deadOutcome says what happened to a dead letter, or to all of them.
 type deadOutcome struct {
 	Seq     uint64
 	ID, To  string
@@ -18,7 +18,7 @@ type deadOutcome struct {
 	Summary *struct{ Done, Dry, Skipped, Failed, Gone int }
 }
 
-// countDead returns with how many dead letters something would be done.
+// countDead returns how many dead letters a request would affect.
 func (a *admin) countDead(ctx context.Context, path string, request map[string]any) (n int, err error) {
 	request["dry_run"] = true
 	err = a.lines(ctx, path, request, func(line json.RawMessage) error {
@@ -34,7 +34,7 @@ func (a *admin) countDead(ctx context.Context, path string, request map[string]a
 	return n, err
 }
 
-// workOnDead does something with many dead letters, and shows how far it is.
+// workOnDead performs a request on many dead letters, and shows its progress.
 func workOnDead(ctx context.Context, f *adminFlags, a *admin, s Streams, path string, request map[string]any, what string) error {
 	type state struct{ total, seen int }
 	states := make(chan state, 1)
@@ -114,7 +114,7 @@ func workOnDead(ctx context.Context, f *adminFlags, a *admin, s Streams, path st
 	return nil
 }
 
-// line says what became of a dead letter.
+// line describes what happened to a dead letter.
 func (o *deadOutcome) line(what string) string {
 	text := fmt.Sprintf("%d", o.Seq)
 	if o.ID != "" {

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestDocs holds docs/cli.md to what the commands say of themselves, or writes it
-// if HARK_UPDATE is set.
+// TestDocs compares docs/cli.md with the help of the commands, or writes it if
+// HARK_UPDATE is set.
 func TestDocs(t *testing.T) {
 	const file = "../../docs/cli.md"
 	want := markdown()

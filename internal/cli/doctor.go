@@ -86,7 +86,7 @@ type doctor struct {
 	data, config, topic string
 	notes               io.Writer
 	dial                func(ctx context.Context, network, address string) (net.Conn, error)
-	tell                func(finding) // nil for nobody
+	tell                func(finding) // may be nil
 	findings            []finding
 }
 
@@ -133,7 +133,7 @@ func (d *doctor) examine(ctx context.Context) {
 func (d *doctor) examineContexts() {
 	path, err := contextsPath()
 	if err != nil {
-		return // nobody has contexts then
+		return // such a user has no contexts
 	}
 	info, err := os.Stat(path)
 	switch {
@@ -168,7 +168,7 @@ func (d *doctor) examineConfig() {
 	d.ok("config", "%s is valid", file)
 }
 
-// spare is how much of a disk should be free.
+// spare is how many bytes of a disk should be free.
 const spare = 1 << 30
 
 func (d *doctor) examineData() {
@@ -194,7 +194,7 @@ func (d *doctor) examineData() {
 	d.disk(freeSpace(d.data))
 }
 
-// disk says whether so many bytes that are free are enough.
+// disk judges whether there is enough free space.
 func (d *doctor) disk(free uint64, err error) {
 	switch {
 	case err != nil:
@@ -206,17 +206,17 @@ func (d *doctor) disk(free uint64, err error) {
 	}
 }
 
-// examinePort says whether a broker listens where it should.
+// examinePort checks whether a broker listens where it should.
 func (d *doctor) examinePort(ctx context.Context, p place) bool {
 	scheme, rest, _ := strings.Cut(p.URL, "://")
-	if scheme == p.URL { // file: and the like
+	if scheme == p.URL { // file: and similar
 		return true
 	}
 	hosts, _, _ := strings.Cut(rest, "?")
 	first, _, _ := strings.Cut(hosts, ",")
 	u, err := url.Parse("//" + first)
 	if err != nil {
-		return true // connecting says what is wrong
+		return true // connecting reports what is wrong
 	}
 	port := u.Port()
 	if port == "" {
@@ -252,7 +252,7 @@ func (d *doctor) examinePort(ctx context.Context, p place) bool {
 	return true
 }
 
-// examineEngine says what the broker can do.
+// examineEngine reports what the broker can do.
 func (d *doctor) examineEngine(conn driver.Conn) {
 	info := conn.Info()
 	d.ok("connection", "%s %s", info.Engine, info.Server)
@@ -273,7 +273,7 @@ func (d *doctor) examineEngine(conn driver.Conn) {
 	d.ok("jetstream", "topics are stored, messages delayed, keys kept in order")
 }
 
-// examineRoundTrip says whether the user may publish and subscribe.
+// examineRoundTrip checks whether the user may publish and subscribe.
 func (d *doctor) examineRoundTrip(ctx context.Context, conn driver.Conn) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -286,7 +286,7 @@ func (d *doctor) examineRoundTrip(ctx context.Context, conn driver.Conn) {
 		if err != nil {
 			return err
 		}
-		defer func() { _ = sub.Close(context.WithoutCancel(ctx)) }() // the connection is closed next
+		defer func() { _ = sub.Close(context.WithoutCancel(ctx)) }() // the connection is closed right after
 		start := time.Now()
 		if err := topic.Publish(ctx, []*driver.Message{withData(driver.Message{}, []byte(`"are you well?"`))}); err != nil {
 			return err
@@ -302,10 +302,10 @@ func (d *doctor) examineRoundTrip(ctx context.Context, conn driver.Conn) {
 	}
 }
 
-// maxSkew is how far clocks may be apart: HTTP has full seconds.
+// maxSkew is how far apart the clocks may be; HTTP has a resolution of a second.
 const maxSkew = 3 * time.Second
 
-// examineHTTP looks at the HTTP API, and at the clock of the broker.
+// examineHTTP checks the HTTP API, and the broker's clock.
 func (d *doctor) examineHTTP(ctx context.Context, p place) {
 	if p.HTTP == "" {
 		return
@@ -329,7 +329,7 @@ func (d *doctor) examineHTTP(ctx context.Context, p place) {
 	d.examineVersion(ctx, p)
 	there, err := http.ParseTime(resp.Header.Get("Date"))
 	if err != nil {
-		return // it does not say
+		return // the response has no date
 	}
 	if skew := time.Until(there); skew > maxSkew || skew < -maxSkew {
 		d.found("clock", "warning", fmt.Sprintf("the clock of the broker is %v away from this one", skew.Round(time.Second)), "set them by NTP: delays, TTL and --from TIME go by clocks")
@@ -338,7 +338,8 @@ func (d *doctor) examineHTTP(ctx context.Context, p place) {
 	}
 }
 
-// get asks the HTTP API, and reads JSON into what into points at unless it is nil.
+// get calls the HTTP API, and decodes JSON into the value that into points to,
+// unless that is nil.
 func (d *doctor) get(ctx context.Context, p place, path string, into any) (*http.Response, error) {
 	r, err := p.request(ctx, http.MethodGet, path)
 	if err != nil {
@@ -365,12 +366,12 @@ func (d *doctor) examineVersion(ctx context.Context, p place) {
 	var there struct{ Version string }
 	resp, err := d.get(ctx, p, "/healthz", &there)
 	if err != nil || resp.StatusCode != http.StatusOK {
-		there.Version = "" // it is no hark broker, or one that does not say
+		there.Version = "" // no hark broker, or one that does not tell its version
 	}
 	d.compare(there.Version, release.Version())
 }
 
-// compare says whether two releases go together.
+// compare checks whether two releases work together.
 func (d *doctor) compare(there, here string) {
 	switch {
 	case there == "":
@@ -386,5 +387,5 @@ func (d *doctor) compare(there, here string) {
 	}
 }
 
-// released is a version that can be installed.
+// released matches the versions of releases.
 var released = regexp.MustCompile(`^v[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?$`)

@@ -43,7 +43,7 @@ func TestDoctorCompare(t *testing.T) {
 	}
 }
 
-// capable is a connection to an engine that can do some things.
+// capable is a connection to an engine with some capabilities.
 type capable struct {
 	driver.Conn
 	can []driver.Capability
@@ -52,8 +52,8 @@ type capable struct {
 // Info implements driver.Conn.
 func (c capable) Info() driver.Info { return driver.Info{Engine: "nats", Server: "2.9", Can: c.can} }
 
-// TestDoctorFindings has the doctor find each thing that is hard to have on a machine
-// where all is well. Each says what to do.
+// TestDoctorFindings produces each finding that is hard to cause on a healthy
+// machine. Each must say what to do.
 func TestDoctorFindings(t *testing.T) {
 	all := []driver.Capability{driver.Stored, driver.Dedup, driver.Delay, driver.KeyOrder, driver.Latches}
 	dir := t.TempDir()
@@ -81,7 +81,7 @@ func TestDoctorFindings(t *testing.T) {
 			d.examineContexts()
 		}, "contexts", "wrong", "below", "yours to read"},
 		{"data of somebody else", func(d *doctor) {
-			d.data = "/proc" // nobody can make a file there, root neither
+			d.data = "/proc" // nobody can create files there, not even root
 			d.examineData()
 		}, "data", "wrong", "/proc", "let the user that runs the broker write to /proc"},
 	} {
@@ -102,8 +102,8 @@ func TestDoctorFindings(t *testing.T) {
 	}
 }
 
-// TestDoctorOfSilence has the doctor wait for a host that does not answer, as behind a
-// firewall, until it has waited long enough or is interrupted.
+// TestDoctorOfSilence makes the doctor wait for a host that does not answer, as if
+// behind a firewall, until it gives up or is interrupted.
 func TestDoctorOfSilence(t *testing.T) {
 	for _, tt := range []struct {
 		interrupted, took time.Duration
@@ -127,7 +127,8 @@ func TestDoctorOfSilence(t *testing.T) {
 	}
 }
 
-// TestDoctorOfRestrictedUser asks as users who may not do everything, or are unknown.
+// TestDoctorOfRestrictedUser runs the doctor as users with few permissions, and as
+// an unknown one.
 func TestDoctorOfRestrictedUser(t *testing.T) {
 	startBroker(t, "users: [{name: ada, token: '"+broker.HashToken("secret-of-ada")+"', publish: [orders], subscribe: [orders]}]\n")
 	t.Chdir(t.TempDir())
@@ -144,8 +145,8 @@ func TestDoctorOfRestrictedUser(t *testing.T) {
 	}
 }
 
-// TestDoctor asks about a broker that is well, and about an HTTP API of another
-// release with another clock; whatever is not well comes with what to do.
+// TestDoctor examines a healthy broker, and an HTTP API of another release with a
+// wrong clock. Every problem must come with what to do about it.
 func TestDoctor(t *testing.T) {
 	startBroker(t, "")
 	t.Chdir(t.TempDir())
@@ -154,7 +155,7 @@ func TestDoctor(t *testing.T) {
 		if r.URL.Path == "/readyz" {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
-		_, _ = w.Write([]byte(`{"status":"ok","version":"v0.1.0"}`)) // the client has gone otherwise
+		_, _ = w.Write([]byte(`{"status":"ok","version":"v0.1.0"}`)) // otherwise the client has gone
 	}))
 	defer other.Close()
 	nobody := httptest.NewServer(http.NotFoundHandler())
@@ -166,7 +167,7 @@ func TestDoctor(t *testing.T) {
 	tests := []struct {
 		args string
 		code int
-		want map[string]string // states by what
+		want map[string]string // states by subject
 	}{
 		{"", exitOK, map[string]string{"version": "ok", "clock": "ok", "http": "ok", "messages": "ok"}},
 		{"--http " + other.URL, exitFailed, map[string]string{"version": "warning", "clock": "warning", "http": "wrong"}},

@@ -16,27 +16,27 @@ const (
 	exitFailed      = 1
 	exitUsage       = 2
 	exitNothing     = 3
-	exitTimeout     = 124 // as timeout(1) has it
-	exitInterrupted = 130 // as a shell has it
+	exitTimeout     = 124 // like timeout(1)
+	exitInterrupted = 130 // like a shell
 )
 
-// exitCodes is what help says of them.
+// exitCodes is their description in the help.
 const exitCodes = `Exit codes: 0 done, 1 failed, 2 not understood, 3 closed, not found or not in the
 required state, 124 timed out, 130 interrupted.`
 
-// usageError is a call that was not understood.
+// usageError is a command line that was not understood.
 type usageError struct{ error }
 
-// nothingError says that what was asked for is closed, not there, or not as it
-// had to be.
+// nothingError says that the object of a command is closed, missing, or not in the
+// required state.
 type nothingError struct{ error }
 
 func nothing(format string, args ...any) error { return nothingError{fmt.Errorf(format, args...)} }
 
-// errInterrupted says that the user ended the command.
+// errInterrupted says that the user interrupted the command.
 var errInterrupted = errors.New("interrupted")
 
-// errTimeout says that --timeout is over.
+// errTimeout says that the time of --timeout is over.
 var errTimeout = errors.New("timed out")
 
 // timeoutFlag declares --timeout.
@@ -44,7 +44,7 @@ func timeoutFlag(fs *flag.FlagSet, what string) *time.Duration {
 	return fs.Duration("timeout", 0, "`time` to wait "+what+", such as 5s; 0 for no limit")
 }
 
-// bounded returns a context that ends after d, if that is not 0.
+// bounded returns a context that ends after d, unless that is 0.
 func bounded(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
 	if d <= 0 {
 		return context.WithCancel(ctx)
@@ -52,8 +52,7 @@ func bounded(ctx context.Context, d time.Duration) (context.Context, context.Can
 	return context.WithTimeoutCause(ctx, d, errTimeout)
 }
 
-// exitCode returns the code that stands for an error of a command, whose context
-// is ctx.
+// exitCode returns the exit code for an error of a command whose context is ctx.
 func exitCode(ctx context.Context, err error) int {
 	var usage usageError
 	var none nothingError

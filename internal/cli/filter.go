@@ -62,7 +62,7 @@ a failure. With --output json each printed line is {"line": 7, "data": …}, and
 	},
 }
 
-// compile returns the filter that the only word is.
+// compile compiles the only word as a filter.
 func compile(words []string) (*filter.Filter, error) {
 	if len(words) != 1 {
 		return nil, usageError{fmt.Errorf("want one expression, in quotes, and not %d words", len(words))}
@@ -74,8 +74,8 @@ func compile(words []string) (*filter.Filter, error) {
 	return f, nil
 }
 
-// readWhere compiles what a flag --where says, nil for nothing. One that does not compile
-// is a call that was not understood.
+// readWhere compiles the value of a --where flag; it returns nil if that is empty.
+// A filter that does not compile is a usage error.
 func readWhere(text string) (*filter.Filter, error) {
 	if text == "" {
 		return nil, nil
@@ -93,7 +93,7 @@ type filterTest struct {
 	count, invert, json bool
 }
 
-// run prints the lines of the input that the filter matches.
+// run prints the input lines that the filter matches.
 func (t *filterTest) run(ctx context.Context, s Streams) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -148,11 +148,10 @@ func (t *filterTest) run(ctx context.Context, s Streams) error {
 	return nil
 }
 
-// byteOrderMark is what some programs on Windows begin a text with.
+// byteOrderMark is what some Windows programs put at the start of a text.
 var byteOrderMark = []byte("\xef\xbb\xbf")
 
-// writeLine writes a line, and what has been held back too if the next one may
-// be long in coming.
+// writeLine writes a line, and flushes the buffer if the next line may take long.
 func writeLine(out *bufio.Writer, line []byte, flush bool) error {
 	if line[len(line)-1] != '\n' {
 		line = append(line, '\n')

@@ -21,7 +21,7 @@ func TestFilterLines(t *testing.T) {
 		args     []string
 		code     int
 		out      string
-		err      []string // what standard error must have; without any it must be empty
+		err      []string // must be part of standard error, which must be empty if there are none
 	}{
 		{"matching", one + two + more, []string{"data.a == 1"}, exitOK, one + more, nil},
 		{"count", one + two + more, []string{"--count", "data.a == 1"}, exitOK, "2\n", nil},
@@ -65,8 +65,8 @@ func TestFilterLines(t *testing.T) {
 	}
 }
 
-// TestFilterIsPrompt types a line, sees the answer, and ends the command while
-// it waits for the next line.
+// TestFilterIsPrompt writes a line, reads the answer, and ends the command while it
+// waits for the next line.
 func TestFilterIsPrompt(t *testing.T) {
 	in, typed := io.Pipe()
 	seen, out := io.Pipe()
@@ -92,8 +92,8 @@ func TestFilterIsPrompt(t *testing.T) {
 	typed.Close()
 }
 
-// TestFilterEndsWithItsReader stops at a write that fails, not at the end of the
-// input.
+// TestFilterEndsWithItsReader checks that the command stops at the first failed
+// write rather than at the end of the input.
 func TestFilterEndsWithItsReader(t *testing.T) {
 	in, typed := io.Pipe()
 	go func() {

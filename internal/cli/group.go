@@ -100,7 +100,7 @@ func groupPath(words []string, more ...string) string {
 	return adminPath(append([]string{"topics", words[0], "groups", words[1]}, more...)...)
 }
 
-// seekQuery reads a place on a topic.
+// seekQuery parses a place on a topic.
 func seekQuery(to string) (url.Values, error) {
 	if to == "start" || to == "now" {
 		return url.Values{"to": {to}}, nil
@@ -114,7 +114,7 @@ func seekQuery(to string) (url.Values, error) {
 	return nil, errWantPlace
 }
 
-// changeGroup does something with a group, and shows it.
+// changeGroup performs an operation on a group, and shows the group.
 func (f *adminFlags) changeGroup(ctx context.Context, a *admin, words []string, what string, query url.Values, s Streams) error {
 	return show(ctx, f, a, s, http.MethodPost, groupPath(words, what), query, (*group).fields)
 }
@@ -139,7 +139,7 @@ type group struct {
 	Created      *time.Time
 }
 
-// farAway is when a pause ends that somebody is expected to end.
+// farAway is the length of a pause that somebody is expected to end.
 const farAway = 10 * 365 * 24 * time.Hour
 
 func (g *group) paused() string {

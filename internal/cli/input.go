@@ -8,13 +8,13 @@ import (
 	"io"
 )
 
-// input reads from a terminal or a pipe until a context ends, which the read
-// that waits there does not notice. It is left waiting then: its goroutine ends
+// input reads from a terminal or a pipe until a context ends. A blocked read does
+// not notice the end of a context, so its goroutine is left behind then; it ends
 // with the next byte, or with the program.
 type input struct {
 	ctx    context.Context
 	chunks chan chunk
-	taken  chan struct{} // what was in the last chunk has been copied
+	taken  chan struct{} // the last chunk has been copied
 	rest   chunk
 }
 
@@ -69,8 +69,8 @@ func (in *input) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// eachLine calls f for each line of the input that is not empty, with its number,
-// and whether there is more to read without waiting for it.
+// eachLine calls f for each non-empty line of the input, with its number, and
+// whether more input can be read without waiting.
 func eachLine(ctx context.Context, r io.Reader, f func(n int, line []byte, more bool) error) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()

@@ -9,30 +9,30 @@ import (
 	"github.com/harkbus/hark"
 )
 
-// ledger is what the demo counts itself, so that it need not believe the bus.
-// It is a hook of the bus.
+// ledger holds the demo's own counts, which do not rely on the bus. It is a hook of
+// the bus.
 type ledger struct {
 	published atomic.Int64
-	routed    atomic.Int64 // by reviews, to reviews.wanted
+	routed    atomic.Int64 // by the reviews subscription, to reviews.wanted
 	accounts  []*account   // complete before the first message
 	bySub     map[string]*account
 
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	events map[string]int64
-	causes map[string]int // of drops, and of the dead letters that have been read
+	causes map[string]int // of drops, and of dead letters that have been read
 }
 
-// account is what the ledger knows of one subscription.
+// account is the ledger's record of one subscription.
 type account struct {
 	name, to string
 	sub      *hark.Subscription
 	meant    func() int64 // how many messages were published for it
 
-	handled atomic.Int64 // handlers that returned without an error
-	retried atomic.Int64 // handlers that were called for a message again
-	refused atomic.Int64 // messages that the predicate refused
-	dropped atomic.Int64 // as the hook was told
-	dead    atomic.Int64 // as the hook was told
+	handled atomic.Int64 // handlers that returned no error
+	retried atomic.Int64 // repeated calls of a handler for a message
+	refused atomic.Int64 // messages that the predicate rejected
+	dropped atomic.Int64 // according to the hook
+	dead    atomic.Int64 // according to the hook
 }
 
 func newLedger() *ledger {
@@ -59,7 +59,7 @@ func (l *ledger) subscribe(b *hark.Bus, name, to string, h hark.Handler[webhook]
 	return err
 }
 
-// account returns the account of that name, opening it if need be.
+// account returns the account with a name, opening it if needed.
 func (l *ledger) account(name string) *account {
 	for _, a := range l.accounts {
 		if a.name == name {
@@ -71,7 +71,7 @@ func (l *ledger) account(name string) *account {
 	return a
 }
 
-// watch returns e, counting what it refuses on the account of that name.
+// watch wraps e so that its rejections count on the account with a name.
 func (l *ledger) watch(name string, e hark.Evaluator) hark.Predicate {
 	return watched{e, l.account(name)}
 }
@@ -90,7 +90,7 @@ func (w watched) Eval(m hark.Envelope) (bool, error) {
 	return ok, err
 }
 
-// note says that a delivery of that event has been published.
+// note records that a delivery of an event has been published.
 func (l *ledger) note(event string) {
 	l.published.Add(1)
 	l.mu.Lock()
@@ -98,14 +98,14 @@ func (l *ledger) note(event string) {
 	l.events[event]++
 }
 
-// sent returns how many deliveries of that event have been published.
+// sent returns how many deliveries of an event have been published.
 func (l *ledger) sent(event string) int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.events[event]
 }
 
-// bury notes a dead letter that has been read.
+// bury records a dead letter that has been read.
 func (l *ledger) bury(f *hark.Failure) {
 	cause := "no record of the failure"
 	if f != nil {
@@ -120,7 +120,7 @@ func (l *ledger) because(cause string, n int) {
 	l.causes[cause] += n
 }
 
-// deadLetters returns how many messages have been given up.
+// deadLetters returns how many messages became dead letters.
 func (l *ledger) deadLetters() (n int64) {
 	for _, a := range l.accounts {
 		n += a.dead.Load()
@@ -143,8 +143,8 @@ func (l *ledger) OnDeadLetter(e hark.FailEvent) {
 	}
 }
 
-// faults returns what is wrong with an account, by the numbers of the ledger
-// alone and beside those of the bus.
+// faults checks an account by itself and against the statistics of the bus, and
+// returns what is wrong.
 func (a *account) faults(s hark.SubscriptionStats) (faults []string) {
 	meant := a.meant()
 	if sum := a.handled.Load() + a.refused.Load() + a.dropped.Load() + a.dead.Load(); sum != meant {

@@ -43,7 +43,7 @@ for that.`,
 	},
 }
 
-// withNotifier connects, as connect does, and runs work with the notifier of the broker.
+// withNotifier connects, as connect does, and runs work with the broker's notifier.
 func withNotifier(ctx context.Context, f *brokerFlags, notes io.Writer, work func(*hark.Notifier) error) (err error) {
 	conn, err := f.connect(ctx, notes)
 	if err != nil {
@@ -125,7 +125,7 @@ var unlatchCommand = command{
 	},
 }
 
-// latching is what latch and unlatch have in common.
+// latching is the common part of latch and unlatch.
 func latching(fs *flag.FlagSet, do func(context.Context, *hark.Notifier, string) error) action {
 	f := urlFlags(fs)
 	return func(ctx context.Context, words []string, s Streams) error {

@@ -10,14 +10,14 @@ import (
 	"unicode/utf8"
 )
 
-// outputFlag declares --output, of which the first form is the default.
+// outputFlag declares --output. The first form is the default.
 func outputFlag(fs *flag.FlagSet, forms ...string) *string {
 	o := &choiceFlag{forms: forms, chosen: forms[0]}
 	fs.Var(o, "output", "`"+strings.Join(forms, "|")+"`: output format")
 	return &o.chosen
 }
 
-// choiceFlag takes one of some words.
+// choiceFlag accepts one of several words.
 type choiceFlag struct {
 	forms  []string
 	chosen string
@@ -35,15 +35,15 @@ func (f *choiceFlag) Set(s string) error {
 // String implements flag.Value.
 func (f *choiceFlag) String() string { return f.chosen }
 
-// printJSON prints v in one line.
+// printJSON prints v on one line.
 func printJSON(w io.Writer, v any) error {
 	e := json.NewEncoder(w)
 	e.SetEscapeHTML(false)
 	return e.Encode(v)
 }
 
-// jsonData returns data as it is if it is JSON, and otherwise as a string, or as
-// an object with base64 if it is no text.
+// jsonData returns data unchanged if it is JSON, and otherwise as a string, or as
+// an object with base64 if it is not text.
 func jsonData(data []byte) json.RawMessage {
 	if json.Valid(data) {
 		return data
@@ -54,7 +54,7 @@ func jsonData(data []byte) json.RawMessage {
 	}
 	text, err := json.Marshal(v)
 	if err != nil {
-		return json.RawMessage("null") // strings and bytes can be marshalled
+		return json.RawMessage("null") // strings and bytes can always be marshalled
 	}
 	return text
 }

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// noJSON are the commands without --output json, and why.
+// noJSON lists the commands without --output json, with the reason.
 var noJSON = map[string]string{
 	"hark reply":          "it prints nothing: answers go to those who ask",
 	"hark chan close":     "it prints nothing",
@@ -24,7 +24,7 @@ var noJSON = map[string]string{
 	"hark demo notify":    "it is a program of examples, to be looked at",
 }
 
-// TestOutput holds each command that prints something to --output json.
+// TestOutput checks that each command that prints something has --output json.
 func TestOutput(t *testing.T) {
 	left := map[string]bool{}
 	for path := range noJSON {
@@ -56,15 +56,15 @@ func TestOutput(t *testing.T) {
 	}
 }
 
-// TestOutputJSON reads what commands that need no broker print as JSON.
+// TestOutputJSON parses the JSON of commands that need no broker.
 func TestOutputJSON(t *testing.T) {
 	noContexts(t)
 	t.Chdir(t.TempDir())
 	tests := []struct {
 		in, args string
 		code     int
-		key      string // the last line of the output has it
-		want     any    // is its value; nil for any
+		key      string // the last line of the output must have it
+		want     any    // its value; nil for any
 	}{
 		{"", "version", exitOK, "go", nil},
 		{"", "serve --check --config -", exitOK, "valid", true},

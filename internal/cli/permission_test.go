@@ -9,9 +9,9 @@ import (
 	"github.com/harkbus/hark/broker"
 )
 
-// TestRestrictedUser uses channels, values and notifications as a user who may
-// publish to one topic: each ends with an error that says so, names the subject and
-// says what to add, and none hangs.
+// TestRestrictedUser uses channels, values and notifications as a user who may only
+// publish to one topic. Each command fails with an error that says so, names the
+// subject and tells what to add; none hangs.
 func TestRestrictedUser(t *testing.T) {
 	startBroker(t, "users: [{name: ada, token: '"+broker.HashToken("secret-of-ada")+"', publish: [orders]}]\n")
 	t.Setenv("HARK_URL", strings.Replace(os.Getenv("HARK_URL"), "hark://", "hark://ada:secret-of-ada@", 1))

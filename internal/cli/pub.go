@@ -50,7 +50,7 @@ broker stores the topic, it has stored all messages when the command ends.
 	},
 }
 
-// headerFlag gathers name=value.
+// headerFlag collects name=value pairs.
 type headerFlag map[string]string
 
 // Set implements flag.Value.
@@ -70,8 +70,8 @@ func (f headerFlag) String() string { return "" }
 type publishing struct {
 	at         *brokerFlags
 	topic      string
-	data       []string       // one, or none for the input
-	m          driver.Message // what all have in common
+	data       []string       // one element, or none to read the input
+	m          driver.Message // what all messages have in common
 	file       string
 	whole      bool
 	template   bool
@@ -134,7 +134,7 @@ func (p *publishing) run(ctx context.Context, s Streams) error {
 	})
 }
 
-// publish publishes over a connection, and says how much that was.
+// publish publishes over a connection, and reports how much it has published.
 func (p *publishing) publish(ctx context.Context, conn driver.Conn, s Streams) (err error) {
 	if p.to, _, err = openTopic(ctx, conn, p.topic); err != nil {
 		return err
@@ -157,8 +157,8 @@ func (p *publishing) publish(ctx context.Context, conn driver.Conn, s Streams) (
 	return err
 }
 
-// bar shows how far it is, on a terminal and where it may take long, until what
-// it returns is called.
+// bar shows progress, on a terminal and if it may take long, until the returned
+// function is called.
 func (p *publishing) bar(s Streams) (stop func()) {
 	if terminalWidth(s.Err) == 0 || p.count == 1 && p.file == "" {
 		return func() {}
@@ -173,7 +173,7 @@ func (p *publishing) bar(s Streams) (stop func()) {
 	}).stop
 }
 
-// maxTogether is how many messages are published with one call.
+// maxTogether is how many messages are published in one call.
 const maxTogether = 500
 
 // all publishes everything.
@@ -205,8 +205,7 @@ func (p *publishing) all(ctx context.Context, s Streams) error {
 	return p.flush(ctx)
 }
 
-// add publishes a message, or keeps it until there are more unless that must not
-// be.
+// add queues a message, and publishes the queue if it is full or now is set.
 func (p *publishing) add(ctx context.Context, line []byte, now bool) error {
 	if p.rate > 0 {
 		n := int(p.published.Load()) + len(p.batch)
@@ -236,8 +235,8 @@ func (p *publishing) add(ctx context.Context, line []byte, now bool) error {
 	return nil
 }
 
-// last publishes what was read before the input ended with an error, which may be that
-// ctx has ended.
+// last publishes what was read before the input ended with an error, possibly the
+// end of ctx.
 func (p *publishing) last(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectPatience)
 	defer cancel()

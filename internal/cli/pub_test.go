@@ -12,7 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// TestPubFlags looks at what comes of the flags on the wire.
+// TestPubFlags checks what the flags do to the published message.
 func TestPubFlags(t *testing.T) {
 	startBroker(t, "topics: [{name: orders}]\n")
 	ctx, cancel := context.WithTimeout(t.Context(), servePatience)
@@ -77,7 +77,7 @@ func TestPubFlags(t *testing.T) {
 }
 
 // TestSubKeyed reads a topic as a member of a group that keeps the order of keys,
-// whom one that does not cannot join.
+// which a member without --keyed cannot join.
 func TestSubKeyed(t *testing.T) {
 	startBroker(t, "topics: [{name: orders}]\n")
 	want := map[string][]float64{}

@@ -61,5 +61,5 @@ reply to one name share the requests. Each process answers them one at a time.`,
 	},
 }
 
-// errorHeader has the text of a responder's error.
+// errorHeader carries the text of a responder's error.
 const errorHeader = "hark-error"

@@ -60,12 +60,12 @@ type routeTest struct {
 	router  *broker.Router
 	topic   string
 	json    bool
-	taken   map[string]int // messages, by route
+	taken   map[string]int // counts of messages, by route
 	nowhere int
 	read    int
 }
 
-// routed is what is printed of a line with --output json.
+// routed is the outcome for one line with --output json.
 type routed struct {
 	Line   int               `json:"line"`
 	Topic  string            `json:"topic"`
@@ -113,7 +113,7 @@ func (t *routeTest) run(ctx context.Context, cfg *broker.Config, s Streams) erro
 	return nil
 }
 
-// line prints what becomes of a message.
+// line prints what happens to a message.
 func (t *routeTest) line(n int, line []byte, out io.Writer) error {
 	e := &broker.Event{}
 	switch {
@@ -152,7 +152,7 @@ func (t *routeTest) line(n int, line []byte, out io.Writer) error {
 	return err
 }
 
-// described says in words what routes do.
+// described describes decisions of routes in words.
 func described(ds []broker.Decision) string {
 	var parts []string
 	for _, d := range ds {

@@ -49,7 +49,7 @@ change all together, or not at all if it has an error.`,
 	},
 }
 
-// configFault is a fault of a configuration as it is printed.
+// configFault is a fault of a configuration in printable form.
 type configFault struct {
 	Where  string `json:"where,omitempty"`
 	Line   int    `json:"line,omitempty"`
@@ -66,8 +66,8 @@ func configFaults(ps broker.Problems) []configFault {
 	return faults
 }
 
-// checked prints what was found out about a configuration: err says what is
-// wrong, nil that it is valid, and ignored which variables mean nothing.
+// checked prints the result of checking a configuration: err is nil if it is valid,
+// and ignored lists the variables without effect.
 func checked(err error, ignored broker.Problems, output string, s Streams) error {
 	if output == "json" {
 		var ps broker.Problems
@@ -95,15 +95,15 @@ func checked(err error, ignored broker.Problems, output string, s Streams) error
 	return err
 }
 
-// serving is where a broker listens, as it is printed; what is off is left out.
+// serving is where a broker listens, in printable form; what is off is left out.
 type serving struct {
-	Messages  string `json:"messages,omitempty"` // a URL for hark.Open; not there on an engine of others
-	HTTP      string `json:"http,omitempty"`     // host and port, as those below
+	Messages  string `json:"messages,omitempty"` // a URL for hark.Open; empty on an outside engine
+	HTTP      string `json:"http,omitempty"`     // host and port, like the fields below
 	MQTT      string `json:"mqtt,omitempty"`
 	WebSocket string `json:"websocket,omitempty"`
 }
 
-// started says that a broker runs, and where.
+// started prints that a broker is running, and where.
 func started(b *broker.Broker, output string, s Streams) error {
 	if output != "json" {
 		_, err := fmt.Fprintln(s.Out, b.Summary())
@@ -122,16 +122,16 @@ func started(b *broker.Broker, output string, s Streams) error {
 	return printJSON(s.Out, at)
 }
 
-// unknownVariables are those of the environment that neither the broker nor a command
-// knows.
+// unknownVariables returns the environment variables that neither the broker nor a
+// command knows.
 func unknownVariables() broker.Problems {
 	return broker.UnknownVariables(os.Environ(), []string{
 		"HARK_CONFIG", "HARK_URL", "HARK_HTTP_URL", "HARK_CONTEXT", "HARK_CONTEXTS", "HARK_TOKEN", "HARK_REQUEST",
-		"HARK_REQUIRE", "HARK_LONG", "HARK_UPDATE", "HARK_TEST_NATS", // of the tests of this project
+		"HARK_REQUIRE", "HARK_LONG", "HARK_UPDATE", "HARK_TEST_NATS", // used by the tests of this project
 	})
 }
 
-// configFile returns the file that is to be read.
+// configFile returns the configuration file to read.
 func configFile(flag string) string {
 	if flag == "" {
 		return os.Getenv("HARK_CONFIG")
@@ -139,7 +139,7 @@ func configFile(flag string) string {
 	return flag
 }
 
-// configError puts faults below each other.
+// configError lists faults one below the other.
 func configError(err error) error {
 	var ps broker.Problems
 	if !errors.As(err, &ps) {
@@ -148,7 +148,7 @@ func configError(err error) error {
 	return fmt.Errorf("%s in the configuration:\n%w", plural(len(ps), "fault", "faults"), err)
 }
 
-// settingFlag is a flag that says what was given, and nothing else.
+// settingFlag is a flag that only records the given value.
 type settingFlag struct {
 	broker.Setting
 	given map[string]string
@@ -160,7 +160,7 @@ func (f *settingFlag) Set(s string) error { f.given[f.Flag] = s; return nil }
 // String implements flag.Value.
 func (f *settingFlag) String() string { return f.Default }
 
-// IsBoolFlag makes the flag alone mean true.
+// IsBoolFlag makes the bare flag mean true.
 func (f *settingFlag) IsBoolFlag() bool { return f.Bool }
 
 func usageOf(s broker.Setting) string {
@@ -207,11 +207,12 @@ func serve(ctx context.Context, cfg *broker.Config, source broker.Source, output
 	}
 }
 
-// undoneError says that a broker has stopped before all was done. It is no error of a
-// broker that does not answer, whatever the error behind it is.
+// undoneError says that a broker has stopped before everything was done. Whatever
+// error it wraps, it does not mean that a broker does not answer.
 type undoneError struct{ error }
 
-// undone makes an undoneError of that of a broker that had no more time to stop.
+// undone turns the error of a broker that ran out of time to stop into an
+// undoneError.
 func undone(err error) error {
 	if !errors.Is(err, context.DeadlineExceeded) {
 		return err
@@ -219,8 +220,8 @@ func undone(err error) error {
 	return undoneError{fmt.Errorf("time to stop was over (stop_timeout) before all was done: what comes from stored topics is done after the next start, the rest is lost\n%w", err)}
 }
 
-// notReloaded says why a reload has changed nothing: each fault on a line, of the log
-// where that is JSON.
+// notReloaded reports why a reload has changed nothing, one fault per line, or as
+// log lines if the log is JSON.
 func notReloaded(c broker.LogConfig, log *slog.Logger, out io.Writer, err error) {
 	const message = "the configuration was not reloaded, everything is as it was"
 	var ps broker.Problems

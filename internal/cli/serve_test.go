@@ -18,7 +18,7 @@ import (
 
 const servePatience = time.Minute
 
-// screen is where a command writes while a test reads it.
+// screen collects the output of a command while a test reads it.
 type screen struct {
 	mu   sync.Mutex // guards text
 	text bytes.Buffer
@@ -38,14 +38,14 @@ func (s *screen) Write(p []byte) (int, error) {
 	return s.text.Write(p)
 }
 
-// has reports whether something has been printed.
+// has reports whether a text has been printed.
 func (s *screen) has(text string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return strings.Contains(s.text.String(), text)
 }
 
-// after waits for the word that follows mark.
+// after waits for the word after mark.
 func (s *screen) after(t *testing.T, mark string) string {
 	t.Helper()
 	timeout := time.After(servePatience)
@@ -64,7 +64,7 @@ func (s *screen) after(t *testing.T, mark string) string {
 	}
 }
 
-// TestServe runs a broker, publishes, and sees what is routed.
+// TestServe runs a broker, publishes, and reads what is routed.
 func TestServe(t *testing.T) {
 	noContexts(t)
 	dir := t.TempDir()
@@ -134,8 +134,8 @@ func TestServeCheck(t *testing.T) {
 	}
 }
 
-// TestUndone holds that a stop whose time is over is not taken for a broker that does not
-// answer.
+// TestUndone checks that a stop that ran out of time is not mistaken for a broker
+// that does not answer.
 func TestUndone(t *testing.T) {
 	err := undone(fmt.Errorf("routes from a: %w", context.DeadlineExceeded))
 	if errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "stop_timeout") || !strings.Contains(err.Error(), "routes from a") {
@@ -146,8 +146,8 @@ func TestUndone(t *testing.T) {
 	}
 }
 
-// TestErrorsNameTheProgramOnce holds that what the library says of itself in front of its
-// errors does not come after the name of the program, and that the rest stays.
+// TestErrorsNameTheProgramOnce checks that an error of the library does not repeat
+// the name of the program, and is otherwise unchanged.
 func TestErrorsNameTheProgramOnce(t *testing.T) {
 	for _, tt := range []struct {
 		err  error
@@ -226,7 +226,7 @@ func TestRouteTestOfMoves(t *testing.T) {
 	}
 }
 
-// TestUser makes a user and has the configuration take it.
+// TestUser creates a user and checks that the configuration accepts it.
 func TestUser(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "hark.yaml")
 	for _, args := range [][]string{{"user", "ada"}, {"user", "ada", "--password"}} {
@@ -240,7 +240,7 @@ func TestUser(t *testing.T) {
 	}
 }
 
-// With a log in JSON the faults of a reload are lines of the log.
+// With a JSON log, the faults of a reload are lines of the log.
 func TestNotReloadedInJSON(t *testing.T) {
 	var out strings.Builder
 	c := broker.LogConfig{Level: "info", Format: "json"}

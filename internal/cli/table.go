@@ -9,7 +9,7 @@ import (
 	"unicode"
 )
 
-// table is rows of text, which are printed in columns.
+// table is rows of text, printed in columns.
 type table struct {
 	head []string
 	rows [][]string
@@ -19,7 +19,8 @@ func newTable(head ...string) *table { return &table{head: head} }
 
 func (t *table) add(row ...string) { t.rows = append(t.rows, row) }
 
-// print prints the table; without rows it says so, if there is a head.
+// print prints the table. If there are no rows and the table has a head, it says
+// so.
 func (t *table) print(s Streams) error {
 	if len(t.rows) == 0 {
 		if len(t.head) > 0 {
@@ -40,7 +41,7 @@ func (t *table) print(s Streams) error {
 	return w.Flush()
 }
 
-// printable returns text of somebody else without what would act on a terminal.
+// printable removes from foreign text what would affect a terminal.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {
@@ -58,7 +59,7 @@ func clipped(s string, most int) string {
 	return s
 }
 
-// age says how long ago something was; nothing if it is not known.
+// age returns how long ago a time was, or "" if it is not known.
 func age(t *time.Time) string {
 	if t == nil || t.IsZero() {
 		return ""
@@ -77,7 +78,7 @@ func age(t *time.Time) string {
 	return strconv.Itoa(int(d.Hours()/24)) + "d"
 }
 
-// moment writes a time for people; nothing if it is not known.
+// moment formats a time for people, or returns "" if it is not known.
 func moment(t *time.Time) string {
 	if t == nil || t.IsZero() {
 		return ""
@@ -89,7 +90,7 @@ func moment(t *time.Time) string {
 	return t.Local().Format("2006-01-02 15:04:05") + " (" + since + ")"
 }
 
-// bytesText writes a size for people.
+// bytesText formats a size for people.
 func bytesText(n uint64) string {
 	value, unit := float64(n), 0
 	units := []string{"B", "KiB", "MiB", "GiB", "TiB"}
@@ -102,7 +103,7 @@ func bytesText(n uint64) string {
 	return strings.TrimSuffix(strconv.FormatFloat(value, 'f', 1, 64), ".0") + units[unit]
 }
 
-// countText writes a number, and nothing for 0.
+// countText formats a number, and 0 as "".
 func countText(n uint64) string {
 	if n == 0 {
 		return ""

@@ -13,7 +13,7 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// templateHelp documents what messageTemplate knows.
+// templateHelp documents the templates of messageTemplate.
 const templateHelp = `With --template DATA or each line, and --key, --id and the headers, may hold
 
   {{n}}             the number of the message, from 1 on
@@ -25,16 +25,16 @@ const templateHelp = `With --template DATA or each line, and --key, --id and the
 
 and anything else in Go's text/template, such as {{printf "%05d" n}}.`
 
-// messageTemplate makes messages from texts that hold what changes.
+// messageTemplate makes messages from texts with variable parts.
 type messageTemplate struct {
 	n int
 
-	key, id *template.Template // nil without one
+	key, id *template.Template // nil if there is none
 	headers map[string]*template.Template
-	data    *template.Template // nil for each line as a template of its own
+	data    *template.Template // nil if each line is its own template
 }
 
-// parse reads the template of a part of the message.
+// parse parses the template for a part of the message.
 func (t *messageTemplate) parse(part, text string) (*template.Template, error) {
 	tpl, err := template.New(part).Option("missingkey=error").Funcs(template.FuncMap{
 		"n":         func() int { return t.n },
@@ -62,8 +62,8 @@ func (t *messageTemplate) parse(part, text string) (*template.Template, error) {
 	return tpl, nil
 }
 
-// newTemplate returns the template of messages like m, with that data, or with
-// each line as data if there is none.
+// newTemplate returns the template for messages like m with the given data, or with
+// each input line as data if there is none.
 func newTemplate(m driver.Message, data []string) (t *messageTemplate, err error) {
 	t = &messageTemplate{headers: map[string]*template.Template{}}
 	if m.Key != "" {
@@ -87,7 +87,7 @@ func newTemplate(m driver.Message, data []string) (t *messageTemplate, err error
 	return t, err
 }
 
-// message makes the next message, of m and a line.
+// message makes the next message from m and a line.
 func (t *messageTemplate) message(m driver.Message, line []byte) (*driver.Message, error) {
 	t.n++
 	data := t.data

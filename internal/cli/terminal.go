@@ -14,8 +14,8 @@ import (
 	"golang.org/x/term"
 )
 
-// terminalWidth returns how many columns the terminal behind w has; 0 if w is
-// no terminal, or one that cannot rewrite a line.
+// terminalWidth returns how many columns the terminal behind w has, or 0 if w is no
+// terminal, or one that cannot rewrite a line.
 func terminalWidth(w io.Writer) int {
 	f, ok := w.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) || os.Getenv("TERM") == "dumb" {
@@ -28,9 +28,9 @@ func terminalWidth(w io.Writer) int {
 	return width
 }
 
-// interruptible runs work, and says so if it ended because ctx did: with
-// errInterrupted, or errTimeout. On a terminal the context of work ends when the
-// cursor is on a line of its own, behind the ^C that the terminal shows.
+// interruptible runs work with a context that ends after ctx does, with the cause
+// errInterrupted or errTimeout. On a terminal it first moves the cursor to a new
+// line, past the ^C that the terminal shows.
 func interruptible(ctx context.Context, s Streams, work func(context.Context) error) error {
 	inner, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
@@ -47,15 +47,15 @@ func interruptible(ctx context.Context, s Streams, work func(context.Context) er
 	return work(inner)
 }
 
-// progress tells a user how far a command is: on a terminal in one line that
-// is written again and again, otherwise with a new line now and then.
+// progress shows a user how far a command is: on a terminal in one line that is
+// rewritten, otherwise in a new line now and then.
 type progress struct {
 	quit chan struct{}
 	wait sync.WaitGroup
 }
 
-// showProgress writes what line returns to w until stop is called. The width it
-// gets is that of the terminal, or 0.
+// showProgress writes what line returns to w until stop is called. The width passed
+// to line is that of the terminal, or 0.
 func showProgress(w io.Writer, line func(width int) string) *progress {
 	p := &progress{quit: make(chan struct{})}
 	every := time.Second
@@ -66,7 +66,7 @@ func showProgress(w io.Writer, line func(width int) string) *progress {
 		ticks := time.NewTicker(every)
 		defer ticks.Stop()
 		for {
-			width := terminalWidth(w) // it may have changed
+			width := terminalWidth(w) // it may have been resized
 			select {
 			case <-ticks.C:
 				if width > 0 {
@@ -85,7 +85,7 @@ func showProgress(w io.Writer, line func(width int) string) *progress {
 	return p
 }
 
-// stop ends it, and clears its line.
+// stop ends the display, and clears its line.
 func (p *progress) stop() {
 	close(p.quit)
 	p.wait.Wait()
@@ -99,8 +99,8 @@ func fit(s string, width int) string {
 	return s
 }
 
-// withGauge puts how much of something is done before a line, drawn with as many
-// columns as there are; nothing where they are too few.
+// withGauge puts a bar that shows the fraction done in front of a line, as wide as
+// fits; none if there is too little room.
 func withGauge(width int, done float64, line string) string {
 	bar := min(width-utf8.RuneCountInString(line)-4, 20) // brackets, a space, and the last column
 	if bar < 5 {

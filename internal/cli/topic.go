@@ -171,7 +171,7 @@ func yesFlag(fs *flag.FlagSet) *bool {
 	return fs.Bool("yes", false, "do it; without --yes the command says what would be removed")
 }
 
-// sure refuses to remove a topic, or all that it keeps, unless that is meant.
+// sure refuses to remove a topic, or all its messages, unless the user confirms it.
 func (a *admin) sure(ctx context.Context, yes bool, topic string) error {
 	if yes {
 		return nil
@@ -201,7 +201,7 @@ type storedTopic struct {
 	Declared        bool
 }
 
-// kept says what the topic keeps.
+// kept describes what the topic keeps.
 func (t *storedTopic) kept() string {
 	text := ""
 	add := func(s string) {
@@ -231,7 +231,7 @@ func (t *storedTopic) kept() string {
 	return text
 }
 
-// size is how large its messages are, if that is known.
+// size returns the size of the topic's messages, if known.
 func (t *storedTopic) size() string {
 	if t.Store != "" && t.Bytes == 0 {
 		return "-"

@@ -55,13 +55,13 @@ on standard output, including the token, which is not part of "user".`,
 	},
 }
 
-// newUser is what hark user makes.
+// newUser is the output of hark user.
 type newUser struct {
-	User  userLines `json:"user"`            // for users in the configuration
+	User  userLines `json:"user"`            // for the users in the configuration
 	Token string    `json:"token,omitempty"` // the secret; empty if there is a password
 }
 
-// userLines are what the configuration has of a user.
+// userLines are the lines for a user in the configuration.
 type userLines struct {
 	Name      string   `json:"name"`
 	Password  string   `json:"password,omitempty"` // a hash
@@ -71,7 +71,7 @@ type userLines struct {
 	Admin     []string `json:"admin"`
 }
 
-// print prints the lines of a configuration, and the token beside them.
+// print prints the lines for the configuration, and the token next to them.
 func (u *newUser) print(s Streams) error {
 	line := "password: " + u.User.Password
 	if u.Token != "" {

@@ -22,7 +22,7 @@ Value[T] as JSON.`,
 	subs: []command{valueGetCommand, valueSetCommand, valueUpdateCommand, valueWatchCommand},
 }
 
-// valueState is a state as it is printed.
+// valueState is a state in printable form.
 type valueState struct {
 	Name    string          `json:"name"`
 	Version uint64          `json:"version"`
@@ -37,8 +37,9 @@ func printState(s Streams, name, output string, state driver.State) error {
 	return err
 }
 
-// onValue connects and runs work with the value of a name, as it is; found says
-// whether it is there. open makes it with that initial state if it is not.
+// onValue connects and runs work with the present state of a value; found says
+// whether the value exists. open opens it, and creates it with the given initial
+// state if it does not exist.
 func onValue(ctx context.Context, f *brokerFlags, s Streams, name string, work func(found bool, state driver.State, open func(initial []byte) (driver.Value, error)) error) error {
 	return f.with(ctx, s.Err, func(conn driver.Conn) error {
 		find, err := seek(conn)
@@ -61,8 +62,9 @@ func onValue(ctx context.Context, f *brokerFlags, s Streams, name string, work f
 	})
 }
 
-// onOpenValue is onValue for work that needs the value there: it is made with the
-// initial state if it is not, and without one there is nothing, as hint says.
+// onOpenValue is onValue for work that needs an existing value. It creates a
+// missing one with the initial state; without an initial state it returns a
+// nothingError with the hint.
 func onOpenValue(ctx context.Context, f *brokerFlags, s Streams, name string, initial *string, hint string, work func(driver.Value) error) error {
 	return onValue(ctx, f, s, name, func(found bool, _ driver.State, open func([]byte) (driver.Value, error)) error {
 		if !found && initial == nil {
@@ -145,8 +147,8 @@ var valueSetCommand = command{
 	},
 }
 
-// dataOrInput returns the given data, or without any the whole input, without a
-// line break at its end.
+// dataOrInput returns the given data, or else the whole input without a final line
+// break.
 func dataOrInput(ctx context.Context, data []string, s Streams) ([]byte, error) {
 	if len(data) > 0 {
 		return []byte(data[0]), nil
@@ -160,8 +162,8 @@ func dataOrInput(ctx context.Context, data []string, s Streams) ([]byte, error) 
 	return bytes.TrimSuffix(text, []byte("\n")), err
 }
 
-// change sets a value to what next makes of its state, again and again until
-// nobody else has changed it meanwhile.
+// change replaces the state of a value with the result of next, retrying until
+// nobody else has changed it in between.
 func change(ctx context.Context, v driver.Value, next func(driver.State) ([]byte, error)) (driver.State, error) {
 	now, err := v.Load(ctx)
 	for err == nil {
@@ -240,8 +242,8 @@ func sum(data []byte, n int64) ([]byte, error) {
 	return strconv.AppendInt(nil, now+n, 10), nil
 }
 
-// piped returns what a command of the shell prints, with data as its input,
-// without a line break at the end.
+// piped returns the output of a shell command that gets data as its input, without
+// a final line break.
 func piped(ctx context.Context, line string, data []byte, s Streams, env ...string) ([]byte, error) {
 	var out bytes.Buffer
 	err := runWith(ctx, line, data, Streams{Out: &out, Err: s.Err}, env...)
@@ -284,7 +286,7 @@ It exits with 3 if there is no such value and no --initial.`,
 				if err != nil {
 					return err
 				}
-				defer func() { _ = w.Close() }() // the connection is closed next
+				defer func() { _ = w.Close() }() // the connection is closed right after
 				for n := 0; *count == 0 || n < *count; {
 					state, err := w.Next(ctx)
 					if err != nil {

@@ -26,7 +26,7 @@ var versionCommand = command{
 	},
 }
 
-// versionInfo is what hark version prints.
+// versionInfo is the output of hark version.
 type versionInfo struct {
 	Version string `json:"version"`
 	Go      string `json:"go"`

@@ -13,32 +13,32 @@ import (
 )
 
 const (
-	// startPatience is how long a command waits for a broker at whose address nobody
-	// listens: it may have been started just now. Windows, whose own attempts take two
-	// seconds, has another error for that; there is no second one.
+	// startPatience is how long a command waits for a broker at an address where
+	// nothing listens: the broker may just be starting. Windows, whose own attempts
+	// take two seconds, reports another error, and no second attempt is made there.
 	startPatience = 3 * time.Second
 	// startPause is the pause between two attempts.
 	startPause = 50 * time.Millisecond
-	// noticeAfter is after how long a command says that it waits.
+	// noticeAfter is how long a command waits before it says so.
 	noticeAfter = 500 * time.Millisecond
 )
 
 // errSilent says that a broker has not answered in time.
 var errSilent = errors.New("no answer in time")
 
-// waiting is the time in which a command waits for a broker.
+// waiting is a period in which a command waits for a broker.
 type waiting struct {
-	where string // and who has said so
+	where string // the address, and where it was given
 	until time.Time
 	tell  *time.Timer
-	told  chan struct{} // closed when tell has run
+	told  chan struct{} // closed when tell has returned
 
-	mu     sync.Mutex // guards what follows
-	absent bool       // nobody listens there
+	mu     sync.Mutex // guards the fields below
+	absent bool       // nothing listens there
 }
 
-// waitFor says on notes, if it takes long, that the command waits for a broker, where and
-// until when, until what ends first: ctx, or end is called.
+// waitFor says on notes, if it takes long, that the command waits for a broker,
+// where and until when. It stops when ctx ends or end is called.
 func waitFor(ctx context.Context, notes io.Writer, where string) *waiting {
 	w := &waiting{where: where, told: make(chan struct{})}
 	w.until, _ = ctx.Deadline()
@@ -49,14 +49,14 @@ func waitFor(ctx context.Context, notes io.Writer, where string) *waiting {
 	return w
 }
 
-// end ends it. Nothing is written afterwards.
+// end ends the period. Nothing is written afterwards.
 func (w *waiting) end() {
 	if !w.tell.Stop() {
 		<-w.told
 	}
 }
 
-// String says what the command waits for.
+// String describes what the command waits for.
 func (w *waiting) String() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -67,7 +67,7 @@ func (w *waiting) String() string {
 	return what + w.where + ": waiting" + untilWhen(w.until) + "; Ctrl-C ends"
 }
 
-// untilWhen says until when something is waited for, nothing without an end.
+// untilWhen describes until when something is waited for; "" if there is no limit.
 func untilWhen(t time.Time) string {
 	if t.IsZero() {
 		return ""
@@ -75,7 +75,8 @@ func untilWhen(t time.Time) string {
 	return " until " + t.Format(time.TimeOnly)
 }
 
-// attempts calls connect until somebody listens where it connects to, for startPatience.
+// attempts calls connect until something listens at its address, for at most
+// startPatience.
 func (w *waiting) attempts(ctx context.Context, connect func() error) error {
 	start := time.Now()
 	for {
@@ -97,13 +98,13 @@ func (w *waiting) attempts(ctx context.Context, connect func() error) error {
 	}
 }
 
-// tellLost says on notes when the connection is lost, and when it is back. ctx is that of
-// the command.
+// tellLost says on notes when the connection is lost, and when it is back. ctx is
+// that of the command.
 func tellLost(ctx context.Context, notes io.Writer, conn driver.Conn, where string) {
 	until, _ := ctx.Deadline()
 	conn.Watch(func(up bool, reason error) {
 		switch {
-		case ctx.Err() != nil: // it ends
+		case ctx.Err() != nil: // the command is ending
 		case up && reason == nil:
 			note(notes, "connected to %s again", where)
 		case !up:
@@ -112,12 +113,13 @@ func tellLost(ctx context.Context, notes io.Writer, conn driver.Conn, where stri
 	})
 }
 
-// lost says that a connection is lost, why, and until when it is waited for.
+// lost describes a lost connection, the reason, and how long the command waits for
+// it.
 func lost(where string, reason error, until time.Time) string {
 	return fmt.Sprintf("not connected to %s any more (%v): waiting%s; Ctrl-C ends", where, reason, untilWhen(until))
 }
 
-// note writes a line about what a command does, over what a progress bar has written.
+// note writes a line about what a command does, over any progress bar.
 func note(w io.Writer, format string, args ...any) {
 	begin, end := "", "\n"
 	if terminalWidth(w) > 0 {

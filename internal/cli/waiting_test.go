@@ -19,7 +19,7 @@ import (
 	"github.com/harkbus/hark/internal/certs"
 )
 
-// greeter listens, writes a greeting to whoever connects, and keeps the connection. It
+// greeter listens, writes a greeting to every client, and keeps the connections. It
 // returns its address.
 func greeter(t *testing.T, greeting string) string {
 	t.Helper()
@@ -36,7 +36,7 @@ func greeter(t *testing.T, greeting string) string {
 			if err != nil {
 				break
 			}
-			_, _ = io.WriteString(c, greeting) // who is gone does not read it
+			_, _ = io.WriteString(c, greeting) // the client may be gone
 			all = append(all, c)
 		}
 		for _, c := range all {
@@ -50,9 +50,10 @@ func greeter(t *testing.T, greeting string) string {
 	return l.Addr().String()
 }
 
-// TestNoBroker names what is no broker, or one that wants other words: each command says
-// where that is, what is wrong and what to do, on standard error alone, and ends with the
-// code that the help has for it. What a server refuses is in TestLogin of natsdriver.
+// TestNoBroker connects to servers that are no broker, or that expect another
+// protocol. Each command names the address, the problem and the remedy, on standard
+// error alone, and exits with the code from the help. What a server refuses is
+// tested in TestLogin of natsdriver.
 func TestNoBroker(t *testing.T) {
 	ours := certs.New(t)
 	cert, key := ours.Server(t)
@@ -67,7 +68,7 @@ func TestNoBroker(t *testing.T) {
 	tests := []struct {
 		args string
 		code int
-		want []string // what standard error says
+		want []string // must be part of standard error
 	}{
 		{"pub a 1 --url hark://" + nobody, exitFailed, []string{"hark://" + nobody + " (--url): waiting until ", "; Ctrl-C ends\nhark: pub: connect to " + nobody, "nobody listens there (--url); hark serve starts a broker"}},
 		{"sub a --url hark://" + silent, exitFailed, []string{"hark: no answer yet from hark://" + silent + " (--url): waiting until ", "hark: sub: connect to " + silent, "i/o timeout; what listens there does not speak first", "hark doctor says more"}},
@@ -107,19 +108,19 @@ func TestNoBroker(t *testing.T) {
 	}
 }
 
-// TestWaiting waits for a broker that is started late, or not at all, and says so once it
-// takes long.
+// TestWaiting waits for a broker that starts late, or not at all, and checks that
+// the command says so once it takes long.
 func TestWaiting(t *testing.T) {
 	refused := fmt.Errorf("connect: %w", os.NewSyscallError("connect", syscall.ECONNREFUSED))
 	other := errors.New("who are you?")
 	for _, tt := range []struct {
 		name    string
-		from    time.Duration // when somebody listens
-		answers time.Duration // after which time
-		err     error         // with what
+		from    time.Duration // when something starts to listen
+		answers time.Duration // how long connecting then takes
+		err     error         // its error
 		want    error
 		took    time.Duration
-		until   time.Duration // as it says; 0 if it says nothing
+		until   time.Duration // what the notice says; 0 for no notice
 		what    string
 	}{
 		{"at once", 0, 0, nil, nil, 0, 0, ""},
@@ -159,7 +160,8 @@ func TestWaiting(t *testing.T) {
 	}
 }
 
-// TestLostConnection cuts the connections of commands, which say so, and when they are back.
+// TestLostConnection cuts the connections of commands, which must say so, and say
+// when they are back.
 func TestLostConnection(t *testing.T) {
 	startBroker(t, "topics: [{name: stored}]")
 	for _, tt := range []struct {

@@ -14,21 +14,21 @@ import (
 	"github.com/harkbus/hark/testdata"
 )
 
-// webhook is one delivery of a GitHub webhook, as far as the demo looks at it.
+// webhook is the part of a GitHub webhook delivery that the demo uses.
 type webhook struct {
 	Event      string `json:"event"`
 	Action     string `json:"action"`     // such as "opened"; empty for some events
-	Repository string `json:"repository"` // its full name; empty for events of no repository
-	Seq        int    `json:"seq"`        // in the order of publishing
-	Run        string `json:"run"`        // who published it, over an engine
-	Size       int    `json:"size"`       // of the payload, in bytes
+	Repository string `json:"repository"` // its full name; empty for events without a repository
+	Seq        int    `json:"seq"`        // position in the order of publishing
+	Run        string `json:"run"`        // the run that published it, over an engine
+	Size       int    `json:"size"`       // size of the payload in bytes
 }
 
 // maxLine is the longest line read.
 const maxLine = 8 << 20
 
-// read reads the deliveries and opens what each event needs. It reports lines that are
-// no delivery, with their numbers, and skips them.
+// read reads the deliveries and opens what each event needs. It reports lines that
+// are no delivery, with their numbers, and skips them.
 func (d *demo) read(s Streams, open func(event string) error) error {
 	in, name := io.Reader(bytes.NewReader(testdata.GitHubWebhooks)), "the input"
 	switch d.input {
@@ -67,7 +67,7 @@ func (d *demo) read(s Streams, open func(event string) error) error {
 	return nil
 }
 
-// open makes the topic of an event, with the repository as the key.
+// open opens the topic of an event, with the repository as the key.
 func (d *demo) open(event string) (err error) {
 	if d.topics[event] == nil {
 		var t *hark.Topic[webhook]
@@ -82,9 +82,9 @@ func (d *demo) open(event string) (err error) {
 // readError says that the rest of the input cannot be read.
 type readError struct{ error }
 
-// readWebhooks yields the deliveries in r, one JSON object a line, with their
-// line numbers. A line that is none comes with an error; reading goes on,
-// except after a readError.
+// readWebhooks yields the deliveries in r, one JSON object per line, with line
+// numbers. An invalid line yields an error; reading goes on, except after a
+// readError.
 func readWebhooks(r io.Reader) iter.Seq2[int, result] {
 	return func(yield func(int, result) bool) {
 		lines := bufio.NewReaderSize(r, 64<<10)
@@ -115,7 +115,7 @@ type result struct {
 	err error
 }
 
-// readLine reads to the end of the line; what is beyond maxLine is skipped.
+// readLine reads to the end of the line; it skips what exceeds maxLine.
 func readLine(r *bufio.Reader) (line []byte, tooLong bool, err error) {
 	for {
 		part, err := r.ReadSlice('\n')

@@ -2,14 +2,14 @@ package cli
 
 import "sync"
 
-// witness watches how the messages of each repository are handled: one at a
-// time, and those of one topic in the order published. Events of no repository
-// have no key, and so no order.
+// witness checks how the messages of each repository are handled: one at a time,
+// and those of one topic in the order published. Events without a repository have
+// no key, and so no order.
 type witness struct {
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards the fields below
 	busy     map[string]bool
 	last     map[[2]string]int // the latest Seq, by repository and topic
-	overlaps int               // messages begun while another of their repository was not done
+	overlaps int               // messages begun before another of the same repository was done
 	disorder int               // messages that came after a later one
 }
 
@@ -17,8 +17,8 @@ func newWitness() *witness {
 	return &witness{busy: map[string]bool{}, last: map[[2]string]int{}}
 }
 
-// begins notes that a message of a topic is being handled; at is its place in the
-// order of publishing.
+// begins records that a message of a topic is being handled; at is its position in
+// the order of publishing.
 func (w *witness) begins(repository, topic string, at int) {
 	if repository == "" {
 		return
@@ -44,7 +44,7 @@ func (w *witness) ends(repository string) {
 	}
 }
 
-// repositoriesLocked returns how many repositories there were.
+// repositoriesLocked returns how many repositories were seen.
 func (w *witness) repositoriesLocked() int {
 	return len(w.busy)
 }
