@@ -17,8 +17,8 @@ type observeConfig struct {
 	queue queue
 }
 
-// observer is a function that is told of the changes of a value: inline, by
-// the rounds of the value, or buffered, by its task.
+// observer is a function that is told of the changes of a value: inline, by the
+// rounds of the value, or buffered, by a task of its own.
 type observer[T any] struct {
 	v      *Value[T]
 	f      func(old, new T) // not called any more once closed is set
@@ -26,15 +26,15 @@ type observer[T any] struct {
 	name   string
 	at     uintptr
 
-	// For buffered observers only.
+	// Only for buffered observers.
 	exec.Task
 	queue queue
-	last  T // what f was told last; used by the task alone
+	last  T // the last value that f was told; used only by the task
 
 	// Guarded by Value.mu.
 	waiting    fifo[T]
 	busy       bool   // the task has taken something and has not come back
-	unreported uint64 // drops that no hook has been told of
+	unreported uint64 // drops not yet reported to the hooks
 }
 
 // Observe calls f for each change from now on, with the value before and after
@@ -110,7 +110,7 @@ func (v *Value[T]) removeObserver(o *observer[T]) {
 	v.mu.Lock()
 	v.removeLocked(o)
 	v.attendLocked()
-	v.wakeSetterLocked() // it may have been in the way
+	v.wakeSetterLocked() // it may have been what they wait for
 	v.tellIdleLocked()
 	v.mu.Unlock()
 	v.reportDrops([]*observer[T]{o})
@@ -135,12 +135,12 @@ func (o *observer[T]) fullLocked() bool {
 	return o.queue.buffer != Unbounded && o.waiting.len() >= o.queue.buffer
 }
 
-// pushLocked puts a change into the buffer, as the policy says. Where the
-// policy is to wait or to fail, the caller has looked for room.
+// pushLocked puts a change into the buffer as the policy demands. If the policy
+// is to wait or to fail, the caller has checked that there is room.
 func (o *observer[T]) pushLocked(value T) {
 	switch {
 	case !o.fullLocked():
-	case o.queue.policy == DropNewest || o.queue.policy == Fail && o.v.remote != nil: // it was made elsewhere
+	case o.queue.policy == DropNewest || o.queue.policy == Fail && o.v.remote != nil: // the change was made elsewhere
 		o.unreported++
 		o.v.lost++
 		return
@@ -184,7 +184,7 @@ func (o *observer[T]) take() (value T, ok bool) {
 	}
 	o.busy = false
 	if cap(o.waiting.items) > defaultBuffer {
-		o.waiting = fifo[T]{} // gives back what a burst took
+		o.waiting = fifo[T]{} // releases the memory that a burst needed
 	}
 	if o.closed.Load() {
 		v.leaving = slices.DeleteFunc(v.leaving, func(other *observer[T]) bool { return other == o })
@@ -209,7 +209,7 @@ func (o *observer[T]) tell(value T) {
 	returned = true
 }
 
-// watched returns f with a watch that tells the hooks if it is slow.
+// watched returns f wrapped in a watch that reports to the hooks if it is slow.
 func (o *observer[T]) watched(f func(old, new T)) func(old, new T) {
 	return func(old, value T) {
 		bus := o.v.core.bus
@@ -221,20 +221,21 @@ func (o *observer[T]) watched(f func(old, new T)) func(old, new T) {
 	}
 }
 
-// end is the observer in a Topology.
+// end returns the observer's End in a Topology.
 func (o *observer[T]) end() End { return End{Role: "observe", Name: o.name, At: place(o.at)} }
 
 func (o *observer[T]) source() Source {
 	return Source{Kind: KindValue, Name: o.v.core.name, Subscription: o.name}
 }
 
-// failed counts and reports a call that did not return.
+// failed counts and reports a call that did not return normally.
 func (o *observer[T]) failed(err error) {
 	o.v.failures.Add(1)
 	o.v.core.hooks.onFail(FailEvent{Source: o.source(), Attempt: 1, Err: err})
 }
 
-// reportDrops tells the hooks of drops since the last time. No lock is held.
+// reportDrops reports the drops since the last call to the hooks. No lock is
+// held.
 func (v *Value[T]) reportDrops(of []*observer[T]) {
 	if len(v.core.hooks.drop) == 0 {
 		return

@@ -7,16 +7,17 @@ import (
 	"slices"
 )
 
-// A round tells the inline observers of a value of a change. There is one at a
-// time; it runs on the goroutine that made the change, without a lock held.
-// Changes that observers make meanwhile wait in the queue and are told of
-// before the round ends; changes from elsewhere wait for its end.
+// A round tells the inline observers of a value of a change. There is only one
+// at a time. It runs on the goroutine that made the change, without a lock
+// held. Changes that observers make meanwhile wait in the queue, and observers
+// are told of them before the round ends. Changes from elsewhere wait until it
+// has ended.
 //
-// A round begins under mu by counting begun up, and ends by one store to ended,
-// without mu if nobody waits. Whoever wants something of its end sets knock and
-// then looks again whether it has ended; a round stores ended and then looks at
-// knock. So one of the two sees the other. While somebody waits (queue, setters,
-// idlers) knock is set.
+// A round begins, with mu held, by incrementing begun. It ends with one store
+// to ended, without mu if no one waits. Whoever waits for its end sets knock
+// and then checks again whether it has ended; a round stores ended and then
+// checks knock, so one of the two sees the other. While anyone waits (queue,
+// setters, idlers), knock is set.
 type round[T any] struct {
 	v *Value[T]
 	change[T]
@@ -24,7 +25,7 @@ type round[T any] struct {
 	number uint64
 }
 
-// change is a change and who is to be told of it.
+// change is a change and the observers to be told of it.
 type change[T any] struct {
 	old, new T
 	to       []inlineObserver[T]
@@ -38,8 +39,8 @@ type inlineObserver[T any] struct {
 	o *observer[T]
 }
 
-// inRoundLocked reports whether a round goes on; if so it will look for what
-// the caller leaves behind for it.
+// inRoundLocked reports whether a round is in progress. If so, the round will
+// look for what the caller then leaves for it.
 func (v *Value[T]) inRoundLocked() bool {
 	if v.begun == v.ended.Load() {
 		return false
@@ -48,11 +49,11 @@ func (v *Value[T]) inRoundLocked() bool {
 	return v.begun != v.ended.Load()
 }
 
-// errOvertaken says that another change came first.
+// errOvertaken means that another change came first.
 var errOvertaken = errors.New("overtaken")
 
-// changeLocked makes value the value as soon as it may, if the version is n or
-// n is 0, and tells observers and watchers. It releases mu.
+// changeLocked sets the value as soon as that is allowed, provided that its
+// version is n or n is 0, and tells observers and watchers. It unlocks mu.
 func (v *Value[T]) changeLocked(ctx context.Context, value T, n uint64) (changed bool, err error) {
 	if v.sealed && v.stopped == nil {
 		v.mu.Unlock()
@@ -86,10 +87,10 @@ func (v *Value[T]) changeLocked(ctx context.Context, value T, n uint64) (changed
 	}
 }
 
-// enterLocked waits until a change may be made, and reports whether a round goes
-// on then. It returns errOvertaken when over says that there is nothing to do any
-// more. foreign is for changes that have been made elsewhere: they are not
-// refused. With an error mu is released.
+// enterLocked waits until a change may be made, and reports whether a round is
+// then in progress. It returns errOvertaken if over returns true, since there
+// is then nothing left to do. foreign marks changes that have been made
+// elsewhere, which are not refused. If it returns an error, mu is unlocked.
 func (v *Value[T]) enterLocked(ctx context.Context, over func() bool, foreign bool) (inRound bool, err error) {
 	var known, inside, waited bool
 	for {
@@ -135,8 +136,8 @@ func (v *Value[T]) enterLocked(ctx context.Context, over func() bool, foreign bo
 	}
 }
 
-// tellAllLocked makes value the value and tells observers and watchers, after
-// those of the round that goes on, if there is one. It releases mu.
+// tellAllLocked sets the value and tells observers and watchers, after the
+// changes of the round in progress, if there is one. It unlocks mu.
 func (v *Value[T]) tellAllLocked(value T, version uint64, inRound bool) {
 	old := v.value
 	v.putLocked(value)
@@ -171,8 +172,8 @@ func (r *round[T]) finish() {
 	}
 }
 
-// run tells observers until there is nothing left to tell. It returns false
-// when one of them panicked, and goes on behind it when called again.
+// run tells observers until there is nothing left to tell. It returns false if
+// one of them panicked; the next call continues after that observer.
 func (r *round[T]) run() (over bool) {
 	defer func() {
 		if !over {
@@ -181,8 +182,8 @@ func (r *round[T]) run() (over bool) {
 	}()
 	v := r.v
 	for {
-		// next is only written here, for failed, and i counts: what is read back
-		// from memory for each call makes each wait for the one before
+		// next is only written here, for failed, and i counts. If the index
+		// were read back from memory, each call would wait for the one before
 		// (BenchmarkValueObservers).
 		for i, c := range r.to {
 			r.next = i
@@ -202,27 +203,27 @@ func (r *round[T]) run() (over bool) {
 	}
 }
 
-// failed reports the observer that did not return.
+// failed reports the observer that did not return normally.
 func (r *round[T]) failed(value any) {
 	o := r.to[r.next].o
 	r.to = r.to[r.next+1:]
 	o.failed(caught(value))
 	if value == nil {
-		// The goroutine is about to end (runtime.Goexit): the others are told
-		// from here.
+		// The goroutine is about to end (runtime.Goexit), so the other
+		// observers are told from here.
 		r.finish()
 	}
 }
 
-// proceed is called at the end of a round of which somebody wants something.
-// It reports whether r goes on as another one, for the next change in the
-// queue; that may be the very change whose Set runs r.
+// proceed is called at the end of a round for which someone waits. It reports
+// whether r continues as another round, for the next change in the queue. That
+// may be the very change whose Set runs r.
 func (r *round[T]) proceed() bool {
 	v := r.v
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.begun != r.number {
-		return false // r had ended, and another has begun; knock is still set for it
+		return false // r had ended, and another round has begun, for which knock is still set
 	}
 	v.knock.Store(false)
 	if v.queue.len() > 0 {
@@ -251,9 +252,9 @@ func (r *round[T]) beginLocked() {
 	r.number = v.begun
 }
 
-// awaitTurnLocked waits until something may have become of what is in the way
-// of a change, or ctx ends; one that was overtaken goes in front of the others.
-// It returns with mu locked, unless it returns an error.
+// awaitTurnLocked waits until what prevents a change may be gone, or ctx ends.
+// A change that was overtaken goes to the front of the line. awaitTurnLocked
+// returns with mu locked, unless it returns an error.
 func (v *Value[T]) awaitTurnLocked(ctx context.Context, overtaken bool) error {
 	turn := make(chan struct{})
 	if overtaken {
@@ -273,14 +274,14 @@ func (v *Value[T]) awaitTurnLocked(ctx context.Context, overtaken bool) error {
 	if i := slices.Index(v.setters, turn); i >= 0 {
 		v.setters = slices.Delete(v.setters, i, i+1)
 	} else {
-		v.wakeSetterLocked() // the turn was ours: pass it on
+		v.wakeSetterLocked() // it was our turn, so pass it on
 	}
 	v.mu.Unlock()
 	return context.Cause(ctx)
 }
 
-// wakeSetterLocked lets the Set that has been waiting longest look again. All
-// wait for the same, so that the others need not look before it has.
+// wakeSetterLocked makes the longest waiting Set look again. All of them wait
+// for the same thing, so the others need not look before it has.
 func (v *Value[T]) wakeSetterLocked() {
 	if len(v.setters) == 0 {
 		return
@@ -292,8 +293,8 @@ func (v *Value[T]) wakeSetterLocked() {
 	}
 }
 
-// fullLocked returns the policy of a full buffer that is in the way of a
-// change: Fail, Block or 0 if there is none.
+// fullLocked returns the policy of a full buffer that prevents a change: Fail
+// or Block, or 0 if there is none.
 func (v *Value[T]) fullLocked() Policy {
 	var found Policy
 	for _, o := range v.buffered {
@@ -305,7 +306,7 @@ func (v *Value[T]) fullLocked() Policy {
 }
 
 // overgrownLocked reports whether observers have made more changes than may
-// wait beyond what there is room for.
+// wait beyond the buffers.
 func (v *Value[T]) overgrownLocked() bool {
 	if v.queue.len() >= maxOvergrown {
 		return true
@@ -331,7 +332,7 @@ func (v *Value[T]) idleLocked() bool {
 	return len(v.leaving) == 0
 }
 
-// tellIdleLocked tells those who wait for idleness, if it is there.
+// tellIdleLocked wakes those who wait for idleness, if the value is idle.
 func (v *Value[T]) tellIdleLocked() {
 	if len(v.idlers) == 0 || !v.idleLocked() {
 		return

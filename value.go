@@ -21,47 +21,47 @@ import (
 // A Value holds a T as it is. If T refers to other memory (a pointer, slice or
 // map), that memory must not be modified after the value has been set.
 type Value[T any] struct {
-	// recent is the value as of the last change, nil if nobody has needed it
-	// since: then value, guarded by mu, is the only one. A change that nobody
-	// reads allocates nothing.
+	// recent is the value as of the last change. It is nil if no one has needed
+	// it since then; in that case the only copy is value, which mu guards. A
+	// change that no one reads allocates nothing.
 	//
-	// It is a *version[T], set and read atomically. With an atomic.Pointer Get
-	// would be too long to be inlined, and cost twice as much
+	// It is a *version[T], read and written atomically. With an atomic.Pointer,
+	// Get would be too long to be inlined and would cost twice as much
 	// (BenchmarkValueGet).
 	recent unsafe.Pointer
 
 	core   valueCore
 	remote *remoteValue[T] // nil in process
 
-	// ended and knock are what the end of a round needs without mu: the
-	// number of the last round that has ended, and whether somebody wants to
-	// be told. See round.
+	// ended and knock are what the end of a round uses without mu: the number
+	// of the last round that has ended, and whether someone waits for the end.
+	// See round.
 	ended atomic.Uint64
 	knock atomic.Bool
 
-	mu        sync.Mutex // guards what follows; never held while user code runs
+	mu        sync.Mutex // guards the fields below; never held while user code runs
 	value     T
 	version   uint64
 	misses    uint8 // calls of Get since the last change that found no recent
 	attention attention
 
-	inline   []inlineObserver[T] // never modified, only replaced
-	buffered []*observer[T]      // never modified, only replaced
-	leaving  []*observer[T]      // stopped while they run
+	inline   []inlineObserver[T] // replaced, but never modified
+	buffered []*observer[T]      // replaced, but never modified
+	leaving  []*observer[T]      // stopped while they were running
 	begun    uint64              // the number of the last round that has begun
-	queue    fifo[change[T]]     // made by observers while the round goes on
+	queue    fifo[change[T]]     // changes made by observers during the round
 	setters  []chan struct{}
 	idlers   []chan struct{}
 
 	parked   *watcher
-	parking  uint64 // counts the times that parked was emptied
+	parking  uint64 // how often parked was emptied
 	watchers int
 
 	sealed  bool
 	stopped error  // why nothing can be changed any more
-	lost    uint64 // changes dropped
+	lost    uint64 // number of dropped changes
 
-	observed uint64 // observers so far, for their names
+	observed uint64 // number of observers so far, for their names
 	failures atomic.Uint64
 }
 
@@ -74,26 +74,26 @@ const (
 	everybody                   // see changeLocked
 )
 
-// version is a value and the number of the change that made it.
+// version is a value and the number of the change that set it.
 type version[T any] struct {
 	value T
 	n     uint64
 }
 
-// valueCore is what there is to know of a value without its type.
+// valueCore is the part of a value that does not depend on its type.
 type valueCore struct {
 	bus   *Bus   // nil for a private value
 	hooks *hooks // never nil
 	name  string
 	at    []uintptr  // callers of NewValue; guarded by Value.mu
-	pool  *exec.Pool // runs buffered observers; guarded by Value.mu until made
+	pool  *exec.Pool // runs buffered observers; guarded by Value.mu until created
 }
 
 var noHooks hooks
 
 // getsBeforeCopy is how many calls of Get since a change take the lock before
-// one makes a copy that all later ones find without it. A copy costs about ten
-// times as much as the lock (BenchmarkValueGet).
+// one of them makes a copy that all later calls find without it. A copy costs
+// about ten times as much as the lock (BenchmarkValueGet).
 const getsBeforeCopy = 3
 
 // NewValue returns the value of that name, and creates it with the initial value
@@ -149,7 +149,7 @@ func newValue[T any](b *Bus, name string, initial T, at uintptr, opts []ValueOpt
 	return v, nil
 }
 
-// declare notes who named the value.
+// declare records who named the value.
 func (v *Value[T]) declare(at uintptr) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -170,8 +170,8 @@ func (v *Value[T]) Get() T {
 	return v.read()
 }
 
-// read is load for Get, whose length allows for one call and not for what
-// inlining this one would bring in.
+// read is load for Get. Get is short enough to be inlined with one call in it,
+// but not with the body of load.
 //
 //go:noinline
 func (v *Value[T]) read() T {
@@ -231,7 +231,7 @@ func (v *Value[T]) Set(ctx context.Context, value T) error {
 // does.
 func (v *Value[T]) CompareAndSet(ctx context.Context, n uint64, value T) (bool, error) {
 	if n == 0 {
-		n = math.MaxUint64 // no value has either
+		n = math.MaxUint64 // no value has either version
 	}
 	return v.change(ctx, "set", n, value)
 }
@@ -260,9 +260,9 @@ func (v *Value[T]) Update(ctx context.Context, f func(T) T) (T, error) {
 	}
 }
 
-// change makes value the value if the version is n or n is 0, and reports
-// whether it did. It tells inline observers itself; where there is more to do
-// or to wait for it leaves that to changeLocked.
+// change sets the value if its version is n or n is 0, and reports whether it
+// did. It tells inline observers itself. If there is more to do or to wait for,
+// it leaves that to changeLocked.
 func (v *Value[T]) change(ctx context.Context, op string, n uint64, value T) (changed bool, err error) {
 	if ctx.Err() != nil {
 		return false, v.failed(op, context.Cause(ctx))
@@ -277,8 +277,9 @@ func (v *Value[T]) change(ctx context.Context, op string, n uint64, value T) (ch
 		v.mu.Unlock()
 		return true, nil
 	case v.attention == inlineOnly && v.begun == v.ended.Load() && v.queue.len() == 0:
-		// Field by field: a copy of the whole, as a literal would make one, waits
-		// until the parts have been stored (BenchmarkValueObservers).
+		// Assign each field: a composite literal would be copied as a whole,
+		// which waits until its parts have been stored
+		// (BenchmarkValueObservers).
 		var r round[T]
 		r.v = v
 		r.old = v.value
@@ -297,7 +298,7 @@ func (v *Value[T]) change(ctx context.Context, op string, n uint64, value T) (ch
 	return changed, nil
 }
 
-// putLocked makes value the value.
+// putLocked sets the value.
 func (v *Value[T]) putLocked(value T) {
 	v.value = value
 	v.version++
@@ -307,7 +308,7 @@ func (v *Value[T]) putLocked(value T) {
 	}
 }
 
-// attendLocked sets attention from what is there.
+// attendLocked recomputes attention.
 func (v *Value[T]) attendLocked() {
 	switch {
 	case len(v.buffered) > 0 || v.parked != nil || v.sealed || v.stopped != nil || v.remote != nil:
@@ -321,7 +322,7 @@ func (v *Value[T]) attendLocked() {
 
 func (v *Value[T]) failed(op string, err error) error { return fail(op, v.core.name, err) }
 
-// The face of a value on its bus.
+// The value as a face of its bus.
 
 func (v *Value[T]) valueType() reflect.Type { return reflect.TypeFor[T]() }
 
@@ -340,8 +341,8 @@ func (v *Value[T]) work() (accepted uint64, done bool) {
 	return v.version, v.idleLocked()
 }
 
-// stop refuses further changes, ends watchers and waiters, and waits until no
-// observer runs or ctx ends.
+// stop refuses further changes and ends watchers and waiters. It waits until no
+// observer is running or ctx ends.
 func (v *Value[T]) stop(ctx context.Context, cause error) []Left {
 	v.mu.Lock()
 	v.stopped = cause
@@ -363,7 +364,7 @@ func (v *Value[T]) stop(ctx context.Context, cause error) []Left {
 	if v.remote != nil {
 		v.remote.stop(ctx)
 	}
-	v.settle(ctx) // those that run
+	v.settle(ctx) // the observers that are running
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	var left []Left

@@ -25,8 +25,8 @@ func newValue() *hark.Value[message] {
 	return v
 }
 
-// Loops of nanoseconds are written out: a call for each round would be a part
-// of what they measure.
+// Loops that take nanoseconds are written out, because a call per iteration
+// would be part of the measurement.
 
 // gets read a shared variable that does not change.
 var gets = []peer{
@@ -66,7 +66,7 @@ var gets = []peer{
 	}},
 }
 
-// since makes sure that what was summed up is needed.
+// since makes sure that the sum is needed.
 func since(start time.Time, sum uint64) time.Duration {
 	took := time.Since(start)
 	if sum != 0 {
@@ -75,7 +75,7 @@ func since(start time.Time, sum uint64) time.Duration {
 	return took
 }
 
-// sets change a shared variable that nobody waits for.
+// sets change a shared variable on which no one waits.
 var sets = []peer{
 	{name: plainHark, operate: func(n int) time.Duration {
 		v := newValue()
@@ -182,13 +182,13 @@ var observing = []peer{
 	}},
 }
 
-// hand is the least that promises observers what hark does: one change at a time,
-// which others can read while the functions are told of it, in a context, and
-// all are told though one panics. There is nothing in it for those who wait,
-// come or go.
+// hand is the least that promises observers what hark does: there is one change
+// at a time, others can read it while the functions are told of it, there is a
+// context, and all functions are told even if one panics. It does nothing for
+// goroutines that wait, come or go.
 type hand struct {
 	state atomic.Uint32
-	now   message // read and written while state is not handWriting, or by who made it that
+	now   message // accessed while state is not handWriting, or by whoever set it to that
 	fs    []func(old, now message)
 }
 
@@ -226,7 +226,7 @@ func (h *hand) set(ctx context.Context, m message) error {
 	return nil
 }
 
-// failed tells those behind the one that failed.
+// failed tells the functions after the one that failed.
 func (h *hand) failed(why any, next int, old, now message) {
 	for _, f := range h.fs[next+1:] {
 		f(old, now)
@@ -264,7 +264,8 @@ func (all *observers) funcs() (fs []func(old, now message)) {
 	return fs
 }
 
-// check returns the time since start if all have been told of everything.
+// check returns the time since start if every function has been told of every
+// change.
 func (all *observers) check(start time.Time, n int) time.Duration {
 	took := time.Since(start)
 	for _, o := range all {
