@@ -9,13 +9,13 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// ackedMember is a groupMember whose client acknowledges each message. One that is
-// not acknowledged in time, or that the client gives back, goes to the others of the
-// group, or comes again.
+// ackedMember is a groupMember whose client acknowledges each message. A message
+// that is not acknowledged in time, or that the client returns, goes to another
+// member of the group, or comes again.
 type ackedMember struct {
 	*groupMember
-	wait  time.Duration // for an acknowledgement
-	lease time.Duration // of the engine
+	wait  time.Duration // for an acknowledgement, at most
+	lease time.Duration // the engine's
 
 	mu   sync.Mutex // guards hand
 	hand map[uint64]*held
@@ -32,10 +32,11 @@ func newAckedMember(g *groupMember, wait time.Duration) *ackedMember {
 	return &ackedMember{groupMember: g, wait: wait, lease: engineLease, hand: map[uint64]*held{}, room: make(chan struct{}, 1)}
 }
 
-// engineLease is how long the engine lets a message be in hand before it is extended.
+// engineLease is how long the engine lets a message stay in hand unless it is
+// extended.
 const engineLease = 30 * time.Second
 
-// next implements source: it waits for room in the hand, too.
+// next implements source. It also waits for room in the hand.
 func (a *ackedMember) next(ctx context.Context, beat <-chan time.Time) (p pack, err error) {
 	for {
 		a.mu.Lock()
@@ -72,11 +73,11 @@ func (a *ackedMember) hold(frames []*frame) {
 	}
 }
 
-// written implements source: the client says itself what is done.
+// written implements source. It does nothing: the client itself acknowledges.
 func (a *ackedMember) written(context.Context) error { return nil }
 
-// settle does what a client says of messages. What is not in its hands any more is
-// passed over: it was too late.
+// settle carries out what a client says about messages. It ignores messages that
+// are no longer in hand: the client was too late.
 func (a *ackedMember) settle(ctx context.Context, said clientMessage) error {
 	if err := a.sub.Ack(ctx, a.release(said.Ack)); err != nil {
 		return err
@@ -101,8 +102,8 @@ func (a *ackedMember) release(seqs []uint64) (ms []*driver.Received) {
 	return ms
 }
 
-// watch gives back what is not acknowledged in time, until ctx ends, and tells the
-// engine of the rest that it is in good hands.
+// watch returns messages that are not acknowledged in time, until ctx ends, and
+// extends the leases of the others.
 func (a *ackedMember) watch(ctx context.Context) error {
 	tick := time.NewTicker(min(a.wait, a.lease) / 10)
 	defer tick.Stop()

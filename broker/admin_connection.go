@@ -52,14 +52,14 @@ func connectionEndpoints() []endpoint {
 	}
 }
 
-// withServer says that something needs the server in this process.
+// withServer is the note on endpoints that need the server in this process.
 const withServer = "Only a broker whose server is in the process knows this; beside an outside cluster the answer is 501."
 
 func noConnection(id uint64) error {
 	return refused(http.StatusNotFound, "there is no connection %d", id)
 }
 
-// hasServer refuses what only the server in this process knows.
+// hasServer returns a refusal if there is no server in this process.
 func (b *Broker) hasServer() error {
 	if b.store == nil {
 		return refused(http.StatusNotImplemented, "the broker runs beside a cluster, of which it does not see the clients").but("ask a server of the cluster, such as with nats server report connections")
@@ -67,7 +67,7 @@ func (b *Broker) hasServer() error {
 	return nil
 }
 
-// connectionView is a client that is connected.
+// connectionView is a connected client.
 type connectionView struct {
 	ID            uint64             `json:"id" doc:"its number"`
 	Name          string             `json:"name,omitempty" doc:"what it calls itself"`
@@ -103,7 +103,7 @@ func (b *Broker) viewConnection(i *natsserver.ConnInfo) *connectionView {
 	return v
 }
 
-// connections asks the server for connections.
+// connections lists connections of the server.
 func (b *Broker) connections(o *natsserver.ConnzOptions) ([]*natsserver.ConnInfo, error) {
 	if err := b.hasServer(); err != nil {
 		return nil, err
@@ -115,7 +115,7 @@ func (b *Broker) connections(o *natsserver.ConnzOptions) ([]*natsserver.ConnInfo
 	return z.Conns, nil
 }
 
-// connectionsAtOnce is how many connections the server is asked for.
+// connectionsAtOnce is how many connections the server is asked for at once.
 const connectionsAtOnce = 1024
 
 func listConnections(c *call) error {

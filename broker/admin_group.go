@@ -11,7 +11,7 @@ import (
 
 func uintText(n uint64) string { return strconv.FormatUint(n, 10) }
 
-// keptPath is the parameter of paths that lead to what has groups.
+// keptPath is the path parameter for a topic or a store with groups.
 func keptPath() param {
 	return patternParam("topic", "the stored topic, or the pattern of a store, for groups on all of its topics, such as those of routes").inPath()
 }
@@ -22,7 +22,7 @@ func groupEndpoints() []endpoint {
 	group := textParam("group", "the group").inPath()
 	which := []param{keptPath(), group}
 	with := func(more ...param) []param { return append([]param{keptPath(), group}, more...) }
-	// on makes a handler that does something to a group and answers with what it is then.
+	// on returns a handler that changes a group and answers with its new state.
 	on := func(do func(c *call, topic, group string) error) func(c *call) error {
 		return func(c *call) error {
 			topic, group := c.text("topic"), c.text("group")
@@ -100,7 +100,7 @@ func groupEndpoints() []endpoint {
 	}
 }
 
-// pausedForEver is a pause that somebody is expected to end.
+// pausedForEver is the length of a pause that somebody is expected to end.
 const pausedForEver = 100 * 365 * 24 * time.Hour
 
 // groupView is a group on a stored topic.
@@ -176,8 +176,7 @@ func seekGroup(c *call, topic, group string) error {
 	return err
 }
 
-// needs reports whether a group keeps the place of a route or webhook that the
-// configuration has.
+// needs reports whether a group belongs to a route or webhook of the configuration.
 func (b *Broker) needs(topic, group string) bool {
 	c := b.config.Load()
 	if group == routesGroup {

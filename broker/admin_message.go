@@ -8,7 +8,7 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// messageEndpoints are about the messages that stored topics keep.
+// messageEndpoints are about the messages in stored topics.
 func messageEndpoints() []endpoint {
 	absent := []int{http.StatusNotFound, http.StatusGatewayTimeout}
 	seq := numberParam("seq", 1, 1<<63, "the sequence of the message").inPath()
@@ -50,9 +50,10 @@ func deleteMessage(c *call) error {
 }
 
 const (
-	// maxScanned is how many messages one call looks at.
+	// maxScanned is how many messages one call reads at most.
 	maxScanned = 10_000
-	// maxPageData is how much data a page has, but for its last message.
+	// maxPageData is how many bytes of data a page has at most, not counting its
+	// last message.
 	maxPageData = 16 << 20
 )
 
@@ -78,7 +79,7 @@ func listMessages(c *call) error {
 	return c.reply(p)
 }
 
-// afterSeq returns the sequence behind the one that the parameter after has.
+// afterSeq returns the sequence after the one in the parameter after.
 func (c *call) afterSeq() (uint64, error) {
 	after := c.text("after")
 	if after == "" {
@@ -90,9 +91,9 @@ func (c *call) afterSeq() (uint64, error) {
 	return c.number("after") + 1, nil
 }
 
-// scan calls f for each message of a stored topic that is there now, from a sequence
-// on, until f returns false. Then it returns the sequence of that message, as the
-// place to go on behind.
+// scan calls f for each message present in a stored topic, from a sequence on,
+// until f returns false. Then scan returns the sequence of that message, after
+// which to go on.
 func (b *Broker) scan(ctx context.Context, topic string, from uint64, f func(m *driver.Received) bool) (next string, err error) {
 	info, err := b.conn.TopicInfo(ctx, topic)
 	if err != nil || info.Messages == 0 || from > info.Last {

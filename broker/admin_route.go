@@ -25,7 +25,7 @@ func routeEndpoints() []endpoint {
 	}
 }
 
-// routeView is a route, as it is configured, and what it has done.
+// routeView is a route: its configuration, and what it has done.
 type routeView struct {
 	RouteStats
 	From   string   `json:"from" doc:"the topic or pattern that it takes messages from"`

@@ -12,7 +12,7 @@ import (
 	"github.com/harkbus/hark/internal/names"
 )
 
-// subscriptionEndpoints are about who listens now.
+// subscriptionEndpoints are about current subscriptions.
 func subscriptionEndpoints() []endpoint {
 	return []endpoint{{
 		method: http.MethodGet, path: "/v1/admin/subscriptions", name: "listSubscriptions", summary: "who listens to which topics now",
@@ -36,7 +36,7 @@ func viewSubscription(d *natsserver.SubDetail) subscriptionView {
 	return subscriptionView{Pattern: d.Subject, Group: d.Queue, Connection: d.Cid, Messages: d.Msgs, sid: d.Sid}
 }
 
-// maxSubscriptions is how many subscriptions are put in order for a list.
+// maxSubscriptions is how many subscriptions are sorted for a list.
 const maxSubscriptions = 200_000
 
 func (v *subscriptionView) place() string {
@@ -58,7 +58,7 @@ func listSubscriptions(c *call) error {
 	if err != nil {
 		return err
 	}
-	isClient := map[uint64]bool{} // the server has connections of its own, for what it stores
+	isClient := map[uint64]bool{} // the server also has connections of its own, for storage
 	for _, client := range clients {
 		isClient[client.Cid] = true
 	}

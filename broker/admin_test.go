@@ -195,7 +195,7 @@ func pages[T any](a *api, list string, given args, name func(T) string) (names [
 	}
 }
 
-// messageScenario is about the ten messages of shop.orders.
+// messageScenario tests with the ten messages of shop.orders.
 func messageScenario(t *testing.T, a *api) {
 	var m struct {
 		Seq  uint64
@@ -395,7 +395,7 @@ func routeScenario(t *testing.T, a *api) {
 	receive(t, out, 1)
 	receive(t, rest, 1)
 	var v routeView
-	for a.want(http.StatusOK, "getRoute", args{"route": "europe"}, nil, &v); v.Routed != 2; { // it is counted afterwards
+	for a.want(http.StatusOK, "getRoute", args{"route": "europe"}, nil, &v); v.Routed != 2; { // the message is counted afterwards
 		a.want(http.StatusOK, "getRoute", args{"route": "europe"}, nil, &v)
 	}
 	if v.Matched != 1 || v.Otherwise != 1 || v.From != "declared" || !v.Stored || v.Mode != "copy" {
@@ -429,7 +429,7 @@ func valueScenario(t *testing.T, a *api) {
 	if got := pages(a, "listValues", args{"pattern": "config.*"}, func(v valueView) string { return v.Name }); len(got) != 0 {
 		t.Errorf("got %v", got)
 	}
-	// Programs see it.
+	// Programs see the value.
 	c := dial(t, a.broker, "")
 	shared, err := c.OpenValue(testContext(t), "config", nil)
 	if err != nil {
@@ -491,7 +491,7 @@ func brokerScenario(t *testing.T, a *api) {
 	a.want(http.StatusNoContent, "reload", nil, nil, nil)
 }
 
-// TestListsShowWhatIsTheirs lists as a user who administers some of what there is.
+// TestListsShowWhatIsTheirs reads lists as a user who administers only a part.
 func TestListsShowWhatIsTheirs(t *testing.T) {
 	text := strings.Replace(users(t), "subscribe: region.*", "subscribe: region.*, admin: [orders.>]", 1)
 	b := start(t, config(t, text))

@@ -10,7 +10,7 @@ import (
 	"github.com/harkbus/hark/driver/natsdriver"
 )
 
-// topicPath is the parameter of paths that lead to a topic.
+// topicPath is the path parameter for a topic.
 func topicPath() param { return topicParam("topic", "the stored topic").inPath() }
 
 // topicEndpoints administer stored topics.
@@ -83,7 +83,7 @@ func topicEndpoints() []endpoint {
 	}
 }
 
-// topicLimits are how a topic is to be kept, written as in the configuration.
+// topicLimits are the limits of a topic, written as in the configuration.
 type topicLimits struct {
 	Age        string `json:"age,omitempty" doc:"how long messages are kept, such as 90s, 12h or 7d; for ever without it"`
 	Bytes      string `json:"bytes,omitempty" doc:"how much is kept, such as 64MiB; everything without it"`
@@ -92,7 +92,7 @@ type topicLimits struct {
 	Dedup      string `json:"dedup,omitempty" doc:"how long message IDs are remembered; 2m without it, 0s for not at all"`
 }
 
-// topicPut says what became of a topic.
+// topicPut says what happened to a topic.
 type topicPut struct {
 	Topic  topicView `json:"topic" doc:"as it is now"`
 	Change string    `json:"change" enum:"made altered none" doc:"what was done"`
@@ -156,7 +156,7 @@ func listTopics(c *call) error {
 	return replyTopics(c, q, c.broker.topicView)
 }
 
-// replyTopics answers with the page of the topics of a query that the call asks for.
+// replyTopics answers with the requested page of the topics that a query finds.
 func replyTopics[T any](c *call, q natsdriver.TopicQuery, view func(info *natsdriver.TopicInfo) *T) error {
 	q.After, q.Limit = c.text("after"), int(c.number("limit"))
 	found, next, err := c.broker.conn.TopicNames(c.ctx, q)
@@ -177,7 +177,7 @@ func replyTopics[T any](c *call, q natsdriver.TopicQuery, view func(info *natsdr
 	return c.reply(p)
 }
 
-// config reads the limits as the configuration would, which checks them.
+// config parses the limits as the configuration would, which validates them.
 func (l *topicLimits) config(name string) (*TopicConfig, error) {
 	t := newTopicConfig()
 	t.Name, t.Count = name, l.Count

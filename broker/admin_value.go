@@ -9,7 +9,7 @@ import (
 	"unicode/utf8"
 )
 
-// valueEndpoints are about the values that programs share.
+// valueEndpoints are about shared values.
 func valueEndpoints() []endpoint {
 	name := topicParam("name", "the value").inPath()
 	return []endpoint{
@@ -54,14 +54,14 @@ func (c *call) valueView(name string) (*valueView, error) {
 	return v, nil
 }
 
-// shown returns data as it is shown: JSON as it is, text as a string, and the rest
-// for base64.
+// shown returns data in the form shown to users: JSON unchanged, text as a string,
+// and anything else to be encoded in base64.
 func shown(data []byte) (text json.RawMessage, raw []byte) {
 	switch {
 	case json.Valid(data):
 		return data, nil
 	case utf8.Valid(data):
-		text, _ = json.Marshal(string(data)) // a string can be encoded
+		text, _ = json.Marshal(string(data)) // a string can always be encoded
 		return text, nil
 	}
 	return nil, data
@@ -101,7 +101,7 @@ func setValue(c *call) error {
 		}
 	}
 	name, want := c.text("name"), c.number("version")
-	if want > 0 { // so that one that is not there is not made
+	if want > 0 { // so that a missing value is not created
 		if _, err := c.broker.conn.ValueInfo(c.ctx, name); err != nil {
 			return err
 		}

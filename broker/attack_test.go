@@ -17,9 +17,10 @@ import (
 	"github.com/harkbus/hark/internal/race"
 )
 
-// TestMemoryUnderAttack has many clients at once do what docs/security.md says of the
-// gateway, and holds the memory of the broker to what it says of that. HARK_LONG=1 has
-// five times as many, and the race detector, with which memory says nothing, a quarter.
+// TestMemoryUnderAttack lets many clients at once attack the gateway in the ways
+// that docs/security.md describes, and checks the memory of the broker against the
+// limits stated there. HARK_LONG=1 uses five times as many clients. The race
+// detector, under which memory says nothing, uses a quarter.
 func TestMemoryUnderAttack(t *testing.T) {
 	b := startChild(t, childConfig(t, "topics: [{name: orders, durability: memory, bytes: 1MiB}]"))
 	raw := func(text string) func(int) error {
@@ -32,7 +33,7 @@ func TestMemoryUnderAttack(t *testing.T) {
 			if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 				return err
 			}
-			_, _ = io.WriteString(conn, text) // it may be refused in the middle
+			_, _ = io.WriteString(conn, text) // the broker may refuse it halfway
 			_, err = io.Copy(io.Discard, conn)
 			if isTimeout(err) {
 				return fmt.Errorf("it is waited for: %w", err)
@@ -70,7 +71,7 @@ func TestMemoryUnderAttack(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		clients int
-		most    int // MiB more than at first
+		most    int // MiB above the start
 		attack  func(i int) error
 	}{
 		{"headers that do not end", 400, 100, raw("GET /healthz HTTP/1.1\r\nHost: localhost\r\n" + lines)},

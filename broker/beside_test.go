@@ -15,7 +15,7 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// besideText is the configuration of a broker beside a server.
+// besideText is the configuration of a broker beside an existing server.
 func besideText(server *Broker, lease, text string) string {
 	return fmt.Sprintf("engine: 'nats://%s?sync=always&lease=%s'\nhttp: 127.0.0.1:0\nlog: {level: error}\n%s", server.Addr(), lease, text)
 }
@@ -29,8 +29,9 @@ func startBeside(t *testing.T, server *Broker, text string) *Broker {
 	return start(t, c)
 }
 
-// TestKillOneOfSeveral kills one of the brokers that share a route, in the middle of its
-// work: nothing is lost, nothing is there twice, and the messages of a key are in order.
+// TestKillOneOfSeveral kills one of the brokers that share a route, in the middle
+// of its work. Nothing is lost or duplicated, and the messages of each key are in
+// order.
 func TestKillOneOfSeveral(t *testing.T) {
 	t.Parallel()
 	s := start(t, config(t, ""))
@@ -65,7 +66,7 @@ func TestKillOneOfSeveral(t *testing.T) {
 	second.kill()
 }
 
-// TestWithoutServer asks a broker that has no server for what only servers know.
+// TestWithoutServer asks a broker without a server for what only servers know.
 func TestWithoutServer(t *testing.T) {
 	s := start(t, config(t, ""))
 	b := startBeside(t, s, "topics: [{name: orders}]")
@@ -96,8 +97,8 @@ func TestWithoutServer(t *testing.T) {
 	}
 }
 
-// TestWebhookBesideAnEngine has two brokers share a webhook. That the second one starts
-// takes nothing from the first, which has messages in hand.
+// TestWebhookBesideAnEngine lets two brokers share a webhook. Starting the second
+// one must not take messages in hand away from the first.
 func TestWebhookBesideAnEngine(t *testing.T) {
 	r := newReceiver(t)
 	held := make(chan struct{})
@@ -117,8 +118,8 @@ func TestWebhookBesideAnEngine(t *testing.T) {
 	note := func(d *delivered) { seen[d.header.Get("Hark-Seq")]++ }
 	note(r.next()) // the first broker has it in hand
 	startBeside(t, s, text)
-	// Some of what is published comes to the second one. A group that was reset would give
-	// the first message out again at once, before these.
+	// Some messages reach the second broker. If the group had been reset, it would
+	// get the first message again at once, before these.
 	n := 1
 	for ctx := testContext(t); len(seen) < 6; n++ {
 		publishTo(t, orders, keyed(n, "", fmt.Sprintf(`{"n":%d}`, n)))
@@ -141,8 +142,9 @@ func TestWebhookBesideAnEngine(t *testing.T) {
 	}
 }
 
-// TestWebhookOfOneOfSeveral takes a webhook out of the configuration of one of two brokers
-// that share it, while the other one is down: that sends what is waiting when it is back.
+// TestWebhookOfOneOfSeveral removes a webhook from the configuration of one of two
+// brokers that share it, while the other one is down. When that one is back it
+// sends what is waiting.
 func TestWebhookOfOneOfSeveral(t *testing.T) {
 	r := newReceiver(t)
 	const n = 50
@@ -186,7 +188,7 @@ func TestWebhookOfOneOfSeveral(t *testing.T) {
 	}
 }
 
-// TestDelayOverBroker has a native client and one over HTTP put messages off.
+// TestDelayOverBroker delays messages from a native client and over HTTP.
 func TestDelayOverBroker(t *testing.T) {
 	b := start(t, config(t, "topics: [{name: orders}, {name: 'jobs.*'}]"))
 	d := doorOf(t, b)

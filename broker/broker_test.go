@@ -29,7 +29,7 @@ func testContext(t testing.TB) context.Context {
 	return ctx
 }
 
-// config returns a configuration with free ports and a directory of its own.
+// config returns a configuration with free ports and its own directory.
 func config(t testing.TB, text string) *Config {
 	t.Helper()
 	return configIn(t, t.TempDir(), text)
@@ -46,7 +46,7 @@ func configIn(t testing.TB, dir, text string) *Config {
 	return c
 }
 
-// start starts a broker, and stops it with the test.
+// start starts a broker, which stops when the test ends.
 func start(t testing.TB, c *Config) *Broker {
 	t.Helper()
 	return startLogging(t, c, nil)
@@ -75,7 +75,7 @@ func stop(t testing.TB, b *Broker) {
 	}
 }
 
-// dial connects as a user, or as nobody.
+// dial connects as a user, or anonymously.
 func dial(t testing.TB, b *Broker, userinfo string) *natsdriver.Conn {
 	t.Helper()
 	c, err := natsdriver.Open(testContext(t), "nats://"+userinfo+b.Addr().String())
@@ -118,7 +118,7 @@ func get(t *testing.T, b *Broker, path string) (int, map[string]string) {
 func TestStartAndStop(t *testing.T) {
 	const limit = 300 * time.Millisecond
 	dir, fastest := t.TempDir(), time.Hour
-	for starts := 0; starts < 3 || starts < 20 && fastest > limit && !race.Enabled; starts++ { // the machine may be busy with other things
+	for starts := 0; starts < 3 || starts < 20 && fastest > limit && !race.Enabled; starts++ { // the machine may be busy with other work
 		b := start(t, configIn(t, dir, "topics: [{name: orders.placed, age: 7d}]\nroutes: [{from: orders.>, to: all}]"))
 		fastest = min(fastest, b.took)
 		for _, path := range []string{"/healthz", "/readyz"} {
@@ -165,7 +165,7 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// TestWhatIsTaken holds what is said of ports and directories that others have.
+// TestWhatIsTaken checks the errors about ports and directories that are in use.
 func TestWhatIsTaken(t *testing.T) {
 	dir := t.TempDir()
 	b := start(t, configIn(t, dir, ""))
@@ -191,7 +191,7 @@ func TestWhatIsTaken(t *testing.T) {
 	refused(func(c *Config) { c.Listen = b.Addr().String() }, "another hark serve", "lsof -i :"+port, "--listen")
 	refused(func(c *Config) { c.HTTP = b.HTTPAddr().String() }, "another hark serve", "--http")
 	refused(func(c *Config) { c.Data = dir }, dir, store.ErrInUse.Error(), "process")
-	// What was refused has left nothing behind.
+	// The refused broker has left nothing behind.
 	dial(t, b, "")
 }
 
@@ -215,7 +215,7 @@ func TestClientsAndStore(t *testing.T) {
 	}
 	stop(t, b)
 
-	// It is there again, with other limits.
+	// The broker is back, with other limits.
 	b = start(t, configIn(t, dir, strings.Replace(text, "count: 3", "count: 100", 1)))
 	c = dial(t, b, "")
 	topic, err = c.OpenTopic(testContext(t), driver.TopicConfig{Name: "orders", Stored: &driver.StoredConfig{Existing: true, Dedup: time.Hour}})

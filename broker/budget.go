@@ -6,13 +6,13 @@ import (
 	"sync"
 )
 
-// budget bounds how much memory many requests take together. Who asks for more than
-// there is waits; those who wait are served in turn, so that large ones are not
-// overtaken for ever.
+// budget limits how much memory many requests take together. A request that asks
+// for more than is free waits. Waiting requests are served in order, so that small
+// ones cannot overtake large ones for ever.
 type budget struct {
 	most int64
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	used    int64
 	waiting []*budgetWaiter
 }
@@ -24,8 +24,9 @@ type budgetWaiter struct {
 
 func newBudget(most int64) *budget { return &budget{most: most} }
 
-// take takes n bytes, at most all there are, when they are free. It returns how much
-// it has taken, to be given back, or the cause when ctx ends.
+// take takes n bytes, or the whole budget if that is less, once they are free. It
+// returns how much it has taken, which the caller must give back, or the cause when
+// ctx ends.
 func (b *budget) take(ctx context.Context, n int64) (int64, error) {
 	n = min(max(n, 0), b.most)
 	b.mu.Lock()
@@ -46,13 +47,13 @@ func (b *budget) take(ctx context.Context, n int64) (int64, error) {
 	defer b.mu.Unlock()
 	if i := slices.Index(b.waiting, w); i >= 0 {
 		b.waiting = slices.Delete(b.waiting, i, i+1)
-		b.serveLocked() // it may have been in the way of a smaller one
+		b.serveLocked() // it may have held up a smaller request
 		return 0, context.Cause(ctx)
 	}
-	return n, nil // it was served at the same time
+	return n, nil // it was served at the same moment
 }
 
-// give gives bytes back.
+// give returns bytes to the budget.
 func (b *budget) give(n int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -6,18 +6,18 @@ import (
 	"time"
 )
 
-// callContext ends with the context of a request, or at a deadline. Most calls wait for
-// nothing, so the timer is made when somebody asks for Done.
+// callContext ends with the context of a request, or at a deadline. Most calls
+// never wait, so it creates the timer only when Done is called.
 type callContext struct {
 	request  context.Context
 	deadline time.Time
 
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	timed  context.Context
 	cancel context.CancelFunc
 }
 
-// started returns the context with the timer.
+// started returns the context with the timer, creating it if needed.
 func (c *callContext) started() context.Context {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -27,7 +27,8 @@ func (c *callContext) started() context.Context {
 	return c.timed
 }
 
-// current returns what knows the state: the context with the timer if there is one.
+// current returns the context to ask for the state: the one with the timer, if it
+// exists.
 func (c *callContext) current() context.Context {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -56,11 +57,12 @@ func (c *callContext) Err() error {
 	return c.current().Err()
 }
 
-// Value implements context.Context. Contexts made of this one find that with the timer
-// by it, because they ask for Done first.
+// Value implements context.Context. Through it, contexts derived from this one find
+// the context with the timer, because they call Done first.
 func (c *callContext) Value(key any) any { return c.current().Value(key) }
 
-// end ends it if anybody waits for that: net/http ends the context of the request.
+// end ends the context if anybody waits for it. Otherwise it is enough that
+// net/http ends the context of the request.
 func (c *callContext) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

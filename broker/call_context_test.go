@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// TestCallContext holds a context that makes its timer late to what one that makes it
-// at once does.
+// TestCallContext compares a context that creates its timer late with one that
+// creates it at once.
 func TestCallContext(t *testing.T) {
 	errGone := errors.New("the client has gone")
 	type key struct{}
@@ -17,7 +17,7 @@ func TestCallContext(t *testing.T) {
 		name string
 		do   func(ctx context.Context, leave context.CancelCauseFunc)
 		want error // of Err
-		why  error // Cause
+		why  error // of Cause
 	}{
 		{"goes on", func(context.Context, context.CancelCauseFunc) {}, nil, nil},
 		{"is too late", func(context.Context, context.CancelCauseFunc) { time.Sleep(callPatience) }, context.DeadlineExceeded, context.DeadlineExceeded},
@@ -43,7 +43,7 @@ func TestCallContext(t *testing.T) {
 				if why := context.Cause(c); !errors.Is(why, tt.why) {
 					t.Errorf("got cause %v, want %v", why, tt.why)
 				}
-				// What is made of it ends with it, without a goroutine for that.
+				// A derived context ends with it, without a goroutine of its own.
 				child, cancel := context.WithCancel(c)
 				defer cancel()
 				synctest.Wait()
@@ -70,6 +70,6 @@ func TestCallContext(t *testing.T) {
 			})
 		})
 	}
-	// Nobody waits: there is nothing to end.
+	// Nobody waits, so there is nothing to end.
 	(&callContext{request: t.Context(), deadline: time.Now().Add(callPatience)}).end()
 }

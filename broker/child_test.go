@@ -18,8 +18,8 @@ import (
 	"github.com/harkbus/hark/internal/leak"
 )
 
-// childVariable makes the test binary a broker that is to be killed, or that is
-// to be measured: its value is the file of its configuration.
+// childVariable turns the test binary into a broker to be killed or measured. Its
+// value is the configuration file.
 const childVariable = "HARK_BROKER_CHILD"
 
 func TestMain(m *testing.M) {
@@ -60,17 +60,17 @@ func serveChild(file string) error {
 	return b.Stop(ctx)
 }
 
-// child is a broker in a process of its own.
+// child is a broker in its own process.
 type child struct {
 	addr, http string
 	cmd        *exec.Cmd
 	in         io.Closer
 	complaint  *strings.Builder
-	read       chan struct{} // closed when all that it wrote has been read
+	read       chan struct{} // closed when all its output has been read
 	once       sync.Once
 }
 
-// startChild runs a broker in a process of its own, until the test ends.
+// startChild runs a broker in its own process, until the test ends.
 func startChild(t *testing.T, file string) *child {
 	t.Helper()
 	c, lines := startProcess(t, childVariable, file)
@@ -85,7 +85,8 @@ func startChild(t *testing.T, file string) *child {
 	return c
 }
 
-// connect returns a connection to the broker with options of its URL, until the test ends.
+// connect returns a connection to the broker, with options for its URL, until the
+// test ends.
 func (c *child) connect(ctx context.Context, t *testing.T, options string) *natsdriver.Conn {
 	t.Helper()
 	conn, err := natsdriver.Open(ctx, "nats://"+c.addr+options)
@@ -95,14 +96,13 @@ func (c *child) connect(ctx context.Context, t *testing.T, options string) *nats
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		_ = conn.Close(ctx) // the broker has gone
+		_ = conn.Close(ctx) // the broker may be gone
 	})
 	return conn
 }
 
-// startProcess runs the test binary with a variable set, until the test ends.
-// The lines that it writes come out of the channel, which is closed after the
-// last.
+// startProcess runs the test binary with a variable set, until the test ends. The
+// channel delivers the lines that it writes, and is closed after the last.
 func startProcess(t *testing.T, variable, value string) (*child, <-chan string) {
 	t.Helper()
 	c := &child{cmd: exec.Command(os.Args[0]), complaint: &strings.Builder{}, read: make(chan struct{})}
@@ -127,7 +127,7 @@ func startProcess(t *testing.T, variable, value string) (*child, <-chan string) 
 		for reader := bufio.NewReader(out); ; {
 			line, err := reader.ReadString('\n')
 			if err != nil {
-				return // what is not whole was not said
+				return // ignore an incomplete line
 			}
 			lines <- strings.TrimSuffix(line, "\n")
 		}
@@ -138,13 +138,13 @@ func startProcess(t *testing.T, variable, value string) (*child, <-chan string) 
 // kill ends the process at once, as kill -9 does.
 func (c *child) kill() {
 	c.once.Do(func() {
-		_ = c.cmd.Process.Kill() // it may have ended
-		<-c.read                 // before Wait, which closes what it reads
-		_ = c.cmd.Wait()         // which says that it was killed
+		_ = c.cmd.Process.Kill() // it may have exited
+		<-c.read                 // before Wait, which closes the pipe
+		_ = c.cmd.Wait()         // the error is that it was killed
 	})
 }
 
-// memory returns how much memory the process has, in MiB; 0 where that is not
+// memory returns how much memory the process uses, in MiB, or 0 if that is not
 // known.
 func (c *child) memory(t *testing.T) int {
 	t.Helper()
@@ -160,14 +160,14 @@ func (c *child) memory(t *testing.T) int {
 	return n / 1024
 }
 
-// childConfig writes the configuration of a broker in a process of its own, with
-// addresses that stay the same when it is started again.
+// childConfig writes the configuration of a broker in its own process, with
+// addresses that stay the same across restarts.
 func childConfig(t *testing.T, text string) string {
 	t.Helper()
 	return write(t, fmt.Sprintf("listen: %s\nhttp: %s\ndata: %s\nlog: {level: error}\n%s", freeAddress(t), freeAddress(t), t.TempDir(), text))
 }
 
-// freeAddress returns one that nobody has.
+// freeAddress returns an address that is not in use.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -178,7 +178,7 @@ func freeAddress(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// long is n with HARK_LONG=1, and otherwise a number that takes seconds.
+// long returns n with HARK_LONG=1, and otherwise short, which takes seconds.
 func long(short, n int) int {
 	if os.Getenv("HARK_LONG") == "1" {
 		return n

@@ -11,14 +11,14 @@ import (
 )
 
 const (
-	// clusterPoll is how often a broker asks whether the others are there.
+	// clusterPoll is how often a broker checks whether the others have joined.
 	clusterPoll = 50 * time.Millisecond
 	// clusterAnswer is how long the cluster may take to answer.
 	clusterAnswer = 2 * time.Second
 )
 
-// awaitCluster returns when a majority of the cluster is there, without which
-// nothing can be stored.
+// awaitCluster returns once a majority of the cluster is up; without it nothing can
+// be stored.
 func (b *Broker) awaitCluster(ctx context.Context, c *Config) error {
 	if c.Cluster.Listen == "" {
 		return nil
@@ -36,8 +36,8 @@ func (b *Broker) awaitCluster(ctx context.Context, c *Config) error {
 	})
 }
 
-// firstTopics makes the topics at the start. A cluster may not have as many
-// servers yet as are to keep them.
+// firstTopics creates the topics at the start. The cluster may not yet have as many
+// servers as are to keep them.
 func (b *Broker) firstTopics(ctx context.Context, c *Config) error {
 	apply := func() error {
 		alter, _, err := b.makeTopics(ctx, nil, c)
@@ -52,8 +52,8 @@ func (b *Broker) firstTopics(ctx context.Context, c *Config) error {
 	return b.untilCluster(ctx, c, apply)
 }
 
-// untilCluster calls f until it succeeds, fails for another reason than that
-// servers are missing, or ctx ends.
+// untilCluster calls f until it succeeds, fails for a reason other than missing
+// servers, or ctx ends.
 func (b *Broker) untilCluster(ctx context.Context, c *Config, f func() error) error {
 	for {
 		err := f()
@@ -68,7 +68,7 @@ func (b *Broker) untilCluster(ctx context.Context, c *Config, f func() error) er
 	}
 }
 
-// serversMissing reports whether an error may pass when more servers are there.
+// serversMissing reports whether an error may go away once more servers are up.
 func serversMissing(err error) bool {
 	const noPeers, notAvailable = 10005, 10008
 	var api *jetstream.APIError

@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// node makes the certificate of a server of a cluster, which is a client of the others too.
+// node issues the certificate of a server in a cluster, which is also a client of
+// the others.
 func (a *authority) node(t *testing.T, name string) string {
 	t.Helper()
 	cert, key := a.Issue(t, name, &x509.Certificate{
@@ -22,9 +23,9 @@ func (a *authority) node(t *testing.T, name string) string {
 	return fmt.Sprintf("cert: %s, key: %s, ca: %s", cert, key, a.File)
 }
 
-// TestClusterTLS has two brokers know each other by certificates, and others be no part of
-// their cluster: one with certificates of somebody else, one with none, and one that trusts
-// the right authority with a certificate of another.
+// TestClusterTLS lets two brokers recognise each other by certificates, and keeps
+// others out of their cluster: one with certificates of another authority, one with
+// none, and one that trusts the right authority but has a certificate of another.
 func TestClusterTLS(t *testing.T) {
 	t.Parallel()
 	ours, theirs := newAuthority(t), newAuthority(t)
@@ -36,7 +37,7 @@ func TestClusterTLS(t *testing.T) {
 	bs := startAll(t, node(0, addresses[0], ", "+ours.node(t, "n0")), node(1, addresses[1], ", "+ours.node(t, "n1")))
 	sub := listen(t, dial(t, bs[1], ""), "over.*")
 	c, until := dial(t, bs[0], ""), testContext(t)
-	for heard := false; !heard; { // servers tell each other who listens
+	for heard := false; !heard; { // wait until the servers have exchanged subscriptions
 		publish(t, c, "over.there", keyed(1, "", `{}`))
 		ctx, cancel := context.WithTimeout(until, 50*time.Millisecond)
 		ms, err := sub.Receive(ctx, 1)

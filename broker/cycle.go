@@ -8,8 +8,8 @@ import (
 	"github.com/harkbus/hark/internal/names"
 )
 
-// findCycles reports circles of routes: all but those that have a way in common with
-// another one.
+// findCycles reports loops of routes, except those that share an arc with another
+// loop.
 func (b *routerBuilder) findCycles() {
 	for _, path := range newRouteGraph(b.router).cycles() {
 		var text strings.Builder
@@ -23,27 +23,27 @@ func (b *routerBuilder) findCycles() {
 	}
 }
 
-// arc is a way that messages take: a target of a route.
+// arc is a path of messages: a target of a route.
 type arc struct {
 	route  int
 	target *template
 }
 
-// routeGraph has an arc from a group of routes to another one if a target of the
-// one may be among what the other is from.
+// routeGraph has an arc from one group of routes to another if a target of the
+// first may be among the sources of the second.
 type routeGraph struct {
 	groups   []*routeGroup
 	arcs     [][]arc        // by group
-	exact    map[string]int // groups that are from one topic
-	patterns []int          // the others
+	exact    map[string]int // groups with a single topic as their source
+	patterns []int          // the other groups
 	state    []visit        // by group
 	path     []arc
-	entered  []int // the groups on the path
+	entered  []int // groups on the current path
 	found    [][]arc
-	inCircle map[arc]bool // those of found
+	inCircle map[arc]bool // arcs of the loops found
 }
 
-// visit says what is known of a group.
+// visit is the state of a group in the search.
 type visit uint8
 
 const (
@@ -78,7 +78,7 @@ func newRouteGraph(r *Router) *routeGraph {
 	return g
 }
 
-// cycles returns the arcs of circles, none of which have an arc in common.
+// cycles returns the arcs of loops that have no arc in common.
 func (g *routeGraph) cycles() [][]arc {
 	for i := range g.groups {
 		g.visit(i)
@@ -107,8 +107,8 @@ func (g *routeGraph) visit(i int) {
 	g.state[i] = harmless
 }
 
-// note notes a circle, unless it has an arc of another one, which is looked for where the
-// circles of large graphs have most in common: at the end.
+// note records a loop, unless it shares an arc with another one. It looks for that
+// from the end, where the loops of large graphs overlap most.
 func (g *routeGraph) note(circle []arc) {
 	for _, a := range slices.Backward(circle) {
 		if g.inCircle[a] {
@@ -121,7 +121,7 @@ func (g *routeGraph) note(circle []arc) {
 	g.found = append(g.found, slices.Clone(circle))
 }
 
-// reached returns the groups that are from what a target may be.
+// reached returns the groups whose sources include what a target may be.
 func (g *routeGraph) reached(target string) (groups []int) {
 	if !names.IsPattern(target) {
 		if i, ok := g.exact[target]; ok {
@@ -142,7 +142,7 @@ func (g *routeGraph) reached(target string) (groups []int) {
 	return groups
 }
 
-// overlap reports whether there is a name that both patterns match.
+// overlap reports whether there is a name that matches both patterns.
 func overlap(a, b string) bool {
 	for {
 		x, restA, moreA := strings.Cut(a, ".")

@@ -18,23 +18,24 @@ import (
 	"github.com/harkbus/hark/filter"
 )
 
-// The headers of a dead letter, and of what becomes of it.
+// The headers of a dead letter, and of messages made from it.
 const (
-	// failureHeader has the record of the failure, in JSON.
+	// failureHeader holds the record of the failure, as JSON.
 	failureHeader = "hark-failure"
-	// replayedHeader says how often a message was replayed. It comes back with the
-	// message when that fails again.
+	// replayedHeader counts how often a message was replayed. If the message fails
+	// again, the count comes back with it.
 	replayedHeader = "hark-replayed"
-	// replayOfHeader says which dead letter a message was: topic/sequence.
+	// replayOfHeader names the dead letter that a message was: topic/sequence.
 	replayOfHeader = "hark-replay-of"
-	// editedHeader says of which dead letter this is an edited copy: its sequence.
+	// editedHeader holds the sequence of the dead letter of which this is an edited
+	// copy.
 	editedHeader = "hark-edited-from"
 )
 
-// deadLetter is a message that was given up.
+// deadLetter is a message that its subscription has given up on.
 type deadLetter struct {
 	*driver.Received
-	failure *hark.Failure // nil if nothing says why
+	failure *hark.Failure // nil if the reason is not recorded
 }
 
 func readDead(m *driver.Received) *deadLetter {
@@ -46,7 +47,8 @@ func readDead(m *driver.Received) *deadLetter {
 	return d
 }
 
-// from returns the topic where the message was published, empty if nothing says it.
+// from returns the topic on which the message was published, or "" if it is not
+// recorded.
 func (d *deadLetter) from() string {
 	if d.failure == nil {
 		return ""
@@ -56,15 +58,15 @@ func (d *deadLetter) from() string {
 
 // replays returns how often the message was replayed before it failed again.
 func (d *deadLetter) replays() int {
-	n, _ := strconv.Atoi(d.Headers[replayedHeader]) // what is no number counts as none
+	n, _ := strconv.Atoi(d.Headers[replayedHeader]) // an invalid number counts as none
 	return max(n, 0)
 }
 
-// varying is what differs between errors that are the same.
+// varying matches what differs between occurrences of the same error.
 var varying = regexp.MustCompile(`"[^"]*"|'[^']*'|\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b|0x[0-9a-fA-F]+|\d+(?:\.\d+)*`)
 
-// reason returns the error without what varies, and a short name of that: dead
-// letters with the same one are a group.
+// reason returns the error without its varying parts, and a short name for it. Dead
+// letters with the same name form a group.
 func (d *deadLetter) reason() (text, name string) {
 	text = "(nothing says why)"
 	if d.failure != nil {
@@ -79,9 +81,9 @@ func (d *deadLetter) reason() (text, name string) {
 	return text, hex.EncodeToString(sum[:4])
 }
 
-// deadEvent is a dead letter as filters see it: as the message that it was, on its
-// topic, with the headers reason, subscription and attempts where it has none of
-// these names.
+// deadEvent is a dead letter as filters see it: the original message, on its topic,
+// with the headers reason, subscription and attempts unless it already has headers
+// of these names.
 type deadEvent struct {
 	Event
 	letter *deadLetter
@@ -111,8 +113,8 @@ func (e *deadEvent) Header(name string) (string, bool) {
 	return "", false
 }
 
-// deadSelection says which dead letters of a topic are meant: those that all of its
-// members say.
+// deadSelection selects dead letters of a topic. They must match all of its
+// members.
 type deadSelection struct {
 	Seqs  []uint64 `json:"seqs,omitempty" doc:"those with these sequences"`
 	Error string   `json:"error,omitempty" doc:"those of this group: what listDeadErrors calls error"`
@@ -121,10 +123,10 @@ type deadSelection struct {
 	Limit uint64   `json:"limit,omitempty" doc:"the oldest of them, so many at most; all if it is 0"`
 }
 
-// maxSelected is how many dead letters one call is about.
+// maxSelected is how many dead letters one call can handle.
 const maxSelected = 1_000_000
 
-// check refuses a selection that is not clear.
+// check refuses an ambiguous selection.
 func (s *deadSelection) check() (*filter.Filter, error) {
 	if len(s.Seqs) == 0 && s.Error == "" && s.Where == "" && !s.All {
 		return nil, refused(http.StatusBadRequest, "which dead letters?").but("say seqs, error or where; or all")
@@ -136,9 +138,8 @@ func (s *deadSelection) check() (*filter.Filter, error) {
 	return f, nil
 }
 
-// selectDead returns the sequences of the dead letters that a selection means, in
-// order. Those that are asked for by nothing but their sequences are among them whether or
-// not they are there.
+// selectDead returns the sequences of the selected dead letters, in order. A
+// selection by sequences alone returns them whether or not they exist.
 func (b *Broker) selectDead(ctx context.Context, topic string, s *deadSelection, where *filter.Filter) (seqs []uint64, err error) {
 	most := s.Limit
 	if most == 0 || most > maxSelected {
@@ -173,7 +174,7 @@ func (s *deadSelection) matches(d *deadLetter, where *filter.Filter) bool {
 	return where == nil || where.Match(&deadEvent{Event{d.Received}, d})
 }
 
-// editedDead is what is to be other in a copy of a dead letter.
+// editedDead says what to change in a copy of a dead letter.
 type editedDead struct {
 	Data        json.RawMessage    `json:"data,omitempty" doc:"the new data, as JSON; as it was without it"`
 	Base64      []byte             `json:"data_base64,omitempty" doc:"the new data, if it is no JSON"`

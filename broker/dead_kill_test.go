@@ -14,13 +14,13 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// replayChild makes the test binary a broker that is killed while it replays: its
-// value is the directory and the step before which it stands still.
+// replayChild turns the test binary into a broker that is killed during a replay.
+// Its value is the directory and the step before which it stops.
 const replayChild = "HARK_BROKER_REPLAY_CHILD"
 
 const killConfig = "topics: [{name: jobs, dedup: 1h}, {name: jobs.dead}]"
 
-// runReplayChild replays until the step comes, says so, and waits to be killed.
+// runReplayChild replays up to the step, reports that, and waits to be killed.
 func runReplayChild(dir, step string) {
 	fail := func(err error) {
 		fmt.Fprintln(os.Stderr, err)
@@ -52,9 +52,9 @@ func runReplayChild(dir, step string) {
 	fail(fmt.Errorf("replayed without the step %s", step))
 }
 
-// TestReplayIsKilled kills the broker with SIGKILL between the steps of a replay, again
-// and again. Every message is somewhere all the time, and at the end once where it
-// belongs.
+// TestReplayIsKilled kills the broker with SIGKILL between the steps of a replay,
+// again and again. Every message exists somewhere at all times, and in the end
+// once, where it belongs.
 func TestReplayIsKilled(t *testing.T) {
 	const letters = 12
 	dir := t.TempDir()
@@ -107,7 +107,7 @@ func ids(t *testing.T, b *Broker, topic string) map[string]int {
 	return all
 }
 
-// killAt runs the child until it stands before a step, and kills it.
+// killAt runs the child until it has reached a step, and kills it.
 func killAt(t *testing.T, dir, step string) {
 	t.Helper()
 	cmd := exec.CommandContext(testContext(t), os.Args[0])
@@ -122,7 +122,7 @@ func killAt(t *testing.T, dir, step string) {
 		t.Fatal(err)
 	}
 	line, err := bufio.NewReader(out).ReadString('\n')
-	_ = cmd.Process.Kill() // it may have ended
+	_ = cmd.Process.Kill() // it may have exited
 	_ = cmd.Wait()         // it was killed
 	if err != nil || line != "at "+step+"\n" {
 		t.Fatalf("got %q, %v: %s", line, err, errs.String())

@@ -14,7 +14,7 @@ import (
 	"github.com/harkbus/hark/driver/natsdriver"
 )
 
-// replayRequest says which dead letters are replayed, and how.
+// replayRequest says which dead letters to replay, and how.
 type replayRequest struct {
 	deadSelection
 	To     string  `json:"to,omitempty" doc:"the topic to publish to; the one where each message was published without it"`
@@ -23,7 +23,7 @@ type replayRequest struct {
 	Force  bool    `json:"force,omitempty" doc:"whether to replay also what has failed again after a replay, and to topics that are not stored"`
 }
 
-// deadOutcome is what became of a dead letter, or at the end of all of them.
+// deadOutcome is what happened to a dead letter, or at the end to all of them.
 type deadOutcome struct {
 	Seq     uint64 `json:"seq,omitempty" doc:"the dead letter"`
 	ID      string `json:"id,omitempty" doc:"the ID of its message"`
@@ -35,7 +35,7 @@ type deadOutcome struct {
 	Summary *deadSummary `json:"summary,omitempty" doc:"in the last line, and only there: what was done. Without it the work was cut short"`
 }
 
-// deadSummary counts dead letters by what became of them.
+// deadSummary counts dead letters by outcome.
 type deadSummary struct {
 	Done    uint64 `json:"done" doc:"replayed, or removed"`
 	Dry     uint64 `json:"dry" doc:"would be"`
@@ -59,10 +59,10 @@ func (s *deadSummary) count(o *deadOutcome) {
 	}
 }
 
-// replayer moves dead letters of a topic to the topics that they come from. A copy is
-// published, with an ID that makes a repeat harmless; when it is stored, the dead
-// letter is deleted. So whatever ends it, and wherever, nothing is lost, and nothing
-// is there twice while the target remembers IDs.
+// replayer moves dead letters of a topic back to the topics that they come from. It
+// publishes a copy, with an ID that makes a repeat harmless, and deletes the dead
+// letter once the copy is stored. So wherever it is interrupted, nothing is lost,
+// and nothing is duplicated as long as the target remembers IDs.
 type replayer struct {
 	broker  *Broker
 	topic   string
@@ -86,7 +86,7 @@ func (r *replayer) open(ctx context.Context, name string) *target {
 	t := &target{}
 	cfg := driver.TopicConfig{Name: name}
 	if t.stored, t.err = r.broker.conn.HasTopic(ctx, name); t.stored {
-		cfg.Stored = &driver.StoredConfig{Existing: true, Dedup: time.Minute} // the IDs; for how long they count is the topic's
+		cfg.Stored = &driver.StoredConfig{Existing: true, Dedup: time.Minute} // IDs are sent; the topic decides how long it remembers them
 	}
 	if t.err == nil {
 		t.topic, t.err = r.broker.conn.OpenTopic(ctx, cfg)
@@ -97,7 +97,7 @@ func (r *replayer) open(ctx context.Context, name string) *target {
 	return t
 }
 
-// replay does what is to be done with one dead letter.
+// replay handles one dead letter.
 func (r *replayer) replay(ctx context.Context, seq uint64) *deadOutcome {
 	o := &deadOutcome{Seq: seq}
 	m, err := r.broker.conn.ReadMessage(ctx, r.topic, seq)
@@ -141,7 +141,7 @@ func (r *replayer) replay(ctx context.Context, seq uint64) *deadOutcome {
 	return o
 }
 
-// move publishes, and then deletes.
+// move publishes a dead letter, and then deletes it.
 func (r *replayer) move(ctx context.Context, t *target, d *deadLetter) error {
 	r.step("publish")
 	if err := t.topic.Publish(ctx, []*driver.Message{replayOf(r.topic, d)}); err != nil {
@@ -166,8 +166,8 @@ func (r *replayer) step(name string) {
 	}
 }
 
-// replayOf returns the message that a dead letter was, with the number of its replays
-// and an ID for deduplication that is always the same for the same dead letter.
+// replayOf returns the original message of a dead letter, with its number of
+// replays, and with a deduplication ID that depends only on the dead letter.
 func replayOf(topic string, d *deadLetter) *driver.Message {
 	m := d.Message
 	m.Time = time.Now()
@@ -175,12 +175,12 @@ func replayOf(topic string, d *deadLetter) *driver.Message {
 	if m.Headers == nil {
 		m.Headers = map[string]string{}
 	}
-	sum := sha256.New() // of another dead letter of the same place, if the topic is made anew
+	sum := sha256.New() // tells it from a dead letter with this sequence in a recreated topic
 	fmt.Fprintf(sum, "%s\n%s\n", d.ID, d.Headers[failureHeader])
 	sum.Write(d.Data)
 	m.DedupID = "replay/" + topic + "/" + uintText(d.Seq) + "/" + hex.EncodeToString(sum.Sum(nil)[:8])
 	delete(m.Headers, failureHeader)
-	if m.Headers[cePrefix+"type"] == topic { // which hark makes of the topic
+	if m.Headers[cePrefix+"type"] == topic { // hark derives this type from the topic
 		delete(m.Headers, cePrefix+"type")
 	}
 	m.Headers[replayedHeader] = strconv.Itoa(d.replays() + 1)

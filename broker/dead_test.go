@@ -15,7 +15,7 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// outcomes reads the lines that an endpoint about many dead letters answers.
+// outcomes reads the response lines of an endpoint for many dead letters.
 func (a *api) outcomes(name string, given args, body any) (all []deadOutcome, s deadSummary) {
 	a.t.Helper()
 	text := a.want(http.StatusOK, name, given, body, nil)
@@ -40,13 +40,14 @@ func (a *api) outcomes(name string, given args, body any) (all []deadOutcome, s 
 	return all, s
 }
 
-// job is what fails.
+// job is the message that fails.
 type job struct {
 	N    int
 	Fail string
 }
 
-// failing gives up what says so, with a bus as programs have it.
+// failing subscribes with a bus, as programs do, and gives up on the messages that
+// say so.
 func failing(t *testing.T, b *Broker) (*hark.Topic[job], *hark.Bus) {
 	t.Helper()
 	bus, err := hark.Open(testContext(t), "hark://"+b.Addr().String())
@@ -79,7 +80,7 @@ func failing(t *testing.T, b *Broker) (*hark.Topic[job], *hark.Bus) {
 	return jobs, bus
 }
 
-// awaitDead waits until a topic has so many dead letters.
+// awaitDead waits until a topic has n dead letters.
 func awaitDead(t *testing.T, b *Broker, topic string, n uint64) {
 	t.Helper()
 	tick := time.NewTicker(2 * time.Millisecond)
@@ -181,7 +182,7 @@ func deadScenario(t *testing.T, a *api) {
 	a.refused(http.StatusNotFound, "topic none", "replayDead", args{"topic": "none"}, replayRequest{deadSelection: deadSelection{All: true}})
 }
 
-// replayScenario replays the dead letters of an error, which fail again.
+// replayScenario replays the dead letters of one error, which fail again.
 func replayScenario(t *testing.T, a *api, group string) {
 	dead := args{"topic": "work.jobs.dead"}
 	for _, tt := range []struct {
@@ -221,7 +222,7 @@ func replayScenario(t *testing.T, a *api, group string) {
 	if !slices.Equal(replays, []string{"1", "2"}) {
 		t.Errorf("got %v", replays)
 	}
-	// To where nobody may be.
+	// Replay to a topic that is not permitted.
 	one := deadSelection{Where: `id == "job-2"`}
 	if all, s := a.outcomes("replayDead", dead, replayRequest{deadSelection: one, To: "not.stored"}); s != (deadSummary{Skipped: 1}) || !strings.Contains(all[0].Reason, "not.stored is not stored") {
 		t.Errorf("got %+v %+v", all, s)
@@ -238,7 +239,7 @@ func replayScenario(t *testing.T, a *api, group string) {
 	}
 }
 
-// editScenario edits the dead letter of job 4, so that it does not fail any more.
+// editScenario edits the dead letter of job 4 so that it no longer fails.
 func editScenario(t *testing.T, a *api) {
 	dead := args{"topic": "work.jobs.dead", "seq": "4"}
 	none, acme := (*string)(nil), "acme 2"
@@ -278,8 +279,8 @@ func editScenario(t *testing.T, a *api) {
 	a.refused(http.StatusNotFound, "", "editDeadMessage", args{"topic": "work.jobs.dead", "seq": "999"}, editedDead{})
 }
 
-// TestReplayNeedsPermission replays as a user who may not publish where the message
-// comes from.
+// TestReplayNeedsPermission replays as a user who may not publish to the original
+// topic.
 func TestReplayNeedsPermission(t *testing.T) {
 	text := strings.Replace(users(t), "subscribe: [orders.>, ask]", "subscribe: [orders.>, ask], admin: [letters.dead]", 1)
 	b := start(t, config(t, strings.Replace(text, "{name: secret}", "{name: secret}, {name: letters.dead}", 1)))
@@ -311,7 +312,7 @@ func bury(t *testing.T, b *Broker, dead, from string, n int) {
 	}
 }
 
-// TestReplayStops ends a replay with its client, and with the broker.
+// TestReplayStops ends a replay together with its client, and with the broker.
 func TestReplayStops(t *testing.T) {
 	b := start(t, config(t, "topics: [{name: jobs}, {name: jobs.dead}]"))
 	for i := range 3 {

@@ -10,14 +10,14 @@ import (
 	"github.com/goccy/go-yaml/parser"
 )
 
-// decoder reads a file into a Config. It goes on after faults, to find them all.
+// decoder reads a file into a Config. It goes on after faults, to find all of them.
 type decoder struct {
 	config   *Config
 	anchors  map[string]ast.Node
 	problems Problems
 }
 
-// decode reads the text of a file.
+// decode parses the text of a file.
 func (c *Config) decode(data []byte) Problems {
 	data, fault := fromUTF8(data)
 	if fault != "" {
@@ -41,7 +41,7 @@ func (c *Config) decode(data []byte) Problems {
 	return d.problems
 }
 
-// fault notes what is wrong at a node.
+// fault records what is wrong at a node.
 func (d *decoder) fault(n ast.Node, key, format string, args ...any) {
 	at := place(n)
 	d.problems = append(d.problems, &Problem{Where: d.config.file, Line: at.line, Column: at.column, Key: key, Text: fmt.Sprintf(format, args...)})
@@ -64,7 +64,7 @@ func place(n ast.Node) position {
 	return position{t.Position.Line, max(t.Position.Column, 1)}
 }
 
-// anchor notes the anchors below a node.
+// anchor records the anchors below a node.
 func (d *decoder) anchor(n ast.Node) {
 	ast.Walk(visitor(func(n ast.Node) {
 		if a, ok := n.(*ast.AnchorNode); ok {
@@ -78,7 +78,7 @@ type visitor func(ast.Node)
 // Visit implements ast.Visitor.
 func (v visitor) Visit(n ast.Node) ast.Visitor { v(n); return v }
 
-// resolve returns what a node stands for.
+// resolve returns the node that an alias or an anchor stands for.
 func (d *decoder) resolve(n ast.Node) ast.Node {
 	for range 10 {
 		switch x := n.(type) {
@@ -102,11 +102,11 @@ func (d *decoder) resolve(n ast.Node) ast.Node {
 	return nil
 }
 
-// pairs returns what is in a mapping; nil if the node is none.
+// pairs returns the entries of a mapping, or nil if the node is not a mapping.
 func (d *decoder) pairs(n ast.Node, key, want string) []*ast.MappingValueNode {
 	switch m := d.resolve(n).(type) {
 	case nil:
-	case *ast.NullNode: // a key with nothing behind it
+	case *ast.NullNode: // a key without a value
 	case *ast.MappingNode:
 		return m.Values
 	case *ast.MappingValueNode:
@@ -131,7 +131,7 @@ func described(n ast.Node) string {
 	}
 }
 
-// scalarText returns the text of a scalar as it is written.
+// scalarText returns the text of a scalar as written.
 func scalarText(n ast.Node) (string, bool) {
 	switch n := n.(type) {
 	case *ast.StringNode:
@@ -144,8 +144,8 @@ func scalarText(n ast.Node) (string, bool) {
 	return "", false
 }
 
-// each calls f for each key of a mapping, and notes where it is. f returns false
-// for a key that is not known.
+// each calls f for each key of a mapping, and records its place. f returns false
+// for an unknown key.
 func (d *decoder) each(n ast.Node, path, want string, known []string, f func(key, path string, v ast.Node) bool) {
 	seen := map[string]bool{}
 	for _, pair := range d.pairs(n, path, want) {
@@ -167,7 +167,7 @@ func (d *decoder) each(n ast.Node, path, want string, known []string, f func(key
 	}
 }
 
-// orKnown suggests a key, or says which ones there are.
+// orKnown suggests a key, or lists the known ones.
 func orKnown(key string, known []string) string {
 	if s := didYouMean(key, known); s != "" {
 		return s
@@ -175,7 +175,7 @@ func orKnown(key string, known []string) string {
 	return "; there are " + strings.Join(known, ", ")
 }
 
-// root reads the whole file.
+// root decodes the whole file.
 func (d *decoder) root(n ast.Node) {
 	c := d.config
 	sections := map[string][]string{}
@@ -219,7 +219,7 @@ func (d *decoder) root(n ast.Node) {
 	})
 }
 
-// entries reads a list of mappings.
+// entries decodes a list of mappings.
 func entries[T any](d *decoder, path string, n ast.Node, fields []field[T], zero T) []T {
 	keys := make([]string, len(fields))
 	for i, f := range fields {
@@ -254,8 +254,8 @@ func entries[T any](d *decoder, path string, n ast.Node, fields []field[T], zero
 	return all
 }
 
-// needsQuotes says that what stands in braces is a mapping without quotes; empty for other
-// nodes.
+// needsQuotes returns the advice to quote a text in braces that YAML reads as a
+// mapping, or "" for other nodes.
 func (d *decoder) needsQuotes(n ast.Node) string {
 	if m, ok := n.(*ast.MappingNode); !ok || !m.IsFlowStyle {
 		return ""
@@ -266,7 +266,7 @@ func (d *decoder) needsQuotes(n ast.Node) string {
 	return "; a text that begins with { needs quotes"
 }
 
-// setField gives a field what a node says.
+// setField sets a field from a node.
 func setField[T any](d *decoder, t *T, f *field[T], path string, v ast.Node) {
 	n := d.resolve(v)
 	var texts []string

@@ -22,7 +22,7 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// doorSeeds are requests, without the headers that every request has.
+// doorSeeds are requests, without the headers that all of them have.
 func doorSeeds(add func(string)) {
 	event := `{"specversion":"1.0","id":"1","source":"/s","type":"t","x":1,"data":{"a":[1,"<b>"]}}`
 	for _, post := range []string{
@@ -69,9 +69,9 @@ func doorSeeds(add func(string)) {
 	}
 }
 
-// FuzzDoor sends any requests to a running broker: each is answered as the document
-// says, never with a failure that nobody has foreseen, and what is stored was
-// acknowledged.
+// FuzzDoor sends arbitrary requests to a running broker. Each must be answered as
+// the document says, never with an unforeseen failure, and exactly what is
+// acknowledged must be stored.
 func FuzzDoor(f *testing.F) {
 	doorSeeds(func(request string) { f.Add([]byte(request)) })
 	b := start(f, config(f, "topics: [{name: stored, durability: memory, dedup: 1h}]"))
@@ -93,22 +93,22 @@ type fuzzedDoor struct {
 	t   *testing.T
 	api api
 	js  jetstream.JetStream
-	// mark is in a header of what the request publishes.
+	// mark is a header value of what the request publishes.
 	mark string
 }
 
-// markHeader is the header of messages with the mark.
+// markHeader is the header that carries the mark.
 const markHeader = "fuzz"
 
-// doorPatience is how long a stream that says nothing is listened to.
+// doorPatience is how long to listen to a silent stream.
 const doorPatience = 20 * time.Millisecond
 
 // try sends one request.
 func (d *fuzzedDoor) try(request []byte) {
 	head, body, _ := bytes.Cut(request, []byte("\r\n\r\n"))
 	lower := bytes.ToLower(head)
-	// The broker ends the connection behind the answer, so that nothing of the body
-	// is another request.
+	// The broker closes the connection after the answer, so that no part of the
+	// body counts as another request.
 	head = append(bytes.Clone(head), "\r\nHost: localhost\r\nConnection: close\r\n"+headerPrefix+markHeader+": "+d.mark...)
 	whole := !bytes.Contains(lower, []byte("content-length")) && !bytes.Contains(lower, []byte("transfer-encoding"))
 	if whole {
@@ -127,7 +127,7 @@ func (d *fuzzedDoor) try(request []byte) {
 	publishes := e != nil && e.name == "publish"
 	before := d.stored()
 	status, answer := d.send(text, whole, e != nil && e.stream, parsed)
-	foreseen := []int{http.StatusHTTPVersionNotSupported, http.StatusNotImplemented} // of net/http, before there is an endpoint
+	foreseen := []int{http.StatusHTTPVersionNotSupported, http.StatusNotImplemented} // from net/http, before an endpoint is known
 	if e != nil {
 		foreseen = append(e.outcomes(), http.StatusHTTPVersionNotSupported)
 	}
@@ -154,7 +154,7 @@ func (d *fuzzedDoor) try(request []byte) {
 	}
 }
 
-// endpoint returns what a request asks, nil if there is no such thing.
+// endpoint returns the endpoint of a request, or nil if there is none.
 func (d *fuzzedDoor) endpoint(r *http.Request) *endpoint {
 	mux := http.NewServeMux()
 	all := map[string]*endpoint{}
@@ -167,8 +167,8 @@ func (d *fuzzedDoor) endpoint(r *http.Request) *endpoint {
 	return all[pattern]
 }
 
-// stored returns how many messages the stored topic has taken; an earlier request
-// may have removed it, and then it is made again.
+// stored returns how many messages the stored topic has taken. An earlier request
+// may have removed the topic; then stored creates it again.
 func (d *fuzzedDoor) stored() uint64 {
 	d.t.Helper()
 	ctx := testContext(d.t)
@@ -183,8 +183,8 @@ func (d *fuzzedDoor) stored() uint64 {
 	return s.CachedInfo().State.LastSeq
 }
 
-// own returns how many messages from one sequence to another were published by this
-// request: one before may have published some that come out now.
+// own returns how many messages in a range of sequences were published by this
+// request: an earlier one may have published delayed messages that come due now.
 func (d *fuzzedDoor) own(from, to uint64) (n uint64) {
 	d.t.Helper()
 	ctx := testContext(d.t)
@@ -204,8 +204,8 @@ func (d *fuzzedDoor) own(from, to uint64) (n uint64) {
 	return n
 }
 
-// send sends a request, and returns the answer. Streams are left when they have
-// begun, or say nothing.
+// send sends a request and returns the answer. It stops reading a stream once it
+// has begun, or stays silent.
 func (d *fuzzedDoor) send(text []byte, whole, stream bool, parsed *http.Request) (status int, answer []byte) {
 	d.t.Helper()
 	conn, err := net.Dial("tcp", d.api.broker.HTTPAddr().String())
@@ -217,9 +217,9 @@ func (d *fuzzedDoor) send(text []byte, whole, stream bool, parsed *http.Request)
 		d.t.Fatal(err)
 	}
 	if _, err := conn.Write(text); err != nil {
-		return 0, nil // it was refused before all of it was sent
+		return 0, nil // it was refused before it was sent completely
 	}
-	if !whole { // what is missing does not come
+	if !whole { // the missing part does not come
 		_ = conn.(*net.TCPConn).CloseWrite()
 	}
 	var left atomic.Bool

@@ -7,9 +7,9 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// TestDoorsOverTLS has the clients of mosquitto, and that of NATS over WebSockets, come
-// over TLS: with certificates of their own where the broker wants them, and not at all
-// without TLS.
+// TestDoorsOverTLS connects the mosquitto clients, and the NATS client over
+// WebSockets, with TLS: with client certificates where the broker requires them,
+// and not at all without TLS.
 func TestDoorsOverTLS(t *testing.T) {
 	a, stranger := newAuthority(t), newAuthority(t)
 	cert, key := a.Server(t)
@@ -18,7 +18,7 @@ func TestDoorsOverTLS(t *testing.T) {
 	users := fmt.Sprintf("users:\n  - {name: shop, token: %q, publish: orders.>, subscribe: orders.>}\n", HashToken("s"))
 	for _, tt := range []struct {
 		name, clientCA string
-		mine           bool // whether a certificate is asked for
+		mine           bool // whether a client certificate is required
 	}{{"of the broker", "", false}, {"of both", a.File, true}} {
 		t.Run(tt.name, func(t *testing.T) {
 			b := start(t, config(t, fmt.Sprintf("tls: {cert: %q, key: %q, client_ca: %q}\n", cert, key, tt.clientCA)+allDoors+users))

@@ -5,29 +5,30 @@ import (
 	"slices"
 )
 
-// endpoint is something that is asked over HTTP: the one place that says where it
-// is, who may ask, what it takes and what it answers. From the table of all come
-// the server, the document /v1/openapi.json, and the tests that hold both together.
+// endpoint is an operation of the HTTP API: the one place that says where it is,
+// who may call it, what it takes and what it returns. The server, the document
+// /v1/openapi.json, and the tests that compare the two are all derived from the
+// table of endpoints.
 type endpoint struct {
-	method, path string // as http.ServeMux has them
-	name         string // unique, for programs: listTopics
+	method, path string // in the form of http.ServeMux
+	name         string // unique, for programs, such as listTopics
 	summary      string // one line
-	doc          string // what there is to know beyond it; may be empty
+	doc          string // what else there is to know; may be empty
 	access       access
 	params       []param
 	body         *body     // nil for none
-	answer       *answer   // nil if there is nothing but a status
-	status       int       // of success; 200 if it is 0
+	answer       *answer   // nil if there is only a status
+	status       int       // of success; 0 means 200
 	others       []outcome // other successes
-	also         []int     // statuses of other outcomes than those that every endpoint may have
+	also         []int     // statuses of further outcomes, beyond those that every endpoint may have
 	// stream says that the answer goes on until somebody ends it: there are no
 	// deadlines, and the context ends when the broker stops.
 	stream bool
 	handle func(c *call) error
 }
 
-// endpoints returns everything that is served. A noun has its own in a file of its
-// own, and one word here.
+// endpoints returns all endpoints. To add those of a noun, put them in a file of
+// their own and add the name of their function here.
 func endpoints() []endpoint {
 	return slices.Concat(
 		healthEndpoints(),
@@ -50,73 +51,74 @@ func endpoints() []endpoint {
 	)
 }
 
-// access says who may ask. allowed is called once the parameters have been read.
+// access says who may call an endpoint. allowed is called once the parameters have
+// been read.
 type access struct {
 	doc     string
-	public  bool // whoever it is, without saying so
+	public  bool // no authentication needed
 	allowed func(c *call) bool
 }
 
-// anybody may ask.
+// anybody allows everyone.
 var anybody = access{doc: "everybody", public: true, allowed: func(*call) bool { return true }}
 
-// anyUser may ask, and is answered with what the user may see.
+// anyUser allows every user; the answer covers what the user may see.
 var anyUser = access{doc: "every user, about what the user may administer", allowed: func(*call) bool { return true }}
 
-// operator may ask: who administers the broker as a whole.
+// operator allows those who administer the broker as a whole.
 var operator = access{doc: "who administers `>`", allowed: func(c *call) bool { return c.who.mayAdminister(">") }}
 
-// administrator may ask: who administers the topic that a parameter names.
+// administrator allows those who administer the topic named by a parameter.
 func administrator(param string) access {
 	return access{doc: "who administers the " + param, allowed: func(c *call) bool { return c.who.mayAdminister(c.text(param)) }}
 }
 
-// publisher may ask: who may publish to the topic that a parameter names.
+// publisher allows those who may publish to the topic named by a parameter.
 func publisher(param string) access {
 	return access{doc: "who may publish to the " + param, allowed: func(c *call) bool { return c.who.mayPublish(c.text(param)) }}
 }
 
-// subscriber may ask: who may subscribe to the topic or pattern that a parameter
-// names.
+// subscriber allows those who may subscribe to the topic or pattern named by a
+// parameter.
 func subscriber(param string) access {
 	return access{doc: "who may subscribe to the " + param, allowed: func(c *call) bool { return c.who.maySubscribe(c.text(param)) }}
 }
 
-// body is what a request carries.
+// body describes the body of a request.
 type body struct {
-	media    []string // application/json if there is none
+	media    []string // application/json if empty
 	doc      string
-	shape    any // a zero value of what the JSON is; nil for anything
+	shape    any // a zero value of the type of the JSON; nil for any
 	limit    int64
 	optional bool
 }
 
-// jsonLimit is how long a body of JSON may be, in bytes, where nothing else is said.
+// jsonLimit is the default limit for a JSON body, in bytes.
 const jsonLimit = 64 << 10
 
-// jsonBody is JSON of the shape of a value.
+// jsonBody describes a JSON body with the shape of a value.
 func jsonBody(shape any) *body { return &body{shape: shape, limit: jsonLimit} }
 
-// answer is what a response carries.
+// answer describes the body of a response.
 type answer struct {
-	media string // application/json if it is empty; noContent for none
+	media string // application/json if empty; noContent for none
 	doc   string
-	shape any // a zero value of what the JSON is; nil for anything
+	shape any // a zero value of the type of the JSON; nil for any
 }
 
-// noContent is the media type of an answer that has none.
+// noContent stands for the media type of an empty answer.
 const noContent = "-"
 
-// outcome is another success than the first, or the same one in another form.
+// outcome is a further kind of success, or the same one in another form.
 type outcome struct {
 	status int
 	answer answer
 }
 
-// jsonAnswer is JSON of the shape of a value.
+// jsonAnswer describes a JSON answer with the shape of a value.
 func jsonAnswer(shape any) *answer { return &answer{shape: shape} }
 
-// success returns the status of success.
+// success returns the status of a successful answer.
 func (e *endpoint) success() int {
 	if e.status == 0 {
 		return http.StatusOK
@@ -124,7 +126,7 @@ func (e *endpoint) success() int {
 	return e.status
 }
 
-// outcomes returns the statuses of all refusals that the endpoint may answer with.
+// outcomes returns the statuses of all refusals that the endpoint may return.
 func (e *endpoint) outcomes() []int {
 	all := append([]int{http.StatusBadRequest, http.StatusForbidden, http.StatusMisdirectedRequest, http.StatusTooManyRequests, http.StatusInternalServerError}, e.also...)
 	if !e.access.public {

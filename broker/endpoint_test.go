@@ -27,7 +27,8 @@ var scenarios = map[string]func(t *testing.T, a *api){
 	},
 }
 
-// TestEndpoints calls every endpoint, and holds each answer to the OpenAPI document.
+// TestEndpoints calls every endpoint, and checks each answer against the OpenAPI
+// document.
 func TestEndpoints(t *testing.T) {
 	b := start(t, config(t, scenarioConfig))
 	a := newAPI(t, b, "")
@@ -46,15 +47,15 @@ func TestEndpoints(t *testing.T) {
 	}
 }
 
-// api calls the endpoints of a broker by their names, and holds every answer to what
-// the document says.
+// api calls the endpoints of a broker by name, and checks every answer against the
+// document.
 type api struct {
 	t      testing.TB
 	broker *Broker
-	auth   string // the header Authorization
+	auth   string // value of the header Authorization
 	client *http.Client
 	doc    *jsonschema.Compiler
-	done   map[string]bool // which have been called with success
+	done   map[string]bool // endpoints called with success
 }
 
 func newAPI(t testing.TB, b *Broker, auth string) *api {
@@ -77,7 +78,7 @@ func newAPI(t testing.TB, b *Broker, auth string) *api {
 	return a
 }
 
-// closeObjects makes members that the document does not name faults.
+// closeObjects makes the schemas refuse members that the document does not name.
 func closeObjects(v any) {
 	switch v := v.(type) {
 	case map[string]any:
@@ -108,13 +109,13 @@ func (a *api) endpoint(name string) *endpoint {
 	return nil
 }
 
-// request makes a request to an endpoint.
+// request builds a request to an endpoint.
 func (a *api) request(e *endpoint, given args, body io.Reader) *http.Request {
 	a.t.Helper()
 	path, query := e.path, url.Values{}
 	header := http.Header{}
 	for name, value := range given {
-		in := "query" // also what the endpoint does not know
+		in := "query" // also for parameters that the endpoint does not know
 		for _, p := range e.params {
 			if p.name == name {
 				in = p.in
@@ -147,8 +148,8 @@ func (a *api) request(e *endpoint, given args, body io.Reader) *http.Request {
 	return req
 }
 
-// call calls an endpoint with JSON, and returns the answer, which is one of those
-// that the document has.
+// call calls an endpoint with JSON, and returns the answer, which must be one of
+// those in the document.
 func (a *api) call(name string, given args, body any) (status int, text []byte) {
 	a.t.Helper()
 	e := a.endpoint(name)
@@ -172,7 +173,7 @@ func (a *api) call(name string, given args, body any) (status int, text []byte) 
 	return res.StatusCode, text
 }
 
-// check holds an answer to the document.
+// check checks an answer against the document.
 func (a *api) check(e *endpoint, res *http.Response, text []byte) {
 	a.t.Helper()
 	media, _, _ := strings.Cut(res.Header.Get("Content-Type"), ";")
@@ -210,7 +211,7 @@ func (a *api) check(e *endpoint, res *http.Response, text []byte) {
 	}
 }
 
-// want calls an endpoint, wants a status, and reads the answer.
+// want calls an endpoint, requires a status, and decodes the answer.
 func (a *api) want(status int, name string, given args, body, into any) []byte {
 	a.t.Helper()
 	got, text := a.call(name, given, body)
@@ -225,7 +226,7 @@ func (a *api) want(status int, name string, given args, body, into any) []byte {
 	return text
 }
 
-// refused calls an endpoint, and wants a refusal that says something.
+// refused calls an endpoint, and requires a refusal with a certain text.
 func (a *api) refused(status int, says, name string, given args, body any) {
 	a.t.Helper()
 	var r refusal
@@ -234,8 +235,8 @@ func (a *api) refused(status int, says, name string, given args, body any) {
 	}
 }
 
-// TestOpenAPI holds the document in docs to the endpoints, and the endpoints to what
-// one must say.
+// TestOpenAPI compares the document in docs with the endpoints, and checks that
+// every endpoint is fully described.
 func TestOpenAPI(t *testing.T) {
 	all := endpoints()
 	names := map[string]bool{}

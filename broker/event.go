@@ -17,10 +17,10 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// Event is a message of an engine as filters and templates see it, and as JSON:
-// the names are those of the JSON format of CloudEvents, extensions included, with
-// topic, key, headers and seq beside them. Where a message has no header type, source or subject,
-// these are the attributes of its CloudEvent.
+// Event is a message of an engine as filters and templates see it, and as JSON. The
+// names are those of the JSON format of CloudEvents, extensions included, together
+// with topic, key, headers and seq. Where a message has no header type, source or
+// subject, the attribute of its CloudEvent takes its place.
 type Event struct{ Message *driver.Received }
 
 // ID implements filter.Envelope.
@@ -54,7 +54,7 @@ func (e *Event) attribute(name string) string {
 	return e.Message.Headers[cePrefix+name]
 }
 
-// cePrefix begins the headers that are attributes of an event.
+// cePrefix begins the headers that hold attributes of an event.
 const cePrefix = "ce-"
 
 // Header implements filter.Envelope.
@@ -63,8 +63,8 @@ func (e *Event) Header(name string) (string, bool) {
 	return s, ok
 }
 
-// eventJSON is an Event as it is read, and the shape of one as the OpenAPI document
-// has it.
+// eventJSON is the form in which an Event is decoded, and its shape in the OpenAPI
+// document.
 type eventJSON struct {
 	Topic       string            `json:"topic"`
 	Seq         uint64            `json:"seq,omitempty"`
@@ -74,24 +74,24 @@ type eventJSON struct {
 	Subject     string            `json:"subject,omitempty"`
 	Time        *time.Time        `json:"time,omitempty"`
 	Key         *string           `json:"key,omitempty"`
-	Partition   *string           `json:"partitionkey,omitempty"` // what CloudEvents calls the key
+	Partition   *string           `json:"partitionkey,omitempty"` // the CloudEvents name of the key
 	Headers     map[string]string `json:"headers,omitempty"`
 	ContentType string            `json:"datacontenttype,omitempty"`
 	Data        json.RawMessage   `json:"data,omitempty"`
 	Base64      []byte            `json:"data_base64,omitempty"`
 }
 
-// MarshalJSON implements json.Marshaler. Data that is no JSON is a string, or in
-// base64.
+// MarshalJSON implements json.Marshaler. Data that is not JSON becomes a string, or
+// is encoded in base64.
 func (e *Event) MarshalJSON() ([]byte, error) {
 	m := e.Message
 	text, err := e.appendMembers(append(make([]byte, 0, len(m.Data)+256), '{'), m.ID, e.Source(), e.Type())
 	return append(text, '}'), err
 }
 
-// appendCloudEvent appends an event as one line of JSON that is a CloudEvent, with
-// what its publisher has left out: the ID made of its place or by made, and the
-// source. It is MarshalJSON otherwise.
+// appendCloudEvent appends an event as one line of JSON that is a valid CloudEvent.
+// It fills in what the publisher has left out: the ID, from the message's place or
+// else by made, and the source. Otherwise it does what MarshalJSON does.
 func (e *Event) appendCloudEvent(dst []byte, source string, made func() string) ([]byte, error) {
 	m := e.Message
 	id := m.ID
@@ -105,9 +105,9 @@ func (e *Event) appendCloudEvent(dst []byte, source string, made func() string) 
 	return append(text, '}'), err
 }
 
-// appendMembers appends what an event has as JSON, but for the braces. It is done by
-// hand because a message that is followed over HTTP waits for it: encoding/json takes
-// three times as long (BenchmarkFrame), as it looks through the data twice more.
+// appendMembers appends the members of an event as JSON, without the braces. It is
+// written by hand because messages followed over HTTP wait for it: encoding/json
+// takes three times as long (BenchmarkFrame), as it scans the data twice more.
 func (e *Event) appendMembers(dst []byte, id, source, typ string) ([]byte, error) {
 	m := e.Message
 	dst = appendText(append(dst, `"topic":`...), m.Topic)
@@ -161,7 +161,7 @@ func (e *Event) appendMembers(dst []byte, id, source, typ string) ([]byte, error
 	return dst, nil
 }
 
-// appendData appends the data of a message, and its type unless it is JSON.
+// appendData appends the data of a message, and its type unless that is JSON.
 func appendData(dst []byte, m *driver.Received) []byte {
 	typ := m.ContentType
 	if isJSON(typ) {
@@ -169,7 +169,7 @@ func appendData(dst []byte, m *driver.Received) []byte {
 		if len(m.Data) == 0 {
 			return dst
 		}
-		// It is made one line, and found to be JSON, in one go.
+		// Compact validates the JSON and puts it on one line in one pass.
 		text := bytes.NewBuffer(append(dst, `,"data":`...))
 		if json.Compact(text, m.Data) == nil {
 			return text.Bytes()
@@ -177,7 +177,7 @@ func appendData(dst []byte, m *driver.Received) []byte {
 	}
 	asText := utf8.Valid(m.Data)
 	if typ == "" && asText {
-		typ = "text/plain" // so that it is read as it was
+		typ = "text/plain" // so that it reads back as it was
 	}
 	dst = appendMember(dst, `,"datacontenttype":`, typ)
 	switch {
@@ -190,8 +190,8 @@ func appendData(dst []byte, m *driver.Received) []byte {
 	return dst
 }
 
-// appendMember appends a member of an object unless it is empty. name is what comes
-// before the value.
+// appendMember appends a member of an object, unless its value is empty. name is
+// everything before the value.
 func appendMember(dst []byte, name, value string) []byte {
 	if value == "" {
 		return dst
@@ -215,28 +215,28 @@ func appendEscaped(dst []byte, s string) []byte {
 	enc := json.NewEncoder(text)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(s); err != nil {
-		panic(err) // a string can be written
+		panic(err) // a string can always be encoded
 	}
 	return bytes.TrimSuffix(text.Bytes(), []byte("\n"))
 }
 
-// ownMembers are the members of an event as JSON that are no extensions.
+// ownMembers are the JSON members of an event that are not extensions.
 var ownMembers = map[string]bool{
 	"specversion": true, "topic": true, "seq": true, "id": true, "source": true, "type": true, "subject": true, "time": true,
 	"key": true, "partitionkey": true, "headers": true, "datacontenttype": true, "data": true, "deliveries": true,
 }
 
-// isJSON reports whether a media type is JSON. Without one, data is taken to be.
+// isJSON reports whether a media type is JSON. Data without a type counts as JSON.
 func isJSON(contentType string) bool {
 	media, err := mediaType(contentType)
 	return contentType == "" || err == nil && (strings.HasSuffix(media, "/json") || strings.HasSuffix(media, "+json"))
 }
 
-// mediaType returns a media type without its parameters, in small letters; that of
-// nothing is empty.
+// mediaType returns a media type in lower case without its parameters, or "" for
+// "".
 func mediaType(contentType string) (string, error) {
 	switch contentType {
-	case "", jsonType, structuredType, batchType: // what nearly all say; parsing makes a map
+	case "", jsonType, structuredType, batchType: // nearly all messages have one of these; parsing allocates a map
 		return contentType, nil
 	}
 	media, _, err := mime.ParseMediaType(contentType)
@@ -285,7 +285,7 @@ func (e *Event) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// readExtensions takes the members of an event as JSON that are extensions.
+// readExtensions reads the JSON members of an event that are extensions.
 func readExtensions(m *driver.Message, text []byte) error {
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(text, &members); err != nil {

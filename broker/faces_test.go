@@ -9,8 +9,9 @@ import (
 	"github.com/harkbus/hark/driver/natsdriver"
 )
 
-// TestFacesOfUsers tries over NATS what docs/security.md says of what users need for each
-// thing: a user of some topics, and one who may publish and subscribe to everything.
+// TestFacesOfUsers checks over NATS the permissions that docs/security.md lists for
+// each kind of object, with a user who is limited to some topics and one who may
+// publish and subscribe to everything.
 func TestFacesOfUsers(t *testing.T) {
 	b := start(t, config(t, `
 users:

@@ -11,16 +11,16 @@ import (
 	"github.com/harkbus/hark/internal/spell"
 )
 
-// field is a key of a T in the configuration: the one place that says what it is
-// called, what may be there and what it means.
+// field is a key of a T in the configuration: the one place that gives its name,
+// its possible values and its meaning.
 type field[T any] struct {
-	key    string // with dots for sections
-	value  string // what is to be written, for people
+	key    string // dots separate sections
+	value  string // the form of the value, for people
 	def    string
 	doc    string
-	many   bool // a list, or one item without a list
+	many   bool // takes a list, or a single item without a list
 	isBool bool
-	set    func(t *T, texts []string) error // one text unless many
+	set    func(t *T, texts []string) error // one text unless many is set
 }
 
 func scalar[T any](key, value, def, doc string, set func(t *T, text string) error) field[T] {
@@ -76,7 +76,7 @@ func words[T any](key, value, doc string, at func(*T) *[]string) field[T] {
 	return field[T]{key: key, value: value, doc: doc, many: true, set: func(t *T, texts []string) error { *at(t) = texts; return nil }}
 }
 
-// commas is words that a flag or a variable gives with commas between them.
+// commas is a field of words, which flags and variables separate with commas.
 func commas[T any](key, value, doc string, at func(*T) *[]string) field[T] {
 	return field[T]{key: key, value: value, doc: doc, many: true, set: func(t *T, texts []string) error {
 		var all []string
@@ -92,7 +92,7 @@ func commas[T any](key, value, doc string, at func(*T) *[]string) field[T] {
 	}}
 }
 
-// parseDuration reads 90s, 1h30m, 7d or 2w.
+// parseDuration parses durations such as 90s, 1h30m, 7d or 2w.
 func parseDuration(s string) (time.Duration, error) {
 	for unit, hours := range map[string]float64{"d": 24, "w": 7 * 24} {
 		if number, ok := strings.CutSuffix(s, unit); ok {
@@ -124,7 +124,8 @@ var units = []struct {
 	{"", 1},
 }
 
-// parseSize reads 1000, 64KiB, 1.5GiB or 10GB, in capitals or not.
+// parseSize parses sizes such as 1000, 64KiB, 1.5GiB or 10GB, in upper or lower
+// case.
 func parseSize(s string) (int64, error) {
 	for _, u := range units {
 		at := len(s) - len(u.name)
@@ -141,8 +142,8 @@ func parseSize(s string) (int64, error) {
 	return 0, fmt.Errorf("got %q, want a size such as 1000, 64KiB or 10GB: kB, MB, GB and TB count in thousands, KiB, MiB, GiB and TiB in 1024s", s)
 }
 
-// parsePercent reads 10% or 0.5%, or 0.1, as a part of 1. A number from 1 on needs the
-// sign, because 1 could be all or a hundredth.
+// parsePercent parses 10%, 0.5% or 0.1 as a fraction of 1. A number from 1 on needs
+// the percent sign, because 1 could mean all or a hundredth.
 func parsePercent(s string) (float64, error) {
 	number, percent := strings.CutSuffix(s, "%")
 	n, err := strconv.ParseFloat(number, 64)
@@ -158,7 +159,7 @@ func parsePercent(s string) (float64, error) {
 	return n, nil
 }
 
-// didYouMean returns "; did you mean …?" if one of the known words is near.
+// didYouMean returns "; did you mean …?" if one of the known words is similar.
 func didYouMean(word string, known []string) string {
 	if best := spell.Nearest(word, known); best != "" {
 		return "; did you mean " + best + "?"
@@ -166,7 +167,7 @@ func didYouMean(word string, known []string) string {
 	return ""
 }
 
-// short writes a time as it would be given: 7d, 2m, 90s.
+// short formats a duration as one would write it: 7d, 2m, 90s.
 func short(d time.Duration) string {
 	if d >= 24*time.Hour && d%(24*time.Hour) == 0 {
 		return strconv.FormatInt(int64(d/(24*time.Hour)), 10) + "d"
@@ -180,7 +181,7 @@ func short(d time.Duration) string {
 	return s
 }
 
-// shortSize writes a size as it would be given: 8MiB.
+// shortSize formats a size as one would write it: 8MiB.
 func shortSize(n int64) string {
 	for _, u := range []int{3, 2, 1, 0} {
 		if b := int64(units[u].bytes); n >= b && n%b == 0 {

@@ -12,25 +12,26 @@ import (
 	"github.com/harkbus/hark/internal/names"
 )
 
-// gateway is the door for programs that speak HTTP: they publish with requests, and
-// receive as a stream of events.
+// gateway serves programs that speak HTTP: they publish with requests, and receive
+// streams of events.
 type gateway struct {
 	conn   engineConn
 	topics topicTable
 	fans   *fanout
-	bodies *budget      // of what requests carry
-	open   atomic.Int64 // streams
-	// patience is how long a client may take to take what it is sent.
+	bodies *budget      // memory for request bodies
+	open   atomic.Int64 // open streams
+	// patience is how long a client may take to read what it is sent.
 	patience time.Duration
 }
 
 const (
-	// bodiesSize is how large the bodies of all requests that publish may be
-	// together; more wait until others are done.
+	// bodiesSize is how large the bodies of all publishing requests may be
+	// together; further requests wait until others are done.
 	bodiesSize = 256 << 20
-	// bodyFactor is how much memory a body takes with what is made of it.
+	// bodyFactor is how much memory a body takes, including what is decoded from
+	// it, as a multiple of its size.
 	bodyFactor = 2
-	// bodyStep is how much room a body is given at first.
+	// bodyStep is how much room a body gets at first.
 	bodyStep = 64 << 10
 )
 
@@ -45,7 +46,8 @@ func newGateway(b *Broker, conn engineConn) *gateway {
 func (g *gateway) close() { g.fans.close() }
 
 // maxStreams is how many clients may follow topics over HTTP at once. Each has a
-// goroutine and the buffers of its connection, and up to packSize while it catches up.
+// goroutine and the buffers of its connection, and up to packSize more while it
+// catches up.
 const maxStreams = 20_000
 
 // enter counts one more stream until release is called.
@@ -57,7 +59,7 @@ func (g *gateway) enter() (release func(), err error) {
 	return func() { g.open.Add(-1) }, nil
 }
 
-// topicTable knows which topics are stored.
+// topicTable remembers which topics are stored.
 type topicTable struct {
 	conn engineConn
 
@@ -65,7 +67,7 @@ type topicTable struct {
 	known map[string]*knownTopic
 }
 
-// knownTopic is a topic as it was found.
+// knownTopic is a topic in the state in which it was found.
 type knownTopic struct {
 	topic  driver.Topic
 	stored bool
@@ -73,16 +75,17 @@ type knownTopic struct {
 }
 
 const (
-	// knownFor is how long a topic that was not stored is taken to be none; that
-	// one is not any more is found when it is used.
+	// knownFor is how long a topic found not to be stored counts as such. That a
+	// topic is no longer stored shows when it is used.
 	knownFor = time.Second
 	// knownMost is how many topics are remembered.
 	knownMost = 4096
 )
 
-// open returns a topic, or the topics that match a pattern, and whether they are stored: a
-// pattern is if one store keeps all of it, and has no topic otherwise. What has become stored
-// in the last second, made by another client, may still be taken for what is not.
+// open returns a topic, or the topics that match a pattern, and whether they are
+// stored. A pattern is stored if one store keeps all of it; otherwise it has no
+// topic. A topic that another client made stored within the last second may still
+// count as not stored.
 func (t *topicTable) open(ctx context.Context, name string) (*knownTopic, error) {
 	t.mu.Lock()
 	k := t.known[name]
@@ -98,16 +101,16 @@ func (t *topicTable) open(ctx context.Context, name string) (*knownTopic, error)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(t.known) >= knownMost {
-		clear(t.known) // they are found again
+		clear(t.known) // they are looked up again
 	}
 	t.known[name] = k
 	return k, nil
 }
 
 func (t *topicTable) find(ctx context.Context, name string) (topic driver.Topic, stored bool, err error) {
-	c := driver.TopicConfig{Name: name, Stored: &driver.StoredConfig{Existing: true, Dedup: time.Minute}} // as it is there; IDs are sent
+	c := driver.TopicConfig{Name: name, Stored: &driver.StoredConfig{Existing: true, Dedup: time.Minute}} // takes the topic as it exists; IDs are sent
 	if names.IsPattern(name) {
-		if topic, err = t.conn.OpenTopic(ctx, c); errors.Is(err, driver.ErrUnsupported) { // no store keeps all of it
+		if topic, err = t.conn.OpenTopic(ctx, c); errors.Is(err, driver.ErrUnsupported) { // no single store keeps all of it
 			return nil, false, nil
 		}
 		return topic, err == nil, err
@@ -122,7 +125,7 @@ func (t *topicTable) find(ctx context.Context, name string) (topic driver.Topic,
 	return topic, stored, err
 }
 
-// forget makes open look again.
+// forget makes open look up a topic again.
 func (t *topicTable) forget(name string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// TestGatewayDoc runs the commands of docs/gateway.md in their order, and holds what
-// they print to what stands below them, where … stands for anything.
+// TestGatewayDoc runs the commands of docs/gateway.md in order, and compares their
+// output with what the page shows below them, where … stands for anything.
 func TestGatewayDoc(t *testing.T) {
 	t.Parallel()
 	program(t, "curl", "the page shows commands of it")
@@ -35,7 +35,7 @@ func TestGatewayDoc(t *testing.T) {
 			defer cancel()
 			cmd := exec.CommandContext(ctx, "sh", "-c", "exec "+strings.ReplaceAll(command, "localhost:7480", addr))
 			out := &printed{}
-			if cmd.Stdout = out; strings.Contains(command, " -sN ") { // it goes on until it is ended
+			if cmd.Stdout = out; strings.Contains(command, " -sN ") { // it runs until it is stopped
 				out.wrote = func() {
 					if out.lacks(want) == "" {
 						cancel()
@@ -65,10 +65,10 @@ func TestGatewayDoc(t *testing.T) {
 	}
 }
 
-// printed is what a command prints.
+// printed collects the output of a command.
 type printed struct {
 	text  bytes.Buffer
-	wrote func() // called when there is more, if it is not nil
+	wrote func() // called when there is more output, if not nil
 }
 
 func (p *printed) Write(text []byte) (int, error) {
@@ -80,7 +80,7 @@ func (p *printed) Write(text []byte) (int, error) {
 }
 
 // lacks returns the first of some lines, with … for anything, that does not follow
-// those before it; none if all are there.
+// those before it in the output, or "" if all are there.
 func (p *printed) lacks(lines []string) string {
 	got := strings.ReplaceAll(p.text.String(), "\r\n", "\n")
 	for _, line := range lines {

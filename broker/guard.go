@@ -13,14 +13,15 @@ import (
 	"sync/atomic"
 )
 
-// guard decides for which requests over HTTP the broker answers at all: those that
-// are meant for it, and that no foreign web page has made a browser send.
+// guard decides which HTTP requests the broker answers at all: those that are
+// addressed to it, and that were not sent by a browser on behalf of a foreign web
+// page.
 type guard struct {
-	hosts   []string // names by which it may be asked
-	origins []string // of web pages that may ask
+	hosts   []string // names by which the broker may be addressed
+	origins []string // origins of web pages that may send requests
 	cert    *x509.Certificate
-	// last is the host that was known last, as it was asked for: nearly always that
-	// of the next request.
+	// last is the host that was last accepted, as the request spelled it: nearly
+	// always that of the next request too.
 	last atomic.Pointer[string]
 }
 
@@ -33,7 +34,7 @@ func newGuard(c *Config, t *tls.Config) *guard {
 	return g
 }
 
-// check returns why a request is not answered, nil if it may be.
+// check returns why a request must not be answered, or nil.
 func (g *guard) check(r *http.Request) *refusal {
 	if !g.knowsHost(r.Host) {
 		return refused(http.StatusMisdirectedRequest, "the broker is not called %q", hostname(r.Host)).
@@ -45,7 +46,7 @@ func (g *guard) check(r *http.Request) *refusal {
 		}
 		return nil
 	}
-	// A browser that does not say where a page is from says whether it is another
+	// A browser that does not send the page's origin says whether it is another
 	// site.
 	link := r.Method == http.MethodGet && r.Header.Get("Sec-Fetch-Mode") == "navigate"
 	if r.Header.Get("Sec-Fetch-Site") == "cross-site" && !link {
@@ -54,10 +55,10 @@ func (g *guard) check(r *http.Request) *refusal {
 	return nil
 }
 
-// knowsHost reports whether the broker may be asked by a name. A page can have its
-// own name lead to any address (DNS rebinding), so a name counts that nobody else
-// can have: an address, localhost, what the certificate is for, and what the
-// configuration says.
+// knowsHost reports whether the broker may be addressed by a name. A page can point
+// its own name to any address (DNS rebinding), so only names that nobody else can
+// have are accepted: addresses, localhost, the names in the certificate, and those
+// in the configuration.
 func (g *guard) knowsHost(host string) bool {
 	if last := g.last.Load(); last != nil && *last == host {
 		return true
@@ -87,8 +88,8 @@ func hostname(host string) string {
 	return strings.Trim(host, "[]")
 }
 
-// knowsOrigin reports whether pages of an origin may ask: those that the broker
-// itself has served, and those of the configuration.
+// knowsOrigin reports whether pages of an origin may send requests: those served by
+// the broker itself, and those in the configuration.
 func (g *guard) knowsOrigin(origin string, r *http.Request) bool {
 	if slices.Contains(g.origins, "*") || slices.Contains(g.origins, strings.ToLower(origin)) {
 		return true
@@ -101,8 +102,9 @@ func (g *guard) knowsOrigin(origin string, r *http.Request) bool {
 	return err == nil && u.Scheme == scheme && strings.EqualFold(u.Host, r.Host)
 }
 
-// share lets a page of another origin, which check has let through, read the answer.
-// It reports whether it has answered: browsers ask first whether they may ask.
+// share lets a page of another origin, which check has accepted, read the answer.
+// It reports whether it has answered the request itself: browsers first ask whether
+// they may send it.
 func (g *guard) share(rw http.ResponseWriter, r *http.Request) bool {
 	origin := r.Header.Get("Origin")
 	if origin == "" {
@@ -121,17 +123,17 @@ func (g *guard) share(rw http.ResponseWriter, r *http.Request) bool {
 	return true
 }
 
-// isOrigin reports whether a text is what a browser calls an origin.
+// isOrigin reports whether a text has the form of an origin as browsers send it.
 func isOrigin(s string) bool {
 	u, err := url.Parse(s)
 	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && u.Scheme+"://"+u.Host == s && s == strings.ToLower(s)
 }
 
-// limitListener lets so many connections be open; further ones wait.
+// limitListener limits how many connections are open at once; further ones wait.
 type limitListener struct {
 	net.Listener
 	room chan struct{}
-	done context.Context // ends with the listener
+	done context.Context // ends when the listener is closed
 	end  context.CancelFunc
 }
 
@@ -164,7 +166,7 @@ func (l *limitListener) Close() error {
 	return l.Listener.Close()
 }
 
-// limitConn makes room for another one when it is closed.
+// limitConn makes room for another connection when it is closed.
 type limitConn struct {
 	net.Conn
 	closed  context.Context

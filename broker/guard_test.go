@@ -18,12 +18,13 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// simple is an endpoint that answers.
+// simple is an endpoint that only answers.
 func simple(method string) endpoint {
 	return endpoint{method: method, path: "/x", access: anybody, handle: func(c *call) error { return c.reply(nil) }}
 }
 
-// TestHostIsChecked asks by names that a page can have lead here (DNS rebinding).
+// TestHostIsChecked sends requests with host names that a page could point here
+// (DNS rebinding).
 func TestHostIsChecked(t *testing.T) {
 	plain := webOf(t, io.Discard, "", simple("GET"))
 	named := webOf(t, io.Discard, "web: {hosts: [broker.example, other.example]}", simple("GET"))
@@ -57,8 +58,8 @@ func TestHostIsChecked(t *testing.T) {
 	}
 }
 
-// TestForeignPages has pages of other sites ask: with forms, scripts, and for
-// WebSockets.
+// TestForeignPages sends requests as pages of other sites do: with forms, scripts,
+// and for WebSockets.
 func TestForeignPages(t *testing.T) {
 	plain := webOf(t, io.Discard, "", simple("GET"), simple("POST"))
 	open := webOf(t, io.Discard, "web: {origins: [https://app.example]}", simple("GET"), simple("POST"))
@@ -114,7 +115,7 @@ func TestRequestsAreLimited(t *testing.T) {
 				t.Errorf("%s: got %v, %v, want one that is too many for 100ms", who, wait, ok)
 			}
 		}
-		<-time.After(300 * time.Millisecond) // of the bubble
+		<-time.After(300 * time.Millisecond) // in the bubble's time
 		for i := range 4 {
 			if _, ok := r.take("a"); ok != (i < 3) {
 				t.Errorf("request %d after 300ms: got %v", i, ok)
@@ -138,7 +139,7 @@ func TestRequestsAreLimited(t *testing.T) {
 
 func TestConnectionsAreLimited(t *testing.T) {
 	b := start(t, config(t, "limits: {connections: 3, http_connections: 2}"))
-	// The broker itself is one of the three.
+	// The broker itself has one of the three connections.
 	for range 2 {
 		nc, err := nats.Connect("nats://" + b.Addr().String())
 		if err != nil {
@@ -151,7 +152,7 @@ func TestConnectionsAreLimited(t *testing.T) {
 		nc.Close()
 	}
 
-	// Over HTTP further ones wait until there is room.
+	// Over HTTP further connections wait until there is room.
 	var conns []net.Conn
 	for range 3 {
 		conn, err := net.Dial("tcp", b.HTTPAddr().String())
@@ -210,7 +211,7 @@ func TestSubscriptionsAreLimited(t *testing.T) {
 	}
 }
 
-// TestSlowRequests sends requests that do not end: they are cut off.
+// TestSlowRequests sends requests that never end, which must be cut off.
 func TestSlowRequests(t *testing.T) {
 	t.Parallel()
 	b := start(t, config(t, ""))
@@ -239,8 +240,8 @@ func TestSlowRequests(t *testing.T) {
 	}
 }
 
-// TestSecretsAreNotLogged has clients fail in all ways, at the level at which most
-// is logged.
+// TestSecretsAreNotLogged makes clients fail in every way, at the most verbose log
+// level.
 func TestSecretsAreNotLogged(t *testing.T) {
 	c := config(t, users(t))
 	var log syncBuffer
@@ -281,7 +282,7 @@ func TestSecretsAreNotLogged(t *testing.T) {
 	}
 }
 
-// TestReloadCutsUsersOff takes away what a user may do who is connected.
+// TestReloadCutsUsersOff takes a permission away from a connected user.
 func TestReloadCutsUsersOff(t *testing.T) {
 	dir := t.TempDir()
 	text := users(t)
@@ -317,7 +318,8 @@ func TestReloadCutsUsersOff(t *testing.T) {
 	}
 }
 
-// TestSecurityDoc holds docs/security.md to the tests that there are.
+// TestSecurityDoc checks that the tests named in docs/security.md exist, and always
+// run.
 func TestSecurityDoc(t *testing.T) {
 	text, err := os.ReadFile("../docs/security.md")
 	if err != nil {
@@ -342,8 +344,8 @@ func TestSecurityDoc(t *testing.T) {
 		}
 		all = append(all, file...)
 	}
-	// What a test needs that not every machine has is asked for in functions of their own,
-	// which say what is missing and fail with HARK_REQUIRE=all.
+	// Tests that need something not every machine has must ask for it in functions
+	// of their own, which name what is missing and fail with HARK_REQUIRE=all.
 	skips := regexp.MustCompile(`\bt\.Skip|testing\.Short\(|LookupEnv\(`)
 	for _, n := range named {
 		_, body, found := bytes.Cut(all, []byte("\nfunc "+string(n[1])+"(t *testing.T) {"))

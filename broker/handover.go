@@ -21,20 +21,20 @@ import (
 //     by the plan that they had: those that go on stop there, the others end.
 //   - The next readers begin, and pass over what was noted.
 
-// notes are the marks of messages that a reader has routed, with how often it has. Only the
-// reader uses them, until it stands still.
+// notes are the marks of messages that a reader has routed, with how often. Only
+// the reader uses them, until it stands still.
 type notes struct {
 	seed    maphash.Seed
-	changes func(topic string) bool // whether a topic changes hands
+	changes func(topic string) bool // reports whether a topic changes hands
 	marks   map[uint64]int
 }
 
-// mark returns what two copies of a message have in common: the topic and ID, or the data
-// of one without an ID.
+// mark returns a hash of what two copies of a message have in common: the topic and
+// ID, or the topic and data if there is no ID.
 func mark(seed maphash.Seed, m *driver.Received) uint64 {
 	var h maphash.Hash
 	h.SetSeed(seed)
-	text := func(s string) { _, _ = h.WriteString(s); _ = h.WriteByte(0) } // a hash does not fail
+	text := func(s string) { _, _ = h.WriteString(s); _ = h.WriteByte(0) } // a hash never fails
 	text(m.Topic)
 	if text(m.ID); m.ID == "" {
 		text(m.Key)
@@ -43,29 +43,29 @@ func mark(seed maphash.Seed, m *driver.Received) uint64 {
 	return h.Sum64()
 }
 
-// note notes that a message is routed, if its topic changes hands.
+// note records that a message is routed, if its topic changes hands.
 func (n *notes) note(m *driver.Received) {
 	if n != nil && n.changes(m.Topic) {
 		n.marks[mark(n.seed, m)]++
 	}
 }
 
-// routed are the messages that a reader passes over, because another one has routed them.
-// They are among the first that it receives.
+// routed are the messages that a reader must skip because another reader has routed
+// them. They are among the first that it receives.
 type routed struct {
 	seed  maphash.Seed
 	marks map[uint64]int
-	last  uint64 // of a store, the sequence of the last of them
-	left  int    // of others, how many messages may be among them
+	last  uint64 // for a store: the sequence of the last of them
+	left  int    // otherwise: how many messages may be among them
 	over  time.Time
 }
 
-// sameIDFor is for how long a message with an ID is looked for beyond last and left: the
-// server may be late to store what it has delivered.
+// sameIDFor is how long messages with an ID are still compared beyond last and
+// left: the server may store a message later than it delivers it.
 const sameIDFor = time.Minute
 
-// add takes over what a reader has noted. Readers that have routed the same message, for
-// different routes, have noted it each.
+// add merges the notes of a reader. Readers that have routed the same message, for
+// different routes, have each noted it.
 func (d *routed) add(n *notes) {
 	if n == nil {
 		return
@@ -75,12 +75,12 @@ func (d *routed) add(n *notes) {
 	}
 }
 
-// until returns it for one reader.
+// until returns a copy for one reader.
 func (d *routed) until(last uint64, left int) *routed {
 	return &routed{d.seed, maps.Clone(d.marks), last, left, time.Now().Add(sameIDFor)}
 }
 
-// has reports whether a message that is received was routed.
+// has reports whether a received message has been routed.
 func (d *routed) has(m *driver.Received) bool {
 	if d == nil || len(d.marks) == 0 {
 		return false
@@ -103,7 +103,8 @@ func (d *routed) has(m *driver.Received) bool {
 	return count > 0
 }
 
-// noteLocked has the present readers note what they route of the topics that change hands.
+// noteLocked makes the present readers note what they route of the topics that
+// change hands.
 func (step *routingChange) noteLocked() {
 	old := step.of.plan.Load()
 	if old == nil {
@@ -115,16 +116,17 @@ func (step *routingChange) noteLocked() {
 	}
 }
 
-// forgetLocked ends that.
+// forgetLocked stops that.
 func (step *routingChange) forgetLocked() {
 	for _, reader := range step.of.readers {
 		reader.noting(nil)
 	}
 }
 
-// handOverLocked has the present readers route what has come to them. Of those that are not
-// wanted any more it ends those of topics that change hands; those that were not stored stand
-// still until begin is called, which is when the plan is the next one.
+// handOverLocked makes the present readers route the messages that they have
+// received. It ends those that are not needed any more, if their topics change
+// hands. Readers of topics that were not stored stand still until begin is called,
+// by which time the next plan is in force.
 func (step *routingChange) handOverLocked(ctx context.Context) (begin func()) {
 	r, p := step.of, step.plan
 	live, stored := &routed{seed: step.seed, marks: map[uint64]int{}}, &routed{seed: step.seed, marks: map[uint64]int{}}
@@ -173,8 +175,8 @@ func (step *routingChange) handOverLocked(ctx context.Context) (begin func()) {
 	}
 }
 
-// lastStored returns the sequence of the last message that was published to a topic, or
-// store, before it was called.
+// lastStored returns the sequence of the last message published to a topic, or
+// store, before the call.
 func (r *routing) lastStored(ctx context.Context, from string) (uint64, error) {
 	if err := r.conn.AwaitStored(ctx, from); err != nil {
 		return 0, err
@@ -184,17 +186,18 @@ func (r *routing) lastStored(ctx context.Context, from string) (uint64, error) {
 }
 
 const (
-	// catchUpPatience is how long a reload waits until what is stored has been routed, of a
-	// topic that is not declared any more.
+	// catchUpPatience is how long a reload waits until the stored messages of a
+	// topic that is no longer declared have been routed.
 	catchUpPatience = 5 * time.Second
 	catchUpPoll     = 10 * time.Millisecond
-	// catchUpIdle is how often in turn a group must have nothing to do to be believed: the
-	// server tells it a little later than it stores, and the last message may be gone.
+	// catchUpIdle is how many times in a row a group must have nothing to do to
+	// count as idle: the server tells it of a message a little after storing it,
+	// and the last message may be gone.
 	catchUpIdle = 30
 )
 
-// catchUp waits until routes have read what a topic or store has now. What they do not
-// manage in time is not routed.
+// catchUp waits until routes have read what is in a topic or store at the time.
+// Messages that they do not get to in time are not routed.
 func (r *routing) catchUp(ctx context.Context, from string) {
 	wait, cancel := context.WithTimeout(ctx, catchUpPatience)
 	defer cancel()

@@ -9,7 +9,7 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// TestRouted notes messages and finds each again as often.
+// TestRouted notes messages and finds each of them again, as often as it was noted.
 func TestRouted(t *testing.T) {
 	message := func(topic, id, data string, seq uint64) *driver.Received {
 		m := &driver.Received{Topic: topic, Seq: seq}
@@ -38,7 +38,7 @@ func TestRouted(t *testing.T) {
 		{message("a", "", "x", 1), true},
 		{message("a", "", "y", 2), false},
 		{message("a", "", "x", 3), true},
-		{message("a", "", "x", 4), false}, // it was published later
+		{message("a", "", "x", 4), false}, // published later
 		{message("b", "1", "x", 5), false},
 		{message("a", "1", "z", 6), true}, // stored late
 		{message("a", "1", "z", 7), false},
@@ -53,10 +53,11 @@ func TestRouted(t *testing.T) {
 	}
 }
 
-// TestReloadUnderRoute declares a topic, and a store, under routes that take messages
-// from there as they are published, while some are: each is routed once and in order.
-// Then it takes the declaration out again. With HARK_LONG=1 it does: that the server
-// delivers a message at the moment at which it stores it is likely, and not promised.
+// TestReloadUnderRoute declares a topic, and a store, under routes that take
+// messages from there as they are published, while some are; each message must be
+// routed once and in order. With HARK_LONG=1 it also takes the declaration out
+// again: that the server delivers a message at the moment it stores it is likely,
+// but not promised.
 func TestReloadUnderRoute(t *testing.T) {
 	if os.Getenv("HARK_LONG") == "" {
 		t.Skip("HARK_LONG=1 reloads under load")
@@ -115,7 +116,7 @@ type counting struct {
 	room      chan struct{}
 	over      chan struct{}
 	done      chan struct{}
-	published int // by those who have ended it
+	published int // by publishers that have ended
 	counted   map[driver.Subscription]int
 }
 
@@ -157,7 +158,7 @@ func (s *counting) flows(t *testing.T, subs ...driver.Subscription) {
 	s.count(t, s.counted[subs[0]]+100, subs...)
 }
 
-// count receives numbers until there were n, each in its turn.
+// count receives n numbers, each in its turn.
 func (s *counting) count(t *testing.T, n int, subs ...driver.Subscription) {
 	t.Helper()
 	for i, sub := range subs {
@@ -179,7 +180,7 @@ func (s *counting) count(t *testing.T, n int, subs ...driver.Subscription) {
 	}
 }
 
-// end ends it.
+// end stops publishing.
 func (s *counting) end(t *testing.T) {
 	t.Helper()
 	close(s.over)

@@ -16,8 +16,8 @@ import (
 	"github.com/harkbus/hark/internal/percent"
 )
 
-// The media types of events in the modes of the HTTP binding of CloudEvents that
-// have them.
+// The media types of events, in those modes of the CloudEvents HTTP binding that
+// have one.
 const (
 	structuredType = "application/cloudevents+json"
 	batchType      = "application/cloudevents-batch+json"
@@ -25,32 +25,33 @@ const (
 	jsonType       = "application/json"
 )
 
-// headerPrefix begins the headers of a request that are headers of the message.
+// headerPrefix begins the request headers that become headers of the message.
 const headerPrefix = "Hark-Header-"
 
 const (
-	// maxBatchEvents is how many events a batch may have, maxMembers how many members
-	// each as JSON, its attributes and its data, and maxBatchMembers how many they may
-	// have together: many small ones take ten times the memory of their text.
+	// maxBatchEvents is how many events a batch may have, maxMembers how many JSON
+	// members each may have including attributes and data, and maxBatchMembers how
+	// many they may have together: many small ones take ten times the memory of
+	// their text.
 	maxBatchEvents  = 10_000
 	maxMembers      = 100
 	maxBatchMembers = 200_000
 )
 
-// incoming is what a request publishes.
+// incoming is what a request asks to publish.
 type incoming struct {
 	messages []*driver.Message
-	events   bool // they are CloudEvents, with IDs of their own
+	events   bool // they are CloudEvents, with their own IDs
 	batch    bool
 }
 
-// invalidItem says what is wrong with an event of a batch.
+// invalidItem says what is wrong with one event of a batch.
 type invalidItem struct {
 	Index  int    `json:"index" doc:"of the event in the batch, from 0"`
 	Detail string `json:"detail" doc:"what is wrong with it"`
 }
 
-// invalidBatch is what is wrong with the events of a batch.
+// invalidBatch lists what is wrong with the events of a batch.
 type invalidBatch []invalidItem
 
 // Error implements error.
@@ -58,14 +59,14 @@ func (b invalidBatch) Error() string {
 	return fmt.Sprintf("%d of the events are invalid, so none is published; event %d: %s", len(b), b[0].Index, b[0].Detail)
 }
 
-// unreadable is a body of a type that is not read.
+// unreadable is the error for a body of an unsupported type.
 type unreadable string
 
 // Error implements error.
 func (u unreadable) Error() string { return string(u) }
 
-// readIncoming reads what a request publishes: a CloudEvent in binary or structured
-// mode, a batch of them, or any other body as it is.
+// readIncoming reads the messages of a request: a CloudEvent in binary or
+// structured mode, a batch of them, or any other body as it is.
 func readIncoming(h http.Header, body []byte) (*incoming, error) {
 	headers, attributes, err := messageHeaders(h)
 	if err != nil {
@@ -120,9 +121,8 @@ func setHeader(m *driver.Message, name, value string) {
 	m.Headers[name] = value
 }
 
-// messageHeaders returns the headers that the message is to have, by their names in
-// small letters, because HTTP does not tell large ones apart, and whether there are
-// attributes of an event.
+// messageHeaders returns the headers for the message, with names in lower case
+// because HTTP ignores case, and whether there are attributes of an event.
 func messageHeaders(h http.Header) (out map[string]string, attributes bool, err error) {
 	for key, values := range h {
 		name, ok := strings.CutPrefix(key, headerPrefix)
@@ -150,7 +150,7 @@ func isAttribute(key string) bool {
 	return len(key) > len(cePrefix) && strings.EqualFold(key[:len(cePrefix)], cePrefix)
 }
 
-// readBinary reads an event whose attributes are headers.
+// readBinary reads an event with its attributes in headers.
 func readBinary(h http.Header, contentType string, body []byte) (*driver.Message, error) {
 	r := eventReader{m: &driver.Message{ContentType: contentType, Data: body}}
 	for key, values := range h {
@@ -175,9 +175,9 @@ func readBinary(h http.Header, contentType string, body []byte) (*driver.Message
 	return r.finish()
 }
 
-// headerText returns the value of a header. Some clients, the SDK for Go among them,
-// do not encode values as the binding asks for, so that one which cannot have been
-// encoded is taken as it is.
+// headerText returns the value of a header. Some clients, the Go SDK among them, do
+// not encode values as the binding asks, so a value that cannot have been encoded
+// is used as it is.
 func headerText(s string) (string, error) {
 	if _, err := percent.Bytes(s); err != nil {
 		return s, nil
@@ -212,9 +212,9 @@ func readBatch(body []byte) ([]*driver.Message, error) {
 	return ms, nil
 }
 
-// countEntries returns how many values lists have, or members objects, that are so deep
-// in a JSON text, 1 for what it is itself; one that is empty counts as having one. It is
-// asked before the text is read, which may be no JSON.
+// countEntries returns how many elements the lists, or members the objects, at a
+// given depth of a JSON text have; depth 1 is the outermost value. An empty one
+// counts as having one. It runs before the text is parsed, which may not be JSON.
 func countEntries(text []byte, deep int) int {
 	n, depth, quoted := 0, 0, false
 	for i := 0; i < len(text); i++ {
@@ -286,8 +286,8 @@ func readStructured(text []byte) (*driver.Message, error) {
 	return r.finish()
 }
 
-// attributeText returns the value of an attribute in the JSON format as text; ok is
-// false for one that is null, which is as if it were not there.
+// attributeText returns the value of an attribute in the JSON format as text. ok is
+// false if it is null, which is the same as absent.
 func attributeText(raw json.RawMessage) (text string, ok bool, err error) {
 	switch raw[0] {
 	case '"':
@@ -306,13 +306,13 @@ func attributeText(raw json.RawMessage) (text string, ok bool, err error) {
 	return string(raw), true, nil
 }
 
-// eventReader gathers the attributes of an event.
+// eventReader collects the attributes of an event.
 type eventReader struct {
 	m       *driver.Message
 	version string
 }
 
-// attribute takes an attribute.
+// attribute adds an attribute.
 func (r *eventReader) attribute(name, value string) error {
 	m := r.m
 	if !isAttributeName(name) {
@@ -338,7 +338,7 @@ func (r *eventReader) attribute(name, value string) error {
 		}
 		m.ContentType = value
 	case "partitionkey":
-		m.Key, m.HasKey = value, value != "" // an empty key is none
+		m.Key, m.HasKey = value, value != "" // an empty key is no key
 	default:
 		setHeader(m, cePrefix+name, value)
 	}
@@ -354,7 +354,7 @@ func isAttributeName(name string) bool {
 	return name != ""
 }
 
-// finish returns the event if it is whole.
+// finish returns the event if it is complete.
 func (r *eventReader) finish() (*driver.Message, error) {
 	switch r.version {
 	case "1.0":
@@ -374,8 +374,8 @@ func (r *eventReader) finish() (*driver.Message, error) {
 	return m, checkJSON(m)
 }
 
-// readPlain reads a body that is no event. Without a type, or with the one that
-// curl -d gives, it is JSON if it can be read as that.
+// readPlain reads a body that is no event. Without a type, or with the type that
+// curl -d sends, it counts as JSON if it parses as JSON.
 func readPlain(media, contentType string, body []byte) (*driver.Message, error) {
 	m := &driver.Message{ContentType: contentType, Data: body, Time: time.Now()}
 	switch {
@@ -389,7 +389,7 @@ func readPlain(media, contentType string, body []byte) (*driver.Message, error) 
 	return m, checkJSON(m)
 }
 
-// checkJSON refuses data that is said to be JSON and is not.
+// checkJSON refuses data that claims to be JSON and is not.
 func checkJSON(m *driver.Message) error {
 	if m.ContentType == "" || !isJSON(m.ContentType) || len(m.Data) == 0 || json.Valid(m.Data) {
 		return nil
@@ -403,6 +403,6 @@ func checkJSON(m *driver.Message) error {
 	return fmt.Errorf("the data is said to be JSON and is not: %w", err)
 }
 
-// dedupID returns by what repeats of an event are recognised: an event is the same
-// as another if both ID and source are.
+// dedupID returns the ID by which repeats of an event are recognised: two events
+// are the same if both ID and source are.
 func dedupID(m *driver.Message) string { return m.Headers[cePrefix+"source"] + " " + m.ID }

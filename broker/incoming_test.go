@@ -155,8 +155,8 @@ func TestCountEntries(t *testing.T) {
 	}
 }
 
-// FuzzIncoming holds what is read of any request to what an event must have, and
-// to what is written of it.
+// FuzzIncoming reads arbitrary requests, and checks the events against what an
+// event must have, and against what is written for them.
 func FuzzIncoming(f *testing.F) {
 	f.Add("application/json", "", "", []byte(`{"a":1}`))
 	f.Add(structuredType, "", "", []byte(`{"specversion":"1.0","id":"1","source":"/s","type":"t","x":1,"data":{"a":[1,"<b>"]}}`))
@@ -198,14 +198,14 @@ func FuzzIncoming(f *testing.F) {
 	})
 }
 
-// readStructuredOutput reads what appendCloudEvent has written as any reader of the
+// readStructuredOutput reads the output of appendCloudEvent as any reader of the
 // JSON format does.
 func readStructuredOutput(line []byte) (*driver.Message, error) {
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(line, &members); err != nil {
 		return nil, err
 	}
-	delete(members, "headers") // an object is no attribute
+	delete(members, "headers") // an object is no valid attribute
 	text, err := json.Marshal(members)
 	if err != nil {
 		return nil, err

@@ -17,12 +17,12 @@ import (
 	"github.com/harkbus/hark/driver/natsdriver"
 )
 
-// callers is how many publish while a broker is killed.
+// callers is how many publishers run while a broker is killed.
 const callers = 4
 
-// publishUntil publishes messages one after the other, each again until it is
-// acknowledged, and calls acknowledged after each. It ends, with how many there
-// were, when stop is closed.
+// publishUntil publishes messages one after the other, retrying each until it is
+// acknowledged, and calls acknowledged after each. When stop is closed it returns
+// how many there were.
 func publishUntil(ctx context.Context, stop <-chan struct{}, topic driver.Topic, caller int, acknowledged func()) (int, error) {
 	for n := 0; ; n++ {
 		select {
@@ -43,8 +43,8 @@ func publishUntil(ctx context.Context, stop <-chan struct{}, topic driver.Topic,
 	}
 }
 
-// counted checks the messages of a topic: each caller's are there, from 0 up to
-// want of them or more, once and in order.
+// counted checks the messages of a topic: those of each caller must be there, from
+// 0 up to at least want of them, once and in order.
 func counted(t *testing.T, topic string, ms []*driver.Received, want []int) {
 	t.Helper()
 	next := make([]int, len(want))
@@ -66,9 +66,9 @@ func counted(t *testing.T, topic string, ms []*driver.Received, want []int) {
 	}
 }
 
-// TestKill9 kills a broker at random moments while four programs publish to a
-// topic, a route copies it to another one, and a group reads that. HARK_LONG=1
-// kills it 50 times.
+// TestKill9 kills a broker at random moments while four publishers publish to a
+// topic, a route copies the topic to another one, and a group reads that. With
+// HARK_LONG=1 it does so 50 times.
 func TestKill9(t *testing.T) {
 	rounds := long(4, 50)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rounds)*patience)
@@ -96,7 +96,7 @@ func TestKill9(t *testing.T) {
 		all.Go(func() { sent[i], errs[i] = publishUntil(ctx, stop, topic, i, acknowledged) })
 	}
 
-	// The group sees each message at least once.
+	// The group receives each message at least once.
 	reader := open()
 	group, err := storedTopic(t, reader, "routed").Subscribe(ctx, driver.SubscribeConfig{Group: "g", From: driver.FromStart, Window: 256})
 	if err != nil {
@@ -112,19 +112,19 @@ func TestKill9(t *testing.T) {
 		for reading.Err() == nil {
 			ms, err := group.Receive(reading, 256)
 			if err != nil {
-				continue // the connection is lost, or this is over
+				continue // the connection is lost, or the test is over
 			}
 			seenMu.Lock()
 			for _, m := range ms {
 				seen[m.ID] = true
 			}
 			seenMu.Unlock()
-			_ = group.Ack(reading, ms) // otherwise they come again
+			_ = group.Ack(reading, ms) // if it fails they come again
 		}
 	}()
 
 	for range rounds {
-		if rand.N(5) == 0 { // perhaps while it recovers
+		if rand.N(5) == 0 { // possibly during recovery
 			time.AfterFunc(time.Duration(rand.N(int64(30*time.Millisecond))), b.kill)
 		} else {
 			threshold.Store(published.Load() + 20 + rand.Int64N(400))
@@ -149,7 +149,7 @@ func TestKill9(t *testing.T) {
 		total += sent[i]
 	}
 
-	// Everything is there, and so is what the route was to do.
+	// Every message is there, and the route has done its work.
 	c := open()
 	for _, name := range []string{"orders", "routed"} {
 		sub, err := storedTopic(t, c, name).Subscribe(ctx, driver.SubscribeConfig{From: driver.FromStart, Window: 4096})
@@ -186,11 +186,11 @@ func TestKill9(t *testing.T) {
 	t.Logf("%d messages acknowledged and routed over %d kills", total, rounds)
 }
 
-// consumerVariable makes the test binary a member of a group that is to be
-// killed: its value is the URL of a broker.
+// consumerVariable turns the test binary into a member of a group that is to be
+// killed. Its value is the URL of a broker.
 const consumerVariable = "HARK_BROKER_CONSUMER"
 
-// consumeUntilKilled says what it gets, and then acknowledges it.
+// consumeUntilKilled reports each message it receives, and then acknowledges it.
 func consumeUntilKilled(url string) error {
 	ctx := context.Background()
 	c, err := natsdriver.Open(ctx, url)
@@ -221,8 +221,8 @@ func consumeUntilKilled(url string) error {
 	}
 }
 
-// TestConsumerIsKilled kills members of a group in the middle of their work: what
-// they had in hand comes to others when the lease is over, and nothing is lost.
+// TestConsumerIsKilled kills members of a group in the middle of their work. What
+// they had in hand goes to others when the lease ends, and nothing is lost.
 func TestConsumerIsKilled(t *testing.T) {
 	b := start(t, config(t, "topics: [{name: orders}]"))
 	url := "nats://" + b.Addr().String() + "?lease=1s"
@@ -273,8 +273,8 @@ func TestConsumerIsKilled(t *testing.T) {
 	t.Logf("%d messages, of which %d came more than once", total, again)
 }
 
-// killConsumer runs a member of the group, kills it when it has said that it has
-// so many messages, and returns which.
+// killConsumer runs a member of the group, kills it once it has reported a number
+// of messages, and returns their IDs.
 func killConsumer(t *testing.T, url string, after int) (ids []string) {
 	t.Helper()
 	c, lines := startProcess(t, consumerVariable, url)

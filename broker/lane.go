@@ -7,9 +7,9 @@ import (
 	"github.com/harkbus/hark/filter"
 )
 
-// lane holds what a hub has for clients with the same filter: the newest frames
-// that match it. Clients have a place in it and no memory of their own. The hub's
-// mutex guards it.
+// lane holds the newest frames of a hub that match one filter, for all clients with
+// that filter. A client only has a position in it, and no memory of its own. The
+// hub's mutex guards it.
 type lane struct {
 	where   string
 	filter  *filter.Filter // nil for all messages
@@ -19,11 +19,11 @@ type lane struct {
 	head   int    // frames before it are gone
 	first  uint64 // the number of the frame at head, from 1
 	// from is the sequence of a stored topic from which on the lane has had all
-	// messages that match.
+	// matching messages.
 	from uint64
 
-	// waiting is how many clients may wait for wake. They count themselves, with the
-	// mutex held for reading.
+	// waiting is how many clients may be waiting for wake. They count themselves,
+	// with the mutex held for reading.
 	waiting atomic.Int32
 	wake    chan struct{}
 }
@@ -32,12 +32,12 @@ func newLane(where string, f *filter.Filter, from uint64) *lane {
 	return &lane{where: where, filter: f, first: 1, from: from, wake: make(chan struct{})}
 }
 
-// next is the number of the frame that comes next.
+// next is the number of the next frame.
 func (l *lane) next() uint64 { return l.first + uint64(len(l.frames)-l.head) }
 
 func (l *lane) push(f *frame) { l.frames = append(l.frames, f) }
 
-// pop takes the oldest frame out.
+// pop removes the oldest frame.
 func (l *lane) pop() {
 	l.from = l.frames[l.head].seq + 1
 	l.frames[l.head] = nil
@@ -50,8 +50,8 @@ func (l *lane) pop() {
 	}
 }
 
-// rouse returns what is to be closed to wake those who wait, once the mutex is free;
-// nil if nobody does.
+// rouse returns the channel to close, once the mutex is unlocked, to wake those who
+// wait; nil if nobody does.
 func (l *lane) rouse() chan struct{} {
 	if l.waiting.Swap(0) == 0 {
 		return nil
@@ -61,7 +61,7 @@ func (l *lane) rouse() chan struct{} {
 	return asleep
 }
 
-// wakeAll closes channels of rouse.
+// wakeAll closes channels returned by rouse.
 func wakeAll(asleep []chan struct{}) {
 	for _, c := range asleep {
 		if c != nil {
@@ -70,8 +70,8 @@ func wakeAll(asleep []chan struct{}) {
 	}
 }
 
-// since returns the number of the first frame of sequence seq or later; false if
-// the lane may not have had all of these.
+// since returns the number of the first frame with sequence seq or later. It
+// returns false if the lane may not have had all of them.
 func (l *lane) since(seq uint64) (uint64, bool) {
 	if seq < l.from {
 		return 0, false
@@ -81,9 +81,9 @@ func (l *lane) since(seq uint64) (uint64, bool) {
 	return l.first + uint64(i), true
 }
 
-// read appends frames from number at on to dst, as many as fit into size and at
-// least one, and returns the number of the next. lost says how many before the
-// first were gone.
+// read appends the frames from number at on to dst, as many as fit into size and at
+// least one, and returns the number of the next frame. lost is how many frames
+// before the first were gone.
 func (l *lane) read(dst []*frame, at uint64, most, size int) (frames []*frame, next, lost uint64) {
 	if at < l.first {
 		lost = l.first - at

@@ -52,9 +52,9 @@ func Load(s Source) (*Config, error) {
 	return c, nil
 }
 
-// without returns the problems that do not follow from others, which were found
-// when the same things were read: those with a value that could not be read, and what is
-// missing where a key may be misspelt.
+// without removes problems that follow from those in read, which were found while
+// reading: those about a value that could not be read, and about something missing
+// where a key may be misspelt.
 func (c *Config) without(ps, read Problems) Problems {
 	return slices.DeleteFunc(ps, func(p *Problem) bool {
 		_, there := c.places[p.Key]
@@ -62,7 +62,7 @@ func (c *Config) without(ps, read Problems) Problems {
 			switch {
 			case r.Line > 0 && r.Line == p.Line && r.Column == p.Column:
 				return true
-			case r.Key == "": // of a flag or a variable, or a key of the file: users or tls may be misspelt
+			case r.Key == "": // from a flag or a variable, or a key of the file: users or tls may be misspelt
 				return p.Key == "" && p.Where == r.Where || strings.HasPrefix(p.Text, exposed)
 			case r.Key == p.Key, strings.HasPrefix(r.Key, p.Key+"["):
 				return true
@@ -72,10 +72,10 @@ func (c *Config) without(ps, read Problems) Problems {
 	})
 }
 
-// parent returns the key of what a key is in, empty for the whole file.
+// parent returns the key that contains a key, or "" for the whole file.
 func parent(key string) string { return key[:max(strings.LastIndexAny(key, ".["), 0)] }
 
-// override takes what the environment and the flags say.
+// override applies the environment and the flags.
 func (c *Config) override(s Source) (ps Problems) {
 	take := func(f *field[Config], where, text string) {
 		if err := f.set(c, []string{text}); err != nil {

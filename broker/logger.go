@@ -8,14 +8,14 @@ import (
 	"strings"
 )
 
-// serverLog writes what the NATS server says to a slog.Logger. It implements the
+// serverLog forwards the NATS server's log to a slog.Logger. It implements the
 // server's Logger.
 type serverLog struct {
 	log   *slog.Logger
-	proxy *proxy // knows where clients come from; may be nil
+	proxy *proxy // knows the addresses of clients; may be nil
 }
 
-// ofProxy is what the server calls a client of the proxy, before its number.
+// ofProxy is how the server names a client of the proxy, before its number.
 const ofProxy = "pipe - cid:"
 
 func (l serverLog) text(format string, v []any) string {
@@ -32,8 +32,8 @@ func (l serverLog) text(format string, v []any) string {
 	return text
 }
 
-// Noticef implements the server's Logger: what it says of its start is for those
-// who look for faults.
+// Noticef implements the server's Logger. Its notices about starting only help
+// those who look for faults.
 func (l serverLog) Noticef(format string, v ...any) { l.log.Debug(l.text(format, v)) }
 
 // Warnf implements the server's Logger.

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// lookup is a value of a message that a template names: an attribute, a header,
+// lookup is a value of a message that a template refers to: an attribute, a header,
 // or a field of the payload.
 type lookup struct {
 	text string
@@ -17,16 +17,16 @@ type lookup struct {
 	path []step
 }
 
-// step goes into an object, or a list.
+// step goes into an object, or into a list.
 type step struct {
 	name  string
-	index int // counts if it is not below 0
+	index int // used unless negative
 }
 
-// roots are what a lookup may begin with.
+// roots are the names with which a lookup may begin.
 var roots = []string{"data", "headers", "key", "topic", "id", "type", "source", "subject"}
 
-// parseLookup reads data.customer.id, data.tags[0], data["odd name"], headers.x,
+// parseLookup parses data.customer.id, data.tags[0], data["odd name"], headers.x,
 // topic[1], key and the like.
 func parseLookup(text string) (*lookup, error) {
 	l := &lookup{text: text}
@@ -67,7 +67,7 @@ func parseLookup(text string) (*lookup, error) {
 	return l, nil
 }
 
-// parseStep reads .name, ["name"] or [0].
+// parseStep parses .name, ["name"] or [0].
 func parseStep(s string) (step, string, error) {
 	if after, ok := strings.CutPrefix(s, "."); ok {
 		end := strings.IndexAny(after, ".[")
@@ -94,13 +94,13 @@ func parseStep(s string) (step, string, error) {
 	return step{"", n}, after, nil
 }
 
-// wholeTopic reports whether the value is the name of the topic with its dots.
+// wholeTopic reports whether the value is the name of the topic, dots included.
 func (l *lookup) wholeTopic() bool { return l.root == "topic" && len(l.path) == 0 }
 
-// errNoValue says that a message does not have what a template names.
+// errNoValue says that a message does not have the value that a template refers to.
 var errNoValue = errors.New("the message has no such value")
 
-// find returns the value for a message.
+// find returns the value in a message.
 func (l *lookup) find(m *Event) (string, error) {
 	value, ok := "", false
 	switch l.root {
@@ -136,8 +136,8 @@ func (l *lookup) find(m *Event) (string, error) {
 	return value, nil
 }
 
-// findJSON returns the text, number or boolean at a path of a document. Of
-// several members of one name the first counts, as it does in filters.
+// findJSON returns the text, number or boolean at a path of a document. If an
+// object has several members of one name the first counts, as in filters.
 func findJSON(data []byte, path []step) (string, bool) {
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.UseNumber()
@@ -161,7 +161,7 @@ func findJSON(data []byte, path []step) (string, bool) {
 	return "", false
 }
 
-// enter goes to a member of the next value.
+// enter moves to a member of the next value.
 func enter(dec *json.Decoder, s step) bool {
 	token, err := dec.Token()
 	open, ok := token.(json.Delim)

@@ -13,7 +13,7 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// numbers returns what /metrics says, by series.
+// numbers returns the values at /metrics, by series.
 func numbers(t *testing.T, a *api) map[string]string {
 	t.Helper()
 	all := map[string]string{}
@@ -84,7 +84,7 @@ func metricsScenario(t *testing.T, a *api) {
 	}
 }
 
-// TestMetricsAreBounded has more topics, groups and routes than have numbers.
+// TestMetricsAreBounded creates more topics, groups and routes than get series.
 func TestMetricsAreBounded(t *testing.T) {
 	var text strings.Builder
 	text.WriteString("topics: [")
@@ -118,8 +118,8 @@ func TestMetricsAreBounded(t *testing.T) {
 	}
 }
 
-// TestMetricsOfManyTopics has more topics than have numbers: 1,500, and 100,000 with
-// HARK_LONG=1. It says how long lists and collections take.
+// TestMetricsOfManyTopics creates more topics than get series: 1,500, and 100,000
+// with HARK_LONG=1. It logs how long lists and scrapes take.
 func TestMetricsOfManyTopics(t *testing.T) {
 	n := 1500
 	if os.Getenv("HARK_LONG") != "" {

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// openAPIEndpoints describe the others.
+// openAPIEndpoints serve the description of the others.
 func openAPIEndpoints() []endpoint {
 	return []endpoint{{
 		method: http.MethodGet, path: "/v1/openapi.json", name: "getOpenAPI", summary: "this document", access: anybody,
@@ -18,7 +18,7 @@ func openAPIEndpoints() []endpoint {
 	}}
 }
 
-// openAPI returns the OpenAPI document of some endpoints.
+// openAPI returns the OpenAPI document for some endpoints.
 func openAPI(all []endpoint) map[string]any {
 	types := schemas{}
 	refusalSchema := types.of(reflect.TypeFor[refusal]())
@@ -86,7 +86,7 @@ func (e *endpoint) operation(types schemas, refusalSchema schema) map[string]any
 	return op
 }
 
-// responses describes what an endpoint answers.
+// responses describes the answers of an endpoint.
 func (e *endpoint) responses(types schemas, refusalSchema schema) map[string]any {
 	all := map[string]any{}
 	first := outcome{status: e.success()}
@@ -105,8 +105,8 @@ func (e *endpoint) responses(types schemas, refusalSchema schema) map[string]any
 	return all
 }
 
-// describe adds a success to the responses of an operation: a form of its own, if
-// the status is there already.
+// describe adds a success to the responses of an operation. If the status is
+// already there it adds another form of the answer.
 func (o *outcome) describe(all map[string]any, types schemas, content bool) {
 	key := strconv.Itoa(o.status)
 	response, _ := all[key].(map[string]any)
@@ -132,11 +132,11 @@ func schemaOf(types schemas, shape any) schema {
 	return types.of(reflect.TypeOf(shape))
 }
 
-// typedDefault returns the default of a parameter as its schema has it.
+// typedDefault returns the default of a parameter with the type of its schema.
 func typedDefault(p param) any {
 	switch p.schema["type"] {
 	case "integer":
-		n, _ := strconv.ParseUint(p.def, 10, 64) // TestOpenAPI looks at it
+		n, _ := strconv.ParseUint(p.def, 10, 64) // TestOpenAPI checks it
 		return n
 	case "boolean":
 		return p.def == "true"

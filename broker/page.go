@@ -12,8 +12,8 @@ type page[T any] struct {
 	Next  string `json:"next,omitempty" doc:"what to give as after for the next page; there is none without it"`
 }
 
-// pageOf returns a page of a list of names that is in order and whole: what is behind
-// the parameter after, and what keep allows. make makes the entries.
+// pageOf returns a page of a complete, sorted list of names: those after the
+// parameter after that keep accepts. make creates the entries.
 func pageOf[T any](c *call, all []string, keep func(name string) bool, make func(name string) (T, error)) (*page[T], error) {
 	p := &page[T]{Items: []T{}}
 	after := c.text("after")
@@ -37,8 +37,8 @@ func pageOf[T any](c *call, all []string, keep func(name string) bool, make func
 	return p, nil
 }
 
-// matches returns what keeps the names that a pattern matches, or all if it is empty,
-// and that the principal administers.
+// matches returns a filter for names that a pattern matches, or all names if it is
+// empty, and that the principal administers.
 func (c *call) matches(pattern string) func(name string) bool {
 	return func(name string) bool {
 		return (pattern == "" || names.Match(pattern, name)) && c.who.mayAdminister(name)

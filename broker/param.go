@@ -13,41 +13,42 @@ import (
 	"github.com/harkbus/hark/internal/names"
 )
 
-// param is a parameter of an endpoint: the one place that says what it is called,
-// where it is, and what may be there. It has been checked when a handler is called.
+// param is a parameter of an endpoint: the one place that gives its name, where it
+// stands, and what values it may have. It has been validated when a handler is
+// called.
 type param struct {
 	name   string
 	in     string // path, query or header
 	doc    string
-	def    string // what holds without it; empty for nothing
-	must   bool   // it may not be left out
+	def    string // default value; empty for none
+	must   bool   // it is required
 	schema schema
 	check  func(text string) error
 }
 
-// inPath makes a parameter one of the path.
+// inPath returns the parameter as a part of the path.
 func (p param) inPath() param { p.in, p.must = "path", true; return p }
 
-// inHeader makes a parameter a header.
+// inHeader returns the parameter as a header.
 func (p param) inHeader() param { p.in = "header"; return p }
 
-// required makes a parameter one that may not be left out.
+// required returns the parameter as a required one.
 func (p param) required() param { p.must, p.def = true, ""; return p }
 
-// textParam is any text.
+// textParam accepts any text.
 func textParam(name, doc string) param {
 	return param{name: name, in: "query", doc: doc, schema: schema{"type": "string"}, check: func(string) error { return nil }}
 }
 
-// topicParam is the name of a topic, or of something else whose names are like
-// those.
+// topicParam accepts the name of a topic, or of something else with names like
+// that.
 func topicParam(name, doc string) param {
 	p := textParam(name, doc)
 	p.check = checkTopic
 	return p
 }
 
-// checkTopic refuses what is no name of a topic that programs use.
+// checkTopic refuses what is not a name of a topic for programs.
 func checkTopic(name string) error {
 	if err := names.Check(name); err != nil {
 		return fmt.Errorf("%s", nameFault(err))
@@ -58,7 +59,7 @@ func checkTopic(name string) error {
 	return nil
 }
 
-// patternParam is a pattern, or a name.
+// patternParam accepts a pattern, or a name.
 func patternParam(name, doc string) param {
 	p := textParam(name, doc)
 	p.check = func(s string) error {
@@ -73,17 +74,17 @@ func patternParam(name, doc string) param {
 	return p
 }
 
-// maxFilter is how long a filter may be that somebody sends, in bytes.
+// maxFilter is how long a filter in a request may be, in bytes.
 const maxFilter = 8 << 10
 
-// filterParam is a filter in CEL.
+// filterParam accepts a filter in CEL.
 func filterParam(name, doc string) param {
 	p := textParam(name, doc+" (docs/filters.md)")
 	p.check = func(s string) error { _, err := compileFilter(s); return err }
 	return p
 }
 
-// compileFilter compiles a filter that somebody has sent; nil for none.
+// compileFilter compiles a filter from a request; "" gives nil.
 func compileFilter(text string) (*filter.Filter, error) {
 	if text == "" {
 		return nil, nil
@@ -94,7 +95,7 @@ func compileFilter(text string) (*filter.Filter, error) {
 	return filter.Compile(text)
 }
 
-// numberParam is a whole number.
+// numberParam accepts a whole number.
 func numberParam(name string, least, most uint64, doc string) param {
 	p := textParam(name, doc)
 	p.schema = schema{"type": "integer", "minimum": least, "maximum": most}
@@ -108,7 +109,7 @@ func numberParam(name string, least, most uint64, doc string) param {
 	return p
 }
 
-// flagParam is true or false.
+// flagParam accepts true or false.
 func flagParam(name, doc string) param {
 	p := textParam(name, doc)
 	p.schema, p.def = schema{"type": "boolean"}, "false"
@@ -121,7 +122,7 @@ func flagParam(name, doc string) param {
 	return p
 }
 
-// choiceParam is one of some words, the first without it.
+// choiceParam accepts one of some words; the default is the first.
 func choiceParam(name, doc string, choices ...string) param {
 	p := textParam(name, doc)
 	p.schema, p.def = schema{"type": "string", "enum": choices}, choices[0]
@@ -134,14 +135,14 @@ func choiceParam(name, doc string, choices ...string) param {
 	return p
 }
 
-// durationParam is a time such as 90s or 7d.
+// durationParam accepts a duration such as 90s or 7d.
 func durationParam(name, doc string) param {
 	p := textParam(name, doc+", such as 90s, 12h or 7d")
 	p.check = func(s string) error { _, err := parseDuration(s); return err }
 	return p
 }
 
-// timeParam is a moment.
+// timeParam accepts a point in time.
 func timeParam(name, doc string) param {
 	p := textParam(name, doc)
 	p.schema = schema{"type": "string", "format": "date-time"}
@@ -155,25 +156,25 @@ func timeParam(name, doc string) param {
 }
 
 const (
-	// pageSize is how many entries a list has if nothing is said, and pageMost
-	// how many it may have.
+	// pageSize is how many entries a page has by default, and pageMost how many it
+	// may have.
 	pageSize = 100
 	pageMost = 1000
 )
 
-// pageParams are those of a list that comes in pages.
+// pageParams are the parameters of a list with pages.
 func pageParams() []param {
 	limit := numberParam("limit", 1, pageMost, "how many entries at most")
 	limit.def = strconv.Itoa(pageSize)
 	return []param{limit, textParam("after", "go on behind this entry: the `next` of the page before")}
 }
 
-// arguments are the values of parameters: those that were given, or have a default.
+// arguments are the values of the parameters that were given or have a default.
 type arguments []argument
 
 type argument struct{ name, value string }
 
-// get returns a parameter, and whether there is a value.
+// get returns the value of a parameter, and whether there is one.
 func (a arguments) get(name string) (string, bool) {
 	for i := range a {
 		if a[i].name == name {
@@ -183,7 +184,7 @@ func (a arguments) get(name string) (string, bool) {
 	return "", false
 }
 
-// read takes the parameters of a request, and refuses what is wrong with them.
+// read parses the parameters of a request, and refuses invalid ones.
 func (e *endpoint) read(r *http.Request) (arguments, error) {
 	var query url.Values
 	if r.URL.RawQuery != "" {
@@ -230,7 +231,7 @@ func (e *endpoint) read(r *http.Request) (arguments, error) {
 	return args, nil
 }
 
-// unknownParam refuses a parameter that is none.
+// unknownParam refuses an unknown parameter.
 func (e *endpoint) unknownParam(name string) error {
 	var known []string
 	for _, p := range e.params {
@@ -245,35 +246,36 @@ func (e *endpoint) unknownParam(name string) error {
 	return refused(http.StatusBadRequest, "there is no parameter %q", name).but("%s", hint)
 }
 
-// text returns a parameter, empty if it was left out.
+// text returns the value of a parameter, or "" if it was left out.
 func (a arguments) text(name string) string {
 	value, _ := a.get(name)
 	return value
 }
 
-// flag returns a parameter that is true or false.
+// flag returns the value of a boolean parameter.
 func (a arguments) flag(name string) bool { return a.text(name) == "true" }
 
-// number returns a parameter that is a number; 0 if it was left out.
+// number returns the value of a numeric parameter, or 0 if it was left out.
 func (a arguments) number(name string) uint64 {
-	n, _ := strconv.ParseUint(a.text(name), 10, 64) // it has been checked
+	n, _ := strconv.ParseUint(a.text(name), 10, 64) // it has been validated
 	return n
 }
 
-// duration returns a parameter that is a time; 0 if it was left out.
+// duration returns the value of a duration parameter, or 0 if it was left out.
 func (a arguments) duration(name string) time.Duration {
-	d, _ := parseDuration(a.text(name)) // it has been checked
+	d, _ := parseDuration(a.text(name)) // it has been validated
 	return d
 }
 
-// moment returns a parameter that is a moment; zero if it was left out.
+// moment returns the value of a time parameter, or the zero time if it was left
+// out.
 func (a arguments) moment(name string) time.Time {
-	t, _ := time.Parse(time.RFC3339Nano, a.text(name)) // it has been checked
+	t, _ := time.Parse(time.RFC3339Nano, a.text(name)) // it has been validated
 	return t
 }
 
-// filter returns a parameter that is a filter; nil if it was left out.
+// filter returns the value of a filter parameter, or nil if it was left out.
 func (a arguments) filter(name string) *filter.Filter {
-	f, _ := compileFilter(a.text(name)) // it has been checked
+	f, _ := compileFilter(a.text(name)) // it has been validated
 	return f
 }

@@ -11,7 +11,8 @@ import (
 	"github.com/harkbus/hark/driver/natsdriver"
 )
 
-// pruners keep the newest messages of each key of the topics that say so.
+// pruners keep only the newest messages of each key, for topics configured that
+// way.
 type pruners struct {
 	conn *natsdriver.Conn
 	log  *slog.Logger
@@ -20,8 +21,8 @@ type pruners struct {
 	all map[string]*pruner
 }
 
-// pruner reads a topic from the start and removes messages of a key when newer ones
-// have come. It remembers where the newest of each key are.
+// pruner reads a topic from the start and removes messages of a key once newer ones
+// have come. It remembers where the newest messages of each key are.
 type pruner struct {
 	topic  string // or the pattern of a store
 	rule   keepRule
@@ -30,7 +31,7 @@ type pruner struct {
 	done   chan struct{} // closed when run has returned
 }
 
-// keepRule says how many messages stay; 0 for all.
+// keepRule says how many messages stay; 0 means all.
 type keepRule struct{ perKey, perTopic int }
 
 func (t *TopicConfig) keepRule() keepRule { return keepRule{int(t.PerKey), int(t.PerTopic)} }
@@ -39,9 +40,9 @@ func newPruners(conn *natsdriver.Conn, log *slog.Logger) *pruners {
 	return &pruners{conn: conn, log: log.With("part", "per_key"), all: map[string]*pruner{}}
 }
 
-// change opens what a configuration needs. One of the functions it returns is to be
-// called: finish removes from then on what the configuration does not keep, undo
-// leaves everything as it is.
+// change prepares what a configuration needs. The caller must call one of the
+// functions it returns: finish starts removing what the configuration does not
+// keep, undo leaves everything as it is.
 func (ps *pruners) change(ctx context.Context, c *Config) (finish func(), undo func() error, err error) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
@@ -93,7 +94,7 @@ func (ps *pruners) open(ctx context.Context, t *TopicConfig) (*pruner, error) {
 	return &pruner{topic: t.Name, rule: t.keepRule(), sub: sub, done: make(chan struct{})}, err
 }
 
-// stop ends all.
+// stop stops all pruners.
 func (ps *pruners) stop(ctx context.Context) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
@@ -105,7 +106,7 @@ func (ps *pruners) stop(ctx context.Context) {
 
 func (p *pruner) stop(ctx context.Context) {
 	p.cancel()
-	_ = p.sub.Close(ctx) // of a subscription without a group nothing stays
+	_ = p.sub.Close(ctx) // a subscription without a group leaves nothing behind
 	<-p.done
 }
 
@@ -135,8 +136,8 @@ func (p *pruner) run(ctx context.Context, conn *natsdriver.Conn, log *slog.Logge
 	}
 }
 
-// remove removes a message, however long that takes. It reports false when it is
-// over.
+// remove removes a message, however long that takes. It returns false if the pruner
+// is stopped.
 func (p *pruner) remove(ctx context.Context, conn *natsdriver.Conn, log *slog.Logger, seq uint64) bool {
 	for pause := firstPause; ; pause = min(2*pause, longPause) {
 		err := conn.DeleteMessage(ctx, p.topic, seq)
@@ -153,7 +154,7 @@ func (p *pruner) remove(ctx context.Context, conn *natsdriver.Conn, log *slog.Lo
 	}
 }
 
-// kept are the sequences of the messages that stay.
+// kept holds the sequences of the messages that stay.
 type kept struct {
 	rule    keepRule
 	byKey   map[keyOf][]uint64
@@ -167,7 +168,7 @@ func newKept(rule keepRule) *kept {
 	return &kept{rule, map[keyOf][]uint64{}, map[string][]uint64{}, map[string]bool{}}
 }
 
-// add takes a message, and returns the sequences of those that are to go.
+// add adds a message, and returns the sequences of those to remove.
 func (k *kept) add(m *driver.Received) (gone []uint64) {
 	if k.rule.perKey > 0 && m.HasKey {
 		of := keyOf{m.Topic, m.Key}
@@ -182,7 +183,7 @@ func (k *kept) add(m *driver.Received) (gone []uint64) {
 	seqs := append(k.byTopic[m.Topic], m.Seq)
 	over := max(len(seqs)-k.rule.perTopic, 0)
 	if k.keyed[m.Topic] = k.keyed[m.Topic] || m.HasKey; k.keyed[m.Topic] {
-		gone = append(gone, seqs[:over]...) // otherwise the server has removed it
+		gone = append(gone, seqs[:over]...) // otherwise the server has removed them
 	}
 	k.byTopic[m.Topic] = seqs[over:]
 	return gone

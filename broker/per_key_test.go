@@ -9,7 +9,7 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// untilStored waits until a topic has so many messages.
+// untilStored waits until a topic has want messages.
 func untilStored(t *testing.T, topic driver.Topic, want uint64) {
 	t.Helper()
 	for ctx := testContext(t); ; {
@@ -25,8 +25,8 @@ func untilStored(t *testing.T, topic driver.Topic, want uint64) {
 	}
 }
 
-// TestPerKey keeps the newest messages of each key, through other limits and a
-// new start.
+// TestPerKey keeps the newest messages of each key, across other limits and a
+// restart.
 func TestPerKey(t *testing.T) {
 	dir := t.TempDir()
 	text := "topics: [{name: prices, per_key: 2}, {name: other}]"
@@ -43,7 +43,7 @@ func TestPerKey(t *testing.T) {
 	for range 10 {
 		round()
 	}
-	untilStored(t, prices, 11) // two of each key, and the one without
+	untilStored(t, prices, 11) // two of each key, and the one without a key
 	newest := func(each int) {
 		t.Helper()
 		got := map[string][]string{}
@@ -72,7 +72,7 @@ func TestPerKey(t *testing.T) {
 		t.Errorf("the admin API says per_key %d, want 2", n)
 	}
 
-	// The last value alone, and again after a start.
+	// Only the last value of each key, and again after a restart.
 	text = strings.Replace(text, "per_key: 2", "per_key: 1", 1)
 	if err := b.Reload(testContext(t), configIn(t, dir, text)); err != nil {
 		t.Fatal(err)
@@ -89,7 +89,7 @@ func TestPerKey(t *testing.T) {
 	untilStored(t, prices, 6)
 	newest(1)
 
-	// Without it everything stays.
+	// Without the limit everything stays.
 	if err := b.Reload(testContext(t), configIn(t, dir, strings.Replace(text, ", per_key: 1", "", 1))); err != nil {
 		t.Fatal(err)
 	}

@@ -13,11 +13,12 @@ import (
 	"github.com/harkbus/hark/internal/names"
 )
 
-// permissions returns what the server lets a user do: nothing but what is listed.
+// permissions returns what the server lets a user do: only what is listed.
 func permissions(u *UserConfig, topics []TopicConfig) (*natsserver.Permissions, error) {
 	access := natsdriver.Access{User: u.Name, Publish: u.Publish, Subscribe: u.Subscribe}
 	for _, t := range topics {
-		// What a store says of itself names its topics, so it is for readers.
+		// What a store says about itself names its topics, so it is for readers
+		// only.
 		if coversAny(u.Publish, t.Name) && !t.isStore() {
 			access.Writes = append(access.Writes, t.Name)
 		}
@@ -34,10 +35,9 @@ func permissions(u *UserConfig, topics []TopicConfig) (*natsserver.Permissions, 
 	}, err
 }
 
-// widened returns what must be denied to somebody who may subscribe to some
-// patterns, because the server takes a subscription to a.> for one that a.*
-// allows, which it is not. It fails where that would deny what another pattern
-// allows.
+// widened returns what must be denied to a user who may subscribe to some patterns:
+// the server takes a subscription to a.> as allowed by a.*, which it is not. It
+// fails if that would deny what another pattern allows.
 func widened(allowed []string) (deny []string, err error) {
 next:
 	for _, p := range allowed {
@@ -65,7 +65,7 @@ func coversAny(patterns []string, narrow string) bool {
 	return slices.ContainsFunc(patterns, func(wide string) bool { return names.Covers(wide, narrow) })
 }
 
-// whereabouts says to a user where a topic is kept, as far as the user may use it.
+// whereabouts tells a user where a topic is kept, as far as the user may use it.
 func (b *Broker) whereabouts(name, topic string) *natsdriver.Whereabouts {
 	u := b.auth.users.Load().byName[name]
 	if u == nil {

@@ -15,13 +15,13 @@ type Problem struct {
 	Key          string // such as routes[0].where; may be empty
 	Text         string // what is wrong; may have further lines
 
-	err error // behind it, if there is one
+	err error // underlying error, if there is one
 }
 
-// Unwrap returns the error behind the problem, nil if there is none.
+// Unwrap returns the underlying error, or nil if there is none.
 func (p *Problem) Unwrap() error { return p.err }
 
-// Error shows the place first, in the way that editors understand.
+// Error gives the place first, in a form that editors understand.
 func (p *Problem) Error() string {
 	var b strings.Builder
 	if p.Where != "" {
@@ -40,7 +40,7 @@ func (p *Problem) Error() string {
 // Problems are all mistakes in a configuration, in the order of the file.
 type Problems []*Problem
 
-// Error shows one in a line, or in more where the problem needs them.
+// Error shows each problem on one line, or on several where it needs them.
 func (ps Problems) Error() string {
 	texts := make([]string, len(ps))
 	for i, p := range ps {
@@ -49,7 +49,7 @@ func (ps Problems) Error() string {
 	return strings.Join(texts, "\n")
 }
 
-// Unwrap gives errors.As the single problems.
+// Unwrap gives errors.As the individual problems.
 func (ps Problems) Unwrap() []error {
 	errs := make([]error, len(ps))
 	for i, p := range ps {
@@ -58,7 +58,7 @@ func (ps Problems) Unwrap() []error {
 	return errs
 }
 
-// asError returns the problems in order, nil without any.
+// asError returns the problems in order, or nil if there are none.
 func (ps Problems) asError() error {
 	if len(ps) == 0 {
 		return nil
@@ -72,8 +72,8 @@ func (ps Problems) asError() error {
 	return ps
 }
 
-// problem returns what is wrong with a key, with its place if it is in the file:
-// its own, or that of what it would be in.
+// problem describes what is wrong with a key. If the key is in the file it adds the
+// place: that of the key, or of what would contain it.
 func (c *Config) problem(key, format string, args ...any) *Problem {
 	p := &Problem{Where: c.file, Key: key, Text: fmt.Sprintf(format, args...)}
 	if where := c.sources[key]; where != "" {

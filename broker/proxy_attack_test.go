@@ -11,7 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// proxyUsers are somebody who attacks, somebody who is attacked, and who sees everything.
+// proxyUsers are an attacker, some victims, and a user who sees everything.
 func proxyUsers(victims int) string {
 	var s strings.Builder
 	s.WriteString("topics:\n  - {name: mine, durability: relaxed}\n")
@@ -26,8 +26,9 @@ func proxyUsers(victims int) string {
 	return s.String()
 }
 
-// TestWhereAnswersGo has a user try all ways to have somebody else say, where the user may
-// not, what does harm there. Each of them works on a server without the proxy.
+// TestWhereAnswersGo lets a user try every way to make somebody else publish where
+// the user may not, and where it does harm. Each of them works on a server without
+// the proxy.
 func TestWhereAnswersGo(t *testing.T) {
 	const api = "$JS.API."
 	stream := func(victim string) string { return "hark-topic-" + victim }
@@ -35,20 +36,20 @@ func TestWhereAnswersGo(t *testing.T) {
 		return request(nc, api+"CONSUMER.CREATE."+stream("mine")+"."+name,
 			fmt.Sprintf(`{"stream_name":%q,"config":{"name":%q,"ack_policy":"explicit","deliver_policy":%q,"inactive_threshold":60000000000%s}}`, stream("mine"), name, policy, more))
 	}
-	pull := func(nc *nats.Conn, name, policy, to string) error { // has the next message of mine sent somewhere, or word that there is none
+	pull := func(nc *nats.Conn, name, policy, to string) error { // has the next message of mine, or the notice that there is none, sent to a subject
 		return errors.Join(consumer(nc, name, policy, ""), nc.PublishRequest(api+"CONSUMER.MSG.NEXT."+stream("mine")+"."+name, to, []byte(`{"batch":1,"no_wait":true}`)))
 	}
-	push := func(nc *nats.Conn, name, to string) error { // has the last message of mine sent somewhere
+	push := func(nc *nats.Conn, name, to string) error { // has the last message of mine sent to a subject
 		return nc.PublishRequest(api+"CONSUMER.CREATE."+stream("mine")+"."+name, nc.NewInbox(),
 			fmt.Appendf(nil, `{"stream_name":%q,"config":{"name":%q,"ack_policy":"none","deliver_policy":"last","deliver_subject":%q,"inactive_threshold":60000000000}}`, stream("mine"), name, to))
 	}
-	batch := func(nc *nats.Conn, to string) error { // is acknowledged with nothing, until it is whole
+	batch := func(nc *nats.Conn, to string) error { // is acknowledged with an empty message until the batch is complete
 		return nc.PublishMsg(&nats.Msg{Subject: "mine", Reply: to, Header: nats.Header{"Nats-Batch-Id": {to[len(to)-8:]}, "Nats-Batch-Sequence": {"1"}}})
 	}
 	attacks := []struct {
 		name string
 		do   func(nc *nats.Conn, victim string) error
-		harm string // where something must not arrive; empty for a victim that must not change
+		harm string // where nothing must arrive; empty for a victim that must not change
 	}{
 		{name: "delete, answered to a batch", do: func(nc *nats.Conn, victim string) error { return batch(nc, api+"STREAM.DELETE."+stream(victim)) }},
 		{name: "purge, answered to a batch", do: func(nc *nats.Conn, victim string) error { return batch(nc, api+"STREAM.PURGE."+stream(victim)) }},
@@ -134,7 +135,8 @@ func TestWhereAnswersGo(t *testing.T) {
 					if errors.Is(err, nats.ErrPermissionViolation) && !strings.Contains(err.Error(), "with Reply of") {
 						t.Errorf("got %v, want it to be about the reply", err)
 					}
-					// The server is done with what it has refused. What it did before shows.
+					// The server has processed what it refused. Any earlier effect
+					// is visible by then.
 					if what := harm(t, all, victim); what != "" {
 						t.Error(what)
 					}
@@ -158,8 +160,8 @@ func TestWhereAnswersGo(t *testing.T) {
 	}
 }
 
-// connectAs connects a client of NATS that knows nothing of hark. Faults are told of the
-// connection, and of what the server refuses.
+// connectAs connects a plain NATS client. fault is told about errors of the
+// connection, and refusals of the server.
 func connectAs(t *testing.T, b *Broker, user string, fault func(error)) *nats.Conn {
 	t.Helper()
 	if fault == nil {
@@ -179,7 +181,7 @@ func connectAs(t *testing.T, b *Broker, user string, fault func(error)) *nats.Co
 	return nc
 }
 
-// request asks JetStream for something.
+// request sends a request to JetStream.
 func request(nc *nats.Conn, subject, body string) error {
 	m, err := nc.Request(subject, []byte(body), patience)
 	if err != nil {
@@ -195,7 +197,7 @@ func request(nc *nats.Conn, subject, body string) error {
 	return nil
 }
 
-// harm says what has happened to a topic with two messages and a group.
+// harm returns what has happened to a topic with two messages and a group.
 func harm(t *testing.T, nc *nats.Conn, victim string) string {
 	t.Helper()
 	js := jetStreamOf(t, nc)

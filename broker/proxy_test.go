@@ -21,7 +21,7 @@ import (
 	"github.com/harkbus/hark"
 )
 
-// hello connects by hand as a user, over a connection.
+// hello logs in as a user by hand, over a connection.
 func hello(t *testing.T, conn net.Conn, user string) *raw {
 	t.Helper()
 	t.Cleanup(func() { _ = conn.Close() })
@@ -31,7 +31,7 @@ func hello(t *testing.T, conn net.Conn, user string) *raw {
 	return r
 }
 
-// expect reads lines until one begins so, and returns it.
+// expect reads lines up to one with a given beginning, and returns it.
 func (r *raw) expect(t *testing.T, begin string) string {
 	t.Helper()
 	if err := r.SetReadDeadline(time.Now().Add(patience)); err != nil {
@@ -57,8 +57,8 @@ func dialBroker(t *testing.T, b *Broker) net.Conn {
 	return conn
 }
 
-// TestByHand has a user who may not do everything speak the protocol by hand: what is
-// allowed works, and what is not is refused in the words of the server.
+// TestByHand speaks the protocol by hand as a restricted user. What is allowed
+// works, and what is not is refused in the words of the server.
 func TestByHand(t *testing.T) {
 	b := start(t, config(t, proxyUsers(0)+"limits: {message: 1KiB}\n"))
 	r := hello(t, dialBroker(t, b), "eve")
@@ -73,7 +73,7 @@ func TestByHand(t *testing.T) {
 	} {
 		r.expect(t, want)
 	}
-	// The server would store this without the status, and then send events of a trace.
+	// Without the status the server would store this, and then send trace events.
 	const headers = "NATS/1.0 1\r\nNats-Trace-Dest: secret\r\n\r\n"
 	r.write(t, fmt.Sprintf("HPUB mine _INBOX.eve.d %d %d\r\n%s\r\n", len(headers), len(headers), headers))
 	r.expect(t, `-ERR 'Permissions Violation for Publish with Reply of "_R_.headers"'`)
@@ -100,8 +100,8 @@ func TestByHand(t *testing.T) {
 	}
 }
 
-// TestFacesThroughProxy has users use hark: one who may do everything each face, and one who
-// may not what is left.
+// TestFacesThroughProxy uses hark as a user who may do everything in each face, and
+// as one who may do only the rest.
 func TestFacesThroughProxy(t *testing.T) {
 	b := start(t, config(t, proxyUsers(0)))
 	ctx := testContext(t)
@@ -191,7 +191,8 @@ func TestFacesThroughProxy(t *testing.T) {
 	must(notifier.Wait(ctx, "ready"))
 }
 
-// TestProxyKnowsAddresses looks for where clients come from: in the API and in the log.
+// TestProxyKnowsAddresses checks that the API and the log show the addresses of
+// clients.
 func TestProxyKnowsAddresses(t *testing.T) {
 	var log syncBuffer
 	b, err := New(config(t, proxyUsers(0)+"  - {name: root, token: \""+HashToken("r")+"\", admin: '>'}\n"), newTestLogger(&log))
@@ -211,7 +212,7 @@ func TestProxyKnowsAddresses(t *testing.T) {
 	}
 	r.write(t, "PUB mine secret 0\r\n\r\n")
 	r.expect(t, "-ERR")
-	for ctx := testContext(t); !strings.Contains(log.String(), conn.LocalAddr().String()+" - cid:"); { // it is logged behind the answer
+	for ctx := testContext(t); !strings.Contains(log.String(), conn.LocalAddr().String()+" - cid:"); { // it is logged after the answer
 		select {
 		case <-ctx.Done():
 			t.Fatalf("got %s", log.String())
@@ -221,7 +222,7 @@ func TestProxyKnowsAddresses(t *testing.T) {
 	r.write(t, "INFO {}\r\n")
 	r.expect(t, "-ERR")
 
-	// The server ends, and another one comes in its place.
+	// The server ends, and another takes its place.
 	nc := connectAs(t, b, "eve", nil)
 	if ip, err := nc.GetClientIP(); err != nil || ip.String() != "127.0.0.1" {
 		t.Errorf("got %v, %v", ip, err)
@@ -235,12 +236,13 @@ func TestProxyKnowsAddresses(t *testing.T) {
 	attempt(t, b, "eve", func(nc *nats.Conn) error { return nc.PublishRequest("mine", nc.NewInbox(), nil) })
 }
 
-// TestTooManyForProxy has more clients come than may: they are told, over TLS too.
+// TestTooManyForProxy connects more clients than are allowed. The excess ones are
+// told so, over TLS too.
 func TestTooManyForProxy(t *testing.T) {
 	a := newAuthority(t)
 	cert, key := a.Server(t)
 	for _, secure := range []string{"", fmt.Sprintf("tls: {cert: %q, key: %q}\n", cert, key)} {
-		b := start(t, config(t, proxyUsers(0)+secure+"limits: {connections: 2}\n")) // the broker itself is one
+		b := start(t, config(t, proxyUsers(0)+secure+"limits: {connections: 2}\n")) // the broker itself counts as one
 		scheme := "nats"
 		opts := []nats.Option{nats.Timeout(patience)}
 		if secure != "" {
@@ -257,8 +259,8 @@ func TestTooManyForProxy(t *testing.T) {
 	}
 }
 
-// TestProxyInCluster has two brokers with users be a cluster: clients of one are told where
-// the proxy of the other is, and the listeners of the servers let nobody in.
+// TestProxyInCluster makes two brokers with users a cluster. Clients of one learn
+// the address of the other's proxy, and the listeners of the servers admit nobody.
 func TestProxyInCluster(t *testing.T) {
 	addresses := []string{freeAddress(t), freeAddress(t)}
 	node := func(i int) string {
@@ -284,11 +286,11 @@ func TestProxyInCluster(t *testing.T) {
 	}
 	go func() {
 		if m, err := sub.NextMsgWithContext(testContext(t)); err == nil {
-			_ = m.Respond([]byte("42")) // it is missed below
+			_ = m.Respond([]byte("42")) // if it is lost, the test below notices
 		}
 	}()
 	eve := connectAs(t, bs[0], "eve", nil)
-	for ctx := testContext(t); ; { // servers tell each other who listens
+	for ctx := testContext(t); ; { // wait until the servers have exchanged subscriptions
 		m, err := eve.RequestWithContext(ctx, "ask", nil)
 		if errors.Is(err, nats.ErrNoResponders) {
 			continue
@@ -312,8 +314,8 @@ func TestProxyInCluster(t *testing.T) {
 	}
 }
 
-// TestProxyOverWebSocket has clients of NATS and of MQTT come over WebSockets, with TLS and
-// without.
+// TestProxyOverWebSocket connects NATS and MQTT clients over WebSockets, with and
+// without TLS.
 func TestProxyOverWebSocket(t *testing.T) {
 	a := newAuthority(t)
 	cert, key := a.Server(t)
@@ -387,8 +389,8 @@ func TestProxyOverWebSocket(t *testing.T) {
 	}
 }
 
-// TestWebSocketsForTheDeaf has a client ask for what is no WebSocket again and again, and
-// read no answer: it is cut off.
+// TestWebSocketsForTheDeaf makes a client request invalid WebSockets again and
+// again, without reading the answers. It must be cut off.
 func TestWebSocketsForTheDeaf(t *testing.T) {
 	b := start(t, config(t, proxyUsers(0)+"websocket: {listen: '127.0.0.1:0'}\n"))
 	conn, err := net.Dial("tcp", b.WebSocketAddr())
@@ -407,7 +409,7 @@ func TestWebSocketsForTheDeaf(t *testing.T) {
 	}
 }
 
-// TestProxyStops has a broker stop while clients are there in every state.
+// TestProxyStops stops a broker while it has clients in every state.
 func TestProxyStops(t *testing.T) {
 	a := newAuthority(t)
 	cert, key := a.Server(t)
@@ -428,5 +430,5 @@ func TestProxyStops(t *testing.T) {
 		}
 		defer nc.Close()
 	}
-	stop(t, b) // and what is left is found at the end of all tests
+	stop(t, b) // anything left behind is found at the end of all tests
 }

@@ -15,11 +15,11 @@ import (
 	"github.com/coder/websocket"
 )
 
-// webPatience is how long a client may take to ask for a WebSocket, and to read that it
-// gets none.
+// webPatience is how long a client may take to request a WebSocket, and to read a
+// refusal.
 const webPatience = 5 * time.Second
 
-// proxyWeb is where clients of NATS connect over WebSockets, and those of MQTT.
+// proxyWeb accepts NATS and MQTT clients over WebSockets.
 type proxyWeb struct {
 	proxy    *proxy
 	listener net.Listener
@@ -34,9 +34,9 @@ func listenProxyWeb(p *proxy, c *Config) (*proxyWeb, error) {
 		return nil, listenError("websocket.listen", c.WebSocket.Listen, err)
 	}
 	w := &proxyWeb{proxy: p, listener: l, mqtt: c.MQTT}
-	// Pages of the same host may connect in any case.
+	// Pages of the same host may always connect.
 	w.origins = &websocket.AcceptOptions{OriginPatterns: c.Web.Origins, InsecureSkipVerify: slices.Contains(c.Web.Origins, "*")}
-	w.server = &http.Server{ // its times end where a WebSocket begins
+	w.server = &http.Server{ // its timeouts end where a WebSocket begins
 		Handler: w, ReadTimeout: webPatience, WriteTimeout: webPatience, MaxHeaderBytes: 64 << 10, ErrorLog: newErrorLog(p.log),
 	}
 	return w, nil
@@ -60,7 +60,8 @@ func (w *proxyWeb) close() error {
 	return err
 }
 
-// ServeHTTP implements http.Handler. The connection has an owner when it returns.
+// ServeHTTP implements http.Handler. When it returns, the connection has another
+// owner.
 func (w *proxyWeb) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	attend, opts := func(c net.Conn) { w.proxy.attend(c, nil, true) }, *w.origins
 	switch {
@@ -75,7 +76,7 @@ func (w *proxyWeb) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	}
 	conn, err := websocket.Accept(rw, r, &opts)
 	if err != nil {
-		return // Accept has said why
+		return // Accept has sent the reason
 	}
 	away := func() { _ = conn.Close(websocket.StatusGoingAway, "the broker stops") }
 	w.proxy.enter(func() {
@@ -83,10 +84,10 @@ func (w *proxyWeb) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	}, away)
 }
 
-// attendMQTT takes a client of MQTT to where those connect that come without WebSockets:
-// MQTT says nowhere that something is to be answered to a topic.
+// attendMQTT connects an MQTT client to the listener for MQTT without WebSockets.
+// The proxy need not inspect it: nothing in MQTT asks for an answer on a topic.
 func (p *proxy) attendMQTT(client net.Conn) {
-	defer func() { _ = client.Close() }() // it may be closed
+	defer func() { _ = client.Close() }() // it may already be closed
 	var d net.Dialer
 	server, err := d.DialContext(p.done, "tcp", p.mqttAddr())
 	if err != nil {
@@ -106,7 +107,7 @@ func (p *proxy) attendMQTT(client net.Conn) {
 	down.Wait()
 }
 
-// webConn is a WebSocket as the connection that it goes over.
+// webConn is a WebSocket seen as the connection it runs over.
 type webConn struct {
 	net.Conn
 	socket  *websocket.Conn
@@ -119,7 +120,7 @@ func (c *webConn) Close() error { return c.socket.CloseNow() }
 // RemoteAddr implements net.Conn.
 func (c *webConn) RemoteAddr() net.Addr { return webAddr(c.address) }
 
-// webAddr is the address of a client, as package net/http has it.
+// webAddr is the address of a client, in the form of package net/http.
 type webAddr string
 
 // Network implements net.Addr.

@@ -15,7 +15,7 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// publishEndpoints take messages.
+// publishEndpoints accept messages.
 func publishEndpoints() []endpoint {
 	return []endpoint{{
 		method: http.MethodPost, path: "/v1/topics/{topic}", name: "publish", summary: "publish to a topic",
@@ -49,7 +49,7 @@ func publishEndpoints() []endpoint {
 	}}
 }
 
-// published is what became of a request to publish.
+// published is the outcome of a request to publish.
 type published struct {
 	Topic string `json:"topic"`
 	placed
@@ -57,7 +57,7 @@ type published struct {
 	Events []placed `json:"events,omitempty" doc:"those of a batch, in its order"`
 }
 
-// placed is what became of a message.
+// placed is the outcome for one message.
 type placed struct {
 	ID       string     `json:"id,omitempty" doc:"that of the event, or one that was made for the message"`
 	Seq      uint64     `json:"seq,omitempty" doc:"where it is on the stored topic"`
@@ -66,8 +66,8 @@ type placed struct {
 	Error    string     `json:"error,omitempty" doc:"why it could not be stored"`
 }
 
-// appendTo appends published of one message that was not refused, as encoding/json
-// does.
+// appendTo appends published for one accepted message, as encoding/json would
+// encode it.
 func (p *placed) appendTo(dst []byte, topic string) []byte {
 	dst = appendText(append(dst, `{"topic":`...), topic)
 	dst = appendMember(dst, `,"id":`, p.ID)
@@ -83,8 +83,8 @@ func (p *placed) appendTo(dst []byte, topic string) []byte {
 	return append(dst, "}\n"...)
 }
 
-// publishCall reads what is to be published, publishes it, and says what became of
-// it.
+// publishCall reads messages from a request, publishes them, and answers with the
+// outcome.
 func publishCall(c *call) error {
 	g := c.broker.gateway
 	body, room, err := g.readBody(c)
@@ -111,8 +111,8 @@ func publishCall(c *call) error {
 	return c.publish(k, in, due)
 }
 
-// readBody reads the body, when there is room for it, which is to be given back when
-// nothing is made of it any more.
+// readBody reads the body once there is memory for it. The caller must give room
+// back to the budget when it needs the body no more.
 func (g *gateway) readBody(c *call) (body []byte, room int64, err error) {
 	most := c.broker.config.Load().Limits.Message
 	media, _ := mediaType(c.req.Header.Get("Content-Type"))
@@ -130,8 +130,8 @@ func (g *gateway) readBody(c *call) (body []byte, room int64, err error) {
 	case length < 0:
 		from, length = http.MaxBytesReader(c.rw, c.req.Body, most), bodyStep
 	}
-	// Room is taken as the body comes, so that one who is slow to send a large one
-	// does not keep others waiting.
+	// Take memory as the body arrives, so that a client that sends a large body
+	// slowly does not hold up others.
 	for want := min(length+1, bodyStep); ; want = min(2*want, most+1) {
 		n, err := g.bodies.take(c.ctx, bodyFactor*(want-int64(cap(body))))
 		if room += n; err != nil {
@@ -149,7 +149,7 @@ func (g *gateway) readBody(c *call) (body []byte, room int64, err error) {
 	}
 }
 
-// readInto reads until b has no room, or with the error that ends it.
+// readInto reads until b is full, or until an error.
 func readInto(b []byte, from io.Reader) ([]byte, error) {
 	for len(b) < cap(b) {
 		n, err := from.Read(b[len(b):cap(b)])
@@ -160,7 +160,7 @@ func readInto(b []byte, from io.Reader) ([]byte, error) {
 	return b, nil
 }
 
-// bodyError is what is answered when a body cannot be read.
+// bodyError returns the refusal for a body that cannot be read.
 func bodyError(err error) error {
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
@@ -169,8 +169,8 @@ func bodyError(err error) error {
 	return refused(http.StatusBadRequest, "the body did not come whole: %s", err)
 }
 
-// direct gives messages what the request says of them, and returns when they are
-// due; zero for at once.
+// direct applies the parameters of the request to its messages, and returns when
+// they are due; the zero time means at once.
 func (c *call) direct(in *incoming, stored bool) (due time.Time, err error) {
 	_, delayed := c.get("delay")
 	_, dated := c.get("at")
@@ -212,7 +212,7 @@ func (c *call) direct(in *incoming, stored bool) (due time.Time, err error) {
 			return due, refused(http.StatusBadRequest, "the event has the partitionkey %q, and the parameter key is %q", m.Key, key)
 		}
 		if keyed {
-			m.Key, m.HasKey = key, key != "" // an empty key is none
+			m.Key, m.HasKey = key, key != "" // an empty key is no key
 		}
 		m.Due, m.Expires = due, expires
 		switch {
@@ -230,8 +230,8 @@ func (c *call) direct(in *incoming, stored bool) (due time.Time, err error) {
 	return due, nil
 }
 
-// idempotencyKey reads the header, which is a string in quotes by its draft, and
-// often one without.
+// idempotencyKey parses the header, which by its draft is a quoted string, and in
+// practice often an unquoted one.
 func idempotencyKey(s string) (string, error) {
 	if unquoted, err := strconv.Unquote(s); err == nil && strings.HasPrefix(s, `"`) {
 		s = unquoted
@@ -242,7 +242,7 @@ func idempotencyKey(s string) (string, error) {
 	return s, nil
 }
 
-// publish publishes, and answers.
+// publish publishes the messages, and answers.
 func (c *call) publish(k *knownTopic, in *incoming, due time.Time) error {
 	topic := c.text("topic")
 	if err := c.sized(in); err != nil {
@@ -257,7 +257,7 @@ func (c *call) publish(k *knownTopic, in *incoming, due time.Time) error {
 	places, err := k.publish(c.ctx, in.messages)
 	var some driver.PartialError
 	if err != nil && !errors.As(err, &some) {
-		c.broker.gateway.topics.forget(topic) // it may have gone
+		c.broker.gateway.topics.forget(topic) // the topic may be gone
 		return publishError(err)
 	}
 	failed, repeated := 0, 0
@@ -318,7 +318,8 @@ func (c *call) sized(in *incoming) error {
 	return refused(http.StatusRequestEntityTooLarge, "%s is larger than %d bytes with its attributes", which, most).but("limits.message in the configuration of the broker says how large a message may be")
 }
 
-// publish publishes, and returns where messages are stored; nil if they are not.
+// publish publishes messages, and returns where they are stored, or nil if they are
+// not stored.
 func (k *knownTopic) publish(ctx context.Context, ms []*driver.Message) ([]driver.Place, error) {
 	if len(ms) == 0 {
 		return nil, nil
@@ -329,8 +330,8 @@ func (k *knownTopic) publish(ctx context.Context, ms []*driver.Message) ([]drive
 	return nil, k.topic.Publish(ctx, ms)
 }
 
-// publishError is what is answered when nothing was published, or when it is not
-// known whether it was.
+// publishError returns the refusal for when nothing was published, or when it is
+// not known whether it was.
 func publishError(err error) error {
 	r, _ := refusalOf(err)
 	switch r.Status {

@@ -12,8 +12,8 @@ import (
 	"github.com/harkbus/hark/internal/names"
 )
 
-// refusal is why a request over HTTP was not done, as RFC 9457 has it; it is the
-// only form in which errors are answered.
+// refusal is the reason why an HTTP request was refused, in the form of RFC 9457.
+// All error answers have this form.
 type refusal struct {
 	Status int    `json:"status" doc:"the status of the response"`
 	Title  string `json:"title" doc:"what the status means"`
@@ -32,18 +32,18 @@ func (r *refusal) Error() string {
 	return r.Detail
 }
 
-// refused returns an error that is answered with a status and with what is wrong.
+// refused returns an error that is answered with a status and an explanation.
 func refused(status int, format string, args ...any) *refusal {
 	return &refusal{Status: status, Title: http.StatusText(status), Detail: fmt.Sprintf(format, args...)}
 }
 
-// but adds what to do about it.
+// but adds advice on what to do.
 func (r *refusal) but(format string, args ...any) *refusal {
 	r.Hint = fmt.Sprintf(format, args...)
 	return r
 }
 
-// write answers a request.
+// write answers a request with the refusal.
 func (r *refusal) write(rw http.ResponseWriter) {
 	h := rw.Header()
 	h.Set("Content-Type", refusalType)
@@ -53,13 +53,13 @@ func (r *refusal) write(rw http.ResponseWriter) {
 	_ = json.NewEncoder(rw).Encode(r) // the client may have gone
 }
 
-// refuse answers a request that is not done.
+// refuse answers a request with a refusal.
 func refuse(rw http.ResponseWriter, status int, detail string) {
 	refused(status, "%s", detail).write(rw)
 }
 
-// refusalOf returns what to answer for an error. What nobody has foreseen is for
-// the log, and known is false.
+// refusalOf returns the answer to an error. known is false for an unforeseen error,
+// which belongs in the log.
 func refusalOf(err error) (r *refusal, known bool) {
 	var tooLarge *http.MaxBytesError
 	var name *names.Error

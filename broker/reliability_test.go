@@ -23,9 +23,9 @@ import (
 	"github.com/harkbus/hark/internal/tempfs"
 )
 
-// The tests in this file measure what a broker does where it is hard, in a
-// process of its own. With HARK_LONG=1 they do it with the numbers that
-// docs/reliability.md states.
+// The tests in this file measure a broker, in its own process, under hard
+// conditions. With HARK_LONG=1 they use the numbers that docs/reliability.md
+// states.
 
 // raw is a client that speaks the protocol by hand.
 type raw struct {
@@ -33,7 +33,7 @@ type raw struct {
 	in *bufio.Reader
 }
 
-// dialRaw connects, and returns when the server has answered.
+// dialRaw connects, and returns once the server has answered.
 func dialRaw(t *testing.T, addr string) *raw {
 	t.Helper()
 	conn, err := net.Dial("tcp", addr)
@@ -54,7 +54,7 @@ func (r *raw) write(t *testing.T, text string) {
 	}
 }
 
-// ping returns when the server has answered.
+// ping returns once the server has answered.
 func (r *raw) ping(t *testing.T) {
 	t.Helper()
 	r.write(t, "PING\r\n")
@@ -72,7 +72,7 @@ func (r *raw) ping(t *testing.T) {
 	}
 }
 
-// connectTo connects a client of NATS that knows nothing of hark.
+// connectTo connects a plain NATS client.
 func connectTo(t *testing.T, addr string) *nats.Conn {
 	t.Helper()
 	nc, err := nats.Connect("nats://" + addr)
@@ -92,7 +92,7 @@ func jetStreamOf(t *testing.T, nc *nats.Conn) nats.JetStreamContext {
 	return js
 }
 
-// echo fails if a message does not go through the broker.
+// echo fails if a message does not get through the broker.
 func echo(t *testing.T, nc *nats.Conn) time.Duration {
 	t.Helper()
 	sub, err := nc.SubscribeSync("echo")
@@ -113,9 +113,9 @@ func echo(t *testing.T, nc *nats.Conn) time.Duration {
 	return took
 }
 
-// fill publishes messages of 100 kB until the broker takes none any more, and
-// returns how many it took, and why no more. When a write to the disk has failed it
-// waits for answers for two seconds: who does not answer then does not answer later.
+// fill publishes messages of 100 kB until the broker accepts no more, and returns
+// how many it accepted, and the reason. After a failed write to the disk it waits
+// two seconds for answers: those that have not come by then never come.
 func fill(t *testing.T, b *Broker, topic driver.Topic) (stored int, err error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(testContext(t))
@@ -137,8 +137,8 @@ func fill(t *testing.T, b *Broker, topic driver.Topic) (stored int, err error) {
 	return 0, nil
 }
 
-// TestFullStore publishes until the share of the disk that topics may have is
-// full: publishers are told, and what is stored is there.
+// TestFullStore fills the share of the disk that topics may use. Publishers are
+// told, and the stored messages stay.
 func TestFullStore(t *testing.T) {
 	dir := tempfs.Mount(t, "size=24m")
 	b := start(t, configIn(t, dir, "topics: [{name: orders}, {name: other}]"))
@@ -151,7 +151,7 @@ func TestFullStore(t *testing.T) {
 	if code, body := get(t, b, "/readyz"); code != http.StatusOK {
 		t.Errorf("/readyz: got %d %v", code, body)
 	}
-	// Deleting makes room at once.
+	// Deleting messages makes room at once.
 	for seq := range uint64(5) {
 		if err := b.conn.DeleteMessage(testContext(t), "orders", seq+1); err != nil {
 			t.Fatal(err)
@@ -161,8 +161,8 @@ func TestFullStore(t *testing.T) {
 	receive(t, replay(t, c, "orders"), stored-5)
 }
 
-// TestFullDisk has others fill the disk while the broker believes to have room:
-// nothing that was acknowledged is lost, what needs no disk goes on, and /readyz
+// TestFullDisk fills the disk with other files while the broker believes it has
+// room. No acknowledged message is lost, what needs no disk goes on, and /readyz
 // says what to do.
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
@@ -190,7 +190,8 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// With room again it takes messages again, by itself, and has all that it acknowledged.
+	// Once there is room the broker accepts messages by itself again, and has all
+	// that it acknowledged.
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	for code := 0; code != http.StatusOK; code, _ = get(t, b, "/readyz") {
@@ -221,7 +222,7 @@ func TestFullDisk(t *testing.T) {
 	check(c, stored+2)
 }
 
-// TestIdleConnections keeps connections with a subscription each that do nothing.
+// TestIdleConnections keeps many idle connections with one subscription each.
 func TestIdleConnections(t *testing.T) {
 	n := long(500, 10_000)
 	b := startChild(t, childConfig(t, ""))
@@ -241,12 +242,12 @@ func TestIdleConnections(t *testing.T) {
 	if limit := before + 50 + n/16; after > limit && !race.Enabled { // 64 kB each
 		t.Errorf("the broker has %d MiB, want at most %d", after, limit)
 	}
-	for i := 0; i < n; i += max(n/20, 1) { // they are alive
+	for i := 0; i < n; i += max(n/20, 1) { // they are still alive
 		if err := nc.Publish(fmt.Sprintf("idle.%d", i), []byte("x")); err != nil {
 			t.Fatal(err)
 		}
 		line, err := conns[i].in.ReadString('\n')
-		if line == "PING\r\n" { // which the server asks new clients
+		if line == "PING\r\n" { // the server pings new clients
 			line, err = conns[i].in.ReadString('\n')
 		}
 		if err != nil || !strings.HasPrefix(line, "MSG") {
@@ -255,8 +256,8 @@ func TestIdleConnections(t *testing.T) {
 	}
 }
 
-// TestSubscriberThatNeverReads has one beside one that does, while much more is
-// published than may wait for it.
+// TestSubscriberThatNeverReads has one such subscriber next to one that reads,
+// while far more is published than may be buffered for it.
 func TestSubscriberThatNeverReads(t *testing.T) {
 	messages := long(640, 20_000) // of 64 KiB
 	b := startChild(t, childConfig(t, "limits: {pending: 16MiB, message: 1MiB}"))
@@ -278,7 +279,7 @@ func TestSubscriberThatNeverReads(t *testing.T) {
 		if err := out.Publish("flood", data); err != nil {
 			t.Fatal(err)
 		}
-		if i%16 == 15 { // no faster than the one who reads
+		if i%16 == 15 { // no faster than the subscriber that reads
 			if err := out.Flush(); err != nil {
 				t.Fatal(err)
 			}
@@ -298,7 +299,7 @@ func TestSubscriberThatNeverReads(t *testing.T) {
 	if limit := before + 16 + 150; peak > limit && !race.Enabled {
 		t.Errorf("the broker has had %d MiB, want at most %d", peak, limit)
 	}
-	// It was cut off: what had been sent ends.
+	// It was cut off: what had been sent to it ends.
 	if err := stuck.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
@@ -312,7 +313,7 @@ func isTimeout(err error) bool {
 	return errors.As(err, &n) && n.Timeout()
 }
 
-// TestLargeMessages publishes as much as is allowed, and a byte more.
+// TestLargeMessages publishes messages of the maximum size, and one byte more.
 func TestLargeMessages(t *testing.T) {
 	const limit = 1 << 20
 	b := start(t, config(t, "topics: [{name: stored}]\nroutes: [{from: stored, to: routed}]\nlimits: {message: 1MiB}"))
@@ -332,7 +333,7 @@ func TestLargeMessages(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), fmt.Sprint(limit)) {
 		t.Errorf("a byte more, with hark: got %v, want one that names the limit", err)
 	}
-	// A client that does not look at the limit is told and cut off.
+	// A client that ignores the limit is told, and cut off.
 	r := dialRaw(t, b.Addr().String())
 	r.write(t, fmt.Sprintf("PUB stored %d\r\n", limit+1))
 	if err := r.SetReadDeadline(time.Now().Add(patience)); err != nil {
@@ -341,14 +342,14 @@ func TestLargeMessages(t *testing.T) {
 	if line, err := r.in.ReadString('\n'); err != nil || !strings.Contains(line, "Maximum Payload Violation") {
 		t.Errorf("a client that does not look at the limit: got %q, %v", line, err)
 	}
-	// The route cannot add its header to the largest of them, and goes on.
+	// The route cannot add its header to the largest message, and goes on.
 	publishTo(t, storedTopic(t, c, "stored"), &driver.Message{Data: []byte("small")})
 	if s := waitForRoute(t, b, func(s RouteStats) bool { return s.Routed == 1 }); s.Failed != 1 {
 		t.Errorf("got %+v, want one message that failed and one that was routed", s)
 	}
 }
 
-// waitForRoute waits for the numbers of the first route.
+// waitForRoute waits for the counters of the first route.
 func waitForRoute(t *testing.T, b *Broker, done func(RouteStats) bool) RouteStats {
 	t.Helper()
 	for ctx := testContext(t); ; {
@@ -364,8 +365,7 @@ func waitForRoute(t *testing.T, b *Broker, done func(RouteStats) bool) RouteStat
 	}
 }
 
-// TestManyTopics has a subscriber for each of many topics, and some that are
-// stored.
+// TestManyTopics has a subscriber on each of many topics, some of which are stored.
 func TestManyTopics(t *testing.T) {
 	n, keep := long(5_000, 100_000), long(50, 1_000)
 	var text strings.Builder
@@ -414,8 +414,8 @@ func TestManyTopics(t *testing.T) {
 	}
 }
 
-// TestManyTopicsOfAStore stores a message on each of many topics of one pattern, has them
-// listed and counted, and starts the broker again after kill -9.
+// TestManyTopicsOfAStore stores a message on each of many topics of one pattern,
+// lists and counts them, and restarts the broker after kill -9.
 func TestManyTopicsOfAStore(t *testing.T) {
 	n := long(1_200, 100_000)
 	file := childConfig(t, "topics: [{name: many.*, durability: relaxed}]")
@@ -480,7 +480,7 @@ func TestManyTopicsOfAStore(t *testing.T) {
 	}
 }
 
-// garbage returns what nobody should send.
+// garbage returns data that no client should send.
 func garbage(r *rand.Rand, i int) string {
 	noise := make([]byte, 1+r.IntN(8192))
 	for j := range noise {
@@ -503,8 +503,8 @@ func garbage(r *rand.Rand, i int) string {
 	}[i%13]
 }
 
-// TestGarbageUnderLoad sends what nobody should to both ports while messages are
-// stored: none is lost and the memory stays.
+// TestGarbageUnderLoad sends garbage to both ports while messages are stored. None
+// is lost, and memory use does not grow.
 func TestGarbageUnderLoad(t *testing.T) {
 	attempts := long(300, 10_000)
 	b := startChild(t, childConfig(t, "topics: [{name: orders}]"))
@@ -522,9 +522,9 @@ func TestGarbageUnderLoad(t *testing.T) {
 					return
 				}
 				_ = conn.SetDeadline(time.Now().Add(time.Second))
-				_, _ = io.WriteString(conn, garbage(r, i)) // it may be refused in the middle
+				_, _ = io.WriteString(conn, garbage(r, i)) // the broker may refuse it halfway
 				if i%13 == 0 {
-					_, _ = conn.Read(make([]byte, 512)) // what it has to say to that
+					_, _ = conn.Read(make([]byte, 512)) // the broker's answer
 				}
 				_ = conn.Close()
 			}

@@ -10,13 +10,12 @@ import (
 	natsserver "github.com/nats-io/nats-server/v2/server"
 )
 
-// Reload takes another configuration: its topics, routes, webhooks and users. All of it
-// holds when Reload returns nil; otherwise everything is as it was. Other keys,
-// and whether there are users at all, cannot change while the broker runs, and
-// are an error that names them. Messages in hand are finished by the routes that
-// took them. Clients of users who are not there any more, or have changed, are cut
-// off; other users' get what has changed for them, such as new topics, when they
-// connect again.
+// Reload applies another configuration: its topics, routes, webhooks and users. If
+// Reload returns nil all of it is in force; otherwise nothing has changed. Other
+// keys, and whether there are users at all, cannot change while the broker runs;
+// Reload returns an error that names them. Routes finish the messages that they
+// have in hand. Clients of users that were removed or changed are cut off; other
+// users get what has changed for them, such as new topics, when they connect again.
 func (b *Broker) Reload(ctx context.Context, c *Config) error {
 	if err := c.Validate(); err != nil {
 		return err
@@ -68,8 +67,8 @@ func (b *Broker) Reload(ctx context.Context, c *Config) error {
 	return nil
 }
 
-// dropChanged cuts off the clients of users who have gone or changed, so that what
-// somebody may no longer do ends now.
+// dropChanged cuts off the clients of users that were removed or changed, so that a
+// revoked permission ends at once.
 func (b *Broker) dropChanged(before, now *Config) {
 	if b.auth == nil || b.store == nil {
 		return
@@ -85,12 +84,13 @@ func (b *Broker) dropChanged(before, now *Config) {
 	}
 	for _, c := range all {
 		if !stays[c.AuthorizedUser] {
-			_ = b.store.Server().DisconnectClientByID(c.Cid) // it may have gone
+			_ = b.store.Server().DisconnectClientByID(c.Cid) // the client may be gone
 		}
 	}
 }
 
-// fixed returns which keys differ that cannot change while a broker runs.
+// fixed returns an error that names the changed keys that cannot change while a
+// broker runs.
 func (c *Config) fixed(old *Config) error {
 	var ps Problems
 	differ := func(key string, was, is any) {

@@ -19,7 +19,7 @@ func router(t *testing.T, text string) *Router {
 	return r
 }
 
-// targets writes decisions as route:target, with ! for those without a value.
+// targets formats decisions as route:target, with ! for those without a value.
 func targets(ds []Decision) string {
 	var all []string
 	for _, d := range ds {
@@ -71,7 +71,7 @@ routes:
 	}
 }
 
-// TestOtherwise holds what counts as taken.
+// TestOtherwise checks which messages count as taken.
 func TestOtherwise(t *testing.T) {
 	r := router(t, `
 routes:
@@ -82,7 +82,7 @@ routes:
 	for _, tt := range []struct{ data, want string }{
 		{`{"x":1}`, "never:-"}, // it matches
 		{`{"x":2,"y":3}`, "template:t.3"},
-		{`{"x":2}`, "template:! rest?:rest"}, // it would be nowhere
+		{`{"x":2}`, "template:! rest?:rest"}, // it would go nowhere
 		{`{"x":3}`, "rest?:rest"},
 	} {
 		if got := targets(r.Decide(&Event{message("a", tt.data)})); got != tt.want {
@@ -191,7 +191,7 @@ func FuzzTemplate(f *testing.F) {
 	})
 }
 
-// TestTokensAreInjective holds that different values make different tokens.
+// TestTokensAreInjective checks that different values give different tokens.
 func TestTokensAreInjective(t *testing.T) {
 	seen := map[string]string{}
 	for _, s := range []string{"", "%", "%25", "a.b", "a%2Eb", "a b", "a%20b", " ", "%20", ".", "..", "*", ">", "\xff", "%FF", "\ufffd"} {
@@ -214,7 +214,7 @@ func TestSample(t *testing.T) {
 			if sampled(part, e) {
 				in++
 			}
-			for _, id := range []string{"1", "2"} { // of one key all or none
+			for _, id := range []string{"1", "2"} { // all or none of a key
 				again := &Event{Message: &driver.Received{Message: driver.Message{Key: fmt.Sprint(i), HasKey: true, ID: id, Data: []byte(id)}}}
 				if sampled(part, again) != sampled(part, e) {
 					t.Fatalf("messages of key %d are taken in part", i)
@@ -225,7 +225,7 @@ func TestSample(t *testing.T) {
 			t.Errorf("got %d of %d, want about %v", in, n, want)
 		}
 	}
-	// The same in every process and release.
+	// The sample is the same in every process and release.
 	var taken []int
 	for i := range 40 {
 		if sampled(0.1, &Event{Message: &driver.Received{Message: driver.Message{ID: fmt.Sprint(i)}}}) {
@@ -243,7 +243,7 @@ func TestSample(t *testing.T) {
 func TestCycles(t *testing.T) {
 	tests := []struct {
 		routes string // from>to from>to…
-		path   string // part of what is said; empty for no circle
+		path   string // part of the message; empty if there is no loop
 	}{
 		{"a>b b>c", ""},
 		{"a>b b>a", "a → (route 1) → b, b → (route 2) → a, and so to a again"},
@@ -278,8 +278,8 @@ func TestCycles(t *testing.T) {
 	}
 }
 
-// TestManyRoutes holds that checking and deciding do not grow with the square of
-// the routes.
+// TestManyRoutes checks that the cost of checking and deciding does not grow with
+// the square of the number of routes.
 func TestManyRoutes(t *testing.T) {
 	c := Default()
 	for i := range 3_000 {

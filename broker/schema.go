@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// schema is a JSON schema, as OpenAPI 3.1 has it.
+// schema is a JSON schema, in the form of OpenAPI 3.1.
 type schema map[string]any
 
-// schemas makes schemas of Go types. Those of named structs are gathered, and
-// referred to.
+// schemas makes schemas of Go types. It collects those of named structs, and refers
+// to them.
 type schemas map[string]schema
 
 var (
@@ -21,7 +21,7 @@ var (
 	eventType = reflect.TypeFor[Event]()
 )
 
-// of returns the schema of a type, as package encoding/json writes it.
+// of returns the schema of a type, as package encoding/json encodes it.
 func (s schemas) of(t reflect.Type) schema {
 	switch t {
 	case timeType:
@@ -55,20 +55,20 @@ func (s schemas) of(t reflect.Type) schema {
 	case reflect.Interface:
 		return schema{}
 	}
-	panic("there is no schema for " + t.String()) // TestOpenAPI makes them all
+	panic("there is no schema for " + t.String()) // TestOpenAPI makes all of them
 }
 
 // named returns a reference to the schema of a struct.
 func (s schemas) named(name string, t reflect.Type) schema {
 	if s[name] == nil {
-		s[name] = schema{} // it may refer to itself
+		s[name] = schema{} // the struct may refer to itself
 		s[name] = s.object(t)
 	}
 	return schema{"$ref": "#/components/schemas/" + name}
 }
 
-// schemaName returns what the schema of a type is called: topicView is TopicView,
-// and page[broker.topicView] is PageOfTopicView.
+// schemaName returns the name of the schema of a type: topicView becomes TopicView,
+// and page[broker.topicView] becomes PageOfTopicView.
 func schemaName(name string) string {
 	if outer, inner, ok := strings.Cut(strings.TrimSuffix(name, "]"), "["); ok {
 		return schemaName(outer) + "Of" + schemaName(inner[strings.LastIndexByte(inner, '.')+1:])
@@ -89,7 +89,7 @@ func (s schemas) object(t reflect.Type) schema {
 	return o
 }
 
-// members adds the fields of a struct, and those of structs that are embedded in it.
+// members adds the fields of a struct, and those of embedded structs.
 func (s schemas) members(t reflect.Type, properties schema, required *[]string) {
 	for f := range t.Fields() {
 		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")

@@ -18,15 +18,15 @@ import (
 	"github.com/harkbus/hark/driver/natsdriver"
 )
 
-// TestStoreOfPattern stores what is published to topics that nobody has named, from the
-// first message on, and keeps it over a new start.
+// TestStoreOfPattern stores messages on topics that are not named anywhere, from
+// the first message on, and keeps them across a restart.
 func TestStoreOfPattern(t *testing.T) {
 	dir := t.TempDir()
 	text := "topics: [{name: 'orders.>'}, {name: plain}]"
 	b := start(t, configIn(t, dir, text))
 	nc := connectTo(t, b.Addr().String())
 	js := jetStreamOf(t, nc)
-	// A client of NATS that has never heard of hark is told that it is stored.
+	// A plain NATS client is told that its message is stored.
 	if ack, err := js.Publish("orders.new.one", []byte(`"first"`)); err != nil || ack.Sequence != 1 {
 		t.Fatalf("got %+v, %v", ack, err)
 	}
@@ -52,7 +52,8 @@ type order struct {
 	N int `json:"n"`
 }
 
-// TestStoreForPrograms has a program that says nothing of limits use a topic of a store.
+// TestStoreForPrograms uses a topic of a store from a program that states no
+// limits.
 func TestStoreForPrograms(t *testing.T) {
 	b := start(t, config(t, "topics: [{name: 'orders.>', age: 1h, durability: relaxed, dedup: 10m}]"))
 	ctx := testContext(t)
@@ -69,7 +70,7 @@ func TestStoreForPrograms(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 2 { // the second is known
+	for range 2 { // the second time it is known
 		if err := topic.Publish(ctx, order{1}, hark.ID("once")); err != nil {
 			t.Fatal(err)
 		}
@@ -93,7 +94,8 @@ func TestStoreForPrograms(t *testing.T) {
 	if !slices.Equal(got, []int{1, 3, 2}) || time.Now().Before(due) {
 		t.Errorf("got %v, want 1, 3 and then 2, when it was due", got)
 	}
-	// What is given up is in the same store, and administered as any dead letter.
+	// Messages that are given up on are in the same store, and administered like
+	// any dead letters.
 	sub, err := topic.Subscribe(func(context.Context, *hark.Message[order]) error { return hark.Reject(errors.New("no")) }, hark.Group("g"), hark.FromStart())
 	if err != nil {
 		t.Fatal(err)
@@ -115,8 +117,8 @@ func TestStoreForPrograms(t *testing.T) {
 	}
 }
 
-// TestStoreRoutes routes from a store, in order, to another one, over new starts and
-// without repeats.
+// TestStoreRoutes routes from one store to another, in order and without repeats,
+// across restarts.
 func TestStoreRoutes(t *testing.T) {
 	dir := t.TempDir()
 	text := `
@@ -161,7 +163,7 @@ routes:
 	}
 }
 
-// TestStoreMoves moves messages of a store.
+// TestStoreMoves moves messages out of a store.
 func TestStoreMoves(t *testing.T) {
 	b := start(t, config(t, "topics: [{name: 'in.>'}, {name: 'out.*'}]\nroutes: [{from: in.a, where: data.n > 1, to: out.big, mode: move}]"))
 	c := dial(t, b, "")
@@ -178,7 +180,7 @@ func TestStoreMoves(t *testing.T) {
 	}
 }
 
-// TestStorePerKey keeps the newest messages of each topic, and of each key of it.
+// TestStorePerKey keeps the newest messages of each topic, and of each of its keys.
 func TestStorePerKey(t *testing.T) {
 	b := start(t, config(t, "topics: [{name: 'price.*', per_key: 1}, {name: 'state.*', per_topic: 2}]"))
 	c := dial(t, b, "")
@@ -199,7 +201,8 @@ func TestStorePerKey(t *testing.T) {
 	}
 }
 
-// TestStoresAreChecked is a table of what cannot be declared, each with its place.
+// TestStoresAreChecked lists what cannot be declared, each with the place of the
+// error.
 func TestStoresAreChecked(t *testing.T) {
 	for text, want := range map[string]string{
 		"topics:\n  - name: orders.>\n  - name: orders.eu":                "3:11: topics[1].name: orders.eu and orders.> (line 2, column 11) have topics in common",
@@ -224,14 +227,16 @@ func TestStoresAreChecked(t *testing.T) {
 	}
 }
 
-// TestStoreReload adds, changes and removes stores while the broker runs, all or nothing.
+// TestStoreReload adds, changes and removes stores while the broker runs, all or
+// nothing.
 func TestStoreReload(t *testing.T) {
 	dir := t.TempDir()
 	b := start(t, configIn(t, dir, "topics: [{name: 'a.*'}]"))
 	c := dial(t, b, "")
 	publishTo(t, storedTopic(t, c, "a.x"), keyed(1, "", "1"), keyed(2, "", "2"))
 	ctx := testContext(t)
-	// The second store cannot be: what is published there is kept by a stream of others.
+	// The second store cannot be created, because a foreign stream keeps what is
+	// published there.
 	js := jetStreamOf(t, c.Client())
 	if _, err := js.AddStream(&nats.StreamConfig{Name: "foreign", Subjects: []string{"taken.x"}}); err != nil {
 		t.Fatal(err)
@@ -256,7 +261,7 @@ func TestStoreReload(t *testing.T) {
 	if m := receive(t, replay(t, c, "b.all"), 1)[0]; m.ID != "id-3" {
 		t.Errorf("got %s", m.ID)
 	}
-	// One that is not declared any more stays as it is.
+	// A store that is no longer declared stays as it is.
 	if err := b.Reload(ctx, configIn(t, dir, "topics: [{name: 'b.*'}]")); err != nil {
 		t.Fatal(err)
 	}
@@ -274,7 +279,8 @@ func TestStoreReload(t *testing.T) {
 	}
 }
 
-// TestStoreUsers has users with rights for all, for a part and for nothing of a store.
+// TestStoreUsers has users with permissions for all, for a part and for none of a
+// store.
 func TestStoreUsers(t *testing.T) {
 	t.Parallel()
 	b := start(t, config(t, `
@@ -288,7 +294,7 @@ topics: [{name: 'shop.>'}]
 	ctx := testContext(t)
 	publishTo(t, storedTopic(t, all, "shop.us.a"), keyed(1, "k", `"secret"`))
 	live := listen(t, eu, "shop.eu.*")
-	// With acknowledgement, with and without a key.
+	// With an acknowledgement, with and without a key.
 	publishTo(t, storedTopic(t, eu, "shop.eu.a"), keyed(2, "k", `"mine"`), keyed(3, "", `"too"`))
 	receive(t, live, 2)
 	if got := receive(t, replay(t, all, "shop.eu.a"), 2); got[0].ID != "id-2" || got[1].ID != "id-3" {
@@ -368,13 +374,13 @@ topics: [{name: 'shop.>'}]
 			t.Errorf("subscribe to %s: got %v, want ok=%v", subject, err, ok)
 		}
 	}
-	// Who only publishes is not told which topics there are.
+	// A user who may only publish is not told which topics exist.
 	publishTo(t, storedTopic(t, dial(t, b, "in:secret-in@"), "shop.us.b"), keyed(4, "k", `"in"`))
 	err = attempt(t, b, "in", func(nc *nats.Conn) error { return nc.Publish("$JS.API.STREAM.INFO."+stream, nil) })
 	if !errors.Is(err, nats.ErrPermissionViolation) {
 		t.Errorf("information on the store for who publishes only: got %v, want a refusal", err)
 	}
-	// Over HTTP the part can be read and administered, and nothing else.
+	// Over HTTP the user's part can be read and administered, and nothing else.
 	ask := func(path string) int {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+b.HTTPAddr().String()+path, nil)
 		if err != nil {
@@ -390,7 +396,7 @@ topics: [{name: 'shop.>'}]
 	}
 	for path, want := range map[string]int{
 		"/v1/admin/topics/shop.eu.a": 200, "/v1/admin/topics/shop.eu.a/messages": 200, "/v1/admin/topics/shop.eu.a/messages/2": 200,
-		"/v1/admin/topics/shop.eu.a/messages/1": 404, // it is one of shop.us.a
+		"/v1/admin/topics/shop.eu.a/messages/1": 404, // it is a message of shop.us.a
 		"/v1/admin/topics/shop.us.a":            403, "/v1/admin/topics/shop.us.a/messages": 403, "/v1/admin/stores": 403,
 	} {
 		if got := ask(path); got != want {
@@ -399,8 +405,8 @@ topics: [{name: 'shop.>'}]
 	}
 }
 
-// TestStoreOverHTTP follows all topics of a store, and a part of them: like a stored topic,
-// which they are together.
+// TestStoreOverHTTP follows all topics of a store, and a part of them, like the
+// single stored topic that they are together.
 func TestStoreOverHTTP(t *testing.T) {
 	d := doorOf(t, start(t, config(t, "topics: [{name: 'shop.>'}]")))
 	d.numbers(http.StatusCreated, "shop.a", 0, 2)
@@ -423,7 +429,7 @@ func TestStoreOverHTTP(t *testing.T) {
 		if last := more[len(more)-1].data; last.Seq != 6 || last.Topic != "shop.b" {
 			t.Errorf("%s: got %+v", pattern, last)
 		}
-		// It goes on behind what came last, and with what is published then.
+		// It goes on after the last message, including messages published later.
 		res, err := d.do(testContext(t), http.MethodGet, "/v1/topics/"+pattern+"/events?wait=1s&where=data.n==5", nil, "Accept: application/x-ndjson", "Last-Event-ID: 2")
 		if err != nil {
 			t.Fatal(err)
@@ -432,7 +438,7 @@ func TestStoreOverHTTP(t *testing.T) {
 			t.Errorf("%s: got %s, %v", pattern, text, err)
 		}
 		_ = res.Body.Close()
-		// A group has a place in it.
+		// A group keeps its place in it.
 		one := d.webSocket(pattern + "/events?group=g&from=start&window=1")
 		d.say(one, fmt.Sprintf(`{"ack":%d}`, d.hear(one).Seq))
 		_ = one.CloseNow()

@@ -10,20 +10,20 @@ import (
 	"github.com/harkbus/hark/internal/names"
 )
 
-// template is a target of a route: the name of a topic, with values of the
+// template is a target of a route: the name of a topic, possibly with values of the
 // message in it.
 type template struct {
 	text  string
 	parts []part
 }
 
-// part is a piece of a template: text, or else a value.
+// part is a piece of a template: a text or a value.
 type part struct {
 	text  string
 	value *lookup
 }
 
-// parseTemplate reads a target. Errors say at which byte.
+// parseTemplate parses a target. Errors give the byte offset.
 func parseTemplate(text string) (*template, error) {
 	t := &template{text: text}
 	for rest := text; rest != ""; {
@@ -52,7 +52,7 @@ func parseTemplate(text string) (*template, error) {
 	return t, t.check()
 }
 
-// check reports whether what the template makes can be names of topics.
+// check reports an error if the template can produce invalid names of topics.
 func (t *template) check() error {
 	name := t.pattern("x")
 	if names.IsPattern(t.text) {
@@ -70,7 +70,7 @@ func (t *template) check() error {
 	return nil
 }
 
-// constant reports whether the template is a name.
+// constant reports whether the template is a plain name.
 func (t *template) constant() bool {
 	for _, p := range t.parts {
 		if p.value != nil {
@@ -80,7 +80,7 @@ func (t *template) constant() bool {
 	return true
 }
 
-// pattern returns the template with other text for each value.
+// pattern returns the template with a text in place of each value.
 func (t *template) pattern(value string) string {
 	var b strings.Builder
 	for _, p := range t.parts {
@@ -93,7 +93,7 @@ func (t *template) pattern(value string) string {
 	return b.String()
 }
 
-// reaches returns a pattern that matches all names that the template makes for
+// reaches returns a pattern that matches all names that the template produces for
 // messages of topics that match from.
 func (t *template) reaches(from string) string {
 	var b strings.Builder
@@ -121,8 +121,8 @@ func (t *template) reaches(from string) string {
 	return strings.Join(tokens, ".")
 }
 
-// expand returns the topic for a message. It fails if the message lacks a value,
-// or the name gets too long.
+// expand returns the topic for a message. It fails if the message lacks a value, or
+// the name becomes too long.
 func (t *template) expand(m *Event) (string, error) {
 	if len(t.parts) == 1 && t.parts[0].value == nil {
 		return t.text, nil
@@ -153,9 +153,9 @@ func (t *template) expand(m *Event) (string, error) {
 	return name, nil
 }
 
-// appendToken writes a value such that it is one token, or a piece of one, and
-// different values are different: what tokens cannot have is percent-encoded,
-// and an empty value is a single percent sign.
+// appendToken appends a value such that it is one token, or a part of one, and
+// different values stay different: it percent-encodes what tokens cannot contain,
+// and writes an empty value as a single percent sign.
 func appendToken(b []byte, s string) []byte {
 	if s == "" {
 		return append(b, '%')

@@ -7,7 +7,7 @@ import (
 	"os"
 )
 
-// load reads the files; nil without a certificate.
+// load reads the files; it returns nil if there is no certificate.
 func (t *TLSConfig) load() (*tls.Config, error) {
 	if t.Cert == "" {
 		return nil, nil

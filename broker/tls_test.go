@@ -22,7 +22,7 @@ import (
 	"github.com/harkbus/hark/internal/certs"
 )
 
-// syncBuffer is a buffer that many may write to.
+// syncBuffer is a buffer that is safe for concurrent use.
 type syncBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -41,12 +41,12 @@ func (s *syncBuffer) String() string {
 	return s.b.String()
 }
 
-// newTestLogger logs everything.
+// newTestLogger logs at all levels.
 func newTestLogger(w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
-// authority makes certificates.
+// authority issues certificates.
 type authority struct{ *certs.Authority }
 
 func newAuthority(t *testing.T) *authority {
@@ -54,7 +54,7 @@ func newAuthority(t *testing.T) *authority {
 	return &authority{certs.New(t)}
 }
 
-// ask gets /healthz over TLS, by a name.
+// ask requests /healthz over TLS, by a host name.
 func (a *authority) ask(t *testing.T, b *Broker, host string, certs ...tls.Certificate) (int, error) {
 	t.Helper()
 	pem, err := os.ReadFile(a.File)
@@ -77,7 +77,7 @@ func (a *authority) ask(t *testing.T, b *Broker, host string, certs ...tls.Certi
 	return res.StatusCode, res.Body.Close()
 }
 
-// TestTLS speaks to a broker over TLS, for messages and HTTP.
+// TestTLS uses TLS for messages and for HTTP.
 func TestTLS(t *testing.T) {
 	a := newAuthority(t)
 	cert, key := a.Server(t)
@@ -97,7 +97,7 @@ func TestTLS(t *testing.T) {
 	publishTo(t, storedTopic(t, ada, "orders.stored"), &driver.Message{Data: []byte(`{}`)})
 	receive(t, sub, 1)
 
-	// A client that does not know the authority, and one without TLS.
+	// A client that does not trust the authority, and one without TLS.
 	if c, err := natsdriver.Open(testContext(t), "tls://bob:secret-bob@"+b.Addr().String()); err == nil || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("an unknown authority: got %v, %v", c, err)
 	}
@@ -139,7 +139,7 @@ func TestTLS(t *testing.T) {
 	open("eve:secret-bob")
 }
 
-// TestClientCertificates lets nobody in who has none of the authority.
+// TestClientCertificates refuses clients without a certificate of the authority.
 func TestClientCertificates(t *testing.T) {
 	a, stranger := newAuthority(t), newAuthority(t)
 	cert, key := a.Server(t)

@@ -10,7 +10,7 @@ import (
 	"github.com/harkbus/hark/internal/names"
 )
 
-// undo takes changes back, the last first.
+// undo reverts changes, the last one first.
 type undo []func(ctx context.Context) error
 
 func (u undo) run(ctx context.Context) error {
@@ -21,10 +21,10 @@ func (u undo) run(ctx context.Context) error {
 	return err
 }
 
-// makeTopics makes the topics and stores that a configuration declares and that are not
-// there. When one fails, what was done is taken back, and so can it be by the undo it
-// returns. Those that are there with other limits are returned: they are to be altered
-// when nothing else can fail, because a smaller limit takes messages away.
+// makeTopics creates the topics and stores that a configuration declares and that
+// do not exist. If one fails it reverts what it has done; the undo it returns does
+// the same later. It returns the existing ones with other limits, to be altered
+// once nothing else can fail, because a smaller limit removes messages.
 func (b *Broker) makeTopics(ctx context.Context, before, c *Config) (alter []int, done undo, err error) {
 	declared := map[TopicConfig]bool{}
 	if before != nil {
@@ -51,15 +51,15 @@ func (b *Broker) makeTopics(ctx context.Context, before, c *Config) (alter []int
 	return alter, done, nil
 }
 
-// topicProblem says what is wrong with a topic that is declared.
+// topicProblem describes what is wrong with a declared topic.
 func (c *Config) topicProblem(i int, err error) error {
 	p := c.problem(fmt.Sprintf("topics[%d]", i), "%s", err)
 	p.err = err
 	return p
 }
 
-// makeTopic makes a topic as it is declared, unless it is there, and reports whether it
-// did, and whether the one that is there has other limits.
+// makeTopic creates a topic as declared, unless it exists. It reports whether it
+// did, and whether an existing one has other limits.
 func (b *Broker) makeTopic(ctx context.Context, t *TopicConfig) (made, differs bool, err error) {
 	if !t.isStore() {
 		switch store, err := b.conn.StoreOf(ctx, t.Name); {
@@ -108,8 +108,8 @@ func (b *Broker) deleteDeclared(ctx context.Context, name string) error {
 	return b.conn.DeleteTopic(ctx, name)
 }
 
-// alterTopics gives topics and stores that are there the limits that are declared. When one
-// fails the others get those back that they had.
+// alterTopics gives existing topics and stores the declared limits. If one fails,
+// the others get their former limits back.
 func (b *Broker) alterTopics(ctx context.Context, c *Config, numbers []int) error {
 	var done undo
 	for _, i := range numbers {
@@ -124,7 +124,7 @@ func (b *Broker) alterTopics(ctx context.Context, c *Config, numbers []int) erro
 	return nil
 }
 
-// alterTopic returns what takes the change back.
+// alterTopic alters a topic and returns a function that reverts the change.
 func (b *Broker) alterTopic(ctx context.Context, t *TopicConfig) (func(context.Context) error, error) {
 	if t.isStore() {
 		before, err := b.conn.AlterStore(ctx, t.store())
@@ -140,7 +140,7 @@ func (b *Broker) alterTopic(ctx context.Context, t *TopicConfig) (func(context.C
 	}, err
 }
 
-// openDeclared opens a declared topic, or store, as it is.
+// openDeclared opens a declared topic, or store, as it exists.
 func openDeclared(ctx context.Context, conn *natsdriver.Conn, name string) (driver.Topic, error) {
 	asItIs := driver.StoredConfig{Existing: true}
 	if names.IsPattern(name) {

@@ -8,7 +8,7 @@ import (
 	"github.com/harkbus/hark/driver/natsdriver"
 )
 
-// TestAdminTwice has what is removed removed again, as after a crash.
+// TestAdminTwice removes what has already been removed, as happens after a crash.
 func TestAdminTwice(t *testing.T) {
 	b := start(t, config(t, "topics: [{name: a}]"))
 	publishTo(t, storedTopic(t, b.conn, "a"), &driver.Message{Data: []byte("1")}, &driver.Message{Data: []byte("2")})
@@ -35,8 +35,8 @@ func TestAdminTwice(t *testing.T) {
 	}
 }
 
-// TestPatternsOfStoredTopics holds that a pattern has no messages of the topic
-// above it, which have a key and so other subjects.
+// TestPatternsOfStoredTopics checks that a pattern does not receive messages of the
+// topic above it that have a key, and so other subjects.
 func TestPatternsOfStoredTopics(t *testing.T) {
 	b := start(t, config(t, "topics: [{name: a}, {name: a.b}]"))
 	c := dial(t, b, "")
@@ -48,8 +48,7 @@ func TestPatternsOfStoredTopics(t *testing.T) {
 	}
 }
 
-// TestDeadLettersAreDeclared declares a topic for dead letters that is there, and was
-// none.
+// TestDeadLettersAreDeclared declares an existing topic as one for dead letters.
 func TestDeadLettersAreDeclared(t *testing.T) {
 	dir := t.TempDir()
 	stop(t, start(t, configIn(t, dir, "topics: [{name: failed}, {name: other}]")))

@@ -7,13 +7,14 @@ import (
 	"strings"
 )
 
-// ofKubernetes are variables that Kubernetes sets for services whose names begin with hark.
+// ofKubernetes matches variables that Kubernetes sets for services whose names
+// begin with hark.
 var ofKubernetes = regexp.MustCompile(`_SERVICE_(HOST|PORT)(_|$)|_PORT(_|$)`)
 
-// UnknownVariables returns the variables of an environment, as os.Environ lists it, that
-// begin with HARK_, have a value, and are neither those of settings nor among others: each
-// as a Problem that suggests the one that may be meant. They may be there for somebody
-// else, so Load passes over them.
+// UnknownVariables returns the environment variables, in the form of os.Environ,
+// that begin with HARK_, have a value, and are neither settings nor in others, each
+// as a Problem that suggests the one that may be meant. They may be meant for
+// another program, so Load ignores them.
 func UnknownVariables(environ, others []string) (ps Problems) {
 	known := map[string]bool{}
 	for _, name := range others {

@@ -14,7 +14,7 @@ import (
 // webServer serves the endpoints over HTTP.
 type webServer struct {
 	broker    *Broker
-	listener  net.Listener // nil if there is to be none
+	listener  net.Listener // nil if HTTP is off
 	server    *http.Server
 	endpoints []endpoint
 	guard     *guard
@@ -22,12 +22,12 @@ type webServer struct {
 	metrics   *metrics
 	running   sync.WaitGroup
 
-	streams   context.Context // ends when those calls must that go on until somebody ends them
+	streams   context.Context // ends when streaming calls must end
 	endAll    context.CancelFunc
-	streaming sync.WaitGroup // those calls
+	streaming sync.WaitGroup // the streaming calls
 }
 
-// handler returns all that is served.
+// handler returns the handler of all endpoints.
 func (w *webServer) handler() http.Handler {
 	mux, known := http.NewServeMux(), http.NewServeMux()
 	for i := range w.endpoints {
@@ -49,8 +49,8 @@ func (w *webServer) handler() http.Handler {
 	})
 }
 
-// refuseUnknown answers a request for which there is no endpoint, as those that are
-// known would in words of their own.
+// refuseUnknown answers a request without an endpoint in the form of the API, with
+// the status that the mux would answer.
 func (w *webServer) refuseUnknown(rw http.ResponseWriter, r *http.Request, known http.Handler) {
 	probe := &statusProbe{header: http.Header{}}
 	known.ServeHTTP(probe, r)
@@ -63,7 +63,7 @@ func (w *webServer) refuseUnknown(rw http.ResponseWriter, r *http.Request, known
 	refused(http.StatusNotFound, "there is nothing at %s", r.URL.Path).but("/v1/openapi.json says what there is").write(rw)
 }
 
-// statusProbe finds out with which status a handler answers.
+// statusProbe finds out the status with which a handler answers.
 type statusProbe struct {
 	header http.Header
 	status int
@@ -78,7 +78,7 @@ func (p *statusProbe) Write(text []byte) (int, error) { return len(text), nil }
 // WriteHeader implements http.ResponseWriter.
 func (p *statusProbe) WriteHeader(status int) { p.status = status }
 
-// listenWeb takes the address. Nothing is answered before serve.
+// listenWeb opens the listener. Nothing is answered before serve.
 func listenWeb(b *Broker, es []endpoint) (*webServer, error) {
 	c := b.config.Load()
 	tlsConfig, err := c.TLS.load()
@@ -99,13 +99,13 @@ func listenWeb(b *Broker, es []endpoint) (*webServer, error) {
 	}
 	w.server = &http.Server{
 		Handler: w.handler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
-		ReadTimeout: callPatience, WriteTimeout: callPatience + writePatience, // of all but streams
+		ReadTimeout: callPatience, WriteTimeout: callPatience + writePatience, // for all calls but streams
 		ErrorLog: newErrorLog(b.log),
 	}
 	return w, nil
 }
 
-// serve begins to answer.
+// serve starts to answer requests.
 func (w *webServer) serve() {
 	if w.server == nil {
 		return
@@ -117,7 +117,7 @@ func (w *webServer) serve() {
 	})
 }
 
-// close answers what has been asked, ends streams, and returns when all is over.
+// close answers requests in progress, ends streams, and returns when all are done.
 func (w *webServer) close(ctx context.Context) error {
 	w.endAll()
 	if w.server == nil {
@@ -134,7 +134,8 @@ func (w *webServer) close(ctx context.Context) error {
 	return errors.Join(err, w.streamsEnd(ctx))
 }
 
-// streamsEnd waits for the streams, also those that have taken their connection.
+// streamsEnd waits for the streams, including those that have taken over their
+// connection.
 func (w *webServer) streamsEnd(ctx context.Context) error {
 	ended := make(chan struct{})
 	go func() { w.streaming.Wait(); close(ended) }()

@@ -14,7 +14,8 @@ import (
 	"time"
 )
 
-// webOf returns a server of some endpoints, which is not started.
+// webOf returns the handler of a server with some endpoints; the server is not
+// started.
 func webOf(t *testing.T, log io.Writer, text string, es ...endpoint) http.Handler {
 	t.Helper()
 	b, err := New(config(t, text), slog.New(slog.NewTextHandler(log, nil)))
@@ -27,7 +28,7 @@ func webOf(t *testing.T, log io.Writer, text string, es ...endpoint) http.Handle
 	return w.handler()
 }
 
-// ask sends a request, and reads what is refused.
+// ask sends a request, and decodes a refusal.
 func ask(h http.Handler, method, target, contentType, body string) (*httptest.ResponseRecorder, refusal) {
 	r := httptest.NewRequest(method, target, strings.NewReader(body))
 	r.Host = "127.0.0.1:7480"
@@ -37,7 +38,7 @@ func ask(h http.Handler, method, target, contentType, body string) (*httptest.Re
 	rec := httptest.NewRecorder()
 	h.ServeHTTP(rec, r)
 	var refusal refusal
-	_ = json.Unmarshal(rec.Body.Bytes(), &refusal) // it may be something else
+	_ = json.Unmarshal(rec.Body.Bytes(), &refusal) // the answer may be something else
 	return rec, refusal
 }
 
@@ -129,7 +130,7 @@ func TestRefuse(t *testing.T) {
 	}
 }
 
-// TestWhoMayAsk asks as users who may, and who may not.
+// TestWhoMayAsk sends requests as users with and without permission.
 func TestWhoMayAsk(t *testing.T) {
 	text := strings.Replace(users(t), "subscribe: region.*", "subscribe: region.*, admin: [orders.>]", 1)
 	who := func(c *call) error { return c.reply(map[string]any{"who": c.who.who()}) }
@@ -177,7 +178,7 @@ func TestWhoMayAsk(t *testing.T) {
 	}
 }
 
-// TestStreamsEnd stops a server while an answer goes on.
+// TestStreamsEnd stops a server in the middle of a stream.
 func TestStreamsEnd(t *testing.T) {
 	b, err := New(config(t, ""), nil)
 	if err != nil {
@@ -220,9 +221,9 @@ func TestStreamsEnd(t *testing.T) {
 	}
 }
 
-// TestStreamsOutliveDeadlines has a stream go on behind the deadlines of the server,
-// within which other calls have to end. On a machine that is so busy that a handler
-// begins behind them, it is tried again.
+// TestStreamsOutliveDeadlines checks that a stream continues past the deadlines of
+// the server, within which other calls have to end. On a machine so busy that a
+// handler starts after them, it tries again.
 func TestStreamsOutliveDeadlines(t *testing.T) {
 	const deadline = 200 * time.Millisecond
 	stream := endpoint{method: "GET", path: "/stream", access: anybody, stream: true, handle: func(c *call) error {

@@ -25,15 +25,15 @@ type webhooks struct {
 	log    *slog.Logger
 
 	mu  sync.Mutex // guards all
-	all []*webhook // in the order of the configuration; a change makes a new one
+	all []*webhook // in the order of the configuration; replaced by a change
 }
 
 func newWebhooks(conn *natsdriver.Conn, source string, alone bool, log *slog.Logger) *webhooks {
 	return &webhooks{conn: conn, source: source, alone: alone, log: log.With("part", "webhooks")}
 }
 
-// sharedConn is the connection of the broker for a bus that must not close it, and
-// that takes stored topics as they are.
+// sharedConn is the broker's connection for use by a bus, which must not close it,
+// and opens stored topics as they exist.
 type sharedConn struct{ driver.Conn }
 
 // OpenTopic implements driver.Conn.
@@ -49,7 +49,7 @@ func (c sharedConn) OpenTopic(ctx context.Context, t driver.TopicConfig) (driver
 // Close implements driver.Conn.
 func (sharedConn) Close(context.Context) error { return nil }
 
-// deadLetterLog tells the log of messages that are given up.
+// deadLetterLog logs the messages that are given up on.
 type deadLetterLog struct{ log *slog.Logger }
 
 // OnDeadLetter implements hark.DeadLetterHook.
@@ -62,17 +62,17 @@ func (l deadLetterLog) OnDrop(e hark.DropEvent) {
 	l.log.Error("messages dropped", "group", e.Subscription, "topic", e.Name, "count", e.Count, "reason", string(e.Reason))
 }
 
-// webhookChange is the step from the webhooks of one configuration to those of
-// another: those that are new have begun, and those that are to end have not ended.
+// webhookChange is the transition between the webhooks of two configurations. The
+// new webhooks have started, and the old ones have not ended.
 type webhookChange struct {
 	of          *webhooks
 	config      *Config
 	next, fresh []*webhook
 }
 
-// change begins the step to another configuration. Webhooks that are the same go on,
-// unless what they send is stored from now on: for a moment two send then. Either finish
-// or undo must be called.
+// change begins the transition to another configuration. Unchanged webhooks go on,
+// unless the topic they read becomes stored; then two send for a moment. The caller
+// must call either finish or undo.
 func (ws *webhooks) change(ctx context.Context, c *Config) (*webhookChange, error) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
@@ -100,7 +100,7 @@ func (ws *webhooks) change(ctx context.Context, c *Config) (*webhookChange, erro
 	return step, nil
 }
 
-// undo ends the webhooks that are new, and removes the groups that were made for them.
+// undo ends the new webhooks, and removes the groups created for them.
 func (step *webhookChange) undo(ctx context.Context) (err error) {
 	for _, w := range step.fresh {
 		err = errors.Join(err, w.stop(ctx, ctx))
@@ -111,7 +111,7 @@ func (step *webhookChange) undo(ctx context.Context) (err error) {
 	return err
 }
 
-// finish ends the webhooks that are not in the configuration any more.
+// finish ends the webhooks that are no longer in the configuration.
 func (step *webhookChange) finish(ctx context.Context) {
 	ws := step.of
 	ws.mu.Lock()
@@ -129,7 +129,8 @@ func (step *webhookChange) finish(ctx context.Context) {
 	}
 }
 
-// stored reports whether a topic is stored, or one store keeps all topics of a pattern.
+// stored reports whether a topic is stored, or one store keeps all topics of a
+// pattern.
 func (ws *webhooks) stored(ctx context.Context, from string) (bool, error) {
 	if names.IsPattern(from) {
 		if info := ws.conn.Info(); !info.Has(driver.StoredPatterns) {
@@ -141,11 +142,11 @@ func (ws *webhooks) stored(ctx context.Context, from string) (bool, error) {
 	return ws.conn.HasTopic(ctx, from)
 }
 
-// start begins to send.
+// start starts to send.
 func (ws *webhooks) start(ctx context.Context, w *webhook) error {
 	sameGroup := func(other *webhook) bool { return other.config.Name == w.config.Name }
 	if w.durable && ws.alone && !slices.ContainsFunc(ws.all, sameGroup) {
-		// What was in hand when the broker ended comes again at once.
+		// Messages in hand when the broker last ended come again at once.
 		if err := ws.conn.ResetGroup(ctx, w.config.From, webhookGroup(w.config.Name)); err != nil {
 			return err
 		}
@@ -164,11 +165,11 @@ func (ws *webhooks) start(ctx context.Context, w *webhook) error {
 	return nil
 }
 
-// forgetPlace removes the group of a webhook that is not there any more, so that one
-// of its name that is added later begins anew.
+// forgetPlace removes the group of a removed webhook, so that a later webhook with
+// its name starts anew.
 func (ws *webhooks) forgetPlace(ctx context.Context, w *webhook, c *Config) {
 	if !ws.alone {
-		return // others may still send, with the configuration that this one had
+		return // other brokers may still send, with the old configuration
 	}
 	for i := range c.Webhooks {
 		if c.Webhooks[i].Name == w.config.Name && c.Webhooks[i].From == w.config.From {
@@ -180,8 +181,7 @@ func (ws *webhooks) forgetPlace(ctx context.Context, w *webhook, c *Config) {
 	}
 }
 
-// stopPatience is how long requests that are under way may take when the broker
-// stops.
+// stopPatience is how long requests in progress may take when the broker stops.
 const stopPatience = 5 * time.Second
 
 // stop ends all webhooks.
@@ -200,7 +200,7 @@ func (ws *webhooks) stop(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// named returns a webhook, nil if there is none of that name.
+// named returns the webhook with a name, or nil if there is none.
 func (ws *webhooks) named(name string) *webhook {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
@@ -244,7 +244,7 @@ func (w *webhook) view() webhookView {
 	return v
 }
 
-// webhookEndpoints show webhooks, and switch them on and off.
+// webhookEndpoints show webhooks, and turn them on and off.
 func webhookEndpoints() []endpoint {
 	switched := func(name, summary string, do func(*webhook)) endpoint {
 		return endpoint{

@@ -10,8 +10,8 @@ import (
 	"github.com/goccy/go-yaml"
 )
 
-// fromUTF8 returns the text of a file without the mark that some editors put in front of
-// it, and what is wrong if it is in another encoding.
+// fromUTF8 returns the text of a file without the byte order mark that some editors
+// add, and an error text if the file has another encoding.
 func fromUTF8(data []byte) (text []byte, fault string) {
 	for _, mark := range [][]byte{{0xff, 0xfe}, {0xfe, 0xff}} {
 		if bytes.HasPrefix(data, mark) {
@@ -21,8 +21,8 @@ func fromUTF8(data []byte) (text []byte, fault string) {
 	return bytes.TrimPrefix(data, []byte("\ufeff")), ""
 }
 
-// syntaxProblem says what is wrong with text that is no YAML, and what it may be that the
-// writer did not think of.
+// syntaxProblem explains why a text is not valid YAML, including likely causes that
+// the writer may not have thought of.
 func (c *Config) syntaxProblem(err error) *Problem {
 	p := &Problem{Where: c.file, Text: err.Error()}
 	var syntax *yaml.SyntaxError
@@ -54,7 +54,8 @@ var (
 	bracesInText = regexp.MustCompile(`[^\s,\[\]{}:"']*\{[^{}"',]*\}[^\s,\[\]{}"']*`)
 )
 
-// quotesHint says that something in a line needs quotes, if that is likely; empty if not.
+// quotesHint says that something in a line needs quotes, if that is likely;
+// otherwise it returns "".
 func quotesHint(line string) string {
 	m := keyAndValue.FindStringSubmatch(line)
 	if m == nil {
