@@ -13,26 +13,26 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-// authenticator lets users in. It implements the server's Authentication.
+// authenticator authenticates clients. It implements the server's Authentication.
 type authenticator struct {
-	secret   string // of the broker's own client
+	secret   string // password of the broker's own client
 	users    atomic.Pointer[userList]
 	checking *passwordQueue
 	verified *verified
-	proxy    *proxy // is told who comes; nil without a server in this process
+	proxy    *proxy // is told who was let in; nil without a server in this process
 }
 
-// userList is the users of a configuration.
+// userList holds the users of a configuration.
 type userList struct{ byName, byToken map[string]*user }
 
-// user is somebody who may connect.
+// user is a configured user.
 type user struct {
 	UserConfig
 	permissions *natsserver.Permissions
 }
 
-// nobody has the hash of no password, so that a name that is not there takes as
-// long to refuse as one that is.
+// nobody is a hash that matches no password. It is checked for unknown names, so
+// that refusing them takes as long as refusing a wrong password.
 var nobody = []byte("$2a$10$7EqJtq98hPqEX7fNZaFWoO5rwVt1X4JYv8QJ3r0L6m3v9yN1bX4aG")
 
 func newAuthenticator(c *Config) *authenticator {
@@ -41,13 +41,13 @@ func newAuthenticator(c *Config) *authenticator {
 	return a
 }
 
-// set takes the users of a configuration. Those who are connected keep their
+// set replaces the users by those of a configuration. Connected clients keep their
 // permissions until they connect again; see Broker.Reload.
 func (a *authenticator) set(c *Config) {
 	all := &userList{map[string]*user{}, map[string]*user{}}
 	for _, u := range c.Users {
 		allowed, err := permissions(&u, c.Topics)
-		if err != nil { // Validate has found it
+		if err != nil { // Validate has reported it
 			allowed = &natsserver.Permissions{Publish: &natsserver.SubjectPermission{Deny: []string{">"}}, Subscribe: &natsserver.SubjectPermission{Deny: []string{">"}}}
 		}
 		known := &user{u, allowed}
@@ -70,7 +70,7 @@ func (a *authenticator) Check(c natsserver.ClientAuthentication) bool {
 		return true
 	}
 	address := a.proxy.addressOf(c.GetID())
-	if at := c.RemoteAddress(); address == "" && at != nil { // it speaks MQTT, and has not gone
+	if at := c.RemoteAddress(); address == "" && at != nil { // it speaks MQTT, and is still connected
 		address = at.String()
 	}
 	u, err := a.verify(context.Background(), address, opts.Username, opts.Password)
@@ -85,8 +85,8 @@ func (a *authenticator) Check(c natsserver.ClientAuthentication) bool {
 	return true
 }
 
-// recall returns the user whose token it is, or whose password was right a while ago;
-// nil if there is none, or if that has to be proven.
+// recall returns the user with a given token, or with a password that was recently
+// verified. It returns nil if there is none, or if the password must be checked.
 func (a *authenticator) recall(name, password string) *user {
 	u := a.users.Load().byName[name]
 	if u != nil && (a.byToken(password) == u || a.verified.has(name, password, u)) {
@@ -95,9 +95,9 @@ func (a *authenticator) recall(name, password string) *user {
 	return nil
 }
 
-// prove returns the user with a name and a password or token, nil if there is none.
-// It takes some 50 ms, and is for those whose turn it is in checking. Of many clients
-// of one user that come at once only the first few are kept so long.
+// prove returns the user with a name and a password or token, or nil if there is
+// none. It takes some 50 ms, so it must run in a turn of the queue. Of many
+// simultaneous clients of one user only the first few have to wait that long.
 func (a *authenticator) prove(name, password string) *user {
 	if u := a.recall(name, password); u != nil {
 		return u
@@ -110,8 +110,8 @@ func (a *authenticator) prove(name, password string) *user {
 	return u
 }
 
-// hasPassword reports whether a password is that of a user, who may be nil. It takes
-// the same time for all.
+// hasPassword reports whether a password is that of a user, who may be nil. It
+// takes the same time for every user.
 func hasPassword(u *user, password string) bool {
 	hash := nobody
 	if u != nil && u.Password != "" {
@@ -123,15 +123,15 @@ func hasPassword(u *user, password string) bool {
 // tokenHash returns the hexadecimal digits in the Token of a UserConfig.
 func tokenHash(token string) string { return strings.ToLower(strings.TrimPrefix(token, tokenPrefix)) }
 
-// HashPassword returns what Password of a UserConfig is for a password, of at most
-// 72 bytes.
+// HashPassword returns the Password of a UserConfig for a password of at most 72
+// bytes.
 func HashPassword(password []byte) (string, error) {
 	hash, err := bcrypt.GenerateFromPassword(password, bcrypt.DefaultCost)
 	return string(hash), err
 }
 
-// HashToken returns what Token of a UserConfig is for a token, which must be hard
-// to guess: made by a machine.
+// HashToken returns the Token of a UserConfig for a token, which must be hard to
+// guess: generated by a machine.
 func HashToken(token string) string {
 	sum := sha256.Sum256([]byte(token))
 	return tokenPrefix + hex.EncodeToString(sum[:])

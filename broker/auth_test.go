@@ -23,12 +23,12 @@ import (
 
 func init() {
 	if race.Enabled {
-		// A password takes a second to check then.
+		// With the race detector, checking the usual hash takes a second.
 		nobody = []byte("$2a$04$7EqJtq98hPqEX7fNZaFWoO5rwVt1X4JYv8QJ3r0L6m3v9yN1bX4aG")
 	}
 }
 
-// users writes users with the password or token secret-NAME.
+// users returns the configuration of users whose password or token is secret-NAME.
 func users(t *testing.T) string {
 	t.Helper()
 	hash, err := bcrypt.GenerateFromPassword([]byte("secret-ada"), bcrypt.MinCost)
@@ -72,12 +72,13 @@ func TestUsersMustSayWhoTheyAre(t *testing.T) {
 	}
 }
 
-// TestPasswordsTakeTheirTime has clients wait for longer than the server usually leaves
-// new ones alone: what they hear first is still whether they are let in.
+// TestPasswordsTakeTheirTime makes clients wait for longer than the server usually
+// waits before it pings new ones. The first thing they hear must still be whether
+// they are let in.
 func TestPasswordsTakeTheirTime(t *testing.T) {
 	b := start(t, config(t, users(t)))
 	b.auth.checking.patience = patience
-	release := checkNone(t, b) // others are being checked
+	release := checkNone(t, b) // the queue is full
 	said := map[string]func() (string, error){}
 	for _, password := range []string{"secret-ada", "secret-bob"} {
 		conn, err := net.Dial("tcp", b.Addr().String())
@@ -115,7 +116,7 @@ func TestPasswordsTakeTheirTime(t *testing.T) {
 	}
 }
 
-// attempt tells what the server says of something that a user does.
+// attempt returns the server's error about an operation of a user.
 func attempt(t *testing.T, b *Broker, user string, do func(nc *nats.Conn) error) error {
 	t.Helper()
 	nc, err := nats.Connect("nats://"+user+":secret-"+user+"@"+b.Addr().String(), nats.CustomInboxPrefix(natsdriver.InboxPrefix(user)),
@@ -127,10 +128,10 @@ func attempt(t *testing.T, b *Broker, user string, do func(nc *nats.Conn) error)
 	if err := errors.Join(do(nc), nc.Flush()); err != nil {
 		return err
 	}
-	return nc.LastError() // the server complains before it answers
+	return nc.LastError() // the server reports the error before it answers
 }
 
-// TestPermissions is a table of what users try.
+// TestPermissions lists what users try.
 func TestPermissions(t *testing.T) {
 	b := start(t, config(t, users(t)))
 	tests := []struct {
@@ -187,8 +188,8 @@ func TestPermissions(t *testing.T) {
 	}
 }
 
-// TestPatternsAreNotWidened has a user subscribe to more than a pattern, which the
-// server does not refuse.
+// TestPatternsAreNotWidened subscribes to more than a permitted pattern covers,
+// which the server itself does not refuse.
 func TestPatternsAreNotWidened(t *testing.T) {
 	b := start(t, config(t, users(t)))
 	nc, err := nats.Connect("nats://ada:secret-ada@" + b.Addr().String())
@@ -237,7 +238,7 @@ func TestWidened(t *testing.T) {
 	}
 }
 
-// TestUsersWork has users do with hark what they may do.
+// TestUsersWork uses hark within the permissions of users.
 func TestUsersWork(t *testing.T) {
 	b := start(t, config(t, users(t)))
 	ada, bob := dial(t, b, "ada:secret-ada@"), dial(t, b, "bob:secret-bob@")
@@ -266,7 +267,7 @@ func TestUsersWork(t *testing.T) {
 	go func() {
 		calls, err := answers.Receive(t.Context(), 1)
 		if err == nil {
-			_ = calls[0].Answer(context.WithoutCancel(t.Context()), &driver.Message{Data: []byte("42")}) // its absence is noticed
+			_ = calls[0].Answer(context.WithoutCancel(t.Context()), &driver.Message{Data: []byte("42")}) // if it is lost, the test notices
 		}
 	}()
 	answer, err := ada.Request(testContext(t), "ask", &driver.Message{Data: []byte("?")})

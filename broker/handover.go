@@ -30,7 +30,7 @@ type notes struct {
 }
 
 // mark returns a hash of what two copies of a message have in common: the topic and
-// ID, or the topic and data if there is no ID.
+// ID, or the topic, key and data if there is no ID.
 func mark(seed maphash.Seed, m *driver.Received) uint64 {
 	var h maphash.Hash
 	h.SetSeed(seed)

@@ -9,33 +9,36 @@ import (
 )
 
 const (
-	// passwordsAtOnce is how many passwords are checked at a time, each on a core.
+	// passwordsAtOnce is how many passwords are checked in parallel, each on one
+	// core.
 	passwordsAtOnce = 2
-	// passwordsOfHost is how many of one address wait for that, and passwordsWaiting how
-	// many of all: as many as are checked while a client is waited for.
+	// passwordsOfHost is how many checks of one address may wait, and
+	// passwordsWaiting how many of all: as many as can be done in the time that a
+	// client is waited for.
 	passwordsOfHost, passwordsWaiting = 32, 128
-	// passwordPatience is how long somebody waits until a password is checked, which is less
-	// than the server waits until a client is let in.
+	// passwordPatience is how long a client waits for its password to be checked.
+	// It is shorter than the server waits for a client to log in.
 	passwordPatience = 4 * time.Second
 )
 
-// passwordQueue bounds the work that strangers can cause: a password takes some 50 ms to
-// check. Addresses take turns, so that nobody waits for more than one password of each of
-// the others, and where too many wait, those go that came last from where most come from.
-// Who comes from one address with the same name and password at the same time waits for one
-// check, such as the clients of a program that have lost their broker.
+// passwordQueue limits the work that strangers can cause: checking a password takes
+// some 50 ms. Addresses take turns, so that nobody waits for more than one password
+// of each other address. When too many checks wait, the latest of the address with
+// the most waiting ones is dropped. Clients from one address with the same name and
+// password, such as those of a program that has lost its broker, wait for the same
+// check.
 type passwordQueue struct {
-	patience time.Duration // passwordPatience
+	patience time.Duration // passwordPatience, except in tests
 
-	mu      sync.Mutex // guards what follows
-	checked int        // how many are checked now
+	mu      sync.Mutex // guards the fields below
+	checked int        // checks in progress
 	waiting int
-	checks  map[passwordKey]*passwordCheck // those too
-	hosts   map[string][]*passwordCheck    // that wait, by where they come from
-	turns   []string                       // the keys of hosts; the next turn is that of the first
+	checks  map[passwordKey]*passwordCheck // waiting and in progress
+	hosts   map[string][]*passwordCheck    // waiting checks, by address
+	turns   []string                       // the keys of hosts, in the order of their turns
 }
 
-// passwordKey says whose password is checked.
+// passwordKey identifies a check.
 type passwordKey struct {
 	host string
 	mark [sha256.Size]byte // see verified
@@ -43,10 +46,10 @@ type passwordKey struct {
 
 type passwordCheck struct {
 	passwordKey
-	turn    chan struct{} // has something for one of the callers when it is to check
-	done    chan struct{} // closed when it is known what follows
-	user    *user         // nil for a wrong password, and for none that is checked
-	err     error         // why it is not checked
+	turn    chan struct{} // has a token for one of the callers when it should check
+	done    chan struct{} // closed once the outcome is known
+	user    *user         // nil for a wrong password, or if it was not checked
+	err     error         // why it was not checked
 	callers int
 }
 
@@ -54,8 +57,9 @@ func newPasswordQueue() *passwordQueue {
 	return &passwordQueue{patience: passwordPatience, checks: map[passwordKey]*passwordCheck{}, hosts: map[string][]*passwordCheck{}}
 }
 
-// do calls prove when it is somebody's turn, and returns what it has found, or it returns
-// errBusyChecking: at once if too many wait, or when that takes too long or ctx ends.
+// do calls prove when it is the caller's turn, and returns its result. It returns
+// errBusyChecking at once if too many checks wait, and later if the wait takes too
+// long or ctx ends.
 func (q *passwordQueue) do(ctx context.Context, key passwordKey, prove func() *user) (*user, error) {
 	c := q.join(key)
 	if c == nil {
@@ -75,7 +79,7 @@ func (q *passwordQueue) do(ctx context.Context, key passwordKey, prove func() *u
 	}
 }
 
-// join returns what somebody is to wait for, nil if that is too much.
+// join returns the check to wait for, or nil if too many wait.
 func (q *passwordQueue) join(key passwordKey) *passwordCheck {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -92,7 +96,7 @@ func (q *passwordQueue) join(key passwordKey) *passwordCheck {
 	return c
 }
 
-// enterLocked has a check wait. It reports whether there is room for it.
+// enterLocked adds a check to the queue. It reports whether there was room.
 func (q *passwordQueue) enterLocked(c *passwordCheck) bool {
 	own := len(q.hosts[c.host])
 	if own == passwordsOfHost {
@@ -106,7 +110,7 @@ func (q *passwordQueue) enterLocked(c *passwordCheck) bool {
 			}
 		}
 		if len(most) <= own+1 {
-			return false // this one is no better
+			return false // this address would then have as many
 		}
 		last := most[len(most)-1]
 		last.err = errBusyChecking()
@@ -121,7 +125,7 @@ func (q *passwordQueue) enterLocked(c *passwordCheck) bool {
 	return true
 }
 
-// removeLocked has a check wait no longer. It reports whether it did.
+// removeLocked removes a check from the queue. It reports whether it was there.
 func (q *passwordQueue) removeLocked(c *passwordCheck) bool {
 	of := q.hosts[c.host]
 	i := slices.Index(of, c)
@@ -138,7 +142,7 @@ func (q *passwordQueue) removeLocked(c *passwordCheck) bool {
 	return true
 }
 
-// nextLocked has those checked whose turn it is.
+// nextLocked starts the checks whose turn it is.
 func (q *passwordQueue) nextLocked() {
 	for q.checked < passwordsAtOnce && q.waiting > 0 {
 		host := q.turns[0]
@@ -151,13 +155,13 @@ func (q *passwordQueue) nextLocked() {
 	}
 }
 
-// endLocked tells those who wait for a check.
+// endLocked ends the wait of a check's callers.
 func (q *passwordQueue) endLocked(c *passwordCheck) {
 	delete(q.checks, c.passwordKey)
 	close(c.done)
 }
 
-// finish is for who has checked.
+// finish reports the result of a check.
 func (q *passwordQueue) finish(c *passwordCheck, u *user) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -167,14 +171,14 @@ func (q *passwordQueue) finish(c *passwordCheck, u *user) {
 	q.nextLocked()
 }
 
-// leave is for who waits no longer.
+// leave is called by a caller that gives up waiting.
 func (q *passwordQueue) leave(c *passwordCheck) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if c.callers--; c.callers > 0 || q.checks[c.passwordKey] != c {
 		return
 	}
-	if !q.removeLocked(c) { // it is its turn, and nobody has taken it
+	if !q.removeLocked(c) { // its turn has come, but no caller has taken it
 		q.checked--
 	}
 	q.endLocked(c)

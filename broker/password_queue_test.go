@@ -16,12 +16,12 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// triedPasswords is a queue of which each password waits until it is let go.
+// triedPasswords is a queue whose checks wait until they are released.
 type triedPasswords struct {
 	*passwordQueue
-	tried   chan string   // who is checked now
-	letOne  chan struct{} // lets one go
-	results sync.Map      // what each has got: nil, or an error
+	tried   chan string   // receives the name being checked
+	letOne  chan struct{} // releases one check
+	results sync.Map      // by name: nil, or an error
 	all     sync.WaitGroup
 }
 
@@ -43,7 +43,7 @@ func (q *triedPasswords) try(ctx context.Context, host, password string) {
 	synctest.Wait()
 }
 
-// letGo has passwords be checked, and returns which.
+// letGo releases n checks, and returns their names.
 func (q *triedPasswords) letGo(n int) (tried []string) {
 	for range n {
 		q.letOne <- struct{}{}
@@ -55,14 +55,14 @@ func (q *triedPasswords) letGo(n int) (tried []string) {
 	return tried
 }
 
-// result returns what somebody has got, and whether it is known.
+// result returns the result for a name, and whether it is known.
 func (q *triedPasswords) result(who string) (error, bool) {
 	got, ok := q.results.Load(who)
 	err, _ := got.(error)
 	return err, ok
 }
 
-// empty reports an error if something is left that nobody waits for.
+// empty fails the test if the queue holds anything that nobody waits for.
 func (q *triedPasswords) empty(t *testing.T) {
 	t.Helper()
 	if q.checked != 0 || q.waiting != 0 || len(q.checks) != 0 || len(q.hosts) != 0 || len(q.turns) != 0 {
@@ -70,8 +70,9 @@ func (q *triedPasswords) empty(t *testing.T) {
 	}
 }
 
-// TestPasswordsTakeTurns has many passwords come from one address, more than wait, and few
-// from another: those are refused at once, these have every second turn.
+// TestPasswordsTakeTurns sends more passwords than may wait from one address, and a
+// few from another. The excess ones of the first are refused at once, and the
+// second gets every other turn.
 func TestPasswordsTakeTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newTriedPasswords()
@@ -94,8 +95,9 @@ func TestPasswordsTakeTurns(t *testing.T) {
 	})
 }
 
-// TestPasswordsOfManyHosts fills the queue from a few addresses: who comes from another one
-// is let in, and who came last from those is not; who comes from as many as wait is refused.
+// TestPasswordsOfManyHosts fills the queue from a few addresses. A client from
+// another address is let in, at the expense of the last one from those. When as
+// many addresses wait as there is room for, a further one is refused.
 func TestPasswordsOfManyHosts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newTriedPasswords()
@@ -135,8 +137,9 @@ func TestPasswordsOfManyHosts(t *testing.T) {
 	})
 }
 
-// TestSamePasswords has many clients of one address come with the same password: one check
-// is for all. Those who do not wait until their turn leave nothing behind.
+// TestSamePasswords connects many clients of one address with the same password:
+// one check serves them all. Those that give up before their turn leave nothing
+// behind.
 func TestSamePasswords(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newTriedPasswords()
@@ -158,8 +161,8 @@ func TestSamePasswords(t *testing.T) {
 			q.try(short, who, "gone")
 			q.try(short, who, "gone")
 		}
-		q.try(t.Context(), "b", "gone") // this one stays
-		<-time.After(2 * time.Second)   // of the bubble
+		q.try(t.Context(), "b", "gone") // another caller stays
+		<-time.After(2 * time.Second)   // in the bubble's time
 		synctest.Wait()
 		if err, ok := q.result("a gone"); !ok || err == nil {
 			t.Errorf("who is not served in time: got %v, %v", err, ok)
@@ -169,16 +172,17 @@ func TestSamePasswords(t *testing.T) {
 			t.Errorf("checked %q, want %q", got, want)
 		}
 		q.all.Wait()
-		for range passwordsAtOnce { // who goes when its turn has come
+		for range passwordsAtOnce { // the callers leave just as their turn comes
 			q.leave(q.join(passwordKey{host: "gone"}))
 		}
 		q.empty(t)
 	})
 }
 
-// TestPasswordsAreBounded has strangers try passwords over NATS and over HTTP, more than are
-// checked: one too many is told at once to try again, who has a token or comes from elsewhere
-// with the right password is let in meanwhile, and the others are refused.
+// TestPasswordsAreBounded lets strangers try more passwords over NATS and over HTTP
+// than are checked. One too many is told at once to try again, the others are
+// refused, and meanwhile clients with a token, or with the right password from
+// another address, are let in.
 func TestPasswordsAreBounded(t *testing.T) {
 	b := start(t, config(t, users(t)))
 	ctx := testContext(t)
@@ -234,14 +238,15 @@ func TestPasswordsAreBounded(t *testing.T) {
 	}
 }
 
-// checkNone has a broker check no password until what it returns is called.
+// checkNone keeps a broker from checking passwords until the returned function is
+// called.
 func checkNone(t *testing.T, b *Broker) (release func()) {
 	t.Helper()
 	held := make(chan struct{})
 	var all sync.WaitGroup
 	for i := range passwordsAtOnce {
 		all.Go(func() {
-			_, _ = b.auth.checking.do(context.Background(), passwordKey{host: fmt.Sprint(i)}, func() *user { <-held; return nil }) // there is nobody
+			_, _ = b.auth.checking.do(context.Background(), passwordKey{host: fmt.Sprint(i)}, func() *user { <-held; return nil }) // there is no such user
 		})
 	}
 	awaitPasswords(t, b, 0)
@@ -250,7 +255,8 @@ func checkNone(t *testing.T, b *Broker) (release func()) {
 	return release
 }
 
-// awaitPasswords returns when as many passwords are checked as may be, and so many wait.
+// awaitPasswords returns once the maximum number of passwords is being checked, and
+// a number of others wait.
 func awaitPasswords(t *testing.T, b *Broker, waiting int) {
 	t.Helper()
 	q := b.auth.checking

@@ -14,11 +14,11 @@ import (
 	"github.com/harkbus/hark/internal/names"
 )
 
-// principal is who asks over HTTP. The nil principal is somebody of a broker
-// without users, who may do everything.
+// principal is the sender of an HTTP request. The nil principal belongs to a broker
+// without users, and may do everything.
 type principal struct{ user *user }
 
-// who returns the name of the user, empty without users.
+// who returns the name of the user, or "" without users.
 func (p *principal) who() string {
 	if p == nil {
 		return ""
@@ -44,8 +44,8 @@ func (p *principal) mayAdminister(topicOrPattern string) bool {
 	return p == nil || coveredBy(p.user.Admin, topicOrPattern)
 }
 
-// coveredBy reports whether one of the patterns covers a topic or a pattern. The
-// names of replies are nobody's.
+// coveredBy reports whether one of the patterns covers a topic or a pattern. No
+// pattern covers names for replies.
 func coveredBy(patterns []string, topicOrPattern string) bool {
 	if isReply(topicOrPattern) {
 		return false
@@ -58,14 +58,14 @@ func coveredBy(patterns []string, topicOrPattern string) bool {
 	return false
 }
 
-// challenge is what is asked of those who do not say who they are. It does not ask for
-// Basic, which is understood too: a browser would remember a password, and send it
-// along with what a page of somebody else asks for.
+// challenge asks for credentials. It does not offer Basic, although that is
+// accepted: a browser would remember the password, and send it along with requests
+// of foreign pages.
 const challenge = `Bearer realm="hark"`
 
-// identify returns who sends a request: nobody in particular on a broker without
-// users, otherwise the user whom the header Authorization names, with name and
-// password or token (Basic), or with the token alone (Bearer).
+// identify returns the sender of a request: the nil principal on a broker without
+// users, otherwise the user in the header Authorization, with a name and a password
+// or token (Basic), or with a token alone (Bearer).
 func (a *authenticator) identify(r *http.Request) (*principal, error) {
 	if a == nil {
 		return nil, nil
@@ -95,22 +95,22 @@ func (a *authenticator) identify(r *http.Request) (*principal, error) {
 	return nil, refused(http.StatusUnauthorized, "the broker knows no user with these credentials")
 }
 
-// byToken returns the user with a token, nil if there is none. Tokens are looked up
-// by their hash, so that how long it takes says nothing of them.
+// byToken returns the user with a token, or nil if there is none. Tokens are looked
+// up by hash, so that the time this takes reveals nothing about them.
 func (a *authenticator) byToken(token string) *user {
 	sum := sha256.Sum256([]byte(token))
 	return a.users.Load().byToken[hex.EncodeToString(sum[:])]
 }
 
 const (
-	// verifiedFor is how long a password that was right need not be checked
-	// again, and verifiedMost how many are remembered.
+	// verifiedFor is how long a verified password need not be checked again, and
+	// verifiedMost how many are remembered.
 	verifiedFor  = time.Minute
 	verifiedMost = 4096
 )
 
-// verify returns the user with a name and a password or token, nil if there is none, or
-// errBusyChecking. The address is whence somebody comes.
+// verify returns the user with a name and a password or token, or nil if there is
+// none, or errBusyChecking. The address is that of the client.
 func (a *authenticator) verify(ctx context.Context, address, name, password string) (*user, error) {
 	if u := a.recall(name, password); u != nil {
 		return u, nil
@@ -123,7 +123,7 @@ func errBusyChecking() error {
 	return refused(http.StatusServiceUnavailable, "too many passwords are being checked").but("try again in a moment; tokens are checked at once")
 }
 
-// verified remembers which passwords were right, as hashes with a key of this process.
+// verified remembers verified passwords, as hashes with a key of this process.
 type verified struct {
 	key []byte
 
@@ -132,7 +132,7 @@ type verified struct {
 }
 
 type verification struct {
-	user  *user // as it was then: a user of another configuration is another one
+	user  *user // as configured then: a later configuration has another one
 	until time.Time
 }
 
@@ -140,10 +140,10 @@ func newVerified() *verified {
 	return &verified{key: []byte(rand.Text()), seen: map[[sha256.Size]byte]verification{}}
 }
 
-// mark returns what is remembered of a password.
+// mark returns the hash by which a password is remembered.
 func (v *verified) mark(name, password string) (mark [sha256.Size]byte) {
 	h := hmac.New(sha256.New, v.key)
-	h.Write([]byte(name + ":" + password)) // a name has no colon
+	h.Write([]byte(name + ":" + password)) // a name contains no colon
 	h.Sum(mark[:0])
 	return mark
 }
@@ -161,7 +161,7 @@ func (v *verified) add(name, password string, u *user) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if len(v.seen) >= verifiedMost {
-		clear(v.seen) // they are checked again
+		clear(v.seen) // they will be checked again
 	}
 	v.seen[mark] = verification{u, time.Now().Add(verifiedFor)}
 }

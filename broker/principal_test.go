@@ -11,7 +11,7 @@ func basic(name, password string) string {
 	return "Basic " + base64.StdEncoding.EncodeToString([]byte(name+":"+password))
 }
 
-// identified returns who sends a request with a header.
+// identified returns the sender of a request with a header.
 func identified(t *testing.T, b *Broker, header string) (string, error) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(testContext(t), http.MethodGet, "/", nil)
@@ -39,7 +39,7 @@ func TestIdentify(t *testing.T) {
 		{"bearer  secret-bob ", "bob"},
 		{"", ""},
 		{"Bearer", ""},
-		{"Bearer secret-ada", ""}, // a password is no token
+		{"Bearer secret-ada", ""}, // a password is not a token
 		{"Bearer bob:secret-bob", ""},
 		{basic("ada", ""), ""},
 		{basic("ada", "secret-bob"), ""},
@@ -60,7 +60,7 @@ func TestIdentify(t *testing.T) {
 	}
 }
 
-// TestPasswordsAreForgotten changes a password that has been remembered.
+// TestPasswordsAreForgotten changes a password that is remembered.
 func TestPasswordsAreForgotten(t *testing.T) {
 	text := users(t)
 	b, err := New(config(t, text), nil)

@@ -13,33 +13,34 @@ import (
 	natsserver "github.com/nats-io/nats-server/v2/server"
 )
 
-// proxy is where clients of NATS connect to a broker with users, or with a rate. It stands
-// between them and the server, because the server asks whether a client may publish to a
-// subject, and not whether it may have others answer to one, nor how often
-// (docs/adr/0008-proxy.md). The server itself lets no client of NATS in but those that come
-// from here.
+// proxy accepts the NATS clients of a broker with users, or with a rate limit. It
+// stands between them and the server, because the server checks whether a client
+// may publish to a subject, but neither whether it may direct replies there, nor
+// how often it publishes (docs/adr/0008-proxy.md). The server itself accepts only
+// those NATS clients that come through the proxy.
 type proxy struct {
 	log      *slog.Logger
 	open     bool   // there are no users
-	rates    *rates // of what clients publish; nil for any
+	rates    *rates // limits what clients publish; nil for no limit
 	listener net.Listener
 	web      *proxyWeb   // nil without WebSockets
 	tls      *tls.Config // nil without TLS
-	// dial connects to the server in this process, which has clients of MQTT at mqttAddr.
+	// dial connects to the server in this process, which accepts MQTT clients at
+	// mqttAddr.
 	dial     func() (net.Conn, error)
 	mqttAddr func() string
 
 	accepting sync.WaitGroup
 	attended  sync.WaitGroup  // connections
-	done      context.Context // ends when connections must
+	done      context.Context // ends when connections must end
 	end       context.CancelFunc
 
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	closed bool
-	conns  map[uint64]*proxyConn // by what the server calls them
+	conns  map[uint64]*proxyConn // by the server's number for them
 }
 
-// listenProxy takes the addresses. Nobody is attended to before serve.
+// listenProxy opens the listeners. Clients are not served before serve.
 func listenProxy(c *Config, log *slog.Logger) (*proxy, error) {
 	secure, err := c.TLS.load()
 	if err != nil {
@@ -66,7 +67,7 @@ func (p *proxy) verifies() bool {
 	return p.tls != nil && p.tls.ClientAuth == tls.RequireAndVerifyClientCert
 }
 
-// serve begins to attend to clients, over connections to the server that dial makes.
+// serve starts to serve clients, over connections to the server made by dial.
 func (p *proxy) serve(dial func() (net.Conn, error), mqttAddr func() string) {
 	p.dial, p.mqttAddr = dial, mqttAddr
 	p.accepting.Go(p.accept)
@@ -75,14 +76,16 @@ func (p *proxy) serve(dial func() (net.Conn, error), mqttAddr func() string) {
 	}
 }
 
-// standBefore has the server listen for no client of NATS, so that none goes round the proxy.
+// standBefore keeps the server from listening for NATS clients, so that none can
+// bypass the proxy.
 //
-// In a cluster the servers tell clients of each other, and a server that does not listen
-// tells of nobody: then it listens where nobody outside this machine can connect, to
-// finish no handshake, and tells the address of the proxy.
+// In a cluster the servers tell clients about each other, and a server that does
+// not listen announces nothing. There, the server listens where nothing outside
+// this machine can connect, completes no handshake, and announces the address of
+// the proxy.
 func (p *proxy) standBefore(c *Config, opts *natsserver.Options) {
 	if p.tls != nil {
-		opts.AuthTimeout += handshakePatience.Seconds() // the server cannot see when it is over
+		opts.AuthTimeout += handshakePatience.Seconds() // the server cannot see when the TLS handshake is over
 	}
 	if c.Cluster.Listen == "" {
 		opts.DontListen = true
@@ -102,8 +105,8 @@ func (p *proxy) standBefore(c *Config, opts *natsserver.Options) {
 
 var errNotHere = errors.New("clients connect to the proxy")
 
-// publicAddress returns an address with which other machines can reach one where
-// somebody listens, "" if there is none.
+// publicAddress returns an address at which other machines can reach a listener, or
+// "" if there is none.
 func publicAddress(listening net.Addr) string {
 	host, port, err := net.SplitHostPort(listening.String())
 	if err != nil {
@@ -112,7 +115,7 @@ func publicAddress(listening net.Addr) string {
 	if at, err := netip.ParseAddr(host); err != nil || !at.IsUnspecified() {
 		return listening.String()
 	}
-	all, _ := net.InterfaceAddrs() // without one there is none
+	all, _ := net.InterfaceAddrs() // if it fails there is none
 	for _, a := range all {
 		if n, ok := a.(*net.IPNet); ok && n.IP.IsGlobalUnicast() {
 			return net.JoinHostPort(n.IP.String(), port)
@@ -121,7 +124,8 @@ func publicAddress(listening net.Addr) string {
 	return ""
 }
 
-// acceptPause is how long nobody is let in when the system has no room for a connection.
+// acceptPause is how long to accept nothing when the system has no room for a
+// connection.
 const acceptPause = 50 * time.Millisecond
 
 func (p *proxy) accept() {
@@ -143,7 +147,7 @@ func (p *proxy) accept() {
 	}
 }
 
-// enter starts to attend to a client, or turns it away.
+// enter starts attend for a client, or turnAway if there are too many.
 func (p *proxy) enter(attend, turnAway func()) {
 	p.mu.Lock()
 	closed := p.closed
@@ -156,9 +160,10 @@ func (p *proxy) enter(attend, turnAway func()) {
 	}
 }
 
-// attend stands between a client and the server until one of both ends it.
+// attend relays between a client and the server until one of them ends the
+// connection.
 func (p *proxy) attend(client net.Conn, secure *tls.Config, web bool) {
-	defer func() { _ = client.Close() }() // it may be closed
+	defer func() { _ = client.Close() }() // it may already be closed
 	server, err := p.dial()
 	if err != nil {
 		p.log.Debug("the server takes nobody", "err", err)
@@ -169,7 +174,7 @@ func (p *proxy) attend(client net.Conn, secure *tls.Config, web bool) {
 		proxy: p, address: client.RemoteAddr().String(), client: client, server: server,
 		admitted: make(chan *replyRule, 1), over: make(chan struct{}),
 	}
-	stop := context.AfterFunc(p.done, func() { // greet puts another client in the place of this one
+	stop := context.AfterFunc(p.done, func() { // not c.client, which greet replaces
 		_ = client.Close()
 		_ = server.Close()
 	})
@@ -189,14 +194,14 @@ func (p *proxy) attend(client net.Conn, secure *tls.Config, web bool) {
 	defer func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		if p.conns[c.id] == c { // otherwise it is one of a later server
+		if p.conns[c.id] == c { // otherwise a later server uses the number
 			delete(p.conns, c.id)
 		}
 	}()
 	c.serve(info, secure)
 }
 
-// conn returns the connection that the server calls so; nil if there is none.
+// conn returns the connection with the server's number, or nil if there is none.
 func (p *proxy) conn(id uint64) *proxyConn {
 	if p == nil {
 		return nil
@@ -206,27 +211,29 @@ func (p *proxy) conn(id uint64) *proxyConn {
 	return p.conns[id]
 }
 
-// admit says as whom the server has let a connection in.
+// admit records the user as whom the server has accepted a connection.
 func (p *proxy) admit(id uint64, u *user) {
 	c := p.conn(id)
 	if c == nil {
-		return // it has gone, or speaks MQTT
+		return // the client is gone, or speaks MQTT
 	}
 	select {
 	case c.admitted <- newReplyRule(u):
-	default: // who says twice who it is is cut off
+	default: // a client that logs in twice is cut off
 	}
 }
 
-// turnAway has a client be told that it is not known yet who it is, instead of that the
-// server does not let it in, which clients take for a wrong password: many give up.
+// turnAway makes a client hear that its login could not be checked yet, rather than
+// that the server refuses it. Clients take a refusal for a wrong password, and many
+// give up.
 func (p *proxy) turnAway(id uint64) {
 	if c := p.conn(id); c != nil {
 		c.turnedAway.Store(true)
 	}
 }
 
-// addressOf returns from where a connection comes, "" if it is none of a client of NATS.
+// addressOf returns the address of a connection's client, or "" if it is not one of
+// a NATS client.
 func (p *proxy) addressOf(id uint64) string {
 	if c := p.conn(id); c != nil {
 		return c.address
@@ -234,14 +241,14 @@ func (p *proxy) addressOf(id uint64) string {
 	return ""
 }
 
-// leaves reports whether nobody is let in any more.
+// leaves reports whether no more clients are accepted.
 func (p *proxy) leaves() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.closed
 }
 
-// shut lets nobody in any more.
+// shut stops accepting clients.
 func (p *proxy) shut() error {
 	p.mu.Lock()
 	p.closed = true
@@ -254,10 +261,12 @@ func (p *proxy) shut() error {
 	return err
 }
 
-// lastWords is how long clients may take to read what a server says that has ended.
+// lastWords is how long clients have to read the last output of a server that has
+// ended.
 const lastWords = time.Second
 
-// close ends connections, and returns when all have ended. The server must have.
+// close ends the connections, and returns when all have ended. The server must have
+// ended.
 func (p *proxy) close() {
 	last := time.AfterFunc(lastWords, p.end)
 	p.attended.Wait()

@@ -7,9 +7,9 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// BenchmarkProxy publishes small messages, to nobody and to ten clients, and asks for
-// answers: through the proxy as somebody who may not do everything and as somebody who may,
-// and to a broker without users, which has none.
+// BenchmarkProxy publishes small messages, to no subscriber and to ten, and sends
+// requests: through the proxy as a restricted user and as one who may do
+// everything, and to a broker without users, which has no proxy.
 func BenchmarkProxy(b *testing.B) {
 	const window = 1000 // how many messages are on their way
 	with, without := start(b, config(b, proxyUsers(0))), start(b, config(b, "topics: [{name: mine, durability: relaxed}]"))
@@ -58,7 +58,7 @@ func BenchmarkProxy(b *testing.B) {
 						if err := nc.Flush(); err != nil {
 							b.Fatal(err)
 						}
-						for range readers { // nobody becomes a slow consumer
+						for range readers { // so that nobody becomes a slow consumer
 							<-heard
 						}
 					}

@@ -18,37 +18,39 @@ import (
 )
 
 const (
-	// handshakePatience is how long a client may take for TLS.
+	// handshakePatience is how long a client has for the TLS handshake.
 	handshakePatience = 5 * time.Second
-	// clientPatience is how long a client may take to read what the server has for it
-	// before it is cut off, as the server has it for clients of its own listener.
+	// clientPatience is how long a client has to read pending output before it is
+	// cut off. It is the server's own limit for clients of its listener.
 	clientPatience = natsserver.DEFAULT_FLUSH_DEADLINE
-	// quietRoom is the room of a connection for what the server says when it says little,
-	// and loudRoom that for each direction in which much is said, in bytes.
+	// quietRoom is the buffer size of a connection for a server that says little,
+	// and loudRoom that of each direction that carries much, in bytes.
 	quietRoom, loudRoom = 1 << 10, 64 << 10
 )
 
-// busyChecking is what a client is told that is to try again.
+// busyChecking tells a client to try again.
 const busyChecking = "-ERR 'Too many passwords are being checked, try again in a moment'\r\n"
 
 var loudRooms = sync.Pool{New: func() any { return new([loudRoom]byte) }}
 
-// proxyConn is a client of NATS, and its connection to the server.
+// proxyConn is a NATS client, and its connection to the server.
 type proxyConn struct {
 	proxy   *proxy
-	id      uint64   // that of the connection to the server
-	address string   // of the client
-	client  net.Conn // over TLS when that is there
+	id      uint64   // the server's number of the connection
+	address string   // address of the client
+	client  net.Conn // the TLS connection once there is one
 	server  net.Conn // in this process
-	// admitted has the rule of the user when the server has let the client in.
+	// admitted receives the rule of the user once the server has accepted the
+	// client.
 	admitted chan *replyRule
-	pace     *pace         // that of the relay; nil for any
+	pace     *pace         // the relay's pace; nil for no limit
 	over     chan struct{} // closed when nothing more comes from the server
-	// turnedAway says that the broker has no time to find out who the client is.
+	// turnedAway says that the broker had no time to authenticate the client.
 	turnedAway atomic.Bool
 }
 
-// serve speaks with the client until one of both sides ends it.
+// serve relays between the client and the server until one of them ends the
+// connection.
 func (c *proxyConn) serve(info natsserver.Info, secure *tls.Config) {
 	if err := c.greet(info, secure); err != nil {
 		c.proxy.log.Debug("a client has gone before it said who it is", "address", c.address, "err", err)
@@ -61,7 +63,7 @@ func (c *proxyConn) serve(info natsserver.Info, secure *tls.Config) {
 		close(c.over)
 	})
 	r := newRelay(c.client, c.server, c.rule)
-	if c.proxy.open { // clients need not say who they are
+	if c.proxy.open { // clients need not log in
 		r.rule, _ = c.rule()
 	}
 	if c.proxy.rates != nil {
@@ -70,15 +72,16 @@ func (c *proxyConn) serve(info natsserver.Info, secure *tls.Config) {
 	}
 	err := r.run()
 	if errors.Is(err, errRefused) {
-		<-c.over // the server says why, and ends it
+		<-c.over // the server sends the reason, and ends the connection
 	}
 	_ = c.server.Close()
 	down.Wait()
-	_, _ = io.Copy(io.Discard, c.client) // as long as leave lets it
+	_, _ = io.Copy(io.Discard, c.client) // for as long as leave allows
 }
 
-// leave has the client read what the server has said last, and then the end. A connection
-// that is closed while the client still speaks is reset, and what it has not read is lost.
+// leave lets the client read the server's last output, and then the end. If a
+// connection is closed while the client is still sending, it is reset, and unread
+// output is lost.
 func (c *proxyConn) leave() {
 	half, ok := c.client.(interface{ CloseWrite() error })
 	if !ok || c.proxy.leaves() || half.CloseWrite() != nil || c.client.SetReadDeadline(time.Now().Add(lastWords)) != nil {
@@ -86,12 +89,12 @@ func (c *proxyConn) leave() {
 	}
 }
 
-// hear returns what the server says first.
+// hear returns the server's first message.
 func (c *proxyConn) hear() (info natsserver.Info, err error) {
 	room := loudRooms.Get().(*[loudRoom]byte)
 	defer loudRooms.Put(room)
 	n := 0
-	for n == 0 || room[n-1] != '\n' { // it says nothing more for now
+	for n == 0 || room[n-1] != '\n' { // it sends nothing else for now
 		got, err := c.server.Read(room[n:])
 		if err != nil || got == 0 {
 			return info, fmt.Errorf("got %q, want INFO: %w", room[:min(n, 64)], cmp.Or(err, io.ErrShortBuffer))
@@ -105,8 +108,8 @@ func (c *proxyConn) hear() (info natsserver.Info, err error) {
 	return info, json.Unmarshal(text, &info)
 }
 
-// greet says what the server has said, and what is different for the client, and takes
-// it to TLS.
+// greet passes on the server's first message with what differs for the client, and
+// starts TLS.
 func (c *proxyConn) greet(info natsserver.Info, secure *tls.Config) error {
 	info.TLSAvailable, info.TLSRequired = false, secure != nil
 	info.TLSVerify = secure != nil && c.proxy.verifies()
@@ -127,13 +130,13 @@ func (c *proxyConn) greet(info natsserver.Info, secure *tls.Config) error {
 	return over.HandshakeContext(ctx)
 }
 
-// cut ends the connection, on both sides.
+// cut ends the connection on both sides.
 func (c *proxyConn) cut() {
-	_ = c.client.Close() // one of both may be closed
+	_ = c.client.Close() // either may already be closed
 	_ = c.server.Close()
 }
 
-// rule returns the rule of the user as whom the server has let the client in.
+// rule returns the rule of the user as whom the server has accepted the client.
 func (c *proxyConn) rule() (*replyRule, error) {
 	if c.proxy.open {
 		return &replyRule{everything: true}, nil
@@ -149,15 +152,15 @@ func (c *proxyConn) rule() (*replyRule, error) {
 	}
 }
 
-// tell tells the client what the server says, until the server ends the connection or
-// the client does not take it.
+// tell passes on the server's output, until the server ends the connection or the
+// client does not read.
 func (c *proxyConn) tell() {
 	quiet := make([]byte, quietRoom)
 	var loud *[loudRoom]byte
 	for room := quiet; ; {
 		n, err := c.server.Read(room)
 		if n > 0 && c.turnedAway.Load() {
-			_ = c.write([]byte(busyChecking)) // there is nobody to tell that it has not arrived
+			_ = c.write([]byte(busyChecking)) // if it fails, nobody is there to be told
 			return
 		}
 		if n > 0 && c.write(room[:n]) != nil || err != nil {

@@ -10,49 +10,50 @@ import (
 	natsserver "github.com/nats-io/nats-server/v2/server"
 )
 
-// relay hands on what a client of NATS says to the server: each command that both have
-// to understand, written anew, so that the server cannot read it differently, and what is
-// published as it is. Whatever else a client says, the server gets something in its place
-// that it refuses, and so answers and logs in its own words.
+// relay passes on to the server what a NATS client sends. It rewrites each command
+// that both of them have to understand, so that the server cannot read it
+// differently, and passes payloads on unchanged. In place of anything else it sends
+// the server something that the server refuses, answers and logs in its own words.
 //
-// What is read stays where it is until the server has it: a command that is written anew
-// takes the place of what the client said, which it nearly always is to the letter.
+// Input stays in its buffer until the server has it. A rewritten command takes the
+// place of what the client sent, with which it is nearly always identical.
 type relay struct {
 	client io.Reader
 	server io.Writer
-	// admitted returns the rule of the user as whom the server has let the client in. It
-	// waits for that.
+	// admitted returns the rule of the user as whom the server has accepted the
+	// client. It waits for that.
 	admitted func() (*replyRule, error)
 
-	// pace is that of what the client publishes, known when it is admitted; nil for any.
+	// pace limits what the client publishes; it is known once the client is
+	// admitted, and nil for no limit.
 	pace *pace
 
 	rule      *replyRule
-	connected bool // the client has said who it is
+	connected bool // the client has sent CONNECT
 	room      []byte
-	quiet     []byte          // the room of a client that says little
-	loud      *[loudRoom]byte // of one that says much, from loudRooms; nil while there is none
-	ready     int             // room[:ready] is for the server, which has not got it yet
-	next, end int             // room[next:end] is what is read, and not looked at yet
+	quiet     []byte          // buffer for a client that sends little
+	loud      *[loudRoom]byte // buffer from loudRooms, for one that sends much; nil while there is none
+	ready     int             // room[:ready] is to be sent to the server
+	next, end int             // room[next:end] has been read, but not parsed
 	words     []byte          // the last command, as the server gets it
 	tokens    [4][]byte
 }
 
 const (
-	// lineMost is how long what follows the verb of a command may be, in bytes.
+	// lineMost is how long the arguments of a command may be, in bytes.
 	lineMost = natsserver.MAX_CONTROL_LINE_SIZE
-	// readRoom is the room that a connection has for what it reads when it says little, in
-	// bytes: for the longest line, with its verb and its end.
+	// readRoom is the size of a connection's buffer for input when the client sends
+	// little, in bytes: enough for the longest line, with its verb and its end.
 	readRoom = lineMost + 512
-	// ackPrefix is how the subjects begin to which messages are acknowledged, which count for
-	// no rate: there is one for each message that a client is sent.
+	// ackPrefix begins the subjects for acknowledging messages. These do not count
+	// towards a rate, because there is one for each message that a client is sent.
 	ackPrefix = "$JS.ACK."
-	// refusedReply makes a subject one of those that the server lets no client name for
+	// refusedReply turns a subject into one that the server lets no client use for
 	// replies: it answers with a permissions violation.
 	refusedReply = "_R_."
 )
 
-// errRefused says that the server has been told something that makes it end the
+// errRefused says that the server has been sent something that makes it end the
 // connection.
 var errRefused = errors.New("refused")
 
@@ -62,7 +63,7 @@ func newRelay(client io.Reader, server io.Writer, admitted func() (*replyRule, e
 	return r
 }
 
-// run returns when the client has gone, when the server has, or with errRefused.
+// run returns when the client or the server is gone, or with errRefused.
 func (r *relay) run() error {
 	defer r.calm()
 	for !r.rule.everything || r.pace != nil {
@@ -70,7 +71,7 @@ func (r *relay) run() error {
 			return err
 		}
 	}
-	for { // there is nothing to look at any more
+	for { // nothing more to parse
 		r.pass(r.end - r.next)
 		if err := r.fill(); err != nil {
 			return err
@@ -86,7 +87,8 @@ func (r *relay) await() error {
 	})
 }
 
-// fill reads more from the client, when the server has all that is ready for it.
+// fill reads more from the client, once the server has everything that is ready for
+// it.
 func (r *relay) fill() error {
 	if err := r.flush(); err != nil {
 		return err
@@ -97,7 +99,7 @@ func (r *relay) fill() error {
 		r.loud = loudRooms.Get().(*[loudRoom]byte)
 		r.room = r.loud[:]
 		copy(r.room, left)
-	case r.loud != nil && r.end < readRoom: // less has come than fits into the other one
+	case r.loud != nil && r.end < readRoom: // less has come than fits into the small buffer
 		copy(r.quiet, left)
 		r.calm()
 	default:
@@ -107,12 +109,12 @@ func (r *relay) fill() error {
 	n, err := r.client.Read(r.room[r.end:])
 	r.end += n
 	if n > 0 {
-		return nil // an error comes again
+		return nil // the error will come again
 	}
 	return err
 }
 
-// calm takes the room for much away.
+// calm releases the large buffer.
 func (r *relay) calm() {
 	if r.loud != nil {
 		loudRooms.Put(r.loud)
@@ -120,7 +122,7 @@ func (r *relay) calm() {
 	}
 }
 
-// pass makes the next n bytes that are read ready for the server, as they are.
+// pass makes the next n bytes of input ready for the server, unchanged.
 func (r *relay) pass(n int) {
 	if r.ready != r.next {
 		copy(r.room[r.ready:], r.room[r.next:r.next+n])
@@ -128,14 +130,14 @@ func (r *relay) pass(n int) {
 	r.ready, r.next = r.ready+n, r.next+n
 }
 
-// write makes a text ready for the server, in the place of what has been looked at.
+// write makes a text ready for the server, in place of parsed input.
 func (r *relay) write(text []byte) error {
 	if r.ready+len(text) > r.next {
 		if err := r.flush(); err != nil {
 			return err
 		}
 	}
-	if len(text) > r.next { // it is longer than that
+	if len(text) > r.next { // it is longer than that input
 		_, err := r.server.Write(text)
 		return err
 	}
@@ -143,7 +145,7 @@ func (r *relay) write(text []byte) error {
 	return nil
 }
 
-// flush writes to the server what is ready for it.
+// flush sends the server what is ready for it.
 func (r *relay) flush() error {
 	if r.ready == 0 {
 		return nil
@@ -153,7 +155,7 @@ func (r *relay) flush() error {
 	return err
 }
 
-// fail tells the server something that it refuses.
+// fail sends the server something that it refuses.
 func (r *relay) fail(text string) error {
 	if err := r.flush(); err != nil {
 		return err
@@ -164,10 +166,10 @@ func (r *relay) fail(text string) error {
 	return errRefused
 }
 
-// garbled is for what is no command.
+// garbled is for input that is not a command.
 func (r *relay) garbled() error { return r.fail("?\r\n") }
 
-// say writes a command: words with a space between them.
+// say writes a command: words separated by a space.
 func (r *relay) say(verb []byte, args ...[]byte) error {
 	words := append(r.words[:0], verb...)
 	for _, word := range args {
@@ -177,8 +179,8 @@ func (r *relay) say(verb []byte, args ...[]byte) error {
 	return r.write(r.words)
 }
 
-// line takes the next line, with its end, out of what is read; false if it is longer than
-// any may be. It stays where it is until fill is called.
+// line takes the next line, with its end, from the input; it returns false if the
+// line is too long. The line is valid until fill is called.
 func (r *relay) line() ([]byte, bool, error) {
 	for {
 		read := r.room[r.next:r.end]
@@ -195,7 +197,7 @@ func (r *relay) line() ([]byte, bool, error) {
 	}
 }
 
-// command hands on the next command.
+// command passes on the next command.
 func (r *relay) command() error {
 	line, ok, err := r.line()
 	if err != nil {
@@ -233,8 +235,7 @@ func (r *relay) command() error {
 	return r.say(verb, args...)
 }
 
-// connect hands on who the client says that it is, and waits for what the server
-// makes of it.
+// connect passes on the client's login, and waits for the server's decision.
 func (r *relay) connect(about []byte) (err error) {
 	if r.connected || !isText(about) {
 		return r.garbled()
@@ -250,10 +251,11 @@ func (r *relay) connect(about []byte) (err error) {
 	return err
 }
 
-// publish hands on a message, of which so many sizes are told. It is one that the server
-// refuses where something is to go to what is not the user's.
+// publish passes on a message for which a number of sizes is given. If the message
+// would direct a reply to a subject that is not the user's, it becomes one that the
+// server refuses.
 func (r *relay) publish(verb []byte, args [][]byte, sizes int) error {
-	named := len(args) - sizes // subject, and perhaps reply
+	named := len(args) - sizes // subject, and possibly reply
 	if named < 1 || named > 2 {
 		return r.garbled()
 	}
@@ -279,7 +281,7 @@ func (r *relay) publish(verb []byte, args [][]byte, sizes int) error {
 	if named == 2 {
 		reply = args[1]
 	}
-	look := header // how much is looked at before the server gets any of it
+	look := header // how much to inspect before the server gets any of it
 	if isConsumerRequest(subject) {
 		look = total
 	}
@@ -291,7 +293,7 @@ func (r *relay) publish(verb []byte, args [][]byte, sizes int) error {
 		refused = refusedReply
 	case look > lookMost:
 		refused, reply = refusedReply, []byte("long")
-	case look > r.end-r.next: // what is read takes the place of the words
+	case look > r.end-r.next: // reading overwrites the words
 		verb, subject, reply = bytes.Clone(verb), bytes.Clone(subject), bytes.Clone(reply)
 		for look > r.end-r.next {
 			if err := r.fill(); err != nil {
@@ -322,7 +324,7 @@ func (r *relay) publish(verb []byte, args [][]byte, sizes int) error {
 	return r.messageEnd()
 }
 
-// payload hands on so many bytes.
+// payload passes on n bytes.
 func (r *relay) payload(n int) error {
 	for {
 		some := min(n, r.end-r.next)
@@ -336,7 +338,7 @@ func (r *relay) payload(n int) error {
 	}
 }
 
-// messageEnd hands on what stands behind a message.
+// messageEnd passes on the end of a message.
 func (r *relay) messageEnd() error {
 	const want = "\r\n"
 	for {
@@ -354,8 +356,8 @@ func (r *relay) messageEnd() error {
 	}
 }
 
-// split returns the words of a line; false if they are more than any command has, or no
-// words.
+// split returns the words of a line; it returns false if there are more than any
+// command has, or none.
 func (r *relay) split(line []byte) ([][]byte, bool) {
 	words := r.tokens[:0]
 	for {
@@ -374,8 +376,7 @@ func (r *relay) split(line []byte) ([][]byte, bool) {
 	}
 }
 
-// splitVerb returns the first word of a line in capitals, which it writes over the line,
-// and what follows it.
+// splitVerb returns the first word of a line in upper case, in place, and the rest.
 func splitVerb(line []byte) (verb, rest []byte) {
 	if n := len(line); n > 0 && line[n-1] == '\n' {
 		line = line[:n-1]
@@ -421,7 +422,7 @@ func isText(text []byte) bool {
 	return true
 }
 
-// sizeOf returns a number as the server reads it, -1 if it is none.
+// sizeOf parses a number as the server does, and returns -1 if it is none.
 func sizeOf(digits []byte) int {
 	if len(digits) == 0 || len(digits) > 9 {
 		return -1

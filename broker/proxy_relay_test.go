@@ -12,10 +12,11 @@ import (
 	"testing/iotest"
 )
 
-// eveRule is the rule of a user who may not do everything.
+// eveRule is the rule of a restricted user.
 var eveRule = &replyRule{inbox: "_INBOX.eve."}
 
-// relayed returns what the server gets of what a client says, and how it ends.
+// relayed returns what the server gets when a client sends something, and the final
+// error.
 func relayed(client io.Reader) (string, error) {
 	var server bytes.Buffer
 	err := newRelay(client, &server, func() (*replyRule, error) { return eveRule, nil }).run()
@@ -95,7 +96,7 @@ func TestRelay(t *testing.T) {
 			t.Errorf("%s: got %.200q, %v, want %.200q", tt.name, out, err, want)
 		}
 	}
-	// Who has not said who it is has no inbox.
+	// A client that has not logged in has no inbox.
 	if out, _ := relayed(strings.NewReader("PUB a _INBOX.eve.x 0\r\n\r\n")); out != "PUB a _R_._INBOX.eve.x 0\r\n\r\n" {
 		t.Errorf("before CONNECT: got %q", out)
 	}
@@ -104,8 +105,8 @@ func TestRelay(t *testing.T) {
 // said is a command as the server understands it.
 type said struct{ verb, subject, reply, rest, body string }
 
-// serverReads is how the server reads what a client says (parser.go of nats-server): the
-// commands that are whole. It is lenient where the server is.
+// serverReads parses input as the server does (parser.go of nats-server), and
+// returns the complete commands. It is lenient where the server is.
 func serverReads(in string) (all []said) {
 	verbs := []string{"CONNECT", "HPUB", "PUB", "UNSUB", "SUB", "PING", "PONG", "+OK", "-ERR", "INFO"}
 next:
@@ -131,8 +132,8 @@ next:
 					return all // there is no blank
 				}
 			}
-			// A return is dropped from the end of the line if there is one anywhere but
-			// at the beginning.
+			// A carriage return is dropped from the end of the line if there is one
+			// anywhere but at its beginning.
 			if len(line) > 0 && strings.Contains(line[1:], "\r") {
 				line = line[:len(line)-1]
 			}
@@ -178,7 +179,7 @@ func asciiUpper(s string) string {
 	return string(b)
 }
 
-// harmless reports whether the server, as it reads what a user says, answers nowhere but
+// harmless reports whether the server, as it reads a user's input, replies only
 // where it may.
 func (s said) harmless() bool {
 	mine := func(subject string) bool {
@@ -191,14 +192,14 @@ func (s said) harmless() bool {
 		return false
 	}
 	var header, total int
-	_, _ = fmt.Sscan(s.rest, &header, &total) // serverReads has written it
+	_, _ = fmt.Sscan(s.rest, &header, &total) // serverReads has formatted it
 	if head := s.body[:header]; strings.Contains(head, "Nats-Trace-Dest") || head != "" && !strings.HasPrefix(head, "NATS/1.0\r\n") {
 		return false
 	}
 	if !strings.HasPrefix(s.subject, "$JS.API.CONSUMER.CREATE") && !strings.HasPrefix(s.subject, "$JS.API.CONSUMER.DURABLE.CREATE") {
 		return true
 	}
-	// The server reads one text after the other into the same place.
+	// The server decodes one text after the other into the same variable.
 	var asked struct {
 		Config struct {
 			To string `json:"deliver_subject"`
@@ -211,9 +212,9 @@ func (s said) harmless() bool {
 	}
 }
 
-// FuzzRelay holds what the server gets of what a client says against how the server would
-// have read it: it gets the same commands, perhaps not all, and none that says where
-// the user may not that something is to be answered.
+// FuzzRelay compares the relay's output with how the server would have read the
+// client's input. The server must get the same commands, though perhaps not all of
+// them, and none that directs a reply to a subject that is not the user's.
 func FuzzRelay(f *testing.F) {
 	for _, seed := range []string{
 		"PING\r\n", "PUB a b 3\r\nabc\r\nPING\r\n", "hpub a _INBOX.eve.x 12 13\nNATS/1.0\r\n\r\ny\r\n", "HPUB a 33 33\r\nNATS/1.0 1\r\nNats-Trace-Dest: b\r\n\r\n\r\n", "PUB a\rb c 0\r\n\r\n", "PUB a 9\r\nPUB b c 0\r\n\r\n", "SUB a q 1\r\nUNSUB 1\r\n",
@@ -250,8 +251,8 @@ func FuzzRelay(f *testing.F) {
 	})
 }
 
-// TestRelayWaitsForNothing has a client say part of a message: what it has said before is
-// with the server, and so is the part.
+// TestRelayWaitsForNothing sends part of a message. The input before it must reach
+// the server, and so must the part.
 func TestRelayWaitsForNothing(t *testing.T) {
 	parts := []string{"CONNECT {}\r\n", "SUB a 1\r\nPU", "B a 10\r\n01234", "56789\r", "\nPING\r\n"}
 	want := []string{"CONNECT {}\r\n", "SUB a 1\r\n", "PUB a 10\r\n01234", "56789\r", "\nPING\r\n"}
@@ -281,8 +282,8 @@ func TestRelayWaitsForNothing(t *testing.T) {
 	}
 }
 
-// TestRelayInPieces has messages of many sizes come in pieces of many sizes: each arrives as
-// it is, whichever room it is in, and the one for much is given back.
+// TestRelayInPieces sends messages of many sizes in pieces of many sizes. Each
+// arrives unchanged, whichever buffer it is in, and the large buffer is released.
 func TestRelayInPieces(t *testing.T) {
 	var in strings.Builder
 	in.WriteString("CONNECT {}\r\n")

@@ -10,21 +10,22 @@ import (
 	"github.com/harkbus/hark/driver/natsdriver"
 )
 
-// replyRule says where a user may have others answer. The zero value is for those who
-// have not said who they are: nowhere.
+// replyRule says where a user may direct replies. The zero value is for clients
+// that have not logged in: nowhere.
 type replyRule struct {
-	everything bool   // wherever it is: the user may publish to every subject
-	inbox      string // how the subjects begin to which replies to the user go
-	user       string // the name; empty without users
+	everything bool   // anywhere: the user may publish to every subject
+	inbox      string // prefix of the subjects for replies to the user
+	user       string // name; empty without users
 }
 
 func newReplyRule(u *user) *replyRule {
 	return &replyRule{coversAny(u.Publish, ">"), natsdriver.InboxPrefix(u.Name) + ".", u.Name}
 }
 
-// allows reports whether a subject is one of the user's own for replies. Those to which
-// the user may publish are none: what the server or somebody else says there is not the
-// user's, and may be taken for what the user has no right to say.
+// allows reports whether a subject is one of the user's own for replies. Subjects
+// to which the user may publish do not count: what the server or somebody else
+// publishes there does not come from the user, and might be taken for something
+// that the user has no right to say.
 func (r *replyRule) allows(reply []byte) bool {
 	if r.everything {
 		return true
@@ -45,11 +46,12 @@ func isLiteral(subject []byte) bool {
 	return last != '.'
 }
 
-// consumerRequests are how the subjects begin of those requests of JetStream that say in
-// their body where it is to send messages.
+// consumerRequests begin the subjects of those JetStream requests whose body says
+// where to send messages.
 var consumerRequests = []string{"$JS.API.CONSUMER.CREATE", "$JS.API.CONSUMER.DURABLE"}
 
-// lookMost is how long such a request may be, and the headers of a message, in bytes.
+// lookMost is how long such a request, and the headers of a message, may be, in
+// bytes.
 const lookMost = 64 << 10
 
 func isConsumerRequest(subject []byte) bool {
@@ -61,38 +63,39 @@ func isConsumerRequest(subject []byte) bool {
 	return false
 }
 
-// refuses returns why the server must not get the headers of a message, or what a request
-// for a consumer has as its body: a subject to which the user may not have anything sent,
-// or a word; "" for nothing.
+// refuses returns why the server must not get the headers of a message, or the body
+// of a request for a consumer: a subject to which the user must not have anything
+// sent, or a word. It returns "" if there is no reason.
 func (r *replyRule) refuses(headers, request []byte) string {
 	switch {
 	case !isHarmless(headers):
 		return "headers"
-	case len(request) == 0: // it asks for nothing
+	case len(request) == 0: // it requests nothing
 		return ""
 	}
 	return r.refusesConsumer(request)
 }
 
-// isHarmless reports whether the server sends nothing to where the headers of a message
-// say. It asks whether a client may have events of a trace sent somewhere, but only if
-// the first line of the headers says nothing more than the version, and it stores them
-// without the rest of that line: to send events when it has the message from another
-// server of the cluster, which may say everything.
+// isHarmless reports whether the headers of a message cannot make the server send
+// anything anywhere. The server does check whether a client may have trace events
+// sent somewhere, but only if the first line of the headers holds nothing but the
+// version. It stores headers without the rest of that line, and then sends events
+// when it gets the message from another server of the cluster, which may publish
+// everything.
 func isHarmless(headers []byte) bool {
 	return len(headers) == 0 || bytes.HasPrefix(headers, []byte("NATS/1.0\r\n")) && !bytes.Contains(headers, []byte("Nats-Trace-"))
 }
 
-// refusesConsumer returns the subject to which a request for a consumer would have messages
-// sent though the user may not, "" if there is none. The server reads such a request in the
-// same way, and more: what it might take for something else than is understood here is
-// refused.
+// refusesConsumer returns the subject to which a request for a consumer would have
+// messages sent without the user's right to it, or "" if there is none. The server
+// parses such requests in the same way, but more leniently: anything that it might
+// read differently than this function is refused.
 func (r *replyRule) refusesConsumer(request []byte) string {
 	const unclear = "unclear"
 	var asked natsserver.CreateConsumerRequest
 	d := json.NewDecoder(bytes.NewReader(request))
 	d.DisallowUnknownFields()
-	if err := d.Decode(&asked); err != nil && err != io.EOF { // blanks ask for nothing
+	if err := d.Decode(&asked); err != nil && err != io.EOF { // blanks request nothing
 		return unclear
 	}
 	if _, err := d.Token(); err != io.EOF {

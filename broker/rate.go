@@ -8,33 +8,34 @@ import (
 	"time"
 )
 
-// rates bounds how many requests over HTTP each user sends, or without users each
-// address, or how many messages over NATS: so many a second, and as many at once.
+// rates limits how many HTTP requests each user sends, or without users each
+// address, or how many messages over NATS: a number per second, and as many at
+// once.
 type rates struct {
-	most float64 // a second; 0 for any number, and then nothing is counted
+	most float64 // per second; 0 for no limit, and then nothing is counted
 	now  func() time.Time
-	// after sends when a time is over.
+	// after returns a channel that receives once a duration has passed.
 	after func(time.Duration) <-chan time.Time
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	buckets map[string]*bucket
 }
 
-// bucket has what somebody may still send, below 0 what is to wait.
+// bucket holds how much a sender may still send; below 0, how much has to wait.
 type bucket struct {
 	left float64
-	at   time.Time // when that was
+	at   time.Time // when that was computed
 }
 
-// maxBuckets is how many are remembered. Those that are full say nothing.
+// maxBuckets is how many are remembered. Full ones carry no information.
 const maxBuckets = 65536
 
 func newRates(most int64) *rates {
 	return &rates{most: float64(most), now: time.Now, after: time.After, buckets: map[string]*bucket{}}
 }
 
-// take counts a request, and returns how long to wait before the next one if this
-// one is too many.
+// take counts a request. If it is one too many it returns how long to wait before
+// the next.
 func (r *rates) take(who string) (wait time.Duration, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -46,8 +47,8 @@ func (r *rates) take(who string) (wait time.Duration, ok bool) {
 	return 0, true
 }
 
-// reserve counts a message, and returns how long it has to wait. Those of one sender
-// that wait at the same time do so in the order of their calls.
+// reserve counts a message, and returns how long it has to wait. Messages of one
+// sender that wait at the same time are released in the order of their calls.
 func (r *rates) reserve(who string) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -56,12 +57,13 @@ func (r *rates) reserve(who string) time.Duration {
 	return r.until(-b.left)
 }
 
-// until returns how long it takes until so many more may be sent, 0 if that is now.
+// until returns how long it takes until more messages may be sent; 0 if they may be
+// already.
 func (r *rates) until(more float64) time.Duration {
 	return time.Duration(max(more, 0) / r.most * float64(time.Second))
 }
 
-// bucketLocked returns the bucket of somebody, with what may be sent now.
+// bucketLocked returns the bucket of a sender, updated to the present.
 func (r *rates) bucketLocked(who string) *bucket {
 	now := r.now()
 	b := r.buckets[who]
@@ -77,7 +79,7 @@ func (r *rates) bucketLocked(who string) *bucket {
 	return b
 }
 
-// forgetLocked forgets those who may send as much as anybody, or all.
+// forgetLocked forgets full buckets, or all of them.
 func (r *rates) forgetLocked(now time.Time) {
 	for who, b := range r.buckets {
 		if b.left+r.most*now.Sub(b.at).Seconds() >= r.most {
@@ -89,12 +91,13 @@ func (r *rates) forgetLocked(now time.Time) {
 	}
 }
 
-// sender returns whose requests are counted together: a user, or an address.
+// sender returns under which name a request is counted: a user, or an address.
 func sender(p *principal, r *http.Request) string {
 	return senderOf(p.who(), r.RemoteAddr)
 }
 
-// senderOf returns as whom a user is counted, or without users an address with its port.
+// senderOf returns the name under which a user is counted, or without users an
+// address with its port.
 func senderOf(user, address string) string {
 	if user != "" {
 		return "user " + user
@@ -102,8 +105,8 @@ func senderOf(user, address string) string {
 	return hostOf(address)
 }
 
-// hostOf returns an address without its port. Of one of IPv6 it is the network, because
-// who has one of its addresses mostly has all of them.
+// hostOf returns an address without its port. For IPv6 it returns the network,
+// because whoever has one of its addresses mostly has all of them.
 func hostOf(address string) string {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
@@ -115,20 +118,22 @@ func hostOf(address string) string {
 	return host
 }
 
-// pace holds what a client of NATS publishes to the rate of its sender.
+// pace holds the messages of a NATS client to the rate of its sender.
 type pace struct {
 	rates *rates
 	who   string
-	over  <-chan struct{} // closed when nobody waits any more
+	over  <-chan struct{} // closed when waiting must end
 }
 
-// pongEvery is how often the server hears from a client that is held back for long, because
-// what the client answers to its pings stands behind what is held back. It is longer than
-// the server waits before it asks, so that a client is noticed that has gone meanwhile.
+// pongEvery is how often the server hears from a client that is held back for long,
+// because the client's own answers to its pings are queued behind what is held
+// back. It is longer than the server waits before it pings, so that a client that
+// has gone meanwhile is noticed.
 const pongEvery = 3 * time.Minute
 
-// await returns when the client may publish one more message, or errRefused when the
-// connection is over. Before it waits it calls flush, and then from time to time alive.
+// await returns when the client may publish one more message, or errRefused when
+// the connection is over. It calls flush before it waits, and then alive from time
+// to time.
 func (p *pace) await(flush, alive func() error) error {
 	if p == nil {
 		return nil

@@ -14,8 +14,9 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// TestRelayIsHeldToRate has a client publish more than it may, with acknowledgements and a
-// ping between: each message arrives when it may, in order, and little is read ahead.
+// TestRelayIsHeldToRate publishes more than the rate allows, with acknowledgements
+// and a ping in between. Each message arrives when it may, in order, and little is
+// read ahead.
 func TestRelayIsHeldToRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const rate, count, size = 10, 30, 10_000
@@ -65,8 +66,9 @@ type writerFunc func([]byte) (int, error)
 // Write implements io.Writer.
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
-// TestHeldBackForLong has a client wait for the messages of others of its user: the server
-// hears that it is there. It ends with its connection.
+// TestHeldBackForLong makes a client wait for the messages of its user's other
+// clients. The server hears that it is alive, and the wait ends with its
+// connection.
 func TestHeldBackForLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRates(1)
@@ -93,9 +95,9 @@ func TestHeldBackForLong(t *testing.T) {
 	})
 }
 
-// handClock is a clock that a test moves.
+// handClock is a clock moved by a test.
 type handClock struct {
-	mu    sync.Mutex // guards what follows
+	mu    sync.Mutex // guards the fields below
 	now   time.Time
 	waits []handWait
 }
@@ -105,7 +107,7 @@ type handWait struct {
 	over  chan time.Time
 }
 
-// set has a broker count by the clock. Nobody may be held back yet.
+// set makes a broker use the clock. No client may be held back yet.
 func (c *handClock) set(b *Broker) {
 	r := b.proxy.rates
 	r.mu.Lock()
@@ -125,7 +127,7 @@ func (c *handClock) set(b *Broker) {
 	}
 }
 
-// advance moves the clock, and ends the waits that are over then.
+// advance moves the clock, and ends the waits that are over by then.
 func (c *handClock) advance(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -141,7 +143,7 @@ func (c *handClock) advance(d time.Duration) {
 	c.waits = left
 }
 
-// held returns when so many wait.
+// held returns once a number of clients wait.
 func (c *handClock) held(t *testing.T, want int) {
 	t.Helper()
 	for ctx := testContext(t); ; {
@@ -159,9 +161,9 @@ func (c *handClock) held(t *testing.T, want int) {
 	}
 }
 
-// heard subscribes to what is published, and returns a function that waits for the next
-// n messages. It asks the server whether there are more, which needs a client that is not
-// held back, if it is to look.
+// heard subscribes, and returns a function that waits for the next n messages. With
+// look it also asks the server whether there are more, for which the client must
+// not be held back.
 func heard(t *testing.T, nc *nats.Conn, subject string, look bool) func(n int) []string {
 	t.Helper()
 	got := make(chan *nats.Msg, 1000)
@@ -193,9 +195,9 @@ func heard(t *testing.T, nc *nats.Conn, subject string, look bool) func(n int) [
 	}
 }
 
-// TestRateOfUsers has a user publish more than a second's worth over two connections, one of
-// them a WebSocket: both are held back together, what is for them still comes, nobody else is
-// held back, and nothing is lost.
+// TestRateOfUsers publishes more than a second's worth as one user over two
+// connections, one of them a WebSocket. Both are held back together, they still
+// receive messages, nobody else is held back, and nothing is lost.
 func TestRateOfUsers(t *testing.T) {
 	const rate, each = 5, 20
 	b := start(t, config(t, proxyUsers(0)+"limits: {rate: 5}\nwebsocket: {listen: '127.0.0.1:0'}\n"))
@@ -227,7 +229,7 @@ func TestRateOfUsers(t *testing.T) {
 			of[name]++
 		}
 	}
-	held := func(others int) { // who has not published all
+	held := func(others int) { // counts those that have not published everything
 		t.Helper()
 		for _, name := range []string{"plain", "web"} {
 			if of[name] < each {
@@ -269,7 +271,7 @@ func TestRateOfUsers(t *testing.T) {
 	clock.held(t, 1)
 }
 
-// TestRateOfAddresses has a rate hold without users: for all who come from one address.
+// TestRateOfAddresses limits clients by address on a broker without users.
 func TestRateOfAddresses(t *testing.T) {
 	const rate = 5
 	b := start(t, config(t, "limits: {rate: 5}\ntopics: [{name: orders, durability: relaxed}]"))
@@ -281,7 +283,7 @@ func TestRateOfAddresses(t *testing.T) {
 		t.Cleanup(nc.Close)
 		return nc
 	}
-	// There is nothing that a client may not, and it need not say who it is.
+	// Nothing is forbidden to clients, and they need not log in.
 	m, err := connect().Request("orders", []byte("1"), patience)
 	if err != nil || !strings.Contains(string(m.Data), `"seq":1`) {
 		t.Fatalf("got %v, %v", m, err)
@@ -321,7 +323,7 @@ func TestRateOfAddresses(t *testing.T) {
 	}
 }
 
-// TestRateOfNetworks holds whom an address is counted as.
+// TestRateOfNetworks checks which addresses are counted together.
 func TestRateOfNetworks(t *testing.T) {
 	for address, want := range map[string]string{
 		"192.0.2.1:7": "192.0.2.1", "[2001:db8:1:2:3::4]:7": "2001:db8:1:2::/64", "[fe80::1%eth0]:7": "fe80::/64", "[::ffff:192.0.2.1]:7": "::ffff:192.0.2.1", "pipe": "pipe",

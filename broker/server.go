@@ -14,7 +14,7 @@ import (
 	"github.com/harkbus/hark/internal/store"
 )
 
-// startServer starts the server that clients speak to.
+// startServer starts the NATS server.
 func startServer(c *Config, auth *authenticator, before *proxy, log natsserver.Logger) (*store.Store, error) {
 	opts := natsserver.Options{
 		ServerName: c.Name, SyncAlways: true,
@@ -32,9 +32,9 @@ func startServer(c *Config, auth *authenticator, before *proxy, log natsserver.L
 	}
 	if auth != nil {
 		opts.CustomClientAuthentication = auth
-		// Two seconds after a client has said who it is the server would ask whether it
-		// is still there, and a password may take longer to check where many come at
-		// once. Clients expect to hear first whether they are let in.
+		// Two seconds after a client has logged in the server would ping it, and
+		// checking a password may take longer when many clients come at once.
+		// Clients expect to hear first whether they are let in.
 		opts.DisableShortFirstPing = true
 	}
 	if before != nil {
@@ -42,7 +42,7 @@ func startServer(c *Config, auth *authenticator, before *proxy, log natsserver.L
 	} else if err := c.doors(&opts); err != nil {
 		return nil, err
 	}
-	if c.MQTT.Listen != off { // the server's own clients: users and their permissions hold for them
+	if c.MQTT.Listen != off { // these connect to the server itself, which applies users and permissions
 		host, port, err := listenAt("mqtt.listen", c.MQTT.Listen)
 		if err != nil {
 			return nil, err
@@ -63,7 +63,7 @@ func startServer(c *Config, auth *authenticator, before *proxy, log natsserver.L
 	return s, nil
 }
 
-// doors adds where clients of NATS connect if no proxy stands before the server.
+// doors adds the listeners for NATS clients, for a server without a proxy.
 func (c *Config) doors(opts *natsserver.Options) (err error) {
 	if opts.TLSConfig, err = c.TLS.load(); err != nil {
 		return err
@@ -91,7 +91,7 @@ func (c *Config) doors(opts *natsserver.Options) (err error) {
 	return nil
 }
 
-// listenAt returns where to listen, as the server has it.
+// listenAt returns an address in the form that the server takes.
 func listenAt(key, address string) (host string, port int, err error) {
 	host, name, err := splitAddress(address)
 	if err != nil {
@@ -109,7 +109,7 @@ func listenAt(key, address string) (host string, port int, err error) {
 	return host, port, portIsFree(key, address)
 }
 
-// portIsFree says who to ask about an address that is taken.
+// portIsFree returns an error with advice if an address is in use.
 func portIsFree(key, address string) error {
 	l, err := net.Listen("tcp", address)
 	if err == nil {
@@ -126,7 +126,7 @@ func listenError(key, address string, err error) error {
 	return fmt.Errorf("listen on %s: another program has the port, perhaps another hark serve (lsof -i :%s tells); stop it, or choose another one with --%s", address, port, flagName(key))
 }
 
-// connect returns the broker's own client, in this process.
+// connect connects the broker's own client, in this process.
 func connect(s *store.Store, auth *authenticator) (*nats.Conn, error) {
 	opts := []nats.Option{
 		nats.InProcessServer(s), nats.Name("hark broker"), nats.MaxReconnects(-1), nats.ReconnectBufSize(-1),

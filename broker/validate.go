@@ -13,11 +13,11 @@ import (
 	"github.com/harkbus/hark/internal/names"
 )
 
-// maxMessage is the largest message that the server takes.
+// maxMessage is the size of the largest message that the server accepts.
 const maxMessage = 64 << 20
 
-// Validate returns all that is wrong with a configuration as Problems, nil if
-// nothing is. It looks up host names and reads the files of TLS.
+// Validate returns everything that is wrong with a configuration as Problems, or
+// nil. It looks up host names and reads the TLS files.
 func (c *Config) Validate() error { return c.validate().asError() }
 
 // validate checks everything.
@@ -33,7 +33,7 @@ func (c *Config) validate() (ps Problems) {
 	return append(ps, problems...)
 }
 
-// report notes what is wrong with a key.
+// report records what is wrong with a key.
 type report func(key, format string, args ...any)
 
 func (c *Config) validateSettings(bad report) {
@@ -105,7 +105,7 @@ func (c *Config) validateSettings(bad report) {
 	}
 }
 
-// splitAddress reads HOST:PORT.
+// splitAddress parses HOST:PORT.
 func splitAddress(address string) (host, port string, err error) {
 	host, port, err = net.SplitHostPort(address)
 	if err == nil {
@@ -120,10 +120,10 @@ func splitAddress(address string) (host, port string, err error) {
 	return host, port, nil
 }
 
-// exposed begins what is said of addresses that nothing guards.
+// exposed begins the errors about unprotected addresses.
 const exposed = "other machines reach"
 
-// validateExposure refuses addresses that others reach and that nothing guards.
+// validateExposure refuses unprotected addresses that other machines can reach.
 func (c *Config) validateExposure(bad report) {
 	if c.Insecure {
 		return
@@ -154,7 +154,7 @@ func isAre(what []string) string {
 	return strings.Join(what, " and ") + " are"
 }
 
-// loopback reports whether only this machine reaches a host.
+// loopback reports whether only this machine can reach a host.
 func loopback(host string) bool {
 	if ip := net.ParseIP(host); ip != nil {
 		return ip.IsLoopback()
@@ -225,8 +225,8 @@ func (c *Config) validateUsers(bad report) {
 	}
 }
 
-// CheckUserName returns what is wrong with the name of a user, which is a part of subjects
-// and of URLs; nil if nothing is.
+// CheckUserName returns what is wrong with the name of a user, which becomes part
+// of subjects and URLs; nil if nothing is.
 func CheckUserName(s string) error {
 	if s == "" || s == internalUser || !isPlain(s) {
 		return fmt.Errorf("%q cannot be a name of a user: want letters, digits, - and _", s)
@@ -234,7 +234,7 @@ func CheckUserName(s string) error {
 	return nil
 }
 
-// isPlain reports whether a name can be a part of subjects and of URLs as it is.
+// isPlain reports whether a name can be part of subjects and URLs unchanged.
 func isPlain(s string) bool {
 	return strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") == ""
 }
@@ -281,12 +281,14 @@ func (c *Config) validateTopics(bad report) {
 	}
 }
 
-// validateStore checks what is about stores, which share no topic with others.
+// validateStore checks stores, which must not share a topic with another store or
+// topic.
 func (c *Config) validateStore(i int, stores []int, bad report) {
 	t, key := &c.Topics[i], fmt.Sprintf("topics[%d]", i)
 	for _, j := range stores {
 		other := &c.Topics[j]
-		// Of two stores the later one is to blame, and of a topic and a store the topic.
+		// Of two stores the later one is to blame, and of a topic and a store the
+		// topic.
 		if j == i || !overlap(t.Name, other.Name) || t.isStore() && j > i {
 			continue
 		}
@@ -304,7 +306,7 @@ func (c *Config) validateStore(i int, stores []int, bad report) {
 	}
 }
 
-// isReply reports whether a name is one of those to which replies go.
+// isReply reports whether a name is one for replies.
 func isReply(name string) bool { return name == "_INBOX" || strings.HasPrefix(name, "_INBOX.") }
 
 // nameFault says what is wrong with a name.
