@@ -23,11 +23,16 @@ const (
 	maxBatchBytes = 4 << 20
 	// batchLeast is how many messages are worth a batch: for one the server makes
 	// files and syncs them and their directories, whatever is in it, which takes as
-	// long as some twelve messages by themselves (BenchmarkPublish).
+	// long as some fourteen messages by themselves. So one batch of a topic is written
+	// at a time, and what comes meanwhile makes the next one (BenchmarkPublish).
 	batchLeast = 16
-	// maxBatches is how many batches of a topic are on their way at once: while
-	// one is written to disk the next is sent.
-	maxBatches = 2
+	// singlyMost is how many messages of calls that send their own are on their way at
+	// once. The server takes all that have come, and tells what became of them when it
+	// is through: the next ones are there by then if they do not wait for who publishes
+	// again.
+	singlyMost = batchLeast / 2
+	// maxBursts is how many bursts of a topic are on their way at once.
+	maxBursts = 2
 )
 
 // The headers of atomic batches.
@@ -53,13 +58,16 @@ func (t *stored) batches() bool {
 	return t.conn.opts.syncAlways && cfg.AllowAtomicPublish && cfg.Storage == jetstream.FileStorage && cfg.Replicas <= 1
 }
 
-// writer gathers the messages of concurrent calls into batches. It has
-// goroutines only while there is something to write.
+// writer gathers the messages of concurrent calls into batches. As long as fewer wait
+// than are worth one, calls send their own, so that the server always has a next message
+// while it writes one to the disk. It has goroutines only while there is a batch to write.
 type writer struct {
 	topic *stored
 
 	mu      sync.Mutex // guards what follows, and the orders
 	queue   []*order
+	waiting int // messages of the queue that have not been taken
+	singly  int // messages on their way that calls send themselves
 	writing int // goroutines that write batches
 }
 
@@ -69,16 +77,19 @@ type order struct {
 	next    int           // the first that has not been taken
 	left    int           // those that are not done
 	batch   *batch        // of which it is a part now
-	gone    bool          // nobody waits any more
-	done    chan struct{} // closed when left is 0
+	own     bool          // the call is to send what has not been taken
+	done    chan struct{} // closed when left is 0, or own is set
 }
+
+// rest returns the parcels that have not been taken.
+func (o *order) rest() []*parcel { return o.parcels[o.next:] }
 
 // batch is a number of messages that are stored together or not at all.
 type batch struct {
 	parcels []*parcel
 	orders  []*order // with the number of their parcels in counts
 	counts  []int
-	waiting int // orders that are not gone
+	waiting int // orders that somebody waits for
 	ctx     context.Context
 	cancel  context.CancelFunc
 	// unsure says that an attempt was made of which it is not known what became.
@@ -94,42 +105,83 @@ func (w *writer) write(ctx context.Context, ps []*parcel) error {
 	if len(ps) == 0 {
 		return nil
 	}
-	c := w.topic.conn
 	o := &order{parcels: ps, left: len(ps), done: make(chan struct{})}
 	w.mu.Lock()
-	start := w.writing < maxBatches
-	if start {
-		if !c.begin() {
-			w.mu.Unlock()
-			return errConnClosed
-		}
-		w.writing++
-	}
 	w.queue = append(w.queue, o)
+	w.waiting += len(ps)
+	w.proceedLocked()
 	w.mu.Unlock()
-	if start {
-		go w.run()
-	}
 	select {
 	case <-o.done:
-		return nil
 	case <-ctx.Done():
+		if err := w.abandon(o, context.Cause(ctx)); err != nil {
+			return err
+		}
 	}
-	return w.abandon(o, context.Cause(ctx))
+	if o.own {
+		w.topic.sendAll(ctx, o.rest(), nil)
+		w.sent(o)
+	}
+	return nil
 }
 
-// abandon gives up waiting for an order. What has been sent may be stored.
+// sent takes notice that a call has sent its own messages.
+func (w *writer) sent(o *order) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.singly -= len(o.rest())
+	w.proceedLocked()
+}
+
+// proceedLocked has what waits sent, if that is its turn.
+func (w *writer) proceedLocked() {
+	least, most := 1, maxBursts
+	if w.topic.batches() {
+		least, most = batchLeast, 1
+		for w.writing == 0 && w.waiting < least && len(w.queue) > 0 && (w.singly == 0 || w.singly+len(w.queue[0].rest()) <= singlyMost) {
+			w.letGoLocked()
+		}
+	}
+	if w.waiting < least || w.writing >= most {
+		return
+	}
+	if w.topic.conn.begin() {
+		w.writing++
+		go w.run()
+		return
+	}
+	for w.writing == 0 && len(w.queue) > 0 { // it is closed, and each finds out
+		w.letGoLocked()
+	}
+}
+
+// letGoLocked has the first call of the queue send its own messages.
+func (w *writer) letGoLocked() {
+	o := w.queue[0]
+	w.queue = slices.Delete(w.queue, 0, 1)
+	n := len(o.rest())
+	w.waiting -= n
+	w.singly += n
+	o.own = true
+	close(o.done)
+}
+
+// abandon gives up waiting for an order. What has been sent may be stored. It returns
+// nil if the order is done, or the call is to send its own messages.
 func (w *writer) abandon(o *order, cause error) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if o.left == 0 {
+	if o.left == 0 || o.own {
 		return nil
 	}
-	if i := slices.Index(w.queue, o); i >= 0 && o.next == 0 {
+	if i := slices.Index(w.queue, o); i >= 0 {
 		w.queue = slices.Delete(w.queue, i, i+1)
-		return cause
+		w.waiting -= len(o.rest())
+		w.proceedLocked()
+		if o.next == 0 {
+			return cause
+		}
 	}
-	o.gone = true
 	if b := o.batch; b != nil {
 		if b.waiting--; b.waiting == 0 {
 			b.cancel()
@@ -143,7 +195,7 @@ func (w *writer) abandon(o *order, cause error) error {
 	return fmt.Errorf("%w (some messages may have been stored)", cause)
 }
 
-// run writes batches until nothing is left to write.
+// run writes batches until no more are worth it.
 func (w *writer) run() {
 	defer w.topic.conn.tasks.Done()
 	for {
@@ -163,11 +215,16 @@ func (w *writer) run() {
 func (w *writer) take() *batch {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.topic.batches() && w.waiting < batchLeast {
+		w.writing--
+		w.proceedLocked()
+		return nil
+	}
 	b := &batch{}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	size := 0
 	for _, o := range w.queue {
-		if o.batch != nil || o.gone {
+		if o.batch != nil {
 			continue // a call's messages keep their order, so the rest waits
 		}
 		first := o.next
@@ -187,7 +244,8 @@ func (w *writer) take() *batch {
 			break
 		}
 	}
-	w.queue = slices.DeleteFunc(w.queue, func(o *order) bool { return o.next == len(o.parcels) || o.gone })
+	w.waiting -= len(b.parcels)
+	w.queue = slices.DeleteFunc(w.queue, func(o *order) bool { return o.next == len(o.parcels) })
 	if len(b.parcels) == 0 {
 		b.cancel()
 		w.writing--
