@@ -133,7 +133,21 @@ func (c *call) run() (err error) {
 		return refused(http.StatusForbidden, "user %s may not do this", c.who.who()).
 			but("this is for %s: see the keys publish, subscribe and admin of the user in the configuration", e.access.doc)
 	}
+	if err := c.checkEncoding(); err != nil {
+		return err
+	}
 	return e.handle(c)
+}
+
+// checkEncoding refuses a body that would have to be decompressed: as it is it is not
+// what the client means, and some kilobytes can become any size.
+func (c *call) checkEncoding() error {
+	encoding := strings.Join(c.req.Header["Content-Encoding"], ", ")
+	if c.endpoint.body == nil || encoding == "" || strings.EqualFold(encoding, "identity") {
+		return nil
+	}
+	c.rw.Header().Set("Accept-Encoding", "identity")
+	return refused(http.StatusUnsupportedMediaType, "the body has the encoding %q, which the broker does not undo", encoding).but("send it without Content-Encoding")
 }
 
 // checkRate counts the call, and refuses it if whoever asks sends too many.

@@ -105,11 +105,17 @@ func TestPublish(t *testing.T) {
 		d.post(413, "orders", strings.Repeat("x", 100_000), headers...)
 	}
 	d.post(415, "orders", "", "Content-Type: application/cloudevents+protobuf")
+	for _, encoding := range []string{"gzip", "identity, br"} {
+		if p = d.post(415, "orders", "\x1f\x8b\x08\x00", "Content-Encoding: "+encoding); !strings.Contains(p.Error, "without Content-Encoding") {
+			t.Errorf("got %s", p.Error)
+		}
+	}
 	d.post(400, "orders?key=other", event("e", `,"partitionkey":"k"`), "Content-Type: "+structuredType)
 	d.post(400, "orders?kee=other", "1")
 	if after, err := native.Stats(testContext(t)); err != nil || after.Last != stats.Last {
 		t.Errorf("got %+v, %v, want nothing published by refused requests", after, err)
 	}
+	d.post(201, "orders", "{}", "Content-Encoding: identity")
 
 	// What is said of a message beside its body.
 	sub, err := native.Subscribe(testContext(t), driver.SubscribeConfig{Window: 10})
