@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"text/template"
 	"time"
 
@@ -152,14 +153,20 @@ type feed interface {
 	Close(ctx context.Context) error
 }
 
-func (l *listening) run(ctx context.Context, s Streams) (err error) {
+func (l *listening) run(ctx context.Context, s Streams) error {
 	p, err := l.at.place()
 	if err != nil {
 		return err
 	}
+	return l.follow(ctx, &p, s)
+}
+
+// follow prints what a broker has.
+func (l *listening) follow(ctx context.Context, p *place, s Streams) (err error) {
+	var conn driver.Conn
 	if l.where != nil {
-		web, err := l.overHTTP(ctx, &p, s)
-		if err != nil {
+		var web *webFeed
+		if web, conn, err = l.overHTTP(ctx, p, s); err != nil {
 			return err
 		}
 		if web != nil {
@@ -168,9 +175,10 @@ func (l *listening) run(ctx context.Context, s Streams) (err error) {
 			return l.listen(ctx, web, web.acks, s)
 		}
 	}
-	conn, err := p.connect(ctx, s.Err)
-	if err != nil {
-		return err
+	if conn == nil {
+		if conn, err = p.connect(ctx, s.Err); err != nil {
+			return err
+		}
 	}
 	defer func() { err = errors.Join(err, closed(ctx, conn)) }()
 	sub, acks, err := l.subscribe(ctx, conn)
@@ -180,26 +188,38 @@ func (l *listening) run(ctx context.Context, s Streams) (err error) {
 	return l.listen(ctx, sub, acks, s)
 }
 
-// overHTTP subscribes where the broker applies the filter. It returns nil if there is
-// no such broker.
-func (l *listening) overHTTP(ctx context.Context, p *place, s Streams) (*webFeed, error) {
+// overHTTP subscribes where the broker applies the filter. Its feed is nil if there is
+// no such broker; then it may have connected to where messages go, to find that out.
+func (l *listening) overHTTP(ctx context.Context, p *place, s Streams) (web *webFeed, conn driver.Conn, err error) {
 	if p.HTTP == "" {
-		return nil, nil
+		return nil, nil, nil
 	}
 	missing := "it is not known where the broker has its HTTP API"
 	if p.Web != guessed {
 		client, err := p.client()
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		web, err := openWebFeed(ctx, &admin{*p, client, s.Err}, l)
+		api := &admin{*p, client, s.Err}
+		web, err = openWebFeed(ctx, api, l, p.Web == told)
+		if p.Web == paired && errors.Is(err, syscall.ECONNREFUSED) {
+			// A broker that starts takes its port for HTTP first: once it is there for
+			// messages, nobody has to be waited for at that one.
+			if conn, err = p.connect(ctx, s.Err); err != nil {
+				return nil, nil, err
+			}
+			web, err = openWebFeed(ctx, api, l, false)
+		}
 		if err == nil || p.Web == told || !errors.Is(err, errNoBroker) {
-			return web, err
+			if conn != nil {
+				_ = closed(ctx, conn) // nothing was said over it
+			}
+			return web, nil, err
 		}
 		missing = err.Error()
 	}
 	fmt.Fprintf(s.Err, "hark: sub: all messages come over the network and are filtered here: %s (--http)\n", missing)
-	return nil, nil
+	return nil, conn, nil
 }
 
 func (l *listening) listen(ctx context.Context, from feed, acks bool, s Streams) error {

@@ -66,8 +66,9 @@ var (
 )
 
 // openWebFeed begins to follow. Of l it takes the pattern, the filter and where to
-// begin. An error that wraps errNoBroker says that nobody is there.
-func openWebFeed(ctx context.Context, a *admin, l *listening) (*webFeed, error) {
+// begin. An error that wraps errNoBroker says that nobody is there. starting says that
+// somebody may be there soon.
+func openWebFeed(ctx context.Context, a *admin, l *listening, starting bool) (*webFeed, error) {
 	query, window := url.Values{"where": {l.filter}, "from": {webFrom(&l.config)}}, l.config.Window
 	if l.config.Group != "" {
 		if l.count > 0 {
@@ -85,7 +86,12 @@ func openWebFeed(ctx context.Context, a *admin, l *listening) (*webFeed, error) 
 	wait, cancel := context.WithTimeoutCause(ctx, connectPatience, errSilent)
 	defer cancel()
 	w := waitFor(wait, a.notes, a.place.HTTP)
-	err := w.attempts(wait, func() error { return f.dial(wait) })
+	var err error
+	if starting {
+		err = w.attempts(wait, func() error { return f.dial(wait) })
+	} else {
+		err = f.dial(wait)
+	}
 	w.end()
 	if err != nil {
 		f.finish()

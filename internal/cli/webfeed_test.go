@@ -297,6 +297,37 @@ func TestFilterHere(t *testing.T) {
 	}
 }
 
+// TestFilterAtPairedPorts has HTTP guessed from the port for messages, where a broker is that
+// serves no HTTP, and where one does.
+func TestFilterAtPairedPorts(t *testing.T) {
+	startBroker(t, "topics: [{name: stored}]")
+	publish(t, os.Getenv("HARK_URL"), "stored", 0, 1)
+	for _, tt := range []struct {
+		web  string
+		here bool // the command leaves out what does not match
+	}{
+		{"http://127.0.0.1:1", true},
+		{os.Getenv("HARK_HTTP_URL"), false},
+	} {
+		l := &listening{pattern: "stored", filter: "data.n > 0", from: "start", count: 1, output: "{{.data.n}}"}
+		if err := l.check([]string{l.pattern}); err != nil {
+			t.Fatal(err)
+		}
+		p := place{URL: os.Getenv("HARK_URL"), HTTP: tt.web, Web: paired, Said: "--url"}
+		var out, notes strings.Builder
+		began := time.Now()
+		if err := l.follow(t.Context(), &p, Streams{Out: &out, Err: &notes}); err != nil || out.String() != "1\n" {
+			t.Errorf("%s: got %q, %v", tt.web, out.String(), err)
+		}
+		if took := time.Since(began); took >= startPatience {
+			t.Errorf("%s: it took %v, want nothing to be waited for", tt.web, took)
+		}
+		if here := strings.Contains(notes.String(), "are filtered here: "+errNoBroker.Error()); here != tt.here {
+			t.Errorf("%s: got %q", tt.web, notes.String())
+		}
+	}
+}
+
 // TestWebFeedSays reads what brokers say besides events, and what is none.
 func TestWebFeedSays(t *testing.T) {
 	m, err := webMessageOf([]byte(`{"dropped":3}`))
