@@ -101,7 +101,7 @@ routes:
     otherwise: orders.rest
   - from: orders.*
     to: &all [all, copy]
-  - from: orders.placed
+  - from: orders.new
     to: *all
 `)
 	if u := c.Users[0]; u.Name != "ada" || len(u.Publish) != 1 || len(u.Subscribe) != 2 || u.Subscribe[1] != "region.*" {
@@ -167,6 +167,8 @@ func TestFaults(t *testing.T) {
 		{"routes:\n  - to: x", `2:5: routes[0].from: is missing`},
 		{"routes:\n  - from: >\n    to: x", `2:11: routes[0].from: is missing; if it is the pattern > it needs quotes`},
 		{"routes:\n  - from: x", `2:5: routes[0].to: is missing`},
+		{"routes:\n  - {from: x, to: z, name: all}\n  - {from: x, otherwise: y}", `3:26: routes[1].otherwise: no message would go there, because route all takes every one from x: leave otherwise out, or give that route a filter (where)`},
+		{"routes:\n  - {from: x, to: [z, 'z.{key}'], sample: 10%, otherwise: y}", `2:59: routes[0].otherwise: no message would go there, because route 1 takes every one from x (what is not in its sample too)`},
 		{"routes:\n  - {from: x, otherwise: y, where: 'true'}", `2:5: routes[0].to: is missing: where, sample and mode are about it`},
 		{"routes:\n  - {from: x, to: {a: b}}", `2:19: routes[0].to: got a mapping, want topics`},
 		{"routes:\n  - {from: x, to: [a, 'b c']}", `2:23: routes[0].to[1]: "b c": white space at byte 1`},

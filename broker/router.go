@@ -61,8 +61,27 @@ func newRouter(c *Config) (*Router, Problems) {
 			b.bad("routes", "from %s: %s", g.from, err)
 		}
 	}
+	b.checkOtherwise()
 	b.findCycles()
 	return b.router, b.problems
+}
+
+// checkOtherwise refuses targets for what no route has taken where a route takes everything.
+func (b *routerBuilder) checkOtherwise() {
+	for _, g := range b.router.groups {
+		all := slices.IndexFunc(g.every, func(i int) bool { return slices.ContainsFunc(b.router.routes[i].to, (*template).constant) })
+		if all < 0 {
+			continue
+		}
+		taker := b.router.routes[g.every[all]]
+		sample := ""
+		if taker.Sample != 0 {
+			sample = " (what is not in its sample too)"
+		}
+		for _, i := range g.others {
+			b.bad(fmt.Sprintf("routes[%d].otherwise", i), "no message would go there, because route %s takes every one from %s%s: leave otherwise out, or give that route a filter (where)", taker.Name, g.from, sample)
+		}
+	}
 }
 
 type routerBuilder struct {

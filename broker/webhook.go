@@ -103,12 +103,13 @@ func (w *webhook) subscribe() (err error) {
 		hark.Group(webhookGroup(c.Name)), hark.Workers(int(c.Workers)), hark.MaxAttempts(int(c.Attempts)),
 		hark.Backoff(hark.BackoffPolicy{Min: c.BackoffMin, Max: c.BackoffMax}), hark.Timeout(c.Timeout),
 	}
-	switch c.DeadLetter {
+	dead := c.deadLetter()
+	switch dead {
 	case "":
 	case off:
 		opts = append(opts, hark.NoDeadLetter())
 	default:
-		opts = append(opts, hark.DeadLetter(c.DeadLetter))
+		opts = append(opts, hark.DeadLetter(dead))
 	}
 	if c.Where != "" {
 		f, err := filter.Compile(c.Where)
@@ -121,7 +122,7 @@ func (w *webhook) subscribe() (err error) {
 		opts = append(opts, hark.FromStart())
 	}
 	if names.IsPattern(c.From) {
-		opts = append(opts, hark.Where(takenFrom(c.From)))
+		opts = append(opts, hark.Where(takenFrom{c.From, dead}))
 		if w.durable {
 			opts = append(opts, hark.Durable())
 		}
@@ -139,11 +140,14 @@ func (w *webhook) subscribe() (err error) {
 	return err
 }
 
-// takenFrom is the pattern of a webhook, which does not take everything that matches it.
-type takenFrom string
+// takenFrom is what a webhook takes of what matches its pattern: not everything, and nothing
+// that it has given up itself.
+type takenFrom struct{ pattern, dead string }
 
 // Match implements hark.Predicate.
-func (p takenFrom) Match(e hark.Envelope) bool { return takes(string(p), e.Topic()) }
+func (t takenFrom) Match(e hark.Envelope) bool {
+	return takes(t.pattern, e.Topic()) && e.Topic() != t.dead
+}
 
 // attributeFilter is a filter that sees the attributes of CloudEvents, as those of
 // routes do.
@@ -229,8 +233,8 @@ const saidMost = 512
 // describe gives a request the attributes of the event, as the HTTP binding of
 // CloudEvents has them, and what hark says of it.
 func (w *webhook) describe(h http.Header, m *hark.Message[[]byte]) {
-	maps.Copy(h, w.headers)
 	h.Set("User-Agent", "hark")
+	maps.Copy(h, w.headers)
 	attributes := map[string]string{"specversion": "1.0", "id": m.ID(), "source": w.source, "type": m.Topic()}
 	if m.ID() == "" {
 		attributes["id"] = messageID(m)

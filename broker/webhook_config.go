@@ -42,8 +42,8 @@ type WebhookConfig struct {
 	BackoffMin, BackoffMax time.Duration
 	// Timeout is how long one request may take.
 	Timeout time.Duration
-	// DeadLetter is the topic for messages that are given up, empty for that of
-	// the message and .dead, or off.
+	// DeadLetter is the topic for messages that are given up, or off. Empty is that of
+	// the message and .dead, and if From is a pattern webhook-NAME.dead.
 	DeadLetter string
 	// Position is where a stored topic, or the store of a pattern, is begun with: now or
 	// start.
@@ -79,7 +79,7 @@ var webhookFields = []field[WebhookConfig]{
 	duration("backoff_min", "100ms", "how long to wait before the second attempt, at most; it doubles for each one after that", func(w *WebhookConfig) *time.Duration { return &w.BackoffMin }),
 	duration("backoff_max", "30s", "how long to wait between attempts, at most", func(w *WebhookConfig) *time.Duration { return &w.BackoffMax }),
 	duration("timeout", "10s", "how long one request may take", func(w *WebhookConfig) *time.Duration { return &w.Timeout }),
-	text("dead_letter", "topic or off", "", "where messages go that are given up; the topic of the message and `.dead` if it is left out", func(w *WebhookConfig) *string { return &w.DeadLetter }),
+	text("dead_letter", "topic or off", "", "where messages go that are given up. If it is left out that is the topic of the message and `.dead`, and from a pattern `webhook-NAME.dead`: one topic, however many names there are", func(w *WebhookConfig) *string { return &w.DeadLetter }),
 	choice("position", positionNow, "where a stored topic, or the store of a pattern, is begun with, when the webhook is new", func(w *WebhookConfig) *string { return &w.Position }, positionNow, positionStart),
 	boolean("durable", "false", "refuse to start unless `topics` keeps all that is to be sent, in one topic or pattern, so that nothing is missed while the broker is down", func(w *WebhookConfig) *bool { return &w.Durable }),
 	boolean("private", "false", "allow a target on this machine or in a private network, and http instead of https", func(w *WebhookConfig) *bool { return &w.Private }),
@@ -110,7 +110,7 @@ func (c *Config) validateWebhooks(bad report) (ps Problems) {
 		if w.DeadLetter != "" && w.DeadLetter != off {
 			if err := names.Check(w.DeadLetter); err != nil {
 				bad(key+".dead_letter", "%s; or off", nameFault(err))
-			} else if names.CheckPattern(w.From) == nil && names.Match(w.From, w.DeadLetter) {
+			} else if names.CheckPattern(w.From) == nil && names.Match(w.From, w.DeadLetter) && takes(w.From, w.DeadLetter) {
 				bad(key+".dead_letter", "%s is among the topics of the webhook: what fails would come again for ever", w.DeadLetter)
 			}
 		}
@@ -148,11 +148,26 @@ func (c *Config) validateWebhooks(bad report) (ps Problems) {
 		switch {
 		case w.Position != positionNow && w.Position != positionStart:
 			bad(key+".position", "got %q, want now or start", w.Position)
-		case w.Position == positionStart && why != "" && names.IsPattern(w.From):
+		case w.Position == positionStart && why != "":
 			bad(key+".position", "there is no start to begin with: %s", why)
+		}
+		for _, backoff := range []string{".backoff_min", ".backoff_max"} {
+			if _, said := c.places[key+backoff]; said && w.Attempts == 1 {
+				bad(key+backoff, "says how long to wait before the second attempt, and attempts: 1 has none: leave one of the two out")
+			}
 		}
 	}
 	return ps
+}
+
+// deadLetter returns the topic for messages that are given up, or off; empty for that of
+// the message and .dead. Of a pattern that would be a stored topic for each name that
+// anybody publishes to.
+func (w *WebhookConfig) deadLetter() string {
+	if w.DeadLetter == "" && names.IsPattern(w.From) {
+		return webhookGroup(w.Name) + deadSuffix
+	}
+	return w.DeadLetter
 }
 
 // target returns where requests go.

@@ -129,6 +129,47 @@ func TestWebhookBecomesDurable(t *testing.T) {
 	}
 }
 
+// What a webhook from a pattern gives up goes to one topic, however many names are published
+// to, and is not sent from there.
+func TestDeadLettersOfPattern(t *testing.T) {
+	for from, topics := range map[string][]string{
+		"clicks.*":  {"clicks.a", "clicks.b"},
+		"*.dead":    {"a.dead", "b.dead"}, // the topic for dead letters matches
+		"stored.*":  {"stored.a", "stored.b"},
+		"stored.>":  {"stored.a", "stored.a.b"},
+		"someone.>": {"someone.a", "someone.a.b"},
+	} {
+		t.Run(from, func(t *testing.T) {
+			r := newReceiver(t)
+			r.reply(func(_ int, w http.ResponseWriter, _ *delivered) { w.WriteHeader(http.StatusUnprocessableEntity) })
+			text := r.webhook("from: '" + from + "'")
+			status := http.StatusAccepted
+			if strings.HasPrefix(from, "stored.") {
+				text, status = "topics: [{name: '"+from+"', durability: relaxed}]\n"+text, http.StatusCreated
+			}
+			b := start(t, config(t, text))
+			d := doorOf(t, b)
+			for _, topic := range topics {
+				d.numbers(status, topic, 0, 1)
+			}
+			awaitDead(t, b, "webhook-shop.dead", 2)
+			a := newAPI(t, b, "")
+			if got := pages(a, "listDead", nil, func(v deadTopicView) string { return v.Topic }); !slices.Equal(got, []string{"webhook-shop.dead"}) {
+				t.Errorf("got the topics %v for dead letters, want one", got)
+			}
+			got := pages(a, "listDeadMessages", args{"topic": "webhook-shop.dead"}, func(v deadView) string { return v.From })
+			if slices.Sort(got); !slices.Equal(got, topics) {
+				t.Errorf("got dead letters from %v, want %v", got, topics)
+			}
+			d.numbers(status, topics[0], 1, 1)
+			want := []string{topics[0] + ` {"n":0}`, topics[0] + ` {"n":1}`, topics[1] + ` {"n":0}`}
+			if got := r.bodies(3); !slices.Equal(slices.Sorted(slices.Values(got)), want) {
+				t.Errorf("got %q, want %q: nothing that was given up", got, want)
+			}
+		})
+	}
+}
+
 // What must be durable and is not stored as a whole is refused where it is written.
 func TestDurableIsRefused(t *testing.T) {
 	const topics = "topics: [{name: 'orders.>'}, {name: 'in.*'}, {name: named}]\n"

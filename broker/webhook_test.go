@@ -418,6 +418,9 @@ func TestWebhookProblems(t *testing.T) {
 		whole + ", timeout: 1h":                                            "between 10ms and 5m",
 		whole + ", dead_letter: orders":                                    "come again for ever",
 		whole + ", position: end":                                          "want now or start",
+		whole + ", position: start":                                        "webhooks[0].position: there is no start to begin with: nothing stores orders: declare it under topics",
+		whole + ", attempts: 1, backoff_max: 1s":                           "webhooks[0].backoff_max: says how long to wait before the second attempt",
+		whole + ", attempts: 1, backoff_min: 1s":                           "webhooks[0].backoff_min: says how long to wait before the second attempt",
 		whole + "}, {" + whole:                                             "two webhooks a",
 	} {
 		c, err := Load(Source{File: write(t, "webhooks: [{"+text+"}]\n")})
@@ -426,6 +429,16 @@ func TestWebhookProblems(t *testing.T) {
 		} else if !strings.Contains(err.Error(), want) {
 			t.Errorf("%s:\ngot  %v\nwant %s", text, err, want)
 		}
+	}
+}
+
+// TestWebhookHeaders has a header instead of one that requests have otherwise.
+func TestWebhookHeaders(t *testing.T) {
+	r := newReceiver(t)
+	b := start(t, config(t, r.webhook("from: orders.>\nheader: 'user-agent: shop/1'\ndead_letter: orders.dead")))
+	doorOf(t, b).numbers(http.StatusAccepted, "orders.a", 0, 1)
+	if got := r.next().header.Values("User-Agent"); !slices.Equal(got, []string{"shop/1"}) {
+		t.Errorf("got the user agent %q", got)
 	}
 }
 
