@@ -135,14 +135,14 @@ var (
 
 	deadLetters = gauge("hark_dead_letters", "Dead letters of a topic for them.", "topic")
 
-	routeMatched    = counter("hark_route_matched_messages_total", "Messages that matched a route.", "route")
-	routeSampledOut = counter("hark_route_sampled_out_messages_total", "Of those, messages that were not in the sample.", "route")
+	routeMatched    = counter("hark_route_matched_messages_total", "Messages that a route took because they matched.", "route")
 	routeOtherwise  = counter("hark_route_otherwise_messages_total", "Messages that a route took because no other had.", "route")
-	routeRouted     = counter("hark_route_routed_messages_total", "Messages that targets of a route have taken.", "route")
-	routeUnresolved = counter("hark_route_unresolved_targets_total", "Targets of a route for which messages lacked a value.", "route")
-	routeFailed     = counter("hark_route_failed_messages_total", "Messages that targets of a route have refused.", "route")
-	routeLooped     = counter("hark_route_looped_messages_total", "Messages that a route did not pass on because they had been routed max_hops times.", "route")
-	routeKept       = counter("hark_route_kept_messages_total", "Messages that a route was to move and that have stayed where they were.", "route")
+	routeRouted     = counter("hark_route_routed_messages_total", "Of the messages that a route took, those that all its targets have.", "route")
+	routeSampledOut = counter("hark_route_sampled_out_messages_total", "Of the messages that a route took, those that were not in the sample.", "route")
+	routeUnresolved = counter("hark_route_unresolved_messages_total", "Of the messages that a route took, those that lacked a value of a target.", "route")
+	routeFailed     = counter("hark_route_failed_messages_total", "Of the messages that a route took, those that a target has refused.", "route")
+	routeLooped     = counter("hark_route_looped_messages_total", "Of the messages that a route took, those that it did not pass on because they had been routed max_hops times.", "route")
+	routeKept       = counter("hark_route_kept_messages_total", "Of the messages that a route took to move them, those that its targets have and that have stayed where they were.", "route")
 
 	connectionsNow   = gauge("hark_connections", "Clients that are connected.")
 	connectionsTotal = counter("hark_connections_total", "Clients that have connected.")

@@ -62,8 +62,8 @@ func (in *reader) remove(ms []*driver.Received, all moves) int {
 	return len(ms)
 }
 
-// report counts the messages that have stayed. Once for each route it says so in the log
-// where the reason is a target that is not stored, which nothing else would tell.
+// report says in the log, once for each route, which messages have stayed because a target
+// is not stored: nothing else would tell why.
 func (all moves) report(log *slog.Logger, ms []*driver.Received) {
 	type stay struct {
 		first    *driver.Received
@@ -77,7 +77,6 @@ func (all moves) report(log *slog.Logger, ms []*driver.Received) {
 			continue
 		}
 		for _, by := range m.by {
-			by.counters.kept.Add(1)
 			if by.unstored == "" {
 				continue
 			}

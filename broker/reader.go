@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -201,6 +202,7 @@ func (r *routing) wait(d time.Duration) {
 type delivery struct {
 	number int // of the message in its batch
 	route  *route
+	target string
 	out    *driver.Message
 	err    error // for good
 }
@@ -210,6 +212,8 @@ type delivery struct {
 func (in *reader) route(p *plan, ms []*driver.Received) int {
 	all := p.tasks[in.key]
 	byTarget := map[string][]*delivery{}
+	var takings []taking
+	var deliveries []*delivery // of takings
 	moves := moves{}
 	in.mu.Lock()
 	notes := in.notes
@@ -230,49 +234,48 @@ func (in *reader) route(p *plan, ms []*driver.Received) int {
 		}
 		out, err := in.outgoing(p, m)
 		if err != nil {
-			for _, d := range decisions {
-				d.route.counters.looped.Add(1)
-			}
 			in.routing.log.Error("message not routed", "topic", m.Topic, "seq", m.Seq, "id", m.ID, "err", err)
-			continue
 		}
+		first := len(deliveries)
 		for _, d := range decisions {
-			in.count(&d)
-			for _, target := range d.Targets {
-				byTarget[target] = append(byTarget[target], &delivery{number: i, route: d.route, out: out})
+			t := taking{
+				route: d.route, number: i, otherwise: d.Otherwise, sampledOut: d.SampledOut, looped: err != nil,
+				unresolved: len(d.Unresolved) > 0, move: d.Move, begin: len(deliveries),
 			}
-			if d.Move {
-				moves.add(i, &d)
+			if err == nil {
+				for _, target := range d.Targets {
+					one := &delivery{number: i, route: d.route, target: target, out: out}
+					byTarget[target] = append(byTarget[target], one)
+					deliveries = append(deliveries, one)
+				}
+				for _, target := range d.shared {
+					j := slices.IndexFunc(deliveries[first:], func(one *delivery) bool { return one.target == target })
+					deliveries = append(deliveries, deliveries[first+j])
+				}
+				if d.Move {
+					moves.add(i, &d)
+				}
 			}
+			t.end = len(deliveries)
+			takings = append(takings, t)
 		}
 	}
 	if !in.deliver(p, ms, byTarget) {
 		return 0 // repeats are recognised
 	}
-	for _, ds := range byTarget {
-		for _, d := range ds {
-			if d.err != nil {
-				moves.keep(d.number)
-			}
+	for _, d := range deliveries {
+		if d.err != nil {
+			moves.keep(d.number)
 		}
 	}
 	done := in.remove(ms, moves)
 	moves.report(in.routing.log, ms[:done])
-	return done
-}
-
-func (in *reader) count(d *Decision) {
-	c := d.route.counters
-	switch {
-	case d.SampledOut:
-		c.matched.Add(1)
-		c.sampledOut.Add(1)
-	case d.Otherwise:
-		c.otherwise.Add(1)
-	default:
-		c.matched.Add(1)
+	for i := range takings {
+		if t := &takings[i]; t.number < done {
+			t.count(deliveries[t.begin:t.end], moves[t.number])
+		}
 	}
-	c.unresolved.Add(uint64(len(d.Unresolved)))
+	return done
 }
 
 // outgoing makes the message that goes to targets.
@@ -322,7 +325,6 @@ func (in *reader) deliver(p *plan, ms []*driver.Received, byTarget map[string][]
 func (in *reader) refuse(ms []*driver.Received, target string, ds []*delivery, err error) {
 	for _, d := range ds {
 		d.err = err
-		d.route.counters.failed.Add(1)
 		in.routing.log.Error("message not routed", "route", d.route.Name, "to", target, "topic", ms[d.number].Topic, "seq", ms[d.number].Seq, "err", err)
 	}
 }
@@ -354,8 +356,7 @@ func (in *reader) publish(ms []*driver.Received, target string, topic driver.Top
 	}
 }
 
-// attempt publishes once, counts what is accepted, and returns what is to be
-// tried again, and why.
+// attempt publishes once, and returns what is to be tried again, and why.
 func (in *reader) attempt(topic driver.Topic, ds []*delivery) (again []*delivery, why error) {
 	ctx, cancel := context.WithTimeout(in.routing.work, attemptPatience)
 	defer cancel()
@@ -371,10 +372,7 @@ func (in *reader) attempt(topic driver.Topic, ds []*delivery) (again []*delivery
 		if partial {
 			d.err = some[i]
 		}
-		switch {
-		case d.err == nil:
-			d.route.counters.routed.Add(1)
-		case in.key.stored && passes(d.err):
+		if d.err != nil && in.key.stored && passes(d.err) {
 			again, why = append(again, d), d.err
 		}
 	}

@@ -282,7 +282,8 @@ type Decision struct {
 	// and stays where it is.
 	Unstored []string `json:"unstored,omitempty"`
 
-	route *route
+	shared []string // targets that get the message by another route, or twice by this one
+	route  *route
 }
 
 // decide returns what the routes of groups do with a message. A topic is the
@@ -336,7 +337,9 @@ func (d *Decision) expand(ts []*template, e *Event, seen map[string]bool, declar
 		switch {
 		case err != nil:
 			d.Unresolved = append(d.Unresolved, t.text+": "+err.Error())
-		case !seen[name]:
+		case seen[name]:
+			d.shared = append(d.shared, name)
+		default:
 			seen[name] = true
 			d.Targets = append(d.Targets, name)
 		}

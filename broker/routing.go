@@ -217,17 +217,18 @@ func (r *routing) stop(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// RouteStats are the numbers of a route since the broker was started.
+// RouteStats are the numbers of a route since the broker was started. Each message that it
+// takes is counted in Matched or Otherwise, and then in one of those that follow.
 type RouteStats struct {
 	Route      string `json:"route" doc:"its name"`
-	Matched    uint64 `json:"matched" doc:"messages that matched"`
-	SampledOut uint64 `json:"sampled_out" doc:"of those, messages that were not in the sample"`
-	Otherwise  uint64 `json:"otherwise" doc:"messages taken because no other route had"`
-	Routed     uint64 `json:"routed" doc:"messages that targets have taken, each target counted"`
-	Unresolved uint64 `json:"unresolved" doc:"targets for which messages lacked a value"`
-	Failed     uint64 `json:"failed" doc:"messages that targets have refused"`
+	Matched    uint64 `json:"matched" doc:"messages that it took because they matched. Each of these, and of those that it took otherwise, is in one of routed, sampled_out, unresolved, failed, looped and kept"`
+	Otherwise  uint64 `json:"otherwise" doc:"messages that it took because no other route had"`
+	Routed     uint64 `json:"routed" doc:"messages that all its targets have"`
+	SampledOut uint64 `json:"sampled_out" doc:"messages that were not in the sample"`
+	Unresolved uint64 `json:"unresolved" doc:"messages that lacked a value of a target, and did not reach that one"`
+	Failed     uint64 `json:"failed" doc:"messages that a target has refused"`
 	Looped     uint64 `json:"looped" doc:"messages that were not routed because they had been routed max_hops times"`
-	Kept       uint64 `json:"kept" doc:"of a route that moves: messages that have stayed where they were, because a target is not stored, has refused them, or takes a value that they lack"`
+	Kept       uint64 `json:"kept" doc:"of a route that moves: messages that all its targets have, and that have stayed where they were, because a target is not stored, or another route that moves them could not"`
 }
 
 // RouteStats returns the numbers of each route, in the order of the
@@ -246,7 +247,7 @@ func (b *Broker) RouteStats() (all []RouteStats) {
 func (r *route) stats() RouteStats {
 	c := r.counters
 	return RouteStats{
-		r.Name, c.matched.Load(), c.sampledOut.Load(), c.otherwise.Load(), c.routed.Load(), c.unresolved.Load(), c.failed.Load(), c.looped.Load(), c.kept.Load(),
+		r.Name, c.matched.Load(), c.otherwise.Load(), c.routed.Load(), c.sampledOut.Load(), c.unresolved.Load(), c.failed.Load(), c.looped.Load(), c.kept.Load(),
 	}
 }
 

@@ -10,14 +10,18 @@ import (
 
 var routeListCommand = command{
 	name: "list", about: "list the routes of a broker, with their counters",
-	long: `The counters begin when the broker starts: messages that matched, messages that targets
-accepted and refused, and targets for which messages lacked a value. hark route show
-has more.`,
+	long: `The counters begin when the broker starts. Each message that a route takes, because it
+matches or because no other route has taken it, ends in one of the columns after TAKEN:
+all targets have it, it was not in the sample, it lacked a value of a target, a target
+refused it, it had been routed too often, or all targets have it and it was not moved.`,
 	setup: func(fs *flag.FlagSet) action {
 		f := newAdminFlags(fs)
 		return f.administer(0, 0, "nothing", func(ctx context.Context, a *admin, _ []string, s Streams) error {
-			return list(ctx, f, a, s, adminPath("routes"), nil, 0, []string{"route", "from", "to", "matched", "routed", "failed", "no value"}, func(r *routeEntry) []string {
-				return []string{r.Route, r.From, clipped(r.targets(), 60), numberText(r.Matched), numberText(r.Routed), numberText(r.Failed), numberText(r.Unresolved)}
+			return list(ctx, f, a, s, adminPath("routes"), nil, 0, []string{"route", "from", "to", "taken", "routed", "sampled out", "no value", "failed", "too often", "not moved"}, func(r *routeEntry) []string {
+				return []string{
+					r.Route, r.From, clipped(r.targets(), 60), numberText(r.Matched + r.Otherwise), numberText(r.Routed), numberText(r.SampledOut),
+					numberText(r.Unresolved), numberText(r.Failed), numberText(r.Looped), numberText(r.Kept),
+				}
 			})
 		})
 	},
@@ -72,11 +76,11 @@ func (r *routeEntry) fields() [][2]string {
 		{"otherwise", strings.Join(r.Else, " ")},
 		{"kind", kind},
 		{"matched", numberText(r.Matched)},
-		{"sampled out", numberText(r.SampledOut)},
 		{"as otherwise", numberText(r.Otherwise)},
 		{"routed", numberText(r.Routed)},
-		{"failed", numberText(r.Failed)},
+		{"sampled out", numberText(r.SampledOut)},
 		{"no value", numberText(r.Unresolved)},
+		{"failed", numberText(r.Failed)},
 		{"routed too often", numberText(r.Looped)},
 		{"not moved", numberText(r.Kept)},
 	}
