@@ -1,6 +1,7 @@
 package hark
 
 import (
+	"context"
 	"errors"
 	"maps"
 	"slices"
@@ -30,6 +31,20 @@ func deadTopic[T any](b *Bus, name string) (*Topic[T], error) {
 		return newTopicUntil[T](b, over, KindTopic, name, 0, nil)
 	}
 	return t, err
+}
+
+// forDeadLetters tells the engine that a stored topic which was opened for something else is
+// for dead letters too, so that tools find it.
+func (r *remoteTopic) forDeadLetters() error {
+	if r == nil || r.config.Stored == nil || r.config.Stored.DeadLetters {
+		return nil
+	}
+	cfg := *r.config.Stored
+	cfg.Existing, cfg.DeadLetters = true, true
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	_, err := r.engine.conn.OpenTopic(ctx, driver.TopicConfig{Name: r.config.Name, Stored: &cfg})
+	return engineError(err)
 }
 
 // burial returns what puts dead letters of T on a topic.

@@ -39,7 +39,11 @@ func (t *Topic[T]) subscribe(how mode, h Handler[T], batch BatchHandler[T], opts
 		return nil, fmt.Errorf("%w: DeadLetter(%s) is the topic itself: what fails would come again for ever", ErrInvalidOption, cfg.deadLetter)
 	}
 	if cfg.deadLetter != "" {
-		if _, err := deadTopic[T](t.core.bus, cfg.deadLetter); err != nil {
+		dead, err := deadTopic[T](t.core.bus, cfg.deadLetter)
+		if err == nil {
+			err = dead.remote.forDeadLetters()
+		}
+		if err != nil {
 			return nil, fmt.Errorf("DeadLetter %s: %w", cfg.deadLetter, err)
 		}
 	}

@@ -23,7 +23,7 @@ func deadEndpoints() []endpoint {
 	return []endpoint{
 		{
 			method: http.MethodGet, path: "/v1/admin/dead", name: "listDead", summary: "the topics for dead letters", access: anyUser,
-			doc:    "Those whose names end in .dead, those that were made for a subscription that names them, unless they are in a store, and those that the configuration declares with dead_letters. Other stored topics can be asked for by name.",
+			doc:    "Those whose names end in .dead, those that a subscription has named, and those that the configuration declares with dead_letters; in a store those that have messages. Other stored topics can be asked for by name.",
 			params: pageParams(), answer: jsonAnswer(page[deadTopicView]{}), also: []int{http.StatusGatewayTimeout}, handle: listDead,
 		},
 		{

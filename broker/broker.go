@@ -127,7 +127,7 @@ func (b *Broker) start(ctx context.Context, c *Config) (err error) {
 		return err
 	}
 	if b.auth != nil && b.store != nil {
-		if err := b.conn.PrepareGroups(ctx); err != nil {
+		if err := errors.Join(b.conn.PrepareGroups(ctx), b.conn.PrepareDeadLetters(ctx)); err != nil {
 			return err
 		}
 	}

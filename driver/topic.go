@@ -36,7 +36,7 @@ type StoredConfig struct {
 	Dedup       time.Duration // how long IDs are remembered; 0 not at all
 	Durability  Durability
 	Existing    bool // take it as it is if it is there
-	DeadLetters bool // made for dead letters, which tools can find by that
+	DeadLetters bool // for dead letters, which tools can find by that
 }
 
 // Topic is a topic of an engine.

@@ -33,12 +33,13 @@ func InboxPrefix(user string) string { return "_INBOX." + user }
 // those of other groups too. Who may subscribe to a stored topic may be a member of its
 // groups, those that keep the order of keys too: what their members have agreed upon is
 // made by PrepareGroups, can be read of all topics by who reads one, without their names,
-// and be changed of these alone. The pattern > is all subjects, those of the server too:
+// and be changed of these alone. Who may publish to a topic may have it listed among those for
+// dead letters, for which PrepareDeadLetters makes what is needed. The pattern > is all subjects, those of the server too:
 // who may publish to it may do everything.
 func (a *Access) Subjects() (publish, subscribe []string) {
 	subscribe = []string{InboxPrefix(a.User) + ".>"}
 	for _, topics := range a.Publish {
-		publish = append(publish, topics, keyedSubjects(topics), storeSubjects(topics), cancelPrefix+topics)
+		publish = append(publish, topics, keyedSubjects(topics), storeSubjects(topics), cancelPrefix+topics, deadNotePrefix+topics)
 	}
 	for _, topics := range a.Subscribe {
 		subscribe = append(subscribe, topics, cancelPrefix+topics)

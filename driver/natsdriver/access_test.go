@@ -45,6 +45,35 @@ func startWithRoles(t *testing.T) *testServer {
 	return s
 }
 
+// TestNoteDead has users note topics for dead letters: before somebody has made what is needed
+// for it, where it has no effect, afterwards, and for a topic of which they may not say it.
+func TestNoteDead(t *testing.T) {
+	s := startWithRoles(t)
+	all := s.openAs(t, "all")
+	dead := func(user string) {
+		t.Helper()
+		c := s.openAs(t, user)
+		if _, err := c.OpenTopic(testContext(t), driver.TopicConfig{Name: "own", Stored: &driver.StoredConfig{Existing: true, DeadLetters: true}}); err != nil {
+			t.Errorf("%s: %v", user, err)
+		}
+	}
+	check := func(want ...string) {
+		t.Helper()
+		if got, _, err := all.TopicNames(testContext(t), TopicQuery{Dead: true, Limit: 10}); err != nil || !slices.Equal(got, want) {
+			t.Errorf("got %q, %v, want %q", got, err, want)
+		}
+	}
+	dead("writer")
+	check()
+	if err := all.PrepareDeadLetters(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	dead("reader")
+	check()
+	dead("writer")
+	check("own")
+}
+
 // existing opens the stored topic own.
 func existing(ctx context.Context, c *Conn) (driver.Topic, error) {
 	return c.OpenTopic(ctx, driver.TopicConfig{Name: "own", Stored: &driver.StoredConfig{Existing: true}})

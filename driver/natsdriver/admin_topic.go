@@ -132,6 +132,8 @@ type TopicQuery struct {
 	After   string                 // those behind this one; empty for the first
 	Limit   int                    // how many at most; at least 1
 	Match   func(name string) bool // only those; nil for all
+
+	noted map[string]bool // topics for dead letters that were noted; with Dead
 }
 
 // maxNamesRead is how many names a query looks at before it returns what it has.
@@ -141,6 +143,11 @@ const maxNamesRead = 100_000
 // and whether there may be more behind the last of them, or behind next if none was
 // found. Topics of stores come first: those that have messages.
 func (c *Conn) TopicNames(ctx context.Context, q TopicQuery) (names []string, next string, err error) {
+	if q.Dead {
+		if q.noted, err = c.deadNotes(ctx, q.Pattern); err != nil {
+			return nil, "", err
+		}
+	}
 	names, more, err := c.storeNames(ctx, &q)
 	switch {
 	case err != nil:
@@ -161,6 +168,15 @@ func (c *Conn) TopicNames(ctx context.Context, q TopicQuery) (names []string, ne
 
 // ownNames is TopicNames for topics that have streams of their own.
 func (c *Conn) ownNames(ctx context.Context, q TopicQuery) (names []string, next string, err error) {
+	names, next, err = c.streamedNames(ctx, &q)
+	if err != nil || len(q.noted) == 0 {
+		return names, next, err
+	}
+	return c.withNoted(ctx, &q, names, next)
+}
+
+// streamedNames is ownNames, of topics for dead letters those whose streams say so.
+func (c *Conn) streamedNames(ctx context.Context, q *TopicQuery) (names []string, next string, err error) {
 	subject := q.Pattern
 	if q.Dead {
 		if subject = deadPrefix + ">"; q.Pattern != "" {

@@ -39,6 +39,7 @@ type Conn struct {
 	ids     ids
 	due     dueTopics
 	lists   storeLists
+	noted   sync.Map // topics for dead letters that need not be noted any more, by name
 	// knowing says that no broker is to be asked where topics are kept: this is one, or
 	// the client may not ask. lonely says that none has answered, and the server has.
 	knowing, lonely atomic.Bool

@@ -76,7 +76,9 @@
 // not see the names of streams asks a broker at $HARK.where.TOPIC.
 //
 // The stream of a topic for dead letters has the subject $HARK.dead. and the topic too,
-// to which nobody publishes, so that such topics are found among others.
+// to which nobody publishes, so that such topics are found among others. The name of one
+// that is in a store, or was made for something else, is a message of the stream hark-dead,
+// to which $HARK.d. and the topic is published when a subscription names it.
 //
 // # Signals and latches
 //

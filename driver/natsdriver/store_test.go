@@ -312,6 +312,29 @@ func TestStoreAdmin(t *testing.T) {
 	if got := names(TopicQuery{Limit: 10, Dead: true}); !slices.Equal(got, []string{"s.a.dead"}) {
 		t.Errorf("dead letters: got %q", got)
 	}
+	// Those that a subscription names are found, of a store while they have messages.
+	for _, topic := range []string{"own", "s.b", "s.none", "s.a.dead", "s.b", "made"} {
+		if _, err := c.OpenTopic(ctx, driver.TopicConfig{Name: topic, Stored: &driver.StoredConfig{Durability: driver.DurableRelaxed, Existing: true, DeadLetters: true}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if info, err := c.js.Stream(ctx, deadStream); err != nil || info.CachedInfo().State.Msgs != 3 {
+		t.Errorf("got the notes %+v, %v, want one each of own, s.b and s.none", info.CachedInfo().State, err)
+	}
+	openTopic(t, c, "more", relaxed())
+	for n := 1; n <= 6; n++ {
+		if got := names(TopicQuery{Limit: n, Dead: true}); !slices.Equal(got, []string{"s.a.dead", "s.b", "made", "own"}) {
+			t.Errorf("dead letters, %d at a time: got %q", n, got)
+		}
+	}
+	for pattern, want := range map[string][]string{"own": {"own"}, "s.*": {"s.b"}, "*": {"made", "own"}} {
+		if got := names(TopicQuery{Limit: 10, Dead: true, Pattern: pattern}); !slices.Equal(got, want) {
+			t.Errorf("dead letters that match %s: got %q, want %q", pattern, got, want)
+		}
+	}
+	if err := c.DeleteTopic(ctx, "made"); err != nil {
+		t.Fatal(err)
+	}
 	if got := names(TopicQuery{Limit: 10, Pattern: "s.*"}); !slices.Equal(got, []string{"s.a", "s.b"}) {
 		t.Errorf("by pattern: got %q", got)
 	}

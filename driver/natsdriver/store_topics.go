@@ -191,7 +191,7 @@ func (c *Conn) storeNames(ctx context.Context, q *TopicQuery) (names []string, m
 		}
 		for _, t := range topics {
 			switch {
-			case q.Dead && !strings.HasSuffix(t, deadSuffix), q.Match != nil && !q.Match(t):
+			case q.Dead && !strings.HasSuffix(t, deadSuffix) && !q.noted[t], q.Match != nil && !q.Match(t):
 			case q.Limit == 0:
 				return names, true, nil
 			default:

@@ -20,8 +20,8 @@ const (
 	metaDurability = "hark-durability"
 )
 
-// Topics for dead letters have a further subject, to which nobody publishes, so that
-// they are found among many.
+// The streams of topics for dead letters have a further subject, to which nobody publishes,
+// so that they are found among many.
 const (
 	deadPrefix = "$HARK.dead." // and the topic
 	deadSuffix = ".dead"
@@ -83,7 +83,10 @@ func (t *stored) begins(ctx context.Context) error {
 	if t.again(err) {
 		err = t.open(ctx)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return t.noteDead(ctx)
 }
 
 // open finds the stream or makes it.
