@@ -106,7 +106,7 @@ func BenchmarkFrame(b *testing.B) {
 	}}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := k.frame(m); err != nil {
+		if _, err := k.frame(m, ""); err != nil {
 			b.Fatal(err)
 		}
 	}

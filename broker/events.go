@@ -2,7 +2,6 @@ package broker
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"mime"
 	"net/http"
@@ -52,12 +51,12 @@ func eventsEndpoints() []endpoint {
 	keyed := flagParam("keyed", "the group keeps the order of keys, as those of hark do on topics with KeyBy: messages of one key are in the hands of one member at a time. All members must agree")
 	patience := durationParam("ack_wait", "how long a WebSocket may take to acknowledge a message of a group, before others get it; at least 1s, at most 1h")
 	patience.def = "30s"
-	from := textParam("from", "where on a stored topic, or a store, to begin: `start`, `now`, a sequence, a time such as 2026-01-02T15:04:05Z, or `last:10`. A group that has a place goes on from there")
+	from := textParam("from", "where on a stored topic, or a store, to begin: `start`, `now`, a sequence, what `Hark-Next` has said, a time such as 2026-01-02T15:04:05Z, or `last:10`. A group that has a place goes on from there")
 	from.def = "now"
 	from.check = func(s string) error { _, err := parseFrom(s, time.Now()); return err }
-	lastID := textParam("Last-Event-ID", "go on behind this event of a stored topic, whatever `from` says: what browsers send by themselves").inHeader()
+	lastID := textParam("Last-Event-ID", "go on behind this event of a stored topic, whatever `from` says: its `id`, which browsers send by themselves, or its `seq`").inHeader()
 	lastID.check = func(s string) error {
-		if _, err := strconv.ParseUint(s, 10, 64); err != nil {
+		if _, _, err := readSpot(s); err != nil {
 			return fmt.Errorf("got %q, want the id of an event of a stored topic", s)
 		}
 		return nil
@@ -66,7 +65,7 @@ func eventsEndpoints() []endpoint {
 		method: http.MethodGet, path: "/v1/topics/{topic}/events", name: "subscribe", summary: "follow a topic, or those that match a pattern",
 		doc: "The form is chosen by `Accept` and `Upgrade`: server-sent events (`text/event-stream`, also if nothing is said), a poll that waits for events and returns lines of JSON (`application/x-ndjson`), or a WebSocket with a JSON text for each event. " +
 			"Each event is a CloudEvent in the JSON format, with `topic`, `seq` (on stored topics), `key` and `headers` beside its attributes.\n\n" +
-			"A client that is too slow misses nothing of a stored topic, or of a pattern in a store. Of others it misses what is too old, and is told: by an event `dropped` with data `{\"dropped\":N}`, or that as a line or text of its own. docs/gateway.md says what is promised in each form.",
+			"A client that is too slow misses nothing of a stored topic, or of a pattern in a store. Of others it misses what is too old, and is told: by an event `dropped` with data `{\"dropped\":N}`, or that as a line or text of its own. One that goes on with what is of a topic that was made anew gets everything of that, and is told: `anew` with data `{\"anew\":true}`. docs/gateway.md says what is promised in each form.",
 		access: subscriber("topic"),
 		params: []param{
 			patternParam("topic", "the topic, or a pattern. A pattern of which one store keeps all is like a stored topic; of others messages are seen as they are published, those of stored topics too").inPath(),
@@ -83,36 +82,6 @@ func eventsEndpoints() []endpoint {
 		stream: true,
 		handle: eventsCall,
 	}}
-}
-
-// parseFrom reads where to begin.
-func parseFrom(s string, now time.Time) (c driver.SubscribeConfig, err error) {
-	switch s {
-	case "now":
-		return c, nil
-	case "start":
-		c.From = driver.FromStart
-		return c, nil
-	}
-	if rest, ok := strings.CutPrefix(s, "last:"); ok {
-		c.From = driver.FromLast
-		if c.Seq, err = strconv.ParseUint(rest, 10, 64); err != nil {
-			return c, fmt.Errorf("got %q, want last: and a number, such as last:10", s)
-		}
-		return c, nil
-	}
-	if c.Seq, err = strconv.ParseUint(s, 10, 64); err == nil {
-		c.From = driver.FromSeq
-		return c, nil
-	}
-	if c.Time, err = time.Parse(time.RFC3339Nano, s); err != nil {
-		return c, fmt.Errorf("got %q, want start, now, a sequence, a time such as 2026-01-02T15:04:05Z, or last:10", s)
-	}
-	c.From = driver.FromTime
-	if c.Time.After(now) {
-		return c, errors.New("the time has not come yet")
-	}
-	return c, nil
 }
 
 // form is how events are sent.
@@ -226,7 +195,7 @@ func (g *gateway) source(c *call, f form) (source, error) {
 	if err != nil {
 		return nil, err
 	}
-	from, err := c.begin(c.ctx, k)
+	from, stats, anew, err := c.begin(c.ctx, k)
 	if err != nil {
 		return nil, err
 	}
@@ -234,10 +203,11 @@ func (g *gateway) source(c *call, f form) (source, error) {
 		if c.flag("keyed") {
 			return nil, refused(http.StatusBadRequest, "keyed is for the members of a group")
 		}
-		w, err := g.fans.follow(c.ctx, hubKey{name, k.stored}, k.topic, where, from)
+		w, err := g.fans.follow(c.ctx, hubKey{name, k.stored}, k.topic, where, from, stats.Made)
 		if err != nil {
 			return nil, err
 		}
+		w.anew = anew
 		if f == formPoll {
 			w.most = min(int(c.number("max")), packFrames)
 		}
@@ -272,29 +242,31 @@ func (g *gateway) source(c *call, f form) (source, error) {
 	return m, nil
 }
 
-// begin returns where to begin.
-func (c *call) begin(ctx context.Context, k *knownTopic) (from driver.SubscribeConfig, err error) {
-	if from, err = parseFrom(c.text("from"), time.Now()); err != nil {
-		return from, refused(http.StatusBadRequest, "from: %s", err)
+// begin returns where to begin, and for who resumes what is said of the topic and whether it
+// was made anew.
+func (c *call) begin(ctx context.Context, k *knownTopic) (from driver.SubscribeConfig, stats driver.TopicStats, anew bool, err error) {
+	at, err := parseFrom(c.text("from"), time.Now())
+	if err != nil {
+		return from, stats, false, refused(http.StatusBadRequest, "from: %s", err)
 	}
 	last, resumes := c.get("Last-Event-ID")
-	if !k.stored && (resumes || from.From != driver.FromNow) {
-		return from, refused(http.StatusConflict, "what is published to %s is not stored, so nothing can be had but what comes from now on", c.text("topic")).
+	if !k.stored && (resumes || at.From != driver.FromNow) {
+		return from, stats, false, refused(http.StatusConflict, "what is published to %s is not stored, so nothing can be had but what comes from now on", c.text("topic")).
 			but("declare the topic under topics in the configuration of the broker, or leave out from and Last-Event-ID")
 	}
-	if !resumes {
-		return from, nil
+	if resumes {
+		seq, mark, err := readSpot(last)
+		if err != nil {
+			return from, stats, false, refused(http.StatusBadRequest, "Last-Event-ID: %s", err)
+		}
+		at = spot{driver.SubscribeConfig{From: driver.FromSeq, Seq: seq + 1}, mark}
 	}
-	seq, err := strconv.ParseUint(last, 10, 64)
-	if err != nil {
-		return from, refused(http.StatusBadRequest, "Last-Event-ID: %s", err)
+	if !resumes && at.mark == "" {
+		return at.SubscribeConfig, stats, false, nil
 	}
-	stats, err := k.topic.Stats(ctx)
-	if err != nil {
-		return from, err
+	if stats, err = k.topic.Stats(ctx); err != nil {
+		return from, stats, false, err
 	}
-	if seq > stats.Last { // the topic was made anew: the client knows nothing of it
-		return driver.SubscribeConfig{From: driver.FromStart}, nil
-	}
-	return driver.SubscribeConfig{From: driver.FromSeq, Seq: seq + 1}, nil
+	from, anew = at.resolve(&stats)
+	return from, stats, anew, nil
 }

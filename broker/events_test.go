@@ -106,6 +106,7 @@ type eventData struct {
 	Seq                                       uint64
 	Deliveries                                int
 	Dropped                                   uint64
+	Anew                                      bool
 	Data                                      struct{ N int }
 }
 
@@ -115,7 +116,7 @@ func readEvent(t *testing.T, text []byte) eventData {
 	if err := json.Unmarshal(text, &e); err != nil {
 		t.Fatalf("%q: %v", text, err)
 	}
-	if e.Dropped == 0 && (e.SpecVersion != "1.0" || e.ID == "" || e.Source == "" || e.Type == "") {
+	if e.Dropped == 0 && !e.Anew && (e.SpecVersion != "1.0" || e.ID == "" || e.Source == "" || e.Type == "") {
 		t.Fatalf("%s is no CloudEvent", text)
 	}
 	return e
@@ -201,6 +202,14 @@ func (s *stream) want(numbers ...int) []gotEvent {
 	return all
 }
 
+// wantAnew wants to be told that the topic was made anew.
+func (s *stream) wantAnew() {
+	s.t.Helper()
+	if e, err := s.next(); err != nil || e.name != "anew" || !e.data.Anew {
+		s.t.Fatalf("got %+v, %v, want the event anew", e, err)
+	}
+}
+
 func numbersOf(all []gotEvent) (numbers []int) {
 	for _, e := range all {
 		numbers = append(numbers, e.data.Data.N)
@@ -237,21 +246,23 @@ func TestServerSentEvents(t *testing.T) {
 	all := d.follow("orders/events?from=start")
 	from := d.follow("orders/events?from=8")
 	last := d.follow("orders/events?from=last:2")
+	last.want(8, 9) // which these are is found out when it reads
 	past := d.follow("orders/events?from=12")
 	resumed := d.follow("orders/events?from=start", "Last-Event-ID: 4")
 	anew := d.follow("orders/events", "Last-Event-ID: 400")
 	since := d.follow("orders/events?from=2020-01-02T15:04:05Z&where=" + url.QueryEscape("data.n == 3 || data.n > 9"))
 	d.numbers(http.StatusCreated, "orders", 10, 3)
 	for _, e := range all.want(upTo(0, 13)...) {
-		if want := strconv.Itoa(e.data.Data.N + 1); e.id != want || e.data.Seq != uint64(e.data.Data.N+1) {
+		if want := strconv.Itoa(e.data.Data.N + 1); seqOf(e.id) != want || e.id == want || e.data.Seq != uint64(e.data.Data.N+1) {
 			t.Errorf("got %+v, want id %s", e, want)
 		}
 	}
 	tail.want(10, 11, 12)
 	from.want(upTo(7, 6)...)
-	last.want(upTo(8, 5)...)
+	last.want(10, 11, 12)
 	past.want(11, 12)
 	resumed.want(upTo(4, 9)...)
+	anew.wantAnew()
 	anew.want(upTo(0, 13)...)
 	since.want(3, 10, 11, 12)
 }
@@ -297,6 +308,107 @@ func TestResume(t *testing.T) {
 	}
 }
 
+// TestResumeOnTopicMadeAnew resumes, in all forms, on a topic that was deleted and made anew
+// and has more messages by now than the client has had: it gets all of them, and is told. Who
+// follows it while that happens goes on in the same way.
+func TestResumeOnTopicMadeAnew(t *testing.T) {
+	b := start(t, config(t, "topics: [{name: 'store.>', durability: relaxed}]"))
+	for _, topic := range []string{"own", "store.a"} {
+		t.Run(topic, func(t *testing.T) {
+			d, nc := doorOf(t, b), connectTo(t, b.Addr().String())
+			path := topic + "/events"
+			create := func() {
+				t.Helper()
+				var err error
+				if topic == "own" {
+					_, err = b.conn.OpenTopic(testContext(t), driver.TopicConfig{Name: topic, Stored: &driver.StoredConfig{Durability: driver.DurableRelaxed}})
+				} else {
+					_, err = b.conn.OpenStore(testContext(t), natsdriver.StoreConfig{Pattern: "store.>", StoredConfig: driver.StoredConfig{Durability: driver.DurableRelaxed}})
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			remake := func() {
+				t.Helper()
+				err := b.conn.DeleteTopic(testContext(t), topic)
+				if topic != "own" {
+					err = b.conn.DeleteStore(testContext(t), "store.>")
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				create()
+			}
+			put := func(from, n int) { // without IDs
+				t.Helper()
+				for i := range n {
+					if err := nc.Publish(topic, fmt.Appendf(nil, `{"n":%d}`, from+i)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				for stored := uint64(0); stored < uint64(n); {
+					info, err := b.conn.TopicInfo(testContext(t), topic)
+					if err != nil {
+						t.Fatal(err)
+					}
+					stored = info.Messages
+				}
+			}
+			if topic == "own" {
+				create()
+			}
+			put(0, 5)
+			before := d.follow(path + "?from=start").want(upTo(0, 5)...)
+			lines, next := d.poll(path + "?from=start&max=3")
+			if got := numbersOf(lines); !slices.Equal(got, upTo(0, 3)) {
+				t.Fatalf("got %v", got)
+			}
+			socket, mark := d.webSocketMark(path)
+			idle := d.follow(path) // has the hub of the first topic open
+			old := d.follow(path, "Last-Event-ID: "+before[1].id)
+			old.want(2, 3, 4)
+
+			remake()
+			put(10, 7)
+			for name, s := range map[string]*stream{"id": d.follow(path, "Last-Event-ID: "+before[4].id), "from": d.follow(path + "?from=" + next)} {
+				t.Log(name)
+				s.wantAnew()
+				for i, e := range s.want(upTo(10, 7)...) {
+					if i < 5 && (e.data.Seq != before[i].data.Seq || e.id == before[i].id || e.data.ID == before[i].data.ID) {
+						t.Errorf("got %+v and before %+v, want other IDs", e, before[i])
+					}
+				}
+			}
+			again := d.follow(path + "?from=start").want(upTo(10, 7)...)
+			d.follow(path, "Last-Event-ID: "+again[1].id).want(upTo(12, 5)...)
+			d.follow(path, "Last-Event-ID: 2").want(upTo(12, 5)...) // a sequence alone is one of the topic as it is
+			lines, next = d.poll(path + "?from=" + next + "&max=2")
+			if len(lines) != 3 || !lines[0].data.Anew || lines[1].data.Data.N != 10 {
+				t.Errorf("got %+v, want to be told, and the first messages", lines)
+			}
+			if lines, _ = d.poll(path + "?from=" + next + "&max=2"); !slices.Equal(numbersOf(lines), upTo(12, 2)) {
+				t.Errorf("got %+v, want what is next", lines)
+			}
+			resumed, now := d.webSocketMark(path, "Last-Event-ID: 5."+mark)
+			if e := d.hear(resumed); !e.Anew || now == mark {
+				t.Errorf("got %+v and the mark %s, want to be told", e, now)
+			}
+			if e := d.hear(resumed); e.Data.N != 10 {
+				t.Errorf("got %+v, want the first message", e)
+			}
+			for _, s := range []*stream{idle, old} { // they come again, with what they have had
+				if e, err := s.next(); err == nil {
+					t.Errorf("got %+v, want the stream to have ended", e)
+				}
+			}
+			if _, _, err := socket.Read(testContext(t)); err == nil {
+				t.Error("the WebSocket goes on with another topic")
+			}
+		})
+	}
+}
+
 func openStored(t *testing.T, b *Broker, name string) driver.Topic {
 	t.Helper()
 	topic, err := dial(t, b, "").OpenTopic(testContext(t), driver.TopicConfig{Name: name, Stored: &driver.StoredConfig{Existing: true}})
@@ -306,19 +418,25 @@ func openStored(t *testing.T, b *Broker, name string) driver.Topic {
 	return topic
 }
 
+// seqOf is the sequence of what clients resume with.
+func seqOf(at string) string {
+	seq, _, _ := strings.Cut(at, ".")
+	return seq
+}
+
 func TestPoll(t *testing.T) {
 	b := start(t, config(t, twoTopics))
 	d := doorOf(t, b)
-	if lines, next := d.poll("orders/events?from=start&wait=0s"); len(lines) != 0 || next != "1" {
+	if lines, next := d.poll("orders/events?from=start&wait=0s"); len(lines) != 0 || seqOf(next) != "1" {
 		t.Errorf("got %v, next %q of an empty topic, want nothing and 1", lines, next)
 	}
 	d.numbers(http.StatusCreated, "orders", 0, 10)
 	lines, next := d.poll("orders/events?from=start&max=4")
-	if !slices.Equal(numbersOf(lines), upTo(0, 4)) || next != "5" {
+	if !slices.Equal(numbersOf(lines), upTo(0, 4)) || seqOf(next) != "5" {
 		t.Errorf("got %v, next %s", numbersOf(lines), next)
 	}
 	lines, next = d.poll("orders/events?from=" + next + "&where=" + url.QueryEscape("data.n == 6"))
-	if !slices.Equal(numbersOf(lines), []int{6}) || next != "11" {
+	if !slices.Equal(numbersOf(lines), []int{6}) || seqOf(next) != "11" {
 		t.Errorf("got %v, next %s, want 6, and what does not match passed over", numbersOf(lines), next)
 	}
 	if lines, again := d.poll("orders/events?wait=50ms&from=" + next); len(lines) != 0 || again != next {
@@ -356,12 +474,19 @@ func TestPoll(t *testing.T) {
 // webSocket opens a WebSocket.
 func (d *door) webSocket(path string) *websocket.Conn {
 	d.t.Helper()
-	conn, res, err := websocket.Dial(testContext(d.t), d.base+"/v1/topics/"+path, &websocket.DialOptions{HTTPClient: d.client})
+	conn, _ := d.webSocketMark(path)
+	return conn
+}
+
+// webSocketMark is webSocket with headers, and returns the mark of the topic.
+func (d *door) webSocketMark(path string, headers ...string) (conn *websocket.Conn, mark string) {
+	d.t.Helper()
+	conn, res, err := websocket.Dial(testContext(d.t), d.base+"/v1/topics/"+path, &websocket.DialOptions{HTTPClient: d.client, HTTPHeader: header(headers...)})
 	if err != nil {
 		d.t.Fatalf("%s: %v, %v", path, res, err)
 	}
 	d.t.Cleanup(func() { _ = conn.CloseNow() })
-	return conn
+	return conn, res.Header.Get(topicMarkHeader)
 }
 
 func (d *door) hear(conn *websocket.Conn) eventData {

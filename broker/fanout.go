@@ -137,6 +137,16 @@ func (f *fanout) leave(key hubKey, h *hub) {
 	}
 }
 
+// retire ends a hub whose topic was made anew: whoever comes gets another one.
+func (f *fanout) retire(key hubKey, h *hub) {
+	f.mu.Lock()
+	if f.hubs[key] == h {
+		delete(f.hubs, key)
+	}
+	f.mu.Unlock()
+	h.end(errMadeAnew)
+}
+
 // serve runs a hub until it ends.
 func (f *fanout) serve(key hubKey, h *hub, topic driver.Topic) {
 	defer f.count.Add(-1)
@@ -175,6 +185,7 @@ func (h *hub) open(ctx context.Context, topic driver.Topic) (err error) {
 	case h.stored:
 		var s driver.TopicStats
 		if s, err = topic.Stats(ctx); err == nil {
+			h.made, h.mark = s.Made, markOf(s.Made)
 			h.taken, h.passed = s.Last, s.Last
 			h.sub, err = topic.Subscribe(ctx, driver.SubscribeConfig{From: driver.FromSeq, Seq: s.Last + 1, Window: liveWindow})
 		}

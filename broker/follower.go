@@ -27,11 +27,14 @@ type pack struct {
 	// lost is how many messages the client has missed since the last pack, that
 	// were or may have been for it.
 	lost uint64
-	// next is where on a stored topic the client goes on; 0 on others.
+	// next is where on a stored topic the client goes on, with the mark of that; 0 on others.
 	next uint64
+	mark string
+	// anew says that what comes is of a topic that was made anew, from its beginning.
+	anew bool
 }
 
-func (p *pack) empty() bool { return len(p.frames) == 0 && p.lost == 0 }
+func (p *pack) empty() bool { return len(p.frames) == 0 && p.lost == 0 && !p.anew }
 
 // follower gives one client what comes: from a hub, and from the store what the hub
 // does not have any more.
@@ -47,13 +50,20 @@ type follower struct {
 	from driver.SubscribeConfig
 	most int    // frames in a pack
 	seq  uint64 // the next sequence, while it reads the store; 0 before the first
+	anew bool   // it has resumed, and begins with a topic that was made anew
 	lost uint64 // of hub.lost, those that it has been told of
 	room []*frame
 }
 
-// follow returns a follower that begins where from says.
-func (f *fanout) follow(ctx context.Context, key hubKey, topic driver.Topic, where *filter.Filter, from driver.SubscribeConfig) (*follower, error) {
+// follow returns a follower that begins where from says, on a topic that was made then, if
+// that is known.
+func (f *fanout) follow(ctx context.Context, key hubKey, topic driver.Topic, where *filter.Filter, from driver.SubscribeConfig, made time.Time) (*follower, error) {
 	h, err := f.enter(ctx, key, topic)
+	if err == nil && !made.IsZero() && !h.made.Equal(made) {
+		f.retire(key, h)
+		f.leave(key, h)
+		h, err = f.enter(ctx, key, topic)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -90,6 +100,15 @@ func (w *follower) close(context.Context) error {
 
 // next implements source.
 func (w *follower) next(ctx context.Context, beat <-chan time.Time) (pack, error) {
+	p, err := w.wait(ctx, beat)
+	if err == nil {
+		p.mark, p.anew, w.anew = w.hub.mark, w.anew, false
+	}
+	return p, err
+}
+
+// wait waits for a pack, at most until the next beat.
+func (w *follower) wait(ctx context.Context, beat <-chan time.Time) (pack, error) {
 	for {
 		if w.at == 0 && !w.join() {
 			p, err := w.catchUp(ctx)
@@ -172,6 +191,10 @@ func (w *follower) catchUp(ctx context.Context) (p pack, err error) {
 	if err != nil {
 		return p, err
 	}
+	if !stats.Made.Equal(w.hub.made) {
+		w.fans.retire(w.key, w.hub)
+		return p, errMadeAnew
+	}
 	from := w.from
 	if w.seq > 0 {
 		from = driver.SubscribeConfig{From: driver.FromSeq, Seq: w.seq}
@@ -206,7 +229,7 @@ func (w *follower) catchUp(ctx context.Context) (p pack, err error) {
 			if w.filter != nil && !w.filter.Match(&Event{Message: m}) {
 				continue
 			}
-			f, err := w.fans.maker.frame(m)
+			f, err := w.fans.maker.frame(m, w.hub.mark)
 			if err != nil {
 				return p, fmt.Errorf("message %d: %w", m.Seq, err)
 			}

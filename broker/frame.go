@@ -25,18 +25,20 @@ type frameMaker struct {
 	made   func() string // IDs of events that have none and are not stored
 }
 
-// frame makes a frame.
-func (k *frameMaker) frame(m *driver.Received) (*frame, error) {
+// frame makes a frame. mark is that of a stored topic.
+func (k *frameMaker) frame(m *driver.Received, mark string) (*frame, error) {
 	f := &frame{seq: m.Seq}
 	text := make([]byte, 0, len(m.Data)+512)
 	if m.Seq > 0 {
-		text = append(strconv.AppendUint(append(text, "id: "...), m.Seq, 10), '\n')
+		text = append(appendSpot(append(text, "id: "...), m.Seq, mark), '\n')
 	}
 	text = append(text, "data: "...)
 	head := len(text)
 	made := k.made
-	if m.Seq > 0 {
-		made = func() string { return m.Topic + "/" + strconv.FormatUint(m.Seq, 10) }
+	if m.Seq > 0 { // the time tells it from that of a topic that was made anew
+		made = func() string {
+			return m.Topic + "/" + strconv.FormatUint(m.Seq, 10) + "/" + strconv.FormatInt(m.Time.UnixNano(), 36)
+		}
 	}
 	text, err := (&Event{m}).appendCloudEvent(text, k.source, made)
 	if err != nil {

@@ -23,6 +23,8 @@ type hub struct {
 	sub    driver.Subscription
 	ready  chan struct{} // closed when it is open, or has failed to
 	failed error         // why; read after ready
+	made   time.Time     // when a stored topic was; read after ready
+	mark   string        // of made
 
 	clients int // guarded by fanout.mu
 
@@ -100,7 +102,7 @@ func (h *hub) pass(ms []*driver.Received) {
 		if len(lanes) == 0 {
 			continue
 		}
-		f, err := h.owner.maker.frame(m)
+		f, err := h.owner.maker.frame(m, h.mark)
 		if err != nil {
 			h.owner.log.Error("message not passed on", "topic", m.Topic, "seq", m.Seq, "err", err)
 			continue

@@ -4,18 +4,24 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"strconv"
 	"time"
 )
 
 // nextHeader says where on a stored topic the next poll goes on.
 const nextHeader = "Hark-Next"
 
+// topicMarkHeader says what a client of a WebSocket puts behind the sequence that it has had, and
+// a dot, to resume on that topic and none that is made anew.
+const topicMarkHeader = "Hark-Mark"
+
 // poll waits for events, and answers with those that are there then, one a line.
 func (c *call) poll(s source) error {
 	wait := time.NewTimer(c.duration("wait"))
 	defer wait.Stop()
 	p, err := s.next(c.ctx, wait.C)
+	if errors.Is(err, errMadeAnew) { // the next poll finds that
+		p, err = pack{}, nil
+	}
 	if err != nil {
 		if errors.Is(context.Cause(c.ctx), ErrStopped) {
 			return refused(http.StatusServiceUnavailable, "the broker stops")
@@ -28,7 +34,11 @@ func (c *call) poll(s source) error {
 	h.Set("Content-Type", ndjsonType)
 	h.Set("Cache-Control", "no-store")
 	if p.next > 0 {
-		h.Set(nextHeader, strconv.FormatUint(p.next, 10))
+		h.Set(nextHeader, string(appendSpot(nil, p.next, p.mark)))
+	}
+	if p.anew {
+		w.write(anewLine)
+		w.write(newline)
 	}
 	if p.lost > 0 {
 		w.write(append(droppedLine(p.lost), '\n'))

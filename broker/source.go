@@ -90,7 +90,7 @@ func (g *groupMember) frames(ctx context.Context, ms []*driver.Received) (frames
 			others = append(others, m)
 			continue
 		}
-		f, err := g.maker.frame(m)
+		f, err := g.maker.frame(m, "")
 		if err != nil {
 			return nil, err
 		}

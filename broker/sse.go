@@ -34,6 +34,9 @@ func (c *call) sse(s source) error {
 			w.write([]byte(":\n\n"))
 			continue
 		}
+		if p.anew {
+			w.write(fmt.Appendf(nil, "event: anew\ndata: %s\n\n", anewLine))
+		}
 		if p.lost > 0 {
 			w.write(fmt.Appendf(nil, "event: dropped\ndata: %s\n\n", droppedLine(p.lost)))
 		}
@@ -57,6 +60,9 @@ func (c *call) ended(err error) error {
 	}
 	return nil
 }
+
+// anewLine tells a client that what comes is of a topic that was made anew.
+var anewLine = []byte(`{"anew":true}`)
 
 // droppedLine tells a client how many events it has missed.
 func droppedLine(n uint64) []byte { return fmt.Appendf(nil, `{"dropped":%d}`, n) }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strconv"
 	"sync"
 	"time"
 
@@ -20,8 +19,11 @@ const clientMessageMost = 16 << 10
 // acknowledges, until one of both ends it.
 func (c *call) webSocket(s source) error {
 	up := &upgradeWriter{ResponseWriter: c.rw}
-	if w, ok := s.(*follower); ok && w.seq > 0 {
-		c.rw.Header().Set(nextHeader, strconv.FormatUint(w.seq, 10))
+	if w, ok := s.(*follower); ok && w.hub.mark != "" {
+		c.rw.Header().Set(topicMarkHeader, w.hub.mark)
+		if w.seq > 0 {
+			c.rw.Header().Set(nextHeader, string(appendSpot(nil, w.seq, w.hub.mark)))
+		}
 	}
 	// Origins are checked before this, for all requests: see guard.
 	conn, err := websocket.Accept(up, c.req, &websocket.AcceptOptions{InsecureSkipVerify: true})
@@ -100,6 +102,9 @@ func (c *call) speak(ctx context.Context, conn *websocket.Conn, s source) error 
 			if err == nil {
 				err = c.within(func(ctx context.Context) error { return conn.Write(ctx, websocket.MessageText, text) })
 			}
+		}
+		if p.anew {
+			send(anewLine)
 		}
 		if p.lost > 0 {
 			send(droppedLine(p.lost))

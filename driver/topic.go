@@ -79,8 +79,12 @@ type Place struct {
 type TopicStats struct {
 	Stored       uint64 // messages kept now
 	First, Last  uint64 // their sequences; 0 without any
+	Newest       uint64 // the sequence that was given last, whether or not its message is kept
 	Deduplicated uint64 // repeats recognised, as far as this connection knows
 	Delayed      uint64 // messages that are not due
+	// Made is when the topic was made, to which its sequences belong: one that is made anew
+	// gives them again. Zero if the engine does not say it, nor Newest.
+	Made time.Time
 }
 
 // PartialError says what became of each message of a Publish: an error, or nil

@@ -32,6 +32,8 @@ type TopicInfo struct {
 	First, Last         uint64 // their sequences
 	FirstTime, LastTime time.Time
 	Groups              int // consumers, some groups have several
+
+	newest uint64 // that the stream has given last
 }
 
 // TopicInfo returns what the server has of a stored topic, or ErrNotFound. A topic that
@@ -63,7 +65,7 @@ func topicInfo(name string, have *jetstream.StreamInfo) TopicInfo {
 	s := have.State
 	return TopicInfo{
 		Name: name, Config: storedConfig(&have.Config), Created: have.Created, Messages: s.Msgs, Bytes: s.Bytes,
-		First: s.FirstSeq, Last: s.LastSeq, FirstTime: s.FirstTime, LastTime: s.LastTime, Groups: s.Consumers,
+		First: s.FirstSeq, Last: s.LastSeq, FirstTime: s.FirstTime, LastTime: s.LastTime, Groups: s.Consumers, newest: s.LastSeq,
 	}
 }
 

@@ -23,7 +23,7 @@ func (c *Conn) shareInfo(ctx context.Context, h home, name string) (info TopicIn
 		if err != nil {
 			return passing(err)
 		}
-		info = TopicInfo{Name: name, Store: h.store, Config: storedConfig(&have.Config), Created: have.Created}
+		info = TopicInfo{Name: name, Store: h.store, Config: storedConfig(&have.Config), Created: have.Created, newest: have.State.LastSeq}
 		for _, n := range have.State.Subjects {
 			info.Messages += n
 		}

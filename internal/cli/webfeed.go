@@ -32,6 +32,7 @@ type webFeed struct {
 	// What follows is for whoever dials and reads.
 	stored bool   // as far as is known
 	last   uint64 // the sequence that was received last; 0 in a group
+	mark   string // of the topic that it is of; empty if the broker does not say it
 
 	over   context.Context // ends with Close
 	finish context.CancelFunc
@@ -129,7 +130,11 @@ func (f *webFeed) dial(ctx context.Context) error {
 		return err
 	}
 	if f.last > 0 {
-		r.Header.Set("Last-Event-ID", strconv.FormatUint(f.last, 10))
+		last := strconv.FormatUint(f.last, 10)
+		if f.mark != "" {
+			last += "." + f.mark
+		}
+		r.Header.Set("Last-Event-ID", last)
 	}
 	conn, res, err := websocket.Dial(ctx, r.URL.String(), &websocket.DialOptions{HTTPClient: f.admin.http, HTTPHeader: r.Header})
 	if err != nil {
@@ -142,6 +147,7 @@ func (f *webFeed) dial(ctx context.Context) error {
 		}
 		return fmt.Errorf("%w at %s, which says %s", errNoBroker, f.admin.place.HTTP, res.Status)
 	}
+	f.mark = res.Header.Get("Hark-Mark")
 	if begins := res.Header.Get("Hark-Next"); begins != "" && !f.stored {
 		f.stored = true
 		f.query.Set("from", begins) // and not where "now" is when it dials again
@@ -278,12 +284,15 @@ func webMessageOf(text []byte) (webMessage, error) {
 	var said struct {
 		Version string `json:"specversion"`
 		Dropped uint64
+		Anew    bool
 	}
 	e := &broker.Event{}
 	err := json.Unmarshal(text, &said)
 	switch {
 	case err == nil && said.Version == "" && said.Dropped > 0:
 		return webMessage{note: plural(int(said.Dropped), "message was", "messages were") + " missed, because they came faster than they were taken"}, nil
+	case err == nil && said.Version == "" && said.Anew:
+		return webMessage{note: "the topic was made anew meanwhile: what follows is all that it has"}, nil
 	case err == nil:
 		err = json.Unmarshal(text, e)
 	}
