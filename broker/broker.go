@@ -155,7 +155,7 @@ func (b *Broker) start(ctx context.Context, c *Config) (err error) {
 		return err
 	}
 	prune()
-	b.mender = startMender(b, c)
+	b.mender = startMender(b)
 	b.web.serve()
 	return nil
 }

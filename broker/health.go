@@ -47,11 +47,8 @@ func (b *Broker) unready() string {
 	case !b.store.Server().Running():
 		return "the server does not run"
 	case !b.store.Server().JetStreamEnabled():
-		return "the store has been switched off, perhaps because the disk is full"
+		return "the store has been switched off, perhaps because the disk is full: make room, and it goes on by itself"
 	case b.store.WriteFault() != "":
-		if b.config.Load().Cluster.Listen != "" {
-			return "a write to the disk has failed, the log says which; make room, then start the broker again: it has all that it has acknowledged"
-		}
 		return "a write to the disk has failed, the log says which; make room: the broker has all that it has acknowledged, and goes on by itself"
 	case !b.client.IsConnected():
 		return "the broker is not connected to its server"

@@ -22,10 +22,10 @@ const (
 	mendPauseMost = time.Minute
 )
 
-// startMender watches the server in this process. Servers of a cluster have what is stored
-// from each other, and are left alone.
-func startMender(b *Broker, c *Config) *mender {
-	if b.store == nil || c.Cluster.Listen != "" {
+// startMender watches the server in this process. One of a cluster gets what it has missed
+// from the others when it is started again.
+func startMender(b *Broker) *mender {
+	if b.store == nil {
 		return nil
 	}
 	m := &mender{broker: b}

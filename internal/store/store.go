@@ -152,7 +152,7 @@ func (s *Store) keepAddresses(server *natsserver.Server) {
 	if err != nil {
 		return
 	}
-	for at, port := range map[*int]int{&s.opts.Port: v.Port, &s.opts.MQTT.Port: v.MQTT.Port, &s.opts.Websocket.Port: v.Websocket.Port} {
+	for at, port := range map[*int]int{&s.opts.Port: v.Port, &s.opts.MQTT.Port: v.MQTT.Port, &s.opts.Websocket.Port: v.Websocket.Port, &s.opts.Cluster.Port: v.Cluster.Port} {
 		if *at == natsserver.RANDOM_PORT {
 			*at = port
 		}
