@@ -171,7 +171,7 @@ func (p *proxy) attend(client net.Conn, secure *tls.Config, web bool) {
 	}
 	defer func() { _ = server.Close() }()
 	c := &proxyConn{
-		proxy: p, address: client.RemoteAddr().String(), client: client, server: server,
+		proxy: p, address: client.RemoteAddr().String(), client: client, server: server, secure: secure, web: web,
 		admitted: make(chan *replyRule, 1), over: make(chan struct{}),
 	}
 	stop := context.AfterFunc(p.done, func() { // not c.client, which greet replaces
@@ -184,9 +184,6 @@ func (p *proxy) attend(client net.Conn, secure *tls.Config, web bool) {
 		p.log.Debug("the server takes nobody", "err", err)
 		return
 	}
-	if web {
-		info.ClientConnectURLs = info.WSConnectURLs
-	}
 	c.id = info.CID
 	p.mu.Lock()
 	p.conns[c.id] = c
@@ -198,7 +195,7 @@ func (p *proxy) attend(client net.Conn, secure *tls.Config, web bool) {
 			delete(p.conns, c.id)
 		}
 	}()
-	c.serve(info, secure)
+	c.serve(info)
 }
 
 // conn returns the connection with the server's number, or nil if there is none.

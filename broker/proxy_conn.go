@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/tls"
@@ -36,10 +35,12 @@ var loudRooms = sync.Pool{New: func() any { return new([loudRoom]byte) }}
 // proxyConn is a NATS client, and its connection to the server.
 type proxyConn struct {
 	proxy   *proxy
-	id      uint64   // the server's number of the connection
-	address string   // address of the client
-	client  net.Conn // the TLS connection once there is one
-	server  net.Conn // in this process
+	id      uint64      // the server's number of the connection
+	address string      // address of the client
+	client  net.Conn    // the TLS connection once there is one
+	server  net.Conn    // in this process
+	secure  *tls.Config // nil without TLS, and over WebSockets, which begin it themselves
+	web     bool        // the client speaks over WebSockets
 	// admitted receives the rule of the user once the server has accepted the
 	// client.
 	admitted chan *replyRule
@@ -51,14 +52,15 @@ type proxyConn struct {
 
 // serve relays between the client and the server until one of them ends the
 // connection.
-func (c *proxyConn) serve(info natsserver.Info, secure *tls.Config) {
-	if err := c.greet(info, secure); err != nil {
+func (c *proxyConn) serve(info natsserver.Info) {
+	if err := c.greet(info); err != nil {
 		c.proxy.log.Debug("a client has gone before it said who it is", "address", c.address, "err", err)
 		return
 	}
 	var down sync.WaitGroup
 	down.Go(func() {
-		c.tell()
+		words := serverWords{write: c.write, present: c.present}
+		c.tell(words.pass)
 		c.leave()
 		close(c.over)
 	})
@@ -101,33 +103,37 @@ func (c *proxyConn) hear() (info natsserver.Info, err error) {
 		}
 		n += got
 	}
-	text, ok := bytes.CutPrefix(room[:n], []byte("INFO "))
-	if !ok {
-		return info, fmt.Errorf("got %q, want INFO", room[:min(n, 64)])
-	}
-	return info, json.Unmarshal(text, &info)
+	return parseInfo(room[:n])
 }
 
-// greet passes on the server's first message with what differs for the client, and
-// starts TLS.
-func (c *proxyConn) greet(info natsserver.Info, secure *tls.Config) error {
-	info.TLSAvailable, info.TLSRequired = false, secure != nil
-	info.TLSVerify = secure != nil && c.proxy.verifies()
-	if host, _, err := net.SplitHostPort(c.address); err == nil {
-		info.ClientIP = host
-	}
-	text, err := json.Marshal(info)
+// greet passes on the server's first message, and starts TLS.
+func (c *proxyConn) greet(info natsserver.Info) error {
+	text, err := c.present(info)
 	if err != nil {
 		return err
 	}
-	if err := c.write(fmt.Appendf(nil, "INFO %s\r\n", text)); err != nil || secure == nil {
+	if err := c.write(text); err != nil || c.secure == nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(c.proxy.done, handshakePatience)
 	defer cancel()
-	over := tls.Server(c.client, secure)
+	over := tls.Server(c.client, c.secure)
 	c.client = over
 	return over.HandshakeContext(ctx)
+}
+
+// present returns an INFO of the server with what differs for the client.
+func (c *proxyConn) present(info natsserver.Info) ([]byte, error) {
+	info.TLSAvailable, info.TLSRequired = false, c.secure != nil
+	info.TLSVerify = c.secure != nil && c.proxy.verifies()
+	if host, _, err := net.SplitHostPort(c.address); err == nil {
+		info.ClientIP = host
+	}
+	if c.web {
+		info.ClientConnectURLs = info.WSConnectURLs
+	}
+	text, err := json.Marshal(info)
+	return fmt.Appendf(nil, "INFO %s\r\n", text), err
 }
 
 // cut ends the connection on both sides.
@@ -152,9 +158,9 @@ func (c *proxyConn) rule() (*replyRule, error) {
 	}
 }
 
-// tell passes on the server's output, until the server ends the connection or the
-// client does not read.
-func (c *proxyConn) tell() {
+// tell gives the server's output to pass, until the server ends the connection or
+// pass fails, because the client does not read.
+func (c *proxyConn) tell(pass func([]byte) error) {
 	quiet := make([]byte, quietRoom)
 	var loud *[loudRoom]byte
 	for room := quiet; ; {
@@ -163,7 +169,7 @@ func (c *proxyConn) tell() {
 			_ = c.write([]byte(busyChecking)) // if it fails, nobody is there to be told
 			return
 		}
-		if n > 0 && c.write(room[:n]) != nil || err != nil {
+		if n > 0 && pass(room[:n]) != nil || err != nil {
 			return
 		}
 		switch {

@@ -222,6 +222,16 @@ func TestProxyKnowsAddresses(t *testing.T) {
 	r.write(t, "INFO {}\r\n")
 	r.expect(t, "-ERR")
 
+	// The server presents itself again to those who understand that.
+	again := &raw{dialBroker(t, b), nil}
+	defer again.Close()
+	again.in = bufio.NewReader(again)
+	again.expect(t, "INFO ")
+	again.write(t, "CONNECT {\"verbose\":false,\"protocol\":1,\"user\":\"eve\",\"pass\":\"secret-eve\"}\r\nPING\r\n")
+	if info := again.expect(t, "INFO "); !strings.Contains(info, `"client_ip":"127.0.0.1"`) || !strings.Contains(info, `"connect_info":true`) {
+		t.Errorf("got %s", info)
+	}
+
 	// The server ends, and another takes its place.
 	nc := connectAs(t, b, "eve", nil)
 	if ip, err := nc.GetClientIP(); err != nil || ip.String() != "127.0.0.1" {

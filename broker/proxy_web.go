@@ -101,7 +101,7 @@ func (p *proxy) attendMQTT(client net.Conn) {
 	stop := context.AfterFunc(p.done, c.cut)
 	defer stop()
 	var down sync.WaitGroup
-	down.Go(func() { c.tell(); c.cut() })
+	down.Go(func() { c.tell(c.write); c.cut() })
 	_, _ = io.Copy(server, client) // either side may end it
 	c.cut()
 	down.Wait()
