@@ -57,6 +57,14 @@ func (r *rates) reserve(who string) time.Duration {
 	return r.until(-b.left)
 }
 
+// giveBack takes back what was reserved for a message that is not sent. Otherwise
+// clients that come, are held back and go would make their user wait ever longer.
+func (r *rates) giveBack(who string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.bucketLocked(who).left++ // what is too much goes with the next update
+}
+
 // until returns how long it takes until more messages may be sent; 0 if they may be
 // already.
 func (r *rates) until(more float64) time.Duration {
@@ -134,7 +142,7 @@ const pongEvery = 3 * time.Minute
 // await returns when the client may publish one more message, or errRefused when
 // the connection is over. It calls flush before it waits, and then alive from time
 // to time.
-func (p *pace) await(flush, alive func() error) error {
+func (p *pace) await(flush, alive func() error) (err error) {
 	if p == nil {
 		return nil
 	}
@@ -142,6 +150,11 @@ func (p *pace) await(flush, alive func() error) error {
 	if wait == 0 {
 		return nil
 	}
+	defer func() {
+		if err != nil {
+			p.rates.giveBack(p.who)
+		}
+	}()
 	if err := flush(); err != nil {
 		return err
 	}

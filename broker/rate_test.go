@@ -88,6 +88,9 @@ func TestHeldBackForLong(t *testing.T) {
 		if err := await(); !errors.Is(err, errRefused) {
 			t.Errorf("the connection is over: got %v", err)
 		}
+		if wait := r.reserve("eve"); wait > time.Second {
+			t.Errorf("the next message waits for %v, and so for one that was never sent", wait)
+		}
 		p.who = "bob"
 		if now := time.Now(); await() != nil || !time.Now().Equal(now) {
 			t.Error("somebody else is held back")
