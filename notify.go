@@ -32,8 +32,8 @@ import (
 // other processes, about as long as a message and its answer take, until ctx
 // ends, or at most two seconds. A process that does not answer in time is
 // signalled but not counted, and Notify does not wait for it again before it has
-// been heard of. While the connection is down Notify waits until ctx ends. An
-// error then says that other processes were not reached, or that this is not
+// been heard of. While the connection is down Notify waits for it, at most until
+// ctx ends. An error then says that other processes were not reached, or that this is not
 // known, and the count is that of this process. Listeners of other processes
 // hold up nobody: one with Overflow(Block) takes up to 65,536 signals beyond its
 // buffer, and signals beyond that, or without room under Overflow(Fail), are

@@ -152,8 +152,8 @@ func (r *remoteChan[T]) pause(d *time.Duration) bool {
 }
 
 // settle waits until what was put into In has been sent, and reports whether it
-// has. If try is true, it does not wait long. With capacity 0 it does not wait
-// at all, because such a value is sent only when it is received.
+// has. If try is true, it does not wait long. With capacity 0 it returns true at
+// once, because such a value is sent only when it is received.
 func (i *remoteInlet[T]) settle(ctx context.Context, try bool) (bool, error) {
 	trip := i.way()
 	if trip == nil || i.r.config.Capacity == 0 {

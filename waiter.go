@@ -95,8 +95,8 @@ func (n *Notifier) Wait(ctx context.Context, names ...string) error {
 	return err
 }
 
-// WaitAny waits like Wait until any one of the names has been notified, and
-// returns it.
+// WaitAny waits like Wait until any one of the names has been notified or
+// latched, and returns it.
 func (n *Notifier) WaitAny(ctx context.Context, names ...string) (string, error) {
 	if len(names) == 0 {
 		return "", fail("wait", "", fmt.Errorf("%w: no name to wait for", ErrInvalidOption))

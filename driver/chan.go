@@ -70,7 +70,7 @@ type ChanValue struct {
 	// to another receiver meanwhile, or with capacity 0 if its sender has given
 	// up. Like Send it may go on for a moment after the end of ctx, and then
 	// wrap ErrUnsure. Either Done or Return is called, once; until then the
-	// value is held.
+	// connection keeps the value from other receivers, however long that takes.
 	Done func(ctx context.Context) error
 	// Return puts the value back, to be received again, before others if
 	// possible.

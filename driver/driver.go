@@ -18,7 +18,7 @@
 // returns its cause. It must not keep or change its arguments (slices, messages,
 // byte slices, maps) after it has returned, except where it says so; its results
 // belong to the caller. The engine repairs broken connections: it retries with a
-// backoff, and calls wait for that in their contexts. The caller retries nothing
+// backoff, and calls wait for that, at most until their contexts end. The caller retries nothing
 // except errors that wrap ErrAgain.
 package driver
 

@@ -156,7 +156,7 @@ type Subscription interface {
 	Return(ctx context.Context, ms []*Received) error
 
 	// Drain makes the messages published before the call the last that Receive
-	// returns. On a stored topic with a group it is the messages already
+	// returns. On a stored topic with a group the last are those already
 	// fetched; the group keeps the rest.
 	Drain(ctx context.Context) error
 

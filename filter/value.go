@@ -99,10 +99,10 @@ var (
 	// the message does not have.
 	ErrNoSuchField = errors.New("no such field")
 	// ErrType means that an operation met a value of a type for which it is not
-	// defined, such as comparing a string with a number.
+	// defined, such as < between a string and a number.
 	ErrType = errors.New("no such overload")
 	// ErrMalformed means that the payload is not valid JSON, up to the point
-	// where the needed fields end.
+	// where the needed fields end, or does not fit its declared Go type.
 	ErrMalformed = errors.New("malformed payload")
 	// ErrRange means an overflow, a division by zero, or a conversion of text
 	// that is not a number, a time or a duration.
