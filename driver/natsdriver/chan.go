@@ -73,6 +73,8 @@ type channel struct {
 
 	samples *nats.Subscription // reports room
 	blocked []*chanSender
+	woken   time.Time // when one of them was last let try
+	frees   uint64    // how often samples have told of room
 
 	offers  map[string]*chanOffer
 	decided []*chanOffer

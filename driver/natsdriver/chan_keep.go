@@ -33,6 +33,7 @@ func (ch *channel) keep() {
 	}()
 	var seen chan struct{}
 	var swept sweep
+	var polled time.Time // when one who waits for room was last let try without being told
 	beat := time.NewTimer(0)
 	defer beat.Stop()
 	for {
@@ -68,11 +69,18 @@ func (ch *channel) keep() {
 			wait = min(wait, pause)
 		}
 		if len(ch.blocked) > 0 {
-			ch.wakeLocked(1)
-			wait = min(wait, chanPoll)
+			if time.Since(polled) >= chanPoll { // not whenever one comes back from trying
+				ch.wakeLocked(1)
+				polled = time.Now()
+			}
+			wait = min(wait, time.Until(polled.Add(chanPoll)))
 		} else if ch.samples != nil && len(ch.offers) == 0 {
-			_ = ch.samples.Unsubscribe() // with a connection that is closed there is nothing to do
-			ch.samples = nil
+			if try := chanAnswer - time.Since(ch.woken); try > 0 { // it may be about to wait again
+				wait = min(wait, try)
+			} else {
+				_ = ch.samples.Unsubscribe() // with a connection that is closed there is nothing to do
+				ch.samples = nil
+			}
 		}
 		ch.mu.Unlock()
 		beat.Reset(wait)

@@ -168,7 +168,7 @@ func (ch *channel) Send(ctx context.Context, data []byte, try bool) error {
 		if err := ch.refuses(); err != nil && unsure.IsZero() {
 			return err
 		}
-		begin, server := time.Now(), ch.conn.nc.ConnectedServerId()
+		begin, server, frees := time.Now(), ch.conn.nc.ConnectedServerId(), ch.freesSoFar()
 		_, err, sent := ch.exchange(ctx, m)
 		switch {
 		case err == nil:
@@ -181,7 +181,7 @@ func (ch *channel) Send(ctx context.Context, data []byte, try bool) error {
 			if try {
 				return driver.ErrAgain
 			}
-			if err := ch.block(ctx, false); err != nil {
+			if err := ch.block(ctx, false, frees); err != nil {
 				return err
 			}
 			wait = false
@@ -247,21 +247,25 @@ func (ch *channel) sync(ctx context.Context) error {
 // queue waits behind the callers that already wait for room, if any.
 func (ch *channel) queue(ctx context.Context) error {
 	ch.mu.Lock()
-	any := len(ch.blocked) > 0
+	any, frees := len(ch.blocked) > 0, ch.frees
 	ch.mu.Unlock()
 	if !any {
 		return nil
 	}
-	return ch.block(ctx, false)
+	return ch.block(ctx, false, frees)
 }
 
-// block waits until there may be room.
-func (ch *channel) block(ctx context.Context, silent bool) error {
+// block waits until there may be room, which there was not when frees were so many.
+func (ch *channel) block(ctx context.Context, silent bool, frees uint64) error {
 	s := &chanSender{woken: make(chan struct{}), silent: silent}
 	ch.mu.Lock()
 	if err := ch.refusesLocked(); err != nil {
 		ch.mu.Unlock()
 		return err
+	}
+	if ch.frees != frees { // while the server said that there is none
+		ch.mu.Unlock()
+		return nil
 	}
 	ch.blocked = append(ch.blocked, s)
 	if ch.samples == nil {
@@ -294,12 +298,20 @@ func (ch *channel) block(ctx context.Context, silent bool) error {
 // wakeSoon takes s out of the queue again, to try at once.
 func (s *chanSender) wakeSoon(ch *channel) {
 	ch.blocked = slices.DeleteFunc(ch.blocked, func(o *chanSender) bool { return o == s })
+	ch.woken = time.Now()
 	s.wake()
+}
+
+func (ch *channel) freesSoFar() uint64 {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	return ch.frees
 }
 
 func (ch *channel) freed() {
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
+	ch.frees++
 	ch.wakeLocked(1)
 }
 
@@ -309,7 +321,9 @@ func (ch *channel) wakeLocked(n int) {
 	for _, s := range ch.blocked[:n] {
 		s.wake()
 	}
-	ch.blocked = slices.Delete(ch.blocked, 0, n)
+	if ch.blocked = slices.Delete(ch.blocked, 0, n); n > 0 {
+		ch.woken = time.Now()
+	}
 }
 
 // Room implements driver.Chan.
@@ -323,11 +337,12 @@ func (ch *channel) Room(ctx context.Context) error {
 		} else if err != nil {
 			return err
 		}
+		frees := ch.freesSoFar()
 		room, err := ch.hasRoom(ctx)
 		if err != nil || room {
 			return err
 		}
-		if err := ch.block(ctx, true); err != nil && !errors.Is(err, errChanClosed) {
+		if err := ch.block(ctx, true, frees); err != nil && !errors.Is(err, errChanClosed) {
 			return err
 		}
 	}

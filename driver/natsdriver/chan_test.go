@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/anishathalye/porcupine"
+	"github.com/nats-io/nats.go"
 
 	"github.com/harkbus/hark/driver"
 )
@@ -599,5 +600,57 @@ func TestChanRendezvousUnderCuts(t *testing.T) {
 	}
 	if lost := len(sent) - len(received); lost > unsure || len(received) < each/2 {
 		t.Errorf("%d were sent and %d received, %d are not known", len(sent), len(received), unsure)
+	}
+}
+
+// TestChanAsksNowAndThen has a sender wait for room that nobody makes. It relies on being
+// told, and tries by itself now and then, not again and again.
+func TestChanAsksNowAndThen(t *testing.T) {
+	s := startServer(t, withJetStream)
+	c := s.open(t)
+	ch := openChan(t, c, 1)
+	ctx := testContext(t)
+	if err := ch.Send(ctx, []byte("fills it"), false); err != nil {
+		t.Fatal(err)
+	}
+	attempts := make(chan time.Time, 64)
+	sub, err := c.Client().Subscribe(chanPrefix+"jobs", func(*nats.Msg) {
+		select {
+		case attempts <- time.Now():
+		default: // more than anybody looks at
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Flush(ctx); err != nil {
+		t.Fatal(err)
+	}
+	waits, stop := context.WithCancelCause(ctx)
+	enough := errors.New("enough")
+	sent := make(chan error, 1)
+	go func() { sent <- ch.Send(waits, []byte("waits"), false) }()
+	const early, more = 2, 4 // the first two are to miss nothing
+	var begin, end time.Time
+	for i := range early + more {
+		select {
+		case at := <-attempts:
+			if i == early-1 {
+				begin = at
+			}
+			end = at
+		case <-ctx.Done():
+			t.Fatalf("it has tried %d times only", i)
+		}
+	}
+	stop(enough)
+	if err := <-sent; !errors.Is(err, enough) {
+		t.Errorf("send: got %v, want the cause", err)
+	}
+	if took := end.Sub(begin); took < (more-1)*chanPoll {
+		t.Errorf("it tried %d times within %v, want at least %v between two", more, took, chanPoll)
+	}
+	if err := sub.Unsubscribe(); err != nil {
+		t.Error(err)
 	}
 }
