@@ -79,6 +79,23 @@ func existing(ctx context.Context, c *Conn) (driver.Topic, error) {
 	return c.OpenTopic(ctx, driver.TopicConfig{Name: "own", Stored: &driver.StoredConfig{Existing: true}})
 }
 
+// A user who may not ask what JetStream can do hears so when it connects.
+func TestOpenIsNotAllowed(t *testing.T) {
+	s := startServer(t, withJetStream, func(o *server.Options) {
+		o.Users = []*server.User{{Username: "plain", Password: "secret", Permissions: &server.Permissions{
+			Publish: &server.SubjectPermission{Allow: []string{"orders"}}, Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX.>"}},
+		}}}
+	})
+	begin := time.Now()
+	_, err := Open(testContext(t), strings.Replace(s.url(), "://", "://plain:secret@", 1))
+	if want := `Publish to "$JS.API.INFO"`; !errors.Is(err, ErrNotAllowed) || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v, want an error that names %s", err, want)
+	}
+	if took := time.Since(begin); took >= detectPatience {
+		t.Errorf("it took %v", took)
+	}
+}
+
 // What a user is not permitted is an error that names the subject, as soon as the server
 // has said so: nothing here ends an attempt that waits for an answer, except the test.
 func TestNotAllowed(t *testing.T) {

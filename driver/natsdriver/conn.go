@@ -121,7 +121,7 @@ func newConn(ctx context.Context, nc *nats.Conn, d *dialer, o options) (*Conn, e
 		return nil, err
 	}
 	c.state = newState(nc, c.info.Engine+" "+c.info.Address)
-	c.state.owned, c.state.guarded = d, d != nil && nc.AuthRequired()
+	c.state.owned, c.state.guarded = d, c.hears()
 	c.ids.init()
 	c.acks.init(c)
 	return c, nil
@@ -154,6 +154,10 @@ func account(ctx context.Context, js jetstream.JetStream) (*jetstream.AccountInf
 	}
 }
 
+// hears reports whether the server knows users, and tells this connection what it does
+// not permit.
+func (c *Conn) hears() bool { return c.owned != nil && c.nc.AuthRequired() }
+
 // detect finds out what the server can do.
 func (c *Conn) detect(ctx context.Context) error {
 	address := c.opts.address
@@ -171,7 +175,14 @@ func (c *Conn) detect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	account, err := account(ctx, js)
+	asked, asking := js, ctx
+	var q *question
+	if c.hears() {
+		asking, q = c.owned.refusals.question(ctx)
+		asked = c.api(asking)
+	}
+	account, err := account(asking, asked)
+	err = q.end(err)
 	switch {
 	case err == nil:
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):

@@ -70,7 +70,11 @@ func (s *state) question(ctx context.Context) (context.Context, *question) {
 	if !s.guarded {
 		return ctx, nil
 	}
-	q := &question{of: &s.owned.refusals}
+	return s.owned.refusals.question(ctx)
+}
+
+func (r *refusals) question(ctx context.Context) (context.Context, *question) {
+	q := &question{of: r}
 	ctx, q.cancel = context.WithCancel(context.WithValue(ctx, questionKey{}, q))
 	return ctx, q
 }
