@@ -238,6 +238,30 @@ func TestWidened(t *testing.T) {
 	}
 }
 
+// TestUserReadsTopicAndThoseBelow lets a user read a topic and its dead letters, in groups
+// that keep the order of keys.
+func TestUserReadsTopicAndThoseBelow(t *testing.T) {
+	b := start(t, config(t, `
+users: [{name: shop, token: "`+HashToken("secret-shop")+`", publish: orders.>, subscribe: orders.>}]
+topics: [{name: orders.stored}, {name: orders.stored.dead}, {name: orders.stored.dead.eu.>}]
+`))
+	shop := dial(t, b, "shop:secret-shop@")
+	for i, name := range []string{"orders.stored", "orders.stored.dead", "orders.stored.dead.eu.a"} {
+		topic := storedTopic(t, shop, name)
+		group, err := topic.Subscribe(testContext(t), driver.SubscribeConfig{Group: "g", Keyed: true, From: driver.FromStart, Window: 10})
+		if err != nil {
+			t.Fatal(err)
+		}
+		publishTo(t, topic, keyed(i, "k", `{}`))
+		if err := group.Ack(testContext(t), receive(t, group, 1)); err != nil {
+			t.Error(err)
+		}
+		if err := group.Close(testContext(t)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestUsersWork uses hark within the permissions of users.
 func TestUsersWork(t *testing.T) {
 	b := start(t, config(t, users(t)))

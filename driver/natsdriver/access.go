@@ -32,10 +32,11 @@ func InboxPrefix(user string) string { return "_INBOX." + user }
 // (docs/adr/0008-proxy.md). To read a stored topic is to make and remove consumers of it,
 // those of other groups too. Who may subscribe to a stored topic may be a member of its
 // groups, those that keep the order of keys too: what their members have agreed upon is
-// made by PrepareGroups, can be read of all topics by who reads one, without their names,
-// and be changed of these alone. Who may publish to a topic may have it listed among those for
-// dead letters, for which PrepareDeadLetters makes what is needed. The pattern > is all subjects, those of the server too:
-// who may publish to it may do everything.
+// made by PrepareGroups, can be read and followed of all topics by who reads one, without
+// their names, and be changed of these alone. Who may publish to a topic may have it
+// listed among those for dead letters, for which PrepareDeadLetters makes what is needed.
+// The pattern > is all subjects, those of the server too: who may publish to it may do
+// everything.
 func (a *Access) Subjects() (publish, subscribe []string) {
 	subscribe = []string{InboxPrefix(a.User) + ".>"}
 	for _, topics := range a.Publish {
@@ -60,10 +61,12 @@ func (a *Access) Subjects() (publish, subscribe []string) {
 		for _, call := range []string{"CREATE", "INFO", "MSG.NEXT", "DELETE", "RESET"} {
 			publish = append(publish, "$JS.API.CONSUMER."+call+"."+stream+".>")
 		}
-		publish = append(publish, "$JS.API.CONSUMER.LIST."+stream, rosterSubjects(rosterSubject, topic))
-		subscribe = append(subscribe, rosterSubjects(rosterNews, topic))
+		publish = append(publish, "$JS.API.CONSUMER.LIST."+stream, rosterSubjects(topic))
 	}
 	if len(a.Reads) > 0 { // groups that keep the order of keys
+		// A topic's own news would end in *, by which a server means all that is below
+		// it too, so that a.b could not be read beside a. Rosters can be read anyway.
+		subscribe = append(subscribe, rosterNews+">")
 		publish = append(publish, "$JS.API.STREAM.INFO."+groupsStream, "$JS.API.STREAM.MSG.GET."+groupsStream)
 	}
 	return publish, subscribe

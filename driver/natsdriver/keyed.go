@@ -76,15 +76,15 @@ func rosterOf(topic, group string) string {
 	return rosterSubject + hashed(topic) + "." + hash(group)
 }
 
-// rosterSubjects returns the subjects, after a prefix, of the rosters of all groups
-// on a topic, or on the topics that match a pattern. The subjects distinguish
-// topics, so that users can be allowed those of some, but do not name them: whoever
-// may read one roster may read all.
-func rosterSubjects(prefix, topics string) string {
+// rosterSubjects returns the subjects of the rosters of all groups on a topic, or on
+// the topics that match a pattern. The subjects distinguish topics, so that users can
+// be allowed to change those of some, but do not name them: whoever may read one
+// roster may read all.
+func rosterSubjects(topics string) string {
 	if root, ok := strings.CutSuffix(topics, ">"); ok {
-		return prefix + hashed(root+"*") + ".>"
+		return rosterSubject + hashed(root+"*") + ".>"
 	}
-	return prefix + hashed(topics) + ".*"
+	return rosterSubject + hashed(topics) + ".*"
 }
 
 // hashed returns a topic or pattern with its tokens hashed.
