@@ -181,6 +181,23 @@ func (c *Conn) refused(subject string) error {
 	return nil
 }
 
+// Accepted flushes, and returns an error if the server has refused messages that this
+// connection published to an ephemeral topic before the call, which are lost.
+func (c *Conn) Accepted(ctx context.Context, topic string) error {
+	if err := c.Flush(ctx); err != nil {
+		return err
+	}
+	if c.state.guarded { // refusals may be told of after the answer to the flush
+		said := c.nc.LastError()
+		if said != nil {
+			if subject, ok := refusedSubject(said, "Publish to "); ok && subject == topic {
+				return fmt.Errorf("%w: %w", ErrNotAllowed, said)
+			}
+		}
+	}
+	return c.refused(topic)
+}
+
 // api returns JetStream for a call with this context. If the server refuses the
 // request, the attempt ends.
 func (c *Conn) api(ctx context.Context) jetstream.JetStream {

@@ -18,6 +18,12 @@ func TestRestrictedUser(t *testing.T) {
 	if code, _, errs := call(t, "", "pub", "orders", "1"); code != exitOK {
 		t.Fatalf("pub: got %d %s", code, errs)
 	}
+	code, _, errs := call(t, "1\n2\n", "pub", "other")
+	for _, part := range []string{"0 messages published", "user may not do this", `Publish to "other"`, "hark.yaml"} {
+		if code != exitFailed || !strings.Contains(errs, part) {
+			t.Errorf("pub to another topic: got %d %q, want %d and %q", code, errs, exitFailed, part)
+		}
+	}
 	var all sync.WaitGroup
 	for _, args := range []string{"chan info jobs", "value get config", "notify built", "latch built"} {
 		all.Go(func() {

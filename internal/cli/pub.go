@@ -136,7 +136,8 @@ func (p *publishing) run(ctx context.Context, s Streams) error {
 
 // publish publishes over a connection, and reports how much it has published.
 func (p *publishing) publish(ctx context.Context, conn driver.Conn, s Streams) (err error) {
-	if p.to, _, err = openTopic(ctx, conn, p.topic); err != nil {
+	var stored bool
+	if p.to, stored, err = openTopic(ctx, conn, p.topic); err != nil {
 		return err
 	}
 	if p.delay > 0 && !has(conn, driver.Delay) {
@@ -145,6 +146,13 @@ func (p *publishing) publish(ctx context.Context, conn driver.Conn, s Streams) (
 	p.start = time.Now()
 	bar := p.bar(s)
 	err = p.all(ctx, s)
+	if c, ok := conn.(interface {
+		Accepted(ctx context.Context, topic string) error
+	}); ok && err == nil && !stored { // nothing has answered yet
+		if err = c.Accepted(ctx, p.topic); err != nil {
+			p.published.Store(0)
+		}
+	}
 	bar()
 	took := time.Since(p.start)
 	n := int(p.published.Load())
