@@ -8,6 +8,7 @@ import (
 	"io"
 	"strings"
 	"text/tabwriter"
+	"time"
 	"unicode/utf8"
 
 	"github.com/harkbus/hark/internal/spell"
@@ -215,12 +216,34 @@ func flagError(fs *flag.FlagSet, err error) error {
 		if text == err.Error() {
 			return err
 		}
+		if said, bare := strings.CutSuffix(text, ": parse error"); bare {
+			_, name, _ := strings.Cut(said, " flag --")
+			text = said + ": " + wanted(fs.Lookup(name))
+		}
 		return errors.New(text)
 	}
 	var known []string
 	fs.VisitAll(func(f *flag.Flag) { known = append(known, "--"+f.Name) })
 	asked := "--" + strings.TrimLeft(name, "-")
-	return fmt.Errorf("unknown flag %s%s", name, suggestion(asked, known))
+	return fmt.Errorf("unknown flag %s%s", asked, suggestion(asked, known))
+}
+
+// wanted says which values a flag takes of which package flag says only that it could
+// not parse one.
+func wanted(f *flag.Flag) string {
+	if f != nil {
+		if value, ok := f.Value.(flag.Getter); ok {
+			switch value.Get().(type) {
+			case time.Duration:
+				return "want a time such as 90s, 5m or 1h30m"
+			case float64:
+				return "want a number"
+			case int, int64, uint, uint64:
+				return "want a whole number"
+			}
+		}
+	}
+	return "parse error"
 }
 
 // suggestion returns ", did you mean …?" if one of the known words is similar, or
