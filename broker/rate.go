@@ -104,8 +104,8 @@ func sender(p *principal, r *http.Request) string {
 	return senderOf(p.who(), r.RemoteAddr)
 }
 
-// senderOf returns the name under which a user is counted, or without users an
-// address with its port.
+// senderOf returns the name under which a user is counted, or without users that
+// of an address, which is given with its port.
 func senderOf(user, address string) string {
 	if user != "" {
 		return "user " + user

@@ -18,7 +18,7 @@ var valueClauses = []Clause{
 	{"VAL-5", "observers see each change in order", testValueOrder},
 	{"VAL-6", "Set returns after inline observers were told", testValueInline},
 	{"VAL-7", "an observer may use the value", testValueNested},
-	{"VAL-8", "a Set waits for its turn in its context", testValueTurn},
+	{"VAL-8", "a Set waits for its turn until its context ends", testValueTurn},
 	{"VAL-9", "a panicking observer harms nobody", testValuePanic},
 	{"VAL-10", "buffered observers and their policies", testValueBuffered},
 	{"VAL-11", "Watch begins with the present and gets the last", testValueWatch},
