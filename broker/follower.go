@@ -88,7 +88,39 @@ func (f *fanout) follow(ctx context.Context, key hubKey, topic driver.Topic, whe
 		w.seq = max(from.Seq, 1)
 	}
 	h.mu.RUnlock()
+	if from.From == driver.FromLast {
+		if w.seq, err = firstOf(ctx, topic, from); err != nil {
+			_ = w.close(ctx)
+			return nil, err
+		}
+	}
 	return w, nil
+}
+
+// firstOf returns the sequence of the first message that is stored from some place on, or
+// of the next one to be stored.
+func firstOf(ctx context.Context, topic driver.Topic, from driver.SubscribeConfig) (uint64, error) {
+	stats, err := topic.Stats(ctx)
+	if err != nil {
+		return 0, err
+	}
+	from.Window = 1
+	sub, err := topic.Subscribe(ctx, from)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = sub.Close(context.WithoutCancel(ctx)) }() // nothing is acknowledged
+	if err := sub.Drain(ctx); err != nil {
+		return 0, err
+	}
+	ms, err := sub.Receive(ctx, 1)
+	switch {
+	case errors.Is(err, driver.ErrEnded):
+		return stats.Last + 1, nil
+	case err != nil:
+		return 0, err
+	}
+	return ms[0].Seq, nil
 }
 
 // close implements source.
