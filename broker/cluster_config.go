@@ -26,16 +26,16 @@ type ClusterConfig struct {
 
 // clusterSettings are the keys about several servers.
 var clusterSettings = []field[Config]{
-	text("engine", "nats://… or hark://…", "", "run routes and HTTP beside these servers instead of one in this process; several brokers with the same configuration share the work. Parameters as for hark.Open: sync=always where the servers sync always, replicas=N", func(c *Config) *string { return &c.Engine }),
-	text("cluster.name", "text", "hark", "the name of the cluster that the server in this process is one of", func(c *Config) *string { return &c.Cluster.Name }),
-	text("cluster.listen", "HOST:PORT", "", "where the other servers of the cluster connect; no cluster if it is left out", func(c *Config) *string { return &c.Cluster.Listen }),
-	commas("cluster.routes", "HOST:PORT", "servers of the cluster to connect to; they tell about the others", func(c *Config) *[]string { return &c.Cluster.Routes }),
-	text("cluster.user", "text", "", "with which name servers connect to each other", func(c *Config) *string { return &c.Cluster.User }),
-	text("cluster.password", "text", "", "with which password; better in the variable than in the file", func(c *Config) *string { return &c.Cluster.Password }),
-	count("cluster.replicas", "1", "how many servers of the cluster keep each stored topic that is made, 1 to 5", func(c *Config) *int64 { return &c.Cluster.Replicas }),
-	text("cluster.cert", "file", "", "the certificate (PEM) with which servers speak to each other over TLS", func(c *Config) *string { return &c.Cluster.TLS.Cert }),
+	text("engine", "nats://… or hark://…", "", "run routes and HTTP beside these servers instead of one in this process; several brokers with the same configuration share the work. Parameters as for hark.Open: sync=always if the servers sync always, replicas=N", func(c *Config) *string { return &c.Engine }),
+	text("cluster.name", "text", "hark", "the name of the cluster that the server in this process joins", func(c *Config) *string { return &c.Cluster.Name }),
+	text("cluster.listen", "HOST:PORT", "", "where the other servers of the cluster connect; without it there is no cluster", func(c *Config) *string { return &c.Cluster.Listen }),
+	commas("cluster.routes", "HOST:PORT", "servers of the cluster to connect to; they report the others", func(c *Config) *[]string { return &c.Cluster.Routes }),
+	text("cluster.user", "text", "", "the user name with which servers connect to each other", func(c *Config) *string { return &c.Cluster.User }),
+	text("cluster.password", "text", "", "the password with which servers connect to each other; better in the variable than in the file", func(c *Config) *string { return &c.Cluster.Password }),
+	count("cluster.replicas", "1", "how many servers of the cluster keep each new stored topic, 1 to 5", func(c *Config) *int64 { return &c.Cluster.Replicas }),
+	text("cluster.cert", "file", "", "the certificate (PEM) for TLS between servers", func(c *Config) *string { return &c.Cluster.TLS.Cert }),
 	text("cluster.key", "file", "", "its key (PEM)", func(c *Config) *string { return &c.Cluster.TLS.Key }),
-	text("cluster.ca", "file", "", "authorities (PEM) of which each server must have a certificate", func(c *Config) *string { return &c.Cluster.TLS.ClientCA }),
+	text("cluster.ca", "file", "", "authorities (PEM); each server must have a certificate from one of them", func(c *Config) *string { return &c.Cluster.TLS.ClientCA }),
 }
 
 // ofServer are the settings of the server in this process, which have no meaning

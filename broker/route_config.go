@@ -32,15 +32,15 @@ const (
 )
 
 var routeFields = []field[RouteConfig]{
-	text("name", "text", "", "what counters and logs call the route; its number if it is left out", func(r *RouteConfig) *string { return &r.Name }),
+	text("name", "text", "", "the name of the route in counters and logs; its number by default", func(r *RouteConfig) *string { return &r.Name }),
 	text("from", "topic or pattern", "", "where messages come from", func(r *RouteConfig) *string { return &r.From }),
-	text("where", "filter", "", "which messages are taken (docs/filters.md); all if it is left out", func(r *RouteConfig) *string { return &r.Where }),
-	words("to", "topics", "where they go: one target or a list; `{…}` in a target stands for a value of the message, see below", func(r *RouteConfig) *[]string { return &r.To }),
+	text("where", "filter", "", "which messages to take (docs/filters.md); all by default", func(r *RouteConfig) *string { return &r.Where }),
+	words("to", "topics", "where they go: one target or a list; `{…}` in a target is replaced by a value of the message, see below", func(r *RouteConfig) *[]string { return &r.To }),
 	choice("mode", modeCopy, "move removes a message from its stored topic once its targets have it", func(r *RouteConfig) *string { return &r.Mode }, modeCopy, modeMove),
-	scalar("sample", "percentage", "", "take this part of the messages that match, such as 10%; those of one key all or none", func(r *RouteConfig, s string) (err error) {
+	scalar("sample", "percentage", "", "take this fraction of the messages that match, such as 10%; of one key all or none", func(r *RouteConfig, s string) (err error) {
 		r.Sample, err = parsePercent(s)
 		return err
 	}),
-	boolean("durable", "false", "refuse to start unless `topics` keeps all that is to be routed, in one topic or pattern, so that nothing is missed while the broker is down", func(r *RouteConfig) *bool { return &r.Durable }),
-	words("otherwise", "topics", "where messages go that no route with the same `from` has taken", func(r *RouteConfig) *[]string { return &r.Otherwise }),
+	boolean("durable", "false", "refuse to start unless `topics` keeps all messages to route, in one topic or pattern, so that none is missed while the broker is down", func(r *RouteConfig) *bool { return &r.Durable }),
+	words("otherwise", "topics", "where messages go that no route with the same `from` takes", func(r *RouteConfig) *[]string { return &r.Otherwise }),
 }

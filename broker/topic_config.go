@@ -44,14 +44,14 @@ func (c *Config) shortenDedup() {
 
 var topicFields = []field[TopicConfig]{
 	text("name", "topic or pattern", "", "the name of the topic, or a pattern that begins with a name, such as orders.>: all topics that match it are stored from their first message on, in one store (see [Patterns](#patterns))", func(t *TopicConfig) *string { return &t.Name }),
-	duration("age", "", "how long messages are kept; for ever if it is left out", func(t *TopicConfig) *time.Duration { return &t.Age }),
-	size("bytes", "", "how much is kept; beyond that the oldest messages go", func(t *TopicConfig) *int64 { return &t.Bytes }),
-	count("count", "", "how many messages are kept; beyond that the oldest go", func(t *TopicConfig) *int64 { return &t.Count }),
-	count("per_key", "", "how many messages of each key are kept, 1 for the last value; the broker removes older ones soon after, whether or not groups have read them. Messages without a key stay", func(t *TopicConfig) *int64 { return &t.PerKey }),
-	choice("durability", "strict", "what an acknowledged message survives: strict the loss of power, relaxed the end of the process, memory nothing", func(t *TopicConfig) *string { return &t.Durability }, "strict", "relaxed", "memory"),
-	duration("dedup", "2m", "how long a message ID is remembered, so that repeats are not stored; 0s for not at all. By default no longer than `age`", func(t *TopicConfig) *time.Duration { return &t.Dedup }),
-	count("per_topic", "", "of a pattern: how many messages of each topic are kept, 1 for the last value. The server removes older ones at once; of messages with keys the broker does it, soon after", func(t *TopicConfig) *int64 { return &t.PerTopic }),
-	boolean("dead_letters", "false", "list it among the topics for dead letters (`hark dlq list`), as those are whose names end in .dead", func(t *TopicConfig) *bool { return &t.DeadLetters }),
+	duration("age", "", "how long to keep messages; for ever by default", func(t *TopicConfig) *time.Duration { return &t.Age }),
+	size("bytes", "", "how much to keep; beyond that the oldest messages are removed", func(t *TopicConfig) *int64 { return &t.Bytes }),
+	count("count", "", "how many messages to keep; beyond that the oldest are removed", func(t *TopicConfig) *int64 { return &t.Count }),
+	count("per_key", "", "how many messages of each key to keep, 1 for the last value; the broker removes older ones soon after, whether or not groups have read them. Messages without a key are kept", func(t *TopicConfig) *int64 { return &t.PerKey }),
+	choice("durability", "strict", "what an acknowledged message survives: strict a loss of power, relaxed the death of the process, memory nothing", func(t *TopicConfig) *string { return &t.Durability }, "strict", "relaxed", "memory"),
+	duration("dedup", "2m", "how long to remember message IDs, so that repeats are not stored; 0s for not at all. By default no longer than `age`", func(t *TopicConfig) *time.Duration { return &t.Dedup }),
+	count("per_topic", "", "for a pattern: how many messages of each topic to keep, 1 for the last value. The server removes older ones at once; if they have keys, the broker does so soon after", func(t *TopicConfig) *int64 { return &t.PerTopic }),
+	boolean("dead_letters", "false", "list it among the dead-letter topics (`hark dlq list`), like those whose names end in .dead", func(t *TopicConfig) *bool { return &t.DeadLetters }),
 }
 
 var durabilities = map[string]driver.Durability{

@@ -19,10 +19,10 @@ type UserConfig struct {
 var userFields = []field[UserConfig]{
 	text("name", "token without dots", "", "the name with which the user connects", func(u *UserConfig) *string { return &u.Name }),
 	text("password", "bcrypt hash", "", "the hash of a password (`hark user --password`)", func(u *UserConfig) *string { return &u.Password }),
-	text("token", "sha256:HEX", "", "the hash of a token (`hark user`), with which the user connects instead of the password", func(u *UserConfig) *string { return &u.Token }),
-	words("publish", "topics or patterns", "to which topics the user may publish and send requests", func(u *UserConfig) *[]string { return &u.Publish }),
-	words("subscribe", "topics or patterns", "to which topics the user may subscribe, and which requests the user may answer", func(u *UserConfig) *[]string { return &u.Subscribe }),
-	words("admin", "topics or patterns", "which topics the user may administer over HTTP, with their groups and dead letters; > is the broker as a whole", func(u *UserConfig) *[]string { return &u.Admin }),
+	text("token", "sha256:HEX", "", "the hash of a token (`hark user`), which the user gives instead of the password", func(u *UserConfig) *string { return &u.Token }),
+	words("publish", "topics or patterns", "the topics to which the user may publish and send requests", func(u *UserConfig) *[]string { return &u.Publish }),
+	words("subscribe", "topics or patterns", "the topics to which the user may subscribe, and the requests that the user may answer", func(u *UserConfig) *[]string { return &u.Subscribe }),
+	words("admin", "topics or patterns", "the topics that the user may administer over HTTP, with their groups and dead letters; > is the broker as a whole", func(u *UserConfig) *[]string { return &u.Admin }),
 }
 
 const (

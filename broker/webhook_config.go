@@ -68,20 +68,20 @@ const (
 )
 
 var webhookFields = []field[WebhookConfig]{
-	text("name", "token without dots", "", "what the group (`webhook-NAME`), counters and logs call it", func(w *WebhookConfig) *string { return &w.Name }),
-	text("from", "topic or pattern", "", "which messages are sent; durably from a topic that is stored, and from a pattern that one store keeps", func(w *WebhookConfig) *string { return &w.From }),
-	text("where", "filter", "", "which of them (docs/filters.md); all if it is left out", func(w *WebhookConfig) *string { return &w.Where }),
-	text("url", "URL", "", "where they are sent", func(w *WebhookConfig) *string { return &w.URL }),
-	words("secret", "whsec_BASE64 or file:PATH", "with what requests are signed; a second one while receivers change from one to the other", func(w *WebhookConfig) *[]string { return &w.Secret }),
-	words("header", "NAME: VALUE", "headers that each request has", func(w *WebhookConfig) *[]string { return &w.Header }),
-	count("workers", "1", "how many requests are under way at once; with more than one messages are not in order", func(w *WebhookConfig) *int64 { return &w.Workers }),
-	count("attempts", "10", "how often a message is sent before it is given up", func(w *WebhookConfig) *int64 { return &w.Attempts }),
-	duration("backoff_min", "100ms", "how long to wait before the second attempt, at most; it doubles for each one after that", func(w *WebhookConfig) *time.Duration { return &w.BackoffMin }),
-	duration("backoff_max", "30s", "how long to wait between attempts, at most", func(w *WebhookConfig) *time.Duration { return &w.BackoffMax }),
+	text("name", "token without dots", "", "the name in the group (`webhook-NAME`), counters and logs", func(w *WebhookConfig) *string { return &w.Name }),
+	text("from", "topic or pattern", "", "the source of the messages; durable for a stored topic, and for a pattern that one store keeps", func(w *WebhookConfig) *string { return &w.From }),
+	text("where", "filter", "", "which of them to send (docs/filters.md); all by default", func(w *WebhookConfig) *string { return &w.Where }),
+	text("url", "URL", "", "where to send them", func(w *WebhookConfig) *string { return &w.URL }),
+	words("secret", "whsec_BASE64 or file:PATH", "the secret that signs requests; a second one while receivers change over", func(w *WebhookConfig) *[]string { return &w.Secret }),
+	words("header", "NAME: VALUE", "headers of each request", func(w *WebhookConfig) *[]string { return &w.Header }),
+	count("workers", "1", "maximum number of concurrent requests; with more than one, messages are not in order", func(w *WebhookConfig) *int64 { return &w.Workers }),
+	count("attempts", "10", "how often to send a message before giving up", func(w *WebhookConfig) *int64 { return &w.Attempts }),
+	duration("backoff_min", "100ms", "maximum wait before the second attempt; it doubles for each one after that", func(w *WebhookConfig) *time.Duration { return &w.BackoffMin }),
+	duration("backoff_max", "30s", "maximum wait between attempts", func(w *WebhookConfig) *time.Duration { return &w.BackoffMax }),
 	duration("timeout", "10s", "how long one request may take", func(w *WebhookConfig) *time.Duration { return &w.Timeout }),
-	text("dead_letter", "topic or off", "", "where messages go that are given up. If it is left out that is the topic of the message and `.dead`, and from a pattern `webhook-NAME.dead`: one topic, however many names there are", func(w *WebhookConfig) *string { return &w.DeadLetter }),
-	choice("position", positionNow, "where a stored topic, or the store of a pattern, is begun with, when the webhook is new", func(w *WebhookConfig) *string { return &w.Position }, positionNow, positionStart),
-	boolean("durable", "false", "refuse to start unless `topics` keeps all that is to be sent, in one topic or pattern, so that nothing is missed while the broker is down", func(w *WebhookConfig) *bool { return &w.Durable }),
+	text("dead_letter", "topic or off", "", "where messages go that are given up; by default the topic of the message with `.dead` appended, and from a pattern `webhook-NAME.dead`: one topic, however many names there are", func(w *WebhookConfig) *string { return &w.DeadLetter }),
+	choice("position", positionNow, "where a new webhook starts on a stored topic, or on the store of a pattern", func(w *WebhookConfig) *string { return &w.Position }, positionNow, positionStart),
+	boolean("durable", "false", "refuse to start unless `topics` keeps all messages to send, in one topic or pattern, so that none is missed while the broker is down", func(w *WebhookConfig) *bool { return &w.Durable }),
 	boolean("private", "false", "allow a target on this machine or in a private network, and http instead of https", func(w *WebhookConfig) *bool { return &w.Private }),
 }
 
