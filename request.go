@@ -3,6 +3,7 @@ package hark
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -14,6 +15,9 @@ type call[Q, R any] struct {
 	ctx    context.Context // of the requester
 	answer func(answer[R]) // called once
 }
+
+// signature returns the type that users know: that of what is called.
+func (call[Q, R]) signature() reflect.Type { return reflect.TypeFor[func(Q) R]() }
 
 type answer[R any] struct {
 	value R

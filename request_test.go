@@ -35,8 +35,12 @@ func TestRequestsLeaveNothing(t *testing.T) {
 			if got, err := hark.Request[string, string](t.Context(), bus, "nobody.1", "a"); got != "A" || err != nil {
 				t.Errorf("got %q, %v", got, err)
 			}
-			if _, err := hark.Request[int, int](t.Context(), bus, "nobody.1", 1); !errors.Is(err, hark.ErrTypeMismatch) {
+			const have, want = "func(string) string", "func(int) int"
+			if _, err := hark.Request[int, int](t.Context(), bus, "nobody.1", 1); !errors.Is(err, hark.ErrTypeMismatch) || !strings.HasSuffix(err.Error(), "it carries "+have+", not "+want) {
 				t.Errorf("got %v, want ErrTypeMismatch", err)
+			}
+			if node := bus.Topology().Nodes[0]; node.Type != have {
+				t.Errorf("Topology has type %q, want %s", node.Type, have)
 			}
 		})
 	}

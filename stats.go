@@ -104,7 +104,7 @@ type Topology struct {
 type Node struct {
 	Kind   Kind
 	Name   string
-	Type   string // the Go type it carries; empty if none
+	Type   string // the Go type it carries, of a request name func(Q) R; empty if none
 	Stored bool
 	Ends   []End
 }

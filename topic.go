@@ -243,7 +243,13 @@ func place(pc uintptr) string {
 
 // The topic as a face of its bus.
 
-func (t *Topic[T]) valueType() reflect.Type { return reflect.TypeFor[T]() }
+func (t *Topic[T]) valueType() reflect.Type {
+	var v T
+	if c, ok := any(v).(interface{ signature() reflect.Type }); ok { // of requests
+		return c.signature()
+	}
+	return reflect.TypeFor[T]()
+}
 
 func (t *Topic[T]) seal() {
 	if t.remote != nil {
@@ -370,7 +376,7 @@ func (t *Topic[T]) addStats(s *Stats) {
 
 func (t *Topic[T]) addTopology(top *Topology) {
 	node := Node{
-		Kind: t.core.kind, Name: t.core.name, Type: t.core.typ.String(), Stored: t.core.retention != nil,
+		Kind: t.core.kind, Name: t.core.name, Type: t.valueType().String(), Stored: t.core.retention != nil,
 	}
 	t.mu.Lock()
 	places := slices.Clone(t.core.at)
