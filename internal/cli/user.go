@@ -87,7 +87,7 @@ func readPassword(ctx context.Context, s Streams) ([]byte, error) {
 	var err error
 	if f, ok := s.In.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		fmt.Fprint(s.Err, "password: ")
-		secret, err = term.ReadPassword(int(f.Fd()))
+		secret, err = readHidden(ctx, int(f.Fd()))
 		fmt.Fprintln(s.Err)
 	} else {
 		secret, err = bufio.NewReader(newInput(ctx, s.In)).ReadBytes('\n')
@@ -99,4 +99,28 @@ func readPassword(ctx context.Context, s Streams) ([]byte, error) {
 		err = errors.New("the password is empty")
 	}
 	return secret, err
+}
+
+// readHidden reads a line from a terminal that does not show it, until ctx ends. Like
+// that of an input, its goroutine is left behind then.
+func readHidden(ctx context.Context, fd int) ([]byte, error) {
+	before, err := term.GetState(fd)
+	if err != nil {
+		return nil, err
+	}
+	type line struct {
+		text []byte
+		err  error
+	}
+	read := make(chan line, 1)
+	go func() {
+		text, err := term.ReadPassword(fd)
+		read <- line{text, err}
+	}()
+	select {
+	case l := <-read:
+		return l.text, l.err
+	case <-ctx.Done():
+		return nil, errors.Join(errInterrupted, term.Restore(fd, before))
+	}
 }

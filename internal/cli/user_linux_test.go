@@ -1,0 +1,90 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// openTerminal opens a terminal, and the end from which it is typed into.
+func openTerminal(t *testing.T) (keyboard, terminal *os.File) {
+	t.Helper()
+	keyboard, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Skip("there are no terminals: ", err)
+	}
+	t.Cleanup(func() { keyboard.Close() })
+	fd := int(keyboard.Fd())
+	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+	if err = errors.Join(err, unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)); err != nil {
+		t.Fatal(err)
+	}
+	terminal, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { terminal.Close() })
+	return keyboard, terminal
+}
+
+// untilHidden waits until a terminal does not show what is typed.
+func untilHidden(t *testing.T, terminal *os.File) {
+	t.Helper()
+	for shows(t, terminal) {
+		if err := t.Context().Err(); err != nil {
+			t.Fatal(err)
+		}
+		runtime.Gosched()
+	}
+}
+
+func shows(t *testing.T, terminal *os.File) bool {
+	t.Helper()
+	state, err := unix.IoctlGetTermios(int(terminal.Fd()), unix.TCGETS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return state.Lflag&unix.ECHO != 0
+}
+
+// TestPasswordIsInterrupted reads a password from a terminal, and presses Ctrl-C at the
+// prompt of another one.
+func TestPasswordIsInterrupted(t *testing.T) {
+	keyboard, terminal := openTerminal(t)
+	s := Streams{In: terminal, Out: io.Discard, Err: io.Discard}
+	if _, err := keyboard.WriteString("sesame\n"); err != nil {
+		t.Fatal(err)
+	}
+	if secret, err := readPassword(t.Context(), s); string(secret) != "sesame" || err != nil {
+		t.Errorf("got %q, %v", secret, err)
+	}
+
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		_, err := readPassword(ctx, s)
+		done <- err
+	}()
+	untilHidden(t, terminal)
+	cancel()
+	if err := <-done; !errors.Is(err, errInterrupted) {
+		t.Errorf("got %v, want %v", err, errInterrupted)
+	}
+	if !shows(t, terminal) {
+		t.Error("the terminal does not show what is typed")
+	}
+	// End the read left behind: it is of a number, which is soon that of another file.
+	if _, err := keyboard.WriteString("\n"); err != nil {
+		t.Error(err)
+	}
+	for stacks := make([]byte, 1<<20); bytes.Contains(stacks[:runtime.Stack(stacks, true)], []byte("x/term.")); {
+		runtime.Gosched()
+	}
+}
