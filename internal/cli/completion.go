@@ -59,7 +59,7 @@ compdef _hark hark
 	set -l words (commandline -opc) (commandline -ct)
 	set -l found (hark ` + completeWord + ` $words[2..-1] 2>/dev/null)
 	if set -q found[1]
-		string join \n $found
+		string join -- \n $found
 	else
 		__fish_complete_path (commandline -ct)
 	end

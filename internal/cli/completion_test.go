@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -41,5 +42,20 @@ func TestComplete(t *testing.T) {
 		if len(got) < len(want) || !slices.Equal(got[:len(want)], want) || len(want) == 0 && len(got) > 0 {
 			t.Errorf("%q: got %q, want %q", tt.words, got, want)
 		}
+	}
+}
+
+// TestFishCompletes has fish complete flags, which must not become those of what the
+// script calls.
+func TestFishCompletes(t *testing.T) {
+	fish, err := exec.LookPath("fish")
+	if err != nil {
+		t.Skip("fish is not installed: its script is not run")
+	}
+	script := `function hark; printf '%s\t%s\n' --all everything --to elsewhere; end
+` + completions["fish"] + `complete -C 'hark dlq replay x --'`
+	out, err := exec.CommandContext(t.Context(), fish, "--no-config", "-c", script).CombinedOutput()
+	if want := "--all\teverything\n--to\telsewhere\n"; err != nil || string(out) != want {
+		t.Errorf("got %q, %v, want %q", out, err, want)
 	}
 }
