@@ -48,6 +48,10 @@ in use.`,
 					if err := c.check(words[0]); err != nil {
 						return usageError{err}
 					}
+					var err error
+					if c.URL, err = withWholePaths(c.URL); err != nil {
+						return err
+					}
 					if *password {
 						secret, err := readPassword(ctx, s)
 						if err == nil {
@@ -263,6 +267,33 @@ func withPassword(raw, secret string) (string, error) {
 		raw += "?" + query
 	}
 	return raw, nil
+}
+
+// withWholePaths returns a URL whose files are found from every directory.
+func withWholePaths(raw string) (string, error) {
+	address, query, ok := strings.Cut(raw, "?")
+	if !ok {
+		return raw, nil
+	}
+	parameters := strings.Split(query, "&")
+	for i, p := range parameters {
+		name, value, _ := strings.Cut(p, "=")
+		if !slices.Contains([]string{"creds", "nkey", "tlsca", "tlscert", "tlskey"}, name) {
+			continue
+		}
+		path, err := url.QueryUnescape(value)
+		if err != nil {
+			return "", err
+		}
+		if path == "" || filepath.IsAbs(path) {
+			continue
+		}
+		if path, err = filepath.Abs(path); err != nil {
+			return "", err
+		}
+		parameters[i] = name + "=" + strings.ReplaceAll(url.QueryEscape(path), "%2F", "/")
+	}
+	return address + "?" + strings.Join(parameters, "&"), nil
 }
 
 // contextInfo is a context, or a place, in printable form: without secrets.

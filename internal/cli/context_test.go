@@ -4,6 +4,7 @@ import (
 	"encoding/pem"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -21,6 +22,24 @@ func noContexts(t *testing.T) string {
 	file := filepath.Join(t.TempDir(), "hark", "contexts.json")
 	t.Setenv("HARK_CONTEXTS", file)
 	return file
+}
+
+// TestContextKeepsWholePaths adds a context with files of this directory, which are
+// found from others too.
+func TestContextKeepsWholePaths(t *testing.T) {
+	noContexts(t)
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(dir)
+	want := "?tlsca=" + strings.ReplaceAll(url.QueryEscape(filepath.Join(dir, "our ca.pem")), "%2F", "/") + "&creds=/etc/creds&name=a"
+	if code, _, errs := call(t, "", "context", "add", "x", "tls://h?tlsca=our%20ca.pem&creds=/etc/creds&name=a"); code != exitOK {
+		t.Fatal(errs)
+	}
+	if _, out, _ := call(t, "", "context", "show", "x"); !strings.Contains(out, "tls://h"+want+"\n") {
+		t.Errorf("got %s, want %s", out, want)
+	}
 }
 
 func TestContext(t *testing.T) {
