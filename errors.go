@@ -39,6 +39,9 @@ var (
 	ErrNotHeld = errors.New("not held any more")
 )
 
+// errNoBus says that a bus is missing where there is nothing private without one.
+var errNoBus = fmt.Errorf("%w: the bus is nil: New or Open makes one", ErrInvalidOption)
+
 // PanicError is the error of a handler that panicked.
 type PanicError struct {
 	Value any    // what was passed to panic

@@ -28,6 +28,9 @@ import (
 // they are made. With T = any it receives topics of every type; values are then
 // boxed, which costs one allocation each.
 func SubscribePattern[T any](b *Bus, pattern string, h Handler[T], opts ...SubscribeOption) (*Subscription, error) {
+	if b == nil {
+		return nil, fail("subscribe", pattern, errNoBus)
+	}
 	if h == nil {
 		return nil, fail("subscribe", pattern, errNoHandler)
 	}

@@ -32,6 +32,10 @@ const replyGroup = "responders"
 // before it has replied, Request returns ErrNoResponders at once. It waits until
 // ctx ends; the responder's context ends with it.
 func Request[Q, R any](ctx context.Context, b *Bus, name string, q Q) (R, error) {
+	if b == nil {
+		var none R
+		return none, fail("request", name, errNoBus)
+	}
 	r, err := request[Q, R](ctx, b, name, q)
 	if err != nil {
 		return r, fail("request", name, err)
@@ -87,6 +91,9 @@ func request[Q, R any](ctx context.Context, b *Bus, name string, q Q) (r R, err 
 // when the requester's does. When its last responder ends, the name leaves the
 // bus.
 func Reply[Q, R any](b *Bus, name string, h func(ctx context.Context, q Q) (R, error), opts ...SubscribeOption) (*Subscription, error) {
+	if b == nil {
+		return nil, fail("reply", name, errNoBus)
+	}
 	s, err := reply(b, name, h, opts, caller())
 	if err != nil {
 		return nil, fail("reply", name, err)

@@ -74,8 +74,12 @@ type entry[T any] struct {
 
 // NewTopic returns the topic of that name, and creates it if it does not exist.
 // The first caller sets its type and options: another T is ErrTypeMismatch, and
-// different options are ErrInvalidOption. Later callers may omit the options.
+// different options are ErrInvalidOption. Later callers may omit the options. Without a
+// bus there are no topics: nil is ErrInvalidOption.
 func NewTopic[T any](b *Bus, name string, opts ...TopicOption) (*Topic[T], error) {
+	if b == nil {
+		return nil, fail("topic", name, errNoBus)
+	}
 	t, err := newTopic[T](b, KindTopic, name, caller(), opts)
 	if err != nil {
 		return nil, fail("topic", name, err)
