@@ -23,6 +23,9 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
+	if e.Name == "" {
+		return fmt.Sprintf("invalid name %q: %s", e.Name, e.Reason)
+	}
 	return fmt.Sprintf("invalid name %q: %s at byte %d", e.Name, e.Reason, e.Offset)
 }
 
