@@ -23,7 +23,7 @@ var serverSettings = []field[Config]{
 	text("name", "text", "hark", "the name of the server, as clients see it", func(c *Config) *string { return &c.Name }),
 	boolean("insecure", "false", "allow addresses that other machines can reach without users and TLS", func(c *Config) *bool { return &c.Insecure }),
 	duration("stop_timeout", "10s", "how long stopping may take", func(c *Config) *time.Duration { return &c.StopTimeout }),
-	scalar("max_hops", "number", "16", "how often a message may be routed before it is dropped", func(c *Config, s string) error {
+	scalar("max_hops", "number", "16", "how often a message may be routed; after that a route does not pass it on, and counts it", func(c *Config, s string) error {
 		var n int64
 		err := count("", "", "", func(*int64) *int64 { return &n }).set(&n, []string{s})
 		c.MaxHops = int(min(n, 1<<20))
