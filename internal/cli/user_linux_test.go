@@ -8,10 +8,18 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"syscall"
 	"testing"
-
-	"golang.org/x/sys/unix"
+	"unsafe"
 )
+
+// ioctl reads or changes what is set for a terminal.
+func ioctl[T any](t *testing.T, f *os.File, request uintptr, arg *T) {
+	t.Helper()
+	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, f.Fd(), request, uintptr(unsafe.Pointer(arg))); errno != 0 {
+		t.Fatal(errno)
+	}
+}
 
 // openTerminal opens a terminal, and the end from which it is typed into.
 func openTerminal(t *testing.T) (keyboard, terminal *os.File) {
@@ -21,12 +29,10 @@ func openTerminal(t *testing.T) (keyboard, terminal *os.File) {
 		t.Skip("there are no terminals: ", err)
 	}
 	t.Cleanup(func() { keyboard.Close() })
-	fd := int(keyboard.Fd())
-	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
-	if err = errors.Join(err, unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)); err != nil {
-		t.Fatal(err)
-	}
-	terminal, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	var n, locked int32
+	ioctl(t, keyboard, syscall.TIOCGPTN, &n)
+	ioctl(t, keyboard, syscall.TIOCSPTLCK, &locked)
+	terminal, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|syscall.O_NOCTTY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,11 +53,9 @@ func untilHidden(t *testing.T, terminal *os.File) {
 
 func shows(t *testing.T, terminal *os.File) bool {
 	t.Helper()
-	state, err := unix.IoctlGetTermios(int(terminal.Fd()), unix.TCGETS)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return state.Lflag&unix.ECHO != 0
+	var state syscall.Termios
+	ioctl(t, terminal, syscall.TCGETS, &state)
+	return state.Lflag&syscall.ECHO != 0
 }
 
 // TestPasswordIsInterrupted reads a password from a terminal, and presses Ctrl-C at the
