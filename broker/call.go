@@ -16,29 +16,29 @@ import (
 )
 
 const (
-	// callPatience is how long a call may take that is no stream, its body and its
-	// answer included.
+	// callPatience is how long a call that is no stream may take, including its
+	// body and its answer.
 	callPatience = 30 * time.Second
-	// writePatience is how much longer its answer may take to be written.
+	// writePatience is how much longer writing its answer may take.
 	writePatience = 30 * time.Second
 )
 
-// call is one request to an endpoint. Its parameters have been checked, and whoever
-// asks may do so.
+// call is a request to an endpoint. Its parameters have been validated, and the
+// caller is permitted to make it.
 type call struct {
 	arguments
 	broker   *Broker
 	endpoint *endpoint
 	who      *principal
-	ctx      context.Context // ends with that of the request, or with the patience for it
+	ctx      context.Context // ends with the context of the request, or after callPatience
 	rw       *responseWriter
 	req      *http.Request
 }
 
-// responseWriter knows whether an answer has begun.
+// responseWriter records whether an answer has begun.
 type responseWriter struct {
 	http.ResponseWriter
-	status int // 0 before
+	status int // 0 until then
 }
 
 // WriteHeader implements http.ResponseWriter.
@@ -57,18 +57,18 @@ func (w *responseWriter) Write(p []byte) (int, error) {
 	return w.ResponseWriter.Write(p)
 }
 
-// Unwrap is for http.ResponseController, through which a handler flushes, changes
-// deadlines or takes the connection.
+// Unwrap lets a handler flush, change deadlines or take over the connection through
+// http.ResponseController.
 func (w *responseWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// served is a call with what it is made of, which all comes in one piece.
+// served is a call with its parts, in one allocation.
 type served struct {
 	call call
 	rw   responseWriter
 	ctx  callContext
 }
 
-// serveEndpoint returns what serves an endpoint.
+// serveEndpoint returns the handler of an endpoint.
 func (w *webServer) serveEndpoint(e *endpoint) http.HandlerFunc {
 	counts := &endpointMetrics{all: w.metrics, name: e.name}
 	return func(rw http.ResponseWriter, r *http.Request) {
@@ -92,19 +92,19 @@ func (w *webServer) serveEndpoint(e *endpoint) http.HandlerFunc {
 	}
 }
 
-// stream lifts the deadlines of a call that goes on until somebody ends it, and
-// returns its context, which ends when the broker stops.
+// stream lifts the deadlines of a call that goes on until somebody ends it. It
+// returns the context of the call, which ends when the broker stops.
 func (w *webServer) stream(c *call) (context.Context, func()) {
 	deadlines := http.NewResponseController(c.rw)
-	_, _ = deadlines.SetReadDeadline(time.Time{}), deadlines.SetWriteDeadline(time.Time{}) // where there are some
+	_, _ = deadlines.SetReadDeadline(time.Time{}), deadlines.SetWriteDeadline(time.Time{}) // where deadlines are supported
 	ctx, cancel := context.WithCancelCause(c.req.Context())
 	w.streaming.Add(1)
 	stop := context.AfterFunc(w.streams, func() { cancel(ErrStopped) })
 	return ctx, func() { stop(); cancel(nil); w.streaming.Done() }
 }
 
-// limitBody lets the handler read so much of the body as may be there. net/http reads
-// no more than a request says that it has.
+// limitBody limits how much of the body the handler can read. net/http reads no
+// more than the request announces.
 func (c *call) limitBody() {
 	most := int64(0)
 	if c.endpoint.body != nil {
@@ -115,7 +115,7 @@ func (c *call) limitBody() {
 	}
 }
 
-// run finds out who asks, reads the parameters, and calls the handler.
+// run authenticates the caller, reads the parameters, and calls the handler.
 func (c *call) run() (err error) {
 	e := c.endpoint
 	if !e.access.public {
@@ -150,7 +150,7 @@ func (c *call) checkEncoding() error {
 	return refused(http.StatusUnsupportedMediaType, "the body has the encoding %q, which the broker does not undo", encoding).but("send it without Content-Encoding")
 }
 
-// checkRate counts the call, and refuses it if whoever asks sends too many.
+// checkRate counts the call, and refuses it if the caller sends too many.
 func (c *call) checkRate() error {
 	rates := c.broker.web.rates
 	if rates.most == 0 {
@@ -165,8 +165,8 @@ func (c *call) checkRate() error {
 	return refused(http.StatusTooManyRequests, "too many requests of %s", who).but("the broker takes %d a second (limits.http_rate)", int64(rates.most))
 }
 
-// fail answers with what is wrong, unless an answer has begun: then the connection
-// is cut, so that nobody takes it for whole.
+// fail answers with an error. If an answer has begun it cuts the connection
+// instead, so that the client does not take the answer for complete.
 func (c *call) fail(err error) {
 	r, known := refusalOf(err)
 	log := c.broker.log.With("part", "http", "method", c.req.Method, "path", c.req.URL.Path)
@@ -199,8 +199,7 @@ func (c *call) recover() {
 	c.fail(refused(http.StatusInternalServerError, "the broker has failed").but("its log says why"))
 }
 
-// decode reads the body, which is JSON, into a value. Members that are not known are
-// refused.
+// decode decodes a JSON body into a value. It refuses unknown members.
 func (c *call) decode(into any) error {
 	if err := c.checkMedia("application/json"); err != nil {
 		return err
@@ -226,7 +225,8 @@ func (c *call) decode(into any) error {
 	return nil
 }
 
-// checkMedia refuses a body of another type. Without a type it is what is wanted.
+// checkMedia refuses a body of another media type. A body without a type is
+// accepted.
 func (c *call) checkMedia(want ...string) error {
 	given := c.req.Header.Get("Content-Type")
 	media, _, err := mime.ParseMediaType(given)
@@ -243,10 +243,10 @@ var (
 	isJSONType = []string{jsonType}
 )
 
-// reply answers with the status of success and with JSON, if there is some.
+// reply answers with the endpoint's success status and v as JSON, unless v is nil.
 func (c *call) reply(v any) error { return c.replyWith(c.endpoint.success(), v) }
 
-// replyWith answers with another status of success.
+// replyWith is reply with another success status.
 func (c *call) replyWith(status int, v any) error {
 	if v == nil {
 		c.answer(status, nil)
@@ -260,7 +260,7 @@ func (c *call) replyWith(status int, v any) error {
 	return nil
 }
 
-// answer answers with JSON, if there is some.
+// answer answers with JSON text, if there is any.
 func (c *call) answer(status int, text []byte) {
 	h := c.rw.Header()
 	h["Cache-Control"], h["X-Content-Type-Options"] = noStore, noSniff

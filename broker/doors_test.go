@@ -19,8 +19,8 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// program finds a program that Go does not bring. Without it the test is skipped, and
-// fails where everything is to be tested.
+// program finds a program that does not come with Go. If it is missing the test is
+// skipped, or fails where everything must be tested.
 func program(t *testing.T, name, why string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
@@ -36,7 +36,7 @@ func program(t *testing.T, name, why string) string {
 
 const allDoors = "mqtt: {listen: \"127.0.0.1:0\"}\nwebsocket: {listen: \"127.0.0.1:0\"}\ntopics: [{name: orders.placed, durability: relaxed}]\n"
 
-// TestNATSOverWebSocket has the client of NATS connect over a WebSocket.
+// TestNATSOverWebSocket connects the NATS client over a WebSocket.
 func TestNATSOverWebSocket(t *testing.T) {
 	b := start(t, config(t, allDoors))
 	nc, err := nats.Connect("ws://" + b.WebSocketAddr())
@@ -68,7 +68,7 @@ func TestNATSOverWebSocket(t *testing.T) {
 	}
 }
 
-// TestWebSocketOrigins holds pages of others off.
+// TestWebSocketOrigins checks that pages of other origins are refused.
 func TestWebSocketOrigins(t *testing.T) {
 	try := func(addr, origin string) error {
 		conn, res, err := websocket.Dial(testContext(t), "ws://"+addr, &websocket.DialOptions{HTTPHeader: http.Header{"Origin": {origin}}})
@@ -95,7 +95,7 @@ func TestWebSocketOrigins(t *testing.T) {
 	}
 }
 
-// mosquitto runs a program of mosquitto against a broker.
+// mosquitto runs a mosquitto program against a broker.
 func mosquitto(t *testing.T, b *Broker, name string, args ...string) *exec.Cmd {
 	t.Helper()
 	host, port, err := net.SplitHostPort(b.MQTTAddr())
@@ -104,11 +104,11 @@ func mosquitto(t *testing.T, b *Broker, name string, args ...string) *exec.Cmd {
 	}
 	ctx, cancel := context.WithCancel(testContext(t))
 	t.Cleanup(cancel)
-	// Into a pipe it would write blocks; stdbuf is of the same coreutils as ls.
+	// Into a pipe it would write whole blocks; stdbuf is part of coreutils.
 	return exec.CommandContext(ctx, "stdbuf", append([]string{"-oL", program(t, name, "Debian has it in mosquitto-clients"), "-V", "311", "-h", host, "-p", port}, args...)...)
 }
 
-// TestMQTT has the clients of mosquitto publish and subscribe.
+// TestMQTT publishes and subscribes with the mosquitto clients.
 func TestMQTT(t *testing.T) {
 	users := fmt.Sprintf("users:\n  - {name: shop, token: %q, publish: orders.>, subscribe: orders.>}\n  - {name: all, token: %q, publish: \">\", subscribe: \">\", admin: \">\"}\n", HashToken("s"), HashToken("a"))
 	b := start(t, config(t, allDoors+users))
@@ -122,7 +122,7 @@ func TestMQTT(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() {
-		_ = in.Process.Kill() // it does not end by itself
+		_ = in.Process.Kill() // it does not exit by itself
 		_ = in.Wait()
 	}()
 	lines := bufio.NewScanner(out)
@@ -157,7 +157,7 @@ func TestMQTT(t *testing.T) {
 	}
 	read(`orders/placed {"n":2}`)
 
-	// Users and what they may hold for MQTT too.
+	// Users and their permissions apply to MQTT too.
 	if text, err := mosquitto(t, b, "mosquitto_pub", "-u", "shop", "-P", "wrong", "-t", "orders/placed", "-m", "x").CombinedOutput(); err == nil {
 		t.Errorf("a wrong token is let in: %s", text)
 	}
@@ -166,7 +166,7 @@ func TestMQTT(t *testing.T) {
 	}
 }
 
-// TestEventSource has a page in a browser follow a topic, from another origin.
+// TestEventSource follows a topic from a page in a browser, from another origin.
 func TestEventSource(t *testing.T) {
 	browser := program(t, "chromium-headless-shell", "it is the browser whose EventSource is tested")
 	page := make(chan string, 1)

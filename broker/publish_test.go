@@ -55,7 +55,7 @@ func TestPublish(t *testing.T) {
 		return `{"specversion":"1.0","id":"` + id + `","source":"/s","type":"t"` + more + `}`
 	}
 
-	// A CloudEvent is the same as another if ID and source are, however it comes.
+	// Two CloudEvents are the same if ID and source are, however they are sent.
 	if p := d.post(201, "orders", event("1", ""), "Content-Type: "+structuredType); p.Seq != 1 || p.ID != "1" || p.Topic != "orders" {
 		t.Errorf("got %+v", p)
 	}
@@ -65,7 +65,8 @@ func TestPublish(t *testing.T) {
 	if p := d.post(201, "orders", "", "ce-specversion: 1.0", "ce-id: 1", "ce-source: /other", "ce-type: t"); p.Seq != 2 {
 		t.Errorf("got %+v of an event of another source", p)
 	}
-	// Idempotency-Key comes before that, and is what programs in Go pass as an ID.
+	// Idempotency-Key takes precedence. It corresponds to the ID option of Go
+	// programs.
 	if p := d.post(201, "orders", event("1", ""), "Content-Type: "+structuredType, "Idempotency-Key: o-1"); p.Seq != 3 {
 		t.Errorf("got %+v", p)
 	}
@@ -117,7 +118,7 @@ func TestPublish(t *testing.T) {
 	}
 	d.post(201, "orders", "{}", "Content-Encoding: identity")
 
-	// What is said of a message beside its body.
+	// Properties of a message outside its body.
 	sub, err := native.Subscribe(testContext(t), driver.SubscribeConfig{Window: 10})
 	if err != nil {
 		t.Fatal(err)
@@ -147,15 +148,16 @@ func dialPlacer(t *testing.T, b *Broker, name string) driver.Placer {
 	return topic.(driver.Placer)
 }
 
-// TestBatchInPart has a topic that takes only a part of a batch: the answer says
-// which.
+// TestBatchInPart publishes a batch of which the topic accepts only a part; the
+// answer says which.
 func TestBatchInPart(t *testing.T) {
 	b := start(t, config(t, "topics: [{name: orders, durability: relaxed}]"))
 	d := doorOf(t, b)
 	event := func(id, more string) string {
 		return `{"specversion":"1.0","id":"` + id + `","source":"/s","type":"t"` + more + `}`
 	}
-	// NATS has no headers of these names, which is found when it is written.
+	// NATS has no headers with these names, which shows only when the message is
+	// encoded.
 	p := d.post(http.StatusMultiStatus, "orders", "["+event("1", "")+","+event("2", `,"time":"2026-01-02T03:04:05Z"`)+","+event("3", "")+"]", "Content-Type: "+batchType, "Hark-Header-Status: x")
 	if len(p.Events) != 3 || p.Events[0].Error == "" {
 		t.Errorf("got %+v", p)
@@ -165,8 +167,8 @@ func TestBatchInPart(t *testing.T) {
 	}
 }
 
-// TestCloudEventsSDK publishes with the SDK of CloudEvents, in all of its modes, and
-// reads with it what is sent out.
+// TestCloudEventsSDK publishes with the CloudEvents SDK, in all of its modes, and
+// reads the output with it.
 func TestCloudEventsSDK(t *testing.T) {
 	b := start(t, config(t, "topics: [{name: orders, durability: relaxed}]"))
 	d := doorOf(t, b)
@@ -238,7 +240,7 @@ func jsonEqual(a, b []byte) bool {
 	return bytes.Equal(one, two)
 }
 
-// line returns the data of the next event as it is.
+// line returns the data of the next event unchanged.
 func (s *stream) line() ([]byte, error) {
 	for {
 		line, err := s.lines.ReadBytes('\n')
@@ -251,7 +253,7 @@ func (s *stream) line() ([]byte, error) {
 	}
 }
 
-// TestCutBodies holds requests whose body ends too early to publishing nothing.
+// TestCutBodies checks that requests whose body ends too early publish nothing.
 func TestCutBodies(t *testing.T) {
 	b := start(t, config(t, "topics: [{name: orders, durability: memory}]"))
 	for _, request := range []string{
@@ -291,7 +293,8 @@ func (b *budget) usedNow() int64 {
 	return b.used
 }
 
-// TestGatewayPermissions holds publishing and following to what users may.
+// TestGatewayPermissions checks that publishing and following respect the
+// permissions of users.
 func TestGatewayPermissions(t *testing.T) {
 	token := func(s string) string { return HashToken(s) }
 	b := start(t, config(t, fmt.Sprintf("topics: [{name: orders.eu, durability: memory}]\nusers:\n  - {name: shop, token: %q, publish: orders.>}\n  - {name: reader, token: %q, subscribe: orders.*}\n", token("s"), token("r"))))
@@ -313,8 +316,8 @@ func TestGatewayPermissions(t *testing.T) {
 	}
 }
 
-// TestSlowBodies has many clients promise large bodies and send little: what is kept
-// free for them is what they have sent, and others publish meanwhile.
+// TestSlowBodies lets many clients announce large bodies and send little. Only what
+// they have sent is reserved, and others can publish meanwhile.
 func TestSlowBodies(t *testing.T) {
 	b := start(t, config(t, ""))
 	for range 64 {
@@ -336,7 +339,8 @@ func TestSlowBodies(t *testing.T) {
 	}
 }
 
-// TestPlacedText holds the answer for one message to what encoding/json makes of it.
+// TestPlacedText compares the answer for one message with the output of
+// encoding/json.
 func TestPlacedText(t *testing.T) {
 	due := time.Date(2026, 1, 2, 3, 4, 5, 600, time.UTC)
 	for _, p := range []placed{{}, {ID: "1"}, {ID: `a "b"`, Seq: 7, Repeated: true}, {ID: "ü", Due: &due}} {
@@ -347,8 +351,8 @@ func TestPlacedText(t *testing.T) {
 	}
 }
 
-// BenchmarkPublishCall measures what the broker does with a request to publish to a
-// topic that nobody follows, without the network: what net/http does is not in it.
+// BenchmarkPublishCall measures the broker's work on a request to publish to a
+// topic that nobody follows, without the network and without net/http.
 func BenchmarkPublishCall(b *testing.B) {
 	h := start(b, config(b, "")).web.handler()
 	const text = `{"region":"eu","customer":"ada","total":7,"items":[{"sku":"a-1","count":2}],"note":"an order as others are"}`
@@ -371,7 +375,7 @@ func BenchmarkPublishCall(b *testing.B) {
 	}
 }
 
-// sink takes an answer.
+// sink discards an answer.
 type sink struct {
 	header http.Header
 	status int

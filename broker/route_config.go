@@ -23,7 +23,7 @@ type RouteConfig struct {
 	Otherwise []string
 }
 
-// newRouteConfig returns what is not said of a route.
+// newRouteConfig returns the defaults of a route.
 func newRouteConfig() RouteConfig { return RouteConfig{Mode: modeCopy} }
 
 const (

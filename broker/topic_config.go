@@ -26,13 +26,13 @@ type TopicConfig struct {
 	DeadLetters bool
 }
 
-// newTopicConfig returns what is not said of a topic.
+// newTopicConfig returns the defaults of a topic.
 func newTopicConfig() TopicConfig {
 	return TopicConfig{Durability: "strict", Dedup: 2 * time.Minute}
 }
 
-// shortenDedup makes the time that IDs are remembered by default no longer than messages
-// are kept.
+// shortenDedup limits the default deduplication time to the time that messages are
+// kept.
 func (c *Config) shortenDedup() {
 	for i := range c.Topics {
 		t := &c.Topics[i]
@@ -61,16 +61,16 @@ var durabilities = map[string]driver.Durability{
 // isStore reports whether it declares a store.
 func (t *TopicConfig) isStore() bool { return names.IsPattern(t.Name) }
 
-// store returns what an engine is asked for, for a store.
+// store returns the configuration for the engine, for a store.
 func (t *TopicConfig) store() natsdriver.StoreConfig {
 	return natsdriver.StoreConfig{Pattern: t.Name, StoredConfig: *t.stored(), MaxPerTopic: int(t.PerTopic)}
 }
 
-// keeps reports whether all topics that a name or pattern means are kept by it.
+// keeps reports whether it keeps all topics of a name or pattern.
 func (t *TopicConfig) keeps(topics string) bool { return names.Covers(t.Name, topics) }
 
-// keeper returns which of the topics that a configuration declares keeps those that a name
-// or pattern means; nil if none keeps all of them.
+// keeper returns the declared topic or store that keeps all topics of a name or
+// pattern, or nil if none does.
 func keeper(topics []TopicConfig, of string) *TopicConfig {
 	for i := range topics {
 		if topics[i].keeps(of) {
@@ -80,11 +80,11 @@ func keeper(topics []TopicConfig, of string) *TopicConfig {
 	return nil
 }
 
-// keptInPart says why a configuration keeps not all that a name or pattern means, and what
-// to do; empty if it does.
+// keptInPart says why a configuration does not keep everything that a name or
+// pattern covers, and what to do; it returns "" if it does.
 func (c *Config) keptInPart(topics string) string {
 	if keeper(c.Topics, topics) != nil || names.CheckPattern(topics) != nil {
-		return "" // a bad one is said elsewhere
+		return "" // an invalid one is reported elsewhere
 	}
 	var parts []string
 	for _, t := range c.Topics {
@@ -98,7 +98,7 @@ func (c *Config) keptInPart(topics string) string {
 	return fmt.Sprintf("nothing stores %s: declare it under topics, or a pattern that covers it", topics)
 }
 
-// declaredTopics are the topics of a configuration, to be looked up.
+// declaredTopics are the topics of a configuration, for lookups.
 type declaredTopics struct {
 	names  map[string]bool
 	stores []string // patterns
@@ -116,11 +116,12 @@ func newDeclaredTopics(topics []TopicConfig) declaredTopics {
 	return d
 }
 
-// has reports whether messages of a topic, or of all topics of a pattern, are stored.
+// has reports whether messages of a topic, or of all topics of a pattern, are
+// stored.
 func (d declaredTopics) has(topic string) bool { return d.names[topic] || d.storeOf(topic) != "" }
 
-// storeOf returns the pattern of the store that keeps a topic, or all topics of a pattern;
-// empty if none is declared.
+// storeOf returns the pattern of the declared store that keeps a topic, or all
+// topics of a pattern, or "" if there is none.
 func (d declaredTopics) storeOf(topic string) string {
 	for _, pattern := range d.stores {
 		if names.Covers(pattern, topic) {
@@ -130,7 +131,7 @@ func (d declaredTopics) storeOf(topic string) string {
 	return ""
 }
 
-// stored returns what an engine is asked for.
+// stored returns the configuration for the engine.
 func (t *TopicConfig) stored() *driver.StoredConfig {
 	return &driver.StoredConfig{
 		MaxMessages: int(t.Count), MaxAge: t.Age, MaxBytes: t.Bytes, Dedup: t.Dedup, Durability: durabilities[t.Durability], DeadLetters: t.DeadLetters,

@@ -27,6 +27,6 @@ var userFields = []field[UserConfig]{
 
 const (
 	tokenPrefix = "sha256:"
-	// internalUser is who the broker itself is to its server.
+	// internalUser is the user of the broker itself on its server.
 	internalUser = "hark-broker"
 )

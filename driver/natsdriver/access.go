@@ -2,22 +2,22 @@ package natsdriver
 
 import "slices"
 
-// Access is what somebody is to be allowed on a server that checks permissions.
+// Access is what a user is to be allowed on a server that checks permissions.
 type Access struct {
-	// User is the name with which the somebody connects. The client must take
-	// _INBOX. and this name as the prefix of its inboxes, as Open does: so that
+	// User is the name with which the user connects. The client must use _INBOX.
+	// followed by this name as the prefix of its inboxes, as Open does, so that
 	// nobody sees the replies to others.
 	User string
-	// Publish and Subscribe are topics and patterns. Requests are published,
-	// and answered by those who may subscribe.
+	// Publish and Subscribe are topics and patterns. Sending a request takes
+	// permission to publish, answering it permission to subscribe.
 	Publish, Subscribe []string
-	// Writes and Reads are stored topics that are there, and the patterns of stores,
-	// which the user may publish and subscribe to: no others can be used as stored
-	// topics. Who may use some topics of a store only may publish to these.
+	// Writes and Reads are the existing stored topics, and the patterns of stores,
+	// to which the user may publish and subscribe; no others can be used as stored
+	// topics. A user limited to some topics of a store can only publish to these.
 	Writes, Reads []string
 }
 
-// InboxPrefix returns how the subjects of replies to a user begin.
+// InboxPrefix returns the prefix of the subjects for replies to a user.
 func InboxPrefix(user string) string { return "_INBOX." + user }
 
 // Subjects returns the subjects to which a client has to be allowed to publish
@@ -44,7 +44,7 @@ func (a *Access) Subjects() (publish, subscribe []string) {
 	}
 	for _, topics := range a.Subscribe {
 		subscribe = append(subscribe, topics, cancelPrefix+topics)
-		if isPattern(topics) { // otherwise stored messages come from the store
+		if isPattern(topics) { // for a single topic, stored messages come from its store
 			subscribe = append(subscribe, keyedSubjects(topics), storeSubjects(topics))
 		}
 	}

@@ -16,28 +16,28 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// ErrNotFound says that a topic, group, message, value or latch is not there.
+// ErrNotFound says that a topic, group, message, value or latch does not exist.
 var ErrNotFound = errors.New("not there")
 
 // TopicInfo describes a stored topic as the server has it.
 type TopicInfo struct {
 	Name string
-	// Store is the pattern of the store that the topic is in, empty if it has a stream
-	// of its own. Config and Created are those of the store then, and how many Bytes
-	// the topic has is not known.
+	// Store is the pattern of the store that holds the topic, or "" if the topic
+	// has a stream of its own. For a topic in a store, Config and Created are those
+	// of the store, and Bytes is not known.
 	Store               string
 	Config              driver.StoredConfig
 	Created             time.Time
-	Messages, Bytes     uint64 // kept now
+	Messages, Bytes     uint64 // stored at present
 	First, Last         uint64 // their sequences
 	FirstTime, LastTime time.Time
-	Groups              int // consumers, some groups have several
+	Groups              int // consumers; some groups have several
 
-	newest uint64 // that the stream has given last
+	newest uint64 // the last sequence that the stream has given out
 }
 
-// TopicInfo returns what the server has of a stored topic, or ErrNotFound. A topic that
-// matches the pattern of a store is there, also without a message.
+// TopicInfo describes a stored topic as the server has it, or returns ErrNotFound.
+// A topic that matches the pattern of a store exists even without a message.
 func (c *Conn) TopicInfo(ctx context.Context, name string) (TopicInfo, error) {
 	h, err := c.homeNow(ctx, name)
 	if err != nil {
@@ -69,7 +69,7 @@ func topicInfo(name string, have *jetstream.StreamInfo) TopicInfo {
 	}
 }
 
-// storedConfig returns how a stream keeps a topic.
+// storedConfig returns the configuration of the topic that a stream keeps.
 func storedConfig(have *jetstream.StreamConfig) driver.StoredConfig {
 	cfg := driver.StoredConfig{
 		MaxMessages: int(max(have.MaxMsgs, 0)), MaxBytes: max(have.MaxBytes, 0), MaxAge: have.MaxAge, Dedup: have.Duplicates,
@@ -82,15 +82,16 @@ func storedConfig(have *jetstream.StreamConfig) driver.StoredConfig {
 	return cfg
 }
 
-// AwaitStored returns when what was published to a stored topic, or to the topics of a
-// store, by whomever it is, before it was called, is stored: the server delivers it to who
-// listens before that. In a cluster it may be on its way still.
+// AwaitStored returns once everything that anybody published to a stored topic, or
+// to the topics of a store, before the call has been stored: the server delivers
+// messages to listeners before it stores them. In a cluster a message may still be
+// on its way.
 func (c *Conn) AwaitStored(ctx context.Context, name string) error {
 	m := nats.NewMsg(keyedPrefix + name + "." + storePlain)
 	if isPattern(name) {
 		m.Subject = storePrefix + storePlain + "." + strings.NewReplacer("*", storePlain, ">", storePlain).Replace(name)
 	}
-	// A stream that is never so long refuses it in its turn.
+	// The stream is never this long, so it refuses the message when its turn comes.
 	m.Header.Set(jetstream.ExpectedLastSeqHeader, strconv.FormatUint(math.MaxInt64, 10))
 	return c.state.do(ctx, func(ctx context.Context) error {
 		asks(ctx, m.Subject)
@@ -108,13 +109,13 @@ func (c *Conn) AwaitStored(ctx context.Context, name string) error {
 	})
 }
 
-// Usage is what the server keeps for this account.
+// Usage is how much the server keeps for this account.
 type Usage struct {
 	Streams, Consumers int
 	Bytes              uint64 // on disk and in memory
 }
 
-// Usage returns what the server keeps.
+// Usage returns how much the server keeps.
 func (c *Conn) Usage(ctx context.Context) (u Usage, err error) {
 	err = c.admin(ctx, func(ctx context.Context) error {
 		account, err := c.api(ctx).AccountInfo(ctx)
@@ -126,24 +127,25 @@ func (c *Conn) Usage(ctx context.Context) (u Usage, err error) {
 	return u, err
 }
 
-// TopicQuery says which stored topics are asked for.
+// TopicQuery selects stored topics.
 type TopicQuery struct {
-	Pattern string                 // those that match it; empty for all
+	Pattern string                 // those that match; empty for all
 	Dead    bool                   // only topics for dead letters
 	Own     bool                   // only topics that are in no store
-	After   string                 // those behind this one; empty for the first
-	Limit   int                    // how many at most; at least 1
-	Match   func(name string) bool // only those; nil for all
+	After   string                 // those after this name; empty for all
+	Limit   int                    // maximum number; at least 1
+	Match   func(name string) bool // only those for which it returns true; nil for all
 
-	noted map[string]bool // topics for dead letters that were noted; with Dead
+	noted map[string]bool // dead-letter topics that were noted; used with Dead
 }
 
-// maxNamesRead is how many names a query looks at before it returns what it has.
+// maxNamesRead is how many names a query examines before it returns what it has
+// found.
 const maxNamesRead = 100_000
 
-// TopicNames returns the names of stored topics, in an order that does not change,
-// and whether there may be more behind the last of them, or behind next if none was
-// found. Topics of stores come first: those that have messages.
+// TopicNames returns names of stored topics in a stable order. next is the name
+// after which to go on, or "" if there are no more. Topics of stores come first:
+// those that have messages.
 func (c *Conn) TopicNames(ctx context.Context, q TopicQuery) (names []string, next string, err error) {
 	if q.Dead {
 		if q.noted, err = c.deadNotes(ctx, q.Pattern); err != nil {
@@ -156,7 +158,7 @@ func (c *Conn) TopicNames(ctx context.Context, q TopicQuery) (names []string, ne
 		return nil, "", err
 	case more:
 		return names, names[len(names)-1], nil
-	case q.Limit == 0: // there may be others behind them
+	case q.Limit == 0: // there may be more after them
 		q.Limit = 1
 		own, _, err := c.ownNames(ctx, q)
 		if err != nil || len(own) == 0 {
@@ -168,7 +170,7 @@ func (c *Conn) TopicNames(ctx context.Context, q TopicQuery) (names []string, ne
 	return append(names, own...), next, err
 }
 
-// ownNames is TopicNames for topics that have streams of their own.
+// ownNames is TopicNames for topics that have their own streams.
 func (c *Conn) ownNames(ctx context.Context, q TopicQuery) (names []string, next string, err error) {
 	names, next, err = c.streamedNames(ctx, &q)
 	if err != nil || len(q.noted) == 0 {
@@ -177,7 +179,8 @@ func (c *Conn) ownNames(ctx context.Context, q TopicQuery) (names []string, next
 	return c.withNoted(ctx, &q, names, next)
 }
 
-// streamedNames is ownNames, of topics for dead letters those whose streams say so.
+// streamedNames is ownNames; of dead-letter topics it returns those whose streams
+// say so.
 func (c *Conn) streamedNames(ctx context.Context, q *TopicQuery) (names []string, next string, err error) {
 	subject := q.Pattern
 	if q.Dead {
@@ -227,11 +230,11 @@ func (c *Conn) streamedNames(ctx context.Context, q *TopicQuery) (names []string
 	}
 }
 
-// topicStreams is how the names of the streams of topics begin.
+// topicStreams is the prefix of the names of the streams of topics.
 var topicStreams = topicStream("")
 
-// seekStream returns from where on to read the names of streams, so that the first one
-// behind want is in what is read first.
+// seekStream returns the offset from which to read names of streams so that the
+// first read includes the first name after want.
 func (c *Conn) seekStream(ctx context.Context, subject, want string) (int, error) {
 	page, high, err := c.streamNames(ctx, subject, 0)
 	if err != nil || len(page) == high {
@@ -252,8 +255,8 @@ func (c *Conn) seekStream(ctx context.Context, subject, want string) (int, error
 	return low, nil
 }
 
-// streamNames returns some names of streams, in order, from the given one on, and
-// how many there are in all.
+// streamNames returns sorted names of streams from an offset on, and how many there
+// are in all.
 func (c *Conn) streamNames(ctx context.Context, subject string, offset int) (names []string, total int, err error) {
 	var answer struct {
 		Streams []string `json:"streams"`
@@ -267,7 +270,7 @@ func (c *Conn) streamNames(ctx context.Context, subject string, offset int) (nam
 	return answer.Streams, answer.Total, err
 }
 
-// askAPI asks JetStream's API what its client does not.
+// askAPI makes a request of JetStream's API that the client does not offer.
 func (c *Conn) askAPI(ctx context.Context, what string, request, answer any) error {
 	if c.js == nil {
 		return c.refuse(string(driver.Stored))
@@ -295,11 +298,11 @@ func (c *Conn) askAPI(ctx context.Context, what string, request, answer any) err
 	})
 }
 
-// nameOf returns the topic or pattern of a stream whose name begins with prefix, empty
-// if it is gone.
+// nameOf returns the topic or pattern of a stream whose name begins with prefix, or
+// "" if the stream is gone.
 func (c *Conn) nameOf(ctx context.Context, stream, prefix string) (string, error) {
 	escaped := strings.TrimPrefix(stream, prefix)
-	if strings.Contains(escaped, "~~") { // cut
+	if strings.Contains(escaped, "~~") { // the name was cut
 		found := ""
 		err := c.admin(ctx, func(ctx context.Context) error {
 			s, err := c.api(ctx).Stream(ctx, stream)
@@ -310,10 +313,10 @@ func (c *Conn) nameOf(ctx context.Context, stream, prefix string) (string, error
 		})
 		return found, err
 	}
-	return assetOf(escaped), nil // it may be none of hark's
+	return assetOf(escaped), nil // it may not be one of hark's
 }
 
-// PurgeTopic removes messages of a stored topic: those before the sequence upTo, if
+// PurgeTopic removes messages of a stored topic: those before the sequence upTo if
 // that is not 0, or all but the newest keep.
 func (c *Conn) PurgeTopic(ctx context.Context, name string, upTo, keep uint64) (removed uint64, err error) {
 	ask := map[string]any{}
@@ -343,7 +346,8 @@ func (c *Conn) PurgeTopic(ctx context.Context, name string, upTo, keep uint64) (
 	return removed, err
 }
 
-// ReadMessage returns the message of a stored topic with a sequence, or ErrNotFound.
+// ReadMessage returns the message with a sequence of a stored topic, or
+// ErrNotFound.
 func (c *Conn) ReadMessage(ctx context.Context, topic string, seq uint64) (r *driver.Received, err error) {
 	h, err := c.homeNow(ctx, topic)
 	if err != nil {
@@ -366,7 +370,7 @@ func (c *Conn) ReadMessage(ctx context.Context, topic string, seq uint64) (r *dr
 	return r, err
 }
 
-// fromStore reads a message as it is stored.
+// fromStore decodes a stored message.
 func (c *Conn) fromStore(topic string, m *jetstream.RawStreamMsg) *driver.Received {
 	r := c.decode(&nats.Msg{Subject: m.Subject, Header: m.Header, Data: m.Data}, topic)
 	r.Seq = m.Sequence
@@ -376,7 +380,7 @@ func (c *Conn) fromStore(topic string, m *jetstream.RawStreamMsg) *driver.Receiv
 	return r
 }
 
-// find calls f as admin does; what is not there is ErrNotFound.
+// find calls f as admin does, but returns ErrNotFound if the object does not exist.
 func (c *Conn) find(ctx context.Context, what string, f func(ctx context.Context) error) error {
 	absent := false
 	err := c.admin(ctx, func(ctx context.Context) error {
@@ -392,8 +396,8 @@ func (c *Conn) find(ctx context.Context, what string, f func(ctx context.Context
 	return err
 }
 
-// streamSubjects returns the subjects that have messages in a stream, without a
-// prefix; none without the stream.
+// streamSubjects returns the subjects with messages in a stream, without a prefix;
+// none if there is no stream.
 func (c *Conn) streamSubjects(ctx context.Context, stream, prefix, pattern string) (subjects []string, err error) {
 	if pattern == "" {
 		pattern = ">"

@@ -17,21 +17,23 @@ import (
 )
 
 const (
-	// The server takes so many messages in a batch.
+	// maxBatch is how many messages the server accepts in a batch.
 	maxBatch = 1000
-	// A batch holds at most this many bytes of data, or one message.
+	// maxBatchBytes is how many bytes of data a batch holds, unless it is a single
+	// message.
 	maxBatchBytes = 4 << 20
-	// batchLeast is how many messages are worth a batch: for one the server makes
-	// files and syncs them and their directories, whatever is in it, which takes as
-	// long as some fourteen messages by themselves. So one batch of a topic is written
-	// at a time, and what comes meanwhile makes the next one (BenchmarkPublish).
+	// batchLeast is how many messages are worth a batch. For each batch, whatever
+	// its size, the server creates files and syncs them and their directories,
+	// which takes as long as storing some fourteen messages singly. So a topic
+	// writes one batch at a time, and messages that arrive meanwhile make up the
+	// next one (BenchmarkPublish).
 	batchLeast = 16
 	// singlyMost is how many messages of calls that send their own are on their way at
 	// once. The server takes all that have come, and tells what became of them when it
 	// is through: the next ones are there by then if they do not wait for who publishes
 	// again.
 	singlyMost = batchLeast / 2
-	// maxBursts is how many bursts of a topic are on their way at once.
+	// maxBursts is how many bursts of a topic may be on their way at once.
 	maxBursts = 2
 )
 
@@ -44,15 +46,15 @@ const (
 
 // The server's errors about batches.
 const (
-	codeBatchDuplicate  = 10201 // a message in it is stored already
+	codeBatchDuplicate  = 10201 // a message in it is already stored
 	codeBatchIncomplete = 10176 // a message in it was refused, or the batch took too long
-	codeBatchTooMany    = 10210 // too many batches are on their way
+	codeBatchTooMany    = 10210 // too many batches are in progress
 	codeBatchDisabled   = 10174
 	codeBatchHeader     = 10177 // a message has a header that batches do not allow
 )
 
-// batches reports whether what is published is gathered into atomic batches: a
-// server that syncs always then does so once for each batch.
+// batches reports whether messages are gathered into atomic batches: a server that
+// always syncs then does so once per batch.
 func (t *stored) batches() bool {
 	cfg := t.config.Load()
 	return t.conn.opts.syncAlways && cfg.AllowAtomicPublish && cfg.Storage == jetstream.FileStorage && cfg.Replicas <= 1
@@ -64,7 +66,7 @@ func (t *stored) batches() bool {
 type writer struct {
 	topic *stored
 
-	mu      sync.Mutex // guards what follows, and the orders
+	mu      sync.Mutex // guards the fields below, and the orders
 	queue   []*order
 	waiting int // messages of the queue that have not been taken
 	singly  int // messages on their way that calls send themselves
@@ -74,33 +76,33 @@ type writer struct {
 // order is a call that waits for its messages to be stored.
 type order struct {
 	parcels []*parcel
-	next    int           // the first that has not been taken
-	left    int           // those that are not done
-	batch   *batch        // of which it is a part now
-	own     bool          // the call is to send what has not been taken
+	next    int           // the first parcel not yet taken
+	left    int           // parcels that are not done
+	batch   *batch        // the batch that it is in
+	own     bool          // the call should send what has not been taken
 	done    chan struct{} // closed when left is 0, or own is set
 }
 
 // rest returns the parcels that have not been taken.
 func (o *order) rest() []*parcel { return o.parcels[o.next:] }
 
-// batch is a number of messages that are stored together or not at all.
+// batch is a set of messages that are stored together or not at all.
 type batch struct {
 	parcels []*parcel
 	orders  []*order // with the number of their parcels in counts
 	counts  []int
-	waiting int // orders that somebody waits for
+	waiting int // orders whose callers still wait
 	ctx     context.Context
 	cancel  context.CancelFunc
-	// unsure says that an attempt was made of which it is not known what became.
+	// unsure says that the outcome of an attempt is not known.
 	unsure bool
 	mu     sync.Mutex // held while messages are handed to the client
 }
 
 func (w *writer) init(t *stored) { w.topic = t }
 
-// write returns when it is known what became of the parcels, or ctx ends: then
-// with its cause, and the parcels must not be looked at.
+// write returns once the outcomes of the parcels are known. If ctx ends first it
+// returns the cause, and the caller must not use the parcels any more.
 func (w *writer) write(ctx context.Context, ps []*parcel) error {
 	if len(ps) == 0 {
 		return nil
@@ -166,8 +168,8 @@ func (w *writer) letGoLocked() {
 	close(o.done)
 }
 
-// abandon gives up waiting for an order. What has been sent may be stored. It returns
-// nil if the order is done, or the call is to send its own messages.
+// abandon gives up waiting for an order; messages already sent may be stored. It
+// returns nil if the order is done, or if the call should send its own messages.
 func (w *writer) abandon(o *order, cause error) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -195,7 +197,7 @@ func (w *writer) abandon(o *order, cause error) error {
 	return fmt.Errorf("%w (some messages may have been stored)", cause)
 }
 
-// run writes batches until no more are worth it.
+// run writes batches until no more are worthwhile.
 func (w *writer) run() {
 	defer w.topic.conn.tasks.Done()
 	for {
@@ -225,7 +227,7 @@ func (w *writer) take() *batch {
 	size := 0
 	for _, o := range w.queue {
 		if o.batch != nil {
-			continue // a call's messages keep their order, so the rest waits
+			continue // a call's messages stay in order, so the rest waits
 		}
 		first := o.next
 		for o.next < len(o.parcels) && len(b.parcels) < maxBatch {
@@ -255,7 +257,7 @@ func (w *writer) take() *batch {
 	return b
 }
 
-// finish tells the orders of a batch.
+// finish reports the outcomes to the orders of a batch.
 func (w *writer) finish(b *batch) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -267,15 +269,15 @@ func (w *writer) finish(b *batch) {
 	}
 }
 
-// writeBatch stores the messages of a batch, and notes what became of them.
+// writeBatch stores the messages of a batch, and records their outcomes.
 func (t *stored) writeBatch(b *batch) {
 	if len(b.parcels) < batchLeast || !t.batches() {
 		t.send(b.ctx, b.parcels, &b.mu)
 		return
 	}
 	last := b.parcels[len(b.parcels)-1].msg
-	// The ID of the last message tells whether a batch is stored of which the
-	// answer was lost.
+	// The ID of the last message tells whether a batch is stored when its answer
+	// was lost.
 	ownID := last.Header[natsMsgID] == nil
 	if ownID {
 		setNATSHeader(last, natsMsgID, t.conn.ids.next())
@@ -335,8 +337,8 @@ func (t *stored) attempt(b *batch) error {
 	}
 }
 
-// place notes where the messages of a batch are, of which the server says where the
-// last is: they are stored without others between them.
+// place records where the messages of a batch are, given the place of the last:
+// they are stored with no others in between.
 func (b *batch) place(last uint64) {
 	for i, p := range b.parcels {
 		p.seq = last - uint64(len(b.parcels)-1-i)
@@ -346,7 +348,7 @@ func (b *batch) place(last uint64) {
 // sendBatch hands the messages of a batch to the client.
 func (t *stored) sendBatch(b *batch, f *flight) error {
 	c := t.conn
-	id := c.ids.next() // another one for each attempt: the server forgets none
+	id := c.ids.next() // a new one for each attempt, because the server forgets none
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for i, p := range b.parcels {

@@ -16,15 +16,14 @@ func (ch *channel) tell() {
 	}
 }
 
-// keep does what is to be done from time to time: it tells the server which
-// values are in hand, asks again for values when that was lost, and looks
-// whether the channel is closed, and for values that have got stuck, when it may
-// have missed that.
+// keep does the periodic work: it tells the server which values are in hand, asks
+// for values again when a request was lost, checks whether the channel is closed in
+// case it missed that, and looks for stuck values.
 func (ch *channel) keep() {
 	defer ch.conn.tasks.Done()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	go func() { // ends with the channel or the return
+	go func() { // ends with the channel or with keep
 		select {
 		case <-ch.quit:
 			cancel()
@@ -33,7 +32,7 @@ func (ch *channel) keep() {
 	}()
 	var seen chan struct{}
 	var swept sweep
-	var polled time.Time // when one who waits for room was last let try without being told
+	var polled time.Time // when a waiter for room was last let try without being told of any
 	beat := time.NewTimer(0)
 	defer beat.Stop()
 	for {
@@ -69,7 +68,7 @@ func (ch *channel) keep() {
 			wait = min(wait, pause)
 		}
 		if len(ch.blocked) > 0 {
-			if time.Since(polled) >= chanPoll { // not whenever one comes back from trying
+			if time.Since(polled) >= chanPoll { // not each time one comes back from trying
 				ch.wakeLocked(1)
 				polled = time.Now()
 			}
@@ -78,7 +77,7 @@ func (ch *channel) keep() {
 			if try := chanAnswer - time.Since(ch.woken); try > 0 { // it may be about to wait again
 				wait = min(wait, try)
 			} else {
-				_ = ch.samples.Unsubscribe() // with a connection that is closed there is nothing to do
+				_ = ch.samples.Unsubscribe() // nothing to do if the connection is closed
 				ch.samples = nil
 			}
 		}
@@ -87,15 +86,15 @@ func (ch *channel) keep() {
 	}
 }
 
-// sweep is how far the search for stuck values has come.
+// sweep is the progress of the search for stuck values.
 type sweep struct {
-	upto uint64 // what came later cannot be stuck
+	upto uint64 // later values cannot be stuck
 	done bool
 }
 
-// sweep removes values that are stuck: a server that stops may have noted that
-// one is done with and not have removed it yet. Then it takes its place for ever
-// and nobody gets it. What cannot be found out now is found out at the next beat.
+// sweep removes stuck values. A server that stops may have recorded that a value is
+// done without having removed it; the value then takes up room for ever, and nobody
+// receives it. What cannot be found out this time is left to the next beat.
 func (ch *channel) sweep(ctx context.Context, s *sweep) {
 	ctx, cancel := context.WithTimeout(ctx, chanAnswer)
 	defer cancel()
@@ -107,7 +106,7 @@ func (ch *channel) sweep(ctx context.Context, s *sweep) {
 		s.upto = info.State.LastSeq
 	}
 	for {
-		m, err := ch.values.GetMsg(ctx, 1, jetstream.WithGetMsgSubject(chanPrefix+ch.config.Name)) // the first there is
+		m, err := ch.values.GetMsg(ctx, 1, jetstream.WithGetMsgSubject(chanPrefix+ch.config.Name)) // the first one left
 		if errors.Is(err, jetstream.ErrMsgNotFound) || err == nil && m.Sequence > s.upto {
 			s.done = true
 			return

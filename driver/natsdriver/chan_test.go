@@ -64,7 +64,7 @@ func TestChanRefusals(t *testing.T) {
 }
 
 // A receiver that is cut off with values in hand loses them to others when its
-// lease ends, and learns it when it is back.
+// lease ends, and learns that once it is back.
 func TestChanReceiverIsCutOff(t *testing.T) {
 	s := startServer(t, withJetStream)
 	p := s.startProxy(t)
@@ -140,8 +140,8 @@ func TestChanValueInHand(t *testing.T) {
 	}
 }
 
-// A receiver that waits when it learns that the channel is closed takes one value
-// out of it, and keeps no other from those who receive after it.
+// A waiting receiver that learns that the channel is closed takes one value out of
+// it, and withholds none from later receivers.
 func TestChanIsClosedUnderReceiver(t *testing.T) {
 	s := startServer(t, withJetStream)
 	p := s.startProxy(t)
@@ -171,9 +171,9 @@ func TestChanIsClosedUnderReceiver(t *testing.T) {
 	}
 	out := func() uint64 { return waits.(*channel).conn.nc.Stats().OutMsgs }
 	before := out()
-	waits.(*channel).setClosed() // as if that had been on its way for longer than the value
+	waits.(*channel).setClosed() // as if the news had been delayed for longer than the value
 	eventually(t, "the receiver asks what is left", func() bool { return out() > before })
-	if _, err := other.Len(ctx); err != nil { // the server has had time to answer
+	if _, err := other.Len(ctx); err != nil { // gives the server time to answer
 		t.Fatal(err)
 	}
 	release()
@@ -182,7 +182,7 @@ func TestChanIsClosedUnderReceiver(t *testing.T) {
 	take(waits, false, "c")
 }
 
-// A value that the server has noted as received and not removed, because it was
+// A value that the server has recorded as received but not removed, because it was
 // stopped in between, does not keep its place.
 func TestChanSweepsStuckValues(t *testing.T) {
 	s := startServer(t, withJetStream)
@@ -228,7 +228,7 @@ func TestChanSweepsStuckValues(t *testing.T) {
 	receive(later, "next")
 }
 
-// chanInput is what a client does to a channel, and chanOutput what comes of it.
+// chanInput is an operation of a client on a channel, and chanOutput its result.
 type (
 	chanInput struct {
 		kind  chanKind
@@ -237,11 +237,11 @@ type (
 	chanOutput struct {
 		value   rune // received
 		outcome chanOutcome
-		held    bool // somebody else had a value in hand meanwhile
+		held    bool // somebody else had a value in hand during the call
 	}
 	chanKind    int
 	chanOutcome int
-	// chanState is a channel: what is in it, a rune for each value.
+	// chanState is the contents of a channel, with a rune for each value.
 	chanState struct {
 		values string
 		closed bool
@@ -263,14 +263,14 @@ const (
 	chanOver // it was closed
 )
 
-// chanModel is a channel of a capacity. With order it is a queue, out of which
-// values are taken in order; since they leave it when their receivers are done,
-// that there was no room proves nothing, and a closed one has neither a value nor
-// is it over while somebody has the last in hand. Without order it is a bag, which
-// any value may leave, and that no value was found proves nothing.
+// chanModel is a channel of a capacity. With order it is a queue whose values are
+// taken in order. Since values leave it only when their receivers are done, a send
+// that found no room proves nothing, and while somebody has the last value in hand,
+// a closed channel neither has a value nor is over. Without order it is a bag that
+// any value may leave, and a receive that found no value proves nothing.
 //
-// An order of sends that what was received later will refute is not gone into,
-// without which the search would take too long.
+// The model discards any order of sends that later receives will refute; otherwise
+// the search would take too long.
 func chanModel(capacity int, order bool, history []porcupine.Operation) porcupine.Model {
 	received := map[rune]porcupine.Operation{}
 	for _, op := range history {
@@ -328,8 +328,8 @@ func chanModel(capacity int, order bool, history []porcupine.Operation) porcupin
 	}).ToModel()
 }
 
-// tellHistory is a history as text, a line for each operation, in the order of
-// their calls.
+// tellHistory formats a history, one line per operation, in the order of their
+// calls.
 func tellHistory(history []porcupine.Operation) string {
 	slices.SortFunc(history, func(a, b porcupine.Operation) int { return cmp.Compare(a.Call, b.Call) })
 	var text strings.Builder
@@ -349,12 +349,12 @@ func when(possible bool, next chanState) []any {
 	return nil
 }
 
-// chanClient does things to a channel and records them.
+// chanClient operates on a channel and records that.
 type chanClient struct {
 	id      int
 	ch      driver.Chan
 	start   time.Time
-	calm    bool // nobody gives up
+	calm    bool // no call is given up
 	done    *atomic.Int64
 	history []porcupine.Operation
 }
@@ -399,19 +399,19 @@ func (c *chanClient) do(t *testing.T, kind chanKind, value rune) chanOutput {
 	})
 	c.done.Add(1)
 	if out.outcome == chanUnsure {
-		c.id += 100 // it may still happen
+		c.id += 100 // the operation may still happen
 	}
 	return out
 }
 
-// What several connections do with a channel can be put into one order: that of
-// a queue, and while connections are cut, the server restarts and contexts end,
-// that of a bag.
+// The operations of several connections on a channel can be put into one order:
+// that of a queue, or, while connections are cut, the server restarts and contexts
+// end, that of a bag.
 func TestChanIsLinearizable(t *testing.T) {
 	for _, capacity := range []int{1, 3, driver.Unbounded} {
 		for _, calm := range []bool{true, false} {
 			t.Run(fmt.Sprintf("capacity %d, calm %v", capacity, calm), func(t *testing.T) {
-				for range 5 { // checking one may take too long
+				for range 5 { // checking a history may take too long
 					history := chanHistory(t, capacity, calm)
 					got := porcupine.CheckOperationsTimeout(chanModel(capacity, false, history), history, 5*time.Second)
 					if got == porcupine.Ok && calm {
@@ -434,7 +434,7 @@ func chanHistory(t *testing.T, capacity int, calm bool) []porcupine.Operation {
 	t.Helper()
 	const senders, receivers, each = 2, 2, 40
 	lease := testLease
-	if calm { // on a busy machine too
+	if calm { // also on a busy machine
 		lease = patience
 	}
 	s := startServer(t, withJetStream)
@@ -494,7 +494,7 @@ func chanHistory(t *testing.T, capacity int, calm bool) []porcupine.Operation {
 	var history []porcupine.Operation
 	for _, c := range append(clients, last) {
 		for _, op := range c.history {
-			if op.Output.(chanOutput).outcome != chanNot || calm { // or it has not happened
+			if op.Output.(chanOutput).outcome != chanNot || calm { // otherwise it may not have happened
 				history = append(history, op)
 			}
 		}
@@ -510,7 +510,7 @@ func chanHistory(t *testing.T, capacity int, calm bool) []porcupine.Operation {
 }
 
 // A value of a rendezvous goes to one receiver, while its sender waits, or to
-// nobody, whatever happens to connections and to the server.
+// nobody, whatever happens to connections and the server.
 func TestChanRendezvousUnderCuts(t *testing.T) {
 	const senders, receivers, each = 2, 2, 40
 	s := startServer(t, withJetStream)
@@ -603,8 +603,8 @@ func TestChanRendezvousUnderCuts(t *testing.T) {
 	}
 }
 
-// TestChanAsksNowAndThen has a sender wait for room that nobody makes. It relies on being
-// told, and tries by itself now and then, not again and again.
+// TestChanAsksNowAndThen has a sender wait for room that nobody makes. The sender
+// relies on being told, and tries by itself only now and then.
 func TestChanAsksNowAndThen(t *testing.T) {
 	s := startServer(t, withJetStream)
 	c := s.open(t)
@@ -617,7 +617,7 @@ func TestChanAsksNowAndThen(t *testing.T) {
 	sub, err := c.Client().Subscribe(chanPrefix+"jobs", func(*nats.Msg) {
 		select {
 		case attempts <- time.Now():
-		default: // more than anybody looks at
+		default: // more than anybody reads
 		}
 	})
 	if err != nil {
@@ -630,7 +630,7 @@ func TestChanAsksNowAndThen(t *testing.T) {
 	enough := errors.New("enough")
 	sent := make(chan error, 1)
 	go func() { sent <- ch.Send(waits, []byte("waits"), false) }()
-	const early, more = 2, 4 // the first two are to miss nothing
+	const early, more = 2, 4 // the first two make sure that nothing is missed
 	var begin, end time.Time
 	for i := range early + more {
 		select {

@@ -23,7 +23,7 @@ func init() {
 	}
 }
 
-// Conn is a connection to NATS. It fulfils driver.Conn, driver.Requester and
+// Conn is a connection to NATS. It implements driver.Conn, driver.Requester and
 // driver.Signals.
 type Conn struct {
 	nc    *nats.Conn
@@ -39,27 +39,28 @@ type Conn struct {
 	ids     ids
 	due     dueTopics
 	lists   storeLists
-	noted   sync.Map // topics for dead letters that need not be noted any more, by name
-	// knowing says that no broker is to be asked where topics are kept: this is one, or
-	// the client may not ask. lonely says that none has answered, and the server has.
+	noted   sync.Map // dead-letter topics, by name, that need no further note
+	// knowing says not to ask a broker where topics are kept: this connection is a
+	// broker's, or the client may not ask. lonely says that no broker has answered,
+	// but the server has.
 	knowing, lonely atomic.Bool
 
-	signals atomic.Pointer[signals] // nil until it listens
+	signals atomic.Pointer[signals] // nil until the connection listens
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	ends    map[end]struct{}
-	closing chan struct{}  // closed when Close has finished; nil before the first
+	closing chan struct{}  // closed when Close has finished; nil before the first call
 	tasks   sync.WaitGroup // goroutines that end with the connection; see begin
 }
 
-// end is something on a connection that ends with it.
+// end is something that ends with its connection.
 type end interface {
 	Close(ctx context.Context) error
 }
 
-// Open connects to the servers that the URL names, see the package comment, and
-// returns when it is connected; it does not wait for servers that are not there.
-// A connection that is lost later is made again, for ever.
+// Open connects to the servers in the URL, see the package comment, and returns
+// once it is connected. It does not wait for servers that are down. A connection
+// that is lost later is restored, with no limit on attempts.
 func Open(ctx context.Context, url string, opts ...Option) (*Conn, error) {
 	t, err := parseURL(url)
 	if err != nil {
@@ -93,11 +94,10 @@ func Open(ctx context.Context, url string, opts ...Option) (*Conn, error) {
 	return c, nil
 }
 
-// New returns a Conn over a client that is connected, to which it asks the
-// server what it can do. The client stays the caller's: Close does not close
-// it, its handlers are not touched, and its options apply, among them its buffer
-// for times without a connection, in which a message may get in the moment in
-// which the connection is lost.
+// New returns a Conn over a connected client, and asks its server what it supports.
+// The client still belongs to the caller: Close does not close it, its handlers are
+// left alone, and its options apply. Among them is its reconnect buffer, which may
+// take a message at the moment when the connection is lost.
 func New(ctx context.Context, nc *nats.Conn, opts ...Option) (*Conn, error) {
 	o, err := makeOptions(opts)
 	if err != nil {
@@ -128,14 +128,15 @@ func newConn(ctx context.Context, nc *nats.Conn, d *dialer, o options) (*Conn, e
 }
 
 const (
-	// detectPatience is how long the server gets to say what it can do. Those of
-	// a cluster cannot while they elect a leader, which takes up to ten seconds.
+	// detectPatience is how long the server has to say what it supports. The
+	// servers of a cluster cannot while they elect a leader, which takes up to ten
+	// seconds.
 	detectPatience = 20 * time.Second
-	// detectAttempt is after how long it is asked again.
+	// detectAttempt is how long to wait before asking again.
 	detectAttempt = 2 * time.Second
 )
 
-// account asks for what JetStream can do.
+// account asks what JetStream supports.
 func account(ctx context.Context, js jetstream.JetStream) (*jetstream.AccountInfo, error) {
 	ctx, cancel := context.WithTimeout(ctx, detectPatience)
 	defer cancel()
@@ -158,7 +159,7 @@ func account(ctx context.Context, js jetstream.JetStream) (*jetstream.AccountInf
 // not permit.
 func (c *Conn) hears() bool { return c.owned != nil && c.nc.AuthRequired() }
 
-// detect finds out what the server can do.
+// detect finds out what the server supports.
 func (c *Conn) detect(ctx context.Context) error {
 	address := c.opts.address
 	if address == "" {
@@ -204,7 +205,7 @@ func (c *Conn) detect(ctx context.Context) error {
 	return nil
 }
 
-// beAlone forgets the members of groups, if nobody else can be one.
+// beAlone makes groups forget their members, if this is the only connection.
 func (c *Conn) beAlone(ctx context.Context) error {
 	if !c.opts.alone || c.js == nil {
 		return nil
@@ -219,18 +220,18 @@ func (c *Conn) beAlone(ctx context.Context) error {
 	return err
 }
 
-// The levels of JetStream's API at which features came.
+// The levels of JetStream's API that introduced features.
 const (
 	levelTTL   = 1 // 2.11: TTL of messages
 	levelBatch = 2 // 2.12: atomic batches
-	// 2.12 has schedules, but only 2.14 removes from a work queue what another
-	// stream has taken.
+	// 2.12 has schedules, but only 2.14 removes messages from a work queue once
+	// another stream has sourced them.
 	levelSchedule = 4
-	levelReset    = 4 // 2.14: consumers that begin again
-	levelBurst    = 4 // 2.14: batches that are stored as they come
+	levelReset    = 4 // 2.14: consumers that can be reset
+	levelBurst    = 4 // 2.14: batches that are stored as they arrive
 )
 
-// refuse says that the server cannot do something.
+// refuse returns the error for something that the server does not support.
 func (c *Conn) refuse(what string) error {
 	server := "server " + c.info.Server
 	if c.js == nil {
@@ -254,8 +255,9 @@ func addresses(servers []string) string {
 // Info implements driver.Conn.
 func (c *Conn) Info() driver.Info { return c.info }
 
-// Client returns the client, for what hark does not do. A server that is
-// upgraded while the connection lasts can do what Info says, not more.
+// Client returns the NATS client, for what hark does not offer. If a server is
+// upgraded during the connection, the connection still supports only what Info
+// says.
 func (c *Conn) Client() *nats.Conn { return c.nc }
 
 // Watch implements driver.Conn.
@@ -267,12 +269,12 @@ func (c *Conn) Watch(f func(up bool, reason error)) {
 
 // Flush implements driver.Conn.
 func (c *Conn) Flush(ctx context.Context) error {
-	// A ping whose connection is lost is not answered: it is sent again.
+	// A ping is lost with its connection, so it is sent again.
 	return c.state.do(ctx, func(ctx context.Context) error { return c.nc.FlushWithContext(ctx) })
 }
 
-// orEnded is err, which a subscription waited for, or driver.ErrEnded if that is
-// because Close has been called.
+// orEnded returns err, on which a subscription's wait has ended, or driver.ErrEnded
+// if the cause is a call of Close.
 func (c *Conn) orEnded(err error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -293,8 +295,8 @@ func (c *Conn) add(e end) error {
 	return nil
 }
 
-// begin counts a goroutine that is to call tasks.Done. It reports false when the
-// connection is closed and there must be none.
+// begin registers a goroutine that must call tasks.Done. It returns false if the
+// connection is closed; the goroutine must not be started then.
 func (c *Conn) begin() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -311,8 +313,8 @@ func (c *Conn) remove(e end) {
 	delete(c.ends, e)
 }
 
-// Close implements driver.Conn. While the connection is down it does not wait
-// for it: what was to be written out is lost.
+// Close implements driver.Conn. It does not wait for a connection that is down;
+// what was still to be written is lost.
 func (c *Conn) Close(ctx context.Context) error {
 	c.mu.Lock()
 	if done := c.closing; done != nil {
@@ -333,7 +335,7 @@ func (c *Conn) Close(ctx context.Context) error {
 	c.mu.Unlock()
 	var err error
 	if c.state.connected() {
-		up, cancel := c.state.whileUp(ctx) // it may be lost at any moment
+		up, cancel := c.state.whileUp(ctx) // the connection may be lost at any moment
 		for _, e := range ends {
 			err = errors.Join(err, e.Close(up))
 		}
@@ -341,7 +343,7 @@ func (c *Conn) Close(ctx context.Context) error {
 		cancel()
 	}
 	c.state.stop()
-	for _, e := range ends { // those that could not say good-bye
+	for _, e := range ends { // those that could not say goodbye
 		_ = e.Close(ctx) // reported above, or there was no connection
 	}
 	c.acks.close()

@@ -17,20 +17,21 @@ import (
 	"github.com/harkbus/hark/internal/names"
 )
 
-// Topics for dead letters are found among many by the ends of their names, .dead, or by the
-// subject that their streams have for it. One that is there for something else already, or in
-// a store, gets neither: the name of such a topic is a message of the stream hark-dead, which
-// may be written by users who may not change streams.
+// Among many topics, those for dead letters are found by the ending .dead of their
+// names, or by the extra subject that their streams have. A topic that already
+// exists for another purpose, or is in a store, has neither. The name of such a
+// topic is stored as a message in the stream hark-dead, to which users can publish
+// even if they may not change streams.
 const (
 	deadStream     = "hark-dead"
-	deadNotePrefix = "$HARK.d." // and the topic
-	// notePatience is how long a server gets to answer. One that does not say what it does
-	// not permit is silent.
+	deadNotePrefix = "$HARK.d." // followed by the topic
+	// notePatience is how long a server has to answer. A server that does not
+	// report refusals stays silent.
 	notePatience = 2 * time.Second
 )
 
-// PrepareDeadLetters makes what is needed to note topics for dead letters, for users who may
-// not make it.
+// PrepareDeadLetters creates what is needed to note topics for dead letters, on
+// behalf of users who may not create it.
 func (c *Conn) PrepareDeadLetters(ctx context.Context) error {
 	if c.js == nil {
 		return nil
@@ -52,9 +53,9 @@ func (c *Conn) makeDeadStream(ctx context.Context) error {
 	return passing(err)
 }
 
-// noteDead notes that the topic is for dead letters, if that is wanted and its stream does
-// not say so. Where it cannot be noted, because the user may not or nothing more can be
-// stored, the topic is one for dead letters all the same.
+// noteDead notes that the topic is for dead letters, if that is asked for and its
+// stream does not say so. If it cannot be noted, because the user lacks permission
+// or nothing more can be stored, the topic is still used for dead letters.
 func (t *stored) noteDead(ctx context.Context) error {
 	c := t.conn
 	if !t.wanted.DeadLetters || strings.HasSuffix(t.topic, deadSuffix) || slices.Contains(t.config.Load().Subjects, deadPrefix+t.topic) {
@@ -76,7 +77,7 @@ func (t *stored) noteDead(ctx context.Context) error {
 	})
 	switch {
 	case err == nil, errors.Is(err, ErrNotAllowed):
-		c.noted.Store(t.topic, true) // it is not tried again
+		c.noted.Store(t.topic, true) // do not try again
 	case errors.Is(err, driver.ErrFull), errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
 	default:
 		return fmt.Errorf("note that %s is for dead letters: %w", t.topic, err)
@@ -84,7 +85,7 @@ func (t *stored) noteDead(ctx context.Context) error {
 	return nil
 }
 
-// noteOnce writes a name, unless it is there.
+// noteOnce stores a name, unless it is already there.
 func (c *Conn) noteOnce(ctx context.Context, topic string) error {
 	m := nats.NewMsg(deadNotePrefix + topic)
 	m.Header.Set(jetstream.ExpectedLastSubjSeqHeader, "0")
@@ -105,8 +106,8 @@ func (c *Conn) noteOnce(ctx context.Context, topic string) error {
 	return passing(storeError(said.Error))
 }
 
-// deadNotes returns the names that were noted, of topics that match a pattern if that is not
-// empty.
+// deadNotes returns the noted names, only those that match the pattern if that is
+// not empty.
 func (c *Conn) deadNotes(ctx context.Context, pattern string) (noted map[string]bool, err error) {
 	err = c.admin(ctx, func(ctx context.Context) error {
 		noted = map[string]bool{}
@@ -128,14 +129,14 @@ func (c *Conn) deadNotes(ctx context.Context, pattern string) (noted map[string]
 	return noted, err
 }
 
-// withNoted adds those topics to a page of own topics for dead letters that were noted, and
-// whose streams do not say what they are for.
+// withNoted adds to a page of dead-letter topics with their own streams those that
+// were noted, and whose streams do not show their purpose.
 func (c *Conn) withNoted(ctx context.Context, q *TopicQuery, page []string, next string) ([]string, string, error) {
 	all := page
 	for _, topic := range slices.Sorted(maps.Keys(q.noted)) {
 		stream := topicStream(topic)
 		switch {
-		case q.After != "" && stream <= topicStream(q.After), next != "" && stream > topicStream(next), // on another page
+		case q.After != "" && stream <= topicStream(q.After), next != "" && stream > topicStream(next), // belongs to another page
 			slices.Contains(page, topic), q.Match != nil && !q.Match(topic):
 			continue
 		}

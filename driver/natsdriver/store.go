@@ -12,24 +12,24 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// StoreConfig configures a store: the topics that match a pattern, which are kept
-// together. Its limits are those of all of them.
+// StoreConfig configures a store: the topics that match a pattern, kept together.
+// Its limits apply to all of them together.
 type StoreConfig struct {
 	Pattern string
 	driver.StoredConfig
-	// MaxPerTopic is how many messages without a key are kept of each topic, and how
-	// many of each of the 16 partitions of those with one; 0 for all.
+	// MaxPerTopic is how many messages are kept of each topic without a key, and
+	// how many in each of the 16 partitions of those with one; 0 for no limit.
 	MaxPerTopic int
 }
 
-// OpenStore opens a store, which is made if it is not there. What is published to a
-// topic that matches its pattern is stored there, by whomever it is; OpenTopic finds it
-// for such a topic. The Topic it returns is all of them: what is received says of which
-// it is, and publishing to a pattern fails. A store that overlaps another one, or a
-// stored topic, is an error that wraps driver.ErrConflict, and so is one that is there
-// with other limits.
+// OpenStore opens a store, and creates it if it does not exist. Everything that
+// anybody publishes to a topic that matches its pattern is stored there, and
+// OpenTopic finds the store for such a topic. The returned Topic stands for all of
+// them: received messages name their topic, and publishing to a pattern fails. If
+// the store overlaps another store or a stored topic, or exists with other limits,
+// the error wraps driver.ErrConflict.
 //
-// Sequences are those of the store: those of one topic have gaps.
+// Sequences are per store, so those of a single topic have gaps.
 func (c *Conn) OpenStore(ctx context.Context, cfg StoreConfig) (driver.Topic, error) {
 	if err := c.storable(); err != nil {
 		return nil, err
@@ -38,8 +38,9 @@ func (c *Conn) OpenStore(ctx context.Context, cfg StoreConfig) (driver.Topic, er
 	return t, t.begins(ctx)
 }
 
-// OpenInStore opens a topic of a store as OpenTopic does, without having to find the
-// store. Of a pattern it is all topics of the store that match, as from OpenStore.
+// OpenInStore opens a topic of a store as OpenTopic does, without looking for the
+// store. For a pattern it opens all matching topics of the store, as OpenStore
+// does.
 func (c *Conn) OpenInStore(ctx context.Context, pattern, topic string, cfg driver.StoredConfig) (driver.Topic, error) {
 	if err := c.storable(); err != nil {
 		return nil, err
@@ -48,8 +49,7 @@ func (c *Conn) OpenInStore(ctx context.Context, pattern, topic string, cfg drive
 	return t, t.begins(ctx)
 }
 
-// openPattern opens all topics of a store that match a pattern, which the store has to
-// cover.
+// openPattern opens all topics that match a pattern in the store that covers it.
 func (c *Conn) openPattern(ctx context.Context, pattern string) (driver.Topic, error) {
 	if err := c.storable(); err != nil {
 		return nil, err
@@ -66,7 +66,7 @@ func (c *Conn) openPattern(ctx context.Context, pattern string) (driver.Topic, e
 
 const noStoreHasAll = "stored topics of a pattern that no one store keeps (declare one that covers it under topics in the configuration of hark serve, or make it with natsdriver.OpenStore; or subscribe to the topics)"
 
-// storable refuses stores on servers that cannot have them.
+// storable returns an error on servers that do not support stores.
 func (c *Conn) storable() error {
 	switch {
 	case c.js == nil:
@@ -81,8 +81,8 @@ func (c *Conn) store(cfg *StoreConfig) *stored {
 	return &stored{conn: c, topic: cfg.Pattern, home: storeHome(cfg.Pattern), wanted: cfg.StoredConfig, perTopic: cfg.MaxPerTopic}
 }
 
-// AlterStore gives a store that is there other limits and another window of
-// deduplication, and returns what it had before. Another durability is ErrConflict.
+// AlterStore changes the limits and the deduplication window of an existing store,
+// and returns the settings it had before. Another durability is ErrConflict.
 func (c *Conn) AlterStore(ctx context.Context, to StoreConfig) (before StoreConfig, err error) {
 	if err := c.storable(); err != nil {
 		return before, err
@@ -94,19 +94,19 @@ func (c *Conn) AlterStore(ctx context.Context, to StoreConfig) (before StoreConf
 	return before, err
 }
 
-// DeleteStore deletes a store with all topics in it, their messages and groups. One that
-// is not there is no error.
+// DeleteStore deletes a store with all topics in it, their messages and groups. It
+// is no error if there is no such store.
 func (c *Conn) DeleteStore(ctx context.Context, pattern string) error {
 	return c.admin(ctx, func(ctx context.Context) error { return c.api(ctx).DeleteStream(ctx, storeStream(pattern)) })
 }
 
-// HasStore reports whether the store of a pattern is there.
+// HasStore reports whether the store of a pattern exists.
 func (c *Conn) HasStore(ctx context.Context, pattern string) (bool, error) {
 	return c.hasStream(ctx, storeStream(pattern))
 }
 
 // StoreOf returns the pattern of the store that keeps a topic, or all topics of a
-// pattern; empty if none does.
+// pattern, or "" if there is none.
 func (c *Conn) StoreOf(ctx context.Context, topic string) (string, error) {
 	h, err := c.homeNow(ctx, topic)
 	if errors.Is(err, ErrNotFound) {
@@ -115,8 +115,8 @@ func (c *Conn) StoreOf(ctx context.Context, topic string) (string, error) {
 	return h.store, err
 }
 
-// moveIn makes the store that takes what is published to the topic its home, if there is
-// one.
+// moveIn makes the store that takes what is published to the topic its home, and
+// reports whether there is one.
 func (t *stored) moveIn(ctx context.Context) (bool, error) {
 	at, found, err := t.conn.findStore(ctx, t.topic)
 	if found {
@@ -125,8 +125,8 @@ func (t *stored) moveIn(ctx context.Context) (bool, error) {
 	return found, err
 }
 
-// fitsStore returns how what is wanted of a topic differs from how its store keeps it.
-// What is not said, or is less, is no difference.
+// fitsStore returns how the requested configuration of a topic differs from that of
+// its store. Settings left out, or below the store's, are no difference.
 func (t *stored) fitsStore(have *jetstream.StreamConfig) error {
 	w := &t.wanted
 	var differ []string
@@ -146,8 +146,8 @@ func (t *stored) fitsStore(have *jetstream.StreamConfig) error {
 		driver.ErrConflict, t.topic, t.store, strings.Join(differ, ", "))
 }
 
-// moved is the destination of a transform of subjects that match a pattern: the same
-// behind a prefix that has some of the wildcards.
+// moved returns the destination of a subject transform for a pattern: the same
+// subject after a prefix, which contains some of the wildcards.
 func moved(pattern, prefix string, wildcards int) string {
 	tokens := strings.Split(pattern, ".")
 	for i, token := range tokens {
@@ -178,8 +178,8 @@ func (t *stored) shareStats(ctx context.Context) (driver.TopicStats, error) {
 	return s, err
 }
 
-// partStats is Stats for those topics of a store that match a pattern: they may be many,
-// so it does not ask for each.
+// partStats is Stats for the topics of a store that match a pattern. They may be
+// many, so it does not ask for each.
 func (t *stored) partStats(ctx context.Context) (s driver.TopicStats, err error) {
 	info, err := t.info(ctx)
 	if err != nil {
@@ -200,7 +200,7 @@ func (t *stored) partStats(ctx context.Context) (s driver.TopicStats, err error)
 			return err
 		}
 		last, err := stream.GetLastMsgForSubject(ctx, t.all(t.topic))
-		if errors.Is(err, jetstream.ErrMsgNotFound) || err == nil && first.Seq == 0 { // gone meanwhile
+		if errors.Is(err, jetstream.ErrMsgNotFound) || err == nil && first.Seq == 0 { // deleted meanwhile
 			s.Stored = 0
 			return nil
 		}
@@ -212,9 +212,9 @@ func (t *stored) partStats(ctx context.Context) (s driver.TopicStats, err error)
 	return s, err
 }
 
-// newestShared is newest for a topic of a store, where the sequences of others are in
-// between: it asks how many there are from a sequence on until it knows from which on
-// there are n.
+// newestShared is newest for a topic in a store, where sequences of other topics
+// lie in between. It asks how many messages follow a sequence until it finds the
+// one with n.
 func (t *stored) newestShared(ctx context.Context, n uint64) (uint64, error) {
 	info, err := t.info(ctx)
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// What a store has of each of its topics.
+// This file reads what a store knows about each of its topics.
 
 // shareInfo is TopicInfo for a topic of a store.
 func (c *Conn) shareInfo(ctx context.Context, h home, name string) (info TopicInfo, err error) {
@@ -35,7 +35,7 @@ func (c *Conn) shareInfo(ctx context.Context, h home, name string) (info TopicIn
 			return err
 		}
 		last, err := stream.GetLastMsgForSubject(ctx, h.all(name))
-		if errors.Is(err, jetstream.ErrMsgNotFound) || err == nil && first.Seq == 0 { // gone meanwhile
+		if errors.Is(err, jetstream.ErrMsgNotFound) || err == nil && first.Seq == 0 { // deleted meanwhile
 			info.Messages = 0
 			return nil
 		}
@@ -47,10 +47,10 @@ func (c *Conn) shareInfo(ctx context.Context, h home, name string) (info TopicIn
 	return info, err
 }
 
-// consumersOf returns how many consumers groups on a topic of a store have.
+// consumersOf returns how many consumers the groups on a topic of a store have.
 func (c *Conn) consumersOf(ctx context.Context, stream jetstream.Stream, h home, topic string) (n int, err error) {
 	prefix := h.consumer(topic, "")
-	if len(prefix) > cutLength { // names may be cut in it: what they read says it
+	if len(prefix) > cutLength { // the names may have been cut; their filters tell
 		list := stream.ListConsumers(ctx)
 		for info := range list.Info() {
 			if info.Config.Durable != "" && topicsOf(&info.Config) == topic {
@@ -71,11 +71,12 @@ func (c *Conn) consumersOf(ctx context.Context, stream jetstream.Stream, h home,
 // StoreInfo describes a store as the server has it.
 type StoreInfo struct {
 	TopicInfo // of all topics together; Name and Store are the pattern
-	// MaxPerTopic is that of its StoreConfig.
+	// MaxPerTopic is as in StoreConfig.
 	MaxPerTopic int
 }
 
-// StoreInfo returns what the server has of the store of a pattern, or ErrNotFound.
+// StoreInfo describes the store of a pattern as the server has it, or returns
+// ErrNotFound.
 func (c *Conn) StoreInfo(ctx context.Context, pattern string) (info StoreInfo, err error) {
 	err = c.find(ctx, "store "+pattern, func(ctx context.Context) error {
 		h := storeHome(pattern)
@@ -90,7 +91,7 @@ func (c *Conn) StoreInfo(ctx context.Context, pattern string) (info StoreInfo, e
 	return info, err
 }
 
-// Stores returns the patterns of all stores, in the order of the names of their streams.
+// Stores returns the patterns of all stores, sorted by the names of their streams.
 func (c *Conn) Stores(ctx context.Context) (patterns []string, err error) {
 	at, err := c.seekStream(ctx, "", storeStreams)
 	if err != nil {
@@ -121,14 +122,14 @@ func (c *Conn) Stores(ctx context.Context) (patterns []string, err error) {
 	}
 }
 
-// TopicCount says how many messages a topic of a store has.
+// TopicCount is how many messages a topic of a store has.
 type TopicCount struct {
 	Topic    string
 	Messages uint64
 }
 
-// StoreTopics returns the topics of a store that have messages, in order, those that
-// match a pattern if that is not empty.
+// StoreTopics returns the topics of a store that have messages, sorted; only those
+// that match the pattern, if that is not empty.
 func (c *Conn) StoreTopics(ctx context.Context, store, pattern string) (all []TopicCount, err error) {
 	h := storeHome(store)
 	counts := map[string]uint64{}
@@ -156,8 +157,9 @@ func (c *Conn) StoreTopics(ctx context.Context, store, pattern string) (all []To
 	return all, err
 }
 
-// storeNames returns the names of topics of stores that a query asks for, and whether
-// there may be more of them. It makes the query one for those that follow.
+// storeNames returns the names of topics in stores that a query selects, and
+// whether there may be more of them. It changes the query into one for the
+// remaining topics.
 func (c *Conn) storeNames(ctx context.Context, q *TopicQuery) (names []string, more bool, err error) {
 	if q.Own {
 		return nil, false, nil
@@ -171,7 +173,7 @@ func (c *Conn) storeNames(ctx context.Context, q *TopicQuery) (names []string, m
 		h, err := c.homeNow(ctx, after)
 		switch {
 		case errors.Is(err, ErrNotFound), err == nil && !h.shared():
-			return nil, false, nil // what stores have was before it
+			return nil, false, nil // the topics of stores come before it
 		case err != nil:
 			return nil, false, err
 		}

@@ -14,22 +14,22 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// What the metadata of a stream say of a topic.
+// The metadata keys of a stream.
 const (
 	metaTopic      = "hark-topic"
 	metaDurability = "hark-durability"
 )
 
-// The streams of topics for dead letters have a further subject, to which nobody publishes,
-// so that they are found among many.
+// The stream of a topic for dead letters has one more subject, to which nobody
+// publishes. It serves to find such topics among many.
 const (
-	deadPrefix = "$HARK.dead." // and the topic
+	deadPrefix = "$HARK.dead." // followed by the topic
 	deadSuffix = ".dead"
 )
 
-// repeatWindow is how long servers of a cluster remember at least what was sent,
-// so that sending it again does no harm: longer than it takes them to elect a
-// leader, and not so long that they hold the IDs of very many messages.
+// repeatWindow is the minimum time that servers of a cluster remember messages, so
+// that sending one again does no harm. It is longer than they take to elect a
+// leader, but not so long that they hold the IDs of very many messages.
 const repeatWindow = time.Minute
 
 var durabilities = map[driver.Durability]struct {
@@ -41,20 +41,20 @@ var durabilities = map[driver.Durability]struct {
 	driver.DurableMemory:  {"memory", driver.Memory},
 }
 
-// stored is a stored topic, or all topics of a store that match a pattern, to which
-// nothing can be published.
+// stored is a stored topic, or all topics of a store that match a pattern. Nothing
+// can be published to a pattern.
 type stored struct {
 	home
 	conn     *Conn
-	topic    string // or pattern
+	topic    string // or a pattern
 	wanted   driver.StoredConfig
-	perTopic int                                    // of a store that is wanted
-	partly   bool                                   // of a store of which the user may use some topics
-	config   atomic.Pointer[jetstream.StreamConfig] // as it is
+	perTopic int                                    // of a store to be created
+	partly   bool                                   // the user may use only some topics of the store
+	config   atomic.Pointer[jetstream.StreamConfig] // the actual configuration
 	writer   writer
 
-	unanswered bool         // no broker has said where it is; for who opens it
-	calls      atomic.Int64 // that publish one message each now
+	unanswered bool         // no broker has said where the topic is; used only while opening it
+	calls      atomic.Int64 // calls in progress that publish a single message
 
 	deduplicated atomic.Uint64
 }
@@ -89,7 +89,7 @@ func (t *stored) begins(ctx context.Context) error {
 	return t.noteDead(ctx)
 }
 
-// open finds the stream or makes it.
+// open finds the stream, or creates it.
 func (t *stored) open(ctx context.Context) error {
 	c := t.conn
 	return c.state.do(ctx, func(ctx context.Context) error {
@@ -117,7 +117,7 @@ func (t *stored) open(ctx context.Context) error {
 				return err
 			}
 			stream, err = c.api(ctx).CreateStream(ctx, t.streamConfig())
-			if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // somebody was faster, and differs
+			if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // somebody else was faster, with another configuration
 				stream, err = c.api(ctx).Stream(ctx, t.stream)
 			}
 		}
@@ -130,7 +130,8 @@ func (t *stored) open(ctx context.Context) error {
 	})
 }
 
-// allowed refuses to make a stream with a durability that is not declared.
+// allowed returns an error if the stream would have a durability that is not
+// declared.
 func (t *stored) allowed() error {
 	d := durabilities[t.wanted.Durability]
 	if t.conn.info.Has(d.needs) {
@@ -144,8 +145,8 @@ func (t *stored) openError(ctx context.Context, err error) error {
 	return t.conn.openError(ctx, t.topic, err)
 }
 
-// openError says what is wrong with the stream of a subject, and whether it may
-// be had later.
+// openError explains what is wrong with the stream of a subject, and classifies
+// whether it may be available later.
 func (c *Conn) openError(ctx context.Context, subject string, err error) error {
 	const overlap = 10065
 	switch code := apiCode(err); {
@@ -160,7 +161,7 @@ func (c *Conn) openError(ctx context.Context, subject string, err error) error {
 	return kind(storeError(err))
 }
 
-// overlapping names a stream that has a subject.
+// overlapping returns the name of a stream that has a subject.
 func (c *Conn) overlapping(ctx context.Context, subject string) string {
 	stream, err := c.api(ctx).StreamNameBySubject(ctx, subject)
 	switch {
@@ -178,8 +179,8 @@ func (c *Conn) overlapping(ctx context.Context, subject string) string {
 	return "the stream " + stream + ", which is not hark's,"
 }
 
-// noStore returns the server's own error if it is that it could not make files for
-// a stream or a consumer.
+// noStore returns the server's own error if it could not create the files for a
+// stream or a consumer.
 func noStore(err error) (api error, ok bool) {
 	var e *jetstream.APIError
 	if !errors.As(err, &e) {
@@ -189,7 +190,7 @@ func noStore(err error) (api error, ok bool) {
 	return e, (e.ErrorCode == stream || e.ErrorCode == consumer) && strings.HasPrefix(e.Description, "error creating store")
 }
 
-// apiCode returns the code of an error of JetStream's API, 0 for others.
+// apiCode returns the code of an error of JetStream's API, or 0 for other errors.
 func apiCode(err error) int {
 	var api *jetstream.APIError
 	if errors.As(err, &api) {
@@ -202,8 +203,8 @@ func apiCode(err error) int {
 	return 0
 }
 
-// isUnavailable reports whether JetStream may be able to do it later. A server that ends
-// may answer with nothing in it.
+// isUnavailable reports whether JetStream may be able to do it later. A server that
+// is shutting down may send an empty answer.
 func isUnavailable(err error) bool {
 	if errors.Is(err, jetstream.ErrInvalidJetStreamResponse) {
 		return true
@@ -215,7 +216,7 @@ func isUnavailable(err error) bool {
 	return false
 }
 
-// storeError makes the errors for want of room ErrFull.
+// storeError turns errors about missing room into ErrFull.
 func storeError(err error) error {
 	switch apiCode(err) {
 	case 10023, 10047, 10028, 10054, 10077, 10001, 10002, 10122:
@@ -245,7 +246,8 @@ func (t *stored) streamConfig() jetstream.StreamConfig {
 	if cfg.Replicas > 1 && w.Dedup == 0 {
 		cfg.Duplicates = repeatWindow
 	}
-	// The server wants this: an ID is not remembered longer than its message.
+	// The server requires that an ID is not remembered for longer than its message
+	// is kept.
 	if w.MaxAge > 0 && cfg.Duplicates > w.MaxAge {
 		cfg.Duplicates = w.MaxAge
 	}
@@ -263,7 +265,7 @@ func (t *stored) streamConfig() jetstream.StreamConfig {
 	return cfg
 }
 
-// agrees returns how a stream that is there differs from what is wanted.
+// agrees returns how an existing stream differs from what is wanted.
 func (t *stored) agrees(have *jetstream.StreamConfig) error {
 	if t.wanted.Existing {
 		return nil
@@ -299,7 +301,7 @@ func (t *stored) agrees(have *jetstream.StreamConfig) error {
 	return fmt.Errorf("%w: %s (stream %s; open it with these, or change the stream)", driver.ErrConflict, strings.Join(differ, ", "), t.stream)
 }
 
-// info asks for the state of the stream.
+// info returns the state of the stream.
 func (t *stored) info(ctx context.Context, opts ...jetstream.StreamInfoOpt) (*jetstream.StreamInfo, error) {
 	if err := t.whole(); err != nil {
 		return nil, err
@@ -321,10 +323,10 @@ func (t *stored) info(ctx context.Context, opts ...jetstream.StreamInfoOpt) (*je
 	return info, err
 }
 
-// inMemory reports whether the messages end with the server.
+// inMemory reports whether the messages are lost when the server ends.
 func (t *stored) inMemory() bool { return t.config.Load().Storage == jetstream.MemoryStorage }
 
-// made asks when the stream was made: the zero time if there is none.
+// made returns when the stream was created, or the zero time if there is none.
 func (t *stored) made(ctx context.Context) (made time.Time, err error) {
 	err = t.conn.state.do(ctx, func(ctx context.Context) error {
 		stream, err := t.conn.api(ctx).Stream(ctx, t.stream)

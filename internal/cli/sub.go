@@ -67,16 +67,16 @@ type listening struct {
 	at      *brokerFlags
 	pattern string
 	filter  string
-	where   *filter.Filter // nil for all
+	where   *filter.Filter // nil for all messages
 	from    string
-	count   int // 0 for no end
+	count   int // 0 for no limit
 	output  string
 	config  driver.SubscribeConfig
 	format  func(*broker.Event) ([]byte, error)
 }
 
-// window is how many messages wait to be printed before the newest are dropped.
-// groupWindow is how many a member of a group may have.
+// window is how many messages may wait to be printed before the newest are dropped;
+// groupWindow is how many a member of a group may have in hand.
 const (
 	window      = 65536
 	groupWindow = 256
@@ -112,7 +112,7 @@ func (l *listening) check(words []string) (err error) {
 	return nil
 }
 
-// parseFrom reads where a subscription begins.
+// parseFrom parses where a subscription begins.
 func parseFrom(s string, c *driver.SubscribeConfig) error {
 	switch {
 	case s == "now":
@@ -146,7 +146,7 @@ func parseFrom(s string, c *driver.SubscribeConfig) error {
 	return nil
 }
 
-// feed is where the messages come from: a subscription of an engine, or a webFeed.
+// feed is a source of messages: a subscription of an engine, or a webFeed.
 type feed interface {
 	Receive(ctx context.Context, most int) ([]*driver.Received, error)
 	Ack(ctx context.Context, ms []*driver.Received) error
@@ -161,7 +161,7 @@ func (l *listening) run(ctx context.Context, s Streams) error {
 	return l.follow(ctx, &p, s)
 }
 
-// follow prints what a broker has.
+// follow prints the messages of a broker.
 func (l *listening) follow(ctx context.Context, p *place, s Streams) (err error) {
 	var conn driver.Conn
 	if l.where != nil {
@@ -188,8 +188,9 @@ func (l *listening) follow(ctx context.Context, p *place, s Streams) (err error)
 	return l.listen(ctx, sub, acks, s)
 }
 
-// overHTTP subscribes where the broker applies the filter. Its feed is nil if there is
-// no such broker; then it may have connected to where messages go, to find that out.
+// overHTTP subscribes at a broker that applies the filter. The feed is nil if there
+// is no such broker. To find that out overHTTP may have connected to the port for
+// messages; then it returns that connection.
 func (l *listening) overHTTP(ctx context.Context, p *place, s Streams) (web *webFeed, conn driver.Conn, err error) {
 	if p.HTTP == "" {
 		return nil, nil, nil
@@ -203,8 +204,8 @@ func (l *listening) overHTTP(ctx context.Context, p *place, s Streams) (web *web
 		api := &admin{*p, client, s.Err}
 		web, err = openWebFeed(ctx, api, l, p.Web == told)
 		if p.Web == paired && errors.Is(err, syscall.ECONNREFUSED) {
-			// A broker that starts takes its port for HTTP first: once it is there for
-			// messages, nobody has to be waited for at that one.
+			// A starting broker opens its port for HTTP first. Once it accepts
+			// messages, there is no need to wait for that port.
 			if conn, err = p.connect(ctx, s.Err); err != nil {
 				return nil, nil, err
 			}
@@ -212,7 +213,7 @@ func (l *listening) overHTTP(ctx context.Context, p *place, s Streams) (web *web
 		}
 		if err == nil || p.Web == told || !errors.Is(err, errNoBroker) {
 			if conn != nil {
-				_ = closed(ctx, conn) // nothing was said over it
+				_ = closed(ctx, conn) // nothing was sent over it
 			}
 			return web, nil, err
 		}
@@ -229,7 +230,7 @@ func (l *listening) listen(ctx context.Context, from feed, acks bool, s Streams)
 	return interruptible(ctx, s, func(ctx context.Context) error { return l.print(ctx, from, acks, s) })
 }
 
-// subscribe subscribes. acks says that messages are to be acknowledged.
+// subscribe subscribes. acks says that messages must be acknowledged.
 func (l *listening) subscribe(ctx context.Context, conn driver.Conn) (sub driver.Subscription, acks bool, err error) {
 	if names.IsPattern(l.pattern) {
 		return l.subscribePattern(ctx, conn)
@@ -245,8 +246,9 @@ func (l *listening) subscribe(ctx context.Context, conn driver.Conn) (sub driver
 	return sub, stored && l.config.Group != "", err
 }
 
-// subscribePattern is subscribe for a pattern: from the store that keeps all of it, if
-// there is one that the user may read, and otherwise to what is published.
+// subscribePattern is subscribe for a pattern. It reads the store that keeps all of
+// the pattern, if there is one that the user may read, and otherwise what is
+// published from then on.
 func (l *listening) subscribePattern(ctx context.Context, conn driver.Conn) (sub driver.Subscription, acks bool, err error) {
 	store, err := openStore(ctx, conn, l.pattern)
 	if store != nil && err == nil {
@@ -265,13 +267,13 @@ func (l *listening) subscribePattern(ctx context.Context, conn driver.Conn) (sub
 	return sub, false, err
 }
 
-// print writes messages until there were enough, or ctx ends.
+// print prints messages until there are enough, or ctx ends.
 func (l *listening) print(ctx context.Context, from feed, acks bool, s Streams) error {
 	out := bufio.NewWriter(s.Out)
 	for n := 0; ; {
 		most := 256
 		if acks && l.count > 0 {
-			most = min(most, l.count-n) // the others are for the group
+			most = min(most, l.count-n) // leave the others to the group
 		}
 		ms, err := from.Receive(ctx, most)
 		if err != nil {
@@ -309,7 +311,7 @@ func (l *listening) print(ctx context.Context, from feed, acks bool, s Streams) 
 	}
 }
 
-// messageFormat returns what prints a message in one of the forms.
+// messageFormat returns the function that formats messages in one of the forms.
 func messageFormat(form string) (func(*broker.Event) ([]byte, error), error) {
 	switch form {
 	case "json":
@@ -346,7 +348,7 @@ func messageFormat(form string) (func(*broker.Event) ([]byte, error), error) {
 	}, nil
 }
 
-// pretty prints a message for people: a line about it, and its data below.
+// pretty formats a message for people: a line about it, with its data below.
 func pretty(e *broker.Event) ([]byte, error) {
 	m := e.Message
 	var b bytes.Buffer
@@ -369,7 +371,7 @@ func pretty(e *broker.Event) ([]byte, error) {
 	}
 	b.WriteString("\n  ")
 	if json.Indent(&b, m.Data, "  ", "  ") != nil {
-		b.Write(m.Data) // it is no JSON
+		b.Write(m.Data) // it is not JSON
 	}
 	return b.Bytes(), nil
 }

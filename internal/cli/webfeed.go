@@ -17,24 +17,24 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// webFeed follows a topic or pattern over the HTTP API of a broker, which applies
-// the filter, so that what does not match is not sent. A connection that breaks is
-// made anew: on a stored topic it goes on behind what it has received.
+// webFeed follows a topic or pattern over the HTTP API of a broker. The broker
+// applies the filter, so messages that do not match are not sent. A connection that
+// breaks is restored; on a stored topic it goes on after the last message received.
 type webFeed struct {
-	admin *admin // for its place and its client
+	admin *admin // for its place and its HTTP client
 	path  string
 	query url.Values
-	acks  bool // messages with a sequence are acknowledged
+	acks  bool // messages with a sequence must be acknowledged
 
 	messages chan webMessage
-	failed   error // why messages was closed; nil while it is not
+	failed   error // why messages was closed; nil while it is open
 
-	// What follows is for whoever dials and reads.
+	// The fields below belong to the goroutine that dials and reads.
 	stored bool   // as far as is known
-	last   uint64 // the sequence that was received last; 0 in a group
-	mark   string // of the topic that it is of; empty if the broker does not say it
+	last   uint64 // the last sequence received; 0 in a group
+	mark   string // mark of the topic it belongs to; empty if the broker sends none
 
-	over   context.Context // ends with Close
+	over   context.Context // ends when Close is called
 	finish context.CancelFunc
 	done   sync.WaitGroup
 
@@ -42,19 +42,19 @@ type webFeed struct {
 	conn *websocket.Conn
 }
 
-// webMessage is something that a broker has sent.
+// webMessage is one item sent by a broker.
 type webMessage struct {
 	*driver.Received
-	note string // for the user, instead of a message
+	note string // for the user; there is no message then
 }
 
 const (
-	// webAgain is how soon a connection that was lost is made again at first, and
-	// webAgainMost how soon at last.
+	// webAgain is the first pause before a lost connection is restored, and
+	// webAgainMost the longest.
 	webAgain     = 100 * time.Millisecond
 	webAgainMost = 5 * time.Second
-	// webBeat is how often the broker is asked whether it is there, and
-	// webPatience how long it may take to answer.
+	// webBeat is how often the broker is pinged, and webPatience how long it has to
+	// answer.
 	webBeat     = 20 * time.Second
 	webPatience = 10 * time.Second
 )
@@ -62,18 +62,18 @@ const (
 var (
 	// errNoBroker says that no broker answers at a place.
 	errNoBroker = errors.New("no HTTP API of a hark broker answers")
-	// errUnreadable says that something came that is no event.
+	// errUnreadable says that the broker has sent something that is not an event.
 	errUnreadable = errors.New("what the broker has sent cannot be read")
 )
 
-// openWebFeed begins to follow. Of l it takes the pattern, the filter and where to
-// begin. An error that wraps errNoBroker says that nobody is there. starting says that
-// somebody may be there soon.
+// openWebFeed starts to follow. It takes the pattern, the filter and the start from
+// l. An error that wraps errNoBroker says that no broker is there; starting says
+// that one may be there soon.
 func openWebFeed(ctx context.Context, a *admin, l *listening, starting bool) (*webFeed, error) {
 	query, window := url.Values{"where": {l.filter}, "from": {webFrom(&l.config)}}, l.config.Window
 	if l.config.Group != "" {
 		if l.count > 0 {
-			window = min(window, l.count) // the others are for the group
+			window = min(window, l.count) // leave the others to the group
 		}
 		query.Set("group", l.config.Group)
 		query.Set("window", strconv.Itoa(window))
@@ -108,7 +108,7 @@ func openWebFeed(ctx context.Context, a *admin, l *listening, starting bool) (*w
 	return f, nil
 }
 
-// webFrom is where to begin, as the API wants it.
+// webFrom returns where to begin, in the form of the API.
 func webFrom(c *driver.SubscribeConfig) string {
 	switch c.From {
 	case driver.FromStart:
@@ -123,7 +123,7 @@ func webFrom(c *driver.SubscribeConfig) string {
 	return "now"
 }
 
-// dial makes a connection.
+// dial opens a connection.
 func (f *webFeed) dial(ctx context.Context) error {
 	r, err := f.admin.place.request(ctx, http.MethodGet, f.path+"?"+f.query.Encode())
 	if err != nil {
@@ -150,13 +150,13 @@ func (f *webFeed) dial(ctx context.Context) error {
 	f.mark = res.Header.Get("Hark-Mark")
 	if begins := res.Header.Get("Hark-Next"); begins != "" && !f.stored {
 		f.stored = true
-		f.query.Set("from", begins) // and not where "now" is when it dials again
+		f.query.Set("from", begins) // when it dials again, "now" would be elsewhere
 	}
-	conn.SetReadLimit(-1) // the broker limits what is published
+	conn.SetReadLimit(-1) // the broker limits the size of messages
 	f.mu.Lock()
 	f.conn = conn
 	f.mu.Unlock()
-	if f.over.Err() != nil { // meanwhile
+	if f.over.Err() != nil { // Close was called meanwhile
 		_ = conn.CloseNow()
 	}
 	return nil
@@ -201,7 +201,7 @@ func (f *webFeed) run() error {
 	}
 }
 
-// hand hands something to Receive, unless it is over.
+// hand passes an item to Receive, unless the feed is closed.
 func (f *webFeed) hand(m webMessage) {
 	select {
 	case f.messages <- m:
@@ -209,8 +209,8 @@ func (f *webFeed) hand(m webMessage) {
 	}
 }
 
-// redial tries once to make a connection anew. It returns the error of a refusal
-// that will be the same next time.
+// redial tries once to restore the connection. It returns the error of a refusal
+// that would be the same the next time.
 func (f *webFeed) redial() (again bool, err error) {
 	ctx, cancel := context.WithTimeout(f.over, connectPatience)
 	defer cancel()
@@ -225,8 +225,8 @@ func (f *webFeed) redial() (again bool, err error) {
 	return true, nil
 }
 
-// read takes messages from the connection until it is lost. It asks now and then
-// whether the broker is there.
+// read reads messages from the connection until it is lost, while beat pings the
+// broker.
 func (f *webFeed) read() (received bool, err error) {
 	f.mu.Lock()
 	conn := f.conn
@@ -236,8 +236,8 @@ func (f *webFeed) read() (received bool, err error) {
 	beat.Go(func() { f.beat(reading, conn) })
 	defer beat.Wait()
 	defer cancel()
-	// A read whose context ends closes the connection before Close has said what
-	// is done, so this one ends with the connection.
+	// If the context of a read ended, the connection would close before Close has
+	// sent the acknowledgements, so reads end only with the connection.
 	for {
 		_, text, err := conn.Read(context.Background())
 		if err != nil {
@@ -258,7 +258,7 @@ func (f *webFeed) read() (received bool, err error) {
 	}
 }
 
-// beat asks whether the broker is there, and ends the connection if it is not.
+// beat pings the broker, and closes the connection if it does not answer.
 func (f *webFeed) beat(ctx context.Context, conn *websocket.Conn) {
 	tick := time.NewTicker(webBeat)
 	defer tick.Stop()
@@ -271,7 +271,7 @@ func (f *webFeed) beat(ctx context.Context, conn *websocket.Conn) {
 		wait, cancel := context.WithTimeout(ctx, webPatience)
 		err := conn.Ping(wait)
 		cancel()
-		// With no room for what it reads it does not see the answer either.
+		// While the buffer for messages is full, the answer is not read either.
 		if err != nil && len(f.messages) < cap(f.messages) {
 			_ = conn.CloseNow()
 			return
@@ -279,7 +279,7 @@ func (f *webFeed) beat(ctx context.Context, conn *websocket.Conn) {
 	}
 }
 
-// webMessageOf reads what a broker has sent.
+// webMessageOf decodes an item sent by a broker.
 func webMessageOf(text []byte) (webMessage, error) {
 	var said struct {
 		Version string `json:"specversion"`
@@ -302,7 +302,7 @@ func webMessageOf(text []byte) (webMessage, error) {
 	return webMessage{Received: e.Message}, nil
 }
 
-// Receive is that of driver.Subscription.
+// Receive is like that of driver.Subscription.
 func (f *webFeed) Receive(ctx context.Context, most int) (ms []*driver.Received, err error) {
 	take := func(m webMessage, open bool) {
 		switch {
@@ -332,13 +332,13 @@ func (f *webFeed) Receive(ctx context.Context, most int) (ms []*driver.Received,
 		break
 	}
 	if len(ms) > 0 {
-		return ms, nil // the next call says why there are no more
+		return ms, nil // the next call returns why there are no more
 	}
 	return nil, err
 }
 
-// Ack is that of driver.Subscription. What cannot be said, because the connection is
-// lost, comes again.
+// Ack is like that of driver.Subscription. If the connection is lost,
+// unacknowledged messages come again.
 func (f *webFeed) Ack(ctx context.Context, ms []*driver.Received) error {
 	var said struct {
 		Ack []uint64 `json:"ack"`
@@ -364,13 +364,13 @@ func (f *webFeed) Ack(ctx context.Context, ms []*driver.Received) error {
 	return ctx.Err()
 }
 
-// Close ends it, when the broker has heard what was acknowledged.
+// Close ends the feed, once the broker has received the acknowledgements.
 func (f *webFeed) Close(context.Context) error {
 	f.finish()
 	f.mu.Lock()
 	conn := f.conn
 	f.mu.Unlock()
-	_ = conn.Close(websocket.StatusNormalClosure, "") // or it was lost: then there is nothing to say
+	_ = conn.Close(websocket.StatusNormalClosure, "") // if it was lost, there is nothing to say
 	f.done.Wait()
 	f.admin.http.CloseIdleConnections()
 	return nil
