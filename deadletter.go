@@ -13,12 +13,12 @@ import (
 
 const (
 	deadSuffix = ".dead"
-	// deadKept is how many dead letters a topic made for them keeps.
+	// deadKept is how many dead letters a topic created for them keeps.
 	deadKept = 10000
 )
 
-// deadTopic returns the topic for dead letters of that name, as it is if there
-// is one, otherwise stored.
+// deadTopic returns the topic for dead letters with the given name. If it
+// exists, it is used as it is; otherwise it is created as a stored topic.
 func deadTopic[T any](b *Bus, name string) (*Topic[T], error) {
 	over := func() bool { return b.stopped } // what fails while the bus drains is kept too
 	if b.has(KindTopic, name) {
@@ -27,7 +27,7 @@ func deadTopic[T any](b *Bus, name string) (*Topic[T], error) {
 	kept := Stored(Retention{MaxMessages: deadKept})
 	asItIs := topicOption(func(c *topicConfig) error { c.existing, c.dead = true, true; return nil })
 	t, err := newTopicUntil[T](b, over, KindTopic, name, 0, []TopicOption{kept, DedupWindow(0), asItIs})
-	if errors.Is(err, ErrInvalidOption) { // made meanwhile, another way
+	if errors.Is(err, ErrInvalidOption) { // created meanwhile with other options
 		return newTopicUntil[T](b, over, KindTopic, name, 0, nil)
 	}
 	return t, err
@@ -47,7 +47,7 @@ func (r *remoteTopic) forDeadLetters() error {
 	return engineError(err)
 }
 
-// burial returns what puts dead letters of T on a topic.
+// burial returns a function that publishes dead letters of T to a topic.
 func burial[T any](b *Bus) func(to string, data any, m *meta) error {
 	return func(to string, data any, m *meta) error {
 		dead, err := deadTopic[T](b, to)
@@ -58,8 +58,8 @@ func burial[T any](b *Bus) func(to string, data any, m *meta) error {
 	}
 }
 
-// newFailure returns the record of a message that e gives up, and that was the
-// dead letter of an earlier failure unless that is nil.
+// newFailure returns the record of a message that is given up with e. earlier
+// is not nil if the message was itself a dead letter.
 func newFailure(topic string, seq uint64, subscription string, e FailEvent, now time.Time, earlier *Failure) *Failure {
 	f := &Failure{
 		Topic: topic, Subscription: subscription, Reason: textOf(e.Err), Attempts: e.Attempt, First: now, Last: now, Seq: seq,
@@ -73,8 +73,9 @@ func newFailure(topic string, seq uint64, subscription string, e FailEvent, now 
 	return f
 }
 
-// fitted publishes a dead letter with the record. If that is larger than the engine
-// takes it cuts the texts of the record in half until it fits, at last to nothing.
+// fitted publishes a dead letter with the record. If the record is too large
+// for the engine, it halves the record's texts until it fits, and in the end
+// leaves them empty.
 func (f *Failure) fitted(publish func(*Failure) error) error {
 	err := publish(f)
 	for most := max(len(f.Reason), len(f.Stack)); most > 0 && errors.Is(err, driver.ErrTooLarge); {
@@ -86,7 +87,7 @@ func (f *Failure) fitted(publish func(*Failure) error) error {
 	return err
 }
 
-// cut returns the beginning of a text, of at most that many bytes.
+// cut returns the beginning of a text, at most the given number of bytes.
 func cut(text string, most int) string {
 	if len(text) > most {
 		return strings.ToValidUTF8(text[:most], "")
@@ -94,8 +95,9 @@ func cut(text string, most int) string {
 	return text
 }
 
-// deadTopicFor returns the name of the topic for a dead letter with that record,
-// empty if there is none: no message goes round in circles.
+// deadTopicFor returns the name of the topic for a dead letter with this
+// record, or "" if there is none. It prevents messages from going round in
+// circles.
 func (c *subscribeConfig) deadTopicFor(f *Failure) string {
 	to := c.deadLetter
 	if to == "" && !c.noDeadLetter && f.Before == nil {
@@ -107,7 +109,7 @@ func (c *subscribeConfig) deadTopicFor(f *Failure) string {
 	return to
 }
 
-// neverBuried reports whether a dead letter that could not be made for that
+// neverBuried reports whether a dead letter that could not be made for this
 // reason cannot be made later either.
 func neverBuried(err error) bool {
 	for _, kind := range []error{ErrTypeMismatch, ErrInvalidName, ErrUnsupported, errNobodyListens, errOutsized, driver.ErrTooLarge} {
@@ -118,7 +120,7 @@ func neverBuried(err error) bool {
 	return false
 }
 
-// deadMeta returns what goes with the dead letter of a message.
+// deadMeta returns the meta for the dead letter of a message.
 func (d *Delivery) deadMeta(f *Failure) *meta {
 	m := &meta{failure: f, time: f.Last}
 	if d.meta != nil {
@@ -129,8 +131,8 @@ func (d *Delivery) deadMeta(f *Failure) *meta {
 	return m
 }
 
-// errOutsized is the kind of the error of a value that is larger than the engine takes,
-// whatever comes with it.
+// errOutsized is the kind of the error for a value that alone is larger than
+// the engine accepts.
 var errOutsized = errors.New("outsized")
 
 var errNobodyListens = errors.New("nobody listens and the topic is not stored")

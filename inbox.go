@@ -11,50 +11,50 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// inbox is the end of an engine's subscription in this process: what it
-// receives goes into a log of its own, from which an ordinary member handles
-// it, so that handlers, retries, workers, batches and filters are the same as
-// without an engine. What is done is acknowledged.
+// inbox is the end of an engine's subscription in this process. It puts what it
+// receives into a log of its own, from which an ordinary member handles it, so
+// handlers, retries, workers, batches and filters are the same as without an
+// engine. It acknowledges what is done.
 type inbox[T any] struct {
 	remote *remoteTopic
 	sub    driver.Subscription
 	local  *Topic[T] // the log
 	member *member[T]
-	shared bool // a group on a stored topic: what is done must be acknowledged
+	shared bool // a group on a stored topic, where done messages must be acknowledged
 	stored bool
 	window int
 
 	received atomic.Uint64
 	lastSeq  atomic.Uint64
 
-	run        []entry[T] // messages on their way into the log; the pump's
-	turnedAway int        // messages of which the log took no more; the pump's, until it has returned
+	run        []entry[T] // messages on their way into the log; used only by the pump
+	turnedAway int        // number of messages that the log did not accept; the pump's, until it has returned
 
 	abandoned atomic.Bool
-	lag       atomic.Pointer[driver.Lag] // the last one, once abandoned
+	lag       atomic.Pointer[driver.Lag] // the final lag, once abandoned
 
 	cancelPump context.CancelFunc
 	pumped     chan struct{} // closed when the pump has returned
-	acked      chan struct{} // closed when the acknowledger has; nil without one
-	news       chan struct{} // something is done, or is to be flushed
-	over       chan struct{} // closed by close: no more is done
+	acked      chan struct{} // closed when the acknowledger has returned; nil if there is none
+	news       chan struct{} // something is done, or must be flushed
+	over       chan struct{} // closed by close: nothing more will be done
 	closing    sync.Once
 	closed     chan struct{} // closed when close has finished
 	home       inboxHome
 	decode     func(m *driver.Received, v *T) error
-	encoded    bool // its predicates match messages before they are decoded
+	encoded    bool // its predicates match messages before these are decoded
 
-	mu        sync.Mutex         // guards what follows
-	held      arrival            // the beginning and end of a ring of what is in hand
-	holds     int                // how many are
-	done      []*driver.Received // not acknowledged yet
-	roomy     chan struct{}      // closed when there is room again; nil if nobody waits
-	turn      context.Context    // of the pump; ends when somebody asks what it holds
+	mu        sync.Mutex         // guards the fields below
+	held      arrival            // head of a ring of the messages in hand
+	holds     int                // their number
+	done      []*driver.Received // done but not yet acknowledged
+	roomy     chan struct{}      // closed when there is room again; nil if no one waits
+	turn      context.Context    // of the pump; ends when someone asks what the pump holds
 	interrupt context.CancelFunc // ends turn
 	asked     []chan struct{}    // closed when the pump holds nothing
 }
 
-// inboxFace is an inbox of any type.
+// inboxFace is an inbox for any type.
 type inboxFace interface {
 	seal()
 	catchUp(ctx context.Context)
@@ -70,20 +70,21 @@ type inboxFace interface {
 type arrival struct {
 	*driver.Received
 	inbox      interface{ settled(*arrival) }
-	sifted     bool     // it has been matched as it came, encoded
-	prev, next *arrival // in the ring of its inbox; nil when it is not in hand
+	sifted     bool     // it was matched while still encoded
+	prev, next *arrival // in the ring of its inbox; nil if not in hand
 }
 
-// settled says that the message is done with: handled, filtered, dropped or
+// settled records that the message is done: handled, filtered, dropped or
 // dead-lettered.
 func (a *arrival) settled() { a.inbox.settled(a) }
 
 const (
 	// ephemeralWindow is how many messages of an ephemeral topic wait between
-	// the engine and a subscription before it drops the newest.
+	// the engine and a subscription before the subscription drops the newest.
 	ephemeralWindow = 65536
-	// A subscription to a stored topic has so many messages in hand, and in a group
-	// only so many for each worker, within limits, so that others of it get theirs.
+	// A subscription to a stored topic has this many messages in hand. In a
+	// group it has, within limits, this many for each worker, so that other
+	// members get theirs.
 	soleWindow      = 256
 	windowPerWorker = 64
 	maxWindow       = 1024
@@ -131,7 +132,7 @@ func (t *Topic[T]) subscribeRemote(cfg *subscribeConfig, how mode, h Handler[T],
 	return in.begin(cfg, how, h, batch, role, at, r)
 }
 
-// readStored says how a subscription reads a stored topic.
+// readStored sets how a subscription reads a stored topic.
 func (c *subscribeConfig) readStored(dc *driver.SubscribeConfig) {
 	least := windowPerWorker * c.workers
 	if c.group == "" {
@@ -151,7 +152,7 @@ func newInbox[T any](b *Bus, r *remoteTopic, window int, stored, shared bool) *i
 	return in
 }
 
-// makeInboxLog returns the log of an inbox of t.
+// makeInboxLog returns the log for an inbox of t.
 func makeInboxLog[T any](t *Topic[T], shared bool) *Topic[T] {
 	local := &Topic[T]{core: topicCore{
 		bus: t.core.bus, kind: t.core.kind, name: t.core.name, typ: t.core.typ, keyOf: t.core.keyOf,
@@ -161,7 +162,7 @@ func makeInboxLog[T any](t *Topic[T], shared bool) *Topic[T] {
 	return local
 }
 
-// begin starts to receive for a handler.
+// begin starts receiving for a handler.
 func (in *inbox[T]) begin(cfg *subscribeConfig, how mode, h Handler[T], batch BatchHandler[T], role string, at uintptr, home inboxHome) (*member[T], error) {
 	in.encoded = matchEncoded(cfg.where) && in.remote.codec.ContentType() == jsonType
 	m, err := in.local.subscribeTo(cfg, how, h, batch, role, at)
@@ -187,7 +188,7 @@ func (in *inbox[T]) begin(cfg *subscribeConfig, how mode, h Handler[T], batch Ba
 	return m, nil
 }
 
-// inboxHome is where an inbox is registered.
+// inboxHome is the face on which an inbox is registered.
 type inboxHome interface {
 	add(inboxFace) error
 	remove(inboxFace)
@@ -207,9 +208,9 @@ func (s start) forEngine() (driver.From, uint64, time.Time) {
 	return driver.FromNow, 0, time.Time{}
 }
 
-// undecodable gives a message up that has no value: its bytes become a dead
-// letter as they are. It reports false if ctx ended before it could be made one;
-// then it is still in hand.
+// undecodable gives up a message that cannot be decoded: its bytes become a
+// dead letter unchanged. It returns false if ctx ended before that was
+// possible; the message is then still in hand.
 func (in *inbox[T]) undecodable(ctx context.Context, a *arrival, earlier *Failure, err error) bool {
 	c, cfg, hooks := in.member.consumer, in.member.cfg, &in.local.core.bus.hooks
 	e := FailEvent{Source: c.source(), Message: encodedEnvelope{a.Received}, Attempt: 1, Err: err}
@@ -247,7 +248,7 @@ func (r *remoteTopic) buryRaw(ctx context.Context, to string, a *arrival, f *Fai
 		return err
 	}
 	if local, ok := r.core.bus.topicNamed(to); ok && !local.stored() {
-		return errNobodyListens // or perhaps somebody does, but nobody can tell
+		return errNobodyListens // or perhaps someone does, but that cannot be known
 	}
 	durability, err := r.engine.durability(0)
 	if err != nil {
@@ -263,7 +264,7 @@ func (r *remoteTopic) buryRaw(ctx context.Context, to string, a *arrival, f *Fai
 	}
 	m := a.Message
 	m.Expires, m.Time = time.Time{}, f.Last
-	r.engine.dirty.Store(true) // it may come back to a pattern
+	r.engine.dirty.Store(true) // the dead letter may come back to a pattern
 	return f.fitted(func(f *Failure) error {
 		m.Headers = withFailure(a.Headers, f)
 		return engineError(topic.Publish(ctx, []*driver.Message{&m}))
@@ -283,14 +284,14 @@ func (in *inbox[T]) giveBack(ms []*driver.Received) {
 	in.handBack(ctx, ms)
 }
 
-// handBack returns messages to the group of a member that leaves.
+// handBack returns messages to their group when the member leaves.
 func (in *inbox[T]) handBack(ctx context.Context, ms []*driver.Received) {
-	_ = in.sub.Drain(ctx)      // or they may come here again
-	_ = in.sub.Return(ctx, ms) // or they come again when their lease ends
+	_ = in.sub.Drain(ctx)      // otherwise they may come here again
+	_ = in.sub.Return(ctx, ms) // otherwise they come again when their lease ends
 }
 
-// close ends the engine's subscription: what is done is acknowledged, what is
-// in hand returned. The member has been halted before.
+// close ends the engine's subscription. It acknowledges what is done and
+// returns what is in hand. The member has been halted before.
 func (in *inbox[T]) close() {
 	in.closing.Do(func() {
 		defer close(in.closed)

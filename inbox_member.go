@@ -9,14 +9,14 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// What an inbox does for its Subscription, instead of its member.
+// What an inbox does for its Subscription in place of its member.
 
 func (in *inbox[T]) name() string          { return in.member.name() }
 func (in *inbox[T]) setPaused(paused bool) { in.member.setPaused(paused) }
 func (in *inbox[T]) places() []End         { return in.member.consumer.places() }
 
-// stats says where messages are. None is counted twice; one that moves on while
-// they are counted may be missed, so they are counted again a few times if any did.
+// stats returns where the messages are. It counts none twice. It may miss one
+// that moves on meanwhile, so if any did, it counts again, up to a few times.
 func (in *inbox[T]) stats() SubscriptionStats {
 	for try := 1; ; try++ {
 		if s, still := in.count(); still || try == 3 {
@@ -25,7 +25,7 @@ func (in *inbox[T]) stats() SubscriptionStats {
 	}
 }
 
-// count is one attempt of stats. It reports whether nothing moved meanwhile.
+// count makes one attempt at stats. It reports whether nothing moved meanwhile.
 func (in *inbox[T]) count() (s SubscriptionStats, still bool) {
 	before := in.received.Load()
 	lag := in.lag.Load()
@@ -40,7 +40,7 @@ func (in *inbox[T]) count() (s SubscriptionStats, still bool) {
 	}
 	entering := in.past()
 	s = in.member.stats()
-	entered := in.past() // after s, so that nothing in s is more than this
+	entered := in.past() // taken after s, so that nothing in s exceeds it
 	now := in.received.Load()
 	less := func(a, b uint64) uint64 { return a - min(a, b) }
 	s.Waiting += less(lag.Waiting, less(now, before)) + less(now, entered)
@@ -49,8 +49,8 @@ func (in *inbox[T]) count() (s SubscriptionStats, still bool) {
 	return s, now == before && entered == entering
 }
 
-// past returns how many messages are in the log, have been, or were done with
-// before they came to it.
+// past returns the number of messages that are or have been in the log, or were
+// done before they got there.
 func (in *inbox[T]) past() uint64 {
 	c := in.member.consumer
 	c.mu.Lock()
@@ -66,8 +66,9 @@ func (in *inbox[T]) shut() error {
 	return err
 }
 
-// abandon receives nothing more. What the engine and the pump have for a
-// subscription that nobody will go on with is counted as dropped, and returned.
+// abandon stops receiving. The messages that the engine and the pump hold for a
+// subscription that no one will continue are counted as dropped. abandon
+// returns their number.
 func (in *inbox[T]) abandon() (dropped int) {
 	in.cancelPump()
 	<-in.pumped
@@ -85,8 +86,8 @@ func (in *inbox[T]) abandon() (dropped int) {
 	return in.turnedAway + int(lag.Waiting)
 }
 
-// depart closes the inbox. Within a handler, which it would wait for, it does
-// so when that has returned; the bus waits for it.
+// depart closes the inbox. In a handler, for which it would have to wait, it
+// does so when the handler has returned; the bus waits for that.
 func (in *inbox[T]) depart() {
 	if !inHandler() {
 		in.close()
@@ -133,7 +134,7 @@ func (in *inbox[T]) drain(ctx context.Context) error {
 	return err
 }
 
-// The face of an inbox on its topic.
+// The inbox as a face of its topic.
 
 func (in *inbox[T]) coreOf() *core { return &in.member.consumer.core }
 
@@ -141,8 +142,8 @@ func (in *inbox[T]) seal() { in.member.consumer.resume() }
 
 func (in *inbox[T]) cancel(cause error) { in.member.consumer.cancel(cause) }
 
-// catchUp waits until what the engine has for the subscription now is done, or
-// ctx ends.
+// catchUp waits until everything that the engine now has for the subscription
+// is done, or ctx ends.
 func (in *inbox[T]) catchUp(ctx context.Context) {
 	var target uint64
 	if topic := in.remote.topic.Load(); in.stored && topic != nil {
@@ -154,7 +155,7 @@ func (in *inbox[T]) catchUp(ctx context.Context) {
 	}
 	asking, cancel := context.WithCancel(ctx)
 	defer cancel()
-	go func() { // without the pump the engine waits in vain
+	go func() { // without the pump, the engine waits in vain
 		select {
 		case <-in.pumped:
 			cancel()
@@ -176,9 +177,9 @@ func (in *inbox[T]) catchUp(ctx context.Context) {
 	in.member.consumer.settle(ctx)
 }
 
-// caughtUp reports whether everything up to the sequence target, or without one
-// everything, has been received by this subscription or its group, or that cannot
-// be known.
+// caughtUp reports whether everything up to the sequence target, or everything
+// at all if target is 0, has been received by this subscription or its group.
+// It also returns true if that cannot be known.
 func (in *inbox[T]) caughtUp(ctx context.Context, target uint64) bool {
 	if target == 0 || in.lastSeq.Load() < target {
 		if done, err := in.sub.CaughtUp(ctx, target); err == nil && !done {
@@ -204,7 +205,7 @@ func (in *inbox[T]) stop(ctx context.Context, cause error) Left {
 		left.Waiting, left.Retrying = 0, 0
 	} else {
 		dropped := 0
-		if in.local.core.bus.hasty { // otherwise it is what others have published since
+		if in.local.core.bus.hasty { // otherwise only what others have published since is left
 			dropped = in.abandon()
 		}
 		left = c.stop(ctx, cause)

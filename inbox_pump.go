@@ -36,8 +36,8 @@ func (in *inbox[T]) pump(ctx context.Context) {
 	}
 }
 
-// take puts messages into the log, and those that it cannot back. It reports
-// whether the pump goes on.
+// take puts messages into the log, and gives back those for which that is
+// impossible. It reports whether the pump continues.
 func (in *inbox[T]) take(ctx context.Context, ms []*driver.Received) bool {
 	plain := 0
 	for plain < len(ms) && in.isPlain(ms[plain]) {
@@ -64,17 +64,17 @@ func (in *inbox[T]) take(ctx context.Context, ms []*driver.Received) bool {
 	return true
 }
 
-// isPlain reports whether there is nothing to say of a message but its value, so
-// that it can be treated like one that was published in process. To a pattern each
-// says of which topic it is.
+// isPlain reports whether a message has nothing but its value, so that it can
+// be treated like one published in process. For a pattern no message is plain,
+// since each carries its topic.
 func (in *inbox[T]) isPlain(m *driver.Received) bool {
 	return !in.stored && !in.encoded && in.local.core.kind == KindTopic && m.Headers == nil && m.ID == "" && !m.HasKey && m.Time.IsZero() && m.Expires.IsZero() && m.Topic == in.local.core.name
 }
 
-// enterPlain puts plain messages into the log, and returns how many before ctx
-// ended.
+// enterPlain puts plain messages into the log, and returns how many it put
+// there before ctx ended.
 func (in *inbox[T]) enterPlain(ctx context.Context, ms []*driver.Received) int {
-	defer func() { // so that it holds no values
+	defer func() { // so that the slice retains no values
 		clear(in.run)
 		in.run = in.run[:0]
 	}()
@@ -103,7 +103,7 @@ func (in *inbox[T]) enterPlain(ctx context.Context, ms []*driver.Received) int {
 	return len(ms)
 }
 
-// nextTurn returns the context for the pump to receive in, and answers those
+// nextTurn returns the context in which the pump receives, and answers those
 // who want to know that it holds nothing.
 func (in *inbox[T]) nextTurn(ctx context.Context) context.Context {
 	in.mu.Lock()
@@ -118,8 +118,8 @@ func (in *inbox[T]) nextTurn(ctx context.Context) context.Context {
 	return in.turn
 }
 
-// emptyHanded waits until everything that the pump had received is in the log,
-// and reports false if ctx ends first.
+// emptyHanded waits until everything that the pump has received is in the log.
+// It returns false if ctx ends first.
 func (in *inbox[T]) emptyHanded(ctx context.Context) bool {
 	ch := make(chan struct{})
 	in.mu.Lock()
@@ -137,12 +137,12 @@ func (in *inbox[T]) emptyHanded(ctx context.Context) bool {
 	return true
 }
 
-// lost tells the hooks that a subscription has ended for good.
+// lost reports to the hooks that a subscription has permanently ended.
 func (e *engine) lost(b *Bus, err error) {
 	b.hooks.onConn(ConnEvent{Engine: e.info.Engine, Address: e.info.Address, Err: err})
 }
 
-// room waits until more messages may be in hand, and returns how many.
+// room waits until more messages may be in hand, and returns how many may be.
 func (in *inbox[T]) room(ctx context.Context) (int, error) {
 	for {
 		in.mu.Lock()
@@ -166,13 +166,13 @@ func (in *inbox[T]) room(ctx context.Context) (int, error) {
 	}
 }
 
-// landing is what an arrival needs here.
+// landing holds what an arrival needs here.
 type landing struct {
 	arrival arrival
 	meta    meta
 }
 
-// enter puts a message into the log. It reports whether the pump goes on.
+// enter puts a message into the log. It reports whether the pump continues.
 func (in *inbox[T]) enter(ctx context.Context, m *driver.Received, at *landing) bool {
 	a := &at.arrival
 	*a = arrival{Received: m, inbox: in}

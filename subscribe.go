@@ -25,7 +25,7 @@ func (t *Topic[T]) Subscribe(h Handler[T], opts ...SubscribeOption) (*Subscripti
 
 var errNoHandler = fmt.Errorf("%w: the handler is nil", ErrInvalidOption)
 
-// subscribe makes a member of a group's consumer, or one of its own.
+// subscribe makes a member of a group's consumer, or of a consumer of its own.
 func (t *Topic[T]) subscribe(how mode, h Handler[T], batch BatchHandler[T], opts []SubscribeOption, role string, at uintptr) (*member[T], error) {
 	on := onEphemeral
 	if t.core.retention != nil {
@@ -62,7 +62,7 @@ func (t *Topic[T]) subscribeTo(cfg *subscribeConfig, how mode, h Handler[T], bat
 		}
 		m := newMember(c, cfg, how, h, batch, role, at)
 		if !c.join(m) {
-			runtime.Gosched() // its last member is about to take it out
+			runtime.Gosched() // its last member is about to remove it
 			continue
 		}
 		if !fresh {
@@ -75,8 +75,8 @@ func (t *Topic[T]) subscribeTo(cfg *subscribeConfig, how mode, h Handler[T], bat
 	}
 }
 
-// consumerFor returns the consumer of cfg's group, or a new one, which is still to be
-// tapped.
+// consumerFor returns the consumer of cfg's group, or a new one, which the
+// caller must still tap.
 func (t *Topic[T]) consumerFor(cfg *subscribeConfig) (c *consumer[T], fresh bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -87,7 +87,7 @@ func (t *Topic[T]) consumerFor(cfg *subscribeConfig) (c *consumer[T], fresh bool
 		return c, false, c.agrees(cfg)
 	}
 	c = newConsumer[T](t.core.bus, t.core.kind, t.core.name, cfg, t.core.retention != nil || t.core.lasting)
-	c.sole = c.sole && !t.core.inbox // whose messages have times that others look at
+	c.sole = c.sole && !t.core.inbox // others look at the times of an inbox's messages, so its worker needs the lock
 	c.untap = func() { t.forget(c) }
 	return c, true, nil
 }
@@ -112,7 +112,8 @@ func newConsumer[T any](b *Bus, kind Kind, topic string, cfg *subscribeConfig, s
 	return c
 }
 
-// agrees reports how a later member's options differ from those of the group.
+// agrees returns an error if the options of a later member differ from those of
+// the group.
 func (c *core) agrees(cfg *subscribeConfig) error {
 	if c.asked != cfg.queue {
 		return fmt.Errorf("%w: group %s has Buffer(%d) and Overflow(%v), not Buffer(%d) and Overflow(%v)",
@@ -121,15 +122,15 @@ func (c *core) agrees(cfg *subscribeConfig) error {
 	return nil
 }
 
-// tap is a consumer as the topics that it reads see it.
+// tap is a consumer as seen by the topics that it reads.
 type tap[X any] interface {
 	addLane(t *Topic[X], log *feed.Log[entry[X]], start uint64)
 	endLane(log any)
 }
 
-// tap lets a consumer of the topic's own read its logs. At the same moment others
-// find it as that of its group: who joins that must miss nothing. It reports false if
-// the group has another one by then.
+// tap lets a consumer of the topic's own read its logs, and at the same moment
+// makes it the consumer of its group, so that those who join miss nothing. It
+// returns false if the group has got another consumer meanwhile.
 func (t *Topic[T]) tap(c *consumer[T], s start) (done bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -170,7 +171,7 @@ func (t *Topic[T]) addLanesLocked(c tap[T], s start) {
 	t.setModeLocked()
 }
 
-// tapsLocked returns all who read the logs.
+// tapsLocked returns everyone who reads the logs.
 func (t *Topic[T]) tapsLocked() []tap[T] {
 	taps := make([]tap[T], 0, t.listening)
 	for _, c := range t.consumers {
@@ -182,7 +183,7 @@ func (t *Topic[T]) tapsLocked() []tap[T] {
 	return taps
 }
 
-// untap takes out what tapGuest added.
+// untap removes what tapGuest added.
 func (t *Topic[T]) untap(c tap[T]) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -193,8 +194,8 @@ func (t *Topic[T]) untap(c tap[T]) {
 	}
 }
 
-// forget takes a consumer of the topic's own out. What it costs does not
-// depend on how many there are.
+// forget removes a consumer of the topic's own. Its cost does not depend on the
+// number of consumers.
 func (t *Topic[T]) forget(c *consumer[T]) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -217,7 +218,7 @@ func (t *Topic[T]) forget(c *consumer[T]) {
 	t.setModeLocked()
 }
 
-// ordinal returns where in the log s is; only stored topics have a past.
+// ordinal returns the place of s in the log. Only stored topics have a past.
 func (t *Topic[T]) ordinal(s start) uint64 {
 	if t.core.retention == nil {
 		return feed.FromNow
@@ -252,7 +253,7 @@ func newMember[T any](c *consumer[T], cfg *subscribeConfig, how mode, h Handler[
 	return m
 }
 
-// join adds a member. It reports false if the consumer has ended.
+// join adds a member. It returns false if the consumer has ended.
 func (c *consumer[T]) join(m *member[T]) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -23,12 +23,13 @@ type Store struct {
 	lock *lock
 	log  *complaints
 	opts natsserver.Options
-	// server is the one that runs, or the last that did; nil before the first.
+	// server is the running server, or the last one that ran; nil before the
+	// first.
 	server atomic.Pointer[natsserver.Server]
 	sound  bool // the files are as they should be
 
 	closing sync.Once
-	err     error // of closing
+	err     error // the result of closing
 }
 
 // Open starts a server that keeps its files in dir, which is made if need be.
@@ -60,7 +61,7 @@ func (s *Store) start() error {
 	if err := checkFiles(s.dir); err != nil {
 		return err
 	}
-	opts := s.opts // which the server changes
+	opts := s.opts // a copy, because the server changes them
 	server, err := natsserver.NewServer(&opts)
 	if err != nil {
 		return err
@@ -71,7 +72,7 @@ func (s *Store) start() error {
 	if !server.ReadyForConnections(startPatience) || !server.JetStreamEnabled() {
 		return fmt.Errorf("the store does not start: %w", s.log.asError())
 	}
-	if opts.Cluster.Name == "" { // otherwise the cluster says later which streams there are
+	if opts.Cluster.Name == "" { // in a cluster it becomes known later which streams there are
 		return s.checkStreams()
 	}
 	return nil
@@ -112,8 +113,8 @@ func (s *Store) Faulty() bool {
 	return s.WriteFault() != "" || !server.Running() || !server.JetStreamEnabled()
 }
 
-// probeSize is how much room there has to be before streams are tried again: as much as a
-// block of a stream, in bytes.
+// probeSize is how much room there must be before streams are tried again, in
+// bytes: the size of a stream's block.
 const probeSize = 8 << 20
 
 // HasRoom returns nil if some megabytes can be written to the directory, and otherwise
@@ -145,8 +146,8 @@ func (s *Store) Revive() error {
 	return err
 }
 
-// keepAddresses has the next server listen where this one does, on ports that it was to
-// choose too.
+// keepAddresses makes the next server listen where this one does, including on
+// ports that this one chose.
 func (s *Store) keepAddresses(server *natsserver.Server) {
 	v, err := server.Varz(nil)
 	if err != nil {
@@ -175,8 +176,8 @@ func (s *Store) Close() error {
 	return s.err
 }
 
-// checkStreams looks for streams that the server has passed over, and for what
-// it could not read.
+// checkStreams looks for streams that the server has skipped, and for files
+// that it could not read.
 func (s *Store) checkStreams() error {
 	if said := s.log.about("corrupt record"); said != "" {
 		return fmt.Errorf("a file of the store is %w, and what follows in it is lost: %s; opening it again goes on with the rest", ErrDamaged, said)
