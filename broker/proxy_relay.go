@@ -45,9 +45,11 @@ const (
 	// readRoom is the size of a connection's buffer for input when the client sends
 	// little, in bytes: enough for the longest line, with its verb and its end.
 	readRoom = lineMost + 512
-	// ackPrefix begins the subjects for acknowledging messages. These do not count
+	// ackPrefix begins the subjects for acknowledging messages, and ackMost is the
+	// size that no acknowledgement needs, in bytes. Up to it these do not count
 	// towards a rate, because there is one for each message that a client is sent.
 	ackPrefix = "$JS.ACK."
+	ackMost   = 512
 	// refusedReply turns a subject into one that the server lets no client use for
 	// replies: it answers with a permissions violation.
 	refusedReply = "_R_."
@@ -272,7 +274,7 @@ func (r *relay) publish(verb []byte, args [][]byte, sizes int) error {
 		}
 	}
 	subject, refused := args[0], ""
-	if !bytes.HasPrefix(subject, []byte(ackPrefix)) {
+	if total > ackMost || !bytes.HasPrefix(subject, []byte(ackPrefix)) {
 		if err := r.await(); err != nil {
 			return err
 		}
