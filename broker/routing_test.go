@@ -440,4 +440,7 @@ func TestStopIsBounded(t *testing.T) {
 	if err := b.Reload(testContext(t), b.config.Load()); err == nil {
 		t.Error("a stopped broker was reloaded")
 	}
+	if err := b.store.Close(); err != nil { // waits for the server, whose directory is removed next
+		t.Error(err)
+	}
 }

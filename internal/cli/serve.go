@@ -127,7 +127,7 @@ func started(b *broker.Broker, output string, s Streams) error {
 func unknownVariables() broker.Problems {
 	return broker.UnknownVariables(os.Environ(), []string{
 		"HARK_CONFIG", "HARK_URL", "HARK_HTTP_URL", "HARK_CONTEXT", "HARK_CONTEXTS", "HARK_TOKEN", "HARK_REQUEST",
-		"HARK_REQUIRE", "HARK_LONG", "HARK_UPDATE", "HARK_TEST_NATS", // used by the tests of this project
+		"HARK_REQUIRE", "HARK_LONG", "HARK_UPDATE", "HARK_TEST_NATS", "HARK_NATS_SERVER", "HARK_KILLS", // used by the tests of this project
 	})
 }
 
