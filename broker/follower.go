@@ -105,14 +105,11 @@ func firstOf(ctx context.Context, topic driver.Topic, from driver.SubscribeConfi
 		return 0, err
 	}
 	from.Window = 1
-	sub, err := topic.Subscribe(ctx, from)
+	sub, done, err := upToNow(ctx, topic, from)
 	if err != nil {
 		return 0, err
 	}
-	defer func() { _ = sub.Close(context.WithoutCancel(ctx)) }() // nothing is acknowledged
-	if err := sub.Drain(ctx); err != nil {
-		return 0, err
-	}
+	defer done()
 	ms, err := sub.Receive(ctx, 1)
 	switch {
 	case errors.Is(err, driver.ErrEnded):
@@ -121,6 +118,21 @@ func firstOf(ctx context.Context, topic driver.Topic, from driver.SubscribeConfi
 		return 0, err
 	}
 	return ms[0].Seq, nil
+}
+
+// upToNow subscribes to what is stored from some place on. The last message that it
+// returns is the last one there is now, so that the end is known even where messages have
+// been deleted. The caller calls done.
+func upToNow(ctx context.Context, topic driver.Topic, from driver.SubscribeConfig) (sub driver.Subscription, done func(), err error) {
+	if sub, err = topic.Subscribe(ctx, from); err != nil {
+		return nil, nil, err
+	}
+	done = func() { _ = sub.Close(context.WithoutCancel(ctx)) } // nothing is acknowledged
+	if err := sub.Drain(ctx); err != nil {
+		done()
+		return nil, nil, err
+	}
+	return sub, done, nil
 }
 
 // close implements source.
@@ -232,16 +244,11 @@ func (w *follower) catchUp(ctx context.Context) (p pack, err error) {
 		from = driver.SubscribeConfig{From: driver.FromSeq, Seq: w.seq}
 	}
 	from.Window = readWindow
-	sub, err := w.topic.Subscribe(ctx, from)
+	sub, done, err := upToNow(ctx, w.topic, from)
 	if err != nil {
 		return p, err
 	}
-	defer func() { _ = sub.Close(context.WithoutCancel(ctx)) }() // nothing is acknowledged
-	// What is there now is the last that it returns, so that the end is known
-	// even where messages have been deleted.
-	if err := sub.Drain(ctx); err != nil {
-		return p, err
-	}
+	defer done()
 	for size, scanned := packSize, 0; len(p.frames) < w.most && size > 0 && scanned < scanMost; {
 		ms, err := sub.Receive(ctx, min(readWindow, w.most-len(p.frames)))
 		switch {
