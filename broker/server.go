@@ -39,7 +39,7 @@ func startServer(c *Config, auth *authenticator, before *proxy, log natsserver.L
 	}
 	if before != nil {
 		before.standBefore(c, &opts)
-	} else if err := c.doors(&opts); err != nil {
+	} else if err := c.setListeners(&opts); err != nil {
 		return nil, err
 	}
 	if c.MQTT.Listen != off { // these connect to the server itself, which applies users and permissions
@@ -63,8 +63,8 @@ func startServer(c *Config, auth *authenticator, before *proxy, log natsserver.L
 	return s, nil
 }
 
-// doors adds the listeners for NATS clients, for a server without a proxy.
-func (c *Config) doors(opts *natsserver.Options) (err error) {
+// setListeners adds the listeners for NATS clients, for a server without a proxy.
+func (c *Config) setListeners(opts *natsserver.Options) (err error) {
 	if opts.TLSConfig, err = c.TLS.load(); err != nil {
 		return err
 	}

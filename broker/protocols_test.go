@@ -34,11 +34,11 @@ func program(t *testing.T, name, why string) string {
 	return ""
 }
 
-const allDoors = "mqtt: {listen: \"127.0.0.1:0\"}\nwebsocket: {listen: \"127.0.0.1:0\"}\ntopics: [{name: orders.placed, durability: relaxed}]\n"
+const allProtocols = "mqtt: {listen: \"127.0.0.1:0\"}\nwebsocket: {listen: \"127.0.0.1:0\"}\ntopics: [{name: orders.placed, durability: relaxed}]\n"
 
 // TestNATSOverWebSocket connects the NATS client over a WebSocket.
 func TestNATSOverWebSocket(t *testing.T) {
-	b := start(t, config(t, allDoors))
+	b := start(t, config(t, allProtocols))
 	nc, err := nats.Connect("ws://" + b.WebSocketAddr())
 	if err != nil {
 		t.Fatal(err)
@@ -79,14 +79,14 @@ func TestWebSocketOrigins(t *testing.T) {
 		}
 		return err
 	}
-	b := start(t, config(t, allDoors))
+	b := start(t, config(t, allProtocols))
 	if err := try(b.WebSocketAddr(), "https://evil.example"); err == nil {
 		t.Error("a page of another host may connect")
 	}
 	if err := try(b.WebSocketAddr(), "http://"+b.WebSocketAddr()); err != nil {
 		t.Errorf("a page of the same host may not connect: %v", err)
 	}
-	b = start(t, config(t, "web: {origins: \"https://app.example\"}\n"+allDoors))
+	b = start(t, config(t, "web: {origins: \"https://app.example\"}\n"+allProtocols))
 	if err := try(b.WebSocketAddr(), "https://app.example"); err != nil {
 		t.Errorf("a page that is listed may not connect: %v", err)
 	}
@@ -111,7 +111,7 @@ func mosquitto(t *testing.T, b *Broker, name string, args ...string) *exec.Cmd {
 // TestMQTT publishes and subscribes with the mosquitto clients.
 func TestMQTT(t *testing.T) {
 	users := fmt.Sprintf("users:\n  - {name: shop, token: %q, publish: orders.>, subscribe: orders.>}\n  - {name: all, token: %q, publish: \">\", subscribe: \">\", admin: \">\"}\n", HashToken("s"), HashToken("a"))
-	b := start(t, config(t, allDoors+users))
+	b := start(t, config(t, allProtocols+users))
 	in := mosquitto(t, b, "mosquitto_sub", "-u", "shop", "-P", "s", "-q", "1", "-t", "orders/+", "-F", "%t %p", "-d")
 	out, err := in.StdoutPipe()
 	if err != nil {
@@ -179,7 +179,7 @@ func TestEventSource(t *testing.T) {
 		_, _ = io.WriteString(rw, <-page)
 	}))
 	defer site.Close()
-	b := start(t, config(t, allDoors+"web: {origins: \""+site.URL+"\"}\n"))
+	b := start(t, config(t, allProtocols+"web: {origins: \""+site.URL+"\"}\n"))
 	d := doorOf(t, b)
 	d.numbers(http.StatusCreated, "orders.placed", 0, 5)
 	page <- fmt.Sprintf(`<body><script>

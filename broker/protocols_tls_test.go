@@ -7,10 +7,10 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// TestDoorsOverTLS connects the mosquitto clients, and the NATS client over
+// TestProtocolsOverTLS connects the mosquitto clients, and the NATS client over
 // WebSockets, with TLS: with client certificates where the broker requires them,
 // and not at all without TLS.
-func TestDoorsOverTLS(t *testing.T) {
+func TestProtocolsOverTLS(t *testing.T) {
 	a, stranger := newAuthority(t), newAuthority(t)
 	cert, key := a.Server(t)
 	clientCert, clientKey := a.Client(t)
@@ -21,7 +21,7 @@ func TestDoorsOverTLS(t *testing.T) {
 		mine           bool // whether a client certificate is required
 	}{{"of the broker", "", false}, {"of both", a.File, true}} {
 		t.Run(tt.name, func(t *testing.T) {
-			b := start(t, config(t, fmt.Sprintf("tls: {cert: %q, key: %q, client_ca: %q}\n", cert, key, tt.clientCA)+allDoors+users))
+			b := start(t, config(t, fmt.Sprintf("tls: {cert: %q, key: %q, client_ca: %q}\n", cert, key, tt.clientCA)+allProtocols+users))
 			connect := func(url string, opts ...nats.Option) (*nats.Conn, error) {
 				opts = append(opts, nats.UserInfo("shop", "s"), nats.CustomInboxPrefix("_INBOX.shop"), nats.Timeout(patience))
 				return nats.Connect(url+b.WebSocketAddr(), opts...)

@@ -22,8 +22,8 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// doorSeeds are requests, without the headers that all of them have.
-func doorSeeds(add func(string)) {
+// requestSeeds are requests, without the headers that all of them have.
+func requestSeeds(add func(string)) {
 	event := `{"specversion":"1.0","id":"1","source":"/s","type":"t","x":1,"data":{"a":[1,"<b>"]}}`
 	for _, post := range []string{
 		"?key=ada&ttl=1h\r\nHark-Header-Tenant: shop\r\n\r\n{\"n\":1}",
@@ -69,11 +69,11 @@ func doorSeeds(add func(string)) {
 	}
 }
 
-// FuzzDoor sends arbitrary requests to a running broker. Each must be answered as
+// FuzzHTTP sends arbitrary requests to a running broker. Each must be answered as
 // the document says, never with an unforeseen failure, and exactly what is
 // acknowledged must be stored.
-func FuzzDoor(f *testing.F) {
-	doorSeeds(func(request string) { f.Add([]byte(request)) })
+func FuzzHTTP(f *testing.F) {
+	requestSeeds(func(request string) { f.Add([]byte(request)) })
 	b := start(f, config(f, "topics: [{name: stored, durability: memory, dedup: 1h}]"))
 	a := newAPI(f, b, "")
 	js, err := jetstream.New(b.client)
@@ -83,13 +83,13 @@ func FuzzDoor(f *testing.F) {
 	count := 0
 	f.Fuzz(func(t *testing.T, request []byte) {
 		count++ // one at a time
-		d := &fuzzedDoor{t: t, api: *a, js: js, mark: strconv.Itoa(count)}
+		d := &fuzzedServer{t: t, api: *a, js: js, mark: strconv.Itoa(count)}
 		d.api.t = t
 		d.try(request)
 	})
 }
 
-type fuzzedDoor struct {
+type fuzzedServer struct {
 	t   *testing.T
 	api api
 	js  jetstream.JetStream
@@ -100,11 +100,11 @@ type fuzzedDoor struct {
 // markHeader is the header that carries the mark.
 const markHeader = "fuzz"
 
-// doorPatience is how long to listen to a silent stream.
-const doorPatience = 20 * time.Millisecond
+// silencePatience is how long to listen to a silent stream.
+const silencePatience = 20 * time.Millisecond
 
 // try sends one request.
-func (d *fuzzedDoor) try(request []byte) {
+func (d *fuzzedServer) try(request []byte) {
 	head, body, _ := bytes.Cut(request, []byte("\r\n\r\n"))
 	lower := bytes.ToLower(head)
 	// The broker closes the connection after the answer, so that no part of the
@@ -155,7 +155,7 @@ func (d *fuzzedDoor) try(request []byte) {
 }
 
 // endpoint returns the endpoint of a request, or nil if there is none.
-func (d *fuzzedDoor) endpoint(r *http.Request) *endpoint {
+func (d *fuzzedServer) endpoint(r *http.Request) *endpoint {
 	mux := http.NewServeMux()
 	all := map[string]*endpoint{}
 	for i := range d.api.broker.web.endpoints {
@@ -169,7 +169,7 @@ func (d *fuzzedDoor) endpoint(r *http.Request) *endpoint {
 
 // stored returns how many messages the stored topic has taken. An earlier request
 // may have removed the topic; then stored creates it again.
-func (d *fuzzedDoor) stored() uint64 {
+func (d *fuzzedServer) stored() uint64 {
 	d.t.Helper()
 	ctx := testContext(d.t)
 	_, err := d.api.broker.conn.OpenTopic(ctx, driver.TopicConfig{Name: "stored", Stored: &driver.StoredConfig{Durability: driver.DurableMemory, Dedup: time.Hour, Existing: true}})
@@ -185,7 +185,7 @@ func (d *fuzzedDoor) stored() uint64 {
 
 // own returns how many messages in a range of sequences were published by this
 // request: an earlier one may have published delayed messages that come due now.
-func (d *fuzzedDoor) own(from, to uint64) (n uint64) {
+func (d *fuzzedServer) own(from, to uint64) (n uint64) {
 	d.t.Helper()
 	ctx := testContext(d.t)
 	s, err := d.js.Stream(ctx, "hark-topic-stored")
@@ -206,7 +206,7 @@ func (d *fuzzedDoor) own(from, to uint64) (n uint64) {
 
 // send sends a request and returns the answer. It stops reading a stream once it
 // has begun, or stays silent.
-func (d *fuzzedDoor) send(text []byte, whole, stream bool, parsed *http.Request) (status int, answer []byte) {
+func (d *fuzzedServer) send(text []byte, whole, stream bool, parsed *http.Request) (status int, answer []byte) {
 	d.t.Helper()
 	conn, err := net.Dial("tcp", d.api.broker.HTTPAddr().String())
 	if err != nil {
@@ -224,7 +224,7 @@ func (d *fuzzedDoor) send(text []byte, whole, stream bool, parsed *http.Request)
 	}
 	var left atomic.Bool
 	if stream {
-		leave := time.AfterFunc(doorPatience, func() { left.Store(true); _ = conn.Close() })
+		leave := time.AfterFunc(silencePatience, func() { left.Store(true); _ = conn.Close() })
 		defer leave.Stop()
 	}
 	res, err := http.ReadResponse(bufio.NewReader(conn), parsed)
