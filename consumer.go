@@ -49,7 +49,7 @@ type consumer[T any] struct {
 	sources []source[T]
 	passed  uint64 // messages passed by sources that are gone
 	members []*member[T]
-	aside   aside[T]
+	pending pending[T]
 	keying  bool   // a worker is making the keys of the messages that it has claimed
 	closing bool   // its last member is leaving, so no other may join
 	untap   func() // removes the consumer from its topics

@@ -154,14 +154,14 @@ func (c *consumer[T]) end() Left {
 		_, passed := src.lag()
 		c.passed += passed
 	}
-	// Messages aside have already been passed; those in the log have not.
-	c.lost(DropClosed, uint64(c.aside.n))
-	c.passed += uint64(left.Waiting) - uint64(c.aside.n-c.aside.retrying)
-	c.lost(DropClosed, uint64(left.Waiting)-uint64(c.aside.n-c.aside.retrying))
-	if c.aside.timer != nil {
-		c.aside.timer.Stop()
+	// Pending messages have already been passed; those in the log have not.
+	c.lost(DropClosed, uint64(c.pending.n))
+	c.passed += uint64(left.Waiting) - uint64(c.pending.n-c.pending.retrying)
+	c.lost(DropClosed, uint64(left.Waiting)-uint64(c.pending.n-c.pending.retrying))
+	if c.pending.timer != nil {
+		c.pending.timer.Stop()
 	}
-	c.aside = aside[T]{}
+	c.pending = pending[T]{}
 	if c.gone != nil {
 		close(c.gone)
 	}

@@ -55,13 +55,13 @@ func (c *consumer[T]) statsLocked() SubscriptionStats {
 		Failed:      c.tally.failed.Load(),
 		Redelivered: c.tally.redelivered.Load(),
 		Overgrown:   c.tally.overgrown.Load(),
-		Retrying:    uint64(c.aside.retrying),
+		Retrying:    uint64(c.pending.retrying),
 		Paused:      c.pausedLocked(),
 	}
 	done := s.Delivered + s.Filtered + s.Dropped + s.Dead
 	waiting, passed := c.countsLocked()
-	s.Waiting = waiting + uint64(c.aside.n-c.aside.retrying)
-	s.InFlight = passed - done - uint64(c.aside.n)
+	s.Waiting = waiting + uint64(c.pending.n-c.pending.retrying)
+	s.InFlight = passed - done - uint64(c.pending.n)
 	if c.kind == KindPattern {
 		s.Pattern = c.topic
 	}
@@ -88,10 +88,10 @@ func (c *consumer[T]) oldestLocked() time.Duration {
 			oldest = m.entered()
 		}
 	}
-	for _, h := range c.aside.timed {
+	for _, h := range c.pending.retries {
 		note(h.meta)
 	}
-	for _, h := range c.aside.runnable.items[c.aside.runnable.head:] {
+	for _, h := range c.pending.runnable.items[c.pending.runnable.head:] {
 		note(h.meta)
 	}
 	if !c.sole {

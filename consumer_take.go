@@ -26,7 +26,7 @@ func (c *consumer[T]) take(w *worker[T], last bool) int {
 	if n == 0 && last {
 		asleep = c.sleepLocked(asleep)
 	}
-	more := (n > 0 || entered) && (c.aside.runnable.len() > 0 || c.ready.any())
+	more := (n > 0 || entered) && (c.pending.runnable.len() > 0 || c.ready.any())
 	c.mu.Unlock()
 	for _, src := range from {
 		src.opened()
@@ -41,20 +41,20 @@ func (c *consumer[T]) take(w *worker[T], last bool) int {
 	return n
 }
 
-// takeLocked takes a message from aside, or else messages from the source whose
+// takeLocked takes a message from pending, or else messages from the source whose
 // turn it is, which it appends to from unless it is there. If keyed is true,
-// the messages must go through aside before they are handled.
+// the messages must go through pending before they are handled.
 func (c *consumer[T]) takeLocked(w *worker[T], from []source[T]) (n int, keyed bool, _ []source[T]) {
 	if c.over.Load() || w.member.state.Load()&memberHalts != 0 {
 		return 0, false, from
 	}
-	h := c.aside.pop(c.lone)
+	h := c.pending.pop(c.lone)
 	c.setTimerLocked()
 	if h != nil {
 		w.buf[0], w.held = h.Message, h
 		return 1, false, from
 	}
-	if c.keying || c.aside.n >= c.window() {
+	if c.keying || c.pending.n >= c.window() {
 		return 0, false, from // the worker that makes keys will wake others, and so will messages that are done
 	}
 	chunk := c.fair(w)
@@ -68,7 +68,7 @@ func (c *consumer[T]) takeLocked(w *worker[T], from []source[T]) (n int, keyed b
 	return n, n > 0 && c.ordered(w.buf[:n]), from
 }
 
-// enterKeyed adds messages to aside that were claimed with keying set. The
+// enterKeyed adds messages to pending that were claimed with keying set. The
 // program makes their keys, so no lock is held. The order is kept because no
 // one else claims meanwhile.
 func (c *consumer[T]) enterKeyed(ms []Message[T]) {
@@ -80,7 +80,7 @@ func (c *consumer[T]) enterKeyed(ms []Message[T]) {
 			if h == nil { // the goroutine ended while making a key
 				h = &held[T]{Message: ms[i], fault: errGoexit}
 			}
-			c.aside.enter(h)
+			c.pending.enter(h)
 		}
 		c.keying = false
 		c.busy.Store(true)
@@ -111,7 +111,7 @@ func (c *consumer[T]) claimLocked(dst []Message[T]) (n int, from source[T]) {
 // sleepLocked puts the sources that have nothing to read to sleep, and appends
 // them to asleep.
 func (c *consumer[T]) sleepLocked(asleep []source[T]) []source[T] {
-	if c.over.Load() || c.keying || c.aside.n >= c.window() {
+	if c.over.Load() || c.keying || c.pending.n >= c.window() {
 		return asleep // they have not been looked at
 	}
 	for node := c.ready.first(); node != nil; node = c.ready.first() {
@@ -155,7 +155,7 @@ func (c *consumer[T]) retire(src source[T]) {
 // key. With several workers that is always so if it has a key. With one worker
 // it is so only while a message with some key waits for another attempt.
 func (c *consumer[T]) ordered(ms []Message[T]) bool {
-	if c.lone && c.aside.empty() {
+	if c.lone && c.pending.empty() {
 		return false
 	}
 	for i := range ms {

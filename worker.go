@@ -31,7 +31,7 @@ type worker[T any] struct {
 	member *member[T]
 	ctx    context.Context // of the handler; created when first needed
 	buf    []Message[T]    // messages taken
-	held   *held[T]        // the message, if it was taken from aside
+	held   *held[T]        // the message, if it was pending
 	at, n  int             // buf[at:n] still has to be handled
 	chunk  int             // how many messages to take at a time
 	most   int             // upper limit of chunk
@@ -369,7 +369,7 @@ func (w *worker[T]) failed(m *Message[T], err error) (done bool) {
 	c.bus.hooks.onFail(e)
 	switch {
 	case e.Retry:
-		w.putAside(m, now, now.Add(e.After))
+		w.retryLater(m, now, now.Add(e.After))
 		if c.over.Load() {
 			c.report()
 		}
@@ -405,7 +405,7 @@ func (w *worker[T]) bury(m *Message[T], e FailEvent, now time.Time) (done bool) 
 	}
 	switch {
 	case err != nil && c.lasting() && m.arrival() != nil && !neverBuried(err):
-		w.putAside(m, now, now.Add(cfg.backoff.Max))
+		w.retryLater(m, now, now.Add(cfg.backoff.Max))
 		return false
 	case to == "" || err != nil:
 		c.giveUp(DropGivenUp)

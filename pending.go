@@ -7,15 +7,15 @@ import (
 	"time"
 )
 
-// aside holds the messages of a consumer that have left the log but are in no
-// worker's hands: they wait for another attempt, or for a message with the same
-// key to be done. The consumer's mu guards it.
-type aside[T any] struct {
+// pending holds the messages of a consumer that have left the log and that no
+// worker has: they wait for another attempt, or for a message with the same key to
+// be done. The consumer's mu guards it.
+type pending[T any] struct {
 	runnable fifo[*held[T]]
-	timed    timed[T]            // by due time
-	keys     map[string]*line[T] // the keys of messages that are not done
-	n        int                 // number of messages here
-	retrying int                 // those of them that wait for an attempt or are about to have it
+	retries  retryHeap[T]            // by due time
+	keys     map[string]*keyQueue[T] // the keys of messages that are not done
+	n        int                     // number of messages here
+	retrying int                     // those of them that wait for an attempt or are about to have it
 	timer    *time.Timer
 	wakeAt   time.Time // when the timer fires; zero if it is not set
 }
@@ -31,8 +31,8 @@ type held[T any] struct {
 	due     time.Time // time of the next attempt
 }
 
-// line is what waits behind a message with the same key.
-type line[T any] struct{ waiting fifo[*held[T]] }
+// keyQueue holds the messages that wait behind one with the same key.
+type keyQueue[T any] struct{ waiting fifo[*held[T]] }
 
 // hold returns a message with its key. The key is made by the program, so no
 // lock may be held.
@@ -58,35 +58,35 @@ func holdAll[T any](ms []Message[T]) []*held[T] {
 }
 
 // enter adds a message behind those that are here.
-func (a *aside[T]) enter(h *held[T]) {
-	a.runnable.push(h)
-	a.n++
+func (p *pending[T]) enter(h *held[T]) {
+	p.runnable.push(h)
+	p.n++
 }
 
 // pop returns the next message to handle, or nil. If the message has a key, pop
 // claims the key for it. A lone worker takes its messages in order anyway, so
 // it claims a key only when a message fails.
-func (a *aside[T]) pop(lone bool) *held[T] {
-	if len(a.timed) > 0 {
+func (p *pending[T]) pop(lone bool) *held[T] {
+	if len(p.retries) > 0 {
 		now := time.Now()
-		for len(a.timed) > 0 && !a.timed[0].due.After(now) {
-			a.runnable.push(heap.Pop(&a.timed).(*held[T]))
+		for len(p.retries) > 0 && !p.retries[0].due.After(now) {
+			p.runnable.push(heap.Pop(&p.retries).(*held[T]))
 		}
 	}
-	for a.runnable.len() > 0 {
-		h := a.runnable.pop()
+	for p.runnable.len() > 0 {
+		h := p.runnable.pop()
 		if h.keyed && !h.claimed {
-			if line := a.keys[h.key]; line != nil {
+			if line := p.keys[h.key]; line != nil {
 				line.waiting.push(h)
 				continue
 			}
 			if !lone {
-				a.claim(h)
+				p.claim(h)
 			}
 		}
-		a.n--
+		p.n--
 		if h.attempt > 0 {
-			a.retrying--
+			p.retrying--
 		}
 		return h
 	}
@@ -94,42 +94,42 @@ func (a *aside[T]) pop(lone bool) *held[T] {
 }
 
 // claim makes later messages with h's key wait until h is released.
-func (a *aside[T]) claim(h *held[T]) {
+func (p *pending[T]) claim(h *held[T]) {
 	h.claimed = true
-	if a.keys == nil {
-		a.keys = map[string]*line[T]{}
+	if p.keys == nil {
+		p.keys = map[string]*keyQueue[T]{}
 	}
-	if a.keys[h.key] == nil {
-		a.keys[h.key] = &line[T]{}
+	if p.keys[h.key] == nil {
+		p.keys[h.key] = &keyQueue[T]{}
 	}
 }
 
 // release ends a message's claim on its key. The next message with the key has
 // its turn.
-func (a *aside[T]) release(h *held[T]) {
-	line := a.keys[h.key]
+func (p *pending[T]) release(h *held[T]) {
+	line := p.keys[h.key]
 	if !h.claimed || line == nil { // nil if the consumer has ended meanwhile
 		return
 	}
 	if line.waiting.len() == 0 {
-		delete(a.keys, h.key)
+		delete(p.keys, h.key)
 		return
 	}
 	next := line.waiting.pop()
 	next.claimed = true
 	if next.due.IsZero() {
-		a.runnable.push(next)
+		p.runnable.push(next)
 	} else {
-		heap.Push(&a.timed, next)
+		heap.Push(&p.retries, next)
 	}
 }
 
 // empty reports whether there is no message here and no key is claimed.
-func (a *aside[T]) empty() bool { return a.n == 0 && len(a.keys) == 0 }
+func (p *pending[T]) empty() bool { return p.n == 0 && len(p.keys) == 0 }
 
-// putAside keeps m for another attempt at due. Messages with the same key that
+// retryLater keeps m for another attempt at due. Messages with the same key that
 // the worker holds behind it wait too.
-func (w *worker[T]) putAside(m *Message[T], failed, due time.Time) {
+func (w *worker[T]) retryLater(m *Message[T], failed, due time.Time) {
 	c := w.member.consumer
 	h := w.held
 	if h == nil {
@@ -151,21 +151,21 @@ func (w *worker[T]) putAside(m *Message[T], failed, due time.Time) {
 		c.lost(DropClosed, 1)
 		return
 	}
-	a := &c.aside
-	a.n++
-	a.retrying++
-	switch line := a.keys[h.key]; {
+	p := &c.pending
+	p.n++
+	p.retrying++
+	switch line := p.keys[h.key]; {
 	case h.keyed && !h.claimed && line != nil:
 		line.waiting.push(h) // another item of its batch also failed
 	case h.keyed && !h.claimed:
-		a.claim(h)
+		p.claim(h)
 		fallthrough
 	default:
-		heap.Push(&a.timed, h)
+		heap.Push(&p.retries, h)
 	}
 	if h.keyed {
 		for _, h := range behind {
-			a.enter(h)
+			p.enter(h)
 		}
 		w.n = w.at
 	}
@@ -190,12 +190,12 @@ func (w *worker[T]) handBack() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, h := range slices.Backward(rest) {
-		c.aside.putBack(h)
+		c.pending.putBack(h)
 	}
 	w.at, w.n = 0, 0
 	if w.pile != nil {
 		for _, h := range slices.Backward(w.pile.items) {
-			c.aside.putBack(h)
+			c.pending.putBack(h)
 		}
 		w.pile.items = nil
 		if w.pile.timer != nil {
@@ -203,20 +203,20 @@ func (w *worker[T]) handBack() {
 		}
 	}
 	if c.over.Load() {
-		c.lost(DropClosed, uint64(c.aside.n))
-		c.aside = aside[T]{}
+		c.lost(DropClosed, uint64(c.pending.n))
+		c.pending = pending[T]{}
 	}
-	c.busy.Store(!c.aside.empty())
+	c.busy.Store(!c.pending.empty())
 	c.wake()
 }
 
 // putBack takes back a message that pop returned, or one that was read and not
 // handled.
-func (a *aside[T]) putBack(h *held[T]) {
-	a.runnable.pushFront(h)
-	a.n++
+func (p *pending[T]) putBack(h *held[T]) {
+	p.runnable.pushFront(h)
+	p.n++
 	if h.attempt > 0 {
-		a.retrying++
+		p.retrying++
 	}
 }
 
@@ -224,44 +224,44 @@ func (a *aside[T]) putBack(h *held[T]) {
 func (c *consumer[T]) release(h *held[T]) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.aside.release(h)
-	c.busy.Store(!c.aside.empty())
+	c.pending.release(h)
+	c.busy.Store(!c.pending.empty())
 	c.setTimerLocked()
 }
 
 // setTimerLocked makes sure that a worker wakes when the next attempt is due.
 func (c *consumer[T]) setTimerLocked() {
-	a := &c.aside
-	if len(a.timed) == 0 || c.over.Load() {
+	p := &c.pending
+	if len(p.retries) == 0 || c.over.Load() {
 		return
 	}
-	due := a.timed[0].due
-	if !a.wakeAt.IsZero() && !due.Before(a.wakeAt) {
+	due := p.retries[0].due
+	if !p.wakeAt.IsZero() && !due.Before(p.wakeAt) {
 		return
 	}
-	a.wakeAt = due
-	if a.timer == nil {
-		a.timer = time.AfterFunc(time.Until(due), c.wakeForRetry)
+	p.wakeAt = due
+	if p.timer == nil {
+		p.timer = time.AfterFunc(time.Until(due), c.wakeForRetry)
 	} else {
-		a.timer.Reset(time.Until(due))
+		p.timer.Reset(time.Until(due))
 	}
 }
 
 func (c *consumer[T]) wakeForRetry() {
 	c.mu.Lock()
-	c.aside.wakeAt = time.Time{} // the worker that takes what is due sets it again
+	c.pending.wakeAt = time.Time{} // the worker that takes what is due sets it again
 	c.mu.Unlock()
 	c.wake()
 }
 
-// timed is a heap by due time.
-type timed[T any] []*held[T]
+// retryHeap is a heap of messages by due time.
+type retryHeap[T any] []*held[T]
 
-func (t timed[T]) Len() int           { return len(t) }
-func (t timed[T]) Less(i, j int) bool { return t[i].due.Before(t[j].due) }
-func (t timed[T]) Swap(i, j int)      { t[i], t[j] = t[j], t[i] }
-func (t *timed[T]) Push(x any)        { *t = append(*t, x.(*held[T])) }
-func (t *timed[T]) Pop() any {
+func (t retryHeap[T]) Len() int           { return len(t) }
+func (t retryHeap[T]) Less(i, j int) bool { return t[i].due.Before(t[j].due) }
+func (t retryHeap[T]) Swap(i, j int)      { t[i], t[j] = t[j], t[i] }
+func (t *retryHeap[T]) Push(x any)        { *t = append(*t, x.(*held[T])) }
+func (t *retryHeap[T]) Pop() any {
 	old := *t
 	last := len(old) - 1
 	h := old[last]
