@@ -56,7 +56,7 @@ func eventsEndpoints() []endpoint {
 	from.check = func(s string) error { _, err := parseFrom(s, time.Now()); return err }
 	lastID := textParam("Last-Event-ID", "go on behind this event of a stored topic, whatever `from` says: its `id`, which browsers send by themselves, or its `seq`").inHeader()
 	lastID.check = func(s string) error {
-		if _, _, err := readSpot(s); err != nil {
+		if _, _, err := parseEventID(s); err != nil {
 			return fmt.Errorf("got %q, want the id of an event of a stored topic", s)
 		}
 		return nil
@@ -255,11 +255,11 @@ func (c *call) begin(ctx context.Context, k *knownTopic) (from driver.SubscribeC
 			but("declare the topic under topics in the configuration of the broker, or leave out from and Last-Event-ID")
 	}
 	if resumes {
-		seq, mark, err := readSpot(last)
+		seq, mark, err := parseEventID(last)
 		if err != nil {
 			return from, stats, false, refused(http.StatusBadRequest, "Last-Event-ID: %s", err)
 		}
-		at = spot{driver.SubscribeConfig{From: driver.FromSeq, Seq: seq + 1}, mark}
+		at = startPosition{driver.SubscribeConfig{From: driver.FromSeq, Seq: seq + 1}, mark}
 	}
 	if !resumes && at.mark == "" {
 		return at.SubscribeConfig, stats, false, nil

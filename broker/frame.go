@@ -30,7 +30,7 @@ func (k *frameMaker) frame(m *driver.Received, mark string) (*frame, error) {
 	f := &frame{seq: m.Seq}
 	text := make([]byte, 0, len(m.Data)+512)
 	if m.Seq > 0 {
-		text = append(appendSpot(append(text, "id: "...), m.Seq, mark), '\n')
+		text = append(appendEventID(append(text, "id: "...), m.Seq, mark), '\n')
 	}
 	text = append(text, "data: "...)
 	head := len(text)

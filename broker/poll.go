@@ -34,7 +34,7 @@ func (c *call) poll(s source) error {
 	h.Set("Content-Type", ndjsonType)
 	h.Set("Cache-Control", "no-store")
 	if p.next > 0 {
-		h.Set(nextHeader, string(appendSpot(nil, p.next, p.mark)))
+		h.Set(nextHeader, string(appendEventID(nil, p.next, p.mark)))
 	}
 	if p.anew {
 		w.write(anewLine)

@@ -22,7 +22,7 @@ func (c *call) webSocket(s source) error {
 	if w, ok := s.(*follower); ok && w.hub.mark != "" {
 		c.rw.Header().Set(topicMarkHeader, w.hub.mark)
 		if w.seq > 0 {
-			c.rw.Header().Set(nextHeader, string(appendSpot(nil, w.seq, w.hub.mark)))
+			c.rw.Header().Set(nextHeader, string(appendEventID(nil, w.seq, w.hub.mark)))
 		}
 	}
 	// Origins are checked before this, for all requests: see guard.

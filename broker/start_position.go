@@ -10,8 +10,8 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// spot is where on a stored topic to begin.
-type spot struct {
+// startPosition is where on a stored topic to begin.
+type startPosition struct {
 	driver.SubscribeConfig
 	// mark says of which topic of its name a sequence is; empty if nothing does.
 	mark string
@@ -26,8 +26,8 @@ func markOf(made time.Time) string {
 	return strconv.FormatInt(made.UnixNano(), 36)
 }
 
-// appendSpot appends a sequence with the mark of its topic: what clients resume with.
-func appendSpot(dst []byte, seq uint64, mark string) []byte {
+// appendEventID appends a sequence with the mark of its topic: what clients resume with.
+func appendEventID(dst []byte, seq uint64, mark string) []byte {
 	dst = strconv.AppendUint(dst, seq, 10)
 	if mark == "" {
 		return dst
@@ -35,8 +35,8 @@ func appendSpot(dst []byte, seq uint64, mark string) []byte {
 	return append(append(dst, '.'), mark...)
 }
 
-// readSpot reads what appendSpot has written, or a sequence alone.
-func readSpot(s string) (seq uint64, mark string, err error) {
+// parseEventID reads what appendEventID has written, or a sequence alone.
+func parseEventID(s string) (seq uint64, mark string, err error) {
 	number, mark, marked := strings.Cut(s, ".")
 	if seq, err = strconv.ParseUint(number, 10, 64); err != nil {
 		return 0, "", err
@@ -48,7 +48,7 @@ func readSpot(s string) (seq uint64, mark string, err error) {
 }
 
 // parseFrom reads where to begin.
-func parseFrom(s string, now time.Time) (c spot, err error) {
+func parseFrom(s string, now time.Time) (c startPosition, err error) {
 	switch s {
 	case "now":
 		return c, nil
@@ -63,7 +63,7 @@ func parseFrom(s string, now time.Time) (c spot, err error) {
 		}
 		return c, nil
 	}
-	if c.Seq, c.mark, err = readSpot(s); err == nil {
+	if c.Seq, c.mark, err = parseEventID(s); err == nil {
 		c.From = driver.FromSeq
 		return c, nil
 	}
@@ -80,7 +80,7 @@ func parseFrom(s string, now time.Time) (c spot, err error) {
 // resolve returns where to begin on a topic as it is. anew says that the sequence is none of
 // it: it was made anew, or has lost what was stored last. Then it begins with the first
 // message, of which the client has seen none.
-func (c *spot) resolve(stats *driver.TopicStats) (from driver.SubscribeConfig, anew bool) {
+func (c *startPosition) resolve(stats *driver.TopicStats) (from driver.SubscribeConfig, anew bool) {
 	if c.mark != "" && c.mark != markOf(stats.Made) || c.Seq > stats.Newest+1 {
 		return driver.SubscribeConfig{From: driver.FromStart}, true
 	}
