@@ -212,8 +212,8 @@ type delivery struct {
 func (in *reader) route(p *plan, ms []*driver.Received) int {
 	all := p.tasks[in.key]
 	byTarget := map[string][]*delivery{}
-	var takings []taking
-	var deliveries []*delivery // of takings
+	var matches []routeMatch
+	var deliveries []*delivery // of matches
 	moves := moves{}
 	in.mu.Lock()
 	notes := in.notes
@@ -238,7 +238,7 @@ func (in *reader) route(p *plan, ms []*driver.Received) int {
 		}
 		first := len(deliveries)
 		for _, d := range decisions {
-			t := taking{
+			t := routeMatch{
 				route: d.route, number: i, otherwise: d.Otherwise, sampledOut: d.SampledOut, looped: err != nil,
 				unresolved: len(d.Unresolved) > 0, move: d.Move, begin: len(deliveries),
 			}
@@ -257,7 +257,7 @@ func (in *reader) route(p *plan, ms []*driver.Received) int {
 				}
 			}
 			t.end = len(deliveries)
-			takings = append(takings, t)
+			matches = append(matches, t)
 		}
 	}
 	if !in.deliver(p, ms, byTarget) {
@@ -270,8 +270,8 @@ func (in *reader) route(p *plan, ms []*driver.Received) int {
 	}
 	done := in.remove(ms, moves)
 	moves.report(in.routing.log, ms[:done])
-	for i := range takings {
-		if t := &takings[i]; t.number < done {
+	for i := range matches {
+		if t := &matches[i]; t.number < done {
 			t.count(deliveries[t.begin:t.end], moves[t.number])
 		}
 	}

@@ -2,8 +2,8 @@ package broker
 
 import "slices"
 
-// taking is a message that a route takes, and what is to become of it.
-type taking struct {
+// routeMatch is a message that a route takes, and what becomes of it.
+type routeMatch struct {
 	route                         *route
 	number                        int // of the message in its batch
 	otherwise, sampledOut, looped bool
@@ -14,7 +14,7 @@ type taking struct {
 
 // count counts it once as taken, and once as what has become of it. on are its deliveries; m
 // is nil if no route moves the message.
-func (t *taking) count(on []*delivery, m *move) {
+func (t *routeMatch) count(on []*delivery, m *move) {
 	c := t.route.counters
 	if t.otherwise {
 		c.otherwise.Add(1)
