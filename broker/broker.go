@@ -38,7 +38,7 @@ type Broker struct {
 	gateway  *gateway
 	webhooks *webhooks
 	pruners  *pruners
-	mender   *mender // nil where nothing is mended
+	recovery *diskRecovery // nil without a server in this process
 	web      *webServer
 
 	onReplay func(step string) // for tests: what is to be done next
@@ -155,7 +155,7 @@ func (b *Broker) start(ctx context.Context, c *Config) (err error) {
 		return err
 	}
 	prune()
-	b.mender = startMender(b)
+	b.recovery = startDiskRecovery(b)
 	b.web.serve()
 	return nil
 }
@@ -230,7 +230,7 @@ func (b *Broker) Stop(ctx context.Context) error {
 
 // shut ends what has been started, in the opposite order.
 func (b *Broker) shut(ctx context.Context) (err error) {
-	b.mender.stop()
+	b.recovery.stop()
 	if b.web != nil {
 		err = b.web.close(ctx)
 	}
