@@ -132,7 +132,7 @@ func checkFiles(dir string) error {
 	path := filepath.Join(dir, ListName)
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return mend(dir)
+		return repair(dir)
 	}
 	if err != nil {
 		return err

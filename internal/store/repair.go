@@ -21,10 +21,10 @@ const (
 	metaSum  = "meta.sum"
 )
 
-// mend completes what a process was doing when it was killed: creating streams
+// repair completes what a process was doing when it was killed: creating streams
 // or changing their configuration. It is called if there is no list of files,
 // which is the sign of a crash.
-func mend(dir string) error {
+func repair(dir string) error {
 	entries, err := os.ReadDir(filepath.Join(dir, StreamsDir))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -36,17 +36,17 @@ func mend(dir string) error {
 		if !e.IsDir() || isLeftover(e.Name()) {
 			continue
 		}
-		if err := mendStream(filepath.Join(dir, StreamsDir, e.Name())); err != nil {
+		if err := repairStream(filepath.Join(dir, StreamsDir, e.Name())); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// mendStream makes the checksum match the stream's file, if the file is
+// repairStream makes the checksum match the stream's file, if the file is
 // complete. If it is not, the stream was never created: it is removed if it has
 // no messages, and otherwise left for the server to report.
-func mendStream(dir string) error {
+func repairStream(dir string) error {
 	name := filepath.Base(dir)
 	meta, err := os.ReadFile(filepath.Join(dir, metaName))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

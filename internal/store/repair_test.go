@@ -37,9 +37,9 @@ func open(t *testing.T, dir string) (*Store, nats.JetStreamContext) {
 	return s, js
 }
 
-// TestMend leaves streams as a process does that is killed while it creates or
+// TestRepair leaves streams as a process does that is killed while it creates or
 // reconfigures them.
-func TestMend(t *testing.T) {
+func TestRepair(t *testing.T) {
 	names := []string{"sound", "changed", "unsummed", "unnamed", "cut", "empty"}
 	dir := t.TempDir()
 	s, js := open(t, dir)
@@ -94,8 +94,8 @@ func TestMend(t *testing.T) {
 	}
 }
 
-// TestMendIsCareful checks that messages of an unknown stream are left alone.
-func TestMendIsCareful(t *testing.T) {
+// TestRepairIsCareful checks that messages of an unknown stream are left alone.
+func TestRepairIsCareful(t *testing.T) {
 	dir := t.TempDir()
 	s, js := open(t, dir)
 	if _, err := js.AddStream(&nats.StreamConfig{Name: "a"}); err != nil {
