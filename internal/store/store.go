@@ -21,7 +21,7 @@ const startPatience = time.Minute
 type Store struct {
 	dir  string
 	lock *lock
-	log  *complaints
+	log  *serverLog
 	opts natsserver.Options
 	// server is the running server, or the last one that ran; nil before the
 	// first.
@@ -48,7 +48,7 @@ func Open(dir string, opts natsserver.Options, log natsserver.Logger) (_ *Store,
 		return nil, err
 	}
 	opts.NoSigs, opts.DisableJetStreamBanner, opts.JetStream, opts.StoreDir = true, true, true, dir
-	s := &Store{dir: dir, lock: l, log: &complaints{next: log}, opts: opts}
+	s := &Store{dir: dir, lock: l, log: &serverLog{next: log}, opts: opts}
 	if err := s.start(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -103,7 +103,7 @@ func (s *Store) Listened(subject string) bool {
 func (s *Store) WriteFault() string {
 	s.log.mu.Lock()
 	defer s.log.mu.Unlock()
-	return s.log.write
+	return s.log.writeFault
 }
 
 // Faulty reports whether the server does not run, or has given up something for want of a
