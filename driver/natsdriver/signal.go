@@ -39,7 +39,7 @@ var (
 // signals is the listening side of a connection: what it hears and says.
 type signals struct {
 	inlet
-	audience
+	peerList
 	f       func(driver.Signal) int
 	telling sync.Mutex // held while f runs
 
@@ -54,7 +54,7 @@ func (c *Conn) Listen(ctx context.Context, f func(driver.Signal) int) error {
 		return errors.New("the client has the option NoEcho, without which nobody can tell who listens")
 	}
 	s := &signals{inlet: inlet{conn: c}, f: f}
-	s.audience.init()
+	s.peerList.init()
 	s.latches.init(s)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if !c.signals.CompareAndSwap(nil, s) {
@@ -169,7 +169,7 @@ type ask struct {
 	seq  uint64        // its number in the latest attempt
 	back chan struct{} // closed when it has come back to us
 	done chan struct{} // closed when no answers are missing
-	// Guarded by audience.mu.
+	// Guarded by peerList.mu.
 	reached int
 	early   map[string]bool // who answered before it came back
 	missing map[string]bool // who has yet to answer; nil until it has come back

@@ -40,13 +40,13 @@ const (
 	rollCalls    = 3
 )
 
-// audience tracks which other connections listen, so that Notify knows whose
+// peerList tracks which other connections listen, so that Notify knows whose
 // answers to wait for. A server puts all messages in one order, the same for every
 // receiver: when a signal has come back to its sender, the sender knows everyone
 // who said hello before it. A newcomer subscribes, says hello, and then asks
 // somebody for everyone who said hello earlier. With several servers the list is
 // complete a moment later; a connection missing from it is still signalled.
-type audience struct {
+type peerList struct {
 	id string // our own; one token
 
 	saying sync.Mutex // guards last; held until the message with that number has been sent
@@ -65,29 +65,29 @@ type peer struct {
 	late bool   // it has not answered in time, and has said nothing since
 }
 
-func (o *audience) init() {
+func (o *peerList) init() {
 	o.id, o.peers, o.asks, o.calls = rand.Text()[:16], map[string]*peer{}, map[uint64]*ask{}, make(chan struct{}, 1)
 }
 
 // words encodes what this connection says.
-func (o *audience) words(word string, more ...string) []byte {
+func (o *peerList) words(word string, more ...string) []byte {
 	return []byte(strings.Join(append([]string{word, o.id}, more...), " "))
 }
 
 // inbox is the subject on which another connection talks to this one.
-func (o *audience) inbox(from string) string { return signalPrefix + o.id + "." + from }
+func (o *peerList) inbox(from string) string { return signalPrefix + o.id + "." + from }
 
 // outbox is the subject on which this connection talks to another.
-func (o *audience) outbox(to string) string { return signalPrefix + to + "." + o.id }
+func (o *peerList) outbox(to string) string { return signalPrefix + to + "." + o.id }
 
 // hear notes that a connection exists.
-func (o *audience) hear(id string) {
+func (o *peerList) hear(id string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.hearLocked(id).late = false
 }
 
-func (o *audience) hearLocked(id string) *peer {
+func (o *peerList) hearLocked(id string) *peer {
 	p := o.peers[id]
 	if p == nil {
 		p = &peer{}
@@ -97,7 +97,7 @@ func (o *audience) hearLocked(id string) *peer {
 }
 
 // isNew reports whether a signal from another connection has not come before.
-func (o *audience) isNew(id string, seq uint64) bool {
+func (o *peerList) isNew(id string, seq uint64) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	p := o.hearLocked(id)
@@ -110,7 +110,7 @@ func (o *audience) isNew(id string, seq uint64) bool {
 }
 
 // drop notes that a connection is gone.
-func (o *audience) drop(id string) {
+func (o *peerList) drop(id string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	delete(o.peers, id)
@@ -120,14 +120,14 @@ func (o *audience) drop(id string) {
 }
 
 // everybody returns all IDs, including our own.
-func (o *audience) everybody() string {
+func (o *peerList) everybody() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return strings.Join(append(slices.Collect(maps.Keys(o.peers)), o.id), " ")
 }
 
 // called takes the answer to a roll call.
-func (o *audience) called(ids []string) {
+func (o *peerList) called(ids []string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, id := range ids {
@@ -155,14 +155,14 @@ func (s *signals) say(a *ask, word, rest string) error {
 	return s.conn.nc.Publish(signalSubject, s.words(word, strconv.FormatUint(a.seq, 10), rest))
 }
 
-func (o *audience) forget(a *ask) {
+func (o *peerList) forget(a *ask) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	delete(o.asks, a.seq)
 }
 
 // came notes that an ask has come back to us.
-func (o *audience) came(number string) {
+func (o *peerList) came(number string) {
 	seq, err := strconv.ParseUint(number, 10, 64)
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -182,7 +182,7 @@ func (o *audience) came(number string) {
 
 // answered takes the answer to an ask: its number, and how many listeners were
 // reached.
-func (o *audience) answered(id, rest string) {
+func (o *peerList) answered(id, rest string) {
 	number, count, _ := strings.Cut(rest, " ")
 	seq, err := strconv.ParseUint(number, 10, 64)
 	reached, err2 := strconv.Atoi(count)
@@ -206,7 +206,7 @@ func (o *audience) answered(id, rest string) {
 // past notes that a connection has handled everything said to it up to and
 // including the ask with a given number. If it has not answered that ask, it did
 // not receive it.
-func (o *audience) past(id, number string) {
+func (o *peerList) past(id, number string) {
 	seq, err := strconv.ParseUint(number, 10, 64)
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -229,14 +229,14 @@ func (a *ask) settleLocked() {
 	}
 }
 
-func (o *audience) reached(a *ask) int {
+func (o *peerList) reached(a *ask) int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return a.reached
 }
 
 // absent returns the connections that have not answered.
-func (o *audience) absent(a *ask) []string {
+func (o *peerList) absent(a *ask) []string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return slices.Collect(maps.Keys(a.missing))
@@ -244,7 +244,7 @@ func (o *audience) absent(a *ask) []string {
 
 // giveUp notes that those who have not answered need not be waited for until they
 // say something again.
-func (o *audience) giveUp(a *ask) {
+func (o *peerList) giveUp(a *ask) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for id := range a.missing {
