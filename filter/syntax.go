@@ -27,15 +27,15 @@ func syntaxError(text string, issues *cel.Issues) *Error {
 	lines := strings.Split(text, "\n")
 	line := []rune(lines[min(e.Line, len(lines))-1])
 	at := min(e.Column-1, len(line))
-	p := stumble{before: string(line[:at]), rest: string(line[at:]), said: said}
+	p := parseFailure{before: string(line[:at]), rest: string(line[at:]), said: said}
 	back := 0
 	e.Message, e.Hint, back = p.explain()
 	e.Column -= back
 	return e
 }
 
-// stumble is the place in a line at which parsing failed.
-type stumble struct {
+// parseFailure is the place in a line where the parser stopped.
+type parseFailure struct {
 	before, rest string // of the line
 	said         string // by the parser
 }
@@ -68,7 +68,7 @@ var (
 
 // explain returns what is wrong, what to write instead, and how many characters
 // before the parser's position the fault is.
-func (p *stumble) explain() (message, hint string, back int) {
+func (p *parseFailure) explain() (message, hint string, back int) {
 	noOperator := func(written, meant string) (string, string, int) {
 		if len(meant) > 2 {
 			return fmt.Sprintf("there is no operator %q", written), "write " + meant, 0
@@ -106,7 +106,7 @@ func (p *stumble) explain() (message, hint string, back int) {
 }
 
 // explainCharacter is explain for text that is not an operator.
-func (p *stumble) explainCharacter(word string) (message, hint string, back int) {
+func (p *parseFailure) explainCharacter(word string) (message, hint string, back int) {
 	first := []rune(p.rest + "\x00")[0]
 	switch {
 	case strings.TrimSpace(p.rest) == "" && strings.HasPrefix(p.said, "Syntax error: missing ')'"):
