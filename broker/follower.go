@@ -105,7 +105,7 @@ func firstOf(ctx context.Context, topic driver.Topic, from driver.SubscribeConfi
 		return 0, err
 	}
 	from.Window = 1
-	sub, done, err := upToNow(ctx, topic, from)
+	sub, done, err := subscribeToStored(ctx, topic, from)
 	if err != nil {
 		return 0, err
 	}
@@ -120,10 +120,10 @@ func firstOf(ctx context.Context, topic driver.Topic, from driver.SubscribeConfi
 	return ms[0].Seq, nil
 }
 
-// upToNow subscribes to what is stored from some place on. The last message that it
-// returns is the last one there is now, so that the end is known even where messages have
-// been deleted. The caller calls done.
-func upToNow(ctx context.Context, topic driver.Topic, from driver.SubscribeConfig) (sub driver.Subscription, done func(), err error) {
+// subscribeToStored subscribes to the messages that are stored now, from some place on. The
+// subscription ends after the last of them, so that the end is known even where messages
+// have been deleted. The caller calls done.
+func subscribeToStored(ctx context.Context, topic driver.Topic, from driver.SubscribeConfig) (sub driver.Subscription, done func(), err error) {
 	if sub, err = topic.Subscribe(ctx, from); err != nil {
 		return nil, nil, err
 	}
@@ -244,7 +244,7 @@ func (w *follower) catchUp(ctx context.Context) (p pack, err error) {
 		from = driver.SubscribeConfig{From: driver.FromSeq, Seq: w.seq}
 	}
 	from.Window = readWindow
-	sub, done, err := upToNow(ctx, w.topic, from)
+	sub, done, err := subscribeToStored(ctx, w.topic, from)
 	if err != nil {
 		return p, err
 	}
