@@ -8,7 +8,7 @@ import (
 // tally counts the outcomes of messages; see SubscriptionStats.
 type tally struct {
 	delivered, filtered, dropped, dead atomic.Uint64
-	undecided                          atomic.Uint64 // part of filtered
+	filterErrors                       atomic.Uint64 // part of filtered
 	failed, redelivered, overgrown     atomic.Uint64
 	watched                            atomic.Int32 // len(idlers)
 }
@@ -45,18 +45,18 @@ func (c *consumer[T]) statsLocked() SubscriptionStats {
 		}
 	}
 	s := SubscriptionStats{
-		Name:        c.name,
-		Members:     len(c.members),
-		Delivered:   c.tally.delivered.Load(),
-		Filtered:    c.tally.filtered.Load(),
-		Undecided:   c.tally.undecided.Load(),
-		Dropped:     c.tally.dropped.Load(),
-		Dead:        c.tally.dead.Load(),
-		Failed:      c.tally.failed.Load(),
-		Redelivered: c.tally.redelivered.Load(),
-		Overgrown:   c.tally.overgrown.Load(),
-		Retrying:    uint64(c.pending.retrying),
-		Paused:      c.pausedLocked(),
+		Name:           c.name,
+		Members:        len(c.members),
+		Delivered:      c.tally.delivered.Load(),
+		Filtered:       c.tally.filtered.Load(),
+		FilterErrors:   c.tally.filterErrors.Load(),
+		Dropped:        c.tally.dropped.Load(),
+		Dead:           c.tally.dead.Load(),
+		Failed:         c.tally.failed.Load(),
+		Redelivered:    c.tally.redelivered.Load(),
+		BufferExceeded: c.tally.overgrown.Load(),
+		Retrying:       uint64(c.pending.retrying),
+		Paused:         c.pausedLocked(),
 	}
 	done := s.Delivered + s.Filtered + s.Dropped + s.Dead
 	waiting, passed := c.countsLocked()

@@ -30,15 +30,15 @@ func (in *inbox[T]) wants(a *arrival) bool {
 		return true
 	}
 	c := in.member.consumer
-	matched, undecided, asked := siftEncoded(in.member.cfg.where, encodedEnvelope{a.Received})
+	matched, failed, asked := siftEncoded(in.member.cfg.where, encodedEnvelope{a.Received})
 	if a.sifted = asked && matched; matched || !asked {
 		return true
 	}
 	c.mu.Lock()
 	c.passed++
 	c.mu.Unlock()
-	if undecided {
-		c.tally.undecided.Add(1)
+	if failed {
+		c.tally.filterErrors.Add(1)
 	}
 	c.tally.filtered.Add(1)
 	a.settled()
@@ -48,7 +48,7 @@ func (in *inbox[T]) wants(a *arrival) bool {
 
 // siftEncoded asks the predicates about a message. If one panics, asked is
 // false.
-func siftEncoded(where []Predicate, e Envelope) (matched, undecided, asked bool) {
+func siftEncoded(where []Predicate, e Envelope) (matched, failed, asked bool) {
 	defer func() {
 		if !asked {
 			_ = recover() // it will panic again where the panics of handlers are caught

@@ -50,7 +50,7 @@ func TestFiltersMatchBeforeDecoding(t *testing.T) {
 		}
 	}
 	closeBus(t, bus)
-	if s := sub.Stats(); s.Filtered != 3 || s.Delivered != 2 || s.Undecided != 0 {
+	if s := sub.Stats(); s.Filtered != 3 || s.Delivered != 2 || s.FilterErrors != 0 {
 		t.Errorf("got %+v, want 3 filtered and 2 delivered", s)
 	}
 	if n := decoded.Load(); n != 2 {

@@ -89,7 +89,7 @@ type listenerTally struct {
 func (t *listenerTally) stats() ListenerStats {
 	return ListenerStats{
 		Delivered: t.notified - t.merged - t.dropped,
-		Merged:    t.merged, Dropped: t.dropped, Failed: t.failed, Overgrown: t.overgrown,
+		Merged:    t.merged, Dropped: t.dropped, Failed: t.failed, BufferExceeded: t.overgrown,
 	}
 }
 

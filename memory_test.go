@@ -279,7 +279,7 @@ func TestHDL5RoomForHandlersHasALimit(t *testing.T) {
 	if err := sub.Drain(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if s := sub.Stats(); s.Overgrown != 65536 || s.Delivered != uint64(1+accepted) {
+	if s := sub.Stats(); s.BufferExceeded != 65536 || s.Delivered != uint64(1+accepted) {
 		t.Errorf("got %+v, want 65536 overgrown and all delivered", s)
 	}
 }

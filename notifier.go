@@ -388,7 +388,7 @@ func (st *NotifierStats) add(l ListenerStats) {
 	st.Waiting += l.Waiting
 	st.Dropped += l.Dropped
 	st.Failed += l.Failed
-	st.Overgrown += l.Overgrown
+	st.BufferExceeded += l.BufferExceeded
 }
 
 func (n *Notifier) addStats(s *Stats) { s.Notifier = n.Stats() }

@@ -318,7 +318,7 @@ func TestNotifyWithoutContextOfHandler(t *testing.T) {
 		}, hark.EachSignal(), hark.Buffer(1), hark.Overflow(hark.Block))
 		notify(t, n, "a", 1)
 		synctest.Wait()
-		if s := l.Stats(); s.Overgrown == 0 || s.Delivered != 1+2*49 {
+		if s := l.Stats(); s.BufferExceeded == 0 || s.Delivered != 1+2*49 {
 			t.Errorf("got %+v, want some overgrown, 99 delivered", s)
 		}
 		closeBus(t, bus)
@@ -346,7 +346,7 @@ func TestNotifyWouldDeadlock(t *testing.T) {
 	if err := <-result; !errors.Is(err, hark.ErrWouldDeadlock) {
 		t.Errorf("got %v, want ErrWouldDeadlock", err)
 	}
-	if s := l.Stats(); s.Overgrown < 65536 {
+	if s := l.Stats(); s.BufferExceeded < 65536 {
 		t.Errorf("got %+v, want at least 65536 overgrown", s)
 	}
 	if err := l.Close(); err != nil {

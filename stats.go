@@ -30,22 +30,22 @@ type TopicStats struct {
 // meant for it is in exactly one of Delivered, Filtered, Dropped, Dead, Waiting,
 // InFlight and Retrying.
 type SubscriptionStats struct {
-	Name        string        // the group, or a name made up for a subscription without one
-	Pattern     string        // what it subscribes to, if a pattern
-	Members     int           // subscriptions that share the group; 1 without a group
-	Waiting     uint64        // lag: messages that no handler has been given
-	InFlight    uint64        // handlers at work
-	Retrying    uint64        // messages that wait for another attempt
-	Delivered   uint64        // handled without an error
-	Filtered    uint64        // rejected by Where
-	Undecided   uint64        // the part of Filtered that a predicate could not evaluate; see Evaluator
-	Failed      uint64        // handler runs that ended in an error, retried or not
-	Redelivered uint64        // handler runs that were not the first for their message
-	Dropped     uint64        // lost to an overflow policy, a TTL, retention or Drop
-	Dead        uint64        // given up and dead-lettered
-	Overgrown   uint64        // messages let in beyond the buffer because waiting would have deadlocked
-	OldestAge   time.Duration // how long the oldest message not done has been there, at least
-	Paused      bool          // every member is paused
+	Name           string        // the group, or a name made up for a subscription without one
+	Pattern        string        // what it subscribes to, if a pattern
+	Members        int           // subscriptions that share the group; 1 without a group
+	Waiting        uint64        // lag: messages that no handler has been given
+	InFlight       uint64        // handlers at work
+	Retrying       uint64        // messages that wait for another attempt
+	Delivered      uint64        // handled without an error
+	Filtered       uint64        // rejected by Where
+	FilterErrors   uint64        // the part of Filtered that a predicate could not evaluate; see Evaluator
+	Failed         uint64        // handler runs that ended in an error, retried or not
+	Redelivered    uint64        // handler runs that were not the first for their message
+	Dropped        uint64        // lost to an overflow policy, a TTL, retention or Drop
+	Dead           uint64        // given up and dead-lettered
+	BufferExceeded uint64        // messages let in beyond the buffer because waiting would have deadlocked
+	OldestAge      time.Duration // how long the oldest message not done has been there, at least
+	Paused         bool          // every member is paused
 }
 
 // ChanStats are the numbers of one channel. Sent less Received is Len.
@@ -67,20 +67,20 @@ type NotifierStats struct {
 	Latched   []string // latched names, sorted
 	Notified  uint64   // notifications that reached somebody; others leave no trace
 	// The sums over all listeners, those that are closed included.
-	Delivered, Merged, Waiting, Dropped, Failed, Overgrown uint64
+	Delivered, Merged, Waiting, Dropped, Failed, BufferExceeded uint64
 }
 
 // ListenerStats are the numbers of one listener. Every notification that
 // reached it is in exactly one of Delivered, Merged, Waiting and Dropped.
 type ListenerStats struct {
-	Name      string // what it is registered under
-	ID        string
-	Delivered uint64 // signals given to the function, or taken from the channel
-	Merged    uint64 // notifications that are counted in the signal of another
-	Waiting   uint64 // signals that wait
-	Dropped   uint64 // signals lost to an overflow policy, or to the end of the listener
-	Failed    uint64 // calls of the function that did not return
-	Overgrown uint64 // signals let in beyond the buffer because waiting would have deadlocked
+	Name           string // what it is registered under
+	ID             string
+	Delivered      uint64 // signals given to the function, or taken from the channel
+	Merged         uint64 // notifications that are counted in the signal of another
+	Waiting        uint64 // signals that wait
+	Dropped        uint64 // signals lost to an overflow policy, or to the end of the listener
+	Failed         uint64 // calls of the function that did not return
+	BufferExceeded uint64 // signals let in beyond the buffer because waiting would have deadlocked
 }
 
 // ValueStats are the numbers of one value.

@@ -96,7 +96,7 @@ type EncodedPredicate interface {
 
 // Evaluator is a Predicate that may be unable to decide, as an expression is if
 // a message lacks a field that it names. Where then calls Eval instead of Match:
-// an error filters out the message, which is counted as Undecided.
+// an error filters out the message, which is counted as FilterErrors.
 type Evaluator interface {
 	Predicate
 	Eval(Envelope) (bool, error)

@@ -302,7 +302,7 @@ func (w *worker[T]) sift(m *Message[T]) fate {
 		if e, ok := p.(Evaluator); ok {
 			matched, err := e.Eval(m)
 			if err != nil {
-				w.member.consumer.tally.undecided.Add(1)
+				w.member.consumer.tally.filterErrors.Add(1)
 			}
 			if err != nil || !matched {
 				return filtered

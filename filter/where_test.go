@@ -99,7 +99,7 @@ func TestWhereAny(t *testing.T) {
 				if want := []string{"orders.large", "orders.pointer", "orders.text"}; !slices.Equal(got, want) {
 					t.Errorf("delivered %v, want %v", got, want)
 				}
-				if s := sub.Stats(); s.Filtered != 3 || s.Undecided != 2 || s.Failed != 0 {
+				if s := sub.Stats(); s.Filtered != 3 || s.FilterErrors != 2 || s.Failed != 0 {
 					t.Errorf("got %+v, want 3 filtered, 2 of them undecided", s)
 				}
 			})

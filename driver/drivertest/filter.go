@@ -129,7 +129,7 @@ func testFLT3(t *testing.T, open Opener) {
 		t.Fatal(err)
 	}
 	wantEqual(t, "values", w.all(), []int{1, 3})
-	if s := sub.Stats(); s.Filtered != 3 || s.Undecided != 2 || s.Failed != 0 || s.Delivered != 2 {
+	if s := sub.Stats(); s.Filtered != 3 || s.FilterErrors != 2 || s.Failed != 0 || s.Delivered != 2 {
 		t.Errorf("got %+v, want 3 filtered, 2 of them undecided, 2 delivered", s)
 	}
 }
@@ -304,7 +304,7 @@ func ask[T any](t *testing.T, open Opener, outcomes map[string]outcome, all []pa
 			t.Fatalf("%s: %d of %d parcels are to match: the case says nothing", a.name, len(want), len(all))
 		}
 		stats := a.sub.Stats()
-		got := outcome{a.got.all(), stats.Filtered, stats.Undecided}
+		got := outcome{a.got.all(), stats.Filtered, stats.FilterErrors}
 		slices.SortFunc(got.ids, byNumber)
 		wantEqual(t, a.name, got.ids, want)
 		if got.filtered != uint64(len(all)-len(want)) || got.undecided != undecided {

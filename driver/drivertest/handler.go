@@ -86,7 +86,7 @@ func testHDL1(t *testing.T, open Opener) {
 			ctx, bus := start(t, open)
 			circle(ctx, t, bus, 1, asItIs, manner.opts...)
 			needs(t, bus, driver.Backpressure)
-			if s := bus.Stats().Topics[0].Subscriptions[0]; s.Overgrown == 0 {
+			if s := bus.Stats().Topics[0].Subscriptions[0]; s.BufferExceeded == 0 {
 				t.Errorf("got %+v, want some let in beyond the buffer", s)
 			}
 		})

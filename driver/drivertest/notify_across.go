@@ -142,7 +142,7 @@ func testNTF27(ctx context.Context, t *testing.T, connect Connector) {
 	if s := full.Stats(); s.Dropped != 5 || s.Waiting != 1 {
 		t.Errorf("full: got %+v, want 5 dropped and 1 waiting", s)
 	}
-	if s := blocked.Stats(); s.Dropped != 0 || s.Overgrown == 0 {
+	if s := blocked.Stats(); s.Dropped != 0 || s.BufferExceeded == 0 {
 		t.Errorf("blocked: got %+v, want none dropped, some overgrown", s)
 	}
 }
