@@ -82,7 +82,7 @@ func groupEndpoints() []endpoint {
 		},
 		{
 			method: http.MethodPost, path: "/v1/admin/topics/{topic}/groups/{group}/pause", name: "pauseGroup", summary: "give a group no messages for a while",
-			doc: "Its members wait. A group that is paused is paused anew.", access: administrator("topic"),
+			doc: "Its members wait. A group that is paused is paused again, until the new time.", access: administrator("topic"),
 			params: with(durationParam("for", "how long; until it is resumed without it")), answer: jsonAnswer(groupView{}), also: append(absent, http.StatusNotImplemented),
 			handle: on(func(c *call, topic, group string) error {
 				d := c.duration("for")

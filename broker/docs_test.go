@@ -34,7 +34,7 @@ func configurationDoc() string {
 	}
 	b.WriteString("\nAn address that other machines can reach is refused unless there are users and TLS, or `insecure` is set.\n")
 	b.WriteString(severalDoc)
-	section(&b, "Topics", "`topics` declares stored topics. The broker creates them when it starts; one that exists with other limits is given these. Another durability is an error, because the topic would have to be created anew. Topics that are not declared are left alone.", topicFields)
+	section(&b, "Topics", "`topics` declares stored topics. The broker creates them when it starts; one that exists with other limits is given these. Another durability is an error, because the topic would have to be created again. Topics that are not declared are left alone.", topicFields)
 	b.WriteString(storesDoc)
 	section(&b, "Routes", "`routes` copies or moves messages to other topics. A route from a declared topic, or from what one declared pattern covers, is durable: messages published while the broker is down, or while a target accepts nothing, are routed later, in order, and once as long as the target remembers IDs (`dedup`). A route from other topics, or from a pattern as far as its topics are not declared, sees messages published while the broker runs, at most once.", routeFields)
 	b.WriteString(templatesDoc)

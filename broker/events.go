@@ -65,7 +65,7 @@ func eventsEndpoints() []endpoint {
 		method: http.MethodGet, path: "/v1/topics/{topic}/events", name: "subscribe", summary: "follow a topic, or those that match a pattern",
 		doc: "The form is chosen by `Accept` and `Upgrade`: server-sent events (`text/event-stream`, also if nothing is said), a poll that waits for events and returns lines of JSON (`application/x-ndjson`), or a WebSocket with a JSON text for each event. " +
 			"Each event is a CloudEvent in the JSON format, with `topic`, `seq` (on stored topics), `key` and `headers` beside its attributes.\n\n" +
-			"A client that is too slow misses nothing of a stored topic, or of a pattern in a store. Of others it misses what is too old, and is told: by an event `dropped` with data `{\"dropped\":N}`, or that as a line or text of its own. One that goes on with what is of a topic that was made anew gets everything of that, and is told: `anew` with data `{\"anew\":true}`. docs/gateway.md says what is promised in each form.",
+			"A client that is too slow misses nothing of a stored topic, or of a pattern in a store. Of others it misses what is too old, and is told: by an event `dropped` with data `{\"dropped\":N}`, or that as a line or text of its own. One that goes on with what is of a topic that was created again gets everything of that, and is told: `reset` with data `{\"reset\":true}`. docs/gateway.md says what is promised in each form.",
 		access: subscriber("topic"),
 		params: []param{
 			patternParam("topic", "the topic, or a pattern. A pattern of which one store keeps all is like a stored topic; of others messages are seen as they are published, those of stored topics too").inPath(),
@@ -195,7 +195,7 @@ func (g *gateway) source(c *call, f form) (source, error) {
 	if err != nil {
 		return nil, err
 	}
-	from, stats, anew, err := c.begin(c.ctx, k)
+	from, stats, reset, err := c.begin(c.ctx, k)
 	if err != nil {
 		return nil, err
 	}
@@ -207,7 +207,7 @@ func (g *gateway) source(c *call, f form) (source, error) {
 		if err != nil {
 			return nil, err
 		}
-		w.anew = anew
+		w.reset = reset
 		if f == formPoll {
 			w.most = min(int(c.number("max")), packFrames)
 		}
@@ -243,8 +243,8 @@ func (g *gateway) source(c *call, f form) (source, error) {
 }
 
 // begin returns where to begin, and for who resumes what is said of the topic and whether it
-// was made anew.
-func (c *call) begin(ctx context.Context, k *knownTopic) (from driver.SubscribeConfig, stats driver.TopicStats, anew bool, err error) {
+// was created again.
+func (c *call) begin(ctx context.Context, k *knownTopic) (from driver.SubscribeConfig, stats driver.TopicStats, reset bool, err error) {
 	at, err := parseFrom(c.text("from"), time.Now())
 	if err != nil {
 		return from, stats, false, refused(http.StatusBadRequest, "from: %s", err)
@@ -267,6 +267,6 @@ func (c *call) begin(ctx context.Context, k *knownTopic) (from driver.SubscribeC
 	if stats, err = k.topic.Stats(ctx); err != nil {
 		return from, stats, false, err
 	}
-	from, anew = at.resolve(&stats)
-	return from, stats, anew, nil
+	from, reset = at.resolve(&stats)
+	return from, stats, reset, nil
 }

@@ -106,7 +106,7 @@ type eventData struct {
 	Seq                                       uint64
 	Deliveries                                int
 	Dropped                                   uint64
-	Anew                                      bool
+	Reset                                     bool
 	Data                                      struct{ N int }
 }
 
@@ -116,7 +116,7 @@ func readEvent(t *testing.T, text []byte) eventData {
 	if err := json.Unmarshal(text, &e); err != nil {
 		t.Fatalf("%q: %v", text, err)
 	}
-	if e.Dropped == 0 && !e.Anew && (e.SpecVersion != "1.0" || e.ID == "" || e.Source == "" || e.Type == "") {
+	if e.Dropped == 0 && !e.Reset && (e.SpecVersion != "1.0" || e.ID == "" || e.Source == "" || e.Type == "") {
 		t.Fatalf("%s is no CloudEvent", text)
 	}
 	return e
@@ -202,11 +202,11 @@ func (s *stream) want(numbers ...int) []gotEvent {
 	return all
 }
 
-// wantAnew wants to be told that the topic was made anew.
-func (s *stream) wantAnew() {
+// wantReset wants to be told that the topic was replaced.
+func (s *stream) wantReset() {
 	s.t.Helper()
-	if e, err := s.next(); err != nil || e.name != "anew" || !e.data.Anew {
-		s.t.Fatalf("got %+v, %v, want the event anew", e, err)
+	if e, err := s.next(); err != nil || e.name != "reset" || !e.data.Reset {
+		s.t.Fatalf("got %+v, %v, want the event reset", e, err)
 	}
 }
 
@@ -249,7 +249,7 @@ func TestServerSentEvents(t *testing.T) {
 	none := d.follow("orders/events?from=last:0")
 	past := d.follow("orders/events?from=12")
 	resumed := d.follow("orders/events?from=start", "Last-Event-ID: 4")
-	anew := d.follow("orders/events", "Last-Event-ID: 400")
+	fresh := d.follow("orders/events", "Last-Event-ID: 400")
 	since := d.follow("orders/events?from=2020-01-02T15:04:05Z&where=" + url.QueryEscape("data.n == 3 || data.n > 9"))
 	d.numbers(http.StatusCreated, "orders", 10, 3)
 	for _, e := range all.want(upTo(0, 13)...) {
@@ -263,8 +263,8 @@ func TestServerSentEvents(t *testing.T) {
 	none.want(10, 11, 12)
 	past.want(11, 12)
 	resumed.want(upTo(4, 9)...)
-	anew.wantAnew()
-	anew.want(upTo(0, 13)...)
+	fresh.wantReset()
+	fresh.want(upTo(0, 13)...)
 	since.want(3, 10, 11, 12)
 }
 
@@ -309,10 +309,10 @@ func TestResume(t *testing.T) {
 	}
 }
 
-// TestResumeOnTopicMadeAnew resumes, in all forms, on a topic that was deleted and made anew
+// TestResumeOnReplacedTopic resumes, in all forms, on a topic that was deleted and created again
 // and has more messages by now than the client has had: it gets all of them, and is told. Who
 // follows it while that happens goes on in the same way.
-func TestResumeOnTopicMadeAnew(t *testing.T) {
+func TestResumeOnReplacedTopic(t *testing.T) {
 	b := start(t, config(t, "topics: [{name: 'store.>', durability: relaxed}]"))
 	for _, topic := range []string{"own", "store.a"} {
 		t.Run(topic, func(t *testing.T) {
@@ -374,7 +374,7 @@ func TestResumeOnTopicMadeAnew(t *testing.T) {
 			put(10, 7)
 			for name, s := range map[string]*stream{"id": d.follow(path, "Last-Event-ID: "+before[4].id), "from": d.follow(path + "?from=" + next)} {
 				t.Log(name)
-				s.wantAnew()
+				s.wantReset()
 				for i, e := range s.want(upTo(10, 7)...) {
 					if i < 5 && (e.data.Seq != before[i].data.Seq || e.id == before[i].id || e.data.ID == before[i].data.ID) {
 						t.Errorf("got %+v and before %+v, want other IDs", e, before[i])
@@ -385,14 +385,14 @@ func TestResumeOnTopicMadeAnew(t *testing.T) {
 			d.follow(path, "Last-Event-ID: "+again[1].id).want(upTo(12, 5)...)
 			d.follow(path, "Last-Event-ID: 2").want(upTo(12, 5)...) // a sequence alone is one of the topic as it is
 			lines, next = d.poll(path + "?from=" + next + "&max=2")
-			if len(lines) != 3 || !lines[0].data.Anew || lines[1].data.Data.N != 10 {
+			if len(lines) != 3 || !lines[0].data.Reset || lines[1].data.Data.N != 10 {
 				t.Errorf("got %+v, want to be told, and the first messages", lines)
 			}
 			if lines, _ = d.poll(path + "?from=" + next + "&max=2"); !slices.Equal(numbersOf(lines), upTo(12, 2)) {
 				t.Errorf("got %+v, want what is next", lines)
 			}
 			resumed, now := d.webSocketMark(path, "Last-Event-ID: 5."+mark)
-			if e := d.hear(resumed); !e.Anew || now == mark {
+			if e := d.hear(resumed); !e.Reset || now == mark {
 				t.Errorf("got %+v and the mark %s, want to be told", e, now)
 			}
 			if e := d.hear(resumed); e.Data.N != 10 {

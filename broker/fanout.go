@@ -137,14 +137,14 @@ func (f *fanout) leave(key hubKey, h *hub) {
 	}
 }
 
-// retire ends a hub whose topic was made anew: whoever comes gets another one.
+// retire ends a hub whose topic was created again: whoever comes gets another one.
 func (f *fanout) retire(key hubKey, h *hub) {
 	f.mu.Lock()
 	if f.hubs[key] == h {
 		delete(f.hubs, key)
 	}
 	f.mu.Unlock()
-	h.end(errMadeAnew)
+	h.end(errTopicReplaced)
 }
 
 // serve runs a hub until it ends.

@@ -30,11 +30,11 @@ type pack struct {
 	// next is where on a stored topic the client goes on, with the mark of that; 0 on others.
 	next uint64
 	mark string
-	// anew says that what comes is of a topic that was made anew, from its beginning.
-	anew bool
+	// reset says that what comes is of a topic that was created again, from its beginning.
+	reset bool
 }
 
-func (p *pack) empty() bool { return len(p.frames) == 0 && p.lost == 0 && !p.anew }
+func (p *pack) empty() bool { return len(p.frames) == 0 && p.lost == 0 && !p.reset }
 
 // follower gives one client what comes: from a hub, and from the store what the hub
 // does not have any more.
@@ -46,13 +46,13 @@ type follower struct {
 	hub    *hub
 	lane   *lane
 
-	at   uint64 // the number of the next frame in the lane; 0 if it reads the store
-	from driver.SubscribeConfig
-	most int    // frames in a pack
-	seq  uint64 // the next sequence, while it reads the store; 0 before the first
-	anew bool   // it has resumed, and begins with a topic that was made anew
-	lost uint64 // of hub.lost, those that it has been told of
-	room []*frame
+	at    uint64 // the number of the next frame in the lane; 0 if it reads the store
+	from  driver.SubscribeConfig
+	most  int    // frames in a pack
+	seq   uint64 // the next sequence, while it reads the store; 0 before the first
+	reset bool   // it has resumed, and begins with a topic that was created again
+	lost  uint64 // of hub.lost, those that it has been told of
+	room  []*frame
 }
 
 // follow returns a follower that begins where from says, on a topic that was made then, if
@@ -146,7 +146,7 @@ func (w *follower) close(context.Context) error {
 func (w *follower) next(ctx context.Context, beat <-chan time.Time) (pack, error) {
 	p, err := w.wait(ctx, beat)
 	if err == nil {
-		p.mark, p.anew, w.anew = w.hub.mark, w.anew, false
+		p.mark, p.reset, w.reset = w.hub.mark, w.reset, false
 	}
 	return p, err
 }
@@ -237,7 +237,7 @@ func (w *follower) catchUp(ctx context.Context) (p pack, err error) {
 	}
 	if !stats.Made.Equal(w.hub.made) {
 		w.fans.retire(w.key, w.hub)
-		return p, errMadeAnew
+		return p, errTopicReplaced
 	}
 	from := w.from
 	if w.seq > 0 {

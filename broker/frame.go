@@ -35,7 +35,7 @@ func (k *frameMaker) frame(m *driver.Received, mark string) (*frame, error) {
 	text = append(text, "data: "...)
 	head := len(text)
 	made := k.made
-	if m.Seq > 0 { // the time tells it from that of a topic that was made anew
+	if m.Seq > 0 { // the time tells it from that of a topic that was created again
 		made = func() string {
 			return m.Topic + "/" + strconv.FormatUint(m.Seq, 10) + "/" + strconv.FormatInt(m.Time.UnixNano(), 36)
 		}

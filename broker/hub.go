@@ -63,7 +63,7 @@ func (h *hub) run(ctx context.Context) error {
 			continue
 		}
 		if h.stored && h.restarted(ms) {
-			return errMadeAnew
+			return errTopicReplaced
 		}
 		h.pass(ms)
 		if !h.stored {
@@ -72,8 +72,8 @@ func (h *hub) run(ctx context.Context) error {
 	}
 }
 
-// errMadeAnew says that sequences have begun again.
-var errMadeAnew = errors.New("the topic was made anew")
+// errTopicReplaced says that sequences have begun again.
+var errTopicReplaced = errors.New("the topic was created again")
 
 // restarted reports whether sequences have begun again, and otherwise notes that
 // messages have been taken.

@@ -11,7 +11,7 @@ import (
 const nextHeader = "Hark-Next"
 
 // topicMarkHeader says what a client of a WebSocket puts behind the sequence that it has had, and
-// a dot, to resume on that topic and none that is made anew.
+// a dot, to resume on that topic and none that is created again.
 const topicMarkHeader = "Hark-Mark"
 
 // poll waits for events, and answers with those that are there then, one a line.
@@ -19,7 +19,7 @@ func (c *call) poll(s source) error {
 	wait := time.NewTimer(c.duration("wait"))
 	defer wait.Stop()
 	p, err := s.next(c.ctx, wait.C)
-	if errors.Is(err, errMadeAnew) { // the next poll finds that
+	if errors.Is(err, errTopicReplaced) { // the next poll finds that
 		p, err = pack{}, nil
 	}
 	if err != nil {
@@ -36,8 +36,8 @@ func (c *call) poll(s source) error {
 	if p.next > 0 {
 		h.Set(nextHeader, string(appendEventID(nil, p.next, p.mark)))
 	}
-	if p.anew {
-		w.write(anewLine)
+	if p.reset {
+		w.write(resetLine)
 		w.write(newline)
 	}
 	if p.lost > 0 {

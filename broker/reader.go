@@ -291,7 +291,7 @@ func (in *reader) outgoing(p *plan, m *driver.Received) (*driver.Message, error)
 	}
 	out.Headers[hopsHeader] = strconv.Itoa(max(hops, 0) + 1)
 	switch { // different messages of different topics may have the same ID
-	case in.key.stored: // and the same sequence, in a topic that is made anew
+	case in.key.stored: // and the same sequence, in a topic that is created again
 		out.DedupID = "route/" + m.Topic + "/" + strconv.FormatUint(m.Seq, 10) + "/" + strconv.FormatInt(m.Time.UnixNano(), 36) + "/" + m.ID
 	case m.ID != "":
 		out.DedupID = "route/" + m.Topic + "//" + m.ID

@@ -254,9 +254,9 @@ func TestRepeatsAreHarmless(t *testing.T) {
 	}
 }
 
-// TestTopicsMadeAnew starts a broker again, so that topics in memory count from 1 again, and
+// TestTopicsReplaced starts a broker again, so that topics in memory count from 1 again, and
 // messages without IDs are not taken for those that had their sequences.
-func TestTopicsMadeAnew(t *testing.T) {
+func TestTopicsReplaced(t *testing.T) {
 	r := newReceiver(t)
 	dir := t.TempDir()
 	text := "topics: [{name: in, durability: memory}, {name: hooked, durability: memory}, {name: out}]\nroutes: [{from: in, to: out, mode: move}]\n" + r.webhook("from: hooked")

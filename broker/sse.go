@@ -34,8 +34,8 @@ func (c *call) sse(s source) error {
 			w.write([]byte(":\n\n"))
 			continue
 		}
-		if p.anew {
-			w.write(fmt.Appendf(nil, "event: anew\ndata: %s\n\n", anewLine))
+		if p.reset {
+			w.write(fmt.Appendf(nil, "event: reset\ndata: %s\n\n", resetLine))
 		}
 		if p.lost > 0 {
 			w.write(fmt.Appendf(nil, "event: dropped\ndata: %s\n\n", droppedLine(p.lost)))
@@ -55,14 +55,14 @@ func (c *call) sse(s source) error {
 // ended says why a stream has ended, if that is worth saying: an answer has begun,
 // so that nobody can be told but the log.
 func (c *call) ended(err error) error {
-	if c.ctx.Err() == nil && !errors.Is(err, errMadeAnew) {
+	if c.ctx.Err() == nil && !errors.Is(err, errTopicReplaced) {
 		c.broker.log.Warn("a stream has ended", "part", "gateway", "topic", c.text("topic"), "err", err)
 	}
 	return nil
 }
 
-// anewLine tells a client that what comes is of a topic that was made anew.
-var anewLine = []byte(`{"anew":true}`)
+// resetLine tells a client that what comes is of a topic that was created again.
+var resetLine = []byte(`{"reset":true}`)
 
 // droppedLine tells a client how many events it has missed.
 func droppedLine(n uint64) []byte { return fmt.Appendf(nil, `{"dropped":%d}`, n) }

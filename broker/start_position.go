@@ -77,10 +77,10 @@ func parseFrom(s string, now time.Time) (c startPosition, err error) {
 	return c, nil
 }
 
-// resolve returns where to begin on a topic as it is. anew says that the sequence is none of
-// it: it was made anew, or has lost what was stored last. Then it begins with the first
+// resolve returns where to begin on a topic as it is. reset says that the sequence is none of
+// it: it was created again, or has lost what was stored last. Then it begins with the first
 // message, of which the client has seen none.
-func (c *startPosition) resolve(stats *driver.TopicStats) (from driver.SubscribeConfig, anew bool) {
+func (c *startPosition) resolve(stats *driver.TopicStats) (from driver.SubscribeConfig, reset bool) {
 	if c.mark != "" && c.mark != markOf(stats.Made) || c.Seq > stats.Newest+1 {
 		return driver.SubscribeConfig{From: driver.FromStart}, true
 	}

@@ -283,7 +283,7 @@ func isHeaderValue(s string) bool {
 }
 
 // messageID returns what identifies a message to receivers, the same for each attempt. The
-// time tells apart messages of a topic that was made anew and counts from 1 again.
+// time tells apart messages of a topic that was created again and counts from 1 again.
 func messageID(m *hark.Message[[]byte]) string {
 	sum := sha256.New()
 	fmt.Fprintf(sum, "%s\n%d\n%s", m.Topic(), m.Seq(), m.ID())

@@ -103,8 +103,8 @@ func (c *call) speak(ctx context.Context, conn *websocket.Conn, s source) error 
 				err = c.within(func(ctx context.Context) error { return conn.Write(ctx, websocket.MessageText, text) })
 			}
 		}
-		if p.anew {
-			send(anewLine)
+		if p.reset {
+			send(resetLine)
 		}
 		if p.lost > 0 {
 			send(droppedLine(p.lost))

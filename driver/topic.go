@@ -82,7 +82,7 @@ type TopicStats struct {
 	Newest       uint64 // the sequence that was given last, whether or not its message is kept
 	Deduplicated uint64 // repeats recognised, as far as this connection knows
 	Delayed      uint64 // messages that are not due
-	// Made is when the topic was made, to which its sequences belong: one that is made anew
+	// Made is when the topic was made, to which its sequences belong: one that is created again
 	// gives them again. Zero if the engine does not say it, nor Newest.
 	Made time.Time
 }

@@ -284,15 +284,15 @@ func webMessageOf(text []byte) (webMessage, error) {
 	var said struct {
 		Version string `json:"specversion"`
 		Dropped uint64
-		Anew    bool
+		Reset   bool
 	}
 	e := &broker.Event{}
 	err := json.Unmarshal(text, &said)
 	switch {
 	case err == nil && said.Version == "" && said.Dropped > 0:
 		return webMessage{note: plural(int(said.Dropped), "message was", "messages were") + " missed, because they came faster than they were taken"}, nil
-	case err == nil && said.Version == "" && said.Anew:
-		return webMessage{note: "the topic was made anew meanwhile: what follows is all that it has"}, nil
+	case err == nil && said.Version == "" && said.Reset:
+		return webMessage{note: "the topic was created again meanwhile: what follows is all that it has"}, nil
 	case err == nil:
 		err = json.Unmarshal(text, e)
 	}
