@@ -31,7 +31,7 @@ var batchClauses = []Clause{
 }
 
 // batches records each batch as a slice.
-func batches(w *witness[int], sizes *witness[int]) hark.BatchHandler[int] {
+func batches(w *recorder[int], sizes *recorder[int]) hark.BatchHandler[int] {
 	return func(_ context.Context, batch []*hark.Message[int]) error {
 		sizes.note(len(batch))
 		for _, m := range batch {
@@ -44,7 +44,7 @@ func batches(w *witness[int], sizes *witness[int]) hark.BatchHandler[int] {
 func testBAT1(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[int](t, bus, "a")
-	w, sizes := newWitness[int](), newWitness[int]()
+	w, sizes := newRecorder[int](), newRecorder[int]()
 	sub := must(topic.SubscribeBatch(batches(w, sizes), hark.Batch(7, 5*time.Millisecond)))(t)
 	publish(ctx, t, topic, count(0, 100)...)
 	if err := sub.Drain(ctx); err != nil {
@@ -64,7 +64,7 @@ func testBAT1(t *testing.T, open Opener) {
 func testBAT2(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[int](t, bus, "a")
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	sub := must(topic.SubscribeBatch(func(_ context.Context, batch []*hark.Message[int]) error {
 		err := &hark.BatchError{}
 		for i, m := range batch {
@@ -104,7 +104,7 @@ func testBAT3(t *testing.T, open Opener) {
 	} {
 		ctx, bus := start(t, open)
 		topic := newTopic[int](t, bus, "a")
-		w := newWitness[int]()
+		w := newRecorder[int]()
 		sub := must(topic.SubscribeBatch(func(_ context.Context, batch []*hark.Message[int]) error {
 			for _, m := range batch {
 				if m.Attempt() == 1 {
@@ -129,7 +129,7 @@ func testBAT3(t *testing.T, open Opener) {
 func testBAT4(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[int](t, bus, "a")
-	w, sizes := newWitness[int](), newWitness[int]()
+	w, sizes := newRecorder[int](), newRecorder[int]()
 	must(topic.SubscribeBatch(batches(w, sizes), hark.Batch(1000, 2*time.Millisecond)))(t)
 	for i := range 3 {
 		publish(ctx, t, topic, i)
@@ -141,7 +141,7 @@ func testBAT4(t *testing.T, open Opener) {
 func testBAT5(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := groupTopic[int](t, bus, "a")
-	w, sizes := newWitness[int](), newWitness[int]()
+	w, sizes := newRecorder[int](), newRecorder[int]()
 	gatherer := must(topic.SubscribeBatch(batches(w, sizes), hark.Group("g"), hark.Batch(1000, time.Hour)))(t)
 	publish(ctx, t, topic, count(0, 20)...)
 	until(ctx, t, "the batch is gathered", func() bool { return gatherer.Stats().InFlight == 20 })
@@ -158,7 +158,7 @@ func testBAT6(t *testing.T, open Opener) {
 	for _, workers := range []int{1, 3} {
 		ctx, bus := start(t, open)
 		topic := newTopic[keyed](t, bus, "a", hark.KeyBy(byKey))
-		w := newWitness[keyed]()
+		w := newRecorder[keyed]()
 		sub := must(topic.SubscribeBatch(func(_ context.Context, batch []*hark.Message[keyed]) error {
 			err := &hark.BatchError{}
 			for i, m := range batch {
@@ -185,7 +185,7 @@ func testBAT6(t *testing.T, open Opener) {
 func testBAT7(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[int](t, bus, "a", hark.KeyBy(func(n int) string { return string(rune('a' + n%3)) }))
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	sub := must(topic.SubscribeBatch(func(_ context.Context, batch []*hark.Message[int]) error {
 		for _, m := range batch {
 			w.note(m.Value)
@@ -213,7 +213,7 @@ func testDLY1(t *testing.T, open Opener) {
 		value int
 		at    time.Time
 	}
-	w := newWitness[arrival]()
+	w := newRecorder[arrival]()
 	subscribe(t, topic, func(_ context.Context, m *hark.Message[int]) error {
 		w.note(arrival{m.Value, time.Now()})
 		return nil
@@ -247,7 +247,7 @@ func testDLY1(t *testing.T, open Opener) {
 func testDLY2(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[int](t, bus, "a")
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	subscribe(t, topic, w.handle)
 	if err := topic.Publish(ctx, 1, hark.At(time.Now().Add(-time.Hour))); err != nil {
 		t.Fatal(err)
@@ -261,7 +261,7 @@ func testDLY2(t *testing.T, open Opener) {
 func testTTL1(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[int](t, bus, "a")
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	sub := subscribe(t, topic, w.handle)
 	sub.Pause()
 	if err := topic.Publish(ctx, 1, hark.TTL(time.Millisecond)); err != nil {
@@ -280,7 +280,7 @@ func testTTL1(t *testing.T, open Opener) {
 func testTTL2(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[int](t, bus, "a")
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	subscribe(t, topic, w.handle)
 	if err := topic.Publish(ctx, 1, hark.Delay(30*time.Millisecond), hark.TTL(10*time.Second)); err != nil {
 		t.Fatal(err)
@@ -302,7 +302,7 @@ func testDED1(t *testing.T, open Opener) {
 			return // the engine recognizes repeats only on stored topics, which is allowed
 		}
 		topic = must(topic, err)(t)
-		w := newWitness[int]()
+		w := newRecorder[int]()
 		subscribe(t, topic, w.handle)
 		pub := topic.Publisher()
 		var wrong atomic.Int32
@@ -343,7 +343,7 @@ func testDED2(t *testing.T, open Opener) {
 func testDED3(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := groupTopic[int](t, bus, "a", hark.DedupWindow(time.Hour))
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	subscribe(t, topic, w.handle)
 	for i := range 5 {
 		if err := topic.Publish(ctx, 7, hark.ID(fmt.Sprint(i))); err != nil {

@@ -32,7 +32,7 @@ func testCLS1(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[int](t, bus, "a")
 	pub := topic.Publisher()
-	sub := subscribe(t, topic, newWitness[int]().handle)
+	sub := subscribe(t, topic, newRecorder[int]().handle)
 	must(hark.Reply(bus, "r", func(_ context.Context, n int) (int, error) { return n, nil }))(t)
 	if err := bus.Close(ctx); err != nil {
 		t.Fatal(err)
@@ -42,10 +42,10 @@ func testCLS1(t *testing.T, open Opener) {
 		"PublishAll":        topic.PublishAll(ctx, []int{1}),
 		"Publisher":         pub.Publish(ctx, 1),
 		"delayed":           topic.Publish(ctx, 1, hark.Delay(time.Hour)),
-		"Subscribe":         second(topic.Subscribe(newWitness[int]().handle)),
+		"Subscribe":         second(topic.Subscribe(newRecorder[int]().handle)),
 		"NewTopic":          second(hark.NewTopic[int](bus, "b")),
 		"old topic":         second(hark.NewTopic[int](bus, "a")),
-		"SubscribePattern":  second(hark.SubscribePattern(bus, ">", newWitness[int]().handle)),
+		"SubscribePattern":  second(hark.SubscribePattern(bus, ">", newRecorder[int]().handle)),
 		"Reply":             second(hark.Reply(bus, "q", func(_ context.Context, n int) (int, error) { return n, nil })),
 		"Request":           second(hark.Request[int, int](ctx, bus, "r", 1)),
 		"Publisher, closed": func() error { p := topic.Publisher(); return p.Publish(ctx, 1) }(),
@@ -65,7 +65,7 @@ func testCLS1(t *testing.T, open Opener) {
 func testCLS2(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	in, out := newTopic[int](t, bus, "z.in"), newTopic[int](t, bus, "a.out")
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	subscribe(t, out, w.handle)
 	closing := make(chan struct{})
 	subscribe(t, in, func(ctx context.Context, m *hark.Message[int]) error {
@@ -201,7 +201,7 @@ func testCLS5(t *testing.T, open Opener) {
 func testCLS6(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[int](t, bus, "a")
-	w := newWitness[error]()
+	w := newRecorder[error]()
 	subscribe(t, topic, func(ctx context.Context, m *hark.Message[int]) error {
 		w.note(bus.Close(ctx))
 		w.note(bus.Close(context.Background()))
@@ -220,7 +220,7 @@ func testCLS7(t *testing.T, open Opener) {
 	ctx, _ := start(t, open)
 	bus := open(t)
 	topic := newTopic[int](t, bus, "a")
-	subscribe(t, topic, newWitness[int]().handle)
+	subscribe(t, topic, newRecorder[int]().handle)
 	if err := topic.Publish(ctx, 1, hark.Delay(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
@@ -234,11 +234,11 @@ func testCLS7(t *testing.T, open Opener) {
 func testCLS8(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[int](t, bus, "a")
-	paused, pattern, batch := newWitness[int](), newWitness[int](), newWitness[int]()
+	paused, pattern, batch := newRecorder[int](), newRecorder[int](), newRecorder[int]()
 	subs := []*hark.Subscription{
 		subscribe(t, topic, paused.handle),
 		subscribePattern(t, bus, "*", pattern.handle),
-		must(topic.SubscribeBatch(batches(batch, newWitness[int]()), hark.Batch(1000, 5*time.Millisecond)))(t),
+		must(topic.SubscribeBatch(batches(batch, newRecorder[int]()), hark.Batch(1000, 5*time.Millisecond)))(t),
 	}
 	for _, sub := range subs {
 		sub.Pause()
@@ -247,7 +247,7 @@ func testCLS8(t *testing.T, open Opener) {
 	if err := bus.Close(ctx); err != nil {
 		t.Fatal(err)
 	}
-	for what, w := range map[string]*witness[int]{"paused": paused, "pattern": pattern, "batch": batch} {
+	for what, w := range map[string]*recorder[int]{"paused": paused, "pattern": pattern, "batch": batch} {
 		wantEqual(t, what, w.all(), count(0, 50))
 	}
 }
@@ -256,7 +256,7 @@ func testCLS9(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	needs(t, bus, driver.Stored)
 	topic := newTopic[int](t, bus, "a")
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	sub := subscribe(t, topic, func(ctx context.Context, m *hark.Message[int]) error {
 		if m.Attempt() < 3 {
 			return errHandler
@@ -278,7 +278,7 @@ func testCLS9(t *testing.T, open Opener) {
 func testCLS12(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	in, out := newTopic[int](t, bus, "z.in"), newTopic[int](t, bus, "a.out")
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	subscribe(t, out, w.handle)
 	g := newGate(t)
 	failed := false
@@ -330,7 +330,7 @@ func testCLS12(t *testing.T, open Opener) {
 func testCLS13(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[int](t, bus, "a")
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	within := make(chan error, 1)
 	sub := subscribe(t, topic, func(ctx context.Context, m *hark.Message[int]) error {
 		if m.Value == 1 {
@@ -422,8 +422,8 @@ func testSTA1(t *testing.T, open Opener) {
 func testSTA2(t *testing.T, open Opener) {
 	_, bus := start(t, open)
 	topic := newTopic[int](t, bus, "a", hark.Stored(hark.Retention{}))
-	subscribe(t, topic, newWitness[int]().handle, hark.Group("billing"))
-	subscribePattern(t, bus, "a.*", newWitness[int]().handle, hark.Group("audit"))
+	subscribe(t, topic, newRecorder[int]().handle, hark.Group("billing"))
+	subscribePattern(t, bus, "a.*", newRecorder[int]().handle, hark.Group("audit"))
 	must(hark.Reply(bus, "ask", func(_ context.Context, n int) (int, error) { return n, nil }))(t)
 	type end struct{ kind, name, role, who string }
 	found := map[end]bool{}
@@ -450,7 +450,7 @@ func testSTA2(t *testing.T, open Opener) {
 func testSTA3(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[int](t, bus, "a", hark.Stored(hark.Retention{}))
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	sub := subscribe(t, topic, w.handle)
 	sub.Pause()
 	publish(ctx, t, topic, 1, 2)

@@ -76,7 +76,7 @@ func testPAT9(t *testing.T, open Opener) {
 		"Last":              {hark.Last(topics * each)},
 		"FromStart Durable": {hark.FromStart(), hark.Durable()},
 	} {
-		w := newWitness[int]()
+		w := newRecorder[int]()
 		sub := subscribePattern(t, bus, "kept.eu.*", w.handle, opts...)
 		w.wait(ctx, t, topics*each)
 		if err := sub.Drain(ctx); err != nil {
@@ -89,7 +89,7 @@ func testPAT9(t *testing.T, open Opener) {
 			t.Fatal(err)
 		}
 	}
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	var seq uint64 // of the fifth value from the end
 	sub := subscribePattern(t, bus, "kept.us.>", func(_ context.Context, m *hark.Message[int]) error {
 		if m.Value == 15 {
@@ -103,7 +103,7 @@ func testPAT9(t *testing.T, open Opener) {
 		t.Errorf("got %+v, want nothing waiting and nothing dropped", s)
 	}
 	for what, opt := range map[string]hark.SubscribeOption{"Last": hark.Last(5), "FromSeq": hark.FromSeq(seq)} {
-		last := newWitness[int]()
+		last := newRecorder[int]()
 		sub := subscribePattern(t, bus, "kept.us.>", last.handle, opt)
 		wantEqual(t, what, last.wait(ctx, t, 5), count(15, 20))
 		if err := sub.Close(); err != nil {
@@ -116,7 +116,7 @@ func testPAT10(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	kept := keptTopic(t, bus, "a")
 	publish(ctx, t, kept, 0)
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	subscribePattern(t, bus, KeptPattern, w.handle, hark.Durable())
 	if inProcess(bus) { // other engines store everything that matches
 		publish(ctx, t, newTopic[int](t, bus, "kept.gone"), 9)
@@ -131,7 +131,7 @@ func testPAT10(t *testing.T, open Opener) {
 
 func testPAT11(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
-	w, other := newWitness[int](), newWitness[int]()
+	w, other := newRecorder[int](), newRecorder[int]()
 	a, b := keptTopic(t, bus, "a"), keptTopic(t, bus, "b")
 	publish(ctx, t, a, 9999) // before the group exists
 	whole := subscribePattern(t, bus, KeptPattern, w.handle, hark.Durable(), hark.Group("g"))
@@ -173,7 +173,7 @@ func testPAT12(t *testing.T, open Opener) {
 	for p := range topics {
 		all = append(all, keptTopic(t, bus, fmt.Sprint("t", p), hark.KeyBy(func(v int) string { return fmt.Sprint(v / 1000) })))
 	}
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	sub := subscribePattern(t, bus, "kept.*", func(ctx context.Context, m *hark.Message[int]) error {
 		if m.Value%20 == 7 && m.Attempt() < 3 {
 			return errHandler
@@ -196,7 +196,7 @@ func testPAT12(t *testing.T, open Opener) {
 
 func testPAT13(t *testing.T, open Opener) {
 	_, bus := start(t, open)
-	h := newWitness[int]().handle
+	h := newRecorder[int]().handle
 	topic := keptTopic(t, bus, "a")
 	subscribePattern(t, bus, "kept.*", h, hark.Durable(), hark.Group("g"))
 	of := func(opts ...hark.SubscribeOption) func() (*hark.Subscription, error) {

@@ -25,11 +25,11 @@ var filterClauses = []Clause{
 func testFLT1(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[int](t, bus, "a")
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	sub := subscribe(t, topic, w.handle,
 		hark.Where(hark.MatchFunc[int](func(n int) bool { return n%2 == 0 })),
 		hark.Where(hark.MatchFunc[int](func(n int) bool { return n%3 == 0 })))
-	none := newWitness[int]()
+	none := newRecorder[int]()
 	never := subscribe(t, topic, none.handle, hark.Where(hark.MatchFunc[string](func(string) bool { return true })))
 	publish(ctx, t, topic, count(0, 30)...)
 	for _, sub := range []*hark.Subscription{sub, never} {
@@ -55,7 +55,7 @@ func testFLT2(t *testing.T, open Opener) {
 	for _, batch := range []bool{false, true} {
 		ctx, bus := start(t, open)
 		topic := newTopic[int](t, bus, "a")
-		w := newWitness[int]()
+		w := newRecorder[int]()
 		opts := append(quick(2), hark.NoDeadLetter(), hark.Where(hark.MatchFunc[int](func(n int) bool {
 			if n == 1 {
 				panic("no good")
@@ -64,7 +64,7 @@ func testFLT2(t *testing.T, open Opener) {
 		})))
 		var sub *hark.Subscription
 		if batch {
-			sub = must(topic.SubscribeBatch(batches(w, newWitness[int]()), opts...))(t)
+			sub = must(topic.SubscribeBatch(batches(w, newRecorder[int]()), opts...))(t)
 		} else {
 			sub = subscribe(t, topic, w.handle, opts...)
 		}
@@ -83,7 +83,7 @@ func testFLT5(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[int](t, bus, "a", hark.Stored(hark.Retention{}))
 	dead := newTopic[int](t, bus, "a.dead", hark.Stored(hark.Retention{}))
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	letters := subscribe(t, dead, w.handle)
 	publish(ctx, t, topic, 0, 1, 2)
 	panics := hark.Where(hark.MatchFunc[int](func(n int) bool {
@@ -122,7 +122,7 @@ func (odd) Eval(e hark.Envelope) (bool, error) {
 func testFLT3(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[int](t, bus, "a")
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	sub := subscribe(t, topic, w.handle, hark.Where(odd{}))
 	publish(ctx, t, topic, 0, 1, 2, 3, 0)
 	if err := sub.Drain(ctx); err != nil {
@@ -258,14 +258,14 @@ func ask[T any](t *testing.T, open Opener, outcomes map[string]outcome, all []pa
 		c    filterCase
 		any  bool // no type is declared
 		sub  *hark.Subscription
-		got  *witness[string]
+		got  *recorder[string]
 	}
 	ctx, bus := start(t, open)
 	topic := newTopic[T](t, bus, "parcels")
 	var subs []asked
 	for _, c := range filterCases {
 		for _, untyped := range []bool{false, true} {
-			a := asked{c: c, any: untyped, got: newWitness[string](), name: c.expr + ", type declared"}
+			a := asked{c: c, any: untyped, got: newRecorder[string](), name: c.expr + ", type declared"}
 			opts := []filter.Option{filter.For[parcel]()}
 			if untyped {
 				a.name, opts = c.expr, nil

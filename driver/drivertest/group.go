@@ -32,7 +32,7 @@ var groupClauses = []Clause{
 func testGRP1(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[int](t, bus, "a")
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	for range 4 {
 		subscribe(t, topic, w.handle, hark.Group("g"))
 	}
@@ -45,9 +45,9 @@ func testGRP1(t *testing.T, open Opener) {
 func testGRP2(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[int](t, bus, "a")
-	ws := map[string]*witness[int]{}
+	ws := map[string]*recorder[int]{}
 	for _, group := range []string{"g", "h"} {
-		w := newWitness[int]()
+		w := newRecorder[int]()
 		ws[group] = w
 		for range 2 {
 			sub := subscribe(t, topic, w.handle, hark.Group(group))
@@ -68,7 +68,7 @@ func testGRP3(t *testing.T, open Opener) {
 	for _, leave := range []string{"close", "drain"} {
 		ctx, bus := start(t, open)
 		topic := groupTopic[int](t, bus, "a")
-		w := newWitness[int]()
+		w := newRecorder[int]()
 		subs := make([]*hark.Subscription, 5)
 		for i := range subs {
 			subs[i] = subscribe(t, topic, w.handle, hark.Group("g"))
@@ -99,7 +99,7 @@ func testGRP3(t *testing.T, open Opener) {
 func testGRP4(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[int](t, bus, "a", hark.Stored(hark.Retention{}))
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	sub := subscribe(t, topic, w.handle, hark.Group("g"))
 	publish(ctx, t, topic, count(0, 10)...)
 	waitDistinct(ctx, t, bus, w, 10)
@@ -166,7 +166,7 @@ func testGRP7(t *testing.T, open Opener) {
 	needs(t, bus, driver.HandBack)
 	topic := newTopic[int](t, bus, "a")
 	g := newGate(t)
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	h := func(ctx context.Context, m *hark.Message[int]) error {
 		if m.Value == 0 {
 			if err := g.pass(ctx); err != nil {
@@ -195,7 +195,7 @@ func byKey(v keyed) string { return string(rune('a' + v[0])) }
 
 // keyedHandler checks that no two messages of a key are handled at the same
 // time.
-func keyedHandler(t *testing.T, w *witness[keyed], keys int) hark.Handler[keyed] {
+func keyedHandler(t *testing.T, w *recorder[keyed], keys int) hark.Handler[keyed] {
 	inside := make([]atomic.Int32, keys)
 	return func(ctx context.Context, m *hark.Message[keyed]) error {
 		if inside[m.Value[0]].Add(1) != 1 {
@@ -218,7 +218,7 @@ func publishKeyed(ctx context.Context, t *testing.T, topic *hark.Topic[keyed], k
 func testKEY1(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[keyed](t, bus, "a", hark.KeyBy(byKey))
-	w := newWitness[keyed]()
+	w := newRecorder[keyed]()
 	subscribe(t, topic, keyedHandler(t, w, 7), hark.Workers(8))
 	publishKeyed(ctx, t, topic, 7, 300)
 	wantOrderPer(t, w.wait(ctx, t, 7*300), 7)
@@ -228,7 +228,7 @@ func testKEY2(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[keyed](t, bus, "a", hark.KeyBy(byKey))
 	g := newGate(t)
-	w := newWitness[keyed]()
+	w := newRecorder[keyed]()
 	subscribe(t, topic, func(ctx context.Context, m *hark.Message[keyed]) error {
 		if m.Value[0] == 0 {
 			if err := g.pass(ctx); err != nil {
@@ -251,7 +251,7 @@ func testKEY3(t *testing.T, open Opener) {
 	for _, workers := range []int{1, 4} {
 		ctx, bus := start(t, open)
 		topic := newTopic[keyed](t, bus, "a", hark.KeyBy(byKey))
-		w := newWitness[keyed]()
+		w := newRecorder[keyed]()
 		handle := keyedHandler(t, w, 3)
 		sub := subscribe(t, topic, func(ctx context.Context, m *hark.Message[keyed]) error {
 			if (m.Value[0]+m.Value[1])%5 == 0 && m.Attempt() < 3 {
@@ -273,7 +273,7 @@ func testKEY3(t *testing.T, open Opener) {
 func testKEY4(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := groupTopic[keyed](t, bus, "a", hark.KeyBy(byKey))
-	w := newWitness[keyed]()
+	w := newRecorder[keyed]()
 	handle := keyedHandler(t, w, 5)
 	subs := make([]*hark.Subscription, 4)
 	for i := range subs {
@@ -297,7 +297,7 @@ func testKEY4(t *testing.T, open Opener) {
 func testKEY5(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[string](t, bus, "a", hark.KeyBy(func(s string) string { return "by " + s }))
-	w := newWitness[string]()
+	w := newRecorder[string]()
 	subscribe(t, topic, func(_ context.Context, m *hark.Message[string]) error {
 		w.note(m.Key())
 		return nil
@@ -313,7 +313,7 @@ func testKEY6(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[int](t, bus, "a", hark.KeyBy(func(n int) string { return map[bool]string{true: "key"}[n < 10] }))
 	g := newGate(t)
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	subscribe(t, topic, func(ctx context.Context, m *hark.Message[int]) error {
 		if m.Value == 10 {
 			if err := g.pass(ctx); err != nil {
@@ -343,7 +343,7 @@ func testKEY7(t *testing.T, open Opener) {
 			}
 			return string(rune('a' + n%2))
 		}))
-		w := newWitness[int]()
+		w := newRecorder[int]()
 		handle := func(ctx context.Context, m *hark.Message[int]) error {
 			if m.Value == 3 && workers == 1 { // a single worker needs no key until a message fails
 				return errHandler

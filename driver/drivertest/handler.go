@@ -126,7 +126,7 @@ func testHDL4(t *testing.T, open Opener) {
 
 func testTYP1(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	subscribe(t, newTopic[int](t, bus, "a"), w.handle)
 	if _, err := hark.NewTopic[string](bus, "a"); !errors.Is(err, hark.ErrTypeMismatch) {
 		t.Errorf("got %v, want ErrTypeMismatch", err)
@@ -278,7 +278,7 @@ func testITR4(t *testing.T, open Opener) {
 	if !underFaults(bus) { // faults may have let 3 pass
 		wantEqual(t, "values not finished", rest, []int{2, 3})
 	}
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	subscribe(t, topic, w.handle, hark.Group("g"))
 	wantEqual(t, "values after the panic", inTurn(bus, waitDistinct(ctx, t, bus, w, len(rest))), rest)
 }
@@ -304,7 +304,7 @@ func testITR5(t *testing.T, open Opener) {
 
 func testMID1(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
-	w := newWitness[string]()
+	w := newRecorder[string]()
 	for _, name := range []string{"first", "second"} {
 		bus.Use(func(next hark.MessageHandler) hark.MessageHandler {
 			return func(ctx context.Context, m hark.AnyMessage) error {
@@ -326,7 +326,7 @@ func testMID1(t *testing.T, open Opener) {
 func testMID2(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	needs(t, bus, driver.Stored)
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	bus.Use(func(next hark.MessageHandler) hark.MessageHandler {
 		return func(ctx context.Context, m hark.AnyMessage) error {
 			w.note(m.Attempt())

@@ -28,7 +28,7 @@ func testNTF14(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	needs(t, bus, driver.Latches)
 	n := newNotifier(t, bus)
-	early, late := newEars(), newEars()
+	early, late := newSignalRecorder(), newSignalRecorder()
 	early.register(t, n, "initialized")
 	latch(ctx, t, n, "initialized")
 	want := hark.Signal{Name: "initialized", Count: 1}
@@ -41,7 +41,7 @@ func testNTF14(t *testing.T, open Opener) {
 	// that method.
 	latch(ctx, t, n, "drivertest.lamp")
 	latch(ctx, t, n, "drivertest.lamp#OnHold")
-	l := &lamp{newEars()}
+	l := &lamp{newSignalRecorder()}
 	for _, f := range []any{l.OnPress, l.OnHold} {
 		if _, err := n.RegisterFunc(f); err != nil {
 			t.Fatal(err)
@@ -54,10 +54,10 @@ func testNTF14(t *testing.T, open Opener) {
 
 	// A function registered while the name is latched gets exactly one signal.
 	for range 50 {
-		all := make([]*ears, 4)
+		all := make([]*signalRecorder, 4)
 		var wg sync.WaitGroup
 		for i := range all {
-			all[i] = newEars()
+			all[i] = newSignalRecorder()
 			wg.Go(func() {
 				if _, err := n.Register("race", all[i].call, hark.EachSignal()); err != nil {
 					t.Error(err)
@@ -82,7 +82,7 @@ func testNTF15(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	needs(t, bus, driver.Latches)
 	n := newNotifier(t, bus)
-	e := newEars()
+	e := newSignalRecorder()
 	e.register(t, n, "a", hark.EachSignal())
 	for range 3 {
 		latch(ctx, t, n, "a")

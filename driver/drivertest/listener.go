@@ -22,7 +22,7 @@ var listenerClauses = []Clause{
 func testNTF18(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	n := newNotifier(t, bus)
-	e := newEars()
+	e := newSignalRecorder()
 	f, c := e.register(t, n, "a"), listen(t, n, "a")
 	notify(ctx, t, n, "a", 2)
 	e.wait(ctx, t, 1)
@@ -95,7 +95,7 @@ func testNTF19(t *testing.T, open Opener) {
 func testNTF20(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	n := newNotifier(t, bus)
-	e := newEars()
+	e := newSignalRecorder()
 	l, err := n.Register("a", func(_ context.Context, s hark.Signal) {
 		e.hear(s)
 		switch len(e.signals()) {
@@ -165,7 +165,7 @@ func testNTF21(t *testing.T, open Opener) {
 func testNTF22(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	n := newNotifier(t, bus)
-	e, follow := newEars(), newEars()
+	e, follow := newSignalRecorder(), newSignalRecorder()
 	release := e.hold(t)
 	e.register(t, n, "a")
 	follow.register(t, n, "follow")

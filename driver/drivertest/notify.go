@@ -19,8 +19,8 @@ var notifyClauses = []Clause{
 
 // lamp and bell have methods with the same name.
 type (
-	lamp struct{ *ears }
-	bell struct{ *ears }
+	lamp struct{ *signalRecorder }
+	bell struct{ *signalRecorder }
 )
 
 func (l *lamp) OnPress(s hark.Signal)                   { l.hear(s) }
@@ -32,7 +32,7 @@ func testNTF1(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	n := newNotifier(t, bus)
 	notify(ctx, t, n, "a.b", 0)
-	one, two, other := newEars(), newEars(), newEars()
+	one, two, other := newSignalRecorder(), newSignalRecorder(), newSignalRecorder()
 	one.register(t, n, "a.b")
 	two.register(t, n, "a.b")
 	other.register(t, n, "a")
@@ -58,7 +58,7 @@ func testNTF1(t *testing.T, open Opener) {
 func testNTF2(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	n := newNotifier(t, bus)
-	l1, l2, b := &lamp{newEars()}, &lamp{newEars()}, bell{newEars()}
+	l1, l2, b := &lamp{newSignalRecorder()}, &lamp{newSignalRecorder()}, bell{newSignalRecorder()}
 	ids := map[string]string{}
 	for name, f := range map[string]any{"l1.press": l1.OnPress, "l1.hold": l1.OnHold, "l2.press": l2.OnPress, "b.press": b.OnPress, "b.nothing": b.OnNothing} {
 		l, err := n.RegisterFunc(f)
@@ -75,7 +75,7 @@ func testNTF2(t *testing.T, open Opener) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	plain := newEars()
+	plain := newSignalRecorder()
 	plain.register(t, n, "drivertest.lamp")
 	plain.register(t, n, press) // stands in for a method
 	tests := []struct {
@@ -104,11 +104,11 @@ func testNTF2(t *testing.T, open Opener) {
 	var want [4]int
 	for _, tt := range tests {
 		notify(ctx, t, n, tt.target, tt.reached)
-		for i, e := range []*ears{l1.ears, l2.ears, b.ears, plain} {
+		for i, e := range []*signalRecorder{l1.signalRecorder, l2.signalRecorder, b.signalRecorder, plain} {
 			want[i] += []int{tt.l1, tt.l2, tt.bell, tt.listener}[i]
 			e.wait(ctx, t, want[i])
 			if got := e.count(); got != want[i] {
-				t.Fatalf("after %s: ears %d heard of %d notifications, want %d", tt.target, i, got, want[i])
+				t.Fatalf("after %s: signalRecorder %d heard of %d notifications, want %d", tt.target, i, got, want[i])
 			}
 		}
 	}
@@ -117,7 +117,7 @@ func testNTF2(t *testing.T, open Opener) {
 func testNTF4(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	n := newNotifier(t, bus)
-	e := newEars()
+	e := newSignalRecorder()
 	const invalid = "a..b"
 	each := hark.EachSignal()
 	for what, got := range map[string]struct{ err, want error }{

@@ -22,7 +22,7 @@ var notifyAcrossClauses = []AcrossClause{
 func testNTF25(ctx context.Context, t *testing.T, connect Connector) {
 	a, b, c := newNotifier(t, connect()), newNotifier(t, connect()), newNotifier(t, connect())
 	notify(ctx, t, a, "a.b", 0)
-	inA, inB, inC := newEars(), newEars(), &lamp{newEars()}
+	inA, inB, inC := newSignalRecorder(), newSignalRecorder(), &lamp{newSignalRecorder()}
 	inA.register(t, a, "a.b")
 	inB.register(t, b, "a.b")
 	one := inB.register(t, b, "a.b")
@@ -56,7 +56,7 @@ func testNTF25(ctx context.Context, t *testing.T, connect Connector) {
 	var want [3]int
 	for _, tt := range tests {
 		notify(ctx, t, tt.from, tt.target, tt.reached)
-		for i, e := range []*ears{inA, inB, inC.ears} {
+		for i, e := range []*signalRecorder{inA, inB, inC.signalRecorder} {
 			want[i] += []int{tt.inA, tt.inB, tt.inC}[i]
 			e.wait(ctx, t, want[i])
 			if got := e.count(); got != want[i] {
@@ -67,7 +67,7 @@ func testNTF25(ctx context.Context, t *testing.T, connect Connector) {
 	// Listeners that come or go are counted from that moment on.
 	busD := connect()
 	d := newNotifier(t, busD)
-	newEars().register(t, d, "a.b")
+	newSignalRecorder().register(t, d, "a.b")
 	notify(ctx, t, c, "a.b", 4)
 	if err := one.Close(); err != nil {
 		t.Error(err)
@@ -82,10 +82,10 @@ func testNTF25(ctx context.Context, t *testing.T, connect Connector) {
 func testNTF26(ctx context.Context, t *testing.T, connect Connector) {
 	const processes, each = 3, 200
 	targets := []string{"x", "*", ">"} // distinct names with the same meaning
-	all := make([]*ears, processes)
+	all := make([]*signalRecorder, processes)
 	notifiers := make([]*hark.Notifier, processes)
 	for i := range all {
-		all[i], notifiers[i] = newEars(), newNotifier(t, connect())
+		all[i], notifiers[i] = newSignalRecorder(), newNotifier(t, connect())
 		all[i].register(t, notifiers[i], "x", hark.EachSignal(), hark.Buffer(hark.Unbounded))
 	}
 	sent := make([]hark.Signal, 0, each)
@@ -125,9 +125,9 @@ func testNTF26(ctx context.Context, t *testing.T, connect Connector) {
 
 func testNTF27(ctx context.Context, t *testing.T, connect Connector) {
 	a, b := newNotifier(t, connect()), newNotifier(t, connect())
-	other := newEars()
+	other := newSignalRecorder()
 	other.register(t, b, "x")
-	held := newEars()
+	held := newSignalRecorder()
 	release := held.hold(t)
 	full := listen(t, b, "x", hark.EachSignal(), hark.Buffer(1), hark.Overflow(hark.Fail))
 	blocked := held.register(t, b, "x", hark.EachSignal(), hark.Buffer(1), hark.Overflow(hark.Block))
@@ -152,7 +152,7 @@ func testNTF28(ctx context.Context, t *testing.T, connect Connector) {
 	needs(t, busA, driver.Latches)
 	busB := connect()
 	a, b := newNotifier(t, busA), newNotifier(t, busB)
-	early := newEars()
+	early := newSignalRecorder()
 	early.register(t, b, "x", hark.EachSignal())
 	want := hark.Signal{Name: "x", Count: 1}
 	latch(ctx, t, a, "x")

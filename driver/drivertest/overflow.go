@@ -25,9 +25,9 @@ var overflowClauses = []Clause{
 
 // stalled subscribes with a handler that blocks on the first message, 0, until
 // the gate opens.
-func stalled(ctx context.Context, t *testing.T, topic *hark.Topic[int], opts ...hark.SubscribeOption) (*hark.Subscription, *witness[int], *gate) {
+func stalled(ctx context.Context, t *testing.T, topic *hark.Topic[int], opts ...hark.SubscribeOption) (*hark.Subscription, *recorder[int], *gate) {
 	t.Helper()
-	g, w := newGate(t), newWitness[int]()
+	g, w := newGate(t), newRecorder[int]()
 	sub := subscribe(t, topic, func(ctx context.Context, m *hark.Message[int]) error {
 		if m.Value == 0 {
 			if err := g.pass(ctx); err != nil {
@@ -56,7 +56,7 @@ func testBUF1(t *testing.T, open Opener) {
 		ctx, bus := start(t, open)
 		needs(t, bus, driver.Backpressure)
 		topic := newTopic[int](t, bus, "a")
-		other := newWitness[int]()
+		other := newRecorder[int]()
 		subscribe(t, topic, other.handle)
 		_, w, g := stalled(ctx, t, topic, hark.Buffer(n))
 		publish(ctx, t, topic, count(1, n+1)...)
@@ -130,7 +130,7 @@ func testBUF3(t *testing.T, open Opener) {
 	// Room that a handler frees goes to the next new message.
 	ctx, bus := start(t, open)
 	topic := newTopic[int](t, bus, "a")
-	g, w := newGate(t), newWitness[int]()
+	g, w := newGate(t), newRecorder[int]()
 	sub := subscribe(t, topic, func(ctx context.Context, m *hark.Message[int]) error {
 		if err := g.pass(ctx); err != nil {
 			return hark.Drop(err)
@@ -157,7 +157,7 @@ func testBUF4(t *testing.T, open Opener) {
 func testBUF5(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[int](t, bus, "a")
-	other := newWitness[int]()
+	other := newRecorder[int]()
 	subscribe(t, topic, other.handle)
 	_, w, g := stalled(ctx, t, topic, hark.Buffer(3), hark.Overflow(hark.Fail))
 	publish(ctx, t, topic, 1, 2, 3)
@@ -177,7 +177,7 @@ func testBUF6(t *testing.T, open Opener) {
 	for _, policy := range []hark.Policy{hark.DropOldest, hark.DropNewest, hark.Latest} {
 		ctx, bus := start(t, open)
 		topic := newTopic[int](t, bus, "a")
-		other := newWitness[int]()
+		other := newRecorder[int]()
 		subscribe(t, topic, other.handle)
 		_, w, g := stalled(ctx, t, topic, hark.Overflow(policy))
 		publish(ctx, t, topic, count(1, 3000)...)
@@ -228,7 +228,7 @@ func testBUF8(t *testing.T, open Opener) {
 func testBUF9(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[int](t, bus, "a")
-	other := newWitness[int]()
+	other := newRecorder[int]()
 	subscribe(t, topic, other.handle)
 	sub, _, _ := stalled(ctx, t, topic, hark.Buffer(2))
 	publish(ctx, t, topic, 1, 2)
@@ -265,7 +265,7 @@ func testBUF10(t *testing.T, open Opener) {
 			}
 			return true
 		})
-		other := newWitness[int]()
+		other := newRecorder[int]()
 		subscribe(t, topic, other.handle)
 		publish(ctx, t, topic, count(6, 1000)...)
 		other.wait(ctx, t, 1)

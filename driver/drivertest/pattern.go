@@ -46,7 +46,7 @@ func testPAT1(t *testing.T, open Opener) {
 	for pattern, want := range map[string][]int{
 		"a.*": {1, 2}, "a.>": {1, 2, 3}, "*": {0, 5}, "*.b": {1, 4}, ">": {0, 1, 2, 3, 4, 5}, "a.b": {1}, "*.*.*": {3},
 	} {
-		w := newWitness[int]()
+		w := newRecorder[int]()
 		sub := subscribePattern(t, bus, pattern, w.handle)
 		for i, name := range names {
 			publish(ctx, t, newTopic[int](t, bus, name), i)
@@ -62,7 +62,7 @@ func testPAT1(t *testing.T, open Opener) {
 		}
 	}
 	for _, pattern := range []string{"", "a.>.b", "a*", "a..b"} {
-		if _, err := hark.SubscribePattern(bus, pattern, newWitness[int]().handle); !errors.Is(err, hark.ErrInvalidName) {
+		if _, err := hark.SubscribePattern(bus, pattern, newRecorder[int]().handle); !errors.Is(err, hark.ErrInvalidName) {
 			t.Errorf("%q: got %v, want ErrInvalidName", pattern, err)
 		}
 	}
@@ -70,7 +70,7 @@ func testPAT1(t *testing.T, open Opener) {
 
 func testPAT2(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
-	w := newWitness[string]()
+	w := newRecorder[string]()
 	sub := subscribePattern(t, bus, "late.*", func(_ context.Context, m *hark.Message[int]) error {
 		w.note(fmt.Sprint(m.Topic(), m.Value))
 		return nil
@@ -95,7 +95,7 @@ func testPAT2(t *testing.T, open Opener) {
 
 func testPAT3(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
-	w := newWitness[keyed]()
+	w := newRecorder[keyed]()
 	subscribePattern(t, bus, "p.*", w.handle)
 	const topics, each = 5, 300
 	done := make(chan error, topics)
@@ -122,10 +122,10 @@ func testPAT3(t *testing.T, open Opener) {
 func testPAT4(t *testing.T, open Opener) {
 	_, bus := start(t, open)
 	newTopic[int](t, bus, "x.int")
-	if _, err := hark.SubscribePattern(bus, "x.*", newWitness[string]().handle); !errors.Is(err, hark.ErrTypeMismatch) {
+	if _, err := hark.SubscribePattern(bus, "x.*", newRecorder[string]().handle); !errors.Is(err, hark.ErrTypeMismatch) {
 		t.Errorf("pattern: got %v, want ErrTypeMismatch", err)
 	}
-	sub := subscribePattern(t, bus, "x.*", newWitness[int]().handle)
+	sub := subscribePattern(t, bus, "x.*", newRecorder[int]().handle)
 	if _, err := hark.NewTopic[string](bus, "x.string"); !errors.Is(err, hark.ErrTypeMismatch) {
 		t.Errorf("topic: got %v, want ErrTypeMismatch", err)
 	}
@@ -137,7 +137,7 @@ func testPAT4(t *testing.T, open Opener) {
 
 func testPAT5(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
-	w := newWitness[any]()
+	w := newRecorder[any]()
 	subscribePattern(t, bus, ">", w.handle)
 	publish(ctx, t, newTopic[int](t, bus, "i"), 1)
 	w.wait(ctx, t, 1)
@@ -149,12 +149,12 @@ func testPAT6(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	kept := newTopic[int](t, bus, "t.kept", hark.Stored(hark.Retention{}))
 	gone := newTopic[int](t, bus, "t.gone")
-	first := newWitness[int]()
+	first := newRecorder[int]()
 	subscribe(t, gone, first.handle)
 	publish(ctx, t, kept, count(0, 50)...)
 	publish(ctx, t, gone, count(1000, 3000)...) // enough for its log to have moved on
 	first.wait(ctx, t, 2000)
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	subscribePattern(t, bus, "t.*", w.handle, hark.FromStart())
 	wantEqual(t, "kept", w.wait(ctx, t, 50), count(0, 50))
 	publish(ctx, t, gone, 5000)
@@ -163,7 +163,7 @@ func testPAT6(t *testing.T, open Opener) {
 
 func testPAT7(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	var subs []*hark.Subscription
 	for range 3 {
 		subs = append(subs, subscribePattern(t, bus, "g.*", w.handle, hark.Group("g")))
@@ -181,7 +181,7 @@ func testPAT7(t *testing.T, open Opener) {
 	got := w.all()
 	slices.Sort(got)
 	wantEqual(t, "values", got, count(0, 400))
-	if _, err := hark.SubscribePattern(bus, "g.*", newWitness[int]().handle, hark.Group("g")); err != nil {
+	if _, err := hark.SubscribePattern(bus, "g.*", newRecorder[int]().handle, hark.Group("g")); err != nil {
 		t.Errorf("a new group of that name: %v", err)
 	}
 }
@@ -190,7 +190,7 @@ func testPAT8(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	kept := newTopic[int](t, bus, "t.kept", hark.Stored(hark.Retention{}))
 	publish(ctx, t, kept, count(0, 100)...)
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	subscribePattern(t, bus, "t.*", w.handle, hark.FromStart(), hark.Buffer(3), hark.Overflow(hark.DropOldest))
 	wantEqual(t, "values", w.wait(ctx, t, 100), count(0, 100))
 }

@@ -26,7 +26,7 @@ func testPUB1(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[int](t, bus, "a")
 	g := newGate(t)
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	subscribe(t, topic, func(ctx context.Context, m *hark.Message[int]) error {
 		if err := g.pass(ctx); err != nil {
 			return err
@@ -42,7 +42,7 @@ func testPUB1(t *testing.T, open Opener) {
 func testPUB2(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[int](t, bus, "a")
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	subscribe(t, topic, w.handle)
 	why := errors.New("no longer wanted")
 	over, cancel := context.WithCancelCause(ctx)
@@ -67,7 +67,7 @@ func testPUB2(t *testing.T, open Opener) {
 func testPUB3(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[int](t, bus, "a")
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	subscribe(t, topic, w.handle)
 	if err := topic.PublishAll(ctx, count(0, 3000)); err != nil {
 		t.Fatal(err)
@@ -76,7 +76,7 @@ func testPUB3(t *testing.T, open Opener) {
 
 	small := newTopic[int](t, bus, "small")
 	g := newGate(t)
-	seen := newWitness[int]()
+	seen := newRecorder[int]()
 	subscribe(t, small, func(ctx context.Context, m *hark.Message[int]) error {
 		if err := g.pass(ctx); err != nil {
 			return err
@@ -103,7 +103,7 @@ func testPUB4(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[string](t, bus, "orders.placed")
 	type said struct{ topic, id, key, source, extra string }
-	w := newWitness[said]()
+	w := newRecorder[said]()
 	subscribe(t, topic, func(_ context.Context, m *hark.Message[string]) error {
 		extra, _ := m.Header("extra")
 		if m.Time().IsZero() {
@@ -126,7 +126,7 @@ func testPUB5(t *testing.T, open Opener) {
 	if err := topic.PublishAll(ctx, []int{2, 3}); err != nil {
 		t.Fatal(err)
 	}
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	subscribe(t, topic, w.handle)
 	publish(ctx, t, topic, 4)
 	wantEqual(t, "values", w.wait(ctx, t, 1), []int{4})
@@ -140,7 +140,7 @@ func testPUB6(t *testing.T, open Opener) {
 		}
 	}
 	topic := newTopic[int](t, bus, "a")
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	subscribe(t, topic, w.handle)
 	for what, opt := range map[string]hark.PublishOption{
 		"empty ID":       hark.ID(""),
@@ -167,7 +167,7 @@ func testPUB7(t *testing.T, open Opener) {
 			opts = append(opts, hark.Stored(hark.Retention{}))
 		}
 		topic := newTopic[int](t, bus, "a", opts...)
-		w := newWitness[int]()
+		w := newRecorder[int]()
 		sub := subscribe(t, topic, w.handle)
 		sub.Pause()
 		pub := topic.Publisher()
@@ -195,7 +195,7 @@ func testPUB7(t *testing.T, open Opener) {
 func testORD1(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[int](t, bus, "a")
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	subscribe(t, topic, w.handle)
 	publish(ctx, t, topic, count(0, 5000)...)
 	wantEqual(t, "values", w.wait(ctx, t, 5000), count(0, 5000))
@@ -204,9 +204,9 @@ func testORD1(t *testing.T, open Opener) {
 func testORD2(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[[2]int](t, bus, "a")
-	var ws []*witness[[2]int]
+	var ws []*recorder[[2]int]
 	for range 3 {
-		w := newWitness[[2]int]()
+		w := newRecorder[[2]int]()
 		subscribe(t, topic, w.handle)
 		ws = append(ws, w)
 	}
@@ -250,7 +250,7 @@ func wantOrderPer(t *testing.T, got [][2]int, publishers int) {
 func testORD3(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[[2]int](t, bus, "a")
-	w := newWitness[[2]int]()
+	w := newRecorder[[2]int]()
 	subscribe(t, topic, w.handle)
 	const publishers, each = 3, 1000
 	done := make(chan error, publishers)
@@ -278,7 +278,7 @@ func testORD3(t *testing.T, open Opener) {
 func testORD4(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[int](t, bus, "a")
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	subscribe(t, topic, func(ctx context.Context, m *hark.Message[int]) error {
 		if m.Value == 0 && m.Attempt() == 1 {
 			return hark.RetryAfter(0, errors.New("not yet"))

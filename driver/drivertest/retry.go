@@ -36,7 +36,7 @@ func testRTY1(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	needs(t, bus, driver.Stored)
 	topic := newTopic[int](t, bus, "a")
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	sub := subscribe(t, topic, func(_ context.Context, m *hark.Message[int]) error {
 		w.note(m.Attempt())
 		if m.Attempt() < m.Value {
@@ -60,7 +60,7 @@ func testRTY1(t *testing.T, open Opener) {
 func testRTY2(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[int](t, bus, "a")
-	w := newWitness[time.Time]()
+	w := newRecorder[time.Time]()
 	subscribe(t, topic, func(_ context.Context, m *hark.Message[int]) error {
 		w.note(time.Now())
 		if m.Attempt() == 1 {
@@ -76,9 +76,9 @@ func testRTY2(t *testing.T, open Opener) {
 }
 
 // deadOf subscribes to the dead letters of a topic of ints.
-func deadOf(t *testing.T, bus *hark.Bus, name string) *witness[hark.Message[int]] {
+func deadOf(t *testing.T, bus *hark.Bus, name string) *recorder[hark.Message[int]] {
 	t.Helper()
-	w := newWitness[hark.Message[int]]()
+	w := newRecorder[hark.Message[int]]()
 	dead := newTopic[int](t, bus, name, hark.Stored(hark.Retention{}))
 	subscribe(t, dead, func(_ context.Context, m *hark.Message[int]) error {
 		w.note(*m.Clone())
@@ -91,7 +91,7 @@ func testRTY3(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	dead := deadOf(t, bus, "a.dead")
 	topic := newTopic[int](t, bus, "a")
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	subscribe(t, topic, func(ctx context.Context, m *hark.Message[int]) error {
 		if m.Value == 1 {
 			panic("no good")
@@ -124,7 +124,7 @@ func (e *nilError) Unwrap() error { return e.cause }
 func testRTY4(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[int](t, bus, "a")
-	w := newWitness[error]()
+	w := newRecorder[error]()
 	sub := subscribe(t, topic, func(ctx context.Context, m *hark.Message[int]) error {
 		if m.Attempt() > 1 {
 			w.note(nil)
@@ -144,7 +144,7 @@ func testRTY4(t *testing.T, open Opener) {
 func testRTY5(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[int](t, bus, "a")
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	sub := subscribe(t, topic, func(ctx context.Context, m *hark.Message[int]) error {
 		w.note(m.Value)
 		if m.Value%2 == 0 {
@@ -165,7 +165,7 @@ func testRTY5(t *testing.T, open Opener) {
 func testRTY6(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[int](t, bus, "a")
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	sub := subscribe(t, topic, func(ctx context.Context, m *hark.Message[int]) error {
 		if m.Value%3 == 0 && m.Attempt() == 1 {
 			runtime.Goexit()
@@ -182,7 +182,7 @@ func testRTY6(t *testing.T, open Opener) {
 func testRTY7(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[int](t, bus, "a")
-	good, bad := newWitness[int](), newWitness[int]()
+	good, bad := newRecorder[int](), newRecorder[int]()
 	subscribe(t, topic, good.handle)
 	subscribe(t, topic, func(ctx context.Context, m *hark.Message[int]) error {
 		bad.note(m.Value)

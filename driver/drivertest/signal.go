@@ -22,7 +22,7 @@ var signalClauses = []Clause{
 func testNTF5(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	n := newNotifier(t, bus)
-	e := newEars()
+	e := newSignalRecorder()
 	release := e.hold(t)
 	e.register(t, n, "a.b")
 	notify(ctx, t, n, "a.b", 1)
@@ -84,7 +84,7 @@ func testNTF6(t *testing.T, open Opener) {
 func testNTF7(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	n := newNotifier(t, bus)
-	e := newEars()
+	e := newSignalRecorder()
 	release := e.hold(t)
 	l := e.register(t, n, "a.b", hark.EachSignal(), hark.Buffer(100))
 	c := listen(t, n, "a.b", hark.EachSignal(), hark.Buffer(100))
@@ -110,9 +110,9 @@ func testNTF8(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	n := newNotifier(t, bus)
 	const goroutines, each = 4, 100
-	all := make([]*ears, 3)
+	all := make([]*signalRecorder, 3)
 	for i := range all {
-		all[i] = newEars()
+		all[i] = newSignalRecorder()
 		all[i].register(t, n, "a.b", hark.EachSignal(), hark.Buffer(hark.Unbounded))
 	}
 	targets := []string{"a.b", "a.*", "*.b", ">"} // one for each goroutine
@@ -153,7 +153,7 @@ func testNTF9(t *testing.T, open Opener) {
 		t.Run(tt.name+" function", func(t *testing.T) {
 			ctx, bus := start(t, open)
 			n := newNotifier(t, bus)
-			e := newEars()
+			e := newSignalRecorder()
 			release := e.hold(t)
 			l := e.register(t, n, "x", opts...)
 			notify(ctx, t, n, "x", 1)
@@ -196,7 +196,7 @@ func wantGone(t *testing.T, l *hark.Listener, dropped, merged uint64) {
 func testNTF10(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	n := newNotifier(t, bus)
-	e, other := newEars(), newEars()
+	e, other := newSignalRecorder(), newSignalRecorder()
 	release := e.hold(t)
 	e.register(t, n, "a", hark.EachSignal(), hark.Buffer(1), hark.Overflow(hark.Block))
 	notify(ctx, t, n, "a", 1)
@@ -253,7 +253,7 @@ func testNTF10(t *testing.T, open Opener) {
 func testNTF11(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	n := newNotifier(t, bus)
-	other := newEars()
+	other := newSignalRecorder()
 	other.register(t, n, "a")
 	l := listen(t, n, "a", hark.EachSignal(), hark.Buffer(2), hark.Overflow(hark.Fail))
 	notify(ctx, t, n, "a", 2)
@@ -278,7 +278,7 @@ func testNTF11(t *testing.T, open Opener) {
 	}
 
 	// The same for a function.
-	e := newEars()
+	e := newSignalRecorder()
 	release := e.hold(t)
 	e.register(t, n, "b", hark.EachSignal(), hark.Buffer(1), hark.Overflow(hark.Fail))
 	other.register(t, n, "b")

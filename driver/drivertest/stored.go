@@ -32,13 +32,13 @@ func testSTO1(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := storedWith(ctx, t, bus, hark.Retention{}, 700)
 	for range 2 {
-		w := newWitness[int]()
+		w := newRecorder[int]()
 		subscribe(t, topic, w.handle, hark.FromStart())
 		wantEqual(t, "values", w.wait(ctx, t, 700), count(1, 701))
 	}
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	subscribe(t, topic, w.handle, hark.FromStart())
-	late := newWitness[int]()
+	late := newRecorder[int]()
 	subscribe(t, topic, late.handle, hark.FromNow())
 	publish(ctx, t, topic, 701)
 	wantEqual(t, "values", w.wait(ctx, t, 701), count(1, 702))
@@ -49,7 +49,7 @@ func testSTO2(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := storedWith(ctx, t, bus, hark.Retention{}, 100)
 	for seq, want := range map[uint64][]int{0: count(1, 101), 1: count(1, 101), 40: count(40, 101), 100: {100}} {
-		w := newWitness[int]()
+		w := newRecorder[int]()
 		subscribe(t, topic, w.handle, hark.FromSeq(seq))
 		wantEqual(t, "values", w.wait(ctx, t, len(want)), want)
 	}
@@ -72,7 +72,7 @@ func testSTO3(t *testing.T, open Opener) {
 	for first > 0 && !times[first-1].Time().Before(at) {
 		first--
 	}
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	subscribe(t, topic, w.handle, hark.FromTime(at))
 	wantEqual(t, "values", w.wait(ctx, t, 50-first), count(first+1, 51))
 }
@@ -81,17 +81,17 @@ func testSTO4(t *testing.T, open Opener) {
 	for n, want := range map[int][]int{0: {101}, 1: {100, 101}, 10: count(91, 102), 1000: count(1, 102)} {
 		ctx, bus := start(t, open)
 		topic := storedWith(ctx, t, bus, hark.Retention{}, 100)
-		w := newWitness[int]()
+		w := newRecorder[int]()
 		subscribe(t, topic, w.handle, hark.Last(n))
 		publish(ctx, t, topic, 101)
 		wantEqual(t, "values", w.wait(ctx, t, len(want)), want)
 	}
 	ctx, bus := start(t, open)
 	topic := storedWith(ctx, t, bus, hark.Retention{}, 1)
-	if _, err := topic.Subscribe(newWitness[int]().handle, hark.Last(-1)); !errors.Is(err, hark.ErrInvalidOption) {
+	if _, err := topic.Subscribe(newRecorder[int]().handle, hark.Last(-1)); !errors.Is(err, hark.ErrInvalidOption) {
 		t.Errorf("Last(-1): got %v, want ErrInvalidOption", err)
 	}
-	if _, err := topic.Subscribe(newWitness[int]().handle, hark.Last(1), hark.FromStart()); !errors.Is(err, hark.ErrInvalidOption) {
+	if _, err := topic.Subscribe(newRecorder[int]().handle, hark.Last(1), hark.FromStart()); !errors.Is(err, hark.ErrInvalidOption) {
 		t.Errorf("two starts: got %v, want ErrInvalidOption", err)
 	}
 }
@@ -99,7 +99,7 @@ func testSTO4(t *testing.T, open Opener) {
 func testSTO5(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[int](t, bus, "a", hark.Stored(hark.Retention{}))
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	subscribe(t, topic, func(_ context.Context, m *hark.Message[int]) error {
 		w.note(int(m.Seq()))
 		return nil
@@ -128,7 +128,7 @@ func testSTO6(t *testing.T, open Opener) {
 func testSTO7(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := storedWith(ctx, t, bus, hark.Retention{MaxMessages: 10}, 300)
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	subscribe(t, topic, w.handle, hark.FromStart())
 	wantEqual(t, "values", w.wait(ctx, t, 10), count(291, 301))
 	if got := bus.Stats().Topics[0].Stored; got != 10 {
@@ -140,11 +140,11 @@ func testSTO8(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[int](t, bus, "a")
 	for _, opt := range []hark.SubscribeOption{hark.FromStart(), hark.FromSeq(1), hark.Last(1)} {
-		if _, err := topic.Subscribe(newWitness[int]().handle, opt); !errors.Is(err, hark.ErrInvalidOption) {
+		if _, err := topic.Subscribe(newRecorder[int]().handle, opt); !errors.Is(err, hark.ErrInvalidOption) {
 			t.Errorf("got %v, want ErrInvalidOption", err)
 		}
 	}
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	subscribe(t, topic, w.handle, hark.FromNow())
 	publish(ctx, t, topic, 1)
 	w.wait(ctx, t, 1)
@@ -164,9 +164,9 @@ func testSTO9(t *testing.T, open Opener) {
 		}
 		done <- nil
 	}()
-	var ws []*witness[int]
+	var ws []*recorder[int]
 	for range 10 {
-		w := newWitness[int]()
+		w := newRecorder[int]()
 		subscribe(t, topic, w.handle, hark.FromStart())
 		w.wait(ctx, t, 100)
 		ws = append(ws, w)

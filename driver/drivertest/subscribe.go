@@ -24,9 +24,9 @@ var subscribeClauses = []Clause{
 func testSUB1(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[int](t, bus, "a")
-	var ws []*witness[int]
+	var ws []*recorder[int]
 	for range 5 {
-		w := newWitness[int]()
+		w := newRecorder[int]()
 		subscribe(t, topic, w.handle)
 		ws = append(ws, w)
 	}
@@ -39,7 +39,7 @@ func testSUB1(t *testing.T, open Opener) {
 func testSUB2(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[int](t, bus, "a")
-	early, late := newWitness[int](), newWitness[int]()
+	early, late := newRecorder[int](), newRecorder[int]()
 	subscribe(t, topic, early.handle)
 	publish(ctx, t, topic, 1, 2)
 	subscribe(t, topic, late.handle)
@@ -51,7 +51,7 @@ func testSUB2(t *testing.T, open Opener) {
 func testSUB3(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[int](t, bus, "a")
-	w, other := newWitness[int](), newWitness[int]()
+	w, other := newRecorder[int](), newRecorder[int]()
 	sub := subscribe(t, topic, w.handle)
 	subscribe(t, topic, other.handle)
 	publish(ctx, t, topic, 0)
@@ -112,7 +112,7 @@ func testSUB4(t *testing.T, open Opener) {
 func testSUB5(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[int](t, bus, "a")
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	sub := subscribe(t, topic, func(ctx context.Context, m *hark.Message[int]) error {
 		if m.Value%10 == 0 && m.Attempt() < 3 {
 			return errors.New("again")
@@ -135,7 +135,7 @@ func testSUB5(t *testing.T, open Opener) {
 func testSUB6(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[int](t, bus, "a")
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	sub := subscribe(t, topic, w.handle)
 	sub.Pause()
 	publish(ctx, t, topic, count(0, 20)...)
@@ -170,7 +170,7 @@ func testSUB7(t *testing.T, open Opener) {
 func testSUB8(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[int](t, bus, "a")
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	var sub *hark.Subscription
 	made := make(chan struct{})
 	sub = subscribe(t, topic, func(ctx context.Context, m *hark.Message[int]) error {
@@ -221,7 +221,7 @@ func testSUB9(t *testing.T, open Opener) {
 func testSUB10(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[int](t, bus, "a")
-	w := newWitness[int]()
+	w := newRecorder[int]()
 	subscribe(t, topic, w.handle)
 	for i := range 200 {
 		sub := subscribe(t, topic, func(context.Context, *hark.Message[int]) error { return nil })

@@ -9,17 +9,17 @@ import (
 	"github.com/harkbus/hark"
 )
 
-// ears provides a listener function that records signals and can be blocked.
-type ears struct {
+// signalRecorder provides a listener function that records signals and can be blocked.
+type signalRecorder struct {
 	mu      sync.Mutex // guards the fields below
 	got     []hark.Signal
 	changed chan struct{} // closed when the next signal is recorded
 	held    chan struct{} // blocks the function until closed; nil: does not block
 }
 
-func newEars() *ears { return &ears{changed: make(chan struct{})} }
+func newSignalRecorder() *signalRecorder { return &signalRecorder{changed: make(chan struct{})} }
 
-func (e *ears) hear(s hark.Signal) {
+func (e *signalRecorder) hear(s hark.Signal) {
 	e.mu.Lock()
 	e.got = append(e.got, s)
 	close(e.changed)
@@ -31,11 +31,11 @@ func (e *ears) hear(s hark.Signal) {
 	}
 }
 
-func (e *ears) call(_ context.Context, s hark.Signal) { e.hear(s) }
+func (e *signalRecorder) call(_ context.Context, s hark.Signal) { e.hear(s) }
 
 // hold blocks the next call of the function until the returned function is
 // called or the test ends.
-func (e *ears) hold(t *testing.T) (release func()) {
+func (e *signalRecorder) hold(t *testing.T) (release func()) {
 	held := make(chan struct{})
 	e.mu.Lock()
 	e.held = held
@@ -50,14 +50,14 @@ func (e *ears) hold(t *testing.T) (release func()) {
 	return release
 }
 
-func (e *ears) signals() []hark.Signal {
+func (e *signalRecorder) signals() []hark.Signal {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return slices.Clone(e.got)
 }
 
 // count returns the number of notifications received.
-func (e *ears) count() (n int) {
+func (e *signalRecorder) count() (n int) {
 	for _, s := range e.signals() {
 		n += s.Count
 	}
@@ -65,7 +65,7 @@ func (e *ears) count() (n int) {
 }
 
 // wait waits until signals for n notifications have been received.
-func (e *ears) wait(ctx context.Context, t *testing.T, n int) []hark.Signal {
+func (e *signalRecorder) wait(ctx context.Context, t *testing.T, n int) []hark.Signal {
 	t.Helper()
 	for {
 		e.mu.Lock()
@@ -82,7 +82,7 @@ func (e *ears) wait(ctx context.Context, t *testing.T, n int) []hark.Signal {
 	}
 }
 
-func (e *ears) register(t *testing.T, n *hark.Notifier, name string, opts ...hark.ListenOption) *hark.Listener {
+func (e *signalRecorder) register(t *testing.T, n *hark.Notifier, name string, opts ...hark.ListenOption) *hark.Listener {
 	t.Helper()
 	l, err := n.Register(name, e.call, opts...)
 	if err != nil {

@@ -14,16 +14,16 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// witness records what handlers receive.
-type witness[T any] struct {
+// recorder records what handlers receive.
+type recorder[T any] struct {
 	mu      sync.Mutex // guards the fields below
 	got     []T
 	changed chan struct{} // closed when the next value is recorded
 }
 
-func newWitness[T any]() *witness[T] { return &witness[T]{changed: make(chan struct{})} }
+func newRecorder[T any]() *recorder[T] { return &recorder[T]{changed: make(chan struct{})} }
 
-func (w *witness[T]) note(v T) {
+func (w *recorder[T]) note(v T) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.got = append(w.got, v)
@@ -32,12 +32,12 @@ func (w *witness[T]) note(v T) {
 }
 
 // handle is a handler that records values.
-func (w *witness[T]) handle(_ context.Context, m *hark.Message[T]) error {
+func (w *recorder[T]) handle(_ context.Context, m *hark.Message[T]) error {
 	w.note(m.Value)
 	return nil
 }
 
-func (w *witness[T]) all() []T {
+func (w *recorder[T]) all() []T {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Clone(w.got)
@@ -45,7 +45,7 @@ func (w *witness[T]) all() []T {
 
 // wait waits until at least n values have been recorded, and returns all of
 // them.
-func (w *witness[T]) wait(ctx context.Context, t *testing.T, n int) []T {
+func (w *recorder[T]) wait(ctx context.Context, t *testing.T, n int) []T {
 	t.Helper()
 	for {
 		w.mu.Lock()
@@ -189,7 +189,7 @@ func underFaults(bus *hark.Bus) bool {
 
 // waitDistinct waits until a group has received at least n different values,
 // and returns them: as they came, or under faults sorted and without repeats.
-func waitDistinct(ctx context.Context, t *testing.T, bus *hark.Bus, w *witness[int], n int) []int {
+func waitDistinct(ctx context.Context, t *testing.T, bus *hark.Bus, w *recorder[int], n int) []int {
 	t.Helper()
 	got := w.wait(ctx, t, n)
 	if !underFaults(bus) {
