@@ -203,7 +203,7 @@ func (g *gateway) source(c *call, f form) (source, error) {
 		if c.flag("keyed") {
 			return nil, refused(http.StatusBadRequest, "keyed is for the members of a group")
 		}
-		w, err := g.fans.follow(c.ctx, hubKey{name, k.stored}, k.topic, where, from, stats.Made)
+		w, err := g.fans.follow(c.ctx, hubKey{name, k.stored}, k.topic, where, from, stats.Created)
 		if err != nil {
 			return nil, err
 		}

@@ -185,7 +185,7 @@ func (h *hub) open(ctx context.Context, topic driver.Topic) (err error) {
 	case h.stored:
 		var s driver.TopicStats
 		if s, err = topic.Stats(ctx); err == nil {
-			h.made, h.mark = s.Made, markOf(s.Made)
+			h.made, h.mark = s.Created, markOf(s.Created)
 			h.taken, h.passed = s.Last, s.Last
 			h.sub, err = topic.Subscribe(ctx, driver.SubscribeConfig{From: driver.FromSeq, Seq: s.Last + 1, Window: liveWindow})
 		}

@@ -235,7 +235,7 @@ func (w *follower) catchUp(ctx context.Context) (p pack, err error) {
 	if err != nil {
 		return p, err
 	}
-	if !stats.Made.Equal(w.hub.made) {
+	if !stats.Created.Equal(w.hub.made) {
 		w.fans.retire(w.key, w.hub)
 		return p, errTopicReplaced
 	}

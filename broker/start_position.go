@@ -81,7 +81,7 @@ func parseFrom(s string, now time.Time) (c startPosition, err error) {
 // it: it was created again, or has lost what was stored last. Then it begins with the first
 // message, of which the client has seen none.
 func (c *startPosition) resolve(stats *driver.TopicStats) (from driver.SubscribeConfig, reset bool) {
-	if c.mark != "" && c.mark != markOf(stats.Made) || c.Seq > stats.Newest+1 {
+	if c.mark != "" && c.mark != markOf(stats.Created) || c.Seq > stats.Newest+1 {
 		return driver.SubscribeConfig{From: driver.FromStart}, true
 	}
 	return c.SubscribeConfig, false

@@ -82,9 +82,10 @@ type TopicStats struct {
 	Newest       uint64 // the sequence that was given last, whether or not its message is kept
 	Deduplicated uint64 // repeats recognised, as far as this connection knows
 	Delayed      uint64 // messages that are not due
-	// Made is when the topic was made, to which its sequences belong: one that is created again
-	// gives them again. Zero if the engine does not say it, nor Newest.
-	Made time.Time
+	// Created is when the topic was created. Its sequences are unique only together with this time,
+	// because a topic that is deleted and created again uses the same sequences again. It is zero,
+	// and so is Newest, if the engine does not report them.
+	Created time.Time
 }
 
 // PartialError says what became of each message of a Publish: an error, or nil

@@ -168,7 +168,7 @@ func (t *stored) shareStats(ctx context.Context) (driver.TopicStats, error) {
 	if err != nil {
 		return driver.TopicStats{}, err
 	}
-	s := driver.TopicStats{Stored: info.Messages, Deduplicated: t.deduplicated.Load(), Newest: info.newest, Made: info.Created}
+	s := driver.TopicStats{Stored: info.Messages, Deduplicated: t.deduplicated.Load(), Newest: info.newest, Created: info.Created}
 	if s.Stored > 0 {
 		s.First, s.Last = info.First, info.Last
 	}
@@ -185,7 +185,7 @@ func (t *stored) partStats(ctx context.Context) (s driver.TopicStats, err error)
 	if err != nil {
 		return s, err
 	}
-	s.Deduplicated, s.Newest, s.Made = t.deduplicated.Load(), info.State.LastSeq, info.Created
+	s.Deduplicated, s.Newest, s.Created = t.deduplicated.Load(), info.State.LastSeq, info.Created
 	begin := max(info.State.FirstSeq, 1)
 	if s.Stored, err = t.countFrom(ctx, begin); err != nil || s.Stored == 0 {
 		return s, err

@@ -511,7 +511,7 @@ func TestStorePart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s, err := part.Stats(ctx); err != nil || s != (driver.TopicStats{Made: s.Made}) || s.Made.IsZero() {
+	if s, err := part.Stats(ctx); err != nil || s != (driver.TopicStats{Created: s.Created}) || s.Created.IsZero() {
 		t.Errorf("got %+v, %v, want nothing but when the store was made", s, err)
 	}
 	for i, name := range []string{"shop.us.a", "shop.eu.a", "shop.eu.b", "shop.us.b", "shop.eu.b.c"} {
@@ -523,7 +523,7 @@ func TestStorePart(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if s, err := part.Stats(ctx); err != nil || s != (driver.TopicStats{Stored: 2, First: 2, Last: 3, Newest: 5, Made: s.Made}) {
+	if s, err := part.Stats(ctx); err != nil || s != (driver.TopicStats{Stored: 2, First: 2, Last: 3, Newest: 5, Created: s.Created}) {
 		t.Errorf("got %+v, %v, want 2 messages, 2 and 3", s, err)
 	}
 	for _, cfg := range []driver.SubscribeConfig{

@@ -68,10 +68,10 @@ func TestStored(t *testing.T) {
 		}
 	}
 	stats, err := in.Stats(testContext(t))
-	if stats.Made.IsZero() {
+	if stats.Created.IsZero() {
 		t.Error("it is not said when the topic was made")
 	}
-	if want := (driver.TopicStats{Stored: 21, First: 1, Last: 21, Newest: 21, Made: stats.Made}); err != nil || stats != want {
+	if want := (driver.TopicStats{Stored: 21, First: 1, Last: 21, Newest: 21, Created: stats.Created}); err != nil || stats != want {
 		t.Errorf("got %+v, %v, want %+v", stats, err, want)
 	}
 }
@@ -148,7 +148,7 @@ func TestRetention(t *testing.T) {
 		publish(t, topic, slices.Repeat([]string{strings.Repeat("x", 1000)}, 2000)...)
 	}
 	stats, err := newest.Stats(testContext(t))
-	if want := (driver.TopicStats{Stored: 10, First: 1991, Last: 2000, Newest: 2000, Made: stats.Made}); err != nil || stats != want {
+	if want := (driver.TopicStats{Stored: 10, First: 1991, Last: 2000, Newest: 2000, Created: stats.Created}); err != nil || stats != want {
 		t.Errorf("got %+v, %v, want %+v", stats, err, want)
 	}
 	if stats, err := bytes.Stats(testContext(t)); err != nil || stats.Stored < 1 || stats.Stored > 4 {

@@ -353,7 +353,7 @@ func (t *stored) Stats(ctx context.Context) (driver.TopicStats, error) {
 	if err != nil {
 		return driver.TopicStats{}, err
 	}
-	s := driver.TopicStats{Stored: info.State.Msgs, Deduplicated: t.deduplicated.Load(), Newest: info.State.LastSeq, Made: info.Created}
+	s := driver.TopicStats{Stored: info.State.Msgs, Deduplicated: t.deduplicated.Load(), Newest: info.State.LastSeq, Created: info.Created}
 	if s.Delayed, err = t.delayed(ctx); err != nil {
 		return s, err
 	}
