@@ -30,8 +30,10 @@ func TestStoreOfPattern(t *testing.T) {
 	if ack, err := js.Publish("orders.new.one", []byte(`"first"`)); err != nil || ack.Sequence != 1 {
 		t.Fatalf("got %+v, %v", ack, err)
 	}
+	topic := storedTopic(t, dial(t, b, ""), "orders.new.one")
 	publish(t, dial(t, b, ""), "orders.new.one", &driver.Message{Data: []byte(`"second"`)})
-	publishTo(t, storedTopic(t, dial(t, b, ""), "orders.new.one"), keyed(3, "k", `"third"`))
+	untilStored(t, topic, 2) // without an acknowledgement, and over another connection
+	publishTo(t, topic, keyed(3, "k", `"third"`))
 	check := func(b *Broker) {
 		t.Helper()
 		var got strings.Builder
