@@ -3,6 +3,7 @@ package natsdriver
 import (
 	"context"
 	"errors"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -311,10 +312,14 @@ func TestWithoutJetStream(t *testing.T) {
 }
 
 func TestOpenEndsWithItsContext(t *testing.T) {
-	silent := listenSilently(t)
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // clients can connect, and nobody accepts or says anything
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
 	ctx, cancel := context.WithTimeout(testContext(t), 50*time.Millisecond)
 	defer cancel()
-	if _, err := Open(ctx, "nats://u:secret@"+silent); !errors.Is(err, context.DeadlineExceeded) || strings.Contains(err.Error(), "secret") {
+	if _, err := Open(ctx, "nats://u:secret@"+silent.Addr().String()); !errors.Is(err, context.DeadlineExceeded) || strings.Contains(err.Error(), "secret") {
 		t.Errorf("got %v, want the end of the context", err)
 	}
 	if _, err := Open(testContext(t), "nats://127.0.0.1:1"); err == nil || !strings.Contains(err.Error(), "127.0.0.1:1") {

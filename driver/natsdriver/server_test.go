@@ -191,32 +191,3 @@ func eventually(t *testing.T, what string, f func() bool) {
 		}
 	}
 }
-
-// listenSilently accepts connections and sends nothing.
-func listenSilently(t *testing.T) (address string) {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		var conns []net.Conn
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				break
-			}
-			conns = append(conns, c)
-		}
-		for _, c := range conns {
-			_ = c.Close() // the client may have been faster
-		}
-	}()
-	t.Cleanup(func() {
-		_ = l.Close() // ends the goroutine
-		<-done
-	})
-	return l.Addr().String()
-}
