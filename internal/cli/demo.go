@@ -212,9 +212,20 @@ func (d *demo) track(w webhook, attempt int) error {
 	return nil
 }
 
-// publish publishes the deliveries at the given rate, until all are published or
-// ctx ends.
+// publish publishes the deliveries until all are published or ctx ends.
 func (d *demo) publish(ctx context.Context) error {
+	return d.deliver(ctx, func(w webhook) error {
+		if err := d.topics[w.Event].Publish(ctx, w); err != nil {
+			return err
+		}
+		d.ledger.note(w.Event)
+		return nil
+	})
+}
+
+// deliver calls publish with each delivery, at the given rate, until that fails or ctx
+// ends.
+func (d *demo) deliver(ctx context.Context, publish func(webhook) error) error {
 	start := time.Now()
 	for i := range d.total() {
 		if d.rate > 0 {
@@ -225,10 +236,9 @@ func (d *demo) publish(ctx context.Context) error {
 		}
 		w := d.incoming[i%len(d.incoming)]
 		w.Seq = i
-		if err := d.topics[w.Event].Publish(ctx, w); err != nil {
+		if err := publish(w); err != nil {
 			return err
 		}
-		d.ledger.note(w.Event)
 	}
 	return nil
 }

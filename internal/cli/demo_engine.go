@@ -186,26 +186,19 @@ func (d *engineDemo) sign(ctx context.Context, by string, m *hark.Message[webhoo
 	})
 }
 
-// publish publishes the deliveries at the given rate, until all are published or
-// ctx ends. It returns when this process has read them all.
+// publish publishes the deliveries until all are published or ctx ends. It returns
+// when this process has read them all.
 func (d *engineDemo) publish(ctx context.Context) error {
-	start := time.Now()
-	for i := range d.total() {
-		if d.rate > 0 {
-			due := time.Duration(float64(i) / float64(d.rate) * float64(time.Second))
-			if err := sleep(ctx, due-time.Since(start)); err != nil {
-				return err
-			}
-		}
-		w := d.incoming[i%len(d.incoming)]
-		w.Seq, w.Run = i, d.run
+	err := d.deliver(ctx, func(w webhook) error {
+		w.Run = d.run
 		if err := d.deliveries.Publish(ctx, w); err != nil {
 			return err
 		}
 		d.published.Add(1)
-		if err := d.live.Publish(ctx, w); err != nil {
-			return err
-		}
+		return d.live.Publish(ctx, w)
+	})
+	if err != nil {
+		return err
 	}
 	return d.book.read(ctx, d.run, d.total())
 }
