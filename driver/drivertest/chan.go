@@ -195,7 +195,7 @@ func testChanRendezvous(t *testing.T, open Opener) {
 func testChanUnbounded(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	c := openChan[int](t, bus, "jobs", hark.Unbounded)
-	const n = 5000
+	const n = 2000
 	for i := range n {
 		if ok, err := c.TrySend(ctx, i); !ok || err != nil {
 			t.Fatalf("value %d: %v, %v", i, ok, err)

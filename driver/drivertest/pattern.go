@@ -98,24 +98,11 @@ func testPAT3(t *testing.T, open Opener) {
 	w := newRecorder[keyed]()
 	subscribePattern(t, bus, "p.*", w.handle)
 	const topics, each = 5, 300
-	done := make(chan error, topics)
+	var all []*hark.Topic[keyed]
 	for p := range topics {
-		topic := newTopic[keyed](t, bus, fmt.Sprintf("p.t%d", p))
-		go func() {
-			for i := range each {
-				if err := topic.Publish(ctx, keyed{p, i}); err != nil {
-					done <- err
-					return
-				}
-			}
-			done <- nil
-		}()
+		all = append(all, newTopic[keyed](t, bus, fmt.Sprintf("p.t%d", p)))
 	}
-	for range topics {
-		if err := <-done; err != nil {
-			t.Fatal(err)
-		}
-	}
+	publishAtOnce(t, topics, each, func(p, i int) error { return all[p].Publish(ctx, keyed{p, i}) })
 	wantOrderPer(t, w.wait(ctx, t, topics*each), topics)
 }
 
@@ -217,7 +204,7 @@ func testREQ1(t *testing.T, open Opener) {
 			t.Error(err)
 		}
 	}
-	if _, err := hark.Request[string, int](ctx, bus, "double", "x"); !errors.Is(err, hark.ErrTypeMismatch) {
+	if _, err := hark.Request[string, string](ctx, bus, "double", "x"); !errors.Is(err, hark.ErrTypeMismatch) {
 		t.Errorf("another type: got %v, want ErrTypeMismatch", err)
 	}
 }
@@ -246,33 +233,34 @@ func testREQ2(t *testing.T, open Opener) {
 func testREQ3(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	var calls atomic.Int32
-	must(hark.Reply(bus, "bad", func(_ context.Context, panics bool) (int, error) {
+	// With few pairs of types the suite is compiled faster.
+	must(hark.Reply(bus, "bad", func(_ context.Context, how string) (string, error) {
 		calls.Add(1)
-		if panics {
+		if how == "panic" {
 			panic("no good")
 		}
-		return 0, errHandler
+		return "", errHandler
 	}))(t)
-	if _, err := hark.Request[bool, int](ctx, bus, "bad", false); err == nil || !strings.Contains(err.Error(), errHandler.Error()) || inProcess(bus) && !errors.Is(err, errHandler) {
+	if _, err := hark.Request[string, string](ctx, bus, "bad", "fail"); err == nil || !strings.Contains(err.Error(), errHandler.Error()) || inProcess(bus) && !errors.Is(err, errHandler) {
 		t.Errorf("got %v, want the responder's error", err)
 	}
 	var panicked *hark.PanicError
-	if _, err := hark.Request[bool, int](ctx, bus, "bad", true); !errors.As(err, &panicked) {
+	if _, err := hark.Request[string, string](ctx, bus, "bad", "panic"); !errors.As(err, &panicked) {
 		t.Errorf("got %v, want a *PanicError", err)
 	}
 	if got := calls.Load(); got != 2 {
 		t.Errorf("the responder was called %d times, want 2", got)
 	}
 	if most := bus.Engine().MaxPayload; most > 0 {
-		must(hark.Reply(bus, "large", func(_ context.Context, fails bool) (string, error) {
-			if fails {
+		must(hark.Reply(bus, "large", func(_ context.Context, how string) (string, error) {
+			if how == "fail" {
 				return "", errors.New(strings.Repeat("x", most))
 			}
 			return strings.Repeat("x", most), nil
 		}))(t)
-		for _, fails := range []bool{false, true} {
-			if _, err := hark.Request[bool, string](ctx, bus, "large", fails); !errors.Is(err, hark.ErrFull) {
-				t.Errorf("an answer that is too large (an error: %t): got %.100v, want ErrFull", fails, err)
+		for _, how := range []string{"answer", "fail"} {
+			if _, err := hark.Request[string, string](ctx, bus, "large", how); !errors.Is(err, hark.ErrFull) {
+				t.Errorf("%s with more than fits: got %.100v, want ErrFull", how, err)
 			}
 		}
 	}

@@ -211,27 +211,32 @@ func testORD2(t *testing.T, open Opener) {
 		ws = append(ws, w)
 	}
 	const publishers, each = 4, 500
+	publishAtOnce(t, publishers, each, func(p, i int) error { return topic.Publish(ctx, [2]int{p, i}) })
+	first := ws[0].wait(ctx, t, publishers*each)
+	wantOrderPer(t, first, publishers)
+	for _, w := range ws[1:] {
+		wantEqual(t, "order of another subscription", w.wait(ctx, t, publishers*each), first)
+	}
+}
+
+// publishAtOnce calls publish(p, 0), publish(p, 1) … for each publisher p, all of which
+// run at the same time. It returns when they have ended.
+func publishAtOnce(t *testing.T, publishers, each int, publish func(p, i int) error) {
+	t.Helper()
 	done := make(chan error, publishers)
 	for p := range publishers {
 		go func() {
-			for i := range each {
-				if err := topic.Publish(ctx, [2]int{p, i}); err != nil {
-					done <- err
-					return
-				}
+			var err error
+			for i := 0; i < each && err == nil; i++ {
+				err = publish(p, i)
 			}
-			done <- nil
+			done <- err
 		}()
 	}
 	for range publishers {
 		if err := <-done; err != nil {
 			t.Fatal(err)
 		}
-	}
-	first := ws[0].wait(ctx, t, publishers*each)
-	wantOrderPer(t, first, publishers)
-	for _, w := range ws[1:] {
-		wantEqual(t, "order of another subscription", w.wait(ctx, t, publishers*each), first)
 	}
 }
 
@@ -253,25 +258,13 @@ func testORD3(t *testing.T, open Opener) {
 	w := newRecorder[[2]int]()
 	subscribe(t, topic, w.handle)
 	const publishers, each = 3, 1000
-	done := make(chan error, publishers)
-	for p := range publishers {
-		go func() {
-			pub := topic.Publisher()
-			defer pub.Close()
-			for i := range each {
-				if err := pub.Publish(ctx, [2]int{p, i}); err != nil {
-					done <- err
-					return
-				}
-			}
-			done <- nil
-		}()
-	}
+	var pubs []*hark.Publisher[[2]int]
 	for range publishers {
-		if err := <-done; err != nil {
-			t.Fatal(err)
-		}
+		pub := topic.Publisher()
+		defer pub.Close()
+		pubs = append(pubs, pub)
 	}
+	publishAtOnce(t, publishers, each, func(p, i int) error { return pubs[p].Publish(ctx, [2]int{p, i}) })
 	wantOrderPer(t, w.wait(ctx, t, publishers*each), publishers)
 }
 

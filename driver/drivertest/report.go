@@ -81,6 +81,9 @@ func (r *Report) note(t *testing.T, id string, ran *int) {
 	}
 }
 
+// comparing is held while a report is compared, because it may change a part of the file.
+var comparing sync.Mutex
+
 // Compare fails the test if the tables in a file say something else of the
 // engine in that column; see docs/drivers.md. Without Add the engine is taken for one
 // that does not leave its process. With HARK_UPDATE=1 in the
@@ -88,6 +91,8 @@ func (r *Report) note(t *testing.T, id string, ran *int) {
 // those that ran are compared, and nothing is written.
 func (r *Report) Compare(t *testing.T, file, column string) {
 	t.Helper()
+	comparing.Lock()
+	defer comparing.Unlock()
 	want, got := len(Clauses()), r.ran
 	if r.across > 0 {
 		want, got = want+len(AcrossClauses()), got+r.across

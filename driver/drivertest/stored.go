@@ -153,7 +153,7 @@ func testSTO8(t *testing.T, open Opener) {
 func testSTO9(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
 	topic := newTopic[int](t, bus, "a", hark.Stored(hark.Retention{}))
-	const n = 4000
+	const n = 2000
 	done := make(chan error, 1)
 	go func() {
 		for i := range n {
