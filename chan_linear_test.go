@@ -14,6 +14,7 @@ import (
 
 	"github.com/harkbus/hark"
 	"github.com/harkbus/hark/internal/leak"
+	"github.com/harkbus/hark/internal/race"
 )
 
 // chanOp is an operation on a channel, chanResult its result.
@@ -264,8 +265,8 @@ func (cc *chanClient) do(kind chanKind, value int, patience time.Duration) chanO
 // that the model explains them.
 func TestChanIsLinearizable(t *testing.T) {
 	rounds := 60
-	if testing.Short() {
-		rounds = 10
+	if testing.Short() || race.Enabled {
+		rounds = 20
 	}
 	for _, capacity := range []int{0, 1, 3, hark.Unbounded} {
 		for _, way := range []struct {

@@ -15,7 +15,7 @@ import (
 // the race detector fewer are enough, since its purpose is to find races.
 func manySubscriptions() int {
 	if race.Enabled {
-		return 20_000
+		return 5_000
 	}
 	return 100_000
 }

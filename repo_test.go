@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -70,6 +71,14 @@ var testImports = []string{
 // goFiles returns the tracked Go files of the released module, parsed.
 func goFiles(t *testing.T) map[string]*ast.File {
 	t.Helper()
+	files, err := parsedFiles()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+var parsedFiles = sync.OnceValues(func() (map[string]*ast.File, error) {
 	files := map[string]*ast.File{}
 	err := fs.WalkDir(os.DirFS("."), ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -85,11 +94,8 @@ func goFiles(t *testing.T) map[string]*ast.File {
 		files[name] = f
 		return err
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return files
-}
+	return files, err
+})
 
 func TestImports(t *testing.T) {
 	for name, f := range goFiles(t) {

@@ -767,7 +767,7 @@ func TestDeafClients(t *testing.T) {
 	b := start(t, config(t, twoTopics))
 	b.gateway.patience = 3 * time.Second
 	d := doorOf(t, b)
-	const deaf, messages = 20, 400
+	const deaf, messages = 10, 240 // more than a hub and the connection of a client hold
 	for range deaf {
 		_ = d.follow("quick/events")
 		_ = d.follow("noise/events")
@@ -812,7 +812,7 @@ func TestDropped(t *testing.T) {
 	b.gateway.patience = patience // it is not to be cut off
 	d := doorOf(t, b)
 	s := d.follow("noise/events")
-	const messages = 3000
+	const messages = 1200 // more than a hub and the connection hold
 	fill := strings.Repeat("x", 16<<10)
 	for i := range messages {
 		d.post(http.StatusAccepted, "noise", fmt.Sprintf(`{"n":%d,"fill":"%s"}`, i, fill))

@@ -9,15 +9,25 @@ import (
 	"time"
 
 	"github.com/harkbus/hark/driver"
+	"github.com/harkbus/hark/internal/race"
 )
 
-// TestTopicNames lists more topics than the server returns in one page.
+// TestTopicNames lists more topics than the server returns in one page, except with the
+// race detector.
 func TestTopicNames(t *testing.T) {
 	c := startServer(t, withJetStream).open(t)
 	long := strings.Repeat("long.", 48) + "name"
 	want := []string{"a", "a.b", "a.b.dead", "odd=name", "odd%name", "odd~=nä:me/", long}
-	for i := range 1100 {
-		want = append(want, fmt.Sprintf("many.%04d", i))
+	first := 0
+	if race.Enabled {
+		first = 900 // 1,100 streams take a quarter of a minute then
+	}
+	var round []string
+	for i := first; i < 1100; i++ {
+		name := fmt.Sprintf("many.%04d", i)
+		if want = append(want, name); i%100 == 99 {
+			round = append(round, name)
+		}
 	}
 	memory := &driver.StoredConfig{Durability: driver.DurableMemory}
 	for _, name := range want {
@@ -57,7 +67,7 @@ func TestTopicNames(t *testing.T) {
 		{TopicQuery{Pattern: "a.>", Limit: 10}, []string{"a.b", "a.b.dead"}},
 		{TopicQuery{Dead: true, Limit: 1}, []string{"a.b.dead", "failed"}},
 		{TopicQuery{Dead: true, Pattern: "a.>", Limit: 10}, []string{"a.b.dead"}},
-		{TopicQuery{Limit: 10, Match: func(name string) bool { return strings.HasSuffix(name, "99") }}, []string{"many.0099", "many.0199", "many.0299", "many.0399", "many.0499", "many.0599", "many.0699", "many.0799", "many.0899", "many.0999", "many.1099"}},
+		{TopicQuery{Limit: 10, Match: func(name string) bool { return strings.HasSuffix(name, "99") }}, round},
 		{TopicQuery{After: "many.1098", Limit: 2}, []string{"many.1099", "odd%name", "odd=name", "odd~=nä:me/"}},
 		{TopicQuery{After: "many.0998x", Limit: 1, Pattern: "many.0999"}, []string{"many.0999"}},
 	} {
