@@ -68,7 +68,7 @@ check-fuzz:
 
 .PHONY: drivers
 drivers: ## write what each engine can do into docs/drivers.md and README.md
-	HARK_UPDATE=1 $(GO) test -count=1 -p 1 -run '^TestConformance' . ./driver/filedriver ./driver/natsdriver
+	HARK_UPDATE=1 $(GO) test -count=1 -p 1 -run '^TestConformance' ./driver/drivertest ./driver/filedriver ./driver/natsdriver
 	HARK_UPDATE=1 $(GO) test -count=1 -run '^TestReadmeTable$$' .
 
 .PHONY: cli
@@ -90,13 +90,14 @@ FUZZTIME ?= 1m
 FUZZED := (^|[|])PASS[|]$$|^--- FAIL: [^|]*[|]    context deadline exceeded[|]FAIL[|]$$
 
 # The tests of a package are built once for all its fuzz tests. What they find worth
-# trying is kept where go test -fuzz keeps it.
+# trying is kept where go test -fuzz keeps it. Unlike there, only the package itself
+# tells what runs (-d=libfuzzer): everything that it imports is built already.
 .PHONY: fuzz
 fuzz: ## fuzz each fuzz test for a minute, or FUZZTIME
 	@top=$$PWD; corpus=$$($(GO) env GOCACHE)/fuzz; \
 	$(GO) list -f '{{.ImportPath}} {{.Dir}}' ./... | while read -r pkg dir; do \
 		grep -qs '^func Fuzz' "$$dir"/*_test.go || continue; \
-		$(GO) test -c -fuzz . -ldflags '-s -w' -o $(BIN)/fuzz.test "$$pkg" && cd "$$dir" || exit 1; \
+		$(GO) test -c -gcflags="$$pkg=-d=libfuzzer" -ldflags '-s -w' -o $(BIN)/fuzz.test "$$pkg" && cd "$$dir" || exit 1; \
 		for name in $$("$$top/$(BIN)/fuzz.test" -test.list '^Fuzz'); do \
 			echo "== $$pkg $$name"; \
 			"$$top/$(BIN)/fuzz.test" -test.run '^$$' -test.fuzz "^$$name$$" -test.fuzztime $(FUZZTIME) -test.fuzzcachedir "$$corpus/$$pkg" </dev/null 2>&1 | tee "$$top/$(BIN)/fuzz.out"; \
