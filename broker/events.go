@@ -218,6 +218,13 @@ func (g *gateway) source(c *call, f form) (source, error) {
 	}
 	m := &groupMember{filter: where, maker: &g.fans.maker, window: groupWindow, patience: heartbeat}
 	switch f {
+	case formSSE: // its events have IDs, with which a browser comes again
+		if k.stored && stats.Created.IsZero() {
+			if stats, err = k.topic.Stats(c.ctx); err != nil {
+				return nil, err
+			}
+		}
+		m.mark = markOf(stats.Created)
 	case formWebSocket:
 		m.window = int(c.number("window"))
 	case formPoll:

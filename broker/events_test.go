@@ -361,6 +361,9 @@ func TestResumeOnReplacedTopic(t *testing.T) {
 			}
 			put(0, 5)
 			before := d.follow(path + "?from=start").want(upTo(0, 5)...)
+			member := d.follow(path + "?group=g&from=start")
+			shared := member.want(upTo(0, 5)...)
+			member.close()
 			lines, next := d.poll(path + "?from=start&max=3")
 			if got := numbersOf(lines); !slices.Equal(got, upTo(0, 3)) {
 				t.Fatalf("got %v", got)
@@ -381,6 +384,8 @@ func TestResumeOnReplacedTopic(t *testing.T) {
 					}
 				}
 			}
+			// The group is gone with the topic, and a member makes it anew.
+			d.follow(path+"?group=g", "Last-Event-ID: "+shared[4].id).want(upTo(10, 7)...)
 			again := d.follow(path + "?from=start").want(upTo(10, 7)...)
 			d.follow(path, "Last-Event-ID: "+again[1].id).want(upTo(12, 5)...)
 			d.follow(path, "Last-Event-ID: 2").want(upTo(12, 5)...) // a sequence alone is one of the topic as it is

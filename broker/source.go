@@ -32,6 +32,7 @@ type groupMember struct {
 	sub    driver.Subscription
 	filter *filter.Filter
 	maker  *frameMaker
+	mark   string // of the stored topic; empty where events have no IDs
 	window int
 	// patience is how long next waits.
 	patience time.Duration
@@ -90,7 +91,7 @@ func (g *groupMember) frames(ctx context.Context, ms []*driver.Received) (frames
 			others = append(others, m)
 			continue
 		}
-		f, err := g.maker.frame(m, "")
+		f, err := g.maker.frame(m, g.mark)
 		if err != nil {
 			return nil, err
 		}
