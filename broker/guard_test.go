@@ -3,6 +3,7 @@ package broker
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -16,6 +17,9 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/harkbus/hark/driver"
+	"github.com/harkbus/hark/driver/natsdriver"
 )
 
 // simple is an endpoint that only answers.
@@ -208,6 +212,83 @@ func TestSubscriptionsAreLimited(t *testing.T) {
 		}
 	case <-testContext(t).Done():
 		t.Fatal("no subscription was too many")
+	}
+}
+
+// TestTooManySubscriptions subscribes to more than the server accepts. Whoever is
+// refused hears so: programs, routes that are loaded, and clients over HTTP, for all of
+// which the broker has one connection.
+func TestTooManySubscriptions(t *testing.T) {
+	b := start(t, config(t, "limits: {subscriptions: 40}"))
+	conn := dial(t, b, "")
+	type heard struct {
+		topic driver.Topic
+		sub   driver.Subscription
+	}
+	subscribe := func(i int) (h heard, err error) {
+		if h.topic, err = conn.OpenTopic(testContext(t), driver.TopicConfig{Name: fmt.Sprintf("s.%d", i)}); err != nil {
+			t.Fatal(err)
+		}
+		h.sub, err = h.topic.Subscribe(testContext(t), driver.SubscribeConfig{Window: 1})
+		return h, err
+	}
+	var all []heard
+	fill := func() {
+		t.Helper()
+		for refused := 0; refused < 3; { // each hears so
+			h, err := subscribe(len(all))
+			switch {
+			case errors.Is(err, natsdriver.ErrTooManySubscriptions):
+				refused++
+			case err != nil || len(all) > 40 || refused > 0:
+				t.Fatalf("got %v after %d subscriptions and %d that were refused", err, len(all), refused)
+			default:
+				all = append(all, h)
+			}
+		}
+		for _, h := range all {
+			publishTo(t, h.topic, &driver.Message{})
+			receive(t, h.sub, 1)
+		}
+	}
+	fill()
+	first := len(all)
+	for _, h := range all[first-3:] {
+		if err := h.sub.Close(testContext(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all = all[:first-3]
+	if fill(); len(all) != first {
+		t.Errorf("%d subscriptions, %d before some were closed", len(all), first)
+	}
+
+	var routes strings.Builder
+	routes.WriteString("limits: {subscriptions: 40}\nroutes:\n")
+	for i := range 40 {
+		fmt.Fprintf(&routes, "  - {from: from%d, to: to%d}\n", i, i)
+	}
+	late, err := New(config(t, routes.String()), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := late.Start(testContext(t)); !errors.Is(err, natsdriver.ErrTooManySubscriptions) {
+		t.Errorf("got %v, want a broker that does not start without its routes", err)
+	}
+	stop(t, late)
+	d := doorOf(t, b)
+	for i := 0; ; i++ {
+		res, err := d.do(testContext(t), http.MethodGet, fmt.Sprintf("/v1/topics/f%d/events", i), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		if res.StatusCode == http.StatusServiceUnavailable {
+			break
+		}
+		if res.StatusCode != http.StatusOK || i > 40 {
+			t.Fatalf("got %s for number %d", res.Status, i)
+		}
 	}
 }
 

@@ -77,6 +77,7 @@ func refusalOf(err error) (r *refusal, known bool) {
 	}{
 		{natsdriver.ErrNotFound, http.StatusNotFound},
 		{natsdriver.ErrListening, http.StatusConflict},
+		{natsdriver.ErrTooManySubscriptions, http.StatusServiceUnavailable},
 		{driver.ErrUnsupported, http.StatusNotImplemented},
 		{driver.ErrConflict, http.StatusConflict},
 		{driver.ErrFull, http.StatusInsufficientStorage},

@@ -32,6 +32,7 @@ type Conn struct {
 	info  driver.Info
 	opts  options
 	state *state
+	room  room
 	owned *dialer // nil if the client belongs to the caller
 
 	acks    acks

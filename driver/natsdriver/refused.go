@@ -227,24 +227,22 @@ func (c *Conn) jetStream(opts ...jetstream.JetStreamOpt) (jetstream.JetStream, e
 }
 
 // permitted calls try, which subscribes to subjects, and returns an error if the
-// server does not permit it. The server reports that before it answers a flush. The
-// client keeps only the latest error; if that is about something else, permitted
-// tries again.
+// server does not permit it, or has no room for more. The server reports that before
+// it answers a flush. The client keeps only the latest error; if that is about
+// something else, permitted tries again.
 func (c *Conn) permitted(ctx context.Context, subjects []string, try func() error, undo func()) error {
 	const attempts = 10
 	for i := 1; ; i++ {
-		var before, said error
-		if c.state.guarded {
-			before = c.nc.LastError()
-		}
+		before, accepted := c.nc.LastError(), c.room.enter(c.nc, len(subjects))
 		err := try()
 		if err == nil {
 			err = c.Flush(ctx)
 		}
-		if c.state.guarded && err == nil {
-			said = c.nc.LastError()
+		said := c.nc.LastError()
+		if full := c.room.leave(c.nc, len(subjects), accepted, before, said); full && err == nil {
+			err = fmt.Errorf("%w: %w", ErrTooManySubscriptions, said)
 		}
-		if err == nil && (said == nil || said == before || !errors.Is(said, nats.ErrPermissionViolation)) {
+		if err == nil && (!c.state.guarded || said == nil || said == before || !errors.Is(said, nats.ErrPermissionViolation)) {
 			return nil
 		}
 		if err == nil {
