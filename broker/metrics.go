@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -18,7 +19,7 @@ import (
 func metricsEndpoints() []endpoint {
 	return []endpoint{{
 		method: http.MethodGet, path: "/metrics", name: "getMetrics", summary: "numbers for Prometheus", access: operator,
-		doc:    "Topics and groups have labels of their names; of more than 1,000 topics, groups or routes the rest is left out, and hark_metrics_truncated is 1.", // maxLabelled
+		doc:    "Topics and groups have labels of their names; of more than 1,000 topics, groups or routes the rest is left out, of more than 1,000 senders that were held back the rest is counted together, and hark_metrics_truncated is 1.", // maxLabelled
 		answer: &answer{media: "text/plain", doc: "in the text format of Prometheus, or in another one that is asked for"},
 		also:   []int{http.StatusServiceUnavailable},
 		handle: func(c *call) error {
@@ -29,8 +30,9 @@ func metricsEndpoints() []endpoint {
 }
 
 const (
-	// maxLabelled is how many topics, groups, routes and topics for dead letters have
-	// numbers of their own: each is a time series that Prometheus keeps.
+	// maxLabelled is how many topics, groups, routes, topics for dead letters and senders
+	// that were held back have numbers of their own: each is a time series that
+	// Prometheus keeps.
 	maxLabelled = 1000
 	// collectPatience is how long it may take to ask for the numbers of topics.
 	collectPatience = 8 * time.Second
@@ -116,7 +118,7 @@ func counter(name, help string, labels ...string) series {
 
 var (
 	readyGauge     = gauge("hark_ready", "1 if the broker can take messages.")
-	truncatedGauge = gauge("hark_metrics_truncated", "1 if there are more topics, groups or routes than have numbers of their own.")
+	truncatedGauge = gauge("hark_metrics_truncated", "1 if there are more topics, groups, routes or senders than have numbers of their own.")
 	streamsGauge   = gauge("hark_streams", "Streams of NATS: stored topics, channels, and a few of hark itself.")
 	consumersGauge = gauge("hark_consumers", "Consumers of NATS: groups, and subscriptions to stored topics.")
 	storedGauge    = gauge("hark_stored_bytes", "What is stored, on disk and in memory.")
@@ -150,6 +152,7 @@ var (
 	receivedBytes    = counter("hark_received_bytes_total", "Bytes of those.")
 	sentMessages     = counter("hark_sent_messages_total", "Messages that clients were sent, those between client and server included.")
 	sentBytes        = counter("hark_sent_bytes_total", "Bytes of those.")
+	heldBackMessages = counter("hark_held_back_messages_total", "Messages that had to wait because a user, or without users an address, has published more than limits.rate allows.", "user", "address")
 	slowConsumers    = counter("hark_slow_consumers_total", "Clients that were cut off because they did not read.")
 )
 
@@ -159,7 +162,7 @@ func (c *collector) Describe(out chan<- *prometheus.Desc) {
 		readyGauge, truncatedGauge, streamsGauge, consumersGauge, storedGauge, storeMessages, storeBytes, storeStored, topicMessages, topicBytes, topicStored,
 		groupWaiting, groupInFlight, groupRedelivered, groupOldest, deadLetters,
 		routeMatched, routeSampledOut, routeOtherwise, routeRouted, routeUnresolved, routeFailed, routeLooped, routeKept,
-		connectionsNow, connectionsTotal, receivedMessages, receivedBytes, sentMessages, sentBytes, slowConsumers,
+		connectionsNow, connectionsTotal, receivedMessages, receivedBytes, sentMessages, sentBytes, slowConsumers, heldBackMessages,
 	} {
 		out <- s.desc
 	}
@@ -184,7 +187,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(c.broker.web.streams, collectPatience)
 	defer cancel()
 	g := &gathering{collector: c, ctx: ctx, out: out}
-	for _, part := range []func() error{g.store, g.stores, g.topics, g.dead, g.routes, g.server} {
+	for _, part := range []func() error{g.store, g.stores, g.topics, g.dead, g.routes, g.server, g.heldBack} {
 		if err := part(); err != nil {
 			out <- prometheus.NewInvalidMetric(readyGauge.desc, err)
 		}
@@ -355,5 +358,23 @@ func (g *gathering) server() error {
 	g.put(sentMessages, float64(v.OutMsgs))
 	g.put(sentBytes, float64(v.OutBytes))
 	g.put(slowConsumers, float64(v.SlowConsumers))
+	return nil
+}
+
+// heldBack puts the numbers of clients that publish more than they may.
+func (g *gathering) heldBack() error {
+	p := g.broker.proxy
+	if p == nil || p.rates == nil {
+		return nil
+	}
+	for sender, n := range p.rates.heldBack() {
+		user, ok := strings.CutPrefix(sender, userPrefix)
+		address := ""
+		if !ok {
+			user, address = "", sender
+		}
+		g.put(heldBackMessages, float64(n), user, address)
+		g.truncated = g.truncated || sender == ""
+	}
 	return nil
 }

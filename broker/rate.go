@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -19,6 +20,9 @@ type rates struct {
 
 	mu      sync.Mutex // guards the fields below
 	buckets map[string]*bucket
+	// held counts the messages that had to wait, by sender: by at most maxLabelled of
+	// them, and under "" those of all others.
+	held map[string]uint64
 }
 
 // bucket holds how much a sender may still send; below 0, how much has to wait.
@@ -31,7 +35,7 @@ type bucket struct {
 const maxBuckets = 65536
 
 func newRates(most int64) *rates {
-	return &rates{most: float64(most), now: time.Now, after: time.After, buckets: map[string]*bucket{}}
+	return &rates{most: float64(most), now: time.Now, after: time.After, buckets: map[string]*bucket{}, held: map[string]uint64{}}
 }
 
 // take counts a request. If it is one too many it returns how long to wait before
@@ -54,7 +58,21 @@ func (r *rates) reserve(who string) time.Duration {
 	defer r.mu.Unlock()
 	b := r.bucketLocked(who)
 	b.left--
-	return r.until(-b.left)
+	wait := r.until(-b.left)
+	if wait > 0 {
+		if _, known := r.held[who]; !known && len(r.held) >= maxLabelled {
+			who = ""
+		}
+		r.held[who]++
+	}
+	return wait
+}
+
+// heldBack returns how many messages of each sender had to wait; see held.
+func (r *rates) heldBack() map[string]uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return maps.Clone(r.held)
 }
 
 // giveBack takes back what was reserved for a message that is not sent. Otherwise
@@ -108,10 +126,13 @@ func sender(p *principal, r *http.Request) string {
 // of an address, which is given with its port.
 func senderOf(user, address string) string {
 	if user != "" {
-		return "user " + user
+		return userPrefix + user
 	}
 	return hostOf(address)
 }
+
+// userPrefix begins the names under which users are counted.
+const userPrefix = "user "
 
 // hostOf returns an address without its port. For IPv6 it returns the network,
 // because whoever has one of its addresses mostly has all of them.

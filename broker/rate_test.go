@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
 // TestRelayIsHeldToRate publishes more than the rate allows, half of it to where
@@ -264,6 +265,12 @@ func TestRateOfUsers(t *testing.T) {
 	if of["plain"] != each || of["web"] != each {
 		t.Errorf("got %v, want %d of each", of, each)
 	}
+	const counter = "hark_held_back_messages_total"
+	want := fmt.Sprintf("# HELP %s %s\n# TYPE %[1]s counter\n%[1]s{address=\"\",user=\"all\"} 1\n%[1]s{address=\"\",user=\"eve\"} %[3]d\n",
+		counter, "Messages that had to wait because a user, or without users an address, has published more than limits.rate allows.", 2*each-rate)
+	if err := testutil.GatherAndCompare(b.web.metrics.registry, strings.NewReader(want), counter); err != nil {
+		t.Error(err)
+	}
 
 	// The broker stops while a client is held back.
 	for range 2 * rate {
@@ -323,6 +330,25 @@ func TestRateOfAddresses(t *testing.T) {
 		}
 		clock.held(t, len(left))
 		clock.advance(time.Second)
+	}
+	const series = `hark_held_back_messages_total{address="127.0.0.1",user=""}`
+	if got := numbers(t, newAPI(t, b, "")); got[series] == "" || got["hark_metrics_truncated"] != "0" {
+		t.Errorf("got %q of %s, truncated %s", got[series], series, got["hark_metrics_truncated"])
+	}
+	for i := range maxLabelled {
+		for range rate + 2 {
+			b.proxy.rates.reserve(fmt.Sprint("host", i))
+		}
+	}
+	got := b.proxy.rates.heldBack()
+	if n := got["host0"]; n != 2 {
+		t.Errorf("%d messages of the first were held back, want 2", n)
+	}
+	if n := got[""]; n != 2 || len(got) != maxLabelled+1 {
+		t.Errorf("%d messages of %d senders were held back in all others' name, want 2 of the last, which has no number of its own", n, len(got))
+	}
+	if got := numbers(t, newAPI(t, b, "")); got["hark_metrics_truncated"] != "1" {
+		t.Error("nothing says that senders have no numbers of their own")
 	}
 }
 
