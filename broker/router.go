@@ -3,6 +3,7 @@ package broker
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,6 +24,7 @@ type Router struct {
 // route is a rule that is ready to be applied.
 type route struct {
 	RouteConfig
+	filter        *filter.Filter // nil if it takes every message
 	to, otherwise []*template
 	counters      *routeCounters
 }
@@ -89,7 +91,6 @@ type routerBuilder struct {
 	router   *Router
 	groups   map[string]*routeGroup
 	names    map[string]int
-	filters  []*filter.Filter // by number of the route
 	filtered map[*routeGroup][]int
 	problems Problems
 }
@@ -144,14 +145,12 @@ func (b *routerBuilder) add(i int) {
 	default:
 		b.bad(key+".mode", "got %q, want copy or move", r.Mode)
 	}
-	var f *filter.Filter
 	if r.Where != "" {
 		var err error
-		if f, err = filter.Compile(r.Where); err != nil {
+		if r.filter, err = filter.Compile(r.Where); err != nil {
 			b.problems = append(b.problems, b.config.filterProblems(key+".where", err)...)
 		}
 	}
-	b.filters = append(b.filters, f)
 	b.router.routes = append(b.router.routes, r)
 	g := b.groups[r.From]
 	if g == nil {
@@ -162,7 +161,7 @@ func (b *routerBuilder) add(i int) {
 	if len(r.otherwise) > 0 {
 		g.others = append(g.others, i)
 	}
-	if f != nil {
+	if r.filter != nil {
 		b.filtered[g] = append(b.filtered[g], i)
 	} else if len(r.to) > 0 {
 		g.every = append(g.every, i)
@@ -206,7 +205,7 @@ func (b *routerBuilder) index(g *routeGroup) (err error) {
 	}
 	filters := make([]*filter.Filter, len(b.filtered[g]))
 	for i, number := range b.filtered[g] {
-		filters[i] = b.filters[number]
+		filters[i] = b.router.routes[number].filter
 	}
 	return g.set.AddAll(b.filtered[g], filters)
 }
@@ -382,3 +381,18 @@ func matching(groups []*routeGroup, topic string) (gs []*routeGroup) {
 
 // Decide returns what the routes do with a message of a topic, without doing it.
 func (r *Router) Decide(e *Event) []Decision { return r.decide(r.groupsFor(e.Topic()), e) }
+
+// Undecided yields the routes whose filters cannot be evaluated for a message, with the
+// reason. They do not take it, as if it did not match.
+func (r *Router) Undecided(e *Event) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		for _, route := range r.routes {
+			if route.filter == nil || !names.Match(route.From, e.Topic()) || !takes(route.From, e.Topic()) {
+				continue
+			}
+			if _, err := route.filter.Eval(e); err != nil && !yield(route.Name, err) {
+				return
+			}
+		}
+	}
+}

@@ -28,7 +28,8 @@ var routeCommand = command{
 
 CloudEvents in JSON work too, if they have a topic. With --topic each line is the
 data of a message on that topic. It prints what the routes of the configuration do
-with each message, and at the end how many messages each route takes.`,
+with each message, and at the end how many messages each route takes. For a route that
+takes none it says why its filter could not be evaluated, if that is the reason.`,
 		setup: func(fs *flag.FlagSet) action {
 			file := fs.String("config", "", "read the configuration from this `file` (default hark.yaml; HARK_CONFIG)")
 			topic := fs.String("topic", "", "each line is the data of a message of this `topic`")
@@ -49,7 +50,7 @@ with each message, and at the end how many messages each route takes.`,
 				if err != nil {
 					return configError(err)
 				}
-				return (&routeTest{router: router, topic: *topic, json: *output == "json", taken: map[string]int{}}).run(ctx, cfg, s)
+				return (&routeTest{router: router, topic: *topic, json: *output == "json", taken: map[string]int{}, undecided: map[string]string{}}).run(ctx, cfg, s)
 			}
 		},
 	}},
@@ -57,12 +58,15 @@ with each message, and at the end how many messages each route takes.`,
 
 // routeTest is one run of hark route test.
 type routeTest struct {
-	router  *broker.Router
-	topic   string
-	json    bool
-	taken   map[string]int // counts of messages, by route
-	nowhere int
-	read    int
+	router *broker.Router
+	topic  string
+	json   bool
+	taken  map[string]int // counts of messages, by route
+	// undecided says of a route which line its filter could not be evaluated for at
+	// first, and why.
+	undecided map[string]string
+	nowhere   int
+	read      int
 }
 
 // routed is the outcome for one line with --output json.
@@ -142,6 +146,11 @@ func (t *routeTest) line(n int, line []byte, out io.Writer) error {
 	if !reached {
 		t.nowhere++
 	}
+	for route, err := range t.router.Undecided(e) {
+		if t.undecided[route] == "" {
+			t.undecided[route] = fmt.Sprintf("line %d: %s", n, strings.TrimPrefix(err.Error(), "filter: "))
+		}
+	}
 	if t.json {
 		if decisions == nil {
 			decisions = []broker.Decision{}
@@ -189,7 +198,11 @@ func (t *routeTest) summarise(cfg *broker.Config, s Streams) {
 		if name == "" {
 			name = fmt.Sprint(i + 1)
 		}
-		fmt.Fprintf(s.Err, "  %6d by route %s\n", t.taken[name], name)
+		why := ""
+		if t.taken[name] == 0 && t.undecided[name] != "" {
+			why = "; its filter cannot be evaluated, " + t.undecided[name]
+		}
+		fmt.Fprintf(s.Err, "  %6d by route %s%s\n", t.taken[name], name, why)
 	}
 	fmt.Fprintf(s.Err, "  %6d nowhere\n", t.nowhere)
 }

@@ -213,6 +213,25 @@ nonsense
 	}
 }
 
+// TestRouteTestOfFailures routes messages for which filters cannot be evaluated. It
+// says so of routes that take nothing.
+func TestRouteTestOfFailures(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "hark.yaml")
+	text := "routes:\n  - {name: even, from: a.*, where: data.n % 2 == 0, to: even}\n  - {name: some, from: a.*, where: data.m == 1, to: some}\n" +
+		"  - {name: none, from: a.*, where: data.n > 5, to: none}\n  - {name: other, from: b, where: data.m == 1, to: other}\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, _, errs := call(t, `{"topic":"a.dead","data":{"n":"x"}}
+{"topic":"a.a","data":{"n":2}}
+{"topic":"a.b","data":{"n":4,"m":1}}
+`, "route", "test", "--config", file)
+	want := "\n3 messages read\n       0 by route even; its filter cannot be evaluated, line 2: %: no such overload\n       1 by route some\n       0 by route none\n       0 by route other\n       2 nowhere\n"
+	if code != exitOK || errs != want {
+		t.Errorf("got %d\n%s, want\n%s", code, errs, want)
+	}
+}
+
 func TestRouteTestOfMoves(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "hark.yaml")
 	text := "topics: [{name: in}, {name: to.a}]\nroutes: [{name: sort, from: in, to: \"to.{data.x}\", mode: move}]\n"

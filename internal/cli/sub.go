@@ -240,7 +240,7 @@ func (l *listening) subscribe(ctx context.Context, conn driver.Conn) (sub driver
 		return nil, false, err
 	}
 	if l.config.From != driver.FromNow && !stored {
-		return nil, false, fmt.Errorf("--from %s: %s is not stored, so what was published is gone; declare it under topics in the configuration of the broker", l.from, l.pattern)
+		return nil, false, fmt.Errorf("--from %s: %s is not stored, so what was published is gone, or the user may not read it; declare it under topics in the configuration of the broker, or add it to the user's subscribe", l.from, l.pattern)
 	}
 	sub, err = topic.Subscribe(ctx, l.config)
 	return sub, stored && l.config.Group != "", err
