@@ -270,21 +270,25 @@ func TestTooManyForProxy(t *testing.T) {
 }
 
 // TestProxyInCluster makes two brokers with users a cluster. Clients of one learn
-// the address of the other's proxy, and the listeners of the servers admit nobody.
+// the address of the other's proxy, except over WebSockets, and the listeners of the
+// servers admit nobody.
 func TestProxyInCluster(t *testing.T) {
+	const web = "websocket: {listen: '127.0.0.1:0'}\n"
 	addresses := []string{freeAddress(t), freeAddress(t)}
 	node := func(i int) string {
 		return fmt.Sprintf("name: hark-%d\nlisten: 127.0.0.1:0\ndata: DIR\ncluster: {listen: %s, routes: ['%s'], user: node, password: secret-node}\n%s",
 			i, addresses[i], strings.Join(addresses, "','"), proxyUsers(0))
 	}
-	bs := startAll(t, node(0), node(1))
-	nc := connectAs(t, bs[0], "all", nil)
-	for ctx := testContext(t); !slices.Contains(nc.DiscoveredServers(), "nats://"+bs[1].Addr().String()); {
-		select {
-		case <-ctx.Done():
-			t.Fatalf("got %v, want %s among them", nc.DiscoveredServers(), bs[1].Addr())
-		case <-time.After(5 * time.Millisecond):
-		}
+	bs := startAll(t, node(0)+web, node(1)+web)
+	over, err := nats.Connect("ws://"+bs[0].WebSocketAddr(), nats.UserInfo("all", "secret-all"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(over.Close)
+	discovers(t, connectAs(t, bs[0], "all", nil), bs[1])
+	// What the servers say about each other is of no use over WebSockets.
+	if err := over.Flush(); err != nil || len(over.DiscoveredServers()) > 0 {
+		t.Errorf("got %v, %v", over.DiscoveredServers(), err)
 	}
 	other := connectAs(t, bs[1], "bob", nil)
 	sub, err := other.SubscribeSync("ask")
@@ -311,16 +315,35 @@ func TestProxyInCluster(t *testing.T) {
 		break
 	}
 	for _, b := range bs {
-		conn, err := net.Dial("tcp", b.store.Addr().String())
-		if err != nil {
-			t.Fatal(err)
+		goesAround(t, b)
+	}
+}
+
+// discovers waits until a client has learnt where the clients of another broker
+// connect.
+func discovers(t *testing.T, nc *nats.Conn, other *Broker) {
+	t.Helper()
+	for ctx := testContext(t); !slices.Contains(nc.DiscoveredServers(), "nats://"+other.Addr().String()); {
+		select {
+		case <-ctx.Done():
+			t.Fatalf("got %v, want %s among them", nc.DiscoveredServers(), other.Addr())
+		case <-time.After(5 * time.Millisecond):
 		}
-		r := &raw{conn, bufio.NewReader(conn)}
-		r.expect(t, "INFO")
-		if err := tls.Client(conn, &tls.Config{InsecureSkipVerify: true}).HandshakeContext(testContext(t)); err == nil {
-			t.Error("the server lets somebody in who does not come through the proxy")
-		}
-		_ = conn.Close()
+	}
+}
+
+// goesAround tries to connect to a server in a cluster around its proxy.
+func goesAround(t *testing.T, b *Broker) {
+	t.Helper()
+	conn, err := net.Dial("tcp", b.store.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	r := &raw{conn, bufio.NewReader(conn)}
+	r.expect(t, "INFO")
+	if err := tls.Client(conn, &tls.Config{InsecureSkipVerify: true}).HandshakeContext(testContext(t)); err == nil {
+		t.Error("the server lets somebody in who does not come through the proxy")
 	}
 }
 
