@@ -88,3 +88,38 @@ func (r *chanRest) wait(ctx context.Context, quit <-chan struct{}) error {
 	}
 	return nil
 }
+
+// restLocked gives up the values that nobody here has wanted for a moment, and
+// begins a rest. It returns how long to wait until then, or a negative number if
+// there is nothing to wait for.
+func (ch *channel) restLocked() time.Duration {
+	if len(ch.receivers) > 0 || len(ch.tries) > 0 || len(ch.spare) == 0 && (ch.intake == nil || ch.intake.asked == 0) {
+		return -1
+	}
+	if wait := chanSpare - time.Since(ch.left); wait > 0 {
+		return wait
+	}
+	in := ch.intake
+	if in != nil && in.rest != nil && !in.rest.late() {
+		return chanSpare
+	}
+	rest := newChanRest()
+	ch.rest = rest
+	defer rest.done()
+	if in != nil {
+		in.rest = rest
+	}
+	if len(ch.spare) == 0 {
+		rest.await(in.sub)
+		ch.forgetLocked()
+		return -1
+	}
+	// Leave the requests standing until everything is back: without them the server
+	// would redeliver a value as soon as it came back.
+	for _, h := range ch.spare {
+		delete(ch.hands, h)
+		rest.giveBack(h, in)
+	}
+	ch.spare = nil
+	return -1
+}

@@ -1,0 +1,261 @@
+package natsdriver
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/harkbus/hark/driver"
+)
+
+// A waiting receiver has asked the server for one value, and a try has asked for
+// one if there is one. An arriving value goes to the first try here, or else to the
+// receiver that has been waiting longest. Nothing overtakes, because all values
+// come over one subscription and no more are asked for than there are waiters. A
+// value that arrives for a receiver that has left is kept a moment for the next
+// one, and then goes back, since others may have received later values by then.
+
+// intake is the subject to which the server sends the values asked for. To take the
+// requests back, the channel abandons it for a new one.
+type intake struct {
+	sub   *nats.Subscription
+	inbox string
+	asked int       // answers still to come, for receivers and tries
+	at    time.Time // when a receiver last asked
+
+	rest *chanRest // set while values are given back; arriving ones go back too
+
+	// On several servers, the requests that may still be answered, by the last
+	// token of their subject: the leader of the consumer may die, and its requests
+	// with it, while the connection stays up.
+	requests map[string]chanRequest
+}
+
+// chanRequest is a request that the server may still answer.
+type chanRequest struct {
+	values int
+	sign   time.Time // its last sign of life
+}
+
+// lostLocked reports whether more answers are awaited than can come.
+func (in *intake) lostLocked() bool {
+	if in.asked == 0 {
+		clear(in.requests)
+		return false
+	}
+	if time.Since(in.at) > chanPullExpires+2*chanAnswer {
+		return true
+	}
+	if in.requests == nil {
+		return false
+	}
+	may := 0
+	for id, r := range in.requests {
+		if time.Since(r.sign) > chanSilence {
+			delete(in.requests, id) // answered, or lost
+			continue
+		}
+		may += r.values
+	}
+	return may < in.asked
+}
+
+const (
+	chanPullExpires = 10 * time.Second
+	// On several servers, a request that waits gets a heartbeat this often. After
+	// silence for longer than chanSilence it counts as forgotten.
+	chanHeartbeat = time.Second
+	chanSilence   = 4 * time.Second
+	// chanSpare is how long values are kept, and requests left standing, when
+	// nobody waits.
+	chanSpare = 20 * time.Millisecond
+)
+
+// intakeLocked returns the intake, creating it if needed.
+func (ch *channel) intakeLocked() (*intake, error) {
+	if ch.intake != nil {
+		return ch.intake, nil
+	}
+	in := &intake{inbox: ch.conn.nc.NewInbox()}
+	if ch.spread {
+		in.requests = map[string]chanRequest{}
+	}
+	sub, err := ch.conn.nc.Subscribe(in.inbox+".*", func(m *nats.Msg) { ch.arrived(in, m) })
+	if err != nil {
+		return nil, err
+	}
+	in.sub = sub
+	ch.intake = in
+	return in, nil
+}
+
+// forgetLocked takes the requests back. Values on their way still arrive.
+func (ch *channel) forgetLocked() {
+	if ch.intake != nil {
+		_ = ch.intake.sub.Drain() // nothing to do if the connection is closed
+		ch.intake = nil
+	}
+	for _, r := range ch.tries {
+		r.finish(nil, errCut)
+	}
+	ch.tries = nil
+}
+
+// askLocked asks for as many values as there are receivers. It reports false if it
+// is too early for that; the keeper then does it later.
+func (ch *channel) askLocked() bool {
+	if in := ch.intake; in != nil && in.lostLocked() {
+		ch.forgetLocked()
+	}
+	if len(ch.receivers) == 0 || ch.gone {
+		return true
+	}
+	if time.Until(ch.askAfter) > 0 {
+		return false
+	}
+	in, err := ch.intakeLocked()
+	if err != nil { // it is closed, or the keeper tries again
+		return true
+	}
+	if n := len(ch.receivers) + len(ch.tries) - in.asked; n > 0 && ch.pull(in, "n", n, false) == nil {
+		in.at = time.Now()
+		if ch.config.Capacity == 0 {
+			_ = ch.conn.nc.Publish(chanWaitPrefix+ch.config.Name, nil) // if it is lost, they look now and then anyway
+		}
+	}
+	return true
+}
+
+// pull asks the server for values. Refusals arrive at id; for a request that is not
+// a try, on several servers, at a token that begins with id.
+func (ch *channel) pull(in *intake, id string, n int, try bool) error {
+	request := make([]byte, 0, 64)
+	request = append(request, `{"batch":`...)
+	request = strconv.AppendInt(request, int64(n), 10)
+	if try {
+		request = append(request, `,"no_wait":true}`...)
+	} else {
+		request = append(request, `,"expires":`...)
+		request = strconv.AppendInt(request, int64(chanPullExpires), 10)
+		if ch.spread {
+			id += ch.conn.ids.next()
+			request = append(request, `,"idle_heartbeat":`...)
+			request = strconv.AppendInt(request, int64(chanHeartbeat), 10)
+		}
+		request = append(request, '}')
+	}
+	err := ch.conn.nc.PublishRequest(ch.conn.apiPrefix()+"CONSUMER.MSG.NEXT."+ch.stream+"."+chanConsumer, in.inbox+"."+id, request)
+	if err != nil {
+		return err
+	}
+	in.asked += n
+	if in.requests != nil {
+		in.requests[id] = chanRequest{n, time.Now()}
+	}
+	return nil
+}
+
+// arrived handles a message that the server sends to the intake.
+func (ch *channel) arrived(in *intake, m *nats.Msg) {
+	p, err := placeOf(m.Reply)
+	if err != nil {
+		ch.refused(in, m)
+		return
+	}
+	h := &chanHand{ch: ch, data: m.Data, reply: m.Reply, offer: m.Header.Get(harkOffer), seq: p.seq, at: time.Now(), server: ch.conn.nc.ConnectedServerId()}
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	in.asked = max(in.asked-1, 0)
+	switch {
+	case ch.gone:
+		h.say(sayBack)
+		return
+	case in.rest != nil: // an earlier value may be on its way back
+		in.rest.giveBack(h, in)
+		return
+	case ch.firstLocked(h):
+	case in != ch.intake:
+		h.say(sayBack)
+		return
+	default:
+		ch.spare = append(ch.spare, h)
+		ch.tell()
+	}
+	ch.hands[h] = struct{}{}
+}
+
+// firstLocked gives a value to the first waiter. It reports whether there was one.
+func (ch *channel) firstLocked(h *chanHand) bool {
+	from := &ch.tries
+	if len(*from) == 0 {
+		from = &ch.receivers
+	}
+	if len(*from) == 0 {
+		return false
+	}
+	(*from)[0].finish(h, nil)
+	*from = slices.Delete(*from, 0, 1)
+	ch.leaveLocked()
+	return true
+}
+
+// leaveLocked notes when the last waiter left.
+func (ch *channel) leaveLocked() {
+	if len(ch.receivers) == 0 && len(ch.tries) == 0 {
+		ch.left = time.Now()
+		if ch.intake != nil && ch.intake.asked > 0 {
+			ch.tell()
+		}
+	}
+}
+
+// refused handles an answer of the server that is not a value.
+func (ch *channel) refused(in *intake, m *nats.Msg) {
+	id := m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	r, known := in.requests[id]
+	if m.Header.Get("Status") == "100" { // a heartbeat
+		if known {
+			in.requests[id] = chanRequest{r.values, time.Now()}
+		}
+		return
+	}
+	delete(in.requests, id)
+	if id == backToken {
+		if in.rest != nil && in.rest.done() {
+			in.rest = nil
+			ch.tell()
+		}
+		return
+	}
+	if id[0] == 't' {
+		in.asked = max(in.asked-1, 0)
+		if i := slices.IndexFunc(ch.tries, func(r *chanReceiver) bool { return r.id == id }); i >= 0 {
+			ch.tries[i].finish(nil, tryError(m))
+			ch.tries = slices.Delete(ch.tries, i, i+1)
+			ch.leaveLocked()
+		}
+	} else if left, err := strconv.Atoi(m.Header.Get("Nats-Pending-Messages")); err == nil {
+		in.asked = max(in.asked-left, 0)
+	} else if ch.intake == in { // there is nobody to ask; do not ask again at once
+		ch.forgetLocked()
+		ch.askAfter = time.Now().Add(chanPoll)
+		ch.tell()
+		return
+	}
+	if ch.intake == in {
+		ch.askLocked()
+	}
+}
+
+// tryError returns why a try got nothing.
+func tryError(m *nats.Msg) error {
+	if m.Header.Get("Status") == "404" {
+		return driver.ErrAgain
+	}
+	return errNoConsumer
+}

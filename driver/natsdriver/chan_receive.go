@@ -1,0 +1,226 @@
+package natsdriver
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/harkbus/hark/driver"
+)
+
+// chanReceiver is a caller waiting for a value.
+type chanReceiver struct {
+	id   string        // of a try
+	done chan struct{} // closed by finish
+	hand *chanHand
+	err  error
+}
+
+func (r *chanReceiver) finish(h *chanHand, err error) {
+	r.hand, r.err = h, err
+	close(r.done)
+}
+
+// Receive implements driver.Chan.
+func (ch *channel) Receive(ctx context.Context, try bool) (*driver.ChanValue, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	for pause := time.Millisecond; ; pause = min(2*pause, chanPoll) {
+		ch.mu.Lock()
+		gone, closed := ch.gone, ch.closed
+		ch.mu.Unlock()
+		switch {
+		case gone:
+			return nil, errConnClosed
+		case closed && ch.config.Capacity == 0:
+			return nil, errChanClosed
+		}
+		h, err := ch.next(ctx, try || closed)
+		switch {
+		case err == nil:
+			return &driver.ChanValue{Data: h.data, Done: h.done, Return: h.giveBack}, nil
+		case errors.Is(err, errCut), errors.Is(err, errNoConsumer):
+			if err := ch.recover(ctx, nats.ErrNoResponders); err != nil {
+				return nil, err
+			}
+			continue
+		case !errors.Is(err, driver.ErrAgain):
+			return nil, err
+		}
+		if closed { // it is over once nobody has a value in hand either
+			n, err := ch.Len(ctx)
+			if err != nil {
+				return nil, err
+			}
+			if n == 0 {
+				return nil, errChanClosed
+			}
+		}
+		if try {
+			none, err := ch.confirm(ctx)
+			if err != nil {
+				return nil, err
+			}
+			ch.mu.Lock()
+			found := ch.closed && !closed
+			ch.mu.Unlock()
+			switch {
+			case found:
+				continue
+			case none:
+				return nil, driver.ErrAgain
+			}
+		}
+		select { // a value is in hand, or is stored and about to reach the consumer
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// confirm reports whether there is nothing to receive, and finds out whether the
+// channel is closed. A server may answer a try before it has told its consumer of a
+// value already stored.
+func (ch *channel) confirm(ctx context.Context) (none bool, err error) {
+	err = ch.conn.state.do(ctx, func(ctx context.Context) error {
+		name := ch.config.Name
+		info, err := ch.values.Info(ctx, jetstream.WithSubjectFilter("$HARK.*."+name))
+		if err != nil {
+			return chanError(ctx, err)
+		}
+		if info.State.Subjects[chanEndPrefix+name] > 0 {
+			ch.setClosed()
+		}
+		if none = info.State.Subjects[chanPrefix+name] == 0; none {
+			return nil
+		}
+		consumer, err := ch.values.Consumer(ctx, chanConsumer)
+		if err != nil {
+			return chanError(ctx, err)
+		}
+		// Everything before the consumer's place is in hand, or has been. On
+		// several servers its own counts trail what is stored and removed.
+		next := consumer.CachedInfo().Delivered.Stream + 1
+		_, err = ch.values.GetMsg(ctx, next, jetstream.WithGetMsgSubject(chanPrefix+name))
+		if none = errors.Is(err, jetstream.ErrMsgNotFound); none || err == nil {
+			return nil
+		}
+		return chanError(ctx, err)
+	})
+	return none, err
+}
+
+// next receives a value; with try it returns driver.ErrAgain if there is none.
+func (ch *channel) next(ctx context.Context, try bool) (*chanHand, error) {
+	r := &chanReceiver{done: make(chan struct{})}
+	ch.mu.Lock()
+	for ch.rest != nil {
+		rest := ch.rest
+		ch.mu.Unlock()
+		if err := rest.wait(ctx, ch.quit); err != nil {
+			return nil, err
+		}
+		ch.mu.Lock()
+		if ch.rest == rest {
+			ch.rest = nil
+			if in := ch.intake; in != nil && in.rest == rest {
+				in.rest = nil
+			}
+		}
+	}
+	switch {
+	case ch.gone:
+		ch.mu.Unlock()
+		return nil, errConnClosed
+	case len(ch.spare) > 0:
+		h := ch.spare[0]
+		ch.spare = slices.Delete(ch.spare, 0, 1)
+		ch.left = time.Now()
+		ch.mu.Unlock()
+		return h, nil
+	case ch.closed && ch.config.Capacity == 0:
+		ch.mu.Unlock()
+		return nil, errChanClosed
+	case try:
+		r.id = "t" + ch.conn.ids.next()
+		in, err := ch.intakeLocked()
+		if err == nil {
+			if in.asked == 0 {
+				in.at = time.Now()
+			}
+			err = ch.pull(in, r.id, 1, true)
+		}
+		if err != nil {
+			ch.mu.Unlock()
+			if ch.passes(err) {
+				return nil, errCut
+			}
+			return nil, kind(err)
+		}
+		ch.tries = append(ch.tries, r)
+	default:
+		ch.receivers = append(ch.receivers, r)
+		if !ch.askLocked() {
+			ch.tell()
+		}
+	}
+	ch.mu.Unlock()
+	over, pause := ch.over, time.Millisecond
+	var late, look <-chan time.Time
+	if try {
+		timer := time.NewTimer(chanAnswer)
+		defer timer.Stop()
+		over, late = nil, timer.C
+	}
+	var err error
+	for err == nil {
+		select {
+		case <-r.done:
+			return r.hand, r.err
+		case <-late:
+			err = errNoConsumer
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+		case <-over:
+			over = nil
+			look, err = ch.lookLeft(ctx, pause)
+		case <-look:
+			pause = min(2*pause, chanPoll)
+			look, err = ch.lookLeft(ctx, pause)
+		}
+	}
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	from := &ch.receivers
+	if try {
+		from = &ch.tries
+	}
+	i := slices.Index(*from, r)
+	if i < 0 { // it has got an answer
+		return r.hand, r.err
+	}
+	*from = slices.Delete(*from, i, i+1)
+	ch.leaveLocked()
+	return nil, err
+}
+
+// lookLeft serves a receiver on a closed channel. It returns errChanClosed if no
+// value is left, not even in anybody's hand, and otherwise when to look again. The
+// requests stay in place meanwhile: after another request the server would send one
+// value too many, which would be in hand for nobody while others get later ones.
+func (ch *channel) lookLeft(ctx context.Context, pause time.Duration) (again <-chan time.Time, err error) {
+	n, err := ch.Len(ctx)
+	if err == nil && n == 0 {
+		err = errChanClosed
+	}
+	if err != nil {
+		return nil, err
+	}
+	return time.After(pause), nil
+}
