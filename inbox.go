@@ -25,7 +25,6 @@ type inbox[T any] struct {
 	window int
 
 	received atomic.Uint64
-	lastSeq  atomic.Uint64
 
 	run        []entry[T] // messages on their way into the log; used only by the pump
 	turnedAway int        // number of messages that the log did not accept; the pump's, until it has returned

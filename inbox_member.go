@@ -181,10 +181,8 @@ func (in *inbox[T]) catchUp(ctx context.Context) {
 // at all if target is 0, has been received by this subscription or its group.
 // It also returns true if that cannot be known.
 func (in *inbox[T]) caughtUp(ctx context.Context, target uint64) bool {
-	if target == 0 || in.lastSeq.Load() < target {
-		if done, err := in.sub.CaughtUp(ctx, target); err == nil && !done {
-			return false
-		}
+	if done, err := in.sub.CaughtUp(ctx, target); err == nil && !done {
+		return false
 	}
 	return in.emptyHanded(ctx)
 }

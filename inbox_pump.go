@@ -181,9 +181,6 @@ func (in *inbox[T]) enter(ctx context.Context, m *driver.Received, at *landing) 
 	if in.stored {
 		in.hold(a)
 	}
-	if m.Seq > 0 {
-		in.lastSeq.Store(m.Seq)
-	}
 	if in.encoded && !in.wants(a) {
 		return true
 	}

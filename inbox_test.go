@@ -2,7 +2,9 @@ package hark_test
 
 import (
 	"context"
+	"slices"
 	"testing"
+	"testing/synctest"
 
 	"github.com/harkbus/hark"
 	"github.com/harkbus/hark/driver"
@@ -106,4 +108,127 @@ func TestStatsMissNothingOnItsWay(t *testing.T) {
 			}
 		})
 	}
+}
+
+// anewConn is a connection to an engine that forgets everything when it is started
+// anew, and numbers what it stores from 1 again.
+type anewConn struct {
+	driver.Conn
+	later   driver.Conn     // the engine after its start
+	restart context.Context // ends when the engine is started anew
+	gate    chan struct{}   // closed when messages may arrive again
+}
+
+func (c *anewConn) OpenTopic(ctx context.Context, cfg driver.TopicConfig) (driver.Topic, error) {
+	before, err := c.Conn.OpenTopic(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	later, err := c.later.OpenTopic(ctx, cfg)
+	return &anewTopic{before, later, c}, err
+}
+
+type anewTopic struct {
+	driver.Topic
+	later driver.Topic
+	conn  *anewConn
+}
+
+func (t *anewTopic) now() driver.Topic {
+	if t.conn.restart.Err() != nil {
+		return t.later
+	}
+	return t.Topic
+}
+
+func (t *anewTopic) Publish(ctx context.Context, ms []*driver.Message) error {
+	return t.now().Publish(ctx, ms)
+}
+
+func (t *anewTopic) Stats(ctx context.Context) (driver.TopicStats, error) { return t.now().Stats(ctx) }
+
+func (t *anewTopic) Subscribe(ctx context.Context, cfg driver.SubscribeConfig) (driver.Subscription, error) {
+	before, err := t.Topic.Subscribe(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	later, err := t.later.Subscribe(ctx, cfg)
+	return &anewSubscription{before, later, t.conn}, err
+}
+
+type anewSubscription struct {
+	driver.Subscription
+	later driver.Subscription
+	conn  *anewConn
+}
+
+func (s *anewSubscription) Receive(ctx context.Context, most int) ([]*driver.Received, error) {
+	if s.conn.restart.Err() == nil {
+		before, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(s.conn.restart, cancel)()
+		if ms, err := s.Subscription.Receive(before, most); err == nil || s.conn.restart.Err() == nil {
+			return ms, err
+		}
+	}
+	select {
+	case <-s.conn.gate:
+		return s.later.Receive(ctx, most)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (s *anewSubscription) CaughtUp(ctx context.Context, seq uint64) (bool, error) {
+	if s.conn.restart.Err() == nil {
+		return s.Subscription.CaughtUp(ctx, seq)
+	}
+	return s.later.CaughtUp(ctx, seq)
+}
+
+// Higher sequences, received from a topic before its engine forgot it, do not pass
+// for what is stored in it now.
+func TestSettleAfterTopicIsMadeAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		restart, begin := context.WithCancel(t.Context())
+		conn := &anewConn{memdriver.New().Connect(), memdriver.New().Connect(), restart, make(chan struct{})}
+		bus := hark.Over(conn)
+		topic, err := hark.NewTopic[int](bus, "numbers", hark.Stored(hark.Retention{}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []int
+		mustSubscribe(t, topic, func(_ context.Context, m *hark.Message[int]) error {
+			got = append(got, m.Value)
+			return nil
+		})
+		settle := func() {
+			if err := bus.Settle(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+		for i := range 3 {
+			mustPublish(t, topic, i)
+		}
+		settle()
+		begin()
+		mustPublish(t, topic, 3)
+		settled := make(chan struct{})
+		go func() {
+			defer close(settled)
+			settle()
+		}()
+		synctest.Wait()
+		select {
+		case <-settled:
+			t.Errorf("settled with %v, and 3 has not arrived", got)
+		default:
+		}
+		close(conn.gate)
+		<-settled
+		if !slices.Equal(got, []int{0, 1, 2, 3}) {
+			t.Errorf("settled with %v", got)
+		}
+		closeBus(t, bus)
+	})
 }
