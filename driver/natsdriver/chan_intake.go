@@ -147,7 +147,7 @@ func (ch *channel) pull(in *intake, id string, n int, try bool) error {
 		}
 		request = append(request, '}')
 	}
-	err := ch.conn.nc.PublishRequest(ch.conn.apiPrefix()+"CONSUMER.MSG.NEXT."+ch.stream+"."+chanConsumer, in.inbox+"."+id, request)
+	err := ch.conn.nc.PublishRequest(ch.nextSubject(), in.inbox+"."+id, request)
 	if err != nil {
 		return err
 	}
@@ -156,6 +156,11 @@ func (ch *channel) pull(in *intake, id string, n int, try bool) error {
 		in.requests[id] = chanRequest{n, time.Now()}
 	}
 	return nil
+}
+
+// nextSubject returns the subject for requests of values.
+func (ch *channel) nextSubject() string {
+	return ch.conn.apiPrefix() + "CONSUMER.MSG.NEXT." + ch.stream + "." + chanConsumer
 }
 
 // arrived handles a message that the server sends to the intake.

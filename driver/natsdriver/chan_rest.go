@@ -13,11 +13,13 @@ import (
 // server, or an unneeded intake ends. The server does not order returned values and
 // new requests, and the client does not order the messages of two subscriptions. So
 // nobody asks for values during a rest: later values might overtake those on their
-// way back. A value that the server sends just as an intake ends may still arrive
-// after a later one.
+// way back. Two things are left. Of two values on their way to an intake that ends,
+// one that arrives goes back behind one that finds the intake gone; that takes two
+// receivers here that give up at once. And in a cluster a value that finds it gone
+// comes again only when its lease ends.
 type chanRest struct {
 	began   time.Time
-	awaited atomic.Int32 // answers to returned values, the end of the intake, and the end of the beginning
+	awaited atomic.Int32 // answers to returned values, the end of the intake, a fence, and the end of the beginning
 	end     sync.Once
 	over    chan struct{}
 }
@@ -51,6 +53,19 @@ func (r *chanRest) late() bool { return time.Since(r.began) > chanAnswer }
 func (r *chanRest) await(sub *nats.Subscription) {
 	r.awaited.Add(1)
 	sub.SetClosedHandler(func(string) { r.done() })
+}
+
+// fence makes the rest last until the server has sent, or found that it cannot send
+// and therefore keeps for the next request, what it gave to an intake that has just
+// ended. It may store a great many values in between, which a request made too early
+// would get first.
+func (r *chanRest) fence(ch *channel) {
+	c := ch.conn
+	r.awaited.Add(1)
+	token, reply := c.acks.expect(r)
+	if c.nc.PublishRequest(ch.nextSubject(), reply, fenceRequest) != nil && c.acks.forget(token) {
+		r.done()
+	}
 }
 
 // giveBack returns a value that arrived at in, and makes the rest last until the
@@ -112,6 +127,7 @@ func (ch *channel) restLocked() time.Duration {
 	if len(ch.spare) == 0 {
 		rest.await(in.sub)
 		ch.forgetLocked()
+		rest.fence(ch)
 		return -1
 	}
 	// Leave the requests standing until everything is back: without them the server
