@@ -326,6 +326,7 @@ func (ch *channel) Waiting() (senders, receivers int) {
 // refuses values, and which can be stored only once.
 func (ch *channel) Close(ctx context.Context) error {
 	m := ch.message(chanEndPrefix, nil)
+	var pause chanPause
 	for {
 		_, err, _ := ch.exchange(ctx, m)
 		switch {
@@ -343,7 +344,7 @@ func (ch *channel) Close(ctx context.Context) error {
 		case !ch.passes(err):
 			return kind(storeError(err))
 		}
-		if err := ch.recover(ctx, err); err != nil {
+		if err := ch.recover(ctx, err, &pause); err != nil {
 			return err
 		}
 	}

@@ -81,6 +81,7 @@ func (h *chanHand) done(ctx context.Context) error {
 		return h.remove(ctx)
 	}
 	var unsure time.Time
+	var pause chanPause
 	for {
 		if !h.ours() {
 			if unsure.IsZero() {
@@ -100,7 +101,7 @@ func (h *chanHand) done(ctx context.Context) error {
 		if sent && unsure.IsZero() {
 			unsure = begin
 		}
-		if err := ch.recover(ctx, errNoAnswer); err != nil {
+		if err := ch.recover(ctx, errNoAnswer, &pause); err != nil {
 			return orUnsure(err, unsure)
 		}
 	}
@@ -115,6 +116,7 @@ func (h *chanHand) remove(ctx context.Context) error {
 	ch := h.ch
 	m := &nats.Msg{Subject: ch.conn.apiPrefix() + "STREAM.MSG.DELETE." + ch.stream, Data: deleteRequest(h.seq)}
 	var unsure time.Time
+	var pause chanPause
 	for {
 		if unsure.IsZero() && !h.leased() {
 			h.say(sayBack)
@@ -137,7 +139,7 @@ func (h *chanHand) remove(ctx context.Context) error {
 		if sent && unsure.IsZero() {
 			unsure = begin
 		}
-		if err := ch.recover(ctx, err); err != nil {
+		if err := ch.recover(ctx, err, &pause); err != nil {
 			return orUnsure(err, unsure)
 		}
 	}

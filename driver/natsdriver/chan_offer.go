@@ -77,8 +77,9 @@ func (ch *channel) offer(ctx context.Context, data []byte, try bool) error {
 	ch.offers[o.id] = o
 	ch.mu.Unlock()
 	var seq uint64
+	var pause chanPause
 	for {
-		again, at, err := ch.present(ctx, o, m)
+		again, at, err := ch.present(ctx, o, m, &pause)
 		seq = max(seq, at)
 		if again && err == nil {
 			continue
@@ -95,7 +96,7 @@ func (ch *channel) offer(ctx context.Context, data []byte, try bool) error {
 
 // present stores an offer and waits until it is taken, or must be stored again
 // because the connection was lost.
-func (ch *channel) present(ctx context.Context, o *chanOffer, m *nats.Msg) (again bool, seq uint64, err error) {
+func (ch *channel) present(ctx context.Context, o *chanOffer, m *nats.Msg, pause *chanPause) (again bool, seq uint64, err error) {
 	ch.mu.Lock()
 	epoch := ch.epoch
 	err = ch.refusesLocked()
@@ -111,7 +112,7 @@ func (ch *channel) present(ctx context.Context, o *chanOffer, m *nats.Msg) (agai
 		if !ch.passes(err) {
 			return false, 0, kind(err)
 		}
-		return true, 0, ch.recover(ctx, err)
+		return true, 0, ch.recover(ctx, err, pause)
 	}
 	stored := seat.done
 	late := time.NewTimer(chanAnswer)
@@ -141,14 +142,14 @@ func (ch *channel) present(ctx context.Context, o *chanOffer, m *nats.Msg) (agai
 				ch.setClosed()
 				return false, 0, errChanClosed
 			case ch.passes(err):
-				return true, 0, ch.recover(ctx, err)
+				return true, 0, ch.recover(ctx, err, pause)
 			default:
 				return false, 0, kind(storeError(err))
 			}
 		case <-late.C:
-			return true, 0, ch.recover(ctx, errNoAnswer)
+			return true, 0, ch.recover(ctx, errNoAnswer, pause)
 		case <-epoch: // its receivers may have failed to reach its sender
-			return true, seq, ch.recover(ctx, errNoAnswer)
+			return true, seq, ch.recover(ctx, errNoAnswer, pause)
 		case <-ch.over:
 			return false, seq, cmp.Or(ch.refuses(), errChanClosed)
 		case <-ctx.Done():
@@ -202,6 +203,7 @@ func (h *chanHand) want(ctx context.Context) error {
 	ch := h.ch
 	claim := ch.conn.ids.next()
 	var asked time.Time
+	var pause chanPause
 	for {
 		begin := time.Now()
 		a, err, sent := ch.exchange(ctx, &nats.Msg{Subject: h.offer, Data: []byte(claim)})
@@ -220,7 +222,7 @@ func (h *chanHand) want(ctx context.Context) error {
 		if sent && asked.IsZero() {
 			asked = begin
 		}
-		if err := ch.recover(ctx, errNoAnswer); err != nil {
+		if err := ch.recover(ctx, errNoAnswer, &pause); err != nil {
 			return orUnsure(err, asked)
 		}
 	}

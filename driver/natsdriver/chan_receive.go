@@ -30,6 +30,7 @@ func (ch *channel) Receive(ctx context.Context, try bool) (*driver.ChanValue, er
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
+	var lost chanPause
 	for pause := time.Millisecond; ; pause = min(2*pause, chanPoll) {
 		ch.mu.Lock()
 		gone, closed := ch.gone, ch.closed
@@ -45,7 +46,7 @@ func (ch *channel) Receive(ctx context.Context, try bool) (*driver.ChanValue, er
 		case err == nil:
 			return &driver.ChanValue{Data: h.data, Done: h.done, Return: h.giveBack}, nil
 		case errors.Is(err, errCut), errors.Is(err, errNoConsumer):
-			if err := ch.recover(ctx, nats.ErrNoResponders); err != nil {
+			if err := ch.recover(ctx, nats.ErrNoResponders, &lost); err != nil {
 				return nil, err
 			}
 			continue

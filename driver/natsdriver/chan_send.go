@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -115,14 +116,24 @@ func (ch *channel) passes(err error) bool {
 		ch.conn.state.passes(err)
 }
 
+// chanPause is the last pause between the attempts of a call. Pauses double up to
+// chanPoll. A random part keeps apart callers that stand in each other's way: a
+// cluster refuses every value while it stores another one.
+type chanPause time.Duration
+
+func (p *chanPause) next() time.Duration {
+	*p = min(max(2**p, chanPause(5*time.Millisecond)), chanPause(chanPoll))
+	return time.Duration(*p/2 + rand.N(*p/2))
+}
+
 // recover waits until it makes sense to send again after a transient error.
-func (ch *channel) recover(ctx context.Context, cause error) error {
+func (ch *channel) recover(ctx context.Context, cause error, pause *chanPause) error {
 	select {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	case <-ch.quit:
 		return errConnClosed
-	case <-time.After(5 * time.Millisecond):
+	case <-time.After(pause.next()):
 	}
 	if err := ch.conn.state.await(ctx); err != nil {
 		return err
@@ -158,6 +169,7 @@ func (ch *channel) Send(ctx context.Context, data []byte, try bool) error {
 	}
 	var unsure time.Time // since when the value may have been stored
 	var at string        // at which server
+	var pause chanPause
 	wait := !try
 	for {
 		if wait {
@@ -192,7 +204,7 @@ func (ch *channel) Send(ctx context.Context, data []byte, try bool) error {
 		if sent && errors.Is(err, errNoAnswer) && unsure.IsZero() {
 			unsure, at = begin, server
 		}
-		if err := ch.recover(ctx, err); err != nil {
+		if err := ch.recover(ctx, err, &pause); err != nil {
 			return orUnsure(err, unsure)
 		}
 		if !unsure.IsZero() && ch.forgotten(unsure, at) {
