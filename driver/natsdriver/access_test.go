@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 
 	"github.com/harkbus/hark/driver"
 )
@@ -86,13 +87,37 @@ func TestOpenIsNotAllowed(t *testing.T) {
 			Publish: &server.SubjectPermission{Allow: []string{"orders"}}, Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX.>"}},
 		}}}
 	})
-	begin := time.Now()
-	_, err := Open(testContext(t), strings.Replace(s.url(), "://", "://plain:secret@", 1))
-	if want := `Publish to "$JS.API.INFO"`; !errors.Is(err, ErrNotAllowed) || !strings.Contains(err.Error(), want) {
-		t.Errorf("got %v, want an error that names %s", err, want)
+	refused := make(chan error, 10)
+	nc, err := nats.Connect(s.url(), nats.UserInfo("plain", "secret"), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { refused <- err }))
+	if err != nil {
+		t.Fatal(err)
 	}
-	if took := time.Since(begin); took >= detectPatience {
-		t.Errorf("it took %v", took)
+	defer nc.Close()
+	for name, connect := range map[string]func() (*Conn, error){
+		"Open": func() (*Conn, error) {
+			return Open(testContext(t), strings.Replace(s.url(), "://", "://plain:secret@", 1))
+		},
+		"New":       func() (*Conn, error) { return New(testContext(t), nc) },
+		"New again": func() (*Conn, error) { return New(testContext(t), nc) },
+	} {
+		begin := time.Now()
+		_, err := connect()
+		if want := `Publish to "$JS.API.INFO"`; !errors.Is(err, ErrNotAllowed) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want an error that names %s", name, err, want)
+		}
+		if took := time.Since(begin); took >= detectPatience {
+			t.Errorf("%s took %v", name, took)
+		}
+	}
+	for range 2 { // the caller's handler hears of it too
+		select {
+		case err := <-refused:
+			if !errors.Is(err, nats.ErrPermissionViolation) {
+				t.Errorf("the handler got %v", err)
+			}
+		case <-time.After(patience):
+			t.Error("the handler was not called")
+		}
 	}
 }
 

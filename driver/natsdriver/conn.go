@@ -98,7 +98,8 @@ func Open(ctx context.Context, url string, opts ...Option) (*Conn, error) {
 // New returns a Conn over a connected client, and asks its server what it supports.
 // The client still belongs to the caller: Close does not close it, its handlers are
 // left alone, and its options apply. Among them is its reconnect buffer, which may
-// take a message at the moment when the connection is lost.
+// take a message at the moment when the connection is lost. If the client's user may
+// not ask the server, New returns ErrNotAllowed.
 func New(ctx context.Context, nc *nats.Conn, opts ...Option) (*Conn, error) {
 	o, err := makeOptions(opts)
 	if err != nil {
@@ -183,8 +184,11 @@ func (c *Conn) detect(ctx context.Context) error {
 		asking, q = c.owned.refusals.question(ctx)
 		asked = c.api(asking)
 	}
-	account, err := account(asking, asked)
-	err = q.end(err)
+	var supported *jetstream.AccountInfo
+	if err = c.mayAsk(ctx, c.apiPrefix()+"INFO"); err == nil {
+		supported, err = account(asking, asked)
+		err = q.end(err)
+	}
 	switch {
 	case err == nil:
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
@@ -192,7 +196,7 @@ func (c *Conn) detect(ctx context.Context) error {
 	default:
 		return fmt.Errorf("ask %s about JetStream: %w", address, err)
 	}
-	c.js, c.level = js, account.API.Level
+	c.js, c.level = js, supported.API.Level
 	c.info.Can = []driver.Capability{driver.Stored, driver.MaxBytes, driver.Dedup, driver.KeyOrder, driver.Relaxed, driver.Memory, driver.Latches}
 	if c.opts.syncAlways || c.opts.sync != nil {
 		c.info.Can = append(c.info.Can, driver.Strict)

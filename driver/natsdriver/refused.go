@@ -181,6 +181,28 @@ func (c *Conn) refused(subject string) error {
 	return nil
 }
 
+// mayAsk returns an error if the server does not let the user of a client that
+// belongs to the caller publish to a subject. Such a client reports refusals to its
+// caller only. But it keeps the latest error, which it gets before the answer to a
+// flush. The answer to the message that mayAsk publishes is not awaited.
+func (c *Conn) mayAsk(ctx context.Context, subject string) error {
+	if c.owned != nil || !c.nc.AuthRequired() {
+		return nil
+	}
+	before := c.nc.LastError()
+	ctx, cancel := context.WithTimeout(ctx, detectAttempt)
+	defer cancel()
+	if c.nc.PublishRequest(subject, c.nc.NewInbox(), nil) != nil || c.nc.FlushWithContext(ctx) != nil {
+		return nil // what comes next meets the same trouble
+	}
+	if said := c.nc.LastError(); said != nil && said != before {
+		if refused, ok := refusedSubject(said, "Publish to "); ok && refused == subject {
+			return fmt.Errorf("%w: %w", ErrNotAllowed, said)
+		}
+	}
+	return nil
+}
+
 // Accepted flushes, and returns an error if the server has refused messages that this
 // connection published to an ephemeral topic before the call, which are lost.
 func (c *Conn) Accepted(ctx context.Context, topic string) error {
