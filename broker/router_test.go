@@ -194,7 +194,7 @@ func FuzzTemplate(f *testing.F) {
 // TestTokensAreInjective checks that different values give different tokens.
 func TestTokensAreInjective(t *testing.T) {
 	seen := map[string]string{}
-	for _, s := range []string{"", "%", "%25", "a.b", "a%2Eb", "a b", "a%20b", " ", "%20", ".", "..", "*", ">", "\xff", "%FF", "\ufffd"} {
+	for _, s := range []string{"", "%", "%25", "a.b", "a%2Eb", "a b", "a%20b", " ", "%20", ".", "..", "*", ">", "\xff", "%FF", "\ufffd", "a\x00", "a\u200b", "\u202ea", "a"} {
 		token := string(appendToken([]byte("x."), s))
 		if other, ok := seen[token]; ok {
 			t.Errorf("%q and %q both make %q", s, other, token)

@@ -166,7 +166,7 @@ func appendToken(b []byte, s string) []byte {
 			_, n = utf8.DecodeRuneInString(s[i:])
 		}
 		first := len(b) == 0 && (r == '$' || r == '_') // such names are reserved
-		if first || strings.ContainsRune(`.*>%`, r) || unicode.IsSpace(r) || unicode.IsControl(r) || r == utf8.RuneError {
+		if first || strings.ContainsRune(`.*>%`, r) || unicode.IsSpace(r) || unicode.IsControl(r) || names.IsInvisible(r) || r == utf8.RuneError {
 			for _, c := range []byte(s[i : i+n]) {
 				b = append(b, '%')
 				b = append(b, strings.ToUpper(strconv.FormatUint(uint64(c)|0x100, 16)[1:])...)

@@ -134,7 +134,7 @@ func testPUB5(t *testing.T, open Opener) {
 
 func testPUB6(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
-	for _, name := range []string{"", "a..b", ".a", "a.", "a.*", ">", "a b", "$sys"} {
+	for _, name := range []string{"", "a..b", ".a", "a.", "a.*", ">", "a b", "$sys", "a\x1b", "a.\u202eb", "a\u200b"} {
 		if _, err := hark.NewTopic[int](bus, name); !errors.Is(err, hark.ErrInvalidName) {
 			t.Errorf("topic %q: got %v, want ErrInvalidName", name, err)
 		}

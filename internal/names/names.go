@@ -77,6 +77,7 @@ func check(name string, wild bool) error {
 func checkToken(token string) (offset int, reason string) {
 	for i, r := range token {
 		switch {
+		case r > ' ' && r < utf8.RuneSelf && r != '*' && r != '>' && r != 0x7f:
 		case r == utf8.RuneError && !utf8.ValidString(token[i:min(i+utf8.UTFMax, len(token))]):
 			return i, "invalid UTF-8"
 		case r == '*' || r == '>':
@@ -85,9 +86,18 @@ func checkToken(token string) (offset int, reason string) {
 			return i, "white space"
 		case unicode.IsControl(r):
 			return i, "control character"
+		case IsInvisible(r):
+			return i, fmt.Sprintf("invisible character %U", r)
 		}
 	}
 	return 0, ""
+}
+
+// IsInvisible reports whether a character shows nothing itself but may change how
+// the text around it looks, such as its direction: those of the categories Cf and
+// Default_Ignorable_Code_Point. With them names that look the same would differ.
+func IsInvisible(r rune) bool {
+	return unicode.In(r, unicode.Cf, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
 }
 
 // IsPattern reports whether s has a wildcard token.
