@@ -124,7 +124,7 @@ func New(opts ...BusOption) *Bus {
 		faces: map[faceKey]face{},
 		done:  make(chan struct{}),
 	}
-	for _, opt := range opts {
+	for opt := range given(opts) {
 		opt.applyBus(b)
 	}
 	return b

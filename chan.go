@@ -96,7 +96,7 @@ func NewChan[T any](b *Bus, name string, capacity int, opts ...ChanOption) (*Cha
 
 func openChan[T any](b *Bus, name string, capacity int, at uintptr, opts []ChanOption) (*Chan[T], error) {
 	var cfg chanConfig
-	for _, opt := range opts {
+	for opt := range given(opts) {
 		if err := opt.applyChan(&cfg); err != nil {
 			return nil, err
 		}

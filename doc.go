@@ -52,8 +52,8 @@
 //
 // Errors are returned, say what was attempted on what, and wrap a kind to check
 // with errors.Is, such as [ErrClosed] or [ErrTypeMismatch]. Mistakes in names and
-// options are reported where they are made. The bus does not log; it calls the
-// hooks ([WithHooks]).
+// options are reported where they are made; a nil option is none. The bus does not
+// log; it calls the hooks ([WithHooks]).
 //
 // # Closing
 //

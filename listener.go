@@ -41,7 +41,7 @@ const merge Policy = 0
 
 func parseListen(opts []ListenOption, channel bool) (queue, error) {
 	var c listenConfig
-	for _, opt := range opts {
+	for opt := range given(opts) {
 		if err := opt.applyListen(&c); err != nil {
 			return queue{}, err
 		}

@@ -70,7 +70,7 @@ func (v *Value[T]) observe(f func(old, new T), at uintptr, opts []ObserveOption)
 		return nil, fmt.Errorf("%w: the observer is nil", ErrInvalidOption)
 	}
 	var c observeConfig
-	for _, opt := range opts {
+	for opt := range given(opts) {
 		if err := opt.applyObserve(&c); err != nil {
 			return nil, err
 		}

@@ -207,7 +207,7 @@ func (t *Topic[T]) refuses(ctx context.Context) error {
 
 func (t *topicCore) newMeta(opts []PublishOption) (m *meta, due time.Time, err error) {
 	c := &publishConfig{}
-	for _, opt := range opts {
+	for opt := range given(opts) {
 		if err := opt.applyPublish(c); err != nil {
 			return nil, due, err
 		}
@@ -316,7 +316,7 @@ func (t *Topic[T]) publishAll(ctx context.Context, log *feed.Log[entry[T]], vs [
 			return t.publishRun(ctx, log, vs)
 		}
 	}
-	for _, opt := range opts {
+	for opt := range given(opts) {
 		var c publishConfig
 		if err := opt.applyPublish(&c); err != nil {
 			return t.failedFrom(0, len(vs), err)

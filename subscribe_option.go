@@ -293,7 +293,7 @@ func (c *subscribeConfig) handlesPlainly() bool {
 // parse returns the configuration that results from the options.
 func parse(opts []SubscribeOption, on target, how mode) (*subscribeConfig, error) {
 	c := &subscribeConfig{workers: 1, maxAttempts: defaultMaxAttempts, backoff: defaultBackoff}
-	for _, opt := range opts {
+	for opt := range given(opts) {
 		if err := opt.applySubscribe(c); err != nil {
 			return nil, err
 		}

@@ -93,7 +93,7 @@ func newTopic[T any](b *Bus, kind Kind, name string, at uintptr, opts []TopicOpt
 
 func newTopicUntil[T any](b *Bus, over func() bool, kind Kind, name string, at uintptr, opts []TopicOption) (*Topic[T], error) {
 	c := topicConfig{dedup: -1}
-	for _, opt := range opts {
+	for opt := range given(opts) {
 		if err := opt.applyTopic(&c); err != nil {
 			return nil, err
 		}

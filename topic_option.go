@@ -30,6 +30,9 @@ func (f topicOption) applyTopic(c *topicConfig) error { return f(c) }
 // passed to Publish with Key takes precedence.
 func KeyBy[T any](key func(T) string) TopicOption {
 	return topicOption(func(c *topicConfig) error {
+		if key == nil {
+			return fmt.Errorf("%w: KeyBy(nil)", ErrInvalidOption)
+		}
 		c.keyOf = key
 		return nil
 	})

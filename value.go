@@ -115,7 +115,7 @@ type valueConfig struct{ codec Codec }
 
 func newValue[T any](b *Bus, name string, initial T, at uintptr, opts []ValueOption) (*Value[T], error) {
 	var cfg valueConfig
-	for _, opt := range opts {
+	for opt := range given(opts) {
 		if err := opt.applyValue(&cfg); err != nil {
 			return nil, err
 		}

@@ -41,6 +41,9 @@ func newSettings(opts []Option) (*settings, error) {
 		steps:        DefaultMaxSteps,
 	}
 	for _, o := range opts {
+		if o == nil {
+			continue
+		}
 		if err := o(s); err != nil {
 			return nil, err
 		}

@@ -31,6 +31,9 @@ type options struct {
 func makeOptions(opts []Option) (options, error) {
 	o := options{source: "/" + filepath.Base(os.Args[0]), replicas: 1, engine: "nats", lease: 30 * time.Second}
 	for _, opt := range opts {
+		if opt == nil {
+			continue
+		}
 		if err := opt(&o); err != nil {
 			return o, err
 		}
