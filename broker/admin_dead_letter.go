@@ -301,10 +301,19 @@ func (c *call) eachDead(s *deadSelection, rate float64, do func(ctx context.Cont
 	c.rw.Header().Set("Content-Type", linesType)
 	c.rw.Header().Set("Cache-Control", "no-store")
 	c.rw.WriteHeader(http.StatusOK)
-	lines := json.NewEncoder(c.rw)
-	flush := http.NewResponseController(c.rw).Flush
+	w := newDeadlineWriter(c)
+	defer w.close()
+	line := func(o *deadOutcome) error {
+		text, err := json.Marshal(o)
+		if err != nil {
+			return err
+		}
+		w.write(append(text, '\n'))
+		w.flush()
+		return w.err
+	}
 	total := uint64(len(seqs))
-	if err := errors.Join(lines.Encode(deadOutcome{Total: &total}), flush()); err != nil {
+	if err := line(&deadOutcome{Total: &total}); err != nil {
 		return err
 	}
 	var summary deadSummary
@@ -321,11 +330,11 @@ func (c *call) eachDead(s *deadSelection, rate float64, do func(ctx context.Cont
 			return context.Cause(c.ctx)
 		}
 		summary.count(o)
-		if err := errors.Join(lines.Encode(o), flush()); err != nil {
+		if err := line(o); err != nil {
 			return err
 		}
 	}
-	return errors.Join(lines.Encode(deadOutcome{Summary: &summary}), flush())
+	return line(&deadOutcome{Summary: &summary})
 }
 
 // wait waits until a time has passed, or ctx ends.

@@ -93,7 +93,7 @@ func setValue(c *call) error {
 	}
 	data, err := io.ReadAll(c.req.Body)
 	if err != nil {
-		return err
+		return bodyError(err)
 	}
 	if media := c.req.Header.Get("Content-Type"); media != "application/octet-stream" {
 		if data = bytes.TrimSpace(data); !json.Valid(data) {

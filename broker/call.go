@@ -92,15 +92,23 @@ func (w *webServer) serveEndpoint(e *endpoint) http.HandlerFunc {
 	}
 }
 
-// stream lifts the deadlines of a call that goes on until somebody ends it. It
-// returns the context of the call, which ends when the broker stops.
+// stream lifts the deadlines of a call that goes on until somebody ends it: for
+// reading not before its body is there. It returns the context of the call, which
+// ends when the broker stops.
 func (w *webServer) stream(c *call) (context.Context, func()) {
-	deadlines := http.NewResponseController(c.rw)
-	_, _ = deadlines.SetReadDeadline(time.Time{}), deadlines.SetWriteDeadline(time.Time{}) // where deadlines are supported
+	_ = http.NewResponseController(c.rw).SetWriteDeadline(time.Time{}) // where deadlines are supported
+	if c.endpoint.body == nil {
+		c.readToEnd()
+	}
 	ctx, cancel := context.WithCancelCause(c.req.Context())
 	w.streaming.Add(1)
 	stop := context.AfterFunc(w.streams, func() { cancel(ErrStopped) })
 	return ctx, func() { stop(); cancel(nil); w.streaming.Done() }
+}
+
+// readToEnd lifts the deadline for reading: all of the request is there.
+func (c *call) readToEnd() {
+	_ = http.NewResponseController(c.rw).SetReadDeadline(time.Time{}) // where deadlines are supported
 }
 
 // limitBody limits how much of the body the handler can read. net/http reads no
@@ -206,7 +214,10 @@ func (c *call) decode(into any) error {
 	}
 	text, err := io.ReadAll(c.req.Body)
 	if err != nil {
-		return err
+		return bodyError(err)
+	}
+	if c.endpoint.stream {
+		c.readToEnd()
 	}
 	if len(bytes.TrimSpace(text)) == 0 {
 		if c.endpoint.body.optional {

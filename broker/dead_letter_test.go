@@ -4,10 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
+	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -310,6 +314,71 @@ func bury(t *testing.T, b *Broker, dead, from string, n int) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestDeafToRemoval asks to remove a dead letter, and does not read the answer.
+func TestDeafToRemoval(t *testing.T) {
+	b := start(t, config(t, "topics: [{name: orders.dead}]"))
+	b.gateway.patience = 10 * time.Millisecond
+	ctx, cancel := context.WithCancel(testContext(t))
+	defer cancel()
+	r := httptest.NewRequestWithContext(ctx, http.MethodPost, "http://localhost/v1/admin/dead/orders.dead/delete", strings.NewReader(`{"seqs":[1]}`))
+	w := &deafWriter{ctx: ctx, header: http.Header{}, stuck: make(chan struct{})}
+	cut := make(chan any, 1)
+	go func() {
+		defer func() { cut <- recover() }()
+		b.web.handler().ServeHTTP(w, r)
+	}()
+	select {
+	case p := <-cut:
+		if p != http.ErrAbortHandler { //nolint:errorlint // it is that very value
+			t.Errorf("the answer ended with %v, and was not cut short", p)
+		}
+	case <-w.stuck:
+		t.Error("a client that takes nothing is waited for without limit")
+		cancel()
+		<-cut
+	}
+}
+
+// deafWriter is an http.ResponseWriter of a client that takes nothing.
+type deafWriter struct {
+	ctx    context.Context
+	header http.Header
+	stuck  chan struct{} // closed by a write without a deadline
+
+	mu    sync.Mutex // guards until
+	until time.Time
+}
+
+// Header implements http.ResponseWriter.
+func (w *deafWriter) Header() http.Header { return w.header }
+
+// WriteHeader implements http.ResponseWriter.
+func (w *deafWriter) WriteHeader(int) {}
+
+// Flush is for http.ResponseController.
+func (w *deafWriter) Flush() {}
+
+// SetWriteDeadline is for http.ResponseController.
+func (w *deafWriter) SetWriteDeadline(at time.Time) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.until = at
+	return nil
+}
+
+// Write implements http.ResponseWriter.
+func (w *deafWriter) Write([]byte) (int, error) {
+	w.mu.Lock()
+	until := w.until
+	w.mu.Unlock()
+	if until.IsZero() {
+		close(w.stuck)
+		<-w.ctx.Done()
+		return 0, context.Cause(w.ctx)
+	}
+	return 0, errors.Join(wait(w.ctx, time.Until(until)), os.ErrDeadlineExceeded)
 }
 
 // TestReplayStops ends a replay together with its client, and with the broker.

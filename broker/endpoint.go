@@ -128,7 +128,7 @@ func (e *endpoint) success() int {
 
 // outcomes returns the statuses of all refusals that the endpoint may return.
 func (e *endpoint) outcomes() []int {
-	all := append([]int{http.StatusBadRequest, http.StatusForbidden, http.StatusMisdirectedRequest, http.StatusTooManyRequests, http.StatusInternalServerError}, e.also...)
+	all := append([]int{http.StatusBadRequest, http.StatusForbidden, http.StatusMisdirectedRequest, http.StatusTooManyRequests, http.StatusRequestHeaderFieldsTooLarge, http.StatusInternalServerError}, e.also...)
 	if !e.access.public {
 		all = append(all, http.StatusUnauthorized, http.StatusForbidden, http.StatusServiceUnavailable)
 	}

@@ -174,14 +174,19 @@ func eventsCall(c *call) error {
 			c.broker.log.Warn("a client did not leave well", "part", "gateway", "topic", c.text("topic"), "err", err)
 		}
 	}()
-	switch f {
-	case formPoll:
-		return c.poll(s)
-	case formWebSocket:
+	if f == formWebSocket {
 		return c.webSocket(s)
+	}
+	c.forgetHeaders()
+	if f == formPoll {
+		return c.poll(s)
 	}
 	return c.sse(s)
 }
+
+// forgetHeaders frees the memory of the headers of a request. Streams last, and there
+// are many.
+func (c *call) forgetHeaders() { clear(c.req.Header) }
 
 // formParams are the parameters that a form has no use for.
 var formParams = map[form][]string{

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -864,6 +865,16 @@ func TestWebSocketFlood(t *testing.T) {
 	}
 	closed("a large message", func(conn *websocket.Conn) error {
 		return conn.Write(testContext(t), websocket.MessageText, bytes.Repeat([]byte{' '}, clientMessageMost+1))
+	})
+	closed("a large message in fragments of a byte", func(conn *websocket.Conn) error {
+		w, err := conn.Writer(testContext(t), websocket.MessageText)
+		for range clientMessageMost + 1 {
+			if err != nil {
+				return err
+			}
+			_, err = w.Write([]byte{' '})
+		}
+		return errors.Join(err, w.Close())
 	})
 	closed("bytes", func(conn *websocket.Conn) error {
 		return conn.Write(testContext(t), websocket.MessageBinary, []byte(`{"ack":1}`))

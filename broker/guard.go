@@ -34,8 +34,15 @@ func newGuard(c *Config, t *tls.Config) *guard {
 	return g
 }
 
+// maxFields is how many header fields a request may have: many small ones take ten
+// times the memory of their text, for as long as the request is answered.
+const maxFields = 100
+
 // check returns why a request must not be answered, or nil.
 func (g *guard) check(r *http.Request) *refusal {
+	if len(r.Header) > maxFields {
+		return refused(http.StatusRequestHeaderFieldsTooLarge, "the request has more than %d header fields", maxFields)
+	}
 	if !g.knowsHost(r.Host) {
 		return refused(http.StatusMisdirectedRequest, "the broker is not called %q", hostname(r.Host)).
 			but("ask it by its address or localhost, or add the name to web.hosts")

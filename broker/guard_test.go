@@ -3,6 +3,7 @@ package broker
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -140,6 +141,59 @@ func TestRequestsAreLimited(t *testing.T) {
 		}
 	}
 }
+
+// TestHeadersOfStreams begins to follow a topic with many header fields, which are not
+// kept, and with too many.
+func TestHeadersOfStreams(t *testing.T) {
+	b := start(t, config(t, ""))
+	ctx, cancel := context.WithCancel(testContext(t))
+	defer cancel()
+	r := httptest.NewRequestWithContext(ctx, http.MethodGet, "http://localhost/v1/topics/orders/events", nil)
+	for i := range maxFields {
+		r.Header.Set(fmt.Sprintf("X-%d", i), strings.Repeat("x", 500))
+	}
+	w := &beginning{header: http.Header{}, begun: make(chan int, 1)}
+	ended := make(chan struct{})
+	go func() {
+		b.web.handler().ServeHTTP(w, r)
+		close(ended)
+	}()
+	if status := <-w.begun; status != http.StatusOK || len(r.Header) > 0 {
+		t.Errorf("got %d, and %d fields are kept", status, len(r.Header))
+	}
+	cancel()
+	<-ended
+
+	r = httptest.NewRequestWithContext(testContext(t), http.MethodGet, "http://localhost/healthz", nil)
+	for i := range maxFields + 1 {
+		r.Header.Set(fmt.Sprintf("X-%d", i), "")
+	}
+	rec := httptest.NewRecorder()
+	if b.web.handler().ServeHTTP(rec, r); rec.Code != http.StatusRequestHeaderFieldsTooLarge {
+		t.Errorf("too many fields: got %d", rec.Code)
+	}
+}
+
+// beginning is an http.ResponseWriter that says when an answer begins.
+type beginning struct {
+	header http.Header
+	begun  chan int // the status
+}
+
+// Header implements http.ResponseWriter.
+func (w *beginning) Header() http.Header { return w.header }
+
+// Write implements http.ResponseWriter.
+func (w *beginning) Write(text []byte) (int, error) { return len(text), nil }
+
+// WriteHeader implements http.ResponseWriter.
+func (w *beginning) WriteHeader(status int) { w.begun <- status }
+
+// SetWriteDeadline is for http.ResponseController.
+func (w *beginning) SetWriteDeadline(time.Time) error { return nil }
+
+// Flush is for http.ResponseController.
+func (w *beginning) Flush() {}
 
 func TestConnectionsAreLimited(t *testing.T) {
 	b := start(t, config(t, "limits: {connections: 3, http_connections: 2}"))

@@ -5,8 +5,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -222,11 +224,16 @@ func TestStreamsEnd(t *testing.T) {
 }
 
 // TestStreamsOutliveDeadlines checks that a stream continues past the deadlines of
-// the server, within which other calls have to end. On a machine so busy that a
-// handler starts after them, it tries again.
+// the server, within which other calls have to end, and the body of its request has
+// to come. On a machine so busy that a handler starts after them, it tries again.
 func TestStreamsOutliveDeadlines(t *testing.T) {
 	const deadline = 200 * time.Millisecond
 	stream := endpoint{method: "GET", path: "/stream", access: anybody, stream: true, handle: func(c *call) error {
+		if c.endpoint.body != nil {
+			if err := c.decode(&struct{}{}); err != nil {
+				return err
+			}
+		}
 		control := http.NewResponseController(c.rw)
 		for range 3 {
 			select {
@@ -243,21 +250,49 @@ func TestStreamsOutliveDeadlines(t *testing.T) {
 		}
 		return nil
 	}}
-	server := httptest.NewUnstartedServer(webOf(t, io.Discard, "", stream))
+	posted := stream
+	posted.method, posted.body = "POST", jsonBody(struct{}{})
+	server := httptest.NewUnstartedServer(webOf(t, io.Discard, "", stream, posted))
 	server.Config.ReadTimeout, server.Config.WriteTimeout = deadline, deadline
 	server.Start()
 	defer server.Close()
-	var err error
-	for range 20 {
-		var text []byte
-		res, getErr := server.Client().Get(server.URL + "/stream")
-		if err = getErr; err == nil {
-			text, err = io.ReadAll(res.Body)
-			_ = res.Body.Close() // it has been read
+	for _, ask := range []func() (*http.Response, error){
+		func() (*http.Response, error) { return server.Client().Get(server.URL + "/stream") },
+		func() (*http.Response, error) {
+			return server.Client().Post(server.URL+"/stream", jsonType, strings.NewReader("{}"))
+		},
+	} {
+		whole := func() (err error) {
+			for range 20 {
+				var text []byte
+				res, askErr := ask()
+				if err = askErr; err == nil {
+					text, err = io.ReadAll(res.Body)
+					_ = res.Body.Close() // it has been read
+				}
+				if err == nil && strings.Count(string(text), "\n") == 3 {
+					return nil
+				}
+			}
+			return fmt.Errorf("each stream was cut off: %w", err)
 		}
-		if err == nil && strings.Count(string(text), "\n") == 3 {
-			return
+		if err := whole(); err != nil {
+			t.Error(err)
 		}
 	}
-	t.Errorf("each stream was cut off: %v", err)
+
+	conn, err := net.Dial("tcp", server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(conn, "POST /stream HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"); err != nil {
+		t.Fatal(err)
+	}
+	if answer, err := io.ReadAll(conn); err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 400 ") {
+		t.Errorf("a body that does not come: got %q, %v", answer, err)
+	}
 }

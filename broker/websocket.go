@@ -31,6 +31,7 @@ func (c *call) webSocket(s source) error {
 		return refused(max(up.status, http.StatusBadRequest), "%s", err)
 	}
 	c.rw.status = http.StatusSwitchingProtocols
+	c.forgetHeaders()
 	conn.SetReadLimit(clientMessageMost)
 	ctx, cancel := context.WithCancelCause(c.ctx)
 	var all sync.WaitGroup
