@@ -31,10 +31,10 @@ var clusterSettings = []field[Config]{
 	text("cluster.listen", "HOST:PORT", "", "where the other servers of the cluster connect; without it there is no cluster", func(c *Config) *string { return &c.Cluster.Listen }),
 	commas("cluster.routes", "HOST:PORT", "servers of the cluster to connect to; they report the others", func(c *Config) *[]string { return &c.Cluster.Routes }),
 	text("cluster.user", "text", "", "the user name with which servers connect to each other", func(c *Config) *string { return &c.Cluster.User }),
-	text("cluster.password", "text", "", "the password with which servers connect to each other; better in the variable than in the file", func(c *Config) *string { return &c.Cluster.Password }),
+	text("cluster.password", "text", "", "the password of cluster.user, the same on all servers; the variable keeps it out of the configuration file and of the list of processes", func(c *Config) *string { return &c.Cluster.Password }),
 	count("cluster.replicas", "1", "how many servers of the cluster keep each new stored topic, 1 to 5", func(c *Config) *int64 { return &c.Cluster.Replicas }),
 	text("cluster.cert", "file", "", "the certificate (PEM) for TLS between servers", func(c *Config) *string { return &c.Cluster.TLS.Cert }),
-	text("cluster.key", "file", "", "its key (PEM)", func(c *Config) *string { return &c.Cluster.TLS.Key }),
+	text("cluster.key", "file", "", "the private key (PEM) of the certificate in cluster.cert", func(c *Config) *string { return &c.Cluster.TLS.Key }),
 	text("cluster.ca", "file", "", "authorities (PEM); each server must have a certificate from one of them", func(c *Config) *string { return &c.Cluster.TLS.ClientCA }),
 }
 

@@ -122,14 +122,14 @@ func (r *replayer) replay(ctx context.Context, seq uint64) *deadOutcome {
 	case !r.allowed(o.To):
 		return o.fail(fmt.Errorf("the user may not publish to %s", o.To))
 	case n > 0 && !r.request.Force:
-		return o.skip(fmt.Sprintf("it was replayed %s and has failed again; force replays it once more", times(n)))
+		return o.skip(fmt.Sprintf("it was replayed %s and has failed again", times(n)))
 	}
 	t := r.open(ctx, o.To)
 	switch {
 	case t.err != nil:
 		return o.fail(t.err)
 	case !t.stored && !r.request.Force:
-		return o.skip(fmt.Sprintf("topic %s is not stored: perhaps nobody listens; force publishes it all the same", o.To))
+		return o.skip(fmt.Sprintf("topic %s is not stored: perhaps nobody listens", o.To))
 	case r.request.DryRun:
 		o.Outcome = "dry"
 		return o

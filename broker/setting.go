@@ -32,7 +32,7 @@ var serverSettings = []field[Config]{
 	choice("log.level", "info", "minimum level of log entries", func(c *Config) *string { return &c.Log.Level }, "debug", "info", "warn", "error"),
 	choice("log.format", "text", "format of the log", func(c *Config) *string { return &c.Log.Format }, "text", "json"),
 	text("tls.cert", "file", "", "the certificate (PEM) for TLS with clients", func(c *Config) *string { return &c.TLS.Cert }),
-	text("tls.key", "file", "", "its key (PEM)", func(c *Config) *string { return &c.TLS.Key }),
+	text("tls.key", "file", "", "the private key (PEM) of the certificate in tls.cert", func(c *Config) *string { return &c.TLS.Key }),
 	text("tls.client_ca", "file", "", "authorities (PEM); each client must have a certificate from one of them", func(c *Config) *string { return &c.TLS.ClientCA }),
 	commas("web.hosts", "names", "host names accepted over HTTP, besides addresses, localhost and those of the certificate; `*` for every name", func(c *Config) *[]string { return &c.Web.Hosts }),
 	commas("web.origins", "origins", "origins of web pages accepted over HTTP, such as https://app.example, besides those of the broker itself; `*` for every page", func(c *Config) *[]string { return &c.Web.Origins }),

@@ -249,7 +249,7 @@ func (f *adminFlags) administer(least, most int, want string, do adminAction) ac
 			return err
 		}
 		defer a.http.CloseIdleConnections()
-		return interruptible(ctx, s, func(ctx context.Context) error {
+		return interruptible(ctx, func(ctx context.Context) error {
 			err := do(ctx, a, words, s)
 			if err != nil && ctx.Err() != nil {
 				return context.Cause(ctx)
@@ -260,16 +260,16 @@ func (f *adminFlags) administer(least, most int, want string, do adminAction) ac
 }
 
 // list prints the entries of a list, as lines of JSON or as a table with a row for
-// each.
-func list[T any](ctx context.Context, f *adminFlags, a *admin, s Streams, path string, query url.Values, most int, head []string, row func(v *T) []string) error {
+// each. what says what they are, in the plural.
+func list[T any](ctx context.Context, f *adminFlags, a *admin, s Streams, path string, query url.Values, most uint, what string, head []string, row func(v *T) []string) error {
 	if f.json() {
-		return a.each(ctx, path, query, most, func(entry json.RawMessage) error {
+		return a.each(ctx, path, query, int(most), func(entry json.RawMessage) error {
 			_, err := fmt.Fprintf(s.Out, "%s\n", entry)
 			return err
 		})
 	}
 	t := newTable(head...)
-	err := a.each(ctx, path, query, most, func(entry json.RawMessage) error {
+	err := a.each(ctx, path, query, int(most), func(entry json.RawMessage) error {
 		v := new(T)
 		if err := json.Unmarshal(entry, v); err != nil {
 			return err
@@ -280,7 +280,11 @@ func list[T any](ctx context.Context, f *adminFlags, a *admin, s Streams, path s
 	if err != nil {
 		return err
 	}
-	return t.print(s)
+	if len(t.rows) == 0 {
+		fmt.Fprintln(s.Err, "there are no "+what)
+		return nil
+	}
+	return t.print(s.Out)
 }
 
 // show prints the object that answers a request, see describe.
@@ -308,7 +312,7 @@ func describe[T any](f *adminFlags, s Streams, text json.RawMessage, fields func
 			t.add(field[0], field[1])
 		}
 	}
-	return t.print(s)
+	return t.print(s.Out)
 }
 
 // done prints what was done, or the answer itself if JSON is asked for.

@@ -70,20 +70,23 @@ func TestAdminCommands(t *testing.T) {
 	}{
 		{"topic list", exitOK, "jobs.dead   3", ""},
 		{"topic list last", exitOK, "of each key up to 1 message", ""},
-		{"topic list none.>", exitOK, "", "there are none"},
+		{"topic list none.>", exitOK, "", "there are no stored topics"},
 		{"topic list a..b", exitFailed, "", "empty token"},
 		{"topic list --output json --limit 1", exitOK, `{"topic":"jobs",`, ""},
 		{"topic list --output xml", exitUsage, "", "want pretty, json"},
 		{"topic create x.y --age 3d --count 5", exitOK, "topic x.y made", ""},
 		{"topic create x.y --age 3d --count 5", exitOK, "is there already", ""},
-		{"topic create x.y --count 6", exitFailed, "", "say alter"},
+		{"topic create x.y --count 6", exitFailed, "", "; --alter gives it these limits"},
 		{"topic create x.y --count 6 --alter", exitOK, "topic x.y changed", ""},
 		{"topic create x.y --age soon", exitFailed, "", "age: got"},
 		{"topic create", exitUsage, "", "want TOPIC, and not 0 words"},
-		{"topic show x.y", exitOK, "up to 6 messages", "there are none"},
+		{"topic show x.y", exitOK, "up to 6 messages", "there are no groups"},
 		{"topic show none", exitNothing, "", "topic none"},
 		{"topic purge x.y", exitFailed, "", "0 messages of x.y would be removed, for good; say --yes"},
-		{"topic purge x.y --keep 3", exitFailed, "", "say --yes"},
+		{"topic purge x.y --keep 3", exitFailed, "", "0 messages of x.y would be removed, for good; say --yes"},
+		{"topic purge jobs.dead --keep 2", exitFailed, "", "1 message of jobs.dead would be removed"},
+		{"topic purge jobs.dead --before 3", exitFailed, "", "2 messages of jobs.dead would be removed"},
+		{"topic purge jobs.dead --before 3 --keep 1", exitUsage, "", "want one of --before and --keep"},
 		{"topic purge x.y --yes", exitOK, "0 messages removed", ""},
 		{"topic delete x.y", exitFailed, "", "say --yes"},
 		{"topic delete x.y --yes", exitOK, "topic x.y deleted", ""},
@@ -124,6 +127,9 @@ func TestAdminCommands(t *testing.T) {
 		{"dlq replay jobs.dead 1 --output json", exitOK, `{"summary":{"done":1,"dry":0,"skipped":0,"failed":0,"gone":0}}`, ""},
 		{"dlq replay jobs.dead 2 --to a..b", exitFailed, "", "to: "},
 		{"dlq replay jobs.dead 2 --to jobs.dead", exitFailed, "2 (d-2): failed: that is where it is", "1 dead letter could not be replayed"},
+		{"dlq replay jobs.dead 2 --to nobody", exitNothing, "topic nobody is not stored: perhaps nobody listens\n0 dead letters replayed, 1 skipped", "1 dead letter was skipped; --force replays them all the same"},
+		{"dlq replay jobs.dead 2 --to nobody --dry-run --output json", exitNothing, `"skipped":1`, "1 dead letter was skipped"},
+		{"dlq show jobs 1", exitOK, "failure   none is recorded", ""},
 		{"dlq edit jobs.dead 2", exitUsage, "", "what is to be other?"},
 		{`dlq edit jobs.dead 2 {"n":3} --header a=b --remove-header c --key k --replace`, exitOK, `"a": "b"`, ""},
 		{`dlq edit jobs.dead 4 - --replace`, exitOK, `"data": "from the input"`, ""},
@@ -132,7 +138,7 @@ func TestAdminCommands(t *testing.T) {
 		{"dlq delete jobs.dead --all --dry-run", exitOK, "1 dead letter would be removed", ""},
 		{"dlq delete jobs.dead --all", exitFailed, "", "1 dead letter of jobs.dead would be removed, for good; say --yes"},
 		{"dlq delete jobs.dead --all --yes", exitOK, "1 dead letter removed", ""},
-		{"dlq list jobs.dead", exitOK, "", "there are none"},
+		{"dlq list jobs.dead", exitOK, "", "there are no dead letters"},
 		{"route list", exitOK, "region.eu otherwise rest", ""},
 		{"route show europe", exitOK, "durable", ""},
 		{"route show none", exitNothing, "", "there is no route none"},
@@ -142,6 +148,23 @@ func TestAdminCommands(t *testing.T) {
 		code, out, errs := call(t, "from the input\n", strings.Fields(tt.args)...)
 		if code != tt.code || !strings.Contains(out, tt.out) || !strings.Contains(errs, tt.err) || (tt.out == "") != (out == "") || (tt.err == "") != (errs == "") {
 			t.Errorf("hark %s: got %d\n%s%swant %d %q %q", tt.args, code, out, errs, tt.code, tt.out, tt.err)
+		}
+	}
+
+	if code, _, errs := call(t, "", "pub", "last", strings.Repeat("x", 20<<10)); code != exitOK {
+		t.Fatal(errs)
+	}
+	for _, tt := range []struct {
+		output      string
+		least, most int
+		what        string
+	}{
+		{"pretty", maxShown, maxShown + 1<<10, "are not shown: --output json prints all"},
+		{"json", 20 << 10, 21 << 10, `"data":"xxx`},
+	} {
+		code, out, errs := call(t, "", "dlq", "show", "last", "1", "--output", tt.output)
+		if code != exitOK || len(out) < tt.least || len(out) > tt.most || !strings.Contains(out, tt.what) {
+			t.Errorf("a large message as %s: got %d, %d bytes %.200s %s", tt.output, code, len(out), out, errs)
 		}
 	}
 }

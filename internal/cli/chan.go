@@ -26,13 +26,15 @@ it '"text"' or '{"id": 7}'.`,
 	subs: []command{chanSendCommand, chanReceiveCommand, chanCloseCommand, chanInfoCommand, chanRemoveCommand},
 }
 
-// chanFlags are the flags of all commands for a channel.
+// chanFlags are the flags of commands for a channel.
 type chanFlags struct {
 	*brokerFlags
 	capacity int
 	given    bool // --capacity is set
 }
 
+// newChanFlags declares --capacity with the flags of urlFlags, for commands that create
+// the channel.
 func newChanFlags(fs *flag.FlagSet) *chanFlags {
 	f := &chanFlags{brokerFlags: urlFlags(fs)}
 	fs.Func("capacity", "how many `values` may wait in the channel, if it does not exist yet; -1 for no limit (default 0)", func(s string) error {
@@ -160,7 +162,7 @@ var chanSendCommand = command{
 Empty lines are skipped. It exits with 3 if the channel is closed.`,
 	setup: func(fs *flag.FlagSet) action {
 		f := newChanFlags(fs)
-		timeout := timeoutFlag(fs, "for room, or with capacity 0 for a receiver, for each value")
+		timeout := timeoutFlag(fs, 0, "for room, or with capacity 0 for a receiver, for each value")
 		output := outputFlag(fs, "text", "json")
 		return func(ctx context.Context, words []string, s Streams) error {
 			name, data, err := nameAndData(words, "NAME")
@@ -213,7 +215,7 @@ It exits with 3 if the channel is closed before --count values were received, or
 		fs.BoolVar(&r.try, "try", false, "end when there is nothing to receive, instead of waiting")
 		fs.BoolVar(&r.null, "null", false, "end each value with a NUL byte instead of a line break, for xargs -0")
 		fs.StringVar(&r.exec, "exec", "", "`command` for each value")
-		timeout := timeoutFlag(fs, "for each value")
+		timeout := timeoutFlag(fs, 0, "for each value")
 		output := outputFlag(fs, "raw", "json")
 		return func(ctx context.Context, words []string, s Streams) error {
 			name, err := oneName(words, "a channel")
@@ -304,7 +306,7 @@ var chanCloseCommand = command{
 	name: "close", args: "NAME", about: "close a channel for everyone",
 	long: "Values already sent can still be received. It exits with 3 if there is no such\nchannel.",
 	setup: func(fs *flag.FlagSet) action {
-		f := newChanFlags(fs)
+		f := &chanFlags{brokerFlags: urlFlags(fs)}
 		return func(ctx context.Context, words []string, s Streams) error {
 			name, err := oneName(words, "a channel")
 			if err != nil {

@@ -34,7 +34,9 @@ func Run(ctx context.Context, args []string, s Streams) int {
 	if len(args) > 0 && args[0] == completeWord {
 		return exitCode(ctx, printCompletions(args[1:], s))
 	}
+	leave := leaveLine(ctx, s.Err)
 	err := root.dispatch(ctx, aliased(args), s)
+	leave()
 	code := exitCode(ctx, err)
 	if code != exitOK && code != exitInterrupted {
 		fmt.Fprintln(s.Err, "hark:", err)

@@ -228,6 +228,8 @@ func flagError(fs *flag.FlagSet, err error) error {
 	return fmt.Errorf("unknown flag %s%s", asked, suggestion(asked, known))
 }
 
+const wantTime = "want a time such as 90s, 5m or 1h30m"
+
 // wanted says which values a flag takes of which package flag says only that it could
 // not parse one.
 func wanted(f *flag.Flag) string {
@@ -235,11 +237,13 @@ func wanted(f *flag.Flag) string {
 		if value, ok := f.Value.(flag.Getter); ok {
 			switch value.Get().(type) {
 			case time.Duration:
-				return "want a time such as 90s, 5m or 1h30m"
+				return wantTime
 			case float64:
 				return "want a number"
-			case int, int64, uint, uint64:
+			case int, int64:
 				return "want a whole number"
+			case uint, uint64:
+				return "want a whole number that is not negative"
 			}
 		}
 	}

@@ -62,6 +62,9 @@ func httpFlags(fs *flag.FlagSet) *brokerFlags {
 type place struct {
 	URL  string // for messages, with credentials: must not be printed
 	HTTP string // of the HTTP API, without credentials or trailing slash; empty if there is none
+	// Host and Port are those of the first server in the URL; Port is empty if the
+	// URL has none, and both are for file:.
+	Host, Port string
 	// Web says how the HTTP API was determined.
 	Web certainty
 	// User and Password are the credentials, also for HTTP; a Password without a
@@ -171,6 +174,7 @@ func (p *place) readHost(scheme, rest string, web bool) error {
 	if err != nil {
 		return fmt.Errorf("%q is no URL of a broker: want one such as %s", redacted(p.URL), defaultURL)
 	}
+	p.Host, p.Port = u.Hostname(), u.Port()
 	values, err := url.ParseQuery(query)
 	if err != nil {
 		return fmt.Errorf("the parameters of the URL: %w", err)
@@ -180,10 +184,10 @@ func (p *place) readHost(scheme, rest string, web bool) error {
 	} else {
 		p.Password = values.Get("token")
 	}
-	if web && u.Hostname() != "" {
+	if web && p.Host != "" {
 		secure := scheme == "tls" || values.Has("tlsca") || values.Has("tlscert") || values.Has("tlsfirst")
-		p.HTTP = map[bool]string{true: "https://", false: "http://"}[secure] + net.JoinHostPort(u.Hostname(), defaultHTTPPort)
-		if u.Port() == defaultPort || u.Port() == "" && scheme == "hark" {
+		p.HTTP = map[bool]string{true: "https://", false: "http://"}[secure] + net.JoinHostPort(p.Host, defaultHTTPPort)
+		if p.Port == defaultPort || p.Port == "" && scheme == "hark" {
 			p.Web = paired
 		}
 	}
@@ -337,12 +341,21 @@ func (p *place) connect(ctx context.Context, notes io.Writer) (conn driver.Conn,
 	case err == nil:
 		tellLost(ctx, notes, conn, redacted(p.URL))
 		return conn, nil
+	case errors.Is(context.Cause(ctx), errTimeout):
+		return nil, noConnection(p.shown(), err)
 	case scheme == "file", ctx.Err() != nil:
 		return nil, err
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return nil, fmt.Errorf("%w (%s); hark serve starts a broker, --url, HARK_URL or a context says where one is", err, p.Said)
 	}
 	return nil, fmt.Errorf("%w (%s); hark doctor says more", err, p.Said)
+}
+
+// noConnection returns the error of a command whose --timeout is over before it has a
+// connection. It is not errTimeout: whoever waits for something wants to know that
+// nobody could have said it.
+func noConnection(where string, err error) error {
+	return fmt.Errorf("no connection to %s within --timeout (%v); hark doctor says more", where, err)
 }
 
 // shown returns the URL without secrets, and where it was given.

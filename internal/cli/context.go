@@ -53,7 +53,7 @@ in use.`,
 						return err
 					}
 					if *password {
-						secret, err := readPassword(ctx, s)
+						secret, err := readPassword(ctx, s, "password: ")
 						if err == nil {
 							c.URL, err = withPassword(c.URL, string(secret))
 						}

@@ -43,5 +43,5 @@ func runDemoChannel(ctx context.Context, o producer.Options, s Streams) error {
 	if o.Count == 0 && terminalWidth(s.Err) > 0 {
 		fmt.Fprintln(s.Err, "Ctrl-C ends it")
 	}
-	return interruptible(ctx, s, func(ctx context.Context) error { return producer.Run(ctx, s.Out, o) })
+	return interruptible(ctx, func(ctx context.Context) error { return producer.Run(ctx, s.Out, o) })
 }

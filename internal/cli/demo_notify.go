@@ -32,5 +32,5 @@ func runDemoNotify(ctx context.Context, o counter.Options, s Streams) error {
 	case o.Goroutines < 2 || o.Goroutines%2 != 0:
 		return usageError{errors.New("--goroutines must be an even number, at least 2")}
 	}
-	return interruptible(ctx, s, func(ctx context.Context) error { return counter.Run(ctx, s.Out, o) })
+	return interruptible(ctx, func(ctx context.Context) error { return counter.Run(ctx, s.Out, o) })
 }

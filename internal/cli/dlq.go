@@ -31,7 +31,7 @@ var dlqListCommand = command{
 		group := fs.String("error", "", "only those with this `error`, as named by hark dlq list TOPIC --group-by error")
 		by := &choiceFlag{forms: []string{"error"}}
 		fs.Var(by, "group-by", "`error`: count them by error, ignoring its variable parts")
-		limit := fs.Int("limit", 0, "list at most this `number`; 0 for all")
+		limit := fs.Uint("limit", 0, "list at most this `number`; 0 for all")
 		return f.administer(0, 1, "TOPIC or nothing", func(ctx context.Context, a *admin, words []string, s Streams) error {
 			switch {
 			case len(words) == 0 && (*where != "" || *group != "" || by.chosen != ""):
@@ -39,11 +39,11 @@ var dlqListCommand = command{
 			case by.chosen != "" && (*where != "" || *group != ""):
 				return usageError{errors.New("--group-by counts all dead letters: want it alone, or --where and --error")}
 			case len(words) == 0:
-				return list(ctx, f, a, s, adminPath("dead"), nil, *limit, []string{"topic", "dead letters", "oldest", "newest"}, func(t *deadTopicEntry) []string {
+				return list(ctx, f, a, s, adminPath("dead"), nil, *limit, "topics for dead letters", []string{"topic", "dead letters", "oldest", "newest"}, func(t *deadTopicEntry) []string {
 					return []string{t.Topic, numberText(t.Messages), age(t.Oldest), age(t.Newest)}
 				})
 			case by.chosen != "":
-				return list(ctx, f, a, s, adminPath("dead", words[0], "errors"), nil, *limit, []string{"count", "error", "reason", "last", "again", "subscriptions"}, func(g *deadError) []string {
+				return list(ctx, f, a, s, adminPath("dead", words[0], "errors"), nil, *limit, "dead letters", []string{"count", "error", "reason", "last", "again", "subscriptions"}, func(g *deadError) []string {
 					return []string{numberText(g.Count), g.Error, clipped(g.Reason, 80), age(g.Last), countText(g.Again), strings.Join(g.Subscriptions, " ")}
 				})
 			}
@@ -56,7 +56,7 @@ var dlqListCommand = command{
 					query.Set(name, value)
 				}
 			}
-			return list(ctx, f, a, s, adminPath("dead", words[0], "messages"), query, *limit, []string{"seq", "failed", "id", "subscription", "tried", "replayed", "reason"}, func(d *deadLetter) []string {
+			return list(ctx, f, a, s, adminPath("dead", words[0], "messages"), query, *limit, "dead letters", []string{"seq", "failed", "id", "subscription", "tried", "replayed", "reason"}, func(d *deadLetter) []string {
 				return []string{numberText(d.Seq), age(d.Last), clipped(d.ID, 24), d.Subscription, countText(d.Attempts), countText(d.Replays), clipped(d.Reason, 80)}
 			})
 		})
@@ -64,7 +64,8 @@ var dlqListCommand = command{
 }
 
 var dlqShowCommand = command{
-	name: "show", args: "TOPIC SEQ", about: "show a dead letter in full, with its failure",
+	name: "show", args: "TOPIC SEQ", about: "show a dead letter, with its failure",
+	long: `Of a large message it prints the first 16 KiB; with --output json it prints all of it.`,
 	setup: func(fs *flag.FlagSet) action {
 		f := newAdminFlags(fs)
 		return f.administer(2, 2, "TOPIC and SEQ", func(ctx context.Context, a *admin, words []string, s Streams) error {
@@ -112,9 +113,16 @@ func showDead(f *adminFlags, s Streams, text json.RawMessage) error {
 	if err := json.Indent(&message, d.Message, "  ", "  "); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(s.Out, "\nmessage\n  %s\n", message.String())
+	shown, more := message.Bytes(), ""
+	if rest := len(shown) - maxShown; rest > 0 {
+		shown, more = shown[:maxShown], fmt.Sprintf("…\n\nof the message, %s are not shown: --output json prints all\n", bytesText(uint64(rest)))
+	}
+	_, err := fmt.Fprintf(s.Out, "\nmessage\n  %s\n%s", printableLines(strings.ToValidUTF8(string(shown), "")), more)
 	return err
 }
+
+// maxShown is how many bytes of a message are shown to people.
+const maxShown = 16 << 10
 
 // printableLines is printable for text with several lines.
 func printableLines(text string) string {
@@ -183,8 +191,11 @@ var dlqReplayCommand = command{
 	name: "replay", args: "TOPIC [SEQ…]", about: "publish dead letters to the topics they come from",
 	long: `Each is published, and removed once the copy is stored. If the command or the broker
 dies, nothing is lost, and nothing is stored twice while the topic remembers IDs. Every
-group of the topic gets the message, not only the one that gave it up. A dead letter
-that failed again after a replay is left in place, unless --force is given.`,
+group of the topic gets the message, not only the one that gave it up.
+
+A dead letter that failed again after a replay, or comes from a topic that is not
+stored, is skipped, unless --force is given. The command exits with 3 if it skips any,
+and with 1 if it could not replay one.`,
 	setup: func(fs *flag.FlagSet) action {
 		f, which := newAdminFlags(fs), newDeadFlags(fs)
 		to := fs.String("to", "", "publish to this `topic` instead of the one each comes from")
@@ -342,6 +353,15 @@ func (d *deadLetter) fields() [][2]string {
 	from := d.From
 	if d.FromSeq > 0 {
 		from += ", sequence " + numberText(d.FromSeq)
+	}
+	if d.Attempts == 0 && d.From == "" {
+		return [][2]string{
+			{"message", numberText(d.Seq)},
+			{"failure", "none is recorded: no subscription of hark gave this message up"},
+			{"id", d.ID},
+			{"key", d.Key},
+			{"edited from", countText(d.EditedFrom)},
+		}
 	}
 	again := ""
 	if d.Replays > 0 {

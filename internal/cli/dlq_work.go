@@ -110,6 +110,8 @@ func workOnDead(ctx context.Context, f *adminFlags, a *admin, s Streams, path st
 		return fmt.Errorf("%s could not be %s", plural(n.Failed, "dead letter", "dead letters"), what)
 	case n.Gone > 0 && request["seqs"] != nil:
 		return nothing("%s not there", plural(n.Gone, "dead letter is", "dead letters are"))
+	case n.Skipped > 0:
+		return nothing("%s skipped; --force replays them all the same", plural(n.Skipped, "dead letter was", "dead letters were"))
 	}
 	return nil
 }

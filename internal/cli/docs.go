@@ -13,7 +13,7 @@ func markdown() string {
 
 This page is the output of ` + "`hark help`" + ` and ` + "`hark COMMAND --help`" + `, written by ` + "`make cli`" + `; a test fails when it is out of date.
 
-Commands write results to standard output and everything else to standard error; progress is shown on terminals only. A command that waits for a broker for half a second says so on standard error: for what, where and until when. It waits 3 s if nobody listens, since the broker may just be starting, and 10 s for an answer, and then exits with 1. If a connection is lost later, the command says so and waits until it is back, or exits with 124 when its ` + "`--timeout`" + ` is over. Flags may come before, between and after other words; words after ` + "`--`" + ` are not flags.
+Commands write results to standard output and everything else to standard error; progress is shown on terminals only. A command that waits for a broker for half a second says so on standard error: for what, where and until when. It waits 3 s if nobody listens, since the broker may just be starting, and 10 s for an answer, and then exits with 1, even if its ` + "`--timeout`" + ` is over before that: 124 means that there was a connection, and not in time what it waited for. If a connection is lost later, the command says so and waits until it is back, or exits with 124 when its ` + "`--timeout`" + ` is over. Flags may come before, between and after other words; words after ` + "`--`" + ` are not flags.
 `)
 	var walk func(c command)
 	walk = func(c command) {

@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -26,14 +25,15 @@ import (
 
 var doctorCommand = command{
 	name: "doctor", about: "find out what is wrong and what to do about it",
-	long: `It checks the contexts, the configuration and the data of a broker on this machine,
-the connection to the broker, what the broker can do and what its user may do, and the
-releases and clocks of both. It exits with 1 if something is wrong; warnings do not
-count.`,
+	long: `It checks the contexts, the connection to the broker, what the broker can do and what
+its user may do, and the releases and clocks of both. It also checks the configuration
+and the data in this directory, if the address of the broker is on this machine, or
+those that --config and --data name. It exits with 1 if something is wrong; warnings
+do not count.`,
 	setup: func(fs *flag.FlagSet) action {
 		f := httpFlags(fs)
-		data := fs.String("data", "./hark-data", "data `directory` of a broker on this machine, if it exists")
-		config := fs.String("config", "", "configuration `file` of that broker (hark.yaml, if it exists; HARK_CONFIG)")
+		data := fs.String("data", "", "data `directory` of a broker; without it ./hark-data, if it exists and the broker is on this machine")
+		config := fs.String("config", "", "configuration `file` of a broker (HARK_CONFIG); without it hark.yaml, if it exists and the broker is on this machine")
 		topic := fs.String("topic", "hark.doctor", "`topic` that the user may publish and subscribe to; nobody else should listen")
 		output := outputFlag(fs, "text", "json")
 		return func(ctx context.Context, _ []string, s Streams) error {
@@ -104,9 +104,10 @@ func (d *doctor) ok(what, format string, args ...any) {
 
 func (d *doctor) examine(ctx context.Context) {
 	d.examineContexts()
-	d.examineConfig()
-	d.examineData()
 	p, err := d.flags.place()
+	here := err != nil || isLoopback(p.Host)
+	d.examineConfig(here)
+	d.examineData(here)
 	if err != nil {
 		d.found("broker", "wrong", err.Error(), "say where the broker is with --url, HARK_URL or hark context use")
 		return
@@ -153,10 +154,17 @@ func (d *doctor) examineContexts() {
 	d.ok("contexts", "%s in %s", plural(len(all.Contexts), "context", "contexts"), path)
 }
 
-func (d *doctor) examineConfig() {
+// isLoopback reports whether a host is this machine.
+func isLoopback(host string) bool {
+	return host == "localhost" || net.ParseIP(host).IsLoopback()
+}
+
+// examineConfig checks the configuration that is named, or if the broker is here the
+// one that it reads by default.
+func (d *doctor) examineConfig(here bool) {
 	file := configFile(d.config)
 	if file == "" {
-		if _, err := os.Stat(broker.DefaultFile); err != nil {
+		if _, err := os.Stat(broker.DefaultFile); err != nil || !here {
 			return
 		}
 		file = broker.DefaultFile
@@ -168,39 +176,49 @@ func (d *doctor) examineConfig() {
 	d.ok("config", "%s is valid", file)
 }
 
-// spare is how many bytes of a disk should be free.
-const spare = 1 << 30
+const (
+	// defaultData is the data directory of a broker by default.
+	defaultData = "./hark-data"
+	// spare is how many bytes of a disk should be free.
+	spare = 1 << 30
+)
 
-func (d *doctor) examineData() {
-	info, err := os.Stat(d.data)
-	if err != nil || !info.IsDir() {
-		return
+// examineData checks the directory that is named, or if the broker is here the default
+// one.
+func (d *doctor) examineData(here bool) {
+	dir := d.data
+	if dir == "" {
+		dir = defaultData
+		if _, err := os.Stat(dir); err != nil || !here {
+			return
+		}
 	}
-	probe, err := os.CreateTemp(d.data, ".hark-doctor-*")
+	probe, err := os.CreateTemp(dir, ".hark-doctor-*")
 	if err != nil {
-		d.found("data", "wrong", err.Error(), "let the user that runs the broker write to "+d.data)
+		d.found("data", "wrong", err.Error(), "let the user that runs the broker write to "+dir)
 		return
 	}
 	name := probe.Name()
 	if err := errors.Join(probe.Close(), os.Remove(name)); err != nil {
-		d.found("data", "wrong", err.Error(), "look at the file system of "+d.data)
+		d.found("data", "wrong", err.Error(), "look at the file system of "+dir)
 		return
 	}
 	held := "nobody has it open"
-	if text, err := os.ReadFile(filepath.Join(d.data, "hark.lock")); err == nil && len(strings.TrimSpace(string(text))) > 0 {
+	if text, err := os.ReadFile(filepath.Join(dir, "hark.lock")); err == nil && len(strings.TrimSpace(string(text))) > 0 {
 		held = "held by " + strings.TrimSpace(string(text))
 	}
-	d.ok("data", "%s can be written; %s", d.data, held)
-	d.disk(freeSpace(d.data))
+	d.ok("data", "%s can be written; %s", dir, held)
+	free, err := freeSpace(dir)
+	d.disk(dir, free, err)
 }
 
-// disk judges whether there is enough free space.
-func (d *doctor) disk(free uint64, err error) {
+// disk judges whether there is enough free space for a directory.
+func (d *doctor) disk(dir string, free uint64, err error) {
 	switch {
 	case err != nil:
 		d.found("disk", "warning", "how much is free cannot be told: "+err.Error(), "look with df, or what this system has for it: a broker with a full disk takes nothing")
 	case free < spare:
-		d.found("disk", "warning", fmt.Sprintf("%d MiB are free for %s", free>>20, d.data), "make room, or set limits.disk and the retention of topics in hark.yaml")
+		d.found("disk", "warning", fmt.Sprintf("%d MiB are free for %s", free>>20, dir), "make room, or set limits.disk and the retention of topics in hark.yaml")
 	default:
 		d.ok("disk", "%d GiB are free", free>>30)
 	}
@@ -208,21 +226,14 @@ func (d *doctor) disk(free uint64, err error) {
 
 // examinePort checks whether a broker listens where it should.
 func (d *doctor) examinePort(ctx context.Context, p place) bool {
-	scheme, rest, _ := strings.Cut(p.URL, "://")
-	if scheme == p.URL { // file: and similar
+	if p.Host == "" { // file: and similar
 		return true
 	}
-	hosts, _, _ := strings.Cut(rest, "?")
-	first, _, _ := strings.Cut(hosts, ",")
-	u, err := url.Parse("//" + first)
-	if err != nil {
-		return true // connecting reports what is wrong
-	}
-	port := u.Port()
+	port := p.Port
 	if port == "" {
-		port = map[bool]string{true: "7422", false: "4222"}[scheme == "hark"]
+		port = map[bool]string{true: defaultPort, false: "4222"}[strings.HasPrefix(p.URL, "hark:")]
 	}
-	address := net.JoinHostPort(u.Hostname(), port)
+	address := net.JoinHostPort(p.Host, port)
 	ctx, cancel := context.WithTimeout(ctx, connectPatience)
 	defer cancel()
 	start := time.Now()

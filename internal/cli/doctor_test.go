@@ -64,9 +64,9 @@ func TestDoctorFindings(t *testing.T) {
 		look                  func(d *doctor)
 		what, state, text, do string
 	}{
-		{"a full disk", func(d *doctor) { d.disk(spare-1, nil) }, "disk", "warning", "1023 MiB are free", "limits.disk"},
-		{"room", func(d *doctor) { d.disk(3<<30, nil) }, "disk", "ok", "3 GiB are free", ""},
-		{"a disk that does not say", func(d *doctor) { d.disk(0, errors.ErrUnsupported) }, "disk", "warning", "cannot be told", "look with df"},
+		{"a full disk", func(d *doctor) { d.disk("./hark-data", spare-1, nil) }, "disk", "warning", "1023 MiB are free", "limits.disk"},
+		{"room", func(d *doctor) { d.disk("./hark-data", 3<<30, nil) }, "disk", "ok", "3 GiB are free", ""},
+		{"a disk that does not say", func(d *doctor) { d.disk("./hark-data", 0, errors.ErrUnsupported) }, "disk", "warning", "cannot be told", "look with df"},
 		{"a server without JetStream", func(d *doctor) { d.examineEngine(capable{}) }, "jetstream", "wrong", "JetStream is off", "start the server with JetStream"},
 		{"an old server", func(d *doctor) { d.examineEngine(capable{can: all[:2]}) }, "server", "warning", "cannot do: delayed messages", "run a newer server"},
 		{"a new server", func(d *doctor) { d.examineEngine(capable{can: all}) }, "jetstream", "ok", "topics are stored", ""},
@@ -82,8 +82,12 @@ func TestDoctorFindings(t *testing.T) {
 		}, "contexts", "wrong", "below", "yours to read"},
 		{"data of somebody else", func(d *doctor) {
 			d.data = "/proc" // nobody can create files there, not even root
-			d.examineData()
+			d.examineData(false)
 		}, "data", "wrong", "/proc", "let the user that runs the broker write to /proc"},
+		{"data that are not there", func(d *doctor) {
+			d.data = filepath.Join(contexts, "below")
+			d.examineData(true)
+		}, "data", "wrong", "below", "let the user that runs the broker write to "},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if strings.Contains(tt.name, "data of") && runtime.GOOS != "linux" {
@@ -120,7 +124,7 @@ func TestDoctorOfSilence(t *testing.T) {
 				<-ctx.Done()
 				return nil, ctx.Err()
 			}}
-			if d.examinePort(ctx, place{URL: "hark://broker.example"}) || !slices.Equal(d.findings, tt.want) || time.Since(start) != tt.took {
+			if d.examinePort(ctx, place{URL: "hark://broker.example", Host: "broker.example"}) || !slices.Equal(d.findings, tt.want) || time.Since(start) != tt.took {
 				t.Errorf("got %v after %v, want %v after %v", d.findings, time.Since(start), tt.want, tt.took)
 			}
 		})

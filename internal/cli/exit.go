@@ -40,9 +40,27 @@ var errInterrupted = errors.New("interrupted")
 var errTimeout = errors.New("timed out")
 
 // timeoutFlag declares --timeout.
-func timeoutFlag(fs *flag.FlagSet, what string) *time.Duration {
-	return fs.Duration("timeout", 0, "`time` to wait "+what+", such as 5s; 0 for no limit")
+func timeoutFlag(fs *flag.FlagSet, byDefault time.Duration, what string) *time.Duration {
+	f := timeFlag(byDefault)
+	fs.Var(&f, "timeout", "`time` to wait "+what+", such as 5s; 0 for no limit")
+	return (*time.Duration)(&f)
 }
+
+// timeFlag is a time that is not negative.
+type timeFlag time.Duration
+
+// Set implements flag.Value.
+func (f *timeFlag) Set(s string) error {
+	d, err := time.ParseDuration(s)
+	if err != nil || d < 0 {
+		return errors.New(wantTime)
+	}
+	*f = timeFlag(d)
+	return nil
+}
+
+// String implements flag.Value.
+func (f *timeFlag) String() string { return time.Duration(*f).String() }
 
 // bounded returns a context that ends after d, unless that is 0.
 func bounded(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {

@@ -17,7 +17,7 @@ var groupCommand = command{
 			name: "list", args: "TOPIC", about: "list the groups on a topic, and how far behind they are",
 			setup: func(fs *flag.FlagSet) action {
 				f := newAdminFlags(fs)
-				limit := fs.Int("limit", 0, "list at most this `number`; 0 for all")
+				limit := fs.Uint("limit", 0, "list at most this `number`; 0 for all")
 				return f.administer(1, 1, "TOPIC", func(ctx context.Context, a *admin, words []string, s Streams) error {
 					return listGroups(ctx, f, a, s, words[0], *limit)
 				})
@@ -119,8 +119,8 @@ func (f *adminFlags) changeGroup(ctx context.Context, a *admin, words []string, 
 	return show(ctx, f, a, s, http.MethodPost, groupPath(words, what), query, (*group).fields)
 }
 
-func listGroups(ctx context.Context, f *adminFlags, a *admin, s Streams, topic string, most int) error {
-	return list(ctx, f, a, s, adminPath("topics", topic, "groups"), nil, most, []string{"group", "waiting", "in flight", "redelivered", "oldest", "done to", "listening", "paused"}, func(g *group) []string {
+func listGroups(ctx context.Context, f *adminFlags, a *admin, s Streams, topic string, most uint) error {
+	return list(ctx, f, a, s, adminPath("topics", topic, "groups"), nil, most, "groups", []string{"group", "waiting", "in flight", "redelivered", "oldest", "done to", "listening", "paused"}, func(g *group) []string {
 		return []string{g.Group, numberText(g.Waiting), numberText(g.InFlight), numberText(g.Redelivered), age(g.Oldest), numberText(g.Done), strconv.Itoa(g.Listening), g.paused()}
 	})
 }

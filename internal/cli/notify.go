@@ -18,7 +18,7 @@ has reached, in all processes. Those that come later do not see it; use hark lat
 for that.`,
 	setup: func(fs *flag.FlagSet) action {
 		f := urlFlags(fs)
-		least := fs.Int("at-least", 0, "exit with 3 if it reaches fewer than this `number`")
+		least := fs.Uint("at-least", 0, "exit with 3 if it reaches fewer than this `number`")
 		output := outputFlag(fs, "text", "json")
 		return func(ctx context.Context, words []string, s Streams) error {
 			if len(words) != 1 {
@@ -34,7 +34,7 @@ for that.`,
 				default:
 					_, err = fmt.Fprintf(s.Out, "reached %d\n", reached)
 				}
-				if err == nil && reached < *least {
+				if err == nil && uint(reached) < *least {
 					return nothing("%s reached %d, want at least %d", words[0], reached, *least)
 				}
 				return err
@@ -69,7 +69,7 @@ A name that is latched counts at once.`,
 	setup: func(fs *flag.FlagSet) action {
 		f := urlFlags(fs)
 		all := fs.Bool("all", false, "wait for all of the names")
-		timeout := timeoutFlag(fs, "in all")
+		timeout := timeoutFlag(fs, 0, "in all")
 		output := outputFlag(fs, "text", "json")
 		return func(ctx context.Context, words []string, s Streams) error {
 			if len(words) == 0 {

@@ -6,6 +6,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/harkbus/hark/broker"
+	"github.com/harkbus/hark/driver"
 )
 
 // noJSON lists the commands without --output json, with the reason.
@@ -99,5 +103,22 @@ func TestOutputJSON(t *testing.T) {
 	}
 	if names, err := filepath.Glob("*"); err != nil || !slices.Equal(names, []string{"data"}) {
 		t.Errorf("the commands have left %q, %v, want only the data of the demo", names, err)
+	}
+}
+
+// TestPretty prints a message whose publisher tries to write to the terminal.
+func TestPretty(t *testing.T) {
+	const evil = "a\x1b[2J\nb\u009b2J\u202ec"
+	for _, tt := range []struct{ data, want string }{
+		{"x\n\ty" + evil, "x\n    ya [2J\nb 2J\\u202ec"},
+		{`{"n":"` + "\u202e" + `"}`, "{\n    \"n\": \"\\u202e\"\n  }"},
+	} {
+		m := driver.Message{Key: evil, HasKey: true, ID: evil, Headers: map[string]string{evil: evil}, Data: []byte(tt.data), Time: time.Unix(0, 0)}
+		got, err := pretty(&broker.Event{Message: &driver.Received{Message: m, Topic: evil, Seq: 1}})
+		const shown = `a [2J b 2J\u202ec`
+		want := time.Unix(0, 0).Format("15:04:05.000") + "  " + shown + "  #1  key " + shown + "  id " + shown + "\n  " + shown + ": " + shown + "\n  " + tt.want
+		if string(got) != want || err != nil {
+			t.Errorf("got %q, %v, want %q", got, err, want)
+		}
 	}
 }

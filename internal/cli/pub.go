@@ -36,7 +36,7 @@ broker stores the topic, it has stored all messages when the command ends.
 		fs.DurationVar(&p.delay, "delay", 0, "`time` to wait before delivery, such as 10m")
 		fs.DurationVar(&p.ttl, "ttl", 0, "`time` after which the messages expire")
 		fs.BoolVar(&p.m.Bare, "bare", false, "omit the CloudEvents envelope")
-		timeout := timeoutFlag(fs, "in all")
+		timeout := timeoutFlag(fs, 0, "in all")
 		output := outputFlag(fs, "text", "json")
 		return func(ctx context.Context, words []string, s Streams) error {
 			p.m.Headers, p.json = headers, *output == "json"
@@ -130,7 +130,7 @@ func (p *publishing) run(ctx context.Context, s Streams) error {
 		s.In = f
 	}
 	return p.at.with(ctx, s.Err, func(conn driver.Conn) error {
-		return interruptible(ctx, s, func(ctx context.Context) error { return p.publish(ctx, conn, s) })
+		return interruptible(ctx, func(ctx context.Context) error { return p.publish(ctx, conn, s) })
 	})
 }
 

@@ -18,7 +18,7 @@ with 3 if there are none, and with 1 if the answer is an error.`,
 		f := urlFlags(fs)
 		headers := headerFlag{}
 		fs.Var(headers, "header", "`name=value` of a header; may be given several times")
-		timeout := fs.Duration("timeout", 10*time.Second, "`time` to wait for the answer; 0 for no limit")
+		timeout := timeoutFlag(fs, 10*time.Second, "for the answer")
 		output := outputFlag(fs, "raw", "json")
 		return func(ctx context.Context, words []string, s Streams) error {
 			name, data, err := nameAndData(words, "NAME")

@@ -17,7 +17,7 @@ refused it, it had been routed too often, or all targets have it and it was not 
 	setup: func(fs *flag.FlagSet) action {
 		f := newAdminFlags(fs)
 		return f.administer(0, 0, "nothing", func(ctx context.Context, a *admin, _ []string, s Streams) error {
-			return list(ctx, f, a, s, adminPath("routes"), nil, 0, []string{"route", "from", "to", "taken", "routed", "sampled out", "no value", "failed", "too often", "not moved"}, func(r *routeEntry) []string {
+			return list(ctx, f, a, s, adminPath("routes"), nil, 0, "routes", []string{"route", "from", "to", "taken", "routed", "sampled out", "no value", "failed", "too often", "not moved"}, func(r *routeEntry) []string {
 				return []string{
 					r.Route, r.From, clipped(r.targets(), 60), numberText(r.Matched + r.Otherwise), numberText(r.Routed), numberText(r.SampledOut),
 					numberText(r.Unresolved), numberText(r.Failed), numberText(r.Looped), numberText(r.Kept),

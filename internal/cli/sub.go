@@ -49,7 +49,7 @@ template of Go's text/template over the names in the JSON:
 		fs.BoolVar(&l.config.Keyed, "keyed", false, "keep the order of keys in the group, as for topics with KeyBy; all members must agree")
 		fs.StringVar(&l.from, "from", "now", "where to begin on a stored topic, or a pattern in a store: `start|now|SEQ|TIME|last:N`, TIME in RFC 3339, or 15m for 15 minutes ago")
 		fs.IntVar(&l.count, "count", 0, "end after this `number` of messages; 0 for never")
-		timeout := timeoutFlag(fs, "in all")
+		timeout := timeoutFlag(fs, 0, "in all")
 		fs.StringVar(&l.output, "output", "json", "`json|data|pretty|TEMPLATE`: output format")
 		return func(ctx context.Context, words []string, s Streams) error {
 			if err := l.check(words); err != nil {
@@ -227,7 +227,7 @@ func (l *listening) listen(ctx context.Context, from feed, acks bool, s Streams)
 	if terminalWidth(s.Err) > 0 {
 		fmt.Fprintf(s.Err, "listening to %s; Ctrl-C ends\n", l.pattern)
 	}
-	return interruptible(ctx, s, func(ctx context.Context) error { return l.print(ctx, from, acks, s) })
+	return interruptible(ctx, func(ctx context.Context) error { return l.print(ctx, from, acks, s) })
 }
 
 // subscribe subscribes. acks says that messages must be acknowledged.
@@ -356,22 +356,23 @@ func pretty(e *broker.Event) ([]byte, error) {
 	if at.IsZero() {
 		at = time.Now()
 	}
-	fmt.Fprintf(&b, "%s  %s", at.Local().Format("15:04:05.000"), m.Topic)
+	fmt.Fprintf(&b, "%s  %s", at.Local().Format("15:04:05.000"), printable(m.Topic))
 	if m.Seq > 0 {
 		fmt.Fprintf(&b, "  #%d", m.Seq)
 	}
 	if m.HasKey {
-		fmt.Fprintf(&b, "  key %s", m.Key)
+		fmt.Fprintf(&b, "  key %s", printable(m.Key))
 	}
 	if m.ID != "" {
-		fmt.Fprintf(&b, "  id %s", m.ID)
+		fmt.Fprintf(&b, "  id %s", printable(m.ID))
 	}
 	for _, name := range slices.Sorted(maps.Keys(m.Headers)) {
-		fmt.Fprintf(&b, "\n  %s: %s", name, m.Headers[name])
+		fmt.Fprintf(&b, "\n  %s: %s", printable(name), printable(m.Headers[name]))
 	}
-	b.WriteString("\n  ")
-	if json.Indent(&b, m.Data, "  ", "  ") != nil {
-		b.Write(m.Data) // it is not JSON
+	var data bytes.Buffer
+	if json.Indent(&data, m.Data, "  ", "  ") != nil {
+		data.Write(m.Data) // it is not JSON
 	}
+	b.WriteString("\n  " + printableLines(data.String()))
 	return b.Bytes(), nil
 }

@@ -2,11 +2,14 @@ package cli
 
 import (
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
 	"unicode"
+
+	"github.com/harkbus/hark/internal/names"
 )
 
 // table is rows of text, printed in columns.
@@ -19,16 +22,9 @@ func newTable(head ...string) *table { return &table{head: head} }
 
 func (t *table) add(row ...string) { t.rows = append(t.rows, row) }
 
-// print prints the table. If there are no rows and the table has a head, it says
-// so.
-func (t *table) print(s Streams) error {
-	if len(t.rows) == 0 {
-		if len(t.head) > 0 {
-			fmt.Fprintln(s.Err, "there are none")
-		}
-		return nil
-	}
-	w := tabwriter.NewWriter(s.Out, 0, 0, 3, ' ', 0)
+// print writes the table to out.
+func (t *table) print(out io.Writer) error {
+	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
 	if len(t.head) > 0 {
 		fmt.Fprintln(w, strings.ToUpper(strings.Join(t.head, "\t")))
 	}
@@ -41,14 +37,22 @@ func (t *table) print(s Streams) error {
 	return w.Flush()
 }
 
-// printable removes from foreign text what would affect a terminal.
+// printable returns foreign text as it can be shown on a terminal: with spaces in
+// place of control characters, and invisible ones, which may turn the text around,
+// escaped.
 func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return ' '
+	var b strings.Builder
+	for _, r := range s {
+		switch {
+		case unicode.IsControl(r):
+			b.WriteByte(' ')
+		case names.IsInvisible(r):
+			fmt.Fprintf(&b, "\\u%04x", r)
+		default:
+			b.WriteRune(r)
 		}
-		return r
-	}, s)
+	}
+	return b.String()
 }
 
 // clipped cuts a text that would make a column too wide.

@@ -28,19 +28,32 @@ func terminalWidth(w io.Writer) int {
 	return width
 }
 
+// leaveLine moves the cursor of a terminal to a new line when ctx ends, past the ^C that
+// the terminal shows. The function that it returns ends that.
+func leaveLine(ctx context.Context, w io.Writer) (end func()) {
+	left := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		if terminalWidth(w) > 0 {
+			fmt.Fprintln(w)
+		}
+		close(left)
+	})
+	return func() {
+		if !stop() {
+			<-left
+		}
+	}
+}
+
 // interruptible runs work with a context that ends after ctx does, with the cause
-// errInterrupted or errTimeout. On a terminal it first moves the cursor to a new
-// line, past the ^C that the terminal shows.
-func interruptible(ctx context.Context, s Streams, work func(context.Context) error) error {
+// errInterrupted or errTimeout.
+func interruptible(ctx context.Context, work func(context.Context) error) error {
 	inner, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
 	defer context.AfterFunc(ctx, func() {
 		if errors.Is(context.Cause(ctx), errTimeout) {
 			cancel(errTimeout)
 			return
-		}
-		if terminalWidth(s.Err) > 0 {
-			fmt.Fprintln(s.Err)
 		}
 		cancel(errInterrupted)
 	})()

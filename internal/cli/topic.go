@@ -20,13 +20,13 @@ var topicCommand = command{
 			name: "list", args: "[PATTERN]", about: "list the stored topics, or those that match a pattern",
 			setup: func(fs *flag.FlagSet) action {
 				f := newAdminFlags(fs)
-				limit := fs.Int("limit", 0, "list at most this `number`; 0 for all")
+				limit := fs.Uint("limit", 0, "list at most this `number`; 0 for all")
 				return f.administer(0, 1, "a pattern, in quotes, or nothing", func(ctx context.Context, a *admin, words []string, s Streams) error {
 					query := url.Values{}
 					if len(words) > 0 {
 						query.Set("pattern", words[0])
 					}
-					return list(ctx, f, a, s, adminPath("topics"), query, *limit, []string{"topic", "messages", "size", "newest", "durability", "kept"}, func(t *storedTopic) []string {
+					return list(ctx, f, a, s, adminPath("topics"), query, *limit, "stored topics", []string{"topic", "messages", "size", "newest", "durability", "kept"}, func(t *storedTopic) []string {
 						return []string{t.Topic, numberText(t.Messages), t.size(), age(t.LastTime), t.Durability, t.kept()}
 					})
 				})
@@ -36,9 +36,9 @@ var topicCommand = command{
 			name: "stores", about: "list the patterns whose topics are stored together",
 			setup: func(fs *flag.FlagSet) action {
 				f := newAdminFlags(fs)
-				limit := fs.Int("limit", 0, "list at most this `number`; 0 for all")
+				limit := fs.Uint("limit", 0, "list at most this `number`; 0 for all")
 				return f.administer(0, 0, "nothing", func(ctx context.Context, a *admin, _ []string, s Streams) error {
-					return list(ctx, f, a, s, adminPath("stores"), nil, *limit, []string{"pattern", "topics", "messages", "size", "newest", "durability", "kept"}, func(t *patternStore) []string {
+					return list(ctx, f, a, s, adminPath("stores"), nil, *limit, "stores", []string{"pattern", "topics", "messages", "size", "newest", "durability", "kept"}, func(t *patternStore) []string {
 						return []string{t.Topic, strconv.Itoa(t.Topics), numberText(t.Messages), bytesText(t.Bytes), age(t.LastTime), t.Durability, t.kept()}
 					})
 				})
@@ -103,7 +103,12 @@ configuration declares when it starts.`,
 						query = url.Values{"alter": {"true"}}
 					}
 					var text json.RawMessage
-					if err := a.do(ctx, http.MethodPut, adminPath("topics", words[0]), query, limits, &text); err != nil {
+					err := a.do(ctx, http.MethodPut, adminPath("topics", words[0]), query, limits, &text)
+					var r *refusal
+					if errors.As(err, &r) && r.Status == http.StatusConflict && r.Hint != "" {
+						r.Hint = "--alter gives it these limits"
+					}
+					if err != nil {
 						return err
 					}
 					var put struct{ Change string }
@@ -121,8 +126,8 @@ configuration declares when it starts.`,
 				f := newAdminFlags(fs)
 				yes := yesFlag(fs)
 				return f.administer(1, 1, "TOPIC", func(ctx context.Context, a *admin, words []string, s Streams) error {
-					if err := a.sure(ctx, *yes, words[0]); err != nil {
-						return err
+					if !*yes {
+						return a.unsure(ctx, words[0], 0, 0)
 					}
 					if err := a.do(ctx, http.MethodDelete, adminPath("topics", words[0]), nil, nil, nil); err != nil {
 						return err
@@ -139,12 +144,11 @@ configuration declares when it starts.`,
 				keep := fs.Uint64("keep", 0, "keep this `number` of the newest messages")
 				yes := yesFlag(fs)
 				return f.administer(1, 1, "TOPIC", func(ctx context.Context, a *admin, words []string, s Streams) error {
-					switch {
-					case *yes:
-					case *before == 0 && *keep == 0:
-						return a.sure(ctx, false, words[0])
-					default:
-						return fmt.Errorf("messages of %s would be removed, for good; say --yes", words[0])
+					if *before > 0 && *keep > 0 {
+						return usageError{errors.New("want one of --before and --keep")}
+					}
+					if !*yes {
+						return a.unsure(ctx, words[0], *before, *keep)
 					}
 					query := url.Values{}
 					for name, n := range map[string]uint64{"before": *before, "keep": *keep} {
@@ -171,16 +175,19 @@ func yesFlag(fs *flag.FlagSet) *bool {
 	return fs.Bool("yes", false, "do it; without --yes the command says what would be removed")
 }
 
-// sure refuses to remove a topic, or all its messages, unless the user confirms it.
-func (a *admin) sure(ctx context.Context, yes bool, topic string) error {
-	if yes {
-		return nil
-	}
+// unsure returns the error of a command that would remove messages of a topic, see
+// purged, and that the user has not confirmed. It says how many.
+func (a *admin) unsure(ctx context.Context, topic string, before, keep uint64) error {
 	var t storedTopic
 	if err := a.get(ctx, adminPath("topics", topic), nil, &t); err != nil {
 		return err
 	}
-	return fmt.Errorf("%s of %s would be removed, for good; say --yes", plural(int(t.Messages), "message", "messages"), topic)
+	n, exact := t.purged(before, keep)
+	most := ""
+	if !exact {
+		most = "up to "
+	}
+	return fmt.Errorf("%s%s of %s would be removed, for good; say --yes", most, plural(int(n), "message", "messages"), topic)
 }
 
 // storedTopic is a topic as the API shows it.
@@ -199,6 +206,21 @@ type storedTopic struct {
 	Durability      string
 	Dedup           string
 	Declared        bool
+}
+
+// purged returns how many messages a purge would remove: those before a sequence,
+// unless it is 0, all but so many of the newest, or without either all of them. It is
+// not exact if there are gaps between the sequences.
+func (t *storedTopic) purged(before, keep uint64) (n uint64, exact bool) {
+	switch {
+	case before == 0:
+		return t.Messages - min(keep, t.Messages), true
+	case before <= t.First:
+		return 0, true
+	case before > t.Last:
+		return t.Messages, true
+	}
+	return min(before-t.First, t.Messages), t.Messages == t.Last-t.First+1
 }
 
 // kept describes what the topic keeps.

@@ -20,8 +20,9 @@ var userCommand = command{
 	name: "user", args: "NAME", about: "generate the configuration of a user of a broker",
 	long: `It generates a token and prints the lines for hark.yaml, with the hash of the token,
 on standard output; the token itself goes to standard error and is kept nowhere. With
---password it reads a password instead. With --output json everything is one object
-on standard output, including the token, which is not part of "user".`,
+--password it reads a password instead, from a terminal twice. With --output json
+everything is one object on standard output, including the token, which is not part of
+"user".`,
 	setup: func(fs *flag.FlagSet) action {
 		password := fs.Bool("password", false, "read a password, from the terminal or from one line of the input")
 		output := outputFlag(fs, "text", "json")
@@ -34,7 +35,7 @@ on standard output, including the token, which is not part of "user".`,
 			}
 			made := newUser{User: userLines{Name: words[0], Publish: []string{}, Subscribe: []string{}, Admin: []string{}}}
 			if *password {
-				secret, err := readPassword(ctx, s)
+				secret, err := readNewPassword(ctx, s)
 				if err != nil {
 					return err
 				}
@@ -82,13 +83,34 @@ func (u *newUser) print(s Streams) error {
 	return err
 }
 
-func readPassword(ctx context.Context, s Streams) ([]byte, error) {
+// readNewPassword reads a password, from a terminal twice.
+func readNewPassword(ctx context.Context, s Streams) ([]byte, error) {
+	secret, err := readPassword(ctx, s, "password: ")
+	if err != nil || !isTerminal(s.In) {
+		return secret, err
+	}
+	again, err := readPassword(ctx, s, "the same again: ")
+	if err == nil && !bytes.Equal(secret, again) {
+		err = errors.New("the two passwords differ; nothing was done")
+	}
+	return secret, err
+}
+
+func isTerminal(in io.Reader) bool {
+	f, ok := in.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// readPassword reads a password, from a terminal after a prompt.
+func readPassword(ctx context.Context, s Streams, prompt string) ([]byte, error) {
 	var secret []byte
 	var err error
-	if f, ok := s.In.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		fmt.Fprint(s.Err, "password: ")
-		secret, err = readHidden(ctx, int(f.Fd()))
-		fmt.Fprintln(s.Err)
+	if isTerminal(s.In) {
+		fmt.Fprint(s.Err, prompt)
+		secret, err = readHidden(ctx, int(s.In.(*os.File).Fd()))
+		if !errors.Is(err, errInterrupted) {
+			fmt.Fprintln(s.Err) // of the line break that was typed nothing is shown
+		}
 	} else {
 		secret, err = bufio.NewReader(newInput(ctx, s.In)).ReadBytes('\n')
 		if err == io.EOF {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 	"unsafe"
@@ -58,6 +59,42 @@ func shows(t *testing.T, terminal *os.File) bool {
 	return state.Lflag&syscall.ECHO != 0
 }
 
+// TestNewPassword types a password twice, and as another one.
+func TestNewPassword(t *testing.T) {
+	keyboard, terminal := openTerminal(t)
+	for _, tt := range []struct{ typed, want, err string }{
+		{"sesame\nsesame\n", "sesame", ""},
+		{"sesame\nsesam\n", "sesame", "the two passwords differ"},
+		{"\n", "", "the password is empty"},
+	} {
+		if _, err := keyboard.WriteString(tt.typed); err != nil {
+			t.Fatal(err)
+		}
+		var shown bytes.Buffer
+		secret, err := readNewPassword(t.Context(), Streams{In: terminal, Out: io.Discard, Err: &shown})
+		if string(secret) != tt.want || (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
+			t.Errorf("%q: got %q, %v, want %q, %q", tt.typed, secret, err, tt.want, tt.err)
+		}
+		if twice := strings.Contains(shown.String(), "again"); twice != (tt.want != "") {
+			t.Errorf("%q: it asked twice: %v", tt.typed, twice)
+		}
+	}
+}
+
+// TestLeaveLine interrupts a command on a terminal, which has shown ^C by then.
+func TestLeaveLine(t *testing.T) {
+	t.Setenv("TERM", "xterm")
+	keyboard, terminal := openTerminal(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	end := leaveLine(ctx, terminal)
+	cancel()
+	end()
+	shown := make([]byte, 8)
+	if n, err := keyboard.Read(shown); string(shown[:n]) != "\r\n" || err != nil {
+		t.Errorf("got %q, %v, want a new line", shown[:n], err)
+	}
+}
+
 // TestPasswordIsInterrupted reads a password from a terminal, and presses Ctrl-C at the
 // prompt of another one.
 func TestPasswordIsInterrupted(t *testing.T) {
@@ -66,14 +103,14 @@ func TestPasswordIsInterrupted(t *testing.T) {
 	if _, err := keyboard.WriteString("sesame\n"); err != nil {
 		t.Fatal(err)
 	}
-	if secret, err := readPassword(t.Context(), s); string(secret) != "sesame" || err != nil {
+	if secret, err := readPassword(t.Context(), s, ""); string(secret) != "sesame" || err != nil {
 		t.Errorf("got %q, %v", secret, err)
 	}
 
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		_, err := readPassword(ctx, s)
+		_, err := readPassword(ctx, s, "")
 		done <- err
 	}()
 	untilHidden(t, terminal)

@@ -263,7 +263,7 @@ It exits with 3 if there is no such value and no --initial.`,
 		f := urlFlags(fs)
 		where := fs.String("where", "", "print only values that match this `filter`, which sees the value as data")
 		count := fs.Int("count", 0, "end after this `number` of values; 0 for never")
-		timeout := timeoutFlag(fs, "in all")
+		timeout := timeoutFlag(fs, 0, "in all")
 		var initial *string
 		fs.Func("initial", "initial `data` if the value does not exist", func(s string) error { initial = &s; return nil })
 		output := outputFlag(fs, "raw", "json")

@@ -72,10 +72,10 @@ func TestNoBroker(t *testing.T) {
 	}{
 		{"pub a 1 --url hark://" + nobody, exitFailed, []string{"hark://" + nobody + " (--url): waiting until ", "; Ctrl-C ends\nhark: pub: connect to " + nobody, "nobody listens there (--url); hark serve starts a broker"}},
 		{"sub a --url hark://" + silent, exitFailed, []string{"hark: no answer yet from hark://" + silent + " (--url): waiting until ", "hark: sub: connect to " + silent, "i/o timeout; what listens there does not speak first", "hark doctor says more"}},
-		{"wait a --timeout 4s --url hark://" + silent, exitTimeout, []string{"hark: no answer yet from hark://" + silent, "hark: wait: connect to " + silent + ": timed out"}},
-		{"request a 1 --timeout 4s --url hark://" + silent, exitTimeout, []string{"hark: no answer yet from hark://" + silent, "hark: request: connect to " + silent + ": timed out"}},
-		{"value watch a --timeout 4s --url hark://" + silent, exitTimeout, []string{"connect to " + silent + ": timed out"}},
-		{"pub a 1 --timeout 4s --url hark://" + silent, exitTimeout, []string{"connect to " + silent + ": timed out"}},
+		{"wait a --timeout 4s --url hark://" + silent, exitFailed, []string{"hark: no answer yet from hark://" + silent, "hark: wait: no connection to hark://" + silent + " (--url) within --timeout ("}},
+		{"request a 1 --timeout 4s --url hark://" + silent, exitFailed, []string{"hark: no answer yet from hark://" + silent, "hark: request: no connection to hark://" + silent + " (--url) within --timeout ("}},
+		{"value watch a --timeout 4s --url hark://" + silent, exitFailed, []string{"no connection to hark://" + silent + " (--url) within --timeout ("}},
+		{"pub a 1 --timeout 4s --url hark://" + silent, exitFailed, []string{"no connection to hark://" + silent + " (--url) within --timeout ("}},
 		{"pub a 1 --url hark://" + web.Listener.Addr().String(), exitFailed, []string{"want the port for messages, not one for HTTP"}},
 		{"pub a 1 --url hark://" + ssh, exitFailed, []string{"connect to " + ssh, "what listens there is no NATS server"}},
 		{"pub a 1 --url tls://" + plain, exitFailed, []string{"connect to " + plain, "the server has no TLS: want nats:// instead of tls://"}},
@@ -85,7 +85,7 @@ func TestNoBroker(t *testing.T) {
 		{"topic list --http http://" + secureHTTP, exitFailed, []string{"http://" + secureHTTP + " wants TLS: give its URL with https://"}},
 		{"topic list --http https://" + secureHTTP, exitFailed, []string{"?tlsca=FILE in the URL for messages says whose certificates to trust"}},
 		{"sub a --where data.n==1 --http http://" + nobody, exitFailed, []string{"http://" + nobody + ": waiting until ", "no HTTP API of a hark broker answers at http://" + nobody, "nobody listens there"}},
-		{"sub a --where data.n==1 --timeout 4s --http http://" + silent, exitTimeout, []string{"hark: no answer yet from http://" + silent, "connect to http://" + silent + ": timed out"}},
+		{"sub a --where data.n==1 --timeout 4s --http http://" + silent, exitFailed, []string{"hark: no answer yet from http://" + silent, "no connection to http://" + silent + " within --timeout (timed out)"}},
 		{"sub a --where data.n==1 --http http://" + plain, exitFailed, []string{"that is the port for messages, not the one for HTTP"}},
 	}
 	var all sync.WaitGroup

@@ -96,7 +96,10 @@ func openWebFeed(ctx context.Context, a *admin, l *listening, starting bool) (*w
 	w.end()
 	if err != nil {
 		f.finish()
-		if ctx.Err() != nil {
+		switch {
+		case errors.Is(context.Cause(ctx), errTimeout):
+			return nil, noConnection(a.place.HTTP, context.Cause(ctx))
+		case ctx.Err() != nil:
 			return nil, fmt.Errorf("connect to %s: %w", a.place.HTTP, context.Cause(ctx))
 		}
 		return nil, err
