@@ -352,6 +352,68 @@ func TestRateOfAddresses(t *testing.T) {
 	}
 }
 
+// TestRateInCluster limits clients on a cluster without users. Each broker counts by
+// itself, tells its clients where the others' proxies are, and lets nobody go around
+// its own.
+func TestRateInCluster(t *testing.T) {
+	const rate = 5
+	addresses := []string{freeAddress(t), freeAddress(t)}
+	node := func(i int) string {
+		return fmt.Sprintf("name: hark-%d\nlisten: 127.0.0.1:0\ndata: DIR\ncluster: {listen: %s, routes: ['%s']}\nlimits: {rate: 5}\n",
+			i, addresses[i], strings.Join(addresses, "','"))
+	}
+	bs := startAll(t, node(0), node(1))
+	var here, there []*nats.Conn
+	for range 2 {
+		for i, all := range []*[]*nats.Conn{&here, &there} {
+			nc, err := nats.Connect("nats://" + bs[i].Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(nc.Close)
+			*all = append(*all, nc)
+		}
+	}
+	discovers(t, here[0], bs[1])
+	goesAround(t, bs[0])
+	next := heard(t, here[1], "live", true)
+	if _, err := here[1].Subscribe("echo", func(m *nats.Msg) { _ = m.Respond(nil) }); err != nil { // if it is lost, the loop below notices
+		t.Fatal(err)
+	}
+	for ctx := testContext(t); ; { // wait until the servers have exchanged subscriptions
+		if _, err := there[1].RequestWithContext(ctx, "echo", nil); err == nil {
+			break
+		} else if !errors.Is(err, nats.ErrNoResponders) {
+			t.Fatal(err)
+		}
+	}
+	var clocks [2]handClock
+	for i, b := range bs {
+		clocks[i].set(b)
+		clocks[i].advance(time.Hour)
+	}
+	publish := func(nc *nats.Conn, n int) {
+		t.Helper()
+		for range n {
+			if err := nc.Publish("live", nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	publish(here[0], rate+1)
+	next(rate)
+	clocks[0].held(t, 1)
+	publish(there[0], rate) // of the same address
+	next(rate)
+	clocks[1].held(t, 0)
+	publish(there[0], 1)
+	clocks[1].held(t, 1)
+	for i := range clocks {
+		clocks[i].advance(time.Second / rate)
+		next(1)
+	}
+}
+
 // TestRateOfNetworks checks which addresses are counted together.
 func TestRateOfNetworks(t *testing.T) {
 	for address, want := range map[string]string{
