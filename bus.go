@@ -242,7 +242,7 @@ func (b *Bus) snapshot() []face {
 // ErrWouldDeadlock.
 func (b *Bus) Close(ctx context.Context) error {
 	if handlerOf(ctx) != nil || inHandler() {
-		return fail("close", "", fmt.Errorf("%w: a handler waits for its own end", ErrWouldDeadlock))
+		return fail("close", "", fmt.Errorf("%w: a handler called it, and would wait for itself", ErrWouldDeadlock))
 	}
 	b.mu.Lock()
 	if b.closing {
@@ -352,7 +352,7 @@ func (b *Bus) everything() []face {
 // that work in rounds.
 func (b *Bus) Settle(ctx context.Context) error {
 	if handlerOf(ctx) != nil || inHandler() {
-		return fail("settle", "", fmt.Errorf("%w: a handler waits for its own end", ErrWouldDeadlock))
+		return fail("settle", "", fmt.Errorf("%w: a handler called it, and would wait for itself", ErrWouldDeadlock))
 	}
 	if !b.settle(ctx) {
 		return fail("settle", "", context.Cause(ctx))

@@ -112,7 +112,7 @@ func decodeWith[T any](c Codec, data []byte, v *T) (err error) {
 	return err
 }
 
-var errOtherCodec = fmt.Errorf("%w: it was made without this WithCodec; make it with its options first", ErrInvalidOption)
+var errOtherCodec = fmt.Errorf("%w: it exists without this WithCodec; the first call must have the options", ErrInvalidOption)
 
 // otherCodec reports whether the wanted codec has a type other than that of the
 // used one.

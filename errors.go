@@ -33,14 +33,14 @@ var (
 	ErrTimeout = errors.New("handler timed out")
 	// ErrUnsure says that it is not known whether something happened: the
 	// engine did not answer in time.
-	ErrUnsure = errors.New("not known whether it happened")
+	ErrUnsure = errors.New("it is not known whether this was done")
 	// ErrNotHeld says that a value taken from a channel is no longer held: it
 	// was received or returned, or another receiver has it.
 	ErrNotHeld = errors.New("not held any more")
 )
 
 // errNoBus says that a bus is missing where there is nothing private without one.
-var errNoBus = fmt.Errorf("%w: the bus is nil: New or Open makes one", ErrInvalidOption)
+var errNoBus = fmt.Errorf("%w: the bus is nil; create one with New or Open", ErrInvalidOption)
 
 // PanicError is the error of a handler that panicked.
 type PanicError struct {

@@ -105,7 +105,7 @@ func (in *inbox[T]) depart() {
 func (in *inbox[T]) drain(ctx context.Context) error {
 	m := in.member
 	if handlerOf(ctx) == &m.consumer.core {
-		return fail("drain", m.name(), fmt.Errorf("%w: its own handler waits for it", ErrWouldDeadlock))
+		return fail("drain", m.name(), fmt.Errorf("%w: a handler of the subscription called it, and would wait for itself", ErrWouldDeadlock))
 	}
 	m.setPaused(false)
 	dropped := 0

@@ -187,7 +187,7 @@ func patternFor[T any](b *Bus, pattern string, cfg *subscribeConfig) (p *pattern
 // notAlike refuses a member of a group whose other members differ from it in
 // being Durable.
 func notAlike(group string) error {
-	return fmt.Errorf("%w: Durable: either all members of group %s say it or none", ErrInvalidOption, group)
+	return fmt.Errorf("%w: Durable: group %s has members with and without this option; use it for all of them or none", ErrInvalidOption, group)
 }
 
 func (p *patternSub[T]) accepts(typ reflect.Type) bool {

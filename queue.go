@@ -67,7 +67,7 @@ func Buffer(n int) QueueOption {
 func Overflow(p Policy) QueueOption {
 	return queueOption(func(q *queue) error {
 		if p < Block || p > Fail {
-			return fmt.Errorf("%w: Overflow(%v): no such policy", ErrInvalidOption, p)
+			return fmt.Errorf("%w: Overflow(%v): unknown policy", ErrInvalidOption, p)
 		}
 		q.policy = p
 		return nil
@@ -87,7 +87,7 @@ func (q queue) or(buffer int, policy Policy) (queue, error) {
 	}
 	if q.policy == Latest {
 		if q.buffer > 1 || q.buffer == Unbounded {
-			return q, fmt.Errorf("%w: Overflow(Latest) keeps one message, Buffer says otherwise", ErrInvalidOption)
+			return q, fmt.Errorf("%w: Overflow(Latest) keeps one message; leave out Buffer", ErrInvalidOption)
 		}
 		q.buffer = 1
 	}

@@ -155,7 +155,7 @@ func (r *remoteChan[T]) encode(v T) ([]byte, error) {
 		return nil, err
 	}
 	if info := r.bus.engine.info; info.MaxPayload > 0 && len(data) > info.MaxPayload {
-		return nil, fmt.Errorf("%w: the value has %d bytes, engine %s takes %d", ErrInvalidOption, len(data), info.Engine, info.MaxPayload)
+		return nil, fmt.Errorf("%w: the value has %d bytes, and engine %s accepts at most %d", ErrInvalidOption, len(data), info.Engine, info.MaxPayload)
 	}
 	return data, nil
 }

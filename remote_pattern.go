@@ -26,9 +26,9 @@ func subscribePatternRemote[T any](b *Bus, pattern string, h Handler[T], cfg *su
 	kept := cfg.durable || cfg.start.from > fromNow
 	switch {
 	case kept && !names.IsPattern(pattern):
-		return nil, b.engine.refuse("a pattern that is a name, Durable or with a start in the past (subscribe to the topic, with option Stored)")
+		return nil, b.engine.refuse("Durable or a start in the past for a pattern without wildcards (subscribe to the topic, with option Stored)")
 	case kept && cfg.group != "" && !cfg.durable:
-		return nil, b.engine.refuse("a group of a pattern with a start in the past that keeps no place (option Durable has it keep one)")
+		return nil, b.engine.refuse("a start in the past for a group on a pattern that does not keep its position (use the option Durable)")
 	case kept:
 		if err := cmp.Or(b.engine.needs(driver.Stored), b.engine.needs(driver.StoredPatterns)); err != nil {
 			return nil, err

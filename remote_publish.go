@@ -25,7 +25,7 @@ func (r *remoteTopic) message(msg *driver.Message, data any, m *meta, due time.T
 		return err
 	}
 	if most := r.engine.info.MaxPayload; most > 0 && len(encoded) > most {
-		return kindError{errOutsized, fmt.Errorf("%w: the message has %d bytes, engine %s takes %d", ErrInvalidOption, len(encoded), r.engine.info.Engine, most)}
+		return kindError{errOutsized, fmt.Errorf("%w: the message has %d bytes, and engine %s accepts at most %d", ErrInvalidOption, len(encoded), r.engine.info.Engine, most)}
 	}
 	// Assign each field, which is faster when msg is reused.
 	msg.ContentType, msg.Data, msg.Bare, msg.Headers = r.codec.ContentType(), encoded, r.bare, m.headers

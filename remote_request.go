@@ -279,7 +279,7 @@ func (p *respondent[Q, R]) leave() {
 // abandon answers the requests that no one will answer any more.
 func (o *openCalls) abandon(ctx context.Context, b *Bus) {
 	for _, c := range o.claimAll() {
-		send(ctx, b, c, answer[struct{}]{err: fmt.Errorf("%w: the last one left", ErrNoResponders)})
+		send(ctx, b, c, answer[struct{}]{err: fmt.Errorf("%w: the last responder has left", ErrNoResponders)})
 	}
 }
 

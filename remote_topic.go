@@ -41,7 +41,7 @@ func newRemoteTopic(b *Bus, name string, typ reflect.Type, c topicConfig) (*remo
 	}
 	if c.retention == nil {
 		if c.dedup > 0 {
-			return nil, b.engine.refuse("DedupWindow on an ephemeral topic (repeats of other processes cannot be seen; option Stored)")
+			return nil, b.engine.refuse("DedupWindow on an ephemeral topic (duplicates from other processes cannot be seen; use the option Stored)")
 		}
 		return r, nil
 	}

@@ -109,7 +109,7 @@ func (r *remoteValue[T]) encode(value T) ([]byte, error) {
 		return nil, err
 	}
 	if most := r.bus.engine.info.MaxPayload; most > 0 && len(data) > most {
-		return nil, fmt.Errorf("%w: the value has %d bytes, engine %s takes %d", ErrInvalidOption, len(data), r.bus.engine.info.Engine, most)
+		return nil, fmt.Errorf("%w: the value has %d bytes, and engine %s accepts at most %d", ErrInvalidOption, len(data), r.bus.engine.info.Engine, most)
 	}
 	return data, nil
 }

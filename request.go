@@ -80,7 +80,7 @@ func request[Q, R any](ctx context.Context, b *Bus, name string, q Q) (r R, err 
 	case a := <-answers: // given just before the last responder left
 		return a.value, a.err
 	default:
-		return r, fmt.Errorf("%w: the last one left", ErrNoResponders)
+		return r, fmt.Errorf("%w: the last responder has left", ErrNoResponders)
 	}
 }
 
@@ -208,7 +208,7 @@ func checkReply(opts []SubscribeOption) error {
 	rest := *c
 	rest.workers, rest.timeout = 1, 0
 	if !rest.handlesPlainly() || c.group != "" || c.where != nil || c.queue.policy != Block && c.queue.policy != Fail {
-		return fmt.Errorf("%w: responders take Workers, Buffer, Overflow(Block or Fail) and Timeout", ErrInvalidOption)
+		return fmt.Errorf("%w: Reply accepts only the options Workers, Buffer, Overflow(Block or Fail) and Timeout", ErrInvalidOption)
 	}
 	return nil
 }

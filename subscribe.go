@@ -36,7 +36,7 @@ func (t *Topic[T]) subscribe(how mode, h Handler[T], batch BatchHandler[T], opts
 		return nil, err
 	}
 	if cfg.deadLetter == t.core.name {
-		return nil, fmt.Errorf("%w: DeadLetter(%s) is the topic itself: what fails would come again for ever", ErrInvalidOption, cfg.deadLetter)
+		return nil, fmt.Errorf("%w: DeadLetter(%s) names the topic itself, so failed messages would be delivered for ever; name another topic", ErrInvalidOption, cfg.deadLetter)
 	}
 	if cfg.deadLetter != "" {
 		dead, err := deadTopic[T](t.core.bus, cfg.deadLetter)

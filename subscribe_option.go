@@ -112,7 +112,7 @@ func Where(p Predicate) SubscribeOption {
 		case p == nil:
 			return fmt.Errorf("%w: Where(nil)", ErrInvalidOption)
 		case (v.Kind() == reflect.Func || v.Kind() == reflect.Pointer) && v.IsNil():
-			return fmt.Errorf("%w: Where of a %T that is nil", ErrInvalidOption, p)
+			return fmt.Errorf("%w: Where: the predicate, a %T, is nil", ErrInvalidOption, p)
 		}
 		c.where = append(c.where, p)
 		return nil
@@ -155,7 +155,7 @@ func FromTime(t time.Time) SubscribeOption { return startOption(start{from: from
 func Last(n int) SubscribeOption {
 	if n < 0 {
 		return subscribeOption(func(*subscribeConfig) error {
-			return fmt.Errorf("%w: Last(%d): negative", ErrInvalidOption, n)
+			return fmt.Errorf("%w: Last(%d): want at least 0", ErrInvalidOption, n)
 		})
 	}
 	return startOption(start{from: fromLast, seq: uint64(n)})
@@ -178,7 +178,7 @@ func Durable() SubscribeOption {
 func startOption(s start) SubscribeOption {
 	return subscribeOption(func(c *subscribeConfig) error {
 		if c.start.from != fromDefault {
-			return fmt.Errorf("%w: two options say where to start", ErrInvalidOption)
+			return fmt.Errorf("%w: two options set the start position; use one of them", ErrInvalidOption)
 		}
 		c.start = s
 		return nil
@@ -190,7 +190,7 @@ func startOption(s start) SubscribeOption {
 func Batch(n int, maxWait time.Duration) SubscribeOption {
 	return subscribeOption(func(c *subscribeConfig) error {
 		if n < 1 || maxWait < 0 {
-			return fmt.Errorf("%w: Batch(%d, %v): want at least 1, and no negative wait", ErrInvalidOption, n, maxWait)
+			return fmt.Errorf("%w: Batch(%d, %v): want at least 1 message and a wait of at least 0", ErrInvalidOption, n, maxWait)
 		}
 		c.batch, c.batchWait = n, maxWait
 		return nil
@@ -218,7 +218,7 @@ func Backoff(p BackoffPolicy) SubscribeOption {
 		}
 		p.Max = cmpOr(p.Max, max(p.Min, defaultBackoff.Max))
 		if p.Min < 0 || p.Max < p.Min {
-			return fmt.Errorf("%w: Backoff(%v to %v)", ErrInvalidOption, p.Min, p.Max)
+			return fmt.Errorf("%w: Backoff: Min is %v and Max is %v; want 0 <= Min <= Max", ErrInvalidOption, p.Min, p.Max)
 		}
 		c.backoff = p
 		return nil
@@ -300,13 +300,13 @@ func parse(opts []SubscribeOption, on target, how mode) (*subscribeConfig, error
 	}
 	switch {
 	case c.batch > 0 && how != batched:
-		return nil, fmt.Errorf("%w: Batch is for SubscribeBatch", ErrInvalidOption)
+		return nil, fmt.Errorf("%w: Batch applies only to SubscribeBatch", ErrInvalidOption)
 	case how == pulled && !c.handlesPlainly():
-		return nil, fmt.Errorf("%w: Messages has one worker and retries nothing: Workers, MaxAttempts, Backoff, Timeout and dead letters have no meaning", ErrInvalidOption)
+		return nil, fmt.Errorf("%w: Messages has one worker and no retries, so Workers, MaxAttempts, Backoff, Timeout and dead letters do not apply", ErrInvalidOption)
 	case c.durable && on != onPattern:
-		return nil, fmt.Errorf("%w: Durable is for SubscribePattern: on a topic that is Stored subscriptions are durable without it", ErrInvalidOption)
+		return nil, fmt.Errorf("%w: Durable applies only to SubscribePattern; subscriptions to a topic that is Stored are durable without it", ErrInvalidOption)
 	case (on == onStored || c.durable) && c.queue != (queue{}):
-		return nil, fmt.Errorf("%w: Buffer and Overflow: a stored topic keeps what waits, and publishers never wait for it", ErrInvalidOption)
+		return nil, fmt.Errorf("%w: Buffer and Overflow do not apply to a stored topic, which keeps waiting messages and never makes publishers wait", ErrInvalidOption)
 	case on == onEphemeral && c.start.from > fromNow:
 		return nil, fmt.Errorf("%w: a start in the past needs a stored topic (option Stored)", ErrInvalidOption)
 	}

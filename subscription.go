@@ -70,7 +70,7 @@ func (m *member[T]) shut() error {
 func (m *member[T]) drain(ctx context.Context) error {
 	c := m.consumer
 	if handlerOf(ctx) == &c.core {
-		return fail("drain", c.name, fmt.Errorf("%w: its own handler waits for it", ErrWouldDeadlock))
+		return fail("drain", c.name, fmt.Errorf("%w: a handler of the subscription called it, and would wait for itself", ErrWouldDeadlock))
 	}
 	if last := c.lastToLeave(m); last && !c.lasting() {
 		m.setPaused(false)

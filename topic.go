@@ -185,17 +185,17 @@ func valueAt[T any](data any) T {
 func (t *topicCore) agrees(c topicConfig) error {
 	switch {
 	case c.keyOf != nil && reflect.ValueOf(c.keyOf).Pointer() != t.keyFunc:
-		return fmt.Errorf("%w: it was made without this KeyBy; make it with its options first", ErrInvalidOption)
+		return fmt.Errorf("%w: it exists without this KeyBy; the first call must have the options", ErrInvalidOption)
 	case c.retention != nil && t.retention == nil:
-		return fmt.Errorf("%w: it was made without Stored; make it with its options first", ErrInvalidOption)
+		return fmt.Errorf("%w: it exists without Stored; the first call must have the options", ErrInvalidOption)
 	case c.retention != nil && *c.retention != *t.retention:
-		return fmt.Errorf("%w: it was made with Stored(%+v), not Stored(%+v)", ErrInvalidOption, *t.retention, *c.retention)
+		return fmt.Errorf("%w: it exists with Stored(%+v), not Stored(%+v)", ErrInvalidOption, *t.retention, *c.retention)
 	case otherCodec(c.codec, t.codec):
 		return errOtherCodec
 	case c.bare && !t.bare:
-		return fmt.Errorf("%w: it was made without Bare; make it with its options first", ErrInvalidOption)
+		return fmt.Errorf("%w: it exists without Bare; the first call must have the options", ErrInvalidOption)
 	case c.dedup >= 0 && c.dedup != t.dedup.span():
-		return fmt.Errorf("%w: it was made with DedupWindow(%v), not %v", ErrInvalidOption, t.dedup.span(), c.dedup)
+		return fmt.Errorf("%w: it exists with DedupWindow(%v), not %v", ErrInvalidOption, t.dedup.span(), c.dedup)
 	}
 	return nil
 }

@@ -87,10 +87,10 @@ func (d Durability) String() string {
 func Stored(r Retention) TopicOption {
 	return topicOption(func(c *topicConfig) error {
 		if r.MaxMessages < 0 || r.MaxAge < 0 || r.MaxBytes < 0 {
-			return fmt.Errorf("%w: Stored(%+v): negative limit", ErrInvalidOption, r)
+			return fmt.Errorf("%w: Stored(%+v): a limit must not be negative", ErrInvalidOption, r)
 		}
 		if r.Durability > Memory {
-			return fmt.Errorf("%w: Stored(%+v): no such durability", ErrInvalidOption, r)
+			return fmt.Errorf("%w: Stored(%+v): unknown durability", ErrInvalidOption, r)
 		}
 		c.retention = &r
 		return nil
@@ -103,7 +103,7 @@ func Stored(r Retention) TopicOption {
 func DedupWindow(d time.Duration) TopicOption {
 	return topicOption(func(c *topicConfig) error {
 		if d < 0 {
-			return fmt.Errorf("%w: DedupWindow(%v): negative", ErrInvalidOption, d)
+			return fmt.Errorf("%w: DedupWindow(%v): want at least 0", ErrInvalidOption, d)
 		}
 		c.dedup = d
 		return nil

@@ -13,21 +13,21 @@ import (
 func brokerEndpoints() []endpoint {
 	return []endpoint{
 		{
-			method: http.MethodGet, path: "/v1/admin/broker", name: "getBroker", summary: "the broker", access: operator,
+			method: http.MethodGet, path: "/v1/admin/broker", name: "getBroker", summary: "show the broker", access: operator,
 			answer: jsonAnswer(brokerView{}), also: []int{http.StatusGatewayTimeout}, handle: getBroker,
 		},
 		{
-			method: http.MethodPost, path: "/v1/admin/reload", name: "reload", summary: "read the configuration again",
-			doc: "Topics, routes and users change all together, or not at all: then the answer says what is wrong, and everything is as it was.", access: operator,
+			method: http.MethodPost, path: "/v1/admin/reload", name: "reload", summary: "reload the configuration",
+			doc: "Either all changes of topics, routes and users are applied, or none. In the second case the answer says what is wrong.", access: operator,
 			status: http.StatusNoContent, also: []int{http.StatusUnprocessableEntity, http.StatusNotImplemented, http.StatusGatewayTimeout},
 			handle: func(c *call) error {
 				load := c.broker.source.Load()
 				if load == nil {
-					return refused(http.StatusNotImplemented, "this broker was given its configuration by a program, and not told where to read it again")
+					return refused(http.StatusNotImplemented, "a program gave this broker its configuration without a source to reload it from; call Broker.ReloadFrom")
 				}
 				if err := c.broker.reloadFrom(c.ctx, *load); err != nil {
 					c.broker.log.Error("the configuration was not reloaded, everything is as it was", "err", err)
-					return refused(http.StatusUnprocessableEntity, "%s", err).but("nothing has changed; hark serve --check says the same without a broker")
+					return refused(http.StatusUnprocessableEntity, "%s", err).but("nothing was changed; hark serve --check reports the same without a broker")
 				}
 				return c.reply(nil)
 			},
@@ -37,18 +37,18 @@ func brokerEndpoints() []endpoint {
 
 // brokerView describes the broker.
 type brokerView struct {
-	Name     string    `json:"name" doc:"its name"`
-	Hark     string    `json:"version" doc:"the version of hark; (devel) if it was built from source without one"`
+	Name     string    `json:"name" doc:"the name"`
+	Hark     string    `json:"version" doc:"the version of hark; (devel) for a build from source without a version"`
 	Version  string    `json:"server" doc:"the version of the NATS server"`
-	Started  time.Time `json:"started" doc:"when it was started"`
-	Messages string    `json:"messages" doc:"where clients connect"`
+	Started  time.Time `json:"started" doc:"when the broker was started"`
+	Messages string    `json:"messages" doc:"the address for clients"`
 	Data     string    `json:"data,omitempty" doc:"the directory of stored topics"`
-	File     string    `json:"config,omitempty" doc:"the file of its configuration"`
-	Topics   int       `json:"streams" doc:"streams of NATS: stored topics, channels, and a few of hark itself"`
-	Bytes    uint64    `json:"bytes" doc:"what is stored, on disk and in memory"`
-	Routes   int       `json:"routes" doc:"how many routes there are"`
-	Users    int       `json:"users" doc:"how many users there are; with 0 everybody may do everything"`
-	Ready    bool      `json:"ready" doc:"whether it can take messages"`
+	File     string    `json:"config,omitempty" doc:"the configuration file"`
+	Topics   int       `json:"streams" doc:"the number of NATS streams: those of stored topics and channels, and a few internal ones"`
+	Bytes    uint64    `json:"bytes" doc:"bytes that are stored, on disk and in memory"`
+	Routes   int       `json:"routes" doc:"the number of routes"`
+	Users    int       `json:"users" doc:"the number of users; with 0, everybody may do everything"`
+	Ready    bool      `json:"ready" doc:"whether the broker can accept messages"`
 }
 
 func getBroker(c *call) error {

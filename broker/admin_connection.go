@@ -14,12 +14,12 @@ func connectionEndpoints() []endpoint {
 	id := numberParam("id", 1, 1<<63, "the number of the connection").inPath()
 	return []endpoint{
 		{
-			method: http.MethodGet, path: "/v1/admin/connections", name: "listConnections", summary: "the clients that are connected",
-			doc: withServer, access: operator, params: append(pageParams(), textParam("user", "only those of this user")),
+			method: http.MethodGet, path: "/v1/admin/connections", name: "listConnections", summary: "list the connected clients",
+			doc: withServer, access: operator, params: append(pageParams(), textParam("user", "only the connections of this user")),
 			answer: jsonAnswer(page[connectionView]{}), also: []int{http.StatusNotImplemented}, handle: listConnections,
 		},
 		{
-			method: http.MethodGet, path: "/v1/admin/connections/{id}", name: "getConnection", summary: "a client, with what it subscribes to",
+			method: http.MethodGet, path: "/v1/admin/connections/{id}", name: "getConnection", summary: "show a client and its subscriptions",
 			doc: withServer, access: operator, params: []param{id}, answer: jsonAnswer(connectionView{}), also: []int{http.StatusNotFound, http.StatusNotImplemented},
 			handle: func(c *call) error {
 				found, err := c.broker.connections(&natsserver.ConnzOptions{CID: c.number("id"), Username: true, SubscriptionsDetail: true})
@@ -33,8 +33,8 @@ func connectionEndpoints() []endpoint {
 			},
 		},
 		{
-			method: http.MethodDelete, path: "/v1/admin/connections/{id}", name: "closeConnection", summary: "cut a client off",
-			doc: "Clients connect again by themselves; to keep one out, change its user and reload. " + withServer, access: operator, params: []param{id},
+			method: http.MethodDelete, path: "/v1/admin/connections/{id}", name: "closeConnection", summary: "disconnect a client",
+			doc: "Clients connect again by themselves; to prevent that, change the user and reload. " + withServer, access: operator, params: []param{id},
 			status: http.StatusNoContent, also: []int{http.StatusNotFound, http.StatusConflict, http.StatusNotImplemented},
 			handle: func(c *call) error {
 				if err := c.broker.hasServer(); err != nil {
@@ -53,7 +53,7 @@ func connectionEndpoints() []endpoint {
 }
 
 // withServer is the note on endpoints that need the server in this process.
-const withServer = "Only a broker whose server is in the process knows this; beside an outside cluster the answer is 501."
+const withServer = "Only a broker with the server in its process knows this; with external servers, the answer is 501."
 
 func noConnection(id uint64) error {
 	return refused(http.StatusNotFound, "there is no connection %d", id)
@@ -62,28 +62,28 @@ func noConnection(id uint64) error {
 // hasServer returns a refusal if there is no server in this process.
 func (b *Broker) hasServer() error {
 	if b.store == nil {
-		return refused(http.StatusNotImplemented, "the broker runs beside a cluster, of which it does not see the clients").but("ask a server of the cluster, such as with nats server report connections")
+		return refused(http.StatusNotImplemented, "the broker uses external servers and cannot see their clients").but("ask a server of the cluster, for example with: nats server report connections")
 	}
 	return nil
 }
 
 // connectionView is a connected client.
 type connectionView struct {
-	ID            uint64             `json:"id" doc:"its number"`
-	Name          string             `json:"name,omitempty" doc:"what it calls itself"`
-	User          string             `json:"user,omitempty" doc:"as whom it is connected"`
-	Address       string             `json:"address,omitempty" doc:"where it comes from; without it, from this process"`
-	Client        string             `json:"client,omitempty" doc:"language and version of its client"`
-	Since         time.Time          `json:"since" doc:"when it connected"`
-	Active        time.Time          `json:"active" doc:"when it was last heard of"`
-	RTT           string             `json:"rtt,omitempty" doc:"how long a round trip to it took"`
-	In            int64              `json:"in_messages" doc:"messages that it has sent"`
-	Out           int64              `json:"out_messages" doc:"messages that it was sent"`
-	InBytes       int64              `json:"in_bytes" doc:"bytes of what it has sent"`
-	OutBytes      int64              `json:"out_bytes" doc:"bytes of what it was sent"`
-	Pending       int                `json:"pending_bytes" doc:"bytes that wait until it reads"`
-	Subscriptions int                `json:"subscriptions" doc:"how many it has"`
-	List          []subscriptionView `json:"list,omitempty" doc:"its subscriptions, where they are asked for"`
+	ID            uint64             `json:"id" doc:"the number of the connection"`
+	Name          string             `json:"name,omitempty" doc:"the name that the client has given itself"`
+	User          string             `json:"user,omitempty" doc:"the user of the connection"`
+	Address       string             `json:"address,omitempty" doc:"the client's address; missing for clients in this process"`
+	Client        string             `json:"client,omitempty" doc:"the client library: language and version"`
+	Since         time.Time          `json:"since" doc:"when the client connected"`
+	Active        time.Time          `json:"active" doc:"when the client last sent or received something"`
+	RTT           string             `json:"rtt,omitempty" doc:"the last measured round-trip time to the client"`
+	In            int64              `json:"in_messages" doc:"messages that the client has sent"`
+	Out           int64              `json:"out_messages" doc:"messages that were sent to the client"`
+	InBytes       int64              `json:"in_bytes" doc:"bytes that the client has sent"`
+	OutBytes      int64              `json:"out_bytes" doc:"bytes that were sent to the client"`
+	Pending       int                `json:"pending_bytes" doc:"bytes that wait until the client reads"`
+	Subscriptions int                `json:"subscriptions" doc:"the number of subscriptions"`
+	List          []subscriptionView `json:"list,omitempty" doc:"the subscriptions; only in the answer for a single connection"`
 }
 
 func (b *Broker) viewConnection(i *natsserver.ConnInfo) *connectionView {

@@ -19,27 +19,27 @@ func deadEndpoints() []endpoint {
 	absent := []int{http.StatusNotFound, http.StatusGatewayTimeout}
 	topic := topicParam("topic", "the topic for dead letters").inPath()
 	seq := numberParam("seq", 1, 1<<63, "the sequence of the dead letter").inPath()
-	const path, scans = "/v1/admin/dead/{topic}", " No more than 10,000 are looked at in one call; the answer says where to go on."
+	const path, scans = "/v1/admin/dead/{topic}", " One call examines at most 10,000 dead letters; the answer says where to continue."
 	return []endpoint{
 		{
-			method: http.MethodGet, path: "/v1/admin/dead", name: "listDead", summary: "the topics for dead letters", access: anyUser,
-			doc:    "Those whose names end in .dead, those that a subscription has named, and those that the configuration declares with dead_letters; in a store those that have messages. Other stored topics can be asked for by name.",
+			method: http.MethodGet, path: "/v1/admin/dead", name: "listDead", summary: "list the topics for dead letters", access: anyUser,
+			doc:    "These are the topics whose names end in .dead, those that a subscription has named, and those that the configuration declares with dead_letters; in a store, only topics that have messages. Other stored topics can be requested by name.",
 			params: pageParams(), answer: jsonAnswer(page[deadTopicView]{}), also: []int{http.StatusGatewayTimeout}, handle: listDead,
 		},
 		{
-			method: http.MethodGet, path: path + "/errors", name: "listDeadErrors", summary: "the dead letters of a topic, grouped by error", access: administrator("topic"),
-			doc:    "Numbers and what is in quotes do not count. The largest group comes first." + scans,
-			params: []param{topic, textParam("after", "go on behind this dead letter: the `next` of the call before")}, answer: jsonAnswer(page[deadErrorView]{}), also: absent, handle: listDeadErrors,
+			method: http.MethodGet, path: path + "/errors", name: "listDeadErrors", summary: "list the dead letters of a topic, grouped by error", access: administrator("topic"),
+			doc:    "Errors that differ only in numbers or quoted text are one group. The largest group comes first." + scans,
+			params: []param{topic, textParam("after", "continue after this dead letter: the `next` of the previous call")}, answer: jsonAnswer(page[deadErrorView]{}), also: absent, handle: listDeadErrors,
 		},
 		{
-			method: http.MethodGet, path: path + "/messages", name: "listDeadMessages", summary: "the dead letters of a topic, the oldest first", access: administrator("topic"),
-			doc: "Without their data." + scans,
-			params: append(pageParams(), topic, textParam("error", "only those of this group: what listDeadErrors calls error"),
-				filterParam("where", "only those that match it, as the messages that they were; headers.reason, headers.subscription and headers.attempts are those of the failure")),
+			method: http.MethodGet, path: path + "/messages", name: "listDeadMessages", summary: "list the dead letters of a topic, the oldest first", access: administrator("topic"),
+			doc: "The answer does not contain their data." + scans,
+			params: append(pageParams(), topic, textParam("error", "only those of this group of errors, as listDeadErrors names it in error"),
+				filterParam("where", "only those whose original message matches this filter; headers.reason, headers.subscription and headers.attempts are those of the failure")),
 			answer: jsonAnswer(page[deadView]{}), also: absent, handle: listDeadMessages,
 		},
 		{
-			method: http.MethodGet, path: path + "/messages/{seq}", name: "getDeadMessage", summary: "a dead letter, whole", access: administrator("topic"),
+			method: http.MethodGet, path: path + "/messages/{seq}", name: "getDeadMessage", summary: "show a whole dead letter", access: administrator("topic"),
 			params: []param{topic, seq}, answer: jsonAnswer(deadWholeView{}), also: absent,
 			handle: func(c *call) error {
 				m, err := c.broker.conn.ReadMessage(c.ctx, c.text("topic"), c.number("seq"))
@@ -54,8 +54,8 @@ func deadEndpoints() []endpoint {
 			params: []param{topic, seq}, status: http.StatusNoContent, also: absent, handle: deleteMessage,
 		},
 		{
-			method: http.MethodPost, path: path + "/messages/{seq}/edit", name: "editDeadMessage", summary: "make a copy of a dead letter that is other", access: administrator("topic"),
-			doc:    "The copy is a dead letter of the same topic, with the record of the failure, and says of which one it is a copy. Replay it then.",
+			method: http.MethodPost, path: path + "/messages/{seq}/edit", name: "editDeadMessage", summary: "store an edited copy of a dead letter", access: administrator("topic"),
+			doc:    "The copy is a dead letter of the same topic, with the record of the failure and the sequence of the original. Replay the copy afterwards.",
 			params: []param{topic, seq}, body: &body{shape: editedDead{}, limit: maxMessage}, answer: jsonAnswer(deadWholeView{}), also: append(absent, http.StatusInsufficientStorage),
 			handle: func(c *call) error {
 				var e editedDead
@@ -70,14 +70,15 @@ func deadEndpoints() []endpoint {
 			},
 		},
 		{
-			method: http.MethodPost, path: path + "/replay", name: "replayDead", summary: "publish dead letters again where they come from, and remove them", access: administrator("topic"),
-			doc: "The user must be one who may publish there, or administers the topic. Every group of that topic gets the message, not only the one that gave it up. " +
-				"The answer is a line of JSON for each, and a last one with a summary. It goes on until all is done, or the client goes: then nothing is lost, and nothing is doubled while the target remembers IDs.",
+			method: http.MethodPost, path: path + "/replay", name: "replayDead", summary: "replay dead letters: publish them again and remove them", access: administrator("topic"),
+			doc: "The user must be allowed to publish to the target, or administer it. Every group of the target gets the message, not only the one that gave it up. " +
+				"The answer has a line of JSON for each dead letter, and a last line with a summary. The replay ends when all are done or the client disconnects. " +
+				"In the second case nothing is lost, and nothing is duplicated as long as the target remembers IDs.",
 			params: []param{topic}, body: jsonBody(replayRequest{}), answer: &answer{media: linesType, shape: deadOutcome{}}, also: absent, stream: true, handle: replayDead,
 		},
 		{
 			method: http.MethodPost, path: path + "/delete", name: "deleteDead", summary: "remove dead letters", access: administrator("topic"),
-			doc:    "The answer is a line of JSON for each, and a last one with a summary.",
+			doc:    "The answer has a line of JSON for each dead letter, and a last line with a summary.",
 			params: []param{topic}, body: jsonBody(deadDelete{}), answer: &answer{media: linesType, shape: deadOutcome{}}, also: absent, stream: true, handle: deleteDead,
 		},
 	}
@@ -88,46 +89,46 @@ const linesType = "application/x-ndjson"
 
 // deadTopicView is a topic for dead letters.
 type deadTopicView struct {
-	Topic    string     `json:"topic" doc:"its name"`
-	Messages uint64     `json:"messages" doc:"how many dead letters it has"`
-	Oldest   *time.Time `json:"oldest,omitempty" doc:"when the oldest was put there"`
-	Newest   *time.Time `json:"newest,omitempty" doc:"when the newest was put there"`
+	Topic    string     `json:"topic" doc:"the name"`
+	Messages uint64     `json:"messages" doc:"the number of dead letters"`
+	Oldest   *time.Time `json:"oldest,omitempty" doc:"when the oldest dead letter was stored"`
+	Newest   *time.Time `json:"newest,omitempty" doc:"when the newest dead letter was stored"`
 }
 
 // deadErrorView is the dead letters of a topic that have the same error.
 type deadErrorView struct {
-	Error         string    `json:"error" doc:"the name of the group, for replayDead, deleteDead and listDeadMessages"`
-	Reason        string    `json:"reason" doc:"the error, without what varies"`
-	Count         uint64    `json:"count" doc:"how many there are"`
-	Again         uint64    `json:"again" doc:"of those, messages that were replayed and have failed again"`
-	First         time.Time `json:"first" doc:"when the first of them was given up"`
-	Last          time.Time `json:"last" doc:"when the last of them was given up"`
-	Example       uint64    `json:"example" doc:"the sequence of the last of them"`
-	Subscriptions []string  `json:"subscriptions" doc:"who gave them up"`
+	Error         string    `json:"error" doc:"the name of this group of errors, for replayDead, deleteDead and listDeadMessages"`
+	Reason        string    `json:"reason" doc:"the error, without the parts that vary"`
+	Count         uint64    `json:"count" doc:"the number of entries"`
+	Again         uint64    `json:"again" doc:"how many of them were replayed and failed again"`
+	First         time.Time `json:"first" doc:"when the first of them failed for good"`
+	Last          time.Time `json:"last" doc:"when the last of them failed for good"`
+	Example       uint64    `json:"example" doc:"the sequence of the newest of them"`
+	Subscriptions []string  `json:"subscriptions" doc:"the subscriptions that gave them up"`
 }
 
 // deadView is a dead letter.
 type deadView struct {
-	Seq          uint64     `json:"seq" doc:"its sequence"`
+	Seq          uint64     `json:"seq" doc:"the sequence"`
 	ID           string     `json:"id,omitempty" doc:"the ID of the message"`
 	Key          string     `json:"key,omitempty" doc:"the key of the message"`
-	From         string     `json:"from,omitempty" doc:"the topic where it was published"`
-	FromSeq      uint64     `json:"from_seq,omitempty" doc:"its sequence there"`
-	Subscription string     `json:"subscription,omitempty" doc:"who gave it up"`
-	Error        string     `json:"error" doc:"the name of its group"`
-	Reason       string     `json:"reason,omitempty" doc:"the last error; without it nothing says why"`
-	Attempts     int        `json:"attempts,omitempty" doc:"how often it was tried"`
+	From         string     `json:"from,omitempty" doc:"the topic to which the message was published"`
+	FromSeq      uint64     `json:"from_seq,omitempty" doc:"the sequence of the message in that topic"`
+	Subscription string     `json:"subscription,omitempty" doc:"the subscription that gave the message up"`
+	Error        string     `json:"error" doc:"the group of errors to which it belongs"`
+	Reason       string     `json:"reason,omitempty" doc:"the last error; missing if it was not recorded"`
+	Attempts     int        `json:"attempts,omitempty" doc:"the number of attempts"`
 	First        *time.Time `json:"first,omitempty" doc:"when the first attempt failed"`
 	Last         *time.Time `json:"last,omitempty" doc:"when the last attempt failed"`
-	Replays      int        `json:"replays" doc:"how often it was replayed before it failed again"`
-	EditedFrom   uint64     `json:"edited_from,omitempty" doc:"the dead letter of which it is an edited copy"`
-	Bytes        int        `json:"bytes" doc:"how large its data is"`
+	Replays      int        `json:"replays" doc:"how often the message was replayed before it failed again"`
+	EditedFrom   uint64     `json:"edited_from,omitempty" doc:"the sequence of the dead letter of which this is an edited copy"`
+	Bytes        int        `json:"bytes" doc:"the size of the data in bytes"`
 }
 
 // deadWholeView is a dead letter with everything that it has.
 type deadWholeView struct {
 	deadView
-	Stack   string `json:"stack,omitempty" doc:"of the panic, if the last attempt ended in one"`
+	Stack   string `json:"stack,omitempty" doc:"the stack of the panic, if the last attempt panicked"`
 	Message *Event `json:"message" doc:"the message"`
 }
 
@@ -241,7 +242,7 @@ func listDeadMessages(c *call) error {
 // deadDelete says which dead letters are removed.
 type deadDelete struct {
 	deadSelection
-	DryRun bool `json:"dry_run,omitempty" doc:"whether only to say what would be done"`
+	DryRun bool `json:"dry_run,omitempty" doc:"dry run: only report what would be done"`
 }
 
 func replayDead(c *call) error {
@@ -250,7 +251,7 @@ func replayDead(c *call) error {
 		return err
 	}
 	if request.Rate < 0 {
-		return refused(http.StatusBadRequest, "rate: must not be negative")
+		return refused(http.StatusBadRequest, "rate must not be negative")
 	}
 	if request.To != "" {
 		if err := checkTopic(request.To); err != nil {

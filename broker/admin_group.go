@@ -13,7 +13,7 @@ func uintText(n uint64) string { return strconv.FormatUint(n, 10) }
 
 // keptPath is the path parameter for a topic or a store with groups.
 func keptPath() param {
-	return patternParam("topic", "the stored topic, or the pattern of a store, for groups on all of its topics, such as those of routes").inPath()
+	return patternParam("topic", "the stored topic, or the pattern of a store for groups on all of its topics, such as those of routes").inPath()
 }
 
 // groupEndpoints administer the groups on stored topics.
@@ -43,20 +43,20 @@ func groupEndpoints() []endpoint {
 	}
 	return []endpoint{
 		{
-			method: http.MethodGet, path: "/v1/admin/topics/{topic}/groups", name: "listGroups", summary: "the groups on a stored topic",
+			method: http.MethodGet, path: "/v1/admin/topics/{topic}/groups", name: "listGroups", summary: "list the groups on a stored topic",
 			access: administrator("topic"), params: append(pageParams(), keptPath()), answer: jsonAnswer(page[groupView]{}), also: absent, handle: listGroups,
 		},
 		{
-			method: http.MethodGet, path: "/v1/admin/topics/{topic}/groups/{group}", name: "getGroup", summary: "a group on a stored topic",
+			method: http.MethodGet, path: "/v1/admin/topics/{topic}/groups/{group}", name: "getGroup", summary: "show a group on a stored topic",
 			access: administrator("topic"), params: which, answer: jsonAnswer(groupView{}), also: absent, handle: on(nil),
 		},
 		{
-			method: http.MethodDelete, path: "/v1/admin/topics/{topic}/groups/{group}", name: "deleteGroup", summary: "make a group forget its place",
-			doc:    "A member that listens fails; one that comes later begins where it says. The groups of routes and webhooks that the configuration has are refused (409): they would stop, and what is published meanwhile would not be routed.",
+			method: http.MethodDelete, path: "/v1/admin/topics/{topic}/groups/{group}", name: "deleteGroup", summary: "delete a group and its position",
+			doc:    "The present members of the group fail; later members start at the position that they give. The groups of configured routes and webhooks cannot be deleted (409), because they would stop, and messages that are published meanwhile would not be routed.",
 			access: administrator("topic"), params: which, status: http.StatusNoContent, also: append(absent, http.StatusConflict),
 			handle: func(c *call) error {
 				if c.broker.needs(c.text("topic"), c.text("group")) {
-					return refused(http.StatusConflict, "group %s is the broker's own, for what its configuration has on %s", c.text("group"), c.text("topic")).but("take the route or the webhook out there and reload")
+					return refused(http.StatusConflict, "group %s belongs to the broker, for a route or webhook of its configuration on %s", c.text("group"), c.text("topic")).but("remove the route or the webhook from the configuration and reload")
 				}
 				if _, err := c.broker.conn.GroupInfo(c.ctx, c.text("topic"), c.text("group")); err != nil {
 					return err
@@ -68,22 +68,22 @@ func groupEndpoints() []endpoint {
 			},
 		},
 		{
-			method: http.MethodPost, path: "/v1/admin/topics/{topic}/groups/{group}/seek", name: "seekGroup", summary: "make a group go on at another place",
-			doc: "What is in hand may come again. While members listen this is refused (409) for a group that keeps the order of keys, " +
-				"and once in its life for a group that began with what was published next.",
+			method: http.MethodPost, path: "/v1/admin/topics/{topic}/groups/{group}/seek", name: "seekGroup", summary: "move the position of a group",
+			doc: "Messages in flight may be delivered again. " +
+				"The request is refused (409) while the group has members, if it keeps the order of keys, or if it started with the next published message and is moved for the first time.",
 			access: administrator("topic"),
 			params: with(
-				choiceParam("to", "the place: start, now, seq or time, of which the last two say which by the parameters of these names", "start", "now", "seq", "time").required(),
-				numberParam("seq", 1, 1<<63, "the message with this sequence, or the first one behind it"),
-				timeParam("time", "the first message that was stored then or later"),
+				choiceParam("to", "the new position: start, now, seq or time; seq and time need the parameter of the same name", "start", "now", "seq", "time").required(),
+				numberParam("seq", 1, 1<<63, "the message with this sequence, or the first one after it"),
+				timeParam("time", "the first message that was stored at this time or later"),
 			),
 			answer: jsonAnswer(groupView{}), also: append(absent, http.StatusConflict, http.StatusNotImplemented),
 			handle: on(seekGroup),
 		},
 		{
-			method: http.MethodPost, path: "/v1/admin/topics/{topic}/groups/{group}/pause", name: "pauseGroup", summary: "give a group no messages for a while",
-			doc: "Its members wait. A group that is paused is paused again, until the new time.", access: administrator("topic"),
-			params: with(durationParam("for", "how long; until it is resumed without it")), answer: jsonAnswer(groupView{}), also: append(absent, http.StatusNotImplemented),
+			method: http.MethodPost, path: "/v1/admin/topics/{topic}/groups/{group}/pause", name: "pauseGroup", summary: "pause a group",
+			doc: "The members of the group receive nothing during the pause. If the group is already paused, the new end replaces the old one.", access: administrator("topic"),
+			params: with(durationParam("for", "how long; if missing, until the group is resumed")), answer: jsonAnswer(groupView{}), also: append(absent, http.StatusNotImplemented),
 			handle: on(func(c *call, topic, group string) error {
 				d := c.duration("for")
 				if d == 0 {
@@ -93,8 +93,8 @@ func groupEndpoints() []endpoint {
 			}),
 		},
 		{
-			method: http.MethodPost, path: "/v1/admin/topics/{topic}/groups/{group}/resume", name: "resumeGroup", summary: "give a group messages again",
-			doc: "One that is not paused is left as it is.", access: administrator("topic"), params: which, answer: jsonAnswer(groupView{}), also: append(absent, http.StatusNotImplemented),
+			method: http.MethodPost, path: "/v1/admin/topics/{topic}/groups/{group}/resume", name: "resumeGroup", summary: "resume a group",
+			doc: "A group that is not paused is left unchanged.", access: administrator("topic"), params: which, answer: jsonAnswer(groupView{}), also: append(absent, http.StatusNotImplemented),
 			handle: on(func(c *call, topic, group string) error { return c.broker.conn.ResumeGroup(c.ctx, topic, group) }),
 		},
 	}
@@ -106,16 +106,16 @@ const pausedForEver = 100 * 365 * 24 * time.Hour
 // groupView is a group on a stored topic.
 type groupView struct {
 	Topic       string     `json:"topic" doc:"the topic"`
-	Group       string     `json:"group" doc:"its name"`
+	Group       string     `json:"group" doc:"the name"`
 	Done        uint64     `json:"done" doc:"the sequence up to which all messages are done"`
 	Waiting     uint64     `json:"waiting" doc:"messages that no member has received"`
-	InFlight    uint64     `json:"in_flight" doc:"messages that members have in hand"`
-	Redelivered uint64     `json:"redelivered" doc:"of those in hand, messages that were so before"`
-	Oldest      *time.Time `json:"oldest,omitempty" doc:"when the first message was stored that is not done; without it all are done"`
+	InFlight    uint64     `json:"in_flight" doc:"messages that members have received and not acknowledged"`
+	Redelivered uint64     `json:"redelivered" doc:"how many of the messages in flight were delivered before"`
+	Oldest      *time.Time `json:"oldest,omitempty" doc:"when the oldest message that is not done was stored; missing if all are done"`
 	Listening   int        `json:"listening" doc:"how many members wait for messages now"`
-	Keyed       bool       `json:"keyed" doc:"whether it keeps the order of keys"`
-	PausedUntil *time.Time `json:"paused_until,omitempty" doc:"when its pause ends; without it there is none"`
-	Created     time.Time  `json:"created" doc:"when the group was made"`
+	Keyed       bool       `json:"keyed" doc:"whether the group keeps the order of keys"`
+	PausedUntil *time.Time `json:"paused_until,omitempty" doc:"when the pause of the group ends; missing if it is not paused"`
+	Created     time.Time  `json:"created" doc:"when the group was created"`
 }
 
 func viewGroup(g *natsdriver.GroupInfo) *groupView {
@@ -157,7 +157,7 @@ func seekGroup(c *call, topic, group string) error {
 	to := c.text("to")
 	for name, is := range given {
 		if is != (to == name) {
-			return refused(http.StatusBadRequest, "%s: it is there if, and only if, to is %s", name, name)
+			return refused(http.StatusBadRequest, "%s must be given if to is %s, and only then", name, name)
 		}
 	}
 	switch to {

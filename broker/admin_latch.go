@@ -10,9 +10,9 @@ func latchEndpoints() []endpoint {
 	name := topicParam("name", "the latch").inPath()
 	return []endpoint{
 		{
-			method: http.MethodGet, path: "/v1/admin/latches", name: "listLatches", summary: "the latches", access: anyUser,
-			doc:    "Those that are set, and those that were cleared in the last hour.",
-			params: append(pageParams(), patternParam("pattern", "only latches whose names match it")),
+			method: http.MethodGet, path: "/v1/admin/latches", name: "listLatches", summary: "list the latches", access: anyUser,
+			doc:    "These are the latches that are set, and those that were cleared in the last hour.",
+			params: append(pageParams(), patternParam("pattern", "only latches whose names match this pattern")),
 			answer: jsonAnswer(page[latchView]{}), also: []int{http.StatusGatewayTimeout},
 			handle: func(c *call) error {
 				all, err := c.broker.conn.LatchNames(c.ctx, c.text("pattern"))
@@ -27,20 +27,20 @@ func latchEndpoints() []endpoint {
 			},
 		},
 		{
-			method: http.MethodGet, path: "/v1/admin/latches/{name}", name: "getLatch", summary: "a latch", access: administrator("name"),
-			doc:    "One that nobody has set is there, and not set.",
+			method: http.MethodGet, path: "/v1/admin/latches/{name}", name: "getLatch", summary: "show a latch", access: administrator("name"),
+			doc:    "A latch that was never set is shown as not set.",
 			params: []param{name}, answer: jsonAnswer(latchView{}), also: []int{http.StatusGatewayTimeout},
 			handle: func(c *call) error { return c.replyLatch() },
 		},
 		{
 			method: http.MethodPut, path: "/v1/admin/latches/{name}", name: "setLatch", summary: "set a latch", access: administrator("name"),
-			doc:    "Those who wait for it go on, and those who will do not wait.",
+			doc:    "Everyone who waits for the latch continues, and later waits return at once.",
 			params: []param{name}, answer: jsonAnswer(latchView{}), also: []int{http.StatusInsufficientStorage, http.StatusGatewayTimeout},
 			handle: func(c *call) error { return c.putLatch(true) },
 		},
 		{
 			method: http.MethodDelete, path: "/v1/admin/latches/{name}", name: "clearLatch", summary: "clear a latch", access: administrator("name"),
-			doc:    "One that is not set is refused (404).",
+			doc:    "If the latch is not set, the answer is 404.",
 			params: []param{name}, answer: jsonAnswer(latchView{}), also: []int{http.StatusNotFound, http.StatusInsufficientStorage, http.StatusGatewayTimeout},
 			handle: func(c *call) error {
 				l, err := c.broker.conn.LatchInfo(c.ctx, c.text("name"))
@@ -58,9 +58,9 @@ func latchEndpoints() []endpoint {
 
 // latchView is a latch.
 type latchView struct {
-	Name    string     `json:"name" doc:"its name"`
-	Set     bool       `json:"set" doc:"whether it is set"`
-	Changed *time.Time `json:"changed,omitempty" doc:"when it was set or cleared"`
+	Name    string     `json:"name" doc:"the name"`
+	Set     bool       `json:"set" doc:"whether the latch is set"`
+	Changed *time.Time `json:"changed,omitempty" doc:"when the latch was set or cleared"`
 }
 
 func (c *call) latchView(name string) (*latchView, error) {

@@ -14,14 +14,14 @@ func messageEndpoints() []endpoint {
 	seq := numberParam("seq", 1, 1<<63, "the sequence of the message").inPath()
 	return []endpoint{
 		{
-			method: http.MethodGet, path: "/v1/admin/topics/{topic}/messages", name: "listMessages", summary: "messages of a stored topic",
-			doc:    "In the order of the topic. With a filter the answer may have fewer than there are, and say where to go on: no more than 10,000 messages are looked at. A page has some 16 MiB of data at most.",
+			method: http.MethodGet, path: "/v1/admin/topics/{topic}/messages", name: "listMessages", summary: "list messages of a stored topic",
+			doc:    "The messages are in the order of the topic. With a filter, one call examines at most 10,000 messages, so a page may have fewer messages than match; the answer says where to continue. A page has at most about 16 MiB of data.",
 			access: administrator("topic"),
-			params: append(pageParams(), topicPath(), filterParam("where", "only messages that match it")),
+			params: append(pageParams(), topicPath(), filterParam("where", "only messages that match this filter")),
 			answer: jsonAnswer(page[Event]{}), also: absent, handle: listMessages,
 		},
 		{
-			method: http.MethodGet, path: "/v1/admin/topics/{topic}/messages/{seq}", name: "getMessage", summary: "a message of a stored topic",
+			method: http.MethodGet, path: "/v1/admin/topics/{topic}/messages/{seq}", name: "getMessage", summary: "show a message of a stored topic",
 			access: administrator("topic"), params: []param{topicPath(), seq}, answer: jsonAnswer(Event{}), also: absent,
 			handle: func(c *call) error {
 				m, err := c.broker.conn.ReadMessage(c.ctx, c.text("topic"), c.number("seq"))

@@ -6,12 +6,12 @@ import "net/http"
 func routeEndpoints() []endpoint {
 	return []endpoint{
 		{
-			method: http.MethodGet, path: "/v1/admin/routes", name: "listRoutes", summary: "the routes, with what they have done", access: operator,
-			doc: "In the order of the configuration. The numbers begin when the broker starts, and go on when it reloads.", params: pageParams(),
+			method: http.MethodGet, path: "/v1/admin/routes", name: "listRoutes", summary: "list the routes and their counters", access: operator,
+			doc: "The routes are in the order of the configuration. The counters start with the broker, and a reload does not reset them.", params: pageParams(),
 			answer: jsonAnswer(page[routeView]{}), handle: listRoutes,
 		},
 		{
-			method: http.MethodGet, path: "/v1/admin/routes/{route}", name: "getRoute", summary: "a route, with what it has done", access: operator,
+			method: http.MethodGet, path: "/v1/admin/routes/{route}", name: "getRoute", summary: "show a route and its counters", access: operator,
 			params: []param{textParam("route", "the name of the route, or its number").inPath()}, answer: jsonAnswer(routeView{}), also: []int{http.StatusNotFound},
 			handle: func(c *call) error {
 				for _, v := range c.broker.routeViews() {
@@ -28,13 +28,13 @@ func routeEndpoints() []endpoint {
 // routeView is a route: its configuration, and what it has done.
 type routeView struct {
 	RouteStats
-	From   string   `json:"from" doc:"the topic or pattern that it takes messages from"`
-	Where  string   `json:"where,omitempty" doc:"the filter; without it all messages are taken"`
+	From   string   `json:"from" doc:"the topic or pattern from which the route takes messages"`
+	Where  string   `json:"where,omitempty" doc:"the filter; if missing, all messages match"`
 	To     []string `json:"to,omitempty" doc:"the targets"`
-	Mode   string   `json:"mode" enum:"copy move" doc:"whether messages are removed where they come from"`
-	Sample float64  `json:"sample,omitempty" doc:"the part of the messages that is taken; all without it"`
-	Else   []string `json:"otherwise_to,omitempty" doc:"the targets of what no route with the same from has taken"`
-	Stored bool     `json:"durable" doc:"whether it takes messages from a stored topic, and so every one"`
+	Mode   string   `json:"mode" enum:"copy move" doc:"whether messages are removed from their topic after they are routed"`
+	Sample float64  `json:"sample,omitempty" doc:"the fraction of the messages that is routed; all if missing"`
+	Else   []string `json:"otherwise_to,omitempty" doc:"the targets of messages that no route with the same from matched"`
+	Stored bool     `json:"durable" doc:"whether the route reads a stored topic, and so takes every message"`
 }
 
 // routeViews returns the routes, in the order of the configuration.

@@ -15,9 +15,9 @@ import (
 // subscriptionEndpoints are about current subscriptions.
 func subscriptionEndpoints() []endpoint {
 	return []endpoint{{
-		method: http.MethodGet, path: "/v1/admin/subscriptions", name: "listSubscriptions", summary: "who listens to which topics now",
-		doc: "Groups on stored topics are not among them: their members ask for messages. " + withServer, access: operator,
-		params: append(pageParams(), topicParam("topic", "only subscriptions that get what is published to this topic"), flagParam("all", "whether to show those of the server and of hark itself, too")),
+		method: http.MethodGet, path: "/v1/admin/subscriptions", name: "listSubscriptions", summary: "list the present subscriptions",
+		doc: "Groups on stored topics are not included, because their members request messages. " + withServer, access: operator,
+		params: append(pageParams(), topicParam("topic", "only subscriptions that receive what is published to this topic"), flagParam("all", "whether to include the internal subscriptions of the server and of hark")),
 		answer: jsonAnswer(page[subscriptionView]{}), also: []int{http.StatusConflict, http.StatusNotImplemented}, handle: listSubscriptions,
 	}}
 }
@@ -25,9 +25,9 @@ func subscriptionEndpoints() []endpoint {
 // subscriptionView is a subscription of a client.
 type subscriptionView struct {
 	Pattern    string `json:"pattern" doc:"the topic or pattern"`
-	Group      string `json:"group,omitempty" doc:"the group; without it every message comes"`
+	Group      string `json:"group,omitempty" doc:"the group; if missing, the subscription receives every message"`
 	Connection uint64 `json:"connection" doc:"the number of the connection"`
-	Messages   int64  `json:"messages" doc:"how many messages it has been sent"`
+	Messages   int64  `json:"messages" doc:"the number of messages sent to the subscription"`
 
 	sid string
 }

@@ -165,7 +165,7 @@ func topicScenario(t *testing.T, a *api) {
 	messageScenario(t, a)
 
 	var gone purged
-	a.refused(http.StatusBadRequest, "want one of them", "purgeTopic", args{"topic": "shop.orders", "before": "2", "keep": "1"}, nil)
+	a.refused(http.StatusBadRequest, "give one of them", "purgeTopic", args{"topic": "shop.orders", "before": "2", "keep": "1"}, nil)
 	a.want(http.StatusOK, "purgeTopic", args{"topic": "shop.orders", "before": "3"}, nil, &gone)
 	if gone.Removed != 2 {
 		t.Errorf("got %+v", gone)
@@ -295,7 +295,7 @@ func groupScenario(t *testing.T, a *api) {
 	if err := sub.Close(testContext(t)); err != nil {
 		t.Error(err)
 	}
-	a.refused(http.StatusConflict, "the broker's own", "deleteGroup", args{"topic": "live.x", "group": routesGroup}, nil)
+	a.refused(http.StatusConflict, "belongs to the broker", "deleteGroup", args{"topic": "live.x", "group": routesGroup}, nil)
 	a.want(http.StatusNoContent, "deleteGroup", which(), nil, nil)
 	a.refused(http.StatusNotFound, "group g of topic grouped", "seekGroup", which("to", "now"), nil)
 	for _, name := range []string{"deleteGroup", "getGroup", "pauseGroup", "resumeGroup"} {
@@ -483,7 +483,7 @@ func brokerScenario(t *testing.T, a *api) {
 	if v.Name != "hark" || v.Routes != 2 || !v.Ready || v.Messages != a.broker.Addr().String() || v.Started.IsZero() {
 		t.Errorf("got %+v", v)
 	}
-	a.refused(http.StatusNotImplemented, "not told where", "reload", nil, nil)
+	a.refused(http.StatusNotImplemented, "without a source", "reload", nil, nil)
 	current := a.broker.config.Load()
 	a.broker.ReloadFrom(func() (*Config, error) { return nil, errors.New("line 3 is odd") })
 	a.refused(http.StatusUnprocessableEntity, "line 3 is odd; nothing has changed", "reload", nil, nil)
@@ -517,9 +517,9 @@ func TestListsShowWhatIsTheirs(t *testing.T) {
 		}
 	}
 	ada.want(http.StatusOK, "getTopic", args{"topic": "orders.stored"}, nil, nil)
-	ada.refused(http.StatusForbidden, "this is for who administers the topic", "getTopic", args{"topic": "secret"}, nil)
+	ada.refused(http.StatusForbidden, "this needs permission to administer the topic", "getTopic", args{"topic": "secret"}, nil)
 	for _, list := range []string{"listConnections", "listRoutes", "listSubscriptions", "getBroker", "reload"} {
 		ada.refused(http.StatusForbidden, "administers `>`", list, nil, nil)
 	}
-	newAPI(t, b, "").refused(http.StatusUnauthorized, "does not say who", "listTopics", nil, nil)
+	newAPI(t, b, "").refused(http.StatusUnauthorized, "has no credentials", "listTopics", nil, nil)
 }

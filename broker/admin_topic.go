@@ -18,8 +18,8 @@ func topicEndpoints() []endpoint {
 	absent := []int{http.StatusNotFound, http.StatusGatewayTimeout}
 	return []endpoint{
 		{
-			method: http.MethodGet, path: "/v1/admin/topics", name: "listTopics", summary: "the stored topics", access: anyUser,
-			params: append(pageParams(), patternParam("pattern", "only topics that match it")),
+			method: http.MethodGet, path: "/v1/admin/topics", name: "listTopics", summary: "list the stored topics", access: anyUser,
+			params: append(pageParams(), patternParam("pattern", "only topics that match this pattern")),
 			answer: jsonAnswer(page[topicView]{}), also: []int{http.StatusGatewayTimeout}, handle: listTopics,
 		},
 		{
@@ -34,22 +34,23 @@ func topicEndpoints() []endpoint {
 			},
 		},
 		{
-			method: http.MethodPut, path: "/v1/admin/topics/{topic}", name: "putTopic", summary: "make a stored topic",
-			doc: "Without a body nothing is limited. One that is there with the same limits is left as it is; with others it is refused, " +
-				"unless alter is set: then it is given these. The durability of a topic cannot change. What the configuration of the broker declares is made as it says whenever the broker starts.",
-			access: administrator("topic"), params: []param{topicPath(), flagParam("alter", "whether to change one that is there")},
+			method: http.MethodPut, path: "/v1/admin/topics/{topic}", name: "putTopic", summary: "create a stored topic",
+			doc: "Without a body, the topic has no limits. An existing topic with the same limits is left unchanged. " +
+				"If the limits differ, the request is refused, unless alter is set; then the topic gets the new limits. The durability of a topic cannot change. " +
+				"When the broker starts, topics that its configuration declares get the limits of the configuration.",
+			access: administrator("topic"), params: []param{topicPath(), flagParam("alter", "whether to change an existing topic")},
 			body:   &body{shape: topicLimits{}, limit: jsonLimit, optional: true},
 			answer: jsonAnswer(topicPut{}), also: []int{http.StatusConflict, http.StatusNotImplemented, http.StatusInsufficientStorage, http.StatusGatewayTimeout}, handle: putTopic,
 		},
 		{
-			method: http.MethodDelete, path: "/v1/admin/topics/{topic}", name: "deleteTopic", summary: "delete a stored topic, with its messages and groups",
-			doc: "A topic that the configuration of the broker declares is refused: take it out of the configuration first. Of a topic of a store the messages and groups are deleted; " +
-				"what is published to it later is stored again.",
+			method: http.MethodDelete, path: "/v1/admin/topics/{topic}", name: "deleteTopic", summary: "delete a stored topic with its messages and groups",
+			doc: "A topic that the configuration of the broker declares cannot be deleted; remove it from the configuration first. " +
+				"For a topic of a store, its messages and groups are deleted, and what is published to it later is stored again.",
 			access: administrator("topic"), params: []param{topicPath()}, status: http.StatusNoContent, also: append(absent, http.StatusConflict),
 			handle: func(c *call) error {
 				topic := c.text("topic")
 				if c.broker.declares(topic) {
-					return refused(http.StatusConflict, "topic %s is declared in the configuration of the broker", topic).but("take it out there, reload, and try again")
+					return refused(http.StatusConflict, "topic %s is declared in the configuration of the broker", topic).but("remove it there, reload the broker, and try again")
 				}
 				if _, err := c.broker.conn.TopicInfo(c.ctx, topic); err != nil {
 					return err
@@ -61,17 +62,17 @@ func topicEndpoints() []endpoint {
 			},
 		},
 		{
-			method: http.MethodPost, path: "/v1/admin/topics/{topic}/purge", name: "purgeTopic", summary: "remove messages of a stored topic",
-			doc: "Without parameters all are removed. Groups go on behind them.", access: administrator("topic"),
+			method: http.MethodPost, path: "/v1/admin/topics/{topic}/purge", name: "purgeTopic", summary: "purge a stored topic",
+			doc: "Without parameters, all messages are removed. Groups continue after the removed messages.", access: administrator("topic"),
 			params: []param{
 				topicPath(),
 				numberParam("before", 1, 1<<63, "remove only messages before this sequence"),
-				numberParam("keep", 1, 1<<63, "keep so many of the newest messages"),
+				numberParam("keep", 1, 1<<63, "keep this many of the newest messages"),
 			},
 			answer: jsonAnswer(purged{}), also: absent,
 			handle: func(c *call) error {
 				if c.number("before") > 0 && c.number("keep") > 0 {
-					return refused(http.StatusBadRequest, "before and keep: want one of them")
+					return refused(http.StatusBadRequest, "before and keep: give one of them")
 				}
 				removed, err := c.broker.conn.PurgeTopic(c.ctx, c.text("topic"), c.number("before"), c.number("keep"))
 				if err != nil {
@@ -85,40 +86,40 @@ func topicEndpoints() []endpoint {
 
 // topicLimits are the limits of a topic, written as in the configuration.
 type topicLimits struct {
-	Age        string `json:"age,omitempty" doc:"how long messages are kept, such as 90s, 12h or 7d; for ever without it"`
-	Bytes      string `json:"bytes,omitempty" doc:"how much is kept, such as 64MiB; everything without it"`
-	Count      int64  `json:"count,omitempty" doc:"how many messages are kept; all if it is 0"`
-	Durability string `json:"durability,omitempty" enum:"strict relaxed memory" doc:"what an acknowledged message survives; strict without it"`
-	Dedup      string `json:"dedup,omitempty" doc:"how long message IDs are remembered; 2m without it, 0s for not at all"`
+	Age        string `json:"age,omitempty" doc:"how long messages are kept, such as 90s, 12h or 7d; no limit if missing"`
+	Bytes      string `json:"bytes,omitempty" doc:"how many bytes are kept, such as 64MiB; no limit if missing"`
+	Count      int64  `json:"count,omitempty" doc:"how many messages are kept; 0 for no limit"`
+	Durability string `json:"durability,omitempty" enum:"strict relaxed memory" doc:"the durability, which says what acknowledged messages survive; strict if missing"`
+	Dedup      string `json:"dedup,omitempty" doc:"how long message IDs are remembered; 2m if missing, 0s for no deduplication"`
 }
 
 // topicPut says what happened to a topic.
 type topicPut struct {
-	Topic  topicView `json:"topic" doc:"as it is now"`
+	Topic  topicView `json:"topic" doc:"the current state"`
 	Change string    `json:"change" enum:"made altered none" doc:"what was done"`
 }
 
 type purged struct {
-	Removed uint64 `json:"removed" doc:"how many messages were removed"`
+	Removed uint64 `json:"removed" doc:"the number of removed messages"`
 }
 
 // topicView is a stored topic.
 type topicView struct {
-	Topic      string     `json:"topic" doc:"its name"`
-	Store      string     `json:"store,omitempty" doc:"the pattern of the store that it is in, with other topics: what is said of limits, and when it was made, is about the store"`
-	Messages   uint64     `json:"messages" doc:"how many are kept"`
-	Bytes      uint64     `json:"bytes" doc:"how large they are on disk or in memory; 0 for a topic of a store, which is not known"`
-	First      uint64     `json:"first" doc:"the sequence of the oldest message; 0 without any"`
-	Last       uint64     `json:"last" doc:"the sequence of the newest message, also if it is gone"`
+	Topic      string     `json:"topic" doc:"the name"`
+	Store      string     `json:"store,omitempty" doc:"the pattern of the store that holds this topic and others; the limits and the time of creation are those of the store"`
+	Messages   uint64     `json:"messages" doc:"the number of stored messages"`
+	Bytes      uint64     `json:"bytes" doc:"the size of the messages on disk or in memory; 0 for a topic of a store, where it is not known"`
+	First      uint64     `json:"first" doc:"the sequence of the oldest message; 0 if there is none"`
+	Last       uint64     `json:"last" doc:"the sequence of the newest message, even if it was removed"`
 	FirstTime  *time.Time `json:"first_time,omitempty" doc:"when the oldest message was stored"`
 	LastTime   *time.Time `json:"last_time,omitempty" doc:"when the newest message was stored"`
-	Groups     int        `json:"consumers" doc:"how many consumers NATS has for groups and subscriptions"`
-	Created    time.Time  `json:"created" doc:"when the topic was made"`
-	Age        string     `json:"age,omitempty" doc:"how long messages are kept; for ever without it"`
-	MaxBytes   int64      `json:"max_bytes,omitempty" doc:"how much is kept; everything without it"`
-	MaxCount   int64      `json:"max_count,omitempty" doc:"how many messages are kept; all without it"`
-	PerKey     int64      `json:"per_key,omitempty" doc:"how many messages of each key the broker leaves; all without it"`
-	Durability string     `json:"durability" enum:"strict relaxed memory" doc:"what an acknowledged message survives"`
+	Groups     int        `json:"consumers" doc:"the number of NATS consumers, for groups and subscriptions"`
+	Created    time.Time  `json:"created" doc:"when the topic was created"`
+	Age        string     `json:"age,omitempty" doc:"how long messages are kept; no limit if missing"`
+	MaxBytes   int64      `json:"max_bytes,omitempty" doc:"how many bytes are kept; no limit if missing"`
+	MaxCount   int64      `json:"max_count,omitempty" doc:"how many messages are kept; no limit if missing"`
+	PerKey     int64      `json:"per_key,omitempty" doc:"how many of the newest messages of each key are kept; no limit if missing"`
+	Durability string     `json:"durability" enum:"strict relaxed memory" doc:"the durability, which says what acknowledged messages survive"`
 	Dedup      string     `json:"dedup" doc:"how long message IDs are remembered"`
 	Declared   bool       `json:"declared" doc:"whether the configuration of the broker declares it"`
 }

@@ -14,21 +14,20 @@ func valueEndpoints() []endpoint {
 	name := topicParam("name", "the value").inPath()
 	return []endpoint{
 		{
-			method: http.MethodGet, path: "/v1/admin/values", name: "listValues", summary: "the shared values", access: anyUser,
-			params: append(pageParams(), patternParam("pattern", "only values whose names match it")),
+			method: http.MethodGet, path: "/v1/admin/values", name: "listValues", summary: "list the shared values", access: anyUser,
+			params: append(pageParams(), patternParam("pattern", "only values whose names match this pattern")),
 			answer: jsonAnswer(page[valueView]{}), also: []int{http.StatusGatewayTimeout}, handle: listValues,
 		},
 		{
-			method: http.MethodGet, path: "/v1/admin/values/{name}", name: "getValue", summary: "a shared value", access: administrator("name"),
+			method: http.MethodGet, path: "/v1/admin/values/{name}", name: "getValue", summary: "show a shared value", access: administrator("name"),
 			params: []param{name}, answer: jsonAnswer(valueView{}), also: []int{http.StatusNotFound, http.StatusGatewayTimeout},
 			handle: func(c *call) error { return c.replyValue(c.text("name")) },
 		},
 		{
 			method: http.MethodPut, path: "/v1/admin/values/{name}", name: "setValue", summary: "set a shared value",
-			doc: "The body is the encoding of the value, JSON unless the programs use another codec. One that is not there is made. " +
-				"With version it is set only if it still has that version; otherwise the answer is 412, and nothing has changed. " +
-				"Values cannot be deleted: programs have them open.",
-			access: administrator("name"), params: []param{name, numberParam("version", 1, 1<<63, "the version that it must have")},
+			doc: "The body is the encoded value, in JSON unless the programs use another codec. A value that does not exist is created. " +
+				"With version, the value is set only if it still has that version; otherwise the answer is 412, and nothing changes. Values cannot be deleted, because programs may have them open.",
+			access: administrator("name"), params: []param{name, numberParam("version", 1, 1<<63, "the version that the value must have")},
 			body:   &body{media: []string{"application/json", "application/octet-stream"}, limit: 1 << 20},
 			answer: jsonAnswer(valueView{}), also: []int{http.StatusNotFound, http.StatusPreconditionFailed, http.StatusInsufficientStorage, http.StatusGatewayTimeout}, handle: setValue,
 		},
@@ -37,11 +36,11 @@ func valueEndpoints() []endpoint {
 
 // valueView is a shared value.
 type valueView struct {
-	Name    string          `json:"name" doc:"its name"`
-	Version uint64          `json:"version" doc:"grows with each change"`
-	Changed time.Time       `json:"changed" doc:"when it was set"`
+	Name    string          `json:"name" doc:"the name"`
+	Version uint64          `json:"version" doc:"the version, which increases with each change"`
+	Changed time.Time       `json:"changed" doc:"when the value was set"`
 	Data    json.RawMessage `json:"data,omitempty" doc:"the value, if it is JSON or text"`
-	Base64  []byte          `json:"data_base64,omitempty" doc:"the value, if it is neither"`
+	Base64  []byte          `json:"data_base64,omitempty" doc:"the value as base64, if it is neither JSON nor text"`
 }
 
 func (c *call) valueView(name string) (*valueView, error) {
@@ -97,7 +96,7 @@ func setValue(c *call) error {
 	}
 	if media := c.req.Header.Get("Content-Type"); media != "application/octet-stream" {
 		if data = bytes.TrimSpace(data); !json.Valid(data) {
-			return refused(http.StatusBadRequest, "the body is no JSON").but("send other bytes as application/octet-stream")
+			return refused(http.StatusBadRequest, "the body is not JSON").but("send other bytes as application/octet-stream")
 		}
 	}
 	name, want := c.text("name"), c.number("version")

@@ -265,7 +265,7 @@ func (b *Broker) shut(ctx context.Context) (err error) {
 	case closeErr := <-done:
 		return errors.Join(err, closeErr)
 	case <-ctx.Done():
-		return errors.Join(err, fmt.Errorf("the server has not stopped within %v; what was acknowledged is stored", b.config.Load().StopTimeout))
+		return errors.Join(err, fmt.Errorf("the server did not stop within %v (stop_timeout); what was acknowledged is stored", b.config.Load().StopTimeout))
 	}
 }
 

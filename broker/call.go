@@ -139,7 +139,7 @@ func (c *call) run() (err error) {
 	}
 	if !e.access.allowed(c) {
 		return refused(http.StatusForbidden, "user %s may not do this", c.who.who()).
-			but("this is for %s: see the keys publish, subscribe and admin of the user in the configuration", e.access.doc)
+			but("this needs %s: see the keys publish, subscribe and admin of the user in the configuration", e.access.doc)
 	}
 	if err := c.checkEncoding(); err != nil {
 		return err
@@ -155,7 +155,7 @@ func (c *call) checkEncoding() error {
 		return nil
 	}
 	c.rw.Header().Set("Accept-Encoding", "identity")
-	return refused(http.StatusUnsupportedMediaType, "the body has the encoding %q, which the broker does not undo", encoding).but("send it without Content-Encoding")
+	return refused(http.StatusUnsupportedMediaType, "the body has the encoding %q, which the broker does not decode", encoding).but("send it without Content-Encoding")
 }
 
 // checkRate counts the call, and refuses it if the caller sends too many.
@@ -231,7 +231,7 @@ func (c *call) decode(into any) error {
 		return refused(http.StatusBadRequest, "the body: %s", strings.TrimPrefix(err.Error(), "json: "))
 	}
 	if dec.More() {
-		return refused(http.StatusBadRequest, "the body: there is more behind the JSON")
+		return refused(http.StatusBadRequest, "the body has further text after the JSON")
 	}
 	return nil
 }

@@ -63,7 +63,7 @@ func (b *Broker) untilCluster(ctx context.Context, c *Config, f func() error) er
 		select {
 		case <-time.After(clusterPoll):
 		case <-ctx.Done():
-			return fmt.Errorf("cluster %s: too few of its servers are there: %w (%w)", c.Cluster.Name, context.Cause(ctx), err)
+			return fmt.Errorf("cluster %s: too few of its servers are running: %w (%w)", c.Cluster.Name, context.Cause(ctx), err)
 		}
 	}
 }

@@ -59,7 +59,7 @@ func (c *Config) validateCluster(bad report) {
 		for _, key := range ofServer {
 			_, written := c.places[key]
 			if _, given := c.sources[key]; written || given {
-				bad(key, "is about the server in this process, and there is none beside an engine")
+				bad(key, "configures the server in this process, and with an engine there is none; remove it")
 			}
 		}
 		return
@@ -71,7 +71,7 @@ func (c *Config) validateCluster(bad report) {
 			"cluster.cert": k.TLS.Cert != "", "cluster.key": k.TLS.Key != "", "cluster.ca": k.TLS.ClientCA != "",
 		} {
 			if given {
-				bad(key, "is about a cluster, which needs cluster.listen")
+				bad(key, "configures a cluster, which needs cluster.listen")
 			}
 		}
 		return

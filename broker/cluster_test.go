@@ -243,7 +243,7 @@ func TestClusterFaults(t *testing.T) {
 		"engine: nats://x\ndata: d":                                                 "data: is about the server in this process",
 		"engine: nats://x\nlimits: {pending: 1GiB}":                                 "limits.pending: is about",
 		"engine: nats://x\nlimits: {rate: 1}":                                       "limits.rate: is about",
-		"cluster: {routes: ['127.0.0.1:1']}":                                        "cluster.routes: is about a cluster, which needs cluster.listen",
+		"cluster: {routes: ['127.0.0.1:1']}":                                        "cluster.routes: configures a cluster, which needs cluster.listen",
 		"cluster: {listen: '127.0.0.1:1'}":                                          "name: each server of a cluster",
 		"name: a\ncluster: {listen: '127.0.0.1:1', replicas: 6}":                    "cluster.replicas: must be",
 		"name: a\ncluster: {listen: '127.0.0.1:1', routes: [x]}":                    `cluster.routes[0]: got "x"`,

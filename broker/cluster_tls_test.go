@@ -64,7 +64,7 @@ func TestClusterTLS(t *testing.T) {
 		all.Go(func() {
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 			defer cancel()
-			if err := b.Start(ctx); err == nil || !strings.Contains(err.Error(), "too few of its servers are there") {
+			if err := b.Start(ctx); err == nil || !strings.Contains(err.Error(), "too few of its servers are running") {
 				t.Errorf("%s: got %v, want it to find nobody", what, err)
 			}
 		})

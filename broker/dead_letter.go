@@ -116,11 +116,11 @@ func (e *deadEvent) Header(name string) (string, bool) {
 // deadSelection selects dead letters of a topic. They must match all of its
 // members.
 type deadSelection struct {
-	Seqs  []uint64 `json:"seqs,omitempty" doc:"those with these sequences"`
-	Error string   `json:"error,omitempty" doc:"those of this group: what listDeadErrors calls error"`
-	Where string   `json:"where,omitempty" doc:"those that match this filter, as the messages that they were; headers.reason, headers.subscription and headers.attempts are those of the failure"`
-	All   bool     `json:"all,omitempty" doc:"all: without any of the others it must be said"`
-	Limit uint64   `json:"limit,omitempty" doc:"the oldest of them, so many at most; all if it is 0"`
+	Seqs  []uint64 `json:"seqs,omitempty" doc:"select the dead letters with these sequences"`
+	Error string   `json:"error,omitempty" doc:"select the dead letters of this group of errors, as listDeadErrors names it in error"`
+	Where string   `json:"where,omitempty" doc:"select the dead letters whose original message matches this filter; headers.reason, headers.subscription and headers.attempts are those of the failure"`
+	All   bool     `json:"all,omitempty" doc:"select all dead letters; required if no other member selects any"`
+	Limit uint64   `json:"limit,omitempty" doc:"select at most this many, the oldest first; 0 selects all"`
 }
 
 // maxSelected is how many dead letters one call can handle.
@@ -129,7 +129,7 @@ const maxSelected = 1_000_000
 // check refuses an ambiguous selection.
 func (s *deadSelection) check() (*filter.Filter, error) {
 	if len(s.Seqs) == 0 && s.Error == "" && s.Where == "" && !s.All {
-		return nil, refused(http.StatusBadRequest, "which dead letters?").but("say seqs, error or where; or all")
+		return nil, refused(http.StatusBadRequest, "the request does not select dead letters").but("give seqs, error or where; or all")
 	}
 	f, err := compileFilter(s.Where)
 	if err != nil {
@@ -176,12 +176,12 @@ func (s *deadSelection) matches(d *deadLetter, where *filter.Filter) bool {
 
 // editedDead says what to change in a copy of a dead letter.
 type editedDead struct {
-	Data        json.RawMessage    `json:"data,omitempty" doc:"the new data, as JSON; as it was without it"`
-	Base64      []byte             `json:"data_base64,omitempty" doc:"the new data, if it is no JSON"`
-	ContentType string             `json:"datacontenttype,omitempty" doc:"its media type; as it was without it"`
-	Key         *string            `json:"key,omitempty" doc:"the new key; as it was without it"`
-	Headers     map[string]*string `json:"headers,omitempty" doc:"headers that are to be other; null removes one"`
-	Replace     bool               `json:"replace,omitempty" doc:"whether the dead letter is removed once its copy is stored"`
+	Data        json.RawMessage    `json:"data,omitempty" doc:"the new data as JSON; unchanged if missing"`
+	Base64      []byte             `json:"data_base64,omitempty" doc:"the new data as base64, if it is not JSON"`
+	ContentType string             `json:"datacontenttype,omitempty" doc:"the new media type; unchanged if missing"`
+	Key         *string            `json:"key,omitempty" doc:"the new key; unchanged if missing"`
+	Headers     map[string]*string `json:"headers,omitempty" doc:"headers to change; null removes a header"`
+	Replace     bool               `json:"replace,omitempty" doc:"whether to remove the dead letter when its copy is stored"`
 }
 
 // copyDead returns an edited copy of a dead letter, with the record of its failure.
@@ -194,7 +194,7 @@ func (e *editedDead) copyDead(d *deadLetter) (*driver.Message, error) {
 	}
 	switch {
 	case e.Data != nil && e.Base64 != nil:
-		return nil, refused(http.StatusBadRequest, "data and data_base64: want one of them")
+		return nil, refused(http.StatusBadRequest, "data and data_base64: give one of them")
 	case e.Data != nil:
 		m.Data = e.Data
 	case e.Base64 != nil:
@@ -209,7 +209,7 @@ func (e *editedDead) copyDead(d *deadLetter) (*driver.Message, error) {
 	for name, value := range e.Headers {
 		switch name {
 		case failureHeader, replayedHeader, replayOfHeader, editedHeader:
-			return nil, refused(http.StatusBadRequest, "header %s says where the message comes from; it stays", name)
+			return nil, refused(http.StatusBadRequest, "header %s records where the message comes from and cannot be changed", name)
 		case "":
 			return nil, refused(http.StatusBadRequest, "a header has no name")
 		}
@@ -252,7 +252,7 @@ func (b *Broker) editDead(ctx context.Context, topic string, seq uint64, e *edit
 		return nil, err
 	}
 	if stored == nil {
-		return nil, fmt.Errorf("the edited copy of %d was stored, and is gone: does topic %s keep so little?", seq, topic)
+		return nil, fmt.Errorf("the edited copy of %d was stored and is already gone; the limits of topic %s may be too small", seq, topic)
 	}
 	if e.Replace {
 		return stored, b.conn.DeleteMessage(ctx, topic, seq)

@@ -17,31 +17,31 @@ import (
 // replayRequest says which dead letters to replay, and how.
 type replayRequest struct {
 	deadSelection
-	To     string  `json:"to,omitempty" doc:"the topic to publish to; the one where each message was published without it"`
-	Rate   float64 `json:"rate,omitempty" doc:"how many in a second at most; as fast as it goes if it is 0"`
-	DryRun bool    `json:"dry_run,omitempty" doc:"whether only to say what would be done"`
-	Force  bool    `json:"force,omitempty" doc:"whether to replay also what has failed again after a replay, and to topics that are not stored"`
+	To     string  `json:"to,omitempty" doc:"the topic to publish to; by default, the topic to which each message was published"`
+	Rate   float64 `json:"rate,omitempty" doc:"the maximum number of messages per second; 0 for no limit"`
+	DryRun bool    `json:"dry_run,omitempty" doc:"dry run: only report what would be done"`
+	Force  bool    `json:"force,omitempty" doc:"whether to replay also messages that failed again after a replay, and messages to topics that are not stored"`
 }
 
 // deadOutcome is what happened to a dead letter, or at the end to all of them.
 type deadOutcome struct {
 	Seq     uint64 `json:"seq,omitempty" doc:"the dead letter"`
-	ID      string `json:"id,omitempty" doc:"the ID of its message"`
-	To      string `json:"to,omitempty" doc:"the topic to which it was published"`
-	Outcome string `json:"outcome,omitempty" enum:"done dry skipped failed gone" doc:"dry: it would be done; gone: it is not there"`
-	Reason  string `json:"reason,omitempty" doc:"why it was skipped or has failed"`
+	ID      string `json:"id,omitempty" doc:"the ID of the message"`
+	To      string `json:"to,omitempty" doc:"the topic to which the message was published"`
+	Outcome string `json:"outcome,omitempty" enum:"done dry skipped failed gone" doc:"what was done; dry: it would have been done; gone: the dead letter does not exist"`
+	Reason  string `json:"reason,omitempty" doc:"why the dead letter was skipped, or the error"`
 
-	Total   *uint64      `json:"total,omitempty" doc:"in the first line: how many there are"`
-	Summary *deadSummary `json:"summary,omitempty" doc:"in the last line, and only there: what was done. Without it the work was cut short"`
+	Total   *uint64      `json:"total,omitempty" doc:"how many are selected; only in the first line"`
+	Summary *deadSummary `json:"summary,omitempty" doc:"the summary, only in the last line; if it is missing, the work was interrupted"`
 }
 
 // deadSummary counts dead letters by outcome.
 type deadSummary struct {
 	Done    uint64 `json:"done" doc:"replayed, or removed"`
-	Dry     uint64 `json:"dry" doc:"would be"`
-	Skipped uint64 `json:"skipped" doc:"left where they are, and why is said"`
-	Failed  uint64 `json:"failed" doc:"left where they are, because it could not be done"`
-	Gone    uint64 `json:"gone" doc:"not there: asked for by their sequences, or removed meanwhile"`
+	Dry     uint64 `json:"dry" doc:"would be replayed or removed (dry run)"`
+	Skipped uint64 `json:"skipped" doc:"skipped for the given reason, and left unchanged"`
+	Failed  uint64 `json:"failed" doc:"failed, and left unchanged"`
+	Gone    uint64 `json:"gone" doc:"selected by sequence and not found, or removed by somebody else meanwhile"`
 }
 
 func (s *deadSummary) count(o *deadOutcome) {
@@ -114,7 +114,7 @@ func (r *replayer) replay(ctx context.Context, seq uint64) *deadOutcome {
 	}
 	switch n := d.replays(); {
 	case o.To == "":
-		return o.fail(errors.New("nothing says where it was published; say to which topic"))
+		return o.fail(errors.New("the record does not name the topic where it was published; name one with to"))
 	case checkTopic(o.To) != nil:
 		return o.fail(checkTopic(o.To))
 	case o.To == r.topic:
@@ -154,7 +154,7 @@ func (r *replayer) move(ctx context.Context, t *target, d *deadLetter) error {
 	}
 	r.step("delete")
 	if err := r.broker.conn.DeleteMessage(ctx, r.topic, d.Seq); err != nil {
-		return fmt.Errorf("it was published, and is still here: %w", err)
+		return fmt.Errorf("it was published, but could not be removed here: %w", err)
 	}
 	r.step("done")
 	return nil

@@ -167,7 +167,7 @@ func deadScenario(t *testing.T, a *api) {
 	if err := bus.Close(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
-	a.refused(http.StatusBadRequest, "which dead letters?", "deleteDead", dead(), deadDelete{})
+	a.refused(http.StatusBadRequest, "does not select dead letters", "deleteDead", dead(), deadDelete{})
 	if _, s := a.outcomes("deleteDead", dead(), deadDelete{deadSelection: deadSelection{All: true, Limit: 1}, DryRun: true}); s != (deadSummary{Dry: 1}) {
 		t.Errorf("got %+v", s)
 	}
@@ -193,7 +193,7 @@ func replayScenario(t *testing.T, a *api, group string) {
 		request any
 		says    string
 	}{
-		{replayRequest{}, "which dead letters?"},
+		{replayRequest{}, "does not select dead letters"},
 		{replayRequest{deadSelection: deadSelection{Where: "data."}}, "where: "},
 		{replayRequest{deadSelection: deadSelection{All: true}, Rate: -1}, "rate: "},
 		{replayRequest{deadSelection: deadSelection{All: true}, To: "a.*"}, "to: "},
@@ -251,8 +251,8 @@ func editScenario(t *testing.T, a *api) {
 		edit any
 		says string
 	}{
-		{editedDead{Data: json.RawMessage("1"), Base64: []byte{1}}, "want one of them"},
-		{editedDead{Headers: map[string]*string{failureHeader: none}}, "it stays"},
+		{editedDead{Data: json.RawMessage("1"), Base64: []byte{1}}, "give one of them"},
+		{editedDead{Headers: map[string]*string{failureHeader: none}}, "cannot be changed"},
 		{map[string]any{"body": 1}, "body"},
 	} {
 		a.refused(http.StatusBadRequest, tt.says, "editDeadMessage", dead, tt.edit)

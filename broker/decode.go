@@ -159,7 +159,7 @@ func (d *decoder) each(n ast.Node, path, want string, known []string, f func(key
 		case seen[key]:
 			d.fault(pair.Key, path, "%s is there twice", key)
 		case key == "<<":
-			d.fault(pair.Key, path, "merge keys (<<) are not supported; write the keys out")
+			d.fault(pair.Key, path, "merge keys (<<) are not supported; write the keys in full")
 		case !f(key, at, pair.Value):
 			d.fault(pair.Key, path, "unknown key %q%s", key, orKnown(key, known))
 		}

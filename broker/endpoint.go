@@ -60,28 +60,28 @@ type access struct {
 }
 
 // anybody allows everyone.
-var anybody = access{doc: "everybody", public: true, allowed: func(*call) bool { return true }}
+var anybody = access{doc: "no credentials", public: true, allowed: func(*call) bool { return true }}
 
 // anyUser allows every user; the answer covers what the user may see.
-var anyUser = access{doc: "every user, about what the user may administer", allowed: func(*call) bool { return true }}
+var anyUser = access{doc: "the credentials of any user; the answer covers what the user may administer", allowed: func(*call) bool { return true }}
 
 // operator allows those who administer the broker as a whole.
-var operator = access{doc: "who administers `>`", allowed: func(c *call) bool { return c.who.mayAdminister(">") }}
+var operator = access{doc: "permission to administer `>`", allowed: func(c *call) bool { return c.who.mayAdminister(">") }}
 
 // administrator allows those who administer the topic named by a parameter.
 func administrator(param string) access {
-	return access{doc: "who administers the " + param, allowed: func(c *call) bool { return c.who.mayAdminister(c.text(param)) }}
+	return access{doc: "permission to administer the " + param, allowed: func(c *call) bool { return c.who.mayAdminister(c.text(param)) }}
 }
 
 // publisher allows those who may publish to the topic named by a parameter.
 func publisher(param string) access {
-	return access{doc: "who may publish to the " + param, allowed: func(c *call) bool { return c.who.mayPublish(c.text(param)) }}
+	return access{doc: "permission to publish to the " + param, allowed: func(c *call) bool { return c.who.mayPublish(c.text(param)) }}
 }
 
 // subscriber allows those who may subscribe to the topic or pattern named by a
 // parameter.
 func subscriber(param string) access {
-	return access{doc: "who may subscribe to the " + param, allowed: func(c *call) bool { return c.who.maySubscribe(c.text(param)) }}
+	return access{doc: "permission to subscribe to the " + param, allowed: func(c *call) bool { return c.who.maySubscribe(c.text(param)) }}
 }
 
 // body describes the body of a request.

@@ -23,7 +23,7 @@ var scenarios = map[string]func(t *testing.T, a *api){
 		a.want(http.StatusOK, "isAlive", nil, nil, nil)
 		a.want(http.StatusOK, "isReady", nil, nil, nil)
 		a.want(http.StatusOK, "getOpenAPI", nil, nil, nil)
-		a.refused(http.StatusBadRequest, "there is no parameter", "isAlive", args{"verbose": "true"}, nil)
+		a.refused(http.StatusBadRequest, "unknown parameter", "isAlive", args{"verbose": "true"}, nil)
 	},
 }
 

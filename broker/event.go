@@ -269,7 +269,7 @@ func (e *Event) UnmarshalJSON(text []byte) error {
 	}
 	switch {
 	case in.Data != nil && in.Base64 != nil:
-		return errors.New("data and data_base64: want one of them")
+		return errors.New("data and data_base64: give one of them")
 	case in.Base64 != nil:
 		m.Data = in.Base64
 	case isJSON(in.ContentType):

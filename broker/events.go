@@ -44,17 +44,17 @@ const (
 func eventsEndpoints() []endpoint {
 	wait := durationParam("wait", "how long a poll waits for the first event; at most 5m")
 	wait.def = "30s"
-	most := numberParam("max", 1, 10_000, "how many events a poll returns at most")
+	most := numberParam("max", 1, 10_000, "the maximum number of events that a poll returns")
 	most.def = "100"
-	window := numberParam("window", 1, groupWindowMost, "how many messages of a group a WebSocket is sent before it has acknowledged one")
+	window := numberParam("window", 1, groupWindowMost, "how many messages of a group are sent over a WebSocket before the first acknowledgement")
 	window.def = strconv.Itoa(groupWindow)
-	keyed := flagParam("keyed", "the group keeps the order of keys, as those of hark do on topics with KeyBy: messages of one key are in the hands of one member at a time. All members must agree")
-	patience := durationParam("ack_wait", "how long a WebSocket may take to acknowledge a message of a group, before others get it; at least 1s, at most 1h")
+	keyed := flagParam("keyed", "whether the group keeps the order of keys, like groups of Go programs on topics with KeyBy: one member at a time gets the messages with the same key. All members must agree")
+	patience := durationParam("ack_wait", "how long a client may take to acknowledge a message of a group over a WebSocket, before another member gets it; at least 1s, at most 1h")
 	patience.def = "30s"
-	from := textParam("from", "where on a stored topic, or a store, to begin: `start`, `now`, a sequence, what `Hark-Next` has said, a time such as 2026-01-02T15:04:05Z, or `last:10`. A group that has a place goes on from there")
+	from := textParam("from", "the start position on a stored topic or a store: `start`, `now`, a sequence, the value of `Hark-Next`, a time such as 2026-01-02T15:04:05Z, or `last:10`. A group that has a position continues from there")
 	from.def = "now"
 	from.check = func(s string) error { _, err := parseFrom(s, time.Now()); return err }
-	lastID := textParam("Last-Event-ID", "go on behind this event of a stored topic, whatever `from` says: its `id`, which browsers send by themselves, or its `seq`").inHeader()
+	lastID := textParam("Last-Event-ID", "continue after this event of a stored topic, instead of `from`: the `id` of the event, which browsers send by themselves, or its `seq`").inHeader()
 	lastID.check = func(s string) error {
 		if _, _, err := parseEventID(s); err != nil {
 			return fmt.Errorf("got %q, want the id of an event of a stored topic", s)
@@ -62,15 +62,18 @@ func eventsEndpoints() []endpoint {
 		return nil
 	}
 	return []endpoint{{
-		method: http.MethodGet, path: "/v1/topics/{topic}/events", name: "subscribe", summary: "follow a topic, or those that match a pattern",
-		doc: "The form is chosen by `Accept` and `Upgrade`: server-sent events (`text/event-stream`, also if nothing is said), a poll that waits for events and returns lines of JSON (`application/x-ndjson`), or a WebSocket with a JSON text for each event. " +
+		method: http.MethodGet, path: "/v1/topics/{topic}/events", name: "subscribe", summary: "follow a topic, or all topics that match a pattern",
+		doc: "`Accept` and `Upgrade` choose the form: server-sent events (`text/event-stream`, the default), a poll that waits for events and returns lines of JSON (`application/x-ndjson`), or a WebSocket with a JSON text for each event. " +
 			"Each event is a CloudEvent in the JSON format, with `topic`, `seq` (on stored topics), `key` and `headers` beside its attributes.\n\n" +
-			"A client that is too slow misses nothing of a stored topic, or of a pattern in a store. Of others it misses what is too old, and is told: by an event `dropped` with data `{\"dropped\":N}`, or that as a line or text of its own. One that goes on with what is of a topic that was created again gets everything of that, and is told: `reset` with data `{\"reset\":true}`. docs/gateway.md says what is promised in each form.",
+			"A slow client misses nothing on a stored topic, or on a pattern in a store. " +
+			"On other topics it misses old messages and is told how many, by an event `dropped` with data `{\"dropped\":N}`, or by this data as a line or text. " +
+			"A client that resumes on a topic that was deleted and created again gets all messages of the new topic, after an event `reset` with data `{\"reset\":true}`. " +
+			"docs/gateway.md describes the guarantees of each form.",
 		access: subscriber("topic"),
 		params: []param{
-			patternParam("topic", "the topic, or a pattern. A pattern of which one store keeps all is like a stored topic; of others messages are seen as they are published, those of stored topics too").inPath(),
-			filterParam("where", "send only what this filter matches, see docs/filters.md"),
-			textParam("group", "share the messages with the others of this group; on a stored topic it keeps its place"),
+			patternParam("topic", "the topic or a pattern. A pattern that one store holds completely is like a stored topic; on other patterns, messages are delivered as they are published, also those of stored topics").inPath(),
+			filterParam("where", "send only messages that match this filter"),
+			textParam("group", "share the messages with the other members of this group; on a stored topic, the group keeps its position"),
 			keyed, from, lastID, wait, most, window, patience,
 		},
 		answer: &answer{media: sseType, doc: "events, as they come"},
@@ -143,7 +146,7 @@ func headerHas(h http.Header, name, word string) bool {
 func eventsCall(c *call) error {
 	f := formOf(c.req)
 	if f == formNone {
-		return refused(http.StatusNotAcceptable, "events are not sent as %q", strings.Join(c.req.Header.Values("Accept"), ", ")).
+		return refused(http.StatusNotAcceptable, "events cannot be sent as %q", strings.Join(c.req.Header.Values("Accept"), ", ")).
 			but("Accept %s, %s, or upgrade to a WebSocket", sseType, ndjsonType)
 	}
 	if d := c.duration("wait"); d > pollWaitMost {
@@ -154,7 +157,7 @@ func eventsCall(c *call) error {
 	}
 	for _, name := range formParams[f] {
 		if c.req.URL.Query().Has(name) {
-			return refused(http.StatusBadRequest, "%s is not for this form of events", name).but("wait and max are for %s, window and ack_wait are for a group over a WebSocket", ndjsonType)
+			return refused(http.StatusBadRequest, "%s does not apply to this form of events", name).but("wait and max apply to %s; window and ack_wait apply to a group over a WebSocket", ndjsonType)
 		}
 	}
 	g := c.broker.gateway
@@ -206,7 +209,7 @@ func (g *gateway) source(c *call, f form) (source, error) {
 	}
 	if group == "" {
 		if c.flag("keyed") {
-			return nil, refused(http.StatusBadRequest, "keyed is for the members of a group")
+			return nil, refused(http.StatusBadRequest, "keyed applies only to members of a group")
 		}
 		w, err := g.fans.follow(c.ctx, hubKey{name, k.stored}, k.topic, where, from, stats.Created)
 		if err != nil {
@@ -219,7 +222,7 @@ func (g *gateway) source(c *call, f form) (source, error) {
 		return w, nil
 	}
 	if len(group) > names.MaxLen {
-		return nil, refused(http.StatusBadRequest, "group: has %d bytes, at most %d may be", len(group), names.MaxLen)
+		return nil, refused(http.StatusBadRequest, "group has %d bytes; want at most %d", len(group), names.MaxLen)
 	}
 	m := &groupMember{filter: where, maker: &g.fans.maker, window: groupWindow, patience: heartbeat}
 	switch f {
@@ -263,7 +266,7 @@ func (c *call) begin(ctx context.Context, k *knownTopic) (from driver.SubscribeC
 	}
 	last, resumes := c.get("Last-Event-ID")
 	if !k.stored && (resumes || at.From != driver.FromNow) {
-		return from, stats, false, refused(http.StatusConflict, "what is published to %s is not stored, so nothing can be had but what comes from now on", c.text("topic")).
+		return from, stats, false, refused(http.StatusConflict, "messages of %s are not stored, so only those from now on can be read", c.text("topic")).
 			but("declare the topic under topics in the configuration of the broker, or leave out from and Last-Event-ID")
 	}
 	if resumes {

@@ -176,7 +176,7 @@ func (f *fanout) serve(key hubKey, h *hub, topic driver.Topic) {
 	h.end(err)
 }
 
-var errNobody = errors.New("nobody waits for it any more")
+var errNobody = errors.New("no client waits for it any more")
 
 // open subscribes.
 func (h *hub) open(ctx context.Context, topic driver.Topic) (err error) {

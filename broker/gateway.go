@@ -54,7 +54,7 @@ const maxStreams = 20_000
 func (g *gateway) enter() (release func(), err error) {
 	if g.open.Add(1) > maxStreams {
 		g.open.Add(-1)
-		return nil, refused(http.StatusServiceUnavailable, "%d clients follow topics, and more may not", maxStreams).but("try again later")
+		return nil, refused(http.StatusServiceUnavailable, "%d clients follow topics, which is the limit", maxStreams).but("try again later")
 	}
 	return func() { g.open.Add(-1) }, nil
 }

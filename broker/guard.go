@@ -44,12 +44,12 @@ func (g *guard) check(r *http.Request) *refusal {
 		return refused(http.StatusRequestHeaderFieldsTooLarge, "the request has more than %d header fields", maxFields)
 	}
 	if !g.knowsHost(r.Host) {
-		return refused(http.StatusMisdirectedRequest, "the broker is not called %q", hostname(r.Host)).
-			but("ask it by its address or localhost, or add the name to web.hosts")
+		return refused(http.StatusMisdirectedRequest, "the broker does not serve the host name %q", hostname(r.Host)).
+			but("use its address or localhost, or add the name to web.hosts")
 	}
 	if origin := r.Header.Get("Origin"); origin != "" {
 		if !g.knowsOrigin(origin, r) {
-			return refused(http.StatusForbidden, "a web page of %q may not ask this broker", origin).but("add its origin to web.origins")
+			return refused(http.StatusForbidden, "web pages of %q may not send requests to this broker", origin).but("add its origin to web.origins")
 		}
 		return nil
 	}
@@ -57,7 +57,7 @@ func (g *guard) check(r *http.Request) *refusal {
 	// site.
 	link := r.Method == http.MethodGet && r.Header.Get("Sec-Fetch-Mode") == "navigate"
 	if r.Header.Get("Sec-Fetch-Site") == "cross-site" && !link {
-		return refused(http.StatusForbidden, "a web page of another site may not ask this broker").but("add its origin to web.origins")
+		return refused(http.StatusForbidden, "web pages of other sites may not send requests to this broker").but("add its origin to web.origins")
 	}
 	return nil
 }

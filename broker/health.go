@@ -10,7 +10,7 @@ import (
 func healthEndpoints() []endpoint {
 	return []endpoint{
 		{
-			method: http.MethodGet, path: "/healthz", name: "isAlive", summary: "whether the process lives, and which release of hark it is", access: anybody,
+			method: http.MethodGet, path: "/healthz", name: "isAlive", summary: "whether the process is alive, and its release of hark", access: anybody,
 			answer: jsonAnswer(alive{}),
 			handle: func(c *call) error { return c.reply(alive{"ok", release.Version()}) },
 		},
@@ -29,7 +29,7 @@ func healthEndpoints() []endpoint {
 
 type alive struct {
 	Status  string `json:"status" doc:"ok"`
-	Version string `json:"version" doc:"the version of hark, such as v1.2.0; (devel) if it was built from source without one"`
+	Version string `json:"version" doc:"the version of hark, such as v1.2.0; (devel) for a build from source without a version"`
 }
 
 type health struct {

@@ -133,9 +133,9 @@ func messageHeaders(h http.Header) (out map[string]string, attributes bool, err 
 		name = strings.ToLower(name)
 		switch {
 		case len(values) > 1:
-			return nil, false, fmt.Errorf("the header %s is there %d times; want one", key, len(values))
+			return nil, false, fmt.Errorf("the header %s is given %d times; give it once", key, len(values))
 		case name == "" || strings.HasPrefix(name, cePrefix) || strings.HasPrefix(name, "hark-") || strings.HasPrefix(name, "nats-"):
-			return nil, false, fmt.Errorf("the header %s: names that begin with ce-, hark- or nats- are not for messages", key)
+			return nil, false, fmt.Errorf("the header %s: names that begin with ce-, hark- or nats- are reserved", key)
 		}
 		if out == nil {
 			out = map[string]string{}
@@ -159,7 +159,7 @@ func readBinary(h http.Header, contentType string, body []byte) (*driver.Message
 		}
 		name := strings.ToLower(key[len(cePrefix):])
 		if len(values) > 1 {
-			return nil, fmt.Errorf("the header %s%s is there %d times; want one", cePrefix, name, len(values))
+			return nil, fmt.Errorf("the header %s%s is given %d times; give it once", cePrefix, name, len(values))
 		}
 		if name == "datacontenttype" {
 			return nil, errors.New("the header ce-datacontenttype: in binary mode Content-Type is the type of the data")
@@ -189,13 +189,13 @@ func headerText(s string) (string, error) {
 func readBatch(body []byte) ([]*driver.Message, error) {
 	var items []json.RawMessage
 	if n := countEntries(body, 1); n > maxBatchEvents {
-		return nil, fmt.Errorf("the batch has %d events; at most %d may be together", n, maxBatchEvents)
+		return nil, fmt.Errorf("the batch has %d events; want at most %d", n, maxBatchEvents)
 	}
 	if n := countEntries(body, 2); n > maxBatchMembers {
-		return nil, fmt.Errorf("the events of the batch have %d members; at most %d may be together", n, maxBatchMembers)
+		return nil, fmt.Errorf("the events of the batch have %d members; want at most %d", n, maxBatchMembers)
 	}
 	if err := json.Unmarshal(body, &items); err != nil {
-		return nil, fmt.Errorf("the batch is no JSON list: %w", err)
+		return nil, fmt.Errorf("the batch is not a JSON list: %w", err)
 	}
 	ms := make([]*driver.Message, len(items))
 	var invalid invalidBatch
@@ -241,10 +241,10 @@ func countEntries(text []byte, deep int) int {
 func readStructured(text []byte) (*driver.Message, error) {
 	var members map[string]json.RawMessage
 	if n := countEntries(text, 1); n > maxMembers {
-		return nil, fmt.Errorf("the event has %d members; at most %d may be", n, maxMembers)
+		return nil, fmt.Errorf("the event has %d members; want at most %d", n, maxMembers)
 	}
 	if err := json.Unmarshal(text, &members); err != nil {
-		return nil, fmt.Errorf("the event is no JSON object: %w", err)
+		return nil, fmt.Errorf("the event is not a JSON object: %w", err)
 	}
 	r := eventReader{m: &driver.Message{}}
 	data, encoded := members["data"], members["data_base64"]
@@ -262,7 +262,7 @@ func readStructured(text []byte) (*driver.Message, error) {
 	m := r.m
 	switch {
 	case data != nil && encoded != nil:
-		return nil, errors.New("data and data_base64: want one of them")
+		return nil, errors.New("data and data_base64: give one of them")
 	case encoded != nil:
 		var s string
 		err := json.Unmarshal(encoded, &s)
@@ -298,10 +298,10 @@ func attributeText(raw json.RawMessage) (text string, ok bool, err error) {
 	case 't', 'f':
 		return string(raw), true, nil
 	case '{', '[':
-		return "", false, errors.New("an attribute is text, a whole number or a boolean")
+		return "", false, errors.New("an attribute must be text, a whole number or a boolean")
 	}
 	if bytes.ContainsAny(raw, ".eE") {
-		return "", false, fmt.Errorf("got %.60s; a number in an attribute is a whole one", raw)
+		return "", false, fmt.Errorf("got %.60s; a number in an attribute must be a whole number", raw)
 	}
 	return string(raw), true, nil
 }
@@ -316,10 +316,10 @@ type eventReader struct {
 func (r *eventReader) attribute(name, value string) error {
 	m := r.m
 	if !isAttributeName(name) {
-		return errors.New("the name of an attribute has small letters and digits only")
+		return errors.New("the name of an attribute may have only lower-case letters and digits")
 	}
 	if !utf8.ValidString(value) {
-		return errors.New("the value is no UTF-8")
+		return errors.New("the value is not UTF-8")
 	}
 	switch name {
 	case "specversion":
@@ -398,9 +398,9 @@ func checkJSON(m *driver.Message) error {
 	err := json.Unmarshal(m.Data, &v)
 	var syntax *json.SyntaxError
 	if errors.As(err, &syntax) {
-		return fmt.Errorf("the data is said to be JSON and is not: %w, at byte %d", err, syntax.Offset)
+		return fmt.Errorf("the data has a JSON media type and is not JSON: %w, at byte %d", err, syntax.Offset)
 	}
-	return fmt.Errorf("the data is said to be JSON and is not: %w", err)
+	return fmt.Errorf("the data has a JSON media type and is not JSON: %w", err)
 }
 
 // dedupID returns the ID by which repeats of an event are recognised: two events

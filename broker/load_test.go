@@ -199,7 +199,7 @@ func TestFaults(t *testing.T) {
 		{"routes:\n  - {from: x, to: a, mode: mov}", `2:28: routes[0].mode: got "mov", want copy or move; did you mean move?`},
 		{"routes:\n  - {from: x, to: a, mode: move}", `2:28: routes[0].mode: only a message of a stored topic can be moved; declare x under topics`},
 		{"topics: [{name: x}]\nroutes:\n  - {from: x, to: a, mode: move}", `3:19: routes[0].to: a is not declared under topics`},
-		{"topics: [{name: x}]\nroutes:\n  - {from: x, to: 'a.{data.b}.{key}-c', mode: move}", `3:19: routes[0].to: no topic that a.{data.b}.{key}-c can be is declared under topics: what is moved there would not be stored anywhere; declare them, or a pattern such as a.*.*`},
+		{"topics: [{name: x}]\nroutes:\n  - {from: x, to: 'a.{data.b}.{key}-c', mode: move}", `3:19: routes[0].to: no topic that a.{data.b}.{key}-c can be is declared under topics: messages that are moved there would not be stored; declare them, or a pattern such as a.*.*`},
 		{"topics: [{name: x}, {name: a.>}]\nroutes:\n  - {from: x, to: [a.b, 'c.{topic}'], mode: move}", `3:25: routes[0].to[1]: no topic that c.{topic} can be is declared under topics`},
 		{"routes:\n  - {name: r, from: x, to: a}\n  - {name: r, from: x, to: b}", `3:12: routes[1].name: routes 1 and 2 are both called r`},
 		{"routes:\n  - {from: x, to: x}", `2:19: routes[0].to: messages would go in a circle: x → (route 1) → x, and so to x again`},
@@ -209,7 +209,7 @@ func TestFaults(t *testing.T) {
 		{"users:\n  - {name: ada, token: secret}", `2:24: users[0].token: want sha256:`},
 		{"users:\n  - {name: ada, password: secret}", `2:27: users[0].password: want the bcrypt hash`},
 		{"users:\n  - {name: ada, publish: '*.x'}", `2:26: users[0].publish[0]: "*.x": want a pattern that begins with a name`},
-		{"users:\n  - {name: ada, token: 'sha256:" + strings.Repeat("0", 64) + "', subscribe: [a.*, a.b.c]}", `2:110: users[0].subscribe: a.* and a.b.c: the server cannot allow both and nothing else below a.*; say a.>`},
+		{"users:\n  - {name: ada, token: 'sha256:" + strings.Repeat("0", 64) + "', subscribe: [a.*, a.b.c]}", `2:110: users[0].subscribe: a.* and a.b.c: the server cannot permit both and nothing else below a.*; use a.>`},
 	}
 	for _, tt := range tests {
 		file := write(t, tt.text)

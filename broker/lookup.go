@@ -75,7 +75,7 @@ func parseStep(s string) (step, string, error) {
 			end = len(after)
 		}
 		if end == 0 {
-			return step{}, "", errors.New("a name is missing behind a dot")
+			return step{}, "", errors.New("a name is missing after a dot")
 		}
 		return step{after[:end], -1}, after[end:], nil
 	}
@@ -98,7 +98,7 @@ func parseStep(s string) (step, string, error) {
 func (l *lookup) wholeTopic() bool { return l.root == "topic" && len(l.path) == 0 }
 
 // errNoValue says that a message does not have the value that a template refers to.
-var errNoValue = errors.New("the message has no such value")
+var errNoValue = errors.New("the message does not have this value")
 
 // find returns the value in a message.
 func (l *lookup) find(m *Event) (string, error) {

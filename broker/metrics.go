@@ -18,9 +18,9 @@ import (
 // metricsEndpoints are for Prometheus.
 func metricsEndpoints() []endpoint {
 	return []endpoint{{
-		method: http.MethodGet, path: "/metrics", name: "getMetrics", summary: "numbers for Prometheus", access: operator,
+		method: http.MethodGet, path: "/metrics", name: "getMetrics", summary: "metrics for Prometheus", access: operator,
 		doc:    "Topics and groups have labels of their names; of more than 1,000 topics, groups or routes the rest is left out, of more than 1,000 senders that were held back the rest is counted together, and hark_metrics_truncated is 1.", // maxLabelled
-		answer: &answer{media: "text/plain", doc: "in the text format of Prometheus, or in another one that is asked for"},
+		answer: &answer{media: "text/plain", doc: "the metrics, in the text format of Prometheus or in another one that the request accepts"},
 		also:   []int{http.StatusServiceUnavailable},
 		handle: func(c *call) error {
 			c.broker.web.metrics.handler.ServeHTTP(c.rw, c.req.WithContext(c.ctx))
@@ -117,43 +117,43 @@ func counter(name, help string, labels ...string) series {
 }
 
 var (
-	readyGauge     = gauge("hark_ready", "1 if the broker can take messages.")
+	readyGauge     = gauge("hark_ready", "1 if the broker can accept messages.")
 	truncatedGauge = gauge("hark_metrics_truncated", "1 if there are more topics, groups, routes or senders than have numbers of their own.")
-	streamsGauge   = gauge("hark_streams", "Streams of NATS: stored topics, channels, and a few of hark itself.")
-	consumersGauge = gauge("hark_consumers", "Consumers of NATS: groups, and subscriptions to stored topics.")
-	storedGauge    = gauge("hark_stored_bytes", "What is stored, on disk and in memory.")
+	streamsGauge   = gauge("hark_streams", "NATS streams: those of stored topics and channels, and a few internal ones.")
+	consumersGauge = gauge("hark_consumers", "NATS consumers: those of groups, and of subscriptions to stored topics.")
+	storedGauge    = gauge("hark_stored_bytes", "Bytes that are stored, on disk and in memory.")
 
-	topicMessages = gauge("hark_topic_messages", "Messages that a stored topic keeps.", "topic")
-	topicBytes    = gauge("hark_topic_bytes", "How large they are; of topics of stores see these.", "topic")
-	storeMessages = gauge("hark_store_messages", "Messages that the store of a pattern keeps of all its topics.", "store")
-	storeBytes    = gauge("hark_store_bytes", "How large they are.", "store")
-	storeStored   = counter("hark_store_stored_messages_total", "Messages that a store has stored since it was made.", "store")
-	topicStored   = counter("hark_topic_stored_messages_total", "Messages that a topic has stored since it was made; of topics of stores see these.", "topic")
+	topicMessages = gauge("hark_topic_messages", "Messages in a stored topic.", "topic")
+	topicBytes    = gauge("hark_topic_bytes", "Bytes in a stored topic; topics of stores are not included, see hark_store_bytes.", "topic")
+	storeMessages = gauge("hark_store_messages", "Messages in the store of a pattern, of all topics together.", "store")
+	storeBytes    = gauge("hark_store_bytes", "Bytes in the store of a pattern.", "store")
+	storeStored   = counter("hark_store_stored_messages_total", "Messages stored in a store since it was created.", "store")
+	topicStored   = counter("hark_topic_stored_messages_total", "Messages stored in a topic since it was created; topics of stores are not included, see hark_store_stored_messages_total.", "topic")
 
 	groupWaiting     = gauge("hark_group_waiting_messages", "Messages that no member of a group has received.", "topic", "group")
-	groupInFlight    = gauge("hark_group_in_flight_messages", "Messages that members of a group have in hand.", "topic", "group")
-	groupRedelivered = gauge("hark_group_redelivered_messages", "Of those in hand, messages that were so before.", "topic", "group")
-	groupOldest      = gauge("hark_group_oldest_message_age_seconds", "How long ago the first message was stored that is not done; 0 if all are.", "topic", "group")
+	groupInFlight    = gauge("hark_group_in_flight_messages", "Messages that members of a group have received and not acknowledged.", "topic", "group")
+	groupRedelivered = gauge("hark_group_redelivered_messages", "Messages in flight that were delivered before.", "topic", "group")
+	groupOldest      = gauge("hark_group_oldest_message_age_seconds", "Age of the oldest message that is not done; 0 if all are done.", "topic", "group")
 
-	deadLetters = gauge("hark_dead_letters", "Dead letters of a topic for them.", "topic")
+	deadLetters = gauge("hark_dead_letters", "Messages in a topic for dead letters.", "topic")
 
 	routeMatched    = counter("hark_route_matched_messages_total", "Messages that a route took because they matched.", "route")
-	routeOtherwise  = counter("hark_route_otherwise_messages_total", "Messages that a route took because no other had.", "route")
-	routeRouted     = counter("hark_route_routed_messages_total", "Of the messages that a route took, those that all its targets have.", "route")
-	routeSampledOut = counter("hark_route_sampled_out_messages_total", "Of the messages that a route took, those that were not in the sample.", "route")
-	routeUnresolved = counter("hark_route_unresolved_messages_total", "Of the messages that a route took, those that lacked a value of a target.", "route")
-	routeFailed     = counter("hark_route_failed_messages_total", "Of the messages that a route took, those that a target has refused.", "route")
-	routeLooped     = counter("hark_route_looped_messages_total", "Of the messages that a route took, those that it did not pass on because they had been routed max_hops times.", "route")
-	routeKept       = counter("hark_route_kept_messages_total", "Of the messages that a route took to move them, those that its targets have and that have stayed where they were.", "route")
+	routeOtherwise  = counter("hark_route_otherwise_messages_total", "Messages that a route took because no other route matched.", "route")
+	routeRouted     = counter("hark_route_routed_messages_total", "Messages of a route that all of its targets have.", "route")
+	routeSampledOut = counter("hark_route_sampled_out_messages_total", "Messages of a route that were not in its sample.", "route")
+	routeUnresolved = counter("hark_route_unresolved_messages_total", "Messages of a route that lacked a value for the template of a target.", "route")
+	routeFailed     = counter("hark_route_failed_messages_total", "Messages of a route that a target rejected.", "route")
+	routeLooped     = counter("hark_route_looped_messages_total", "Messages of a route that were not routed because they had already been routed max_hops times.", "route")
+	routeKept       = counter("hark_route_kept_messages_total", "Messages of a moving route that all of its targets have, but that were not removed from their topic.", "route")
 
 	connectionsNow   = gauge("hark_connections", "Clients that are connected.")
 	connectionsTotal = counter("hark_connections_total", "Clients that have connected.")
-	receivedMessages = counter("hark_received_messages_total", "Messages that clients have sent, those between client and server included.")
+	receivedMessages = counter("hark_received_messages_total", "Messages that clients have sent, including those of the protocol of hark.")
 	receivedBytes    = counter("hark_received_bytes_total", "Bytes of those.")
-	sentMessages     = counter("hark_sent_messages_total", "Messages that clients were sent, those between client and server included.")
+	sentMessages     = counter("hark_sent_messages_total", "Messages sent to clients, including those of the protocol of hark.")
 	sentBytes        = counter("hark_sent_bytes_total", "Bytes of those.")
 	heldBackMessages = counter("hark_held_back_messages_total", "Messages that had to wait because a user, or without users an address, has published more than limits.rate allows.", "user", "address")
-	slowConsumers    = counter("hark_slow_consumers_total", "Clients that were cut off because they did not read.")
+	slowConsumers    = counter("hark_slow_consumers_total", "Clients that were disconnected because they did not read.")
 )
 
 // Describe implements prometheus.Collector.

@@ -12,7 +12,7 @@ import (
 // openAPIEndpoints serve the description of the others.
 func openAPIEndpoints() []endpoint {
 	return []endpoint{{
-		method: http.MethodGet, path: "/v1/openapi.json", name: "getOpenAPI", summary: "this document", access: anybody,
+		method: http.MethodGet, path: "/v1/openapi.json", name: "getOpenAPI", summary: "show this document", access: anybody,
 		answer: &answer{doc: "an OpenAPI document"},
 		handle: func(c *call) error { return c.reply(openAPI(c.broker.web.endpoints)) },
 	}}
@@ -35,8 +35,9 @@ func openAPI(all []endpoint) map[string]any {
 		"openapi": "3.1.0",
 		"info": map[string]any{
 			"title": "hark broker", "version": "1",
-			"description": "The HTTP API of the broker that `hark serve` runs. On a broker with users a request says who sends it: " +
-				"`Authorization: Bearer TOKEN`, or Basic with the name of the user and the password or token. What was not done is answered with application/problem+json (RFC 9457).",
+			"description": "The HTTP API of the broker that `hark serve` runs. " +
+				"If the broker has users, requests need credentials: `Authorization: Bearer TOKEN`, or Basic with the name of the user and the password or token. " +
+				"Errors are application/problem+json (RFC 9457).",
 		},
 		"paths":    paths,
 		"security": []any{map[string]any{"token": []string{}}, map[string]any{"password": []string{}}, map[string]any{}},
@@ -54,7 +55,7 @@ func openAPI(all []endpoint) map[string]any {
 func (e *endpoint) operation(types schemas, refusalSchema schema) map[string]any {
 	op := map[string]any{
 		"operationId": e.name, "summary": e.summary,
-		"description": strings.TrimSpace(e.doc + "\n\nFor " + e.access.doc + "."),
+		"description": strings.TrimSpace(e.doc + "\n\nNeeds " + e.access.doc + "."),
 		"responses":   e.responses(types, refusalSchema),
 	}
 	if e.access.public {

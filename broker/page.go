@@ -9,7 +9,7 @@ import (
 // page is a part of a list.
 type page[T any] struct {
 	Items []T    `json:"items" doc:"the entries"`
-	Next  string `json:"next,omitempty" doc:"what to give as after for the next page; there is none without it"`
+	Next  string `json:"next,omitempty" doc:"the value of the parameter after for the next page; missing on the last page"`
 }
 
 // pageOf returns a page of a complete, sorted list of names: those after the

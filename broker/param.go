@@ -90,7 +90,7 @@ func compileFilter(text string) (*filter.Filter, error) {
 		return nil, nil
 	}
 	if len(text) > maxFilter {
-		return nil, fmt.Errorf("a filter may have %d bytes", maxFilter)
+		return nil, fmt.Errorf("a filter may have at most %d bytes", maxFilter)
 	}
 	return filter.Compile(text)
 }
@@ -164,9 +164,9 @@ const (
 
 // pageParams are the parameters of a list with pages.
 func pageParams() []param {
-	limit := numberParam("limit", 1, pageMost, "how many entries at most")
+	limit := numberParam("limit", 1, pageMost, "the maximum number of entries")
 	limit.def = strconv.Itoa(pageSize)
-	return []param{limit, textParam("after", "go on behind this entry: the `next` of the page before")}
+	return []param{limit, textParam("after", "continue after this entry: the `next` of the previous page")}
 }
 
 // arguments are the values of the parameters that were given or have a default.
@@ -206,7 +206,7 @@ func (e *endpoint) read(r *http.Request) (arguments, error) {
 		default:
 			if values := query[p.name]; len(values) > 0 {
 				if len(values) > 1 {
-					return nil, refused(http.StatusBadRequest, "%s is there %d times; want one", p.name, len(values))
+					return nil, refused(http.StatusBadRequest, "%s is given %d times; give it once", p.name, len(values))
 				}
 				value, given = values[0], true
 			}
@@ -243,7 +243,7 @@ func (e *endpoint) unknownParam(name string) error {
 	if hint == "" && len(known) > 0 {
 		hint = "there are " + strings.Join(known, ", ")
 	}
-	return refused(http.StatusBadRequest, "there is no parameter %q", name).but("%s", hint)
+	return refused(http.StatusBadRequest, "unknown parameter %q", name).but("%s", hint)
 }
 
 // text returns the value of a parameter, or "" if it was left out.

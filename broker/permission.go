@@ -52,7 +52,7 @@ next:
 		}
 		for _, q := range allowed {
 			if overlap(q, below) {
-				return nil, fmt.Errorf("%s and %s: the server cannot allow both and nothing else below %s; say %s, or name the topics", p, q, p, strings.TrimSuffix(p, "*")+">")
+				return nil, fmt.Errorf("%s and %s: the server cannot permit both and nothing else below %s; use %s, or name the topics", p, q, p, strings.TrimSuffix(p, "*")+">")
 			}
 		}
 		deny = append(deny, below)

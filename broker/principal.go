@@ -89,7 +89,7 @@ func (a *authenticator) identify(r *http.Request) (*principal, error) {
 			return &principal{u}, nil
 		}
 	default:
-		return nil, refused(http.StatusUnauthorized, "this broker has users, and the request does not say who sends it").
+		return nil, refused(http.StatusUnauthorized, "this broker has users, and the request has no credentials").
 			but("send Authorization: Bearer TOKEN, or Basic with name and password or token; hark user makes a token")
 	}
 	return nil, refused(http.StatusUnauthorized, "the broker knows no user with these credentials")
@@ -120,7 +120,7 @@ func (a *authenticator) verify(ctx context.Context, address, name, password stri
 }
 
 func errBusyChecking() error {
-	return refused(http.StatusServiceUnavailable, "too many passwords are being checked").but("try again in a moment; tokens are checked at once")
+	return refused(http.StatusServiceUnavailable, "too many passwords are waiting to be checked").but("try again in a moment; tokens are checked at once")
 }
 
 // verified remembers verified passwords, as hashes with a key of this process.

@@ -19,29 +19,29 @@ import (
 func publishEndpoints() []endpoint {
 	return []endpoint{{
 		method: http.MethodPost, path: "/v1/topics/{topic}", name: "publish", summary: "publish to a topic",
-		doc: "The body is a CloudEvent in binary mode (headers `ce-…`) or structured mode, a batch of them, or anything else, which is published as it is. " +
-			"For a stored topic the answer comes when the messages are stored. Other topics keep nothing: then the answer says that the message is on its way to those who listen. " +
-			"A header `Hark-Header-NAME` of the request is the header `name` of the message.\n\n" +
-			"Repeats are recognised on stored topics, within their `dedup`: by `Idempotency-Key` if it is given, which is the ID that programs in Go pass as `hark.ID`; otherwise by the source and ID of a CloudEvent together; a body that is no event has nothing to go by. " +
-			"In a batch the key of an event is `Idempotency-Key`, a slash and its number.\n\n" +
-			"A batch in which an event is invalid is refused as a whole. What could not be stored of a batch is in the answer 207, by event.",
+		doc: "The body is a CloudEvent in binary mode (headers `ce-…`) or structured mode, a batch of CloudEvents, or anything else, which is published as it is. " +
+			"For a stored topic, the answer is sent when the messages are stored. Other topics store nothing; the answer then says that the message was sent to the present subscribers. " +
+			"A header `Hark-Header-NAME` of the request becomes the header `name` of the message.\n\n" +
+			"Stored topics recognise duplicates within their `dedup` window: by `Idempotency-Key` if it is given, which is the ID that Go programs set with `hark.ID`, and otherwise by source and ID of a CloudEvent together. " +
+			"Without either, duplicates are not recognised. In a batch, the key of an event is `Idempotency-Key`, a slash and the number of the event.\n\n" +
+			"A batch with an invalid event is refused as a whole. If only a part of a batch could be stored, the answer is 207 with a result for each event.",
 		access: publisher("topic"),
 		params: []param{
 			topicParam("topic", "the topic").inPath(),
-			textParam("key", "the key of the messages that have none: messages of one key keep their order"),
-			durationParam("delay", "how long a stored topic holds the messages back"),
-			timeParam("at", "when a stored topic lets the messages out, instead of `delay`"),
-			durationParam("ttl", "how long the messages are worth something, once they are out"),
-			textParam("Idempotency-Key", "what makes a repeat of the request harmless on a stored topic; up to 255 bytes").inHeader(),
+			textParam("key", "the key of messages that have none; messages with the same key keep their order"),
+			durationParam("delay", "how long a stored topic delays the messages"),
+			timeParam("at", "when a stored topic delivers the messages, instead of `delay`"),
+			durationParam("ttl", "how long the messages are valid, from the time they are delivered"),
+			textParam("Idempotency-Key", "identifies the request, so that a stored topic recognises a repeated one; at most 255 bytes").inHeader(),
 		},
 		body: &body{
 			media: []string{jsonType, structuredType, batchType, "*/*"}, limit: maxMessage, optional: true,
 			doc: "an event, a batch of events, or anything else; a message has at most `limits.message` bytes of data, an event 100 members, a batch 64 MiB, 10,000 events and 200,000 members",
 		},
-		status: http.StatusCreated, answer: &answer{doc: "stored", shape: published{}},
+		status: http.StatusCreated, answer: &answer{doc: "the message is stored", shape: published{}},
 		others: []outcome{
-			{http.StatusOK, answer{doc: "a repeat: it was stored before", shape: published{}}},
-			{http.StatusAccepted, answer{doc: "on its way to those who listen, or stored until it is due", shape: published{}}},
+			{http.StatusOK, answer{doc: "a duplicate: the message was stored before", shape: published{}}},
+			{http.StatusAccepted, answer{doc: "the message was sent to the present subscribers, or is stored until it is due", shape: published{}}},
 			{http.StatusMultiStatus, answer{doc: "a part of the batch could not be stored", shape: published{}}},
 		},
 		also:   []int{http.StatusInsufficientStorage, http.StatusGatewayTimeout, http.StatusConflict, http.StatusNotImplemented},
@@ -54,16 +54,16 @@ type published struct {
 	Topic string `json:"topic"`
 	placed
 	// Events are those of a batch, in its order.
-	Events []placed `json:"events,omitempty" doc:"those of a batch, in its order"`
+	Events []placed `json:"events,omitempty" doc:"the results of the events of a batch, in the order of the batch"`
 }
 
 // placed is the outcome for one message.
 type placed struct {
-	ID       string     `json:"id,omitempty" doc:"that of the event, or one that was made for the message"`
-	Seq      uint64     `json:"seq,omitempty" doc:"where it is on the stored topic"`
-	Repeated bool       `json:"repeated,omitempty" doc:"it was stored before, there"`
-	Due      *time.Time `json:"due,omitempty" doc:"when it comes out"`
-	Error    string     `json:"error,omitempty" doc:"why it could not be stored"`
+	ID       string     `json:"id,omitempty" doc:"the ID of the event, or one that the broker created for the message"`
+	Seq      uint64     `json:"seq,omitempty" doc:"the sequence of the message in the stored topic"`
+	Repeated bool       `json:"repeated,omitempty" doc:"the message is a duplicate; the sequence is that of the stored message"`
+	Due      *time.Time `json:"due,omitempty" doc:"when the delayed message will be delivered"`
+	Error    string     `json:"error,omitempty" doc:"why the message could not be stored"`
 }
 
 // appendTo appends published for one accepted message, as encoding/json would
@@ -166,7 +166,7 @@ func bodyError(err error) error {
 	if errors.As(err, &tooLarge) {
 		return err
 	}
-	return refused(http.StatusBadRequest, "the body did not come whole: %s", err)
+	return refused(http.StatusBadRequest, "the body was not received completely: %s", err)
 }
 
 // direct applies the parameters of the request to its messages, and returns when

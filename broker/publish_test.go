@@ -43,7 +43,7 @@ func init() {
 			a.check(e, res, text[:n])
 			_ = res.Body.Close()
 		}
-		a.refused(http.StatusConflict, "is not stored", "subscribe", args{"topic": "gateway.*", "from": "start"}, nil)
+		a.refused(http.StatusConflict, "are not stored", "subscribe", args{"topic": "gateway.*", "from": "start"}, nil)
 	}
 }
 
@@ -305,7 +305,7 @@ func TestGatewayPermissions(t *testing.T) {
 	reader.refused(http.StatusForbidden, "publish", "publish", args{"topic": "orders.eu"}, 1)
 	reader.refused(http.StatusForbidden, "subscribe", "subscribe", args{"topic": "orders.>"}, nil)
 	reader.refused(http.StatusForbidden, "subscribe", "subscribe", args{"topic": ">"}, nil)
-	newAPI(t, b, "").refused(http.StatusUnauthorized, "does not say who", "publish", args{"topic": "orders.eu"}, 1)
+	newAPI(t, b, "").refused(http.StatusUnauthorized, "has no credentials", "publish", args{"topic": "orders.eu"}, 1)
 	req := reader.request(reader.endpoint("subscribe"), args{"topic": "orders.eu", "from": "start", "wait": "5s"}, nil)
 	req.Header.Set("Accept", ndjsonType)
 	res, err := reader.client.Do(req)

@@ -282,7 +282,7 @@ func (in *reader) route(p *plan, ms []*driver.Received) int {
 func (in *reader) outgoing(p *plan, m *driver.Received) (*driver.Message, error) {
 	hops, _ := strconv.Atoi(m.Headers[hopsHeader]) // what is no number counts as none
 	if hops >= p.maxHops {
-		return nil, fmt.Errorf("it has been routed %d times, which max_hops does not let go on: do routes and programs pass it in a circle?", hops)
+		return nil, fmt.Errorf("it has been routed %d times, which is the limit max_hops; routes and programs may pass it on in a loop", hops)
 	}
 	out := m.Message
 	out.Headers = maps.Clone(m.Headers)

@@ -27,7 +27,7 @@ func (b *Broker) Reload(ctx context.Context, c *Config) error {
 	}
 	before := b.config.Load()
 	if before.file != "" && c.file == "" {
-		return fmt.Errorf("reload: %s is not there any more", before.file)
+		return fmt.Errorf("reload: the file %s does not exist any more", before.file)
 	}
 	if err := c.fixed(before); err != nil {
 		return err

@@ -163,7 +163,7 @@ func TestReloadWithoutTheFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Reload(testContext(t), c); err == nil || !strings.Contains(err.Error(), "is not there any more") {
+	if err := b.Reload(testContext(t), c); err == nil || !strings.Contains(err.Error(), "does not exist any more") {
 		t.Errorf("got %v", err)
 	}
 	if !b.declares("orders") {

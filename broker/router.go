@@ -174,9 +174,9 @@ func (b *routerBuilder) checkMove(key, from string, t *template) {
 	switch {
 	case slices.ContainsFunc(b.config.Topics, func(topic TopicConfig) bool { return overlap(topic.Name, reached) }):
 	case t.constant():
-		b.bad(key, "%s is not declared under topics: what is moved there would not be stored anywhere", t.text)
+		b.bad(key, "%s is not declared under topics: messages that are moved there would not be stored", t.text)
 	default:
-		b.bad(key, "no topic that %s can be is declared under topics: what is moved there would not be stored anywhere; declare them, or a pattern such as %s", t.text, reached)
+		b.bad(key, "no topic that %s can be is declared under topics: messages that are moved there would not be stored; declare them, or a pattern such as %s", t.text, reached)
 	}
 }
 

@@ -220,15 +220,15 @@ func (r *routing) stop(ctx context.Context) error {
 // RouteStats are the numbers of a route since the broker was started. Each message that it
 // takes is counted in Matched or Otherwise, and then in one of those that follow.
 type RouteStats struct {
-	Route      string `json:"route" doc:"its name"`
-	Matched    uint64 `json:"matched" doc:"messages that it took because they matched. Each of these, and of those that it took otherwise, is in one of routed, sampled_out, unresolved, failed, looped and kept"`
-	Otherwise  uint64 `json:"otherwise" doc:"messages that it took because no other route had"`
-	Routed     uint64 `json:"routed" doc:"messages that all its targets have"`
+	Route      string `json:"route" doc:"the name"`
+	Matched    uint64 `json:"matched" doc:"messages that matched. Each of these, and of those counted in otherwise, is counted in exactly one of routed, sampled_out, unresolved, failed, looped and kept"`
+	Otherwise  uint64 `json:"otherwise" doc:"messages that the route took because no other route matched"`
+	Routed     uint64 `json:"routed" doc:"messages that all targets have"`
 	SampledOut uint64 `json:"sampled_out" doc:"messages that were not in the sample"`
-	Unresolved uint64 `json:"unresolved" doc:"messages that lacked a value of a target, and did not reach that one"`
-	Failed     uint64 `json:"failed" doc:"messages that a target has refused"`
-	Looped     uint64 `json:"looped" doc:"messages that were not routed because they had been routed max_hops times"`
-	Kept       uint64 `json:"kept" doc:"of a route that moves: messages that all its targets have, and that have stayed where they were, because a target is not stored, or another route that moves them could not"`
+	Unresolved uint64 `json:"unresolved" doc:"messages that were not sent to a target because a value in its template was missing"`
+	Failed     uint64 `json:"failed" doc:"messages that a target rejected"`
+	Looped     uint64 `json:"looped" doc:"messages that were not routed because they had already been routed max_hops times"`
+	Kept       uint64 `json:"kept" doc:"messages of a moving route that all targets have, but that were not removed, because a target is not stored or another moving route failed"`
 }
 
 // RouteStats returns the numbers of each route, in the order of the

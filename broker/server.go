@@ -58,7 +58,7 @@ func startServer(c *Config, auth *authenticator, before *proxy, log natsserver.L
 		return nil, fmt.Errorf("data in %s: %w", c.Data, err)
 	}
 	if s.Addr() == nil && !opts.DontListen {
-		return nil, errors.Join(fmt.Errorf("listen on %s: it is taken", c.Listen), s.Close())
+		return nil, errors.Join(fmt.Errorf("listen on %s: the address is in use", c.Listen), s.Close())
 	}
 	return s, nil
 }

@@ -72,7 +72,7 @@ func parseFrom(s string, now time.Time) (c startPosition, err error) {
 	}
 	c.From = driver.FromTime
 	if c.Time.After(now) {
-		return c, errors.New("the time has not come yet")
+		return c, errors.New("the time is in the future")
 	}
 	return c, nil
 }

@@ -56,7 +56,7 @@ func parseTemplate(text string) (*template, error) {
 func (t *template) check() error {
 	name := t.pattern("x")
 	if names.IsPattern(t.text) {
-		return fmt.Errorf("%q: a target is one topic, not a pattern; {topic} and other templates stand for what differs", t.text)
+		return fmt.Errorf("%q: a target is one topic, not a pattern; use {topic} or another template for the part that varies", t.text)
 	}
 	if err := names.Check(name); err != nil {
 		if name == t.text {

@@ -66,7 +66,7 @@ func (b *Broker) makeTopic(ctx context.Context, t *TopicConfig) (made, differs b
 		case err != nil:
 			return false, false, err
 		case store != "":
-			return false, false, fmt.Errorf("%w: the store %s, which is there and not declared any more, keeps what is published to %s; delete it with all that it has (hark topic delete-store), or declare it", driver.ErrConflict, store, t.Name)
+			return false, false, fmt.Errorf("%w: the store %s exists without being declared, and stores what is published to %s; delete it with all of its messages (hark topic delete-store), or declare it", driver.ErrConflict, store, t.Name)
 		}
 	}
 	had, err := b.hasDeclared(ctx, t)

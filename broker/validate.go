@@ -229,7 +229,7 @@ func (c *Config) validateUsers(bad report) {
 // of subjects and URLs; nil if nothing is.
 func CheckUserName(s string) error {
 	if s == "" || s == internalUser || !isPlain(s) {
-		return fmt.Errorf("%q cannot be a name of a user: want letters, digits, - and _", s)
+		return fmt.Errorf("%q cannot be the name of a user: want letters, digits, - and _", s)
 	}
 	return nil
 }

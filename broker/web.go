@@ -60,7 +60,7 @@ func (w *webServer) refuseUnknown(rw http.ResponseWriter, r *http.Request, known
 		refused(probe.status, "%s cannot be asked of %s", r.Method, r.URL.Path).but("it answers %s", allow).write(rw)
 		return
 	}
-	refused(http.StatusNotFound, "there is nothing at %s", r.URL.Path).but("/v1/openapi.json says what there is").write(rw)
+	refused(http.StatusNotFound, "there is no endpoint at %s", r.URL.Path).but("/v1/openapi.json lists the endpoints").write(rw)
 }
 
 // statusProbe finds out the status with which a handler answers.

@@ -328,7 +328,7 @@ func (w *webhook) verdict(res *http.Response, said []byte) error {
 	case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity:
 		return hark.Reject(err) // it says so of this message, and would again
 	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
-		return fmt.Errorf("%w: it sends on to another address, which is not followed; write that into the configuration", err)
+		return fmt.Errorf("%w: it redirects to another address, which is not followed; put the new address into the configuration", err)
 	}
 	if d, ok := retryAfter(res.Header.Get("Retry-After"), time.Now()); ok {
 		return hark.RetryAfter(min(d, retryAfterMost), err)

@@ -111,7 +111,7 @@ func (c *Config) validateWebhooks(bad report) (ps Problems) {
 			if err := names.Check(w.DeadLetter); err != nil {
 				bad(key+".dead_letter", "%s; or off", nameFault(err))
 			} else if names.CheckPattern(w.From) == nil && names.Match(w.From, w.DeadLetter) && takes(w.From, w.DeadLetter) {
-				bad(key+".dead_letter", "%s is among the topics of the webhook: what fails would come again for ever", w.DeadLetter)
+				bad(key+".dead_letter", "%s is among the topics of the webhook, so failed messages would be sent for ever; name another topic", w.DeadLetter)
 			}
 		}
 		if w.Where != "" {
@@ -153,7 +153,7 @@ func (c *Config) validateWebhooks(bad report) (ps Problems) {
 		}
 		for _, backoff := range []string{".backoff_min", ".backoff_max"} {
 			if _, said := c.places[key+backoff]; said && w.Attempts == 1 {
-				bad(key+backoff, "says how long to wait before the second attempt, and attempts: 1 has none: leave one of the two out")
+				bad(key+backoff, "sets the wait before the second attempt, and attempts: 1 has no second attempt; remove one of the two")
 			}
 		}
 	}
@@ -175,15 +175,15 @@ func (w *WebhookConfig) target() (*url.URL, error) {
 	u, err := url.Parse(w.URL)
 	switch {
 	case err != nil:
-		return nil, errors.New("it is no URL: " + strings.TrimPrefix(err.Error(), "parse "))
+		return nil, errors.New("it is not a URL: " + strings.TrimPrefix(err.Error(), "parse "))
 	case w.URL == "":
 		return nil, errors.New("is missing")
 	case u.Scheme != "https" && u.Scheme != "http" || u.Host == "":
 		return nil, fmt.Errorf("got %q, want https://HOST/PATH", u.Redacted())
 	case u.User != nil:
-		return nil, errors.New("it has a user in it, which logs would show; use the key header")
+		return nil, errors.New("it contains a user name or password, which logs would show; use the key header")
 	case u.Scheme == "http" && !w.Private:
-		return nil, errors.New("http can be read on its way: want https, or private: true for a target on this machine or in a private network")
+		return nil, errors.New("http is not encrypted; want https, or private: true for a target on this machine or in a private network")
 	}
 	if ip, err := netip.ParseAddr(u.Hostname()); err == nil && !w.Private && !isPublic(ip) {
 		return nil, errors.New(targetFault(ip))
@@ -227,7 +227,7 @@ func (w *WebhookConfig) headers() (http.Header, error) {
 			return nil, errors.New("want lines such as Authorization: Bearer TOKEN")
 		case strings.HasPrefix(lower, cePrefix) || strings.HasPrefix(lower, "hark-") || strings.HasPrefix(lower, "webhook-") ||
 			lower == "host" || lower == "content-type" || lower == "content-length" || lower == "connection" || lower == "transfer-encoding":
-			return nil, fmt.Errorf("the header %s is made by the broker", name)
+			return nil, fmt.Errorf("the header %s is set by the broker", name)
 		}
 		h.Add(name, value)
 	}

@@ -217,16 +217,16 @@ type webhookView struct {
 	Name      string `json:"name"`
 	From      string `json:"from" doc:"the topic or pattern"`
 	Where     string `json:"where,omitempty"`
-	Host      string `json:"host" doc:"of the receiver"`
-	Durable   bool   `json:"durable" doc:"what it sends is stored: what is published while the broker is down, or the receiver, is sent later"`
-	State     string `json:"state" enum:"on off" doc:"off after the receiver has answered 410 Gone, or somebody has switched it off"`
-	Delivered uint64 `json:"delivered" doc:"messages that the receiver has taken, since the broker or the webhook has started"`
-	Failed    uint64 `json:"failed" doc:"requests that were answered otherwise, or not at all"`
-	Dead      uint64 `json:"dead" doc:"messages that were given up, and are dead letters"`
-	Dropped   uint64 `json:"dropped" doc:"messages that were lost: given up without a dead letter, or too many at once on a topic that is not stored"`
+	Host      string `json:"host" doc:"the host of the receiver"`
+	Durable   bool   `json:"durable" doc:"whether the messages are stored, so that messages published while the broker or the receiver is down are sent later"`
+	State     string `json:"state" enum:"on off" doc:"on, or off after the receiver answered 410 Gone or somebody disabled the webhook"`
+	Delivered uint64 `json:"delivered" doc:"messages that the receiver has accepted since the broker or the webhook was started"`
+	Failed    uint64 `json:"failed" doc:"requests that got no answer or an error"`
+	Dead      uint64 `json:"dead" doc:"messages that were given up and became dead letters"`
+	Dropped   uint64 `json:"dropped" doc:"messages that were lost: given up without a dead letter, or dropped because too many arrived at once on a topic that is not stored"`
 	Retrying  uint64 `json:"retrying" doc:"messages that wait for another attempt"`
 	Waiting   uint64 `json:"waiting" doc:"messages that have not been sent yet"`
-	LastError string `json:"last_error,omitempty" doc:"why the last request failed, if it has"`
+	LastError string `json:"last_error,omitempty" doc:"the error of the last request, if it failed"`
 }
 
 func (w *webhook) view() webhookView {
@@ -262,8 +262,8 @@ func webhookEndpoints() []endpoint {
 	}
 	return []endpoint{
 		{
-			method: http.MethodGet, path: "/v1/webhooks", name: "listWebhooks", summary: "the webhooks, and how they do", access: operator,
-			doc: "They are configured in `hark.yaml`, and change when that is reloaded.", answer: jsonAnswer([]webhookView{}),
+			method: http.MethodGet, path: "/v1/webhooks", name: "listWebhooks", summary: "list the webhooks and their state", access: operator,
+			doc: "Webhooks are configured in `hark.yaml`, and change when it is reloaded.", answer: jsonAnswer([]webhookView{}),
 			handle: func(c *call) error {
 				ws := c.broker.webhooks
 				ws.mu.Lock()
@@ -276,7 +276,7 @@ func webhookEndpoints() []endpoint {
 				return c.reply(views)
 			},
 		},
-		switched("enable", "send again what a webhook has waiting", func(w *webhook) { w.enable() }),
-		switched("disable", "send nothing more to a webhook until it is enabled, or the broker starts again", func(w *webhook) { w.disable("somebody has switched it off") }),
+		switched("enable", "enable a webhook, and send the messages that wait", func(w *webhook) { w.enable() }),
+		switched("disable", "disable a webhook until it is enabled or the broker is restarted", func(w *webhook) { w.disable("somebody has switched it off") }),
 	}
 }

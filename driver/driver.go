@@ -48,7 +48,7 @@ var (
 	ErrNoResponders = errors.New("no responders")
 	// ErrUnsure says that it is not known whether something happened: the
 	// connection was lost, or the context ended, before the engine answered.
-	ErrUnsure = errors.New("not known whether it happened")
+	ErrUnsure = errors.New("it is not known whether this was done")
 	// ErrAgain says that nothing happened and that the call may be made again.
 	ErrAgain = errors.New("try again")
 )

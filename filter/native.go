@@ -180,7 +180,7 @@ func (p provider) FindStructFieldType(name, fieldName string) (*types.FieldType,
 		GetFrom: func(target any) (any, error) {
 			o, ok := target.(*object)
 			if !ok {
-				return nil, errors.New("filter: no struct to read a field of")
+				return nil, errors.New("filter: there is no struct whose field could be read")
 			}
 			return f.native(o.rv), nil
 		},

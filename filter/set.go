@@ -93,7 +93,7 @@ func (s *Set[K]) AddAll(keys []K, filters []*Filter) error {
 func (s *Set[K]) fits(f *Filter) error {
 	o := f.opts
 	if o.sh != s.opts.sh || o.exact != s.opts.exact || o.payloadDepth != s.opts.payloadDepth || o.steps != s.opts.steps {
-		return fmt.Errorf("filter: the set has other options than the filter %q", f.text)
+		return fmt.Errorf("filter: the set and the filter %q have different options", f.text)
 	}
 	return nil
 }

@@ -209,7 +209,7 @@ func testBUF8(t *testing.T, open Opener) {
 		{"no buffer", topic, []hark.SubscribeOption{hark.Buffer(0)}},
 		{"negative buffer", topic, []hark.SubscribeOption{hark.Buffer(-2)}},
 		{"two latest", topic, []hark.SubscribeOption{hark.Buffer(2), hark.Overflow(hark.Latest)}},
-		{"no such policy", topic, []hark.SubscribeOption{hark.Overflow(99)}},
+		{"unknown policy", topic, []hark.SubscribeOption{hark.Overflow(99)}},
 		{"no workers", topic, []hark.SubscribeOption{hark.Workers(0)}},
 		{"no attempts", topic, []hark.SubscribeOption{hark.MaxAttempts(0)}},
 		{"batch for a plain handler", topic, []hark.SubscribeOption{hark.Batch(2, 0)}},

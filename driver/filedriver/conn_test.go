@@ -241,7 +241,7 @@ func TestFullDisk(t *testing.T) {
 	_, groupErr := topic.Subscribe(testContext(t), driver.SubscribeConfig{Group: "g", Window: 1})
 	_, topicErr := c.OpenTopic(testContext(t), driver.TopicConfig{Name: "other", Stored: &driver.StoredConfig{Durability: driver.DurableStrict}})
 	for what, err := range map[string]error{"a group": groupErr, "a topic": topicErr} {
-		if !errors.Is(err, driver.ErrFull) || !strings.Contains(err.Error(), dir) || !strings.Contains(err.Error(), "free some room") {
+		if !errors.Is(err, driver.ErrFull) || !strings.Contains(err.Error(), dir) || !strings.Contains(err.Error(), "free some space") {
 			t.Errorf("make %s: got %v, want ErrFull that names %s and says what to do", what, err, dir)
 		}
 	}

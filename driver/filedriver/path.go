@@ -18,12 +18,12 @@ func parseURL(raw string) (dir string, opts []natsdriver.Option, err error) {
 	if after, ok := strings.CutPrefix(rest, "//"); ok { // file://[localhost]/PATH
 		slash := strings.IndexByte(after, '/')
 		if slash < 0 || after[:slash] != "" && after[:slash] != "localhost" {
-			return "", nil, fmt.Errorf("want file:PATH; a URL that begins with file:// goes on with a slash and an absolute path")
+			return "", nil, fmt.Errorf("want file:PATH; after file:// comes an absolute path, as in file:///var/lib/hark")
 		}
 		rest = after[slash:]
 	}
 	if strings.Contains(rest, "#") {
-		return "", nil, fmt.Errorf("the URL has a fragment, which means nothing here; a # in a path is written %%23")
+		return "", nil, fmt.Errorf("the URL has a fragment; write a # in a path as %%23")
 	}
 	path, query, _ := strings.Cut(rest, "?")
 	if dir, err = url.PathUnescape(path); err != nil {
@@ -39,9 +39,9 @@ func parseURL(raw string) (dir string, opts []natsdriver.Option, err error) {
 	for name, given := range values {
 		switch {
 		case name != "lease":
-			return "", nil, fmt.Errorf("parameter %s of the URL is unknown; there is lease", name)
+			return "", nil, fmt.Errorf("parameter %s of the URL is unknown; the only one is lease", name)
 		case len(given) > 1:
-			return "", nil, fmt.Errorf("parameter %s of the URL is there %d times", name, len(given))
+			return "", nil, fmt.Errorf("parameter %s of the URL is given %d times; give it once", name, len(given))
 		}
 	}
 	if values.Has("lease") {

@@ -220,7 +220,7 @@ func (a *acks) close() {
 func (c *Conn) fits(m *nats.Msg) error {
 	size, most := m.Size()-len(m.Subject)-len(m.Reply), int64(c.info.MaxPayload)
 	if most > 0 && int64(size) > most {
-		return fmt.Errorf("%w: the message has %d bytes with its headers, the server takes %d (max_payload in its configuration)", driver.ErrTooLarge, size, most)
+		return fmt.Errorf("%w: the message has %d bytes with its headers, and the server accepts at most %d (max_payload in its configuration)", driver.ErrTooLarge, size, most)
 	}
 	return nil
 }

@@ -38,7 +38,7 @@ func (c *Conn) alter(ctx context.Context, t *stored, was func(have *jetstream.St
 		have, want := stream.CachedInfo().Config, t.streamConfig()
 		class := durabilities[t.wanted.Durability].name
 		if had := have.Metadata[metaDurability]; had != class || have.Storage != want.Storage {
-			return fmt.Errorf("%w: topic %s is there with durability %s, not %s", driver.ErrConflict, t.topic, had, class)
+			return fmt.Errorf("%w: topic %s exists with durability %s, not %s", driver.ErrConflict, t.topic, had, class)
 		}
 		was(&have)
 		have.MaxMsgs, have.MaxBytes, have.MaxAge = want.MaxMsgs, want.MaxBytes, want.MaxAge

@@ -231,7 +231,7 @@ func (c *Conn) ResumeGroup(ctx context.Context, topic, group string) error {
 }
 
 // ErrListening says that a group has members that would not notice the change.
-var ErrListening = errors.New("the group has members that would not notice: stop them first")
+var ErrListening = errors.New("the group has members that would not notice the change; stop them first")
 
 // SeekGroup makes a group go on with the message at seq, or the first one after it.
 // Messages in hand may come again. While members listen, SeekGroup returns
@@ -240,7 +240,7 @@ var ErrListening = errors.New("the group has members that would not notice: stop
 // consumer has to be recreated.
 func (c *Conn) SeekGroup(ctx context.Context, topic, group string, seq uint64) error {
 	if c.level < levelReset {
-		return c.refuse("groups that are given another place (they need NATS 2.14)")
+		return c.refuse("moving the position of a group (needs NATS 2.14)")
 	}
 	h, err := c.homeNow(ctx, topic)
 	if err != nil {

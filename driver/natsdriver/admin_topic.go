@@ -103,7 +103,7 @@ func (c *Conn) AwaitStored(ctx context.Context, name string) error {
 			Error *jetstream.APIError `json:"error"`
 		}
 		if err := json.Unmarshal(answer.Data, &said); err != nil || said.Error == nil || said.Error.ErrorCode != jetstream.JSErrCodeStreamWrongLastSequence {
-			return fmt.Errorf("topic %s: the server has said %q", name, answer.Data)
+			return fmt.Errorf("topic %s: the server answered %q", name, answer.Data)
 		}
 		return nil
 	})

@@ -194,7 +194,7 @@ func (w *writer) abandon(o *order, cause error) error {
 		}
 		b.mu.Unlock()
 	}
-	return fmt.Errorf("%w (some messages may have been stored)", cause)
+	return fmt.Errorf("%w (some of the messages may be stored)", cause)
 }
 
 // run writes batches until no more are worthwhile.

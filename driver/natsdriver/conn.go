@@ -113,7 +113,7 @@ func New(ctx context.Context, nc *nats.Conn, opts ...Option) (*Conn, error) {
 
 func newConn(ctx context.Context, nc *nats.Conn, d *dialer, o options) (*Conn, error) {
 	if !nc.HeadersSupported() {
-		return nil, fmt.Errorf("%w: engine %s: the server %s does not carry headers (NATS 2.2 does)", driver.ErrUnsupported, o.engine, nc.ConnectedServerVersion())
+		return nil, fmt.Errorf("%w: engine %s: the server %s does not support headers (needs NATS 2.2)", driver.ErrUnsupported, o.engine, nc.ConnectedServerVersion())
 	}
 	c := &Conn{nc: nc, opts: o, owned: d, ends: map[end]struct{}{}}
 	if err := c.detect(ctx); err != nil {

@@ -98,7 +98,7 @@ func (c *Conn) noteOnce(ctx context.Context, topic string) error {
 		Error *jetstream.APIError `json:"error"`
 	}
 	if err := json.Unmarshal(answer.Data, &said); err != nil {
-		return fmt.Errorf("the server has said %q", answer.Data)
+		return fmt.Errorf("the server answered %q", answer.Data)
 	}
 	if said.Error == nil || said.Error.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence {
 		return nil

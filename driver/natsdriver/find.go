@@ -24,7 +24,7 @@ func (c *Conn) FindChan(ctx context.Context, name string) (config driver.ChanCon
 		meta := stream.CachedInfo().Config.Metadata
 		config = driver.ChanConfig{Name: name}
 		if config.Capacity, err = strconv.Atoi(meta[metaCapacity]); err != nil || meta[metaChan] != name {
-			return fmt.Errorf("stream %s is no channel %s", stream.CachedInfo().Config.Name, name)
+			return fmt.Errorf("stream %s is not channel %s", stream.CachedInfo().Config.Name, name)
 		}
 		for d, class := range durabilities {
 			if class.name == meta[metaDurability] {

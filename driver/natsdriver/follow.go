@@ -94,7 +94,7 @@ func (t *stored) start(ctx context.Context, cfg driver.SubscribeConfig) (c jetst
 		c.DeliverPolicy = jetstream.DeliverByStartSequencePolicy
 		c.OptStartSeq, err = t.newest(ctx, cfg.Seq)
 	default:
-		err = fmt.Errorf("a start of kind %d is unknown", cfg.From)
+		err = fmt.Errorf("the start position has the unknown kind %d", cfg.From)
 	}
 	return c, err
 }

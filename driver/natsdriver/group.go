@@ -131,7 +131,7 @@ func (t *stored) ensureConsumer(ctx context.Context, cfg driver.SubscribeConfig,
 		have := consumer.CachedInfo().Config
 		switch {
 		case have.AckPolicy != jetstream.AckExplicitPolicy:
-			return fmt.Errorf("%w: consumer %s of stream %s is none of hark: its acknowledgements are %v", driver.ErrConflict, name, t.stream, have.AckPolicy)
+			return fmt.Errorf("%w: consumer %s of stream %s was not created by hark: its acknowledgement policy is %v", driver.ErrConflict, name, t.stream, have.AckPolicy)
 		case have.AckWait != lease:
 			return fmt.Errorf("%w: the group has Lease %v, not %v", driver.ErrConflict, have.AckWait, lease)
 		case !slices.Equal(filters(&have), subjects):

@@ -78,7 +78,7 @@ func (l *latches) store(ctx context.Context, name string, set bool) error {
 	begun := l.begun
 	l.mu.Unlock()
 	if err := l.until(ctx, func() bool { return l.seq >= seq || l.passed > begun }); err != nil {
-		return fmt.Errorf("%w (it is stored)", err)
+		return fmt.Errorf("%w (the latch is stored)", err)
 	}
 	return nil
 }

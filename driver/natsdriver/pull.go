@@ -389,7 +389,7 @@ func placeOf(reply string) (place, error) {
 }
 
 func errNoPlace(reply string) error {
-	return fmt.Errorf("the message is none of a stream: its reply subject is %q", reply)
+	return fmt.Errorf("the message does not come from a stream: its reply subject is %q", reply)
 }
 
 // receive reads a message of a stream into r.

@@ -51,7 +51,7 @@ type signals struct {
 // Listen implements driver.Signals.
 func (c *Conn) Listen(ctx context.Context, f func(driver.Signal) int) error {
 	if c.nc.Opts.NoEcho {
-		return errors.New("the client has the option NoEcho, without which nobody can tell who listens")
+		return errors.New("the client has the option NoEcho; signals need their own messages back, so connect without it")
 	}
 	s := &signals{inlet: inlet{conn: c}, f: f}
 	s.peerList.init()

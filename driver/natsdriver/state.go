@@ -269,7 +269,7 @@ const storeAttempts = 7
 
 // full returns the error for a server that could not create files.
 func (s *state) full(err error) error {
-	return fmt.Errorf("%w: engine %s cannot make the files for it; if its disk is full, free some room there: %w", driver.ErrFull, s.where, err)
+	return fmt.Errorf("%w: engine %s cannot create the files for it; if its disk is full, free some space: %w", driver.ErrFull, s.where, err)
 }
 
 // attempt calls f, and reports whether the context of f ended before that of do.

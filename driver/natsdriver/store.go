@@ -72,7 +72,7 @@ func (c *Conn) storable() error {
 	case c.js == nil:
 		return c.refuse(string(driver.Stored))
 	case c.level < levelTTL:
-		return c.refuse("stores of patterns (they need NATS 2.11)")
+		return c.refuse("stores of patterns (needs NATS 2.11)")
 	}
 	return nil
 }
@@ -142,7 +142,7 @@ func (t *stored) fitsStore(have *jetstream.StreamConfig) error {
 	if len(differ) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%w: topic %s is kept in a store with all that match %s: %s (leave out what the store says, or change the store)",
+	return fmt.Errorf("%w: topic %s is in the store of all topics that match %s: %s (leave out the options that the store sets, or change the store)",
 		driver.ErrConflict, t.topic, t.store, strings.Join(differ, ", "))
 }
 

@@ -151,7 +151,7 @@ func (c *Conn) openError(ctx context.Context, subject string, err error) error {
 	const overlap = 10065
 	switch code := apiCode(err); {
 	case code == overlap:
-		return fmt.Errorf("%w: %s keeps what is published to %s", driver.ErrConflict, c.overlapping(ctx, subject), subject)
+		return fmt.Errorf("%w: %s already stores what is published to %s", driver.ErrConflict, c.overlapping(ctx, subject), subject)
 	case errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil, code >= 500 && isUnavailable(err):
 		return fmt.Errorf("%w: %w", driver.ErrAgain, err)
 	}

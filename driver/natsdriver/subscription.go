@@ -129,7 +129,7 @@ type subscription struct {
 // match a pattern.
 func (c *Conn) subscribe(ctx context.Context, topics string, cfg driver.SubscribeConfig) (driver.Subscription, error) {
 	if cfg.From != driver.FromNow {
-		return nil, errors.New("what is published to an ephemeral topic is not kept: there is no start in the past")
+		return nil, errors.New("messages of an ephemeral topic are not stored, so a subscription cannot start in the past")
 	}
 	s := &subscription{inlet: inlet{conn: c}}
 	subjects := []string{topics}

@@ -172,7 +172,7 @@ func credentials(path string) (Option, error) {
 	}
 	token, err := o.UserJWT()
 	if err == nil && token == "" {
-		err = fmt.Errorf("file %s is empty; want the JWT of a user and its seed", path)
+		err = fmt.Errorf("file %s is empty; it must contain the JWT of a user and its seed", path)
 	}
 	if err == nil {
 		_, err = o.SignatureCB([]byte("nonce"))
@@ -235,10 +235,10 @@ func (t *target) take(values url.Values) error {
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		read := parameters[name]
 		if read == nil {
-			return fmt.Errorf("parameter %s of the URL is unknown; there are %s", name, strings.Join(slices.Sorted(maps.Keys(parameters)), ", "))
+			return fmt.Errorf("parameter %s of the URL is unknown; the known ones are %s", name, strings.Join(slices.Sorted(maps.Keys(parameters)), ", "))
 		}
 		if n := len(values[name]); n > 1 {
-			return fmt.Errorf("parameter %s of the URL is there %d times", name, n)
+			return fmt.Errorf("parameter %s of the URL is given %d times; give it once", name, n)
 		}
 		opt, err := read(values.Get(name), values)
 		if err != nil {

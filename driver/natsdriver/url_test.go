@@ -35,7 +35,7 @@ func TestURLsThatAreWrong(t *testing.T) {
 		{"nats://", "server 1"},
 		{"nats://u:secret@a,/x", "server 2"},
 		{"nats://a:b:c", "server 1"},
-		{"nats://a?tls=1", "tls of the URL is unknown; there are creds"},
+		{"nats://a?tls=1", "tls of the URL is unknown; the known ones are creds"},
 		{"nats://a?sync=never", "want always"},
 		{"nats://a?replicas=x", "replicas"},
 		{"nats://a?tlscert=x", "tlskey is missing"},
@@ -43,8 +43,8 @@ func TestURLsThatAreWrong(t *testing.T) {
 		{"nats://a?nkey=/does/not/exist", "nkey"},
 		{"nats://a?creds=/does/not/exist", "/does/not/exist"},
 		{"nats://a?%zz", "parameters"},
-		{"nats://a?lease=1s&lease=2s", "lease of the URL is there 2 times"},
-		{"nats://a?token=secret&token=secret", "token of the URL is there 2 times"},
+		{"nats://a?lease=1s&lease=2s", "lease of the URL is given 2 times"},
+		{"nats://a?token=secret&token=secret", "token of the URL is given 2 times"},
 	}
 	for _, tt := range tests {
 		_, err := parseURL(tt.url)

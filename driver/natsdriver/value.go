@@ -113,7 +113,7 @@ func (v *value) Load(ctx context.Context) (state driver.State, err error) {
 		case err != nil:
 			return passing(err)
 		case m.Sequence < v.known():
-			return fmt.Errorf("%w: the server that answered is behind", driver.ErrAgain)
+			return fmt.Errorf("%w: the server that answered has an older state", driver.ErrAgain)
 		}
 		state = driver.State{Version: m.Sequence, Data: m.Data}
 		v.note(m.Sequence, m.Header.Get(writersHeader))
@@ -128,7 +128,7 @@ func (v *value) of(made time.Time) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.version > 0 && !v.since.Equal(made) {
-		return fmt.Errorf("value %s has been removed with stream %s, which somebody has made again since; open it again", v.name, valueStream)
+		return fmt.Errorf("value %s was removed with stream %s, which has been created again since; open the value again", v.name, valueStream)
 	}
 	v.since = made
 	return nil
@@ -265,11 +265,11 @@ func (v *value) outcome(ctx context.Context, base uint64, id string) (seq uint64
 		return 0, err
 	}
 	if state.Version <= base { // the server that refused it knew a newer state
-		return 0, fmt.Errorf("%w: the server that answered is behind", driver.ErrAgain)
+		return 0, fmt.Errorf("%w: the server that answered has an older state", driver.ErrAgain)
 	}
 	switch wrote, known := v.wrote(id); {
 	case !known:
-		return 0, fmt.Errorf("%w: somebody else than hark has changed the value", driver.ErrUnsure)
+		return 0, fmt.Errorf("%w: a client other than hark has changed the value", driver.ErrUnsure)
 	case !wrote:
 		return 0, nil
 	}

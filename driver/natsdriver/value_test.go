@@ -411,7 +411,7 @@ func TestValueOfFormerStream(t *testing.T) {
 	if _, err := c.OpenValue(testContext(t), "v", []byte("3")); err != nil {
 		t.Fatal(err)
 	}
-	if state, err := former.Load(testContext(t)); err == nil || errors.Is(err, driver.ErrAgain) || !strings.Contains(err.Error(), "open it again") {
+	if state, err := former.Load(testContext(t)); err == nil || errors.Is(err, driver.ErrAgain) || !strings.Contains(err.Error(), "open the value again") {
 		t.Errorf("got version %d and %v, want an error that says what to do", state.Version, err)
 	}
 	if _, done, err := former.CompareAndSet(testContext(t), 1, []byte("4")); done || err == nil {

@@ -112,7 +112,7 @@ func (t *stored) ask(ctx context.Context) (done bool, err error) {
 	case at.Whole:
 		return false, nil
 	case !at.Stored || at.Config == nil:
-		return false, fmt.Errorf("%w: topic %s: the user may use as stored topics those that the configuration of the broker declares, and this is none of them", driver.ErrUnsupported, t.topic)
+		return false, fmt.Errorf("%w: topic %s: the configuration of the broker does not declare this topic, and the user may use only declared topics as stored topics", driver.ErrUnsupported, t.topic)
 	}
 	t.partly = true
 	t.config.Store(at.Config)
@@ -124,7 +124,7 @@ func (t *stored) whole() error {
 	if !t.partly {
 		return nil
 	}
-	return fmt.Errorf("%w: topic %s is kept in the store of %s, which the user may not read as a whole, and the server cannot let anybody read a part of it: read the topic over HTTP, or subscribe to it without Stored, to what is published from then on",
+	return fmt.Errorf("%w: topic %s is in the store of %s, which the user may not read as a whole, and the server cannot permit reading a part of it; read the topic over HTTP, or subscribe without Stored to get what is published from now on",
 		driver.ErrUnsupported, t.topic, t.store)
 }
 

@@ -165,7 +165,7 @@ func (t *stored) begin(ctx context.Context) error {
 		return errConnClosed
 	}
 	if isPattern(t.topic) {
-		return fmt.Errorf("%s is a pattern: a message is published to one topic", t.topic)
+		return fmt.Errorf("%s is a pattern; publish to one topic", t.topic)
 	}
 	return t.conn.acks.start(ctx)
 }
@@ -250,7 +250,7 @@ func (t *stored) sync(ctx context.Context, stream string, ps []*parcel) {
 	}
 	for _, p := range ps {
 		if taken(p) {
-			p.err = fmt.Errorf("%w (the message is stored, and may not be on the disk)", err)
+			p.err = fmt.Errorf("%w (the message is stored, but may not be on disk yet)", err)
 		}
 	}
 }
@@ -403,7 +403,7 @@ func (t *stored) absent(ctx context.Context, cause error) error {
 		if err := t.open(ctx); err != nil {
 			return err
 		}
-		return fmt.Errorf("%w: the stream was gone", driver.ErrAgain)
+		return fmt.Errorf("%w: the stream was deleted", driver.ErrAgain)
 	}
 	if t.partly { // the user may not ask for it
 		return fmt.Errorf("%w: %w", driver.ErrAgain, cause)
@@ -490,7 +490,7 @@ func (f *flight) wait(ctx context.Context, a *acks, patience time.Duration) erro
 		for _, token := range f.tokens {
 			a.forget(token)
 		}
-		return fmt.Errorf("%w (some messages may have been stored)", context.Cause(ctx))
+		return fmt.Errorf("%w (some of the messages may be stored)", context.Cause(ctx))
 	}
 	for i, token := range f.tokens {
 		if a.forget(token) {

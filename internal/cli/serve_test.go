@@ -167,7 +167,7 @@ func TestErrorsNameTheProgramOnce(t *testing.T) {
 
 func TestUserNames(t *testing.T) {
 	for _, name := range []string{"a b", "a.b", ""} {
-		if code, out, errs := call(t, "", "user", name); code != exitUsage || out != "" || !strings.Contains(errs, "cannot be a name of a user") {
+		if code, out, errs := call(t, "", "user", name); code != exitUsage || out != "" || !strings.Contains(errs, "cannot be the name of a user") {
 			t.Errorf("%q: got %d %s%s", name, code, out, errs)
 		}
 	}

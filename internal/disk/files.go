@@ -95,7 +95,7 @@ func (f *files) syncBlocks(path string) error {
 		}
 		n, err := strconv.Atoi(number)
 		if err != nil {
-			return fmt.Errorf("%s: the server keeps its blocks in a way that is not known", filepath.Join(path, e.Name()))
+			return fmt.Errorf("%s: the server's files have an unknown layout, so syncing them cannot be promised", filepath.Join(path, e.Name()))
 		}
 		info, err := e.Info()
 		if errors.Is(err, fs.ErrNotExist) {
@@ -115,7 +115,7 @@ func (f *files) syncBlocks(path string) error {
 		known[e.Name()] = info
 	}
 	if newest < 0 {
-		return fmt.Errorf("%s: the server keeps no blocks there", path)
+		return fmt.Errorf("%s: the server has no blocks there", path)
 	}
 	if err := f.syncDir(path); err != nil {
 		return err
@@ -160,7 +160,7 @@ func (f *files) syncDir(path string) error {
 func (f *files) write(file *os.File) error {
 	err := f.flush(file)
 	if err != nil {
-		f.broken = fmt.Errorf("what was stored may not be on the disk: %w", err)
+		f.broken = fmt.Errorf("what was stored may not be on disk yet: %w", err)
 	}
 	return err
 }

@@ -143,7 +143,7 @@ func checkFiles(dir string) error {
 	}
 	for _, l := range list {
 		if err := l.check(filepath.Join(dir, filepath.FromSlash(l.Path))); err != nil {
-			return fmt.Errorf("%w; restore it, or remove %s to go on with what can still be read", err, path)
+			return fmt.Errorf("%w; restore the file, or remove %s to continue with what can still be read", err, path)
 		}
 	}
 	return os.Remove(path)
@@ -157,7 +157,7 @@ func (l *listed) check(path string) error {
 	case err != nil:
 		return err
 	case info.Size() != l.Size:
-		return fmt.Errorf("%s is %w: it has %d bytes and had %d", path, ErrDamaged, info.Size(), l.Size)
+		return fmt.Errorf("%s is %w: it has %d bytes, and had %d when the store was closed", path, ErrDamaged, info.Size(), l.Size)
 	case !l.Summed:
 		return nil
 	}

@@ -49,7 +49,7 @@ func refusal(dir, holder string, err error) error {
 	if holder = strings.TrimSpace(holder); holder == "" {
 		holder = "another process"
 	}
-	return fmt.Errorf("%s is %w by %s; stop that process, or have one hark serve on it and open hark://HOST from all", dir, ErrInUse, holder)
+	return fmt.Errorf("%s is %w by %s; stop that process, or run one hark serve on the directory and open hark://HOST from all processes", dir, ErrInUse, holder)
 }
 
 func write(f *os.File, text string) error {

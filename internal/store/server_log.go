@@ -59,7 +59,7 @@ func (l *serverLog) asError() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.faults) == 0 {
-		return errors.New("the server does not say why")
+		return errors.New("the server gives no reason")
 	}
 	return errors.New(strings.Join(l.faults, "; "))
 }

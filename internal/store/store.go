@@ -180,7 +180,7 @@ func (s *Store) Close() error {
 // that it could not read.
 func (s *Store) checkStreams() error {
 	if said := s.log.about("corrupt record"); said != "" {
-		return fmt.Errorf("a file of the store is %w, and what follows in it is lost: %s; opening it again goes on with the rest", ErrDamaged, said)
+		return fmt.Errorf("a file of the store is %w, and what follows the damage in it is lost: %s; opening the store again continues with the rest", ErrDamaged, said)
 	}
 	dir := filepath.Join(s.dir, StreamsDir)
 	entries, err := os.ReadDir(dir)
