@@ -128,7 +128,7 @@ func openChan[T any](b *Bus, name string, capacity int, at uintptr, opts []ChanO
 		return nil, err
 	}
 	if c.capacity != capacity {
-		return nil, fmt.Errorf("%w: capacity %s: the channel is there with %s", ErrInvalidOption, capacityText(capacity), capacityText(c.capacity))
+		return nil, fmt.Errorf("%w: capacity %s: the channel exists with %s", ErrInvalidOption, capacityText(capacity), capacityText(c.capacity))
 	}
 	if r := c.remote; existed && r != nil {
 		if err := r.agrees(cfg); err != nil {

@@ -26,7 +26,7 @@ func brokerEndpoints() []endpoint {
 					return refused(http.StatusNotImplemented, "a program gave this broker its configuration without a source to reload it from; call Broker.ReloadFrom")
 				}
 				if err := c.broker.reloadFrom(c.ctx, *load); err != nil {
-					c.broker.log.Error("the configuration was not reloaded, everything is as it was", "err", err)
+					c.broker.log.Error("the configuration was not reloaded, and nothing was changed", "err", err)
 					return refused(http.StatusUnprocessableEntity, "%s", err).but("nothing was changed; hark serve --check reports the same without a broker")
 				}
 				return c.reply(nil)

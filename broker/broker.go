@@ -221,7 +221,7 @@ func (b *Broker) Stop(ctx context.Context) error {
 	b.log.Info("stopping", "within", within)
 	err := b.shut(ctx)
 	if err != nil {
-		b.log.Error("stopped with work undone", "err", err)
+		b.log.Error("stopped before all work was done", "err", err)
 	} else {
 		b.log.Info("stopped")
 	}

@@ -179,10 +179,10 @@ func (c *call) fail(err error) {
 	r, known := refusalOf(err)
 	log := c.broker.log.With("part", "http", "method", c.req.Method, "path", c.req.URL.Path)
 	if !known {
-		log.Error("a request has failed", "err", err)
+		log.Error("a request failed", "err", err)
 	}
 	if c.rw.status != 0 {
-		log.Warn("an answer was cut short", "err", err)
+		log.Warn("an answer was interrupted", "err", err)
 		panic(http.ErrAbortHandler)
 	}
 	if r.Status == http.StatusUnauthorized {
@@ -203,7 +203,7 @@ func (c *call) recover() {
 	if p == http.ErrAbortHandler { //nolint:errorlint // it is that very value
 		panic(p)
 	}
-	c.broker.log.Error("a handler of HTTP has panicked", "part", "http", "method", c.req.Method, "path", c.req.URL.Path, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+	c.broker.log.Error("an HTTP handler panicked", "part", "http", "method", c.req.Method, "path", c.req.URL.Path, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 	c.fail(refused(http.StatusInternalServerError, "the broker has failed").but("its log says why"))
 }
 

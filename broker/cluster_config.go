@@ -83,16 +83,16 @@ func (c *Config) validateCluster(bad report) {
 		bad("cluster.listen", exposed+" %s; add cluster.user and cluster.password, and cluster.cert, cluster.key and cluster.ca, or say --insecure", k.Listen)
 	}
 	if c.Name == "hark" {
-		bad("name", "each server of a cluster needs a name of its own, such as hark-1")
+		bad("name", "each server of a cluster needs its own name, such as hark-1")
 	}
 	if k.Name == "" || strings.ContainsAny(k.Name, " \t\r\n") {
-		bad("cluster.name", "want a text without white space")
+		bad("cluster.name", "want text without white space")
 	}
 	if k.Replicas < 1 || k.Replicas > 5 {
 		bad("cluster.replicas", "must be between 1 and 5")
 	}
 	if (k.User == "") != (k.Password == "") {
-		bad("cluster.user", "a name and a password go together")
+		bad("cluster.user", "cluster.user and cluster.password must be set together")
 	}
 	for i, r := range k.Routes {
 		if _, _, err := splitAddress(r); err != nil {
@@ -103,7 +103,7 @@ func (c *Config) validateCluster(bad report) {
 	case k.TLS.Cert == "" && (k.TLS.Key != "" || k.TLS.ClientCA != ""):
 		bad("cluster.cert", "is missing")
 	case k.TLS.Cert != "" && (k.TLS.Key == "" || k.TLS.ClientCA == ""):
-		bad("cluster.cert", "needs cluster.key and cluster.ca, so that servers know each other")
+		bad("cluster.cert", "needs cluster.key and cluster.ca, by which the servers authenticate each other")
 	case k.TLS.Cert != "":
 		if _, err := k.TLS.load(); err != nil {
 			bad("cluster.cert", "%s", err)
@@ -122,9 +122,9 @@ func (c *Config) validateStrict(bad report) {
 		if t.Durability != "" && durabilities[t.Durability] != driver.DurableStrict {
 			continue
 		}
-		bad(fmt.Sprintf("topics[%d]", i), "%s is strict, which needs servers that have each message on disk before they acknowledge it, and no server tells: "+
-			"if they do, as hark serve does and NATS with sync_interval: always, add sync=always to the URL under engine; if not, want durability: relaxed", t.Name)
-		return // the others are no news
+		bad(fmt.Sprintf("topics[%d]", i), "%s is strict, which needs servers that sync each message to disk before they acknowledge it, and the broker cannot detect whether they do: "+
+			"if they do, like hark serve and NATS with sync_interval: always, add sync=always to the URL under engine; if not, set durability: relaxed", t.Name)
+		return // the others have the same cause
 	}
 }
 

@@ -18,7 +18,7 @@ func (b *routerBuilder) findCycles() {
 			fmt.Fprintf(&text, "%s → (route %s) → %s, ", r.From, r.Name, a.target.text)
 		}
 		first := b.router.routes[path[0].route]
-		b.bad(fmt.Sprintf("routes[%d].to", path[0].route), "messages would go in a circle: %sand so to %s again; a target must not be among what leads to it",
+		b.bad(fmt.Sprintf("routes[%d].to", path[0].route), "messages would go in a loop: %sand so to %s again; a target must not lead back to itself",
 			text.String(), first.From)
 	}
 }

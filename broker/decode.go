@@ -32,7 +32,7 @@ func (c *Config) decode(data []byte) Problems {
 	docs := file.Docs
 	docs = slices.DeleteFunc(docs, func(d *ast.DocumentNode) bool { return d.Body == nil })
 	if len(docs) > 1 {
-		d.fault(docs[1].Body, "", "a second document; want one")
+		d.fault(docs[1].Body, "", "the file has a second YAML document; want only one")
 	}
 	if len(docs) > 0 {
 		d.anchor(docs[0].Body)
@@ -92,7 +92,7 @@ func (d *decoder) resolve(n ast.Node) ast.Node {
 			}
 			n = target
 		case *ast.TagNode:
-			d.fault(n, "", "tags such as %[1]s have no meaning here; a text that begins with ! needs quotes: \"%[1]s\"", x.GetToken().Value)
+			d.fault(n, "", "tags such as %[1]s are not supported; text that begins with ! needs quotes: \"%[1]s\"", x.GetToken().Value)
 			return nil
 		default:
 			return n
@@ -157,7 +157,7 @@ func (d *decoder) each(n ast.Node, path, want string, known []string, f func(key
 		d.config.places[at] = place(pair.Value)
 		switch {
 		case seen[key]:
-			d.fault(pair.Key, path, "%s is there twice", key)
+			d.fault(pair.Key, path, "%s is given twice", key)
 		case key == "<<":
 			d.fault(pair.Key, path, "merge keys (<<) are not supported; write the keys in full")
 		case !f(key, at, pair.Value):

@@ -57,14 +57,14 @@ func (r *diskRecovery) run(ctx context.Context) {
 		if s.HasRoom() != nil || !r.broker.reloading.TryLock() { // the holder of the lock may be stopping the broker
 			continue
 		}
-		log.Warn("there is room on the disk again: the server is started again, and clients connect again")
+		log.Warn("the disk has room again: restarting the server; clients will reconnect")
 		began := time.Now()
 		err := s.Revive()
 		r.broker.reloading.Unlock()
 		if err == nil && !s.Faulty() {
-			log.Info("stored topics take messages again", "took", time.Since(began))
+			log.Info("stored topics accept messages again", "took", time.Since(began))
 		} else {
-			log.Error("stored topics do not take messages again", "err", err, "again_in", pause)
+			log.Error("stored topics still do not accept messages", "err", err, "again_in", pause)
 		}
 		last, pause = time.Now(), min(2*pause, maxRecoveryPause) // the disk may fill up again at once
 	}

@@ -174,7 +174,7 @@ func eventsCall(c *call) error {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), openPatience)
 		defer cancel()
 		if err := s.close(ctx); err != nil {
-			c.broker.log.Warn("a client did not leave well", "part", "gateway", "topic", c.text("topic"), "err", err)
+			c.broker.log.Warn("ending the subscription of a client failed", "part", "gateway", "topic", c.text("topic"), "err", err)
 		}
 	}()
 	if f == formWebSocket {

@@ -45,11 +45,11 @@ func (b *Broker) unready() string {
 		}
 		return ""
 	case !b.store.Server().Running():
-		return "the server does not run"
+		return "the server is not running"
 	case !b.store.Server().JetStreamEnabled():
-		return "the store has been switched off, perhaps because the disk is full: make room, and it goes on by itself"
+		return "the server has disabled its store, perhaps because the disk is full; free some space, and the broker recovers by itself"
 	case b.store.WriteFault() != "":
-		return "a write to the disk has failed, the log says which; make room: the broker has all that it has acknowledged, and goes on by itself"
+		return "a write to the disk failed (see the log); free some space, and the broker recovers by itself; everything it acknowledged is stored"
 	case !b.client.IsConnected():
 		return "the broker is not connected to its server"
 	}

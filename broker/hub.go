@@ -104,7 +104,7 @@ func (h *hub) pass(ms []*driver.Received) {
 		}
 		f, err := h.owner.maker.frame(m, h.mark)
 		if err != nil {
-			h.owner.log.Error("message not passed on", "topic", m.Topic, "seq", m.Seq, "err", err)
+			h.owner.log.Error("message not sent to clients", "topic", m.Topic, "seq", m.Seq, "err", err)
 			continue
 		}
 		f.lanes = lanes

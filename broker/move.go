@@ -56,7 +56,7 @@ func (in *reader) remove(ms []*driver.Received, all moves) int {
 				return i
 			}
 			all.keep(i)
-			in.routing.log.Error("message moved, and still where it was", "topic", m.Topic, "seq", m.Seq, "err", err)
+			in.routing.log.Error("a message was routed but could not be removed from its topic", "topic", m.Topic, "seq", m.Seq, "err", err)
 		}
 	}
 	return len(ms)
@@ -87,7 +87,7 @@ func (all moves) report(log *slog.Logger, ms []*driver.Received) {
 		}
 	}
 	for r, s := range stays {
-		log.Warn("messages copied and not moved, because a target is not stored; declare it under topics",
+		log.Warn("messages were copied and not moved, because a target is not stored; declare the target under topics",
 			"route", r.Name, "to", s.target, "topic", s.first.Topic, "first_seq", s.first.Seq, "messages", s.messages)
 	}
 }

@@ -54,7 +54,7 @@ func checkTopic(name string) error {
 		return fmt.Errorf("%s", nameFault(err))
 	}
 	if isReply(name) {
-		return fmt.Errorf("%q: names that begin with _INBOX are those of replies", name)
+		return fmt.Errorf("%q: names that begin with _INBOX are reserved for replies", name)
 	}
 	return nil
 }
@@ -67,7 +67,7 @@ func patternParam(name, doc string) param {
 			return fmt.Errorf("%s", nameFault(err))
 		}
 		if isReply(s) {
-			return fmt.Errorf("%q: names that begin with _INBOX are those of replies", s)
+			return fmt.Errorf("%q: names that begin with _INBOX are reserved for replies", s)
 		}
 		return nil
 	}

@@ -85,7 +85,7 @@ func (b *Broker) whereabouts(name, topic string) *natsdriver.Whereabouts {
 	defer cancel()
 	at, err := b.conn.StoreWhereabouts(ctx, t.Name)
 	if err != nil {
-		b.log.Warn("a client is not told where a topic is kept", "user", name, "topic", topic, "err", err)
+		b.log.Warn("a client could not be told where a topic is stored", "user", name, "topic", topic, "err", err)
 		return nil
 	}
 	return at

@@ -29,7 +29,7 @@ func init() {
 		a.refused(http.StatusConflict, "is not stored", "publish", args{"topic": "gateway.live", "delay": "1m"}, map[string]int{"n": 1})
 		a.refused(http.StatusBadRequest, "want one of them", "publish", args{"topic": "gateway.stored", "delay": "1m", "at": "2999-01-02T15:04:05Z"}, nil)
 		a.refused(http.StatusBadRequest, "at most 255", "publish", args{"topic": "gateway.stored", "Idempotency-Key": strings.Repeat("x", 256)}, nil)
-		a.refused(http.StatusBadRequest, "those of replies", "publish", args{"topic": "_INBOX.x"}, nil)
+		a.refused(http.StatusBadRequest, "reserved for replies", "publish", args{"topic": "_INBOX.x"}, nil)
 		e := a.endpoint("subscribe")
 		for accept, topic := range map[string]string{ndjsonType: "gateway.stored", sseType: "gateway.stored"} {
 			req := a.request(e, args{"topic": topic, "from": "start", "group": "g" + accept[len(accept)-3:]}, nil)

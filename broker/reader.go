@@ -182,7 +182,7 @@ func (in *reader) run() {
 			continue
 		}
 		if err := in.sub.Ack(in.routing.work, ms[:done]); err != nil && in.routing.work.Err() == nil {
-			log.Warn("messages are not acknowledged and come again", "err", err)
+			log.Warn("messages could not be acknowledged and will be delivered again", "err", err)
 		}
 		if done < len(ms) { // only when it is cut short
 			return
@@ -345,9 +345,9 @@ func (in *reader) publish(ms []*driver.Received, target string, topic driver.Top
 		if ds = again; len(ds) == 0 || in.routing.work.Err() != nil {
 			return
 		}
-		in.routing.log.Warn("a target takes no messages", "to", target, "waiting", len(ds), "err", why, "again_in", pause)
+		in.routing.log.Warn("a target does not accept messages", "to", target, "waiting", len(ds), "err", why, "again_in", pause)
 		if err := in.sub.Extend(in.routing.work, ms); err != nil {
-			in.routing.log.Warn("messages in hand may come again", "err", err)
+			in.routing.log.Warn("messages in flight may be delivered again", "err", err)
 		}
 		in.routing.wait(pause)
 		for _, d := range ds {

@@ -79,7 +79,7 @@ func (b *Broker) dropChanged(before, now *Config) {
 	}
 	all, err := b.connections(&natsserver.ConnzOptions{Username: true, Limit: 1 << 30})
 	if err != nil {
-		b.log.Error("clients of changed users are not cut off", "err", err)
+		b.log.Error("clients of changed users could not be disconnected", "err", err)
 		return
 	}
 	for _, c := range all {

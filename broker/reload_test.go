@@ -177,7 +177,7 @@ func TestRefusedReloadIsLogged(t *testing.T) {
 	b := startLogging(t, config(t, ""), newTestLogger(&log))
 	b.ReloadFrom(func() (*Config, error) { return nil, errors.New("line 3 is odd") })
 	newAPI(t, b, "").refused(http.StatusUnprocessableEntity, "line 3 is odd", "reload", nil, nil)
-	if got := log.String(); !strings.Contains(got, "the configuration was not reloaded, everything is as it was") || !strings.Contains(got, "line 3 is odd") {
+	if got := log.String(); !strings.Contains(got, "the configuration was not reloaded, and nothing was changed") || !strings.Contains(got, "line 3 is odd") {
 		t.Errorf("the log does not say so:\n%s", got)
 	}
 }

@@ -81,7 +81,7 @@ func (b *routerBuilder) checkOtherwise() {
 			sample = " (what is not in its sample too)"
 		}
 		for _, i := range g.others {
-			b.bad(fmt.Sprintf("routes[%d].otherwise", i), "no message would go there, because route %s takes every one from %s%s: leave otherwise out, or give that route a filter (where)", taker.Name, g.from, sample)
+			b.bad(fmt.Sprintf("routes[%d].otherwise", i), "no message would go there, because route %s takes every message from %s%s; remove otherwise, or give that route a filter (where)", taker.Name, g.from, sample)
 		}
 	}
 }
@@ -116,7 +116,7 @@ func (b *routerBuilder) add(i int) {
 	case err != nil:
 		b.bad(key+".from", "%s", nameFault(err))
 	case isReply(r.From):
-		b.bad(key+".from", "names that begin with _INBOX are those of replies")
+		b.bad(key+".from", "names that begin with _INBOX are reserved for replies")
 	}
 	if why := b.config.keptInPart(r.From); r.Durable && why != "" {
 		b.bad(key+".durable", "%s", why)
@@ -125,7 +125,7 @@ func (b *routerBuilder) add(i int) {
 		b.bad(key+".to", "is missing")
 	}
 	if len(r.To) == 0 && (r.Where != "" || r.Sample != 0 || r.Mode == modeMove) {
-		b.bad(key+".to", "is missing: where, sample and mode are about it")
+		b.bad(key+".to", "is missing; where, sample and mode need it")
 	}
 	r.to = b.templates(key+".to", r.To, func(at string, t *template) {
 		if r.Mode == modeMove {
@@ -174,9 +174,9 @@ func (b *routerBuilder) checkMove(key, from string, t *template) {
 	switch {
 	case slices.ContainsFunc(b.config.Topics, func(topic TopicConfig) bool { return overlap(topic.Name, reached) }):
 	case t.constant():
-		b.bad(key, "%s is not declared under topics: messages that are moved there would not be stored", t.text)
+		b.bad(key, "%s is not declared under topics, so messages that are moved there would not be stored", t.text)
 	default:
-		b.bad(key, "no topic that %s can be is declared under topics: messages that are moved there would not be stored; declare them, or a pattern such as %s", t.text, reached)
+		b.bad(key, "no topic under topics matches %s, so messages that are moved there would not be stored; declare them, or a pattern such as %s", t.text, reached)
 	}
 }
 

@@ -159,7 +159,7 @@ func TestTemplatesThatAreWrong(t *testing.T) {
 		"a..{key}":           "empty token",
 		"a b.{key}":          "white space",
 		"a.{key}.>":          "not a pattern",
-		"_INBOX.{key}":       "those of replies",
+		"_INBOX.{key}":       "reserved for replies",
 		"$JS.{key}":          "reserved",
 		"a.{key}" + ".b c":   "white space",
 		"a.{data.x} {data.y": "{ without }",

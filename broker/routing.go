@@ -172,7 +172,7 @@ func (step *routingChange) finish(ctx context.Context) {
 func (r *routing) endLocked(ctx context.Context, reader *reader) {
 	delete(r.readers, reader.key)
 	if err := reader.stop(ctx); err != nil {
-		r.log.Warn("a reader did not end well", "from", reader.key.from, "err", err)
+		r.log.Warn("ending a reader failed", "from", reader.key.from, "err", err)
 	}
 }
 
@@ -196,7 +196,7 @@ func (r *routing) forgetPlaces(ctx context.Context, old, p *plan) {
 			continue
 		}
 		if err := r.conn.DeleteGroup(ctx, name, routesGroup); err != nil {
-			r.log.Warn("the place of former routes is not forgotten", "topic", name, "err", err)
+			r.log.Warn("the position of removed routes could not be deleted", "topic", name, "err", err)
 		}
 	}
 }

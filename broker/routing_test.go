@@ -323,7 +323,7 @@ routes:
 		}
 	}
 	for _, target := range []string{"size.8", "size.60"} {
-		if n := strings.Count(log.String(), "messages copied and not moved"); n != 2 || !strings.Contains(log.String(), "to="+target) {
+		if n := strings.Count(log.String(), "messages were copied and not moved"); n != 2 || !strings.Contains(log.String(), "to="+target) {
 			t.Errorf("got %d reports, want 2, one for %s:\n%s", n, target, log.String())
 		}
 	}

@@ -56,7 +56,7 @@ func (c *call) sse(s source) error {
 // so that nobody can be told but the log.
 func (c *call) ended(err error) error {
 	if c.ctx.Err() == nil && !errors.Is(err, errTopicReplaced) {
-		c.broker.log.Warn("a stream has ended", "part", "gateway", "topic", c.text("topic"), "err", err)
+		c.broker.log.Warn("a stream ended with an error", "part", "gateway", "topic", c.text("topic"), "err", err)
 	}
 	return nil
 }

@@ -65,7 +65,7 @@ func (t *template) check() error {
 		return fmt.Errorf("%q does not make the name of a topic: %s", t.text, nameFault(err))
 	}
 	if isReply(name) {
-		return fmt.Errorf("%q: names that begin with _INBOX are those of replies", t.text)
+		return fmt.Errorf("%q: names that begin with _INBOX are reserved for replies", t.text)
 	}
 	return nil
 }
@@ -148,7 +148,7 @@ func (t *template) expand(m *Event) (string, error) {
 		return "", fmt.Errorf("%s", nameFault(err))
 	}
 	if isReply(name) {
-		return "", fmt.Errorf("%q: names that begin with _INBOX are those of replies", name)
+		return "", fmt.Errorf("%q: names that begin with _INBOX are reserved for replies", name)
 	}
 	return name, nil
 }

@@ -44,7 +44,7 @@ func (b *Broker) makeTopics(ctx context.Context, before, c *Config) (alter []int
 			alter = append(alter, i)
 		}
 		if made {
-			b.log.Info("topic made", "topic", t.Name)
+			b.log.Info("topic created", "topic", t.Name)
 			done = append(done, func(ctx context.Context) error { return b.deleteDeclared(ctx, t.Name) })
 		}
 	}

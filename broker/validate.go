@@ -41,7 +41,7 @@ func (c *Config) validateSettings(bad report) {
 	case c.Data == "":
 		bad("data", "want a directory")
 	case strings.HasPrefix(c.Data, "~"):
-		bad("data", "got %q, and ~ is only a shell's word for a home directory; write the path out", c.Data)
+		bad("data", "got %q; only shells expand ~, so write the whole path", c.Data)
 	}
 	if _, _, err := splitAddress(c.Listen); err != nil {
 		bad("listen", "%s", err)
@@ -57,7 +57,7 @@ func (c *Config) validateSettings(bad report) {
 		}
 	}
 	if c.Name == "" || strings.ContainsAny(c.Name, " \t\r\n") {
-		bad("name", "want a text without white space")
+		bad("name", "want text without white space")
 	}
 	if c.StopTimeout <= 0 {
 		bad("stop_timeout", "must be above 0")
@@ -78,7 +78,7 @@ func (c *Config) validateSettings(bad report) {
 		bad("limits.http_connections", "must be at least 1")
 	}
 	if c.Limits.Rate > 0 && c.MQTT.Listen != off {
-		bad("limits.rate", "does not hold for clients of MQTT; leave it out, or mqtt.listen")
+		bad("limits.rate", "does not apply to MQTT clients; remove limits.rate or mqtt.listen")
 	}
 	for _, h := range c.Web.Hosts {
 		if h != "*" && (h != strings.ToLower(h) || strings.ContainsAny(h, "/:* ")) {
@@ -185,7 +185,7 @@ func (c *Config) validateUsers(bad report) {
 		case CheckUserName(u.Name) != nil:
 			bad(key+".name", "%s", CheckUserName(u.Name))
 		case seen[u.Name]:
-			bad(key+".name", "there are two users %s", u.Name)
+			bad(key+".name", "there are two users with the name %s", u.Name)
 		}
 		seen[u.Name] = true
 		if u.Password == "" && u.Token == "" {
@@ -201,7 +201,7 @@ func (c *Config) validateUsers(bad report) {
 				bad(key+".token", "want sha256: and 64 hexadecimal digits, such as hark user %s makes", called)
 			}
 			if other := tokens[tokenHash(u.Token)]; other != "" {
-				bad(key+".token", "is that of user %s too: a token says who somebody is", other)
+				bad(key+".token", "is also the token of user %s; each user needs its own token", other)
 			}
 			tokens[tokenHash(u.Token)] = u.Name
 		}
@@ -262,9 +262,9 @@ func (c *Config) validateTopics(bad report) {
 		case t.Name[0] == '*' || t.Name[0] == '>':
 			bad(key+".name", "%q: want a pattern that begins with a name, such as orders.>", t.Name)
 		case isReply(t.Name):
-			bad(key+".name", "names that begin with _INBOX are those of replies")
+			bad(key+".name", "names that begin with _INBOX are reserved for replies")
 		case seen[t.Name]:
-			bad(key+".name", "there are two topics %s", t.Name)
+			bad(key+".name", "there are two topics with the name %s", t.Name)
 		default:
 			c.validateStore(i, stores, bad)
 		}
@@ -296,13 +296,13 @@ func (c *Config) validateStore(i int, stores []int, bad report) {
 		if p, ok := c.places[fmt.Sprintf("topics[%d].name", j)]; ok {
 			at = fmt.Sprintf(" (line %d, column %d)", p.line, p.column)
 		}
-		bad(key+".name", "%s and %s%s have topics in common, and a message is kept in one place: declare patterns that have none, such as orders.eu.> and orders.us.>, or leave one of the two out", t.Name, other.Name, at)
+		bad(key+".name", "%s and %s%s have topics in common, and a message is stored in only one store; declare patterns that do not overlap, such as orders.eu.> and orders.us.>, or remove one of the two", t.Name, other.Name, at)
 	}
 	switch {
 	case t.isStore() && t.DeadLetters:
-		bad(key+".dead_letters", "a pattern has topics of all kinds: those whose names end in .dead are listed among the topics for dead letters")
+		bad(key+".dead_letters", "does not apply to a pattern, whose topics are listed as topics for dead letters if their names end in .dead")
 	case !t.isStore() && t.PerTopic > 0:
-		bad(key+".per_topic", "is for patterns; %s is one topic, for which count says the same", t.Name)
+		bad(key+".per_topic", "applies only to patterns; %s is one topic, for which count does the same", t.Name)
 	}
 }
 

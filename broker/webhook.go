@@ -363,7 +363,7 @@ func printable(said []byte) string {
 // Messages of a stored topic wait.
 func (w *webhook) disable(why string) {
 	if !w.gone.Swap(true) {
-		w.log.Error("a webhook is switched off; messages of stored topics wait until it is enabled", "why", why)
+		w.log.Error("a webhook was disabled; messages of stored topics wait until it is enabled", "why", why)
 	}
 	w.sub.Pause()
 }

@@ -94,9 +94,9 @@ func (c *Config) validateWebhooks(bad report) (ps Problems) {
 		case w.Name == "":
 			bad(key+".name", "is missing")
 		case !isPlain(w.Name):
-			bad(key+".name", "%q cannot be a name of a webhook: want letters, digits, - and _", w.Name)
+			bad(key+".name", "%q cannot be the name of a webhook: want letters, digits, - and _", w.Name)
 		case seen[w.Name]:
-			bad(key+".name", "there are two webhooks %s", w.Name)
+			bad(key+".name", "there are two webhooks with the name %s", w.Name)
 		}
 		seen[w.Name] = true
 		switch err := names.CheckPattern(w.From); {
@@ -105,7 +105,7 @@ func (c *Config) validateWebhooks(bad report) (ps Problems) {
 		case err != nil:
 			bad(key+".from", "%s", nameFault(err))
 		case isReply(w.From):
-			bad(key+".from", "names that begin with _INBOX are those of replies")
+			bad(key+".from", "names that begin with _INBOX are reserved for replies")
 		}
 		if w.DeadLetter != "" && w.DeadLetter != off {
 			if err := names.Check(w.DeadLetter); err != nil {
@@ -123,7 +123,7 @@ func (c *Config) validateWebhooks(bad report) (ps Problems) {
 			bad(key+".url", "%s", err)
 		}
 		if len(w.Secret) == 0 {
-			bad(key+".secret", "is missing: receivers tell by it that requests are from here; make one with: echo whsec_$(openssl rand -base64 32)")
+			bad(key+".secret", "is missing; receivers check with it that requests come from this broker; make one with: echo whsec_$(openssl rand -base64 32)")
 		}
 		if _, err := w.secrets(); err != nil {
 			bad(key+".secret", "%s", err)
@@ -149,7 +149,7 @@ func (c *Config) validateWebhooks(bad report) (ps Problems) {
 		case w.Position != positionNow && w.Position != positionStart:
 			bad(key+".position", "got %q, want now or start", w.Position)
 		case w.Position == positionStart && why != "":
-			bad(key+".position", "there is no start to begin with: %s", why)
+			bad(key+".position", "start is not possible: %s", why)
 		}
 		for _, backoff := range []string{".backoff_min", ".backoff_max"} {
 			if _, said := c.places[key+backoff]; said && w.Attempts == 1 {

@@ -123,7 +123,7 @@ func (step *webhookChange) finish(ctx context.Context) {
 			continue
 		}
 		if err := w.stop(ctx, ctx); err != nil {
-			ws.log.Warn("a webhook did not end well", "webhook", w.config.Name, "err", err)
+			ws.log.Warn("ending a webhook failed", "webhook", w.config.Name, "err", err)
 		}
 		ws.forgetPlace(ctx, w, step.config)
 	}
@@ -177,7 +177,7 @@ func (ws *webhooks) forgetPlace(ctx context.Context, w *webhook, c *Config) {
 		}
 	}
 	if err := ws.conn.DeleteGroup(ctx, w.config.From, webhookGroup(w.config.Name)); err != nil {
-		ws.log.Warn("the place of a former webhook is not forgotten", "webhook", w.config.Name, "err", err)
+		ws.log.Warn("the position of a removed webhook could not be deleted", "webhook", w.config.Name, "err", err)
 	}
 }
 
@@ -277,6 +277,6 @@ func webhookEndpoints() []endpoint {
 			},
 		},
 		switched("enable", "enable a webhook, and send the messages that wait", func(w *webhook) { w.enable() }),
-		switched("disable", "disable a webhook until it is enabled or the broker is restarted", func(w *webhook) { w.disable("somebody has switched it off") }),
+		switched("disable", "disable a webhook until it is enabled or the broker is restarted", func(w *webhook) { w.disable("it was disabled over the API") }),
 	}
 }

@@ -21,9 +21,9 @@ func Promises() []Promise {
 	return []Promise{
 		{"delay", Config{Delay: time.Millisecond}, nil, "a call may take a long time"},
 		{"cut", Config{Cut: 5 * time.Millisecond}, nil, "calls wait for the connection until their contexts end"},
-		{"reorder", Config{Reorder: true}, []string{"PAT"}, "only between the topics of a pattern is there no order"},
+		{"reorder", Config{Reorder: true}, []string{"PAT"}, "messages of different topics of a pattern have no order"},
 		{"again", Config{Again: 3}, []string{"VAL"}, "only changes of values are retried"},
-		{"drop", Config{Drop: 5}, nil, "a message lost on its way to a member of a group is delivered again, after others: a group without keys then has no order"},
+		{"drop", Config{Drop: 5}, nil, "a message that is lost before a member of a group receives it is delivered again, after others, so a group without keys has no order"},
 		{"repeat", Config{Repeat: 5}, nil, "a group receives a message again if its acknowledgement was lost: each at least once"},
 	}
 }

@@ -169,14 +169,14 @@ func (c *Conn) overlapping(ctx context.Context, subject string) string {
 		return "another stream"
 	case strings.HasPrefix(stream, topicStreams):
 		if topic, err := c.nameOf(ctx, stream, topicStreams); err == nil && topic != "" {
-			return "stored topic " + topic + ", which is there already,"
+			return "the existing stored topic " + topic
 		}
 	case strings.HasPrefix(stream, storeStreams):
 		if pattern, err := c.patternOf(ctx, stream); err == nil && pattern != "" {
-			return "the store " + pattern + ", which is there already,"
+			return "the existing store " + pattern
 		}
 	}
-	return "the stream " + stream + ", which is not hark's,"
+	return "the stream " + stream + ", which does not belong to hark,"
 }
 
 // noStore returns the server's own error if it could not create the files for a

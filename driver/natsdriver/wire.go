@@ -181,9 +181,9 @@ func headerFault(name string, bare bool) string {
 	}
 	switch {
 	case hasPrefixFold(name, "nats-"):
-		return "names that begin with Nats- are those of the server"
+		return "names that begin with Nats- are reserved for the server"
 	case !bare && slices.ContainsFunc(own, func(o string) bool { return strings.EqualFold(o, name) }):
-		return "it is made by the engine"
+		return "it is set by the engine"
 	case strings.EqualFold(name, "status") || strings.EqualFold(name, "description"):
 		return "NATS uses it itself"
 	}

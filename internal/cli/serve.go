@@ -223,7 +223,7 @@ func undone(err error) error {
 // notReloaded reports why a reload has changed nothing, one fault per line, or as
 // log lines if the log is JSON.
 func notReloaded(c broker.LogConfig, log *slog.Logger, out io.Writer, err error) {
-	const message = "the configuration was not reloaded, everything is as it was"
+	const message = "the configuration was not reloaded, and nothing was changed"
 	var ps broker.Problems
 	switch {
 	case c.Format == "json" && errors.As(err, &ps):
