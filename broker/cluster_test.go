@@ -13,7 +13,7 @@ import (
 	"github.com/harkbus/hark/driver/natsdriver"
 )
 
-// countRouted adds up what the first routes of brokers have done.
+// countRouted adds up the counters of the first route of each broker.
 func countRouted(bs ...*Broker) (total uint64, each []uint64) {
 	for _, b := range bs {
 		n := b.RouteStats()[0].Routed
@@ -22,7 +22,7 @@ func countRouted(bs ...*Broker) (total uint64, each []uint64) {
 	return total, each
 }
 
-// keyOrder is how many messages have come of each key.
+// keyOrder counts the received messages of each key.
 type keyOrder map[string]int
 
 // check fails if a message is not the next one of its key. Message i has ID id-i, and
@@ -39,8 +39,8 @@ func (next keyOrder) check(t *testing.T, m *driver.Received, keys int) {
 	next[m.Key]++
 }
 
-// sharedWork has brokers share routes from what is stored and from what is not:
-// each message is routed once, and those of a key in order.
+// sharedWork has brokers share routes from stored and other topics. Each message must
+// be routed once, and those of each key in order.
 func sharedWork(t *testing.T, c *natsdriver.Conn, bs ...*Broker) {
 	t.Helper()
 	const stored, live, keys = 400, 400, 8
@@ -140,8 +140,8 @@ func TestBesideAnEngine(t *testing.T) {
 		}
 	}
 
-	// The one goes on with what the other had: its places are given up when it
-	// stops.
+	// One broker continues with the messages of the other, which gives up its
+	// memberships when it stops.
 	stop(t, bs[0])
 	c := dial(t, s, "")
 	routed := listen(t, c, "routed")
@@ -151,8 +151,8 @@ func TestBesideAnEngine(t *testing.T) {
 	receive(t, routed, 50)
 }
 
-// TestStrictBesideAnEngine declares a topic that is to be synced where nobody says
-// that the servers do.
+// TestStrictBesideAnEngine declares a strict topic on an engine whose URL does not say
+// that the servers sync.
 func TestStrictBesideAnEngine(t *testing.T) {
 	s := start(t, config(t, ""))
 	c, err := Load(Source{File: write(t, fmt.Sprintf("engine: nats://%s\nhttp: 'off'", s.Addr()))})
@@ -192,7 +192,8 @@ func TestCluster(t *testing.T) {
 		t.Errorf("got %s", bs[0].Summary())
 	}
 
-	// What is published over HTTP at one reaches who listens at another.
+	// A message that is published over HTTP at one broker reaches subscribers at
+	// another.
 	clicks := listen(t, c, "clicks")
 	reached := make(chan error, 1)
 	waiting := testContext(t)

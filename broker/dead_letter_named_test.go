@@ -12,10 +12,10 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// TestDeadLettersOfAnyName has subscriptions of programs name topics for dead letters in
-// stores, one that was there for something else, and one that the same program has open: they
-// are listed, their dead letters shown, replayed and deleted, also after the broker has started
-// again.
+// TestDeadLettersOfAnyName has subscriptions that name topics for dead letters: in
+// stores, one that existed for another purpose, and one that the same program has open.
+// They must be listed, and their dead letters shown, replayed and deleted, also after a
+// restart of the broker.
 func TestDeadLettersOfAnyName(t *testing.T) {
 	dir := t.TempDir()
 	text := `
@@ -113,7 +113,7 @@ topics: [{name: 'shop.>', durability: relaxed}, {name: other, durability: relaxe
 		t.Errorf("got %+v", s)
 	}
 	awaitDead(t, b, "shop.b.failed", 0)
-	// Of a store, those that have messages are there.
+	// Of a store, only topics that have messages are listed.
 	if got := pages(a, "listDead", nil, func(v deadTopicView) string { return v.Topic }); !slices.Equal(slices.Sorted(slices.Values(got)), []string{"mine", "other", "shop.c.failed"}) {
 		t.Errorf("got %q", got)
 	}

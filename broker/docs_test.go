@@ -11,7 +11,7 @@ import (
 
 var update = flag.Bool("update", false, "write docs/configuration.md")
 
-// configurationDoc is the page about the configuration, made from the tables.
+// configurationDoc returns the page about the configuration, generated from the tables.
 func configurationDoc() string {
 	var b strings.Builder
 	b.WriteString(`# Configuration of the broker
@@ -158,7 +158,7 @@ func TestConfigurationDoc(t *testing.T) {
 	load(t, exampleConfig)
 }
 
-// TestDefaultsOfEntries holds the defaults that the tables show to those that hold.
+// TestDefaultsOfEntries compares the defaults in the tables with the actual ones.
 func TestDefaultsOfEntries(t *testing.T) {
 	topic, route, hook := newTopicConfig(), newRouteConfig(), newWebhookConfig()
 	for _, f := range webhookFields {

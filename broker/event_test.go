@@ -46,8 +46,8 @@ func TestEventJSON(t *testing.T) {
 	}
 }
 
-// TestEventText holds what is written by hand to what encoding/json reads, whatever is
-// in the texts.
+// TestEventText checks that encoding/json reads the JSON of our own writer, whatever
+// characters the texts contain.
 func TestEventText(t *testing.T) {
 	texts := []string{"plain", `a "quoted" \ one`, "<b>&", "two\nlines\ttab", "\x00\x1f\x7f", "grüße, 世界", "\u2028\u2029", "\xff\xfe"}
 	for _, text := range texts {
@@ -91,13 +91,14 @@ func TestEventText(t *testing.T) {
 			t.Errorf("%+v: got  %s, %v\nwant %s", tt, line, err, want)
 		}
 	}
-	// A time that JSON does not have is an error and not a line that nobody reads.
+	// A time that JSON cannot express is an error, and not a line that no client can
+	// read.
 	if _, err := (&Event{&driver.Received{Message: driver.Message{Time: time.Date(12345, 1, 1, 0, 0, 0, 0, time.UTC)}}}).appendCloudEvent(nil, "", func() string { return "" }); err == nil {
 		t.Error("a year of five digits was written")
 	}
 }
 
-// BenchmarkFrame makes a message what clients over HTTP get.
+// BenchmarkFrame encodes a message for clients over HTTP.
 func BenchmarkFrame(b *testing.B) {
 	k := &frameMaker{source: "/hark", made: func() string { return "made" }}
 	m := &driver.Received{Topic: "orders.placed", Message: driver.Message{

@@ -22,7 +22,7 @@ import (
 	"github.com/harkbus/hark/driver/natsdriver"
 )
 
-// door is a broker as a program sees it that speaks HTTP.
+// door is a client of a broker that speaks only HTTP.
 type door struct {
 	t      *testing.T
 	base   string
@@ -77,7 +77,7 @@ func (d *door) numbers(status int, topic string, from, n int) {
 	}
 }
 
-// poll polls, and returns the lines, and where to go on.
+// poll polls, and returns the lines and the position at which to continue.
 func (d *door) poll(path string) (lines []gotEvent, next string) {
 	d.t.Helper()
 	res, err := d.do(testContext(d.t), http.MethodGet, "/v1/topics/"+path, nil, "Accept: application/x-ndjson")
@@ -123,8 +123,7 @@ func readEvent(t *testing.T, text []byte) eventData {
 	return e
 }
 
-// stream is a client of server-sent events, which knows nothing of how they are
-// written.
+// stream is a client of server-sent events that shares no code with the server.
 type stream struct {
 	t      *testing.T
 	body   io.Closer
@@ -132,7 +131,7 @@ type stream struct {
 	cancel context.CancelFunc
 }
 
-// follow opens a stream, and returns when it has begun.
+// follow opens a stream, and returns when the response has begun.
 func (d *door) follow(path string, headers ...string) *stream {
 	d.t.Helper()
 	ctx, cancel := context.WithCancel(testContext(d.t))
@@ -189,7 +188,7 @@ func (s *stream) next() (gotEvent, error) {
 	}
 }
 
-// want wants events with these numbers.
+// want fails unless the next events have these numbers.
 func (s *stream) want(numbers ...int) []gotEvent {
 	s.t.Helper()
 	var all []gotEvent
@@ -203,7 +202,7 @@ func (s *stream) want(numbers ...int) []gotEvent {
 	return all
 }
 
-// wantReset wants to be told that the topic was replaced.
+// wantReset fails unless the next event says that the topic was replaced.
 func (s *stream) wantReset() {
 	s.t.Helper()
 	if e, err := s.next(); err != nil || e.name != "reset" || !e.data.Reset {
@@ -269,8 +268,8 @@ func TestServerSentEvents(t *testing.T) {
 	since.want(3, 10, 11, 12)
 }
 
-// TestResume cuts a client off again and again while others publish: nothing is
-// missing and nothing comes twice.
+// TestResume disconnects a client repeatedly while others publish. It must get every
+// event exactly once.
 func TestResume(t *testing.T) {
 	b := start(t, config(t, twoTopics))
 	d := doorOf(t, b)
@@ -310,9 +309,10 @@ func TestResume(t *testing.T) {
 	}
 }
 
-// TestResumeOnReplacedTopic resumes, in all forms, on a topic that was deleted and created again
-// and has more messages by now than the client has had: it gets all of them, and is told. Who
-// follows it while that happens goes on in the same way.
+// TestResumeOnReplacedTopic resumes, in all forms, on a topic that was deleted and
+// created again, and that has more messages than the client has received. The client
+// must get all of them, after a reset. A client that follows the topic meanwhile
+// continues in the same way.
 func TestResumeOnReplacedTopic(t *testing.T) {
 	b := start(t, config(t, "topics: [{name: 'store.>', durability: relaxed}]"))
 	for _, topic := range []string{"own", "store.a"} {
@@ -459,7 +459,7 @@ func TestPoll(t *testing.T) {
 		t.Errorf("got %v by waiting, want 10", numbersOf(lines))
 	}
 
-	// A group has a place between polls.
+	// A group keeps its position between polls.
 	var got []int
 	for range 10 {
 		lines, next := d.poll("orders/events?group=g&from=start&max=4&wait=1s")
@@ -529,7 +529,7 @@ func TestWebSocket(t *testing.T) {
 	}
 }
 
-// TestWebSocketGroup holds a group over WebSockets to at least once.
+// TestWebSocketGroup checks that a group over WebSockets delivers at least once.
 func TestWebSocketGroup(t *testing.T) {
 	b := start(t, config(t, twoTopics))
 	d := doorOf(t, b)
@@ -539,7 +539,7 @@ func TestWebSocketGroup(t *testing.T) {
 	for range 2 {
 		held = append(held, d.hear(one).Seq)
 	}
-	// The window is full: the third comes when one is acknowledged.
+	// The window is full, so the third message arrives after an acknowledgement.
 	d.say(one, fmt.Sprintf(`{"ack":%d}`, held[0]))
 	third := d.hear(one)
 	d.say(one, fmt.Sprintf(`{"nack":[%d]}`, third.Seq))
@@ -551,7 +551,7 @@ func TestWebSocketGroup(t *testing.T) {
 	if again.Deliveries != 2 {
 		t.Errorf("what was given back came again as %+v, want the second delivery", again)
 	}
-	// What is in its hands when it goes is for the others.
+	// Messages that are in flight when a client disconnects go to the others.
 	_ = one.CloseNow()
 	two := d.webSocket("orders/events?group=g")
 	seen := map[uint64]bool{}
@@ -573,7 +573,8 @@ func TestWebSocketGroup(t *testing.T) {
 	}
 }
 
-// TestAckWait holds messages that a client does not acknowledge to its time.
+// TestAckWait checks that messages without an acknowledgement go to other clients after
+// ack_wait.
 func TestAckWait(t *testing.T) {
 	b := start(t, config(t, twoTopics))
 	d := doorOf(t, b)
@@ -627,8 +628,8 @@ func TestWhatIsRefusedOfEvents(t *testing.T) {
 	}
 }
 
-// TestStopWithClients stops a broker that clients follow in all forms, one of which
-// takes nothing.
+// TestStopWithClients stops a broker with clients of all forms, one of which does not
+// read.
 func TestStopWithClients(t *testing.T) {
 	b := start(t, config(t, twoTopics))
 	d := doorOf(t, b)
@@ -669,7 +670,7 @@ func TestStopWithClients(t *testing.T) {
 	deaf.close()
 }
 
-// awaitTick gives others a moment between looks at a fact.
+// awaitTick gives other goroutines a moment before a fact is checked again.
 func awaitTick(t *testing.T) {
 	t.Helper()
 	select {
@@ -679,8 +680,8 @@ func awaitTick(t *testing.T) {
 	}
 }
 
-// TestEverybodyGetsEverything publishes through each door, and holds every kind of
-// client to what it is to get.
+// TestEverybodyGetsEverything publishes over each protocol, and checks that clients of
+// each kind get every message.
 func TestEverybodyGetsEverything(t *testing.T) {
 	hook, stuck := newReceiver(t), newReceiver(t)
 	b := start(t, config(t, twoTopics+"\n"+hook.webhook("from: orders")+
@@ -767,8 +768,8 @@ func TestEverybodyGetsEverything(t *testing.T) {
 
 var _ engineConn = (*natsdriver.Conn)(nil)
 
-// TestDeafClients has clients that read nothing beside one that does: it gets
-// everything, publishers do not wait, and the deaf ones are cut off.
+// TestDeafClients has clients that read nothing next to one that reads. The reader gets
+// everything, publishers do not wait, and the others are disconnected.
 func TestDeafClients(t *testing.T) {
 	b := start(t, config(t, twoTopics))
 	b.gateway.patience = 3 * time.Second
@@ -812,7 +813,8 @@ func TestDeafClients(t *testing.T) {
 	}
 }
 
-// TestDropped holds what a client is told of what it has missed to what it has.
+// TestDropped compares the number of missed messages that a client is told with the
+// number it has missed.
 func TestDropped(t *testing.T) {
 	b := start(t, config(t, ""))
 	b.gateway.patience = patience // it is not to be cut off
@@ -845,8 +847,8 @@ func TestDropped(t *testing.T) {
 	t.Logf("%d of %d were dropped", told, messages)
 }
 
-// TestWebSocketFlood sends over WebSockets what nobody wants: each is closed, and the
-// broker goes on.
+// TestWebSocketFlood sends invalid messages over WebSockets. Each connection is closed,
+// and the broker continues to work.
 func TestWebSocketFlood(t *testing.T) {
 	t.Parallel()
 	b := start(t, config(t, twoTopics))
@@ -879,7 +881,8 @@ func TestWebSocketFlood(t *testing.T) {
 	closed("bytes", func(conn *websocket.Conn) error {
 		return conn.Write(testContext(t), websocket.MessageBinary, []byte(`{"ack":1}`))
 	})
-	// Acknowledgements of what is not in hand are passed over, however many.
+	// Acknowledgements of messages that are not in flight are ignored, however many
+	// there are.
 	conn := d.webSocket("orders/events?group=acks&from=start")
 	for range 2000 {
 		d.say(conn, `{"ack":[7,8,9]}`)

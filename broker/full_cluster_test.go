@@ -15,15 +15,16 @@ import (
 	"github.com/harkbus/hark/internal/tempfs"
 )
 
-// TestFullClusterDisk has somebody else fill the disk of one broker of a cluster, which the
-// others go on without.
+// TestFullClusterDisk fills the disk of one broker of a cluster from outside. The
+// others continue without it.
 func TestFullClusterDisk(t *testing.T) { fullDisks(t, 1) }
 
-// TestFullClusterDisks has somebody else fill the disks of all brokers of a cluster.
+// TestFullClusterDisks fills the disks of all brokers of a cluster from outside.
 func TestFullClusterDisks(t *testing.T) { fullDisks(t, 3) }
 
-// fullDisks has a cluster of three brokers of which so many get a full disk. When there is
-// room again all take messages again, by themselves, and have what was acknowledged.
+// fullDisks starts a cluster of three brokers and fills the disks of some of them. When
+// there is room again, all brokers must accept messages by themselves, and have every
+// acknowledged message.
 func fullDisks(t *testing.T, full int) {
 	addresses := []string{freeAddress(t), freeAddress(t), freeAddress(t)}
 	texts, others := make([]string, 3), make([]string, 3)
@@ -119,8 +120,8 @@ func large(n int) *driver.Message {
 	return &driver.Message{ID: id, DedupID: id, Data: make([]byte, 100_000)}
 }
 
-// fillCluster publishes until the disks of some brokers are full, and returns which messages
-// were acknowledged.
+// fillCluster publishes until the disks of some brokers are full, and returns the
+// acknowledged messages.
 func fillCluster(t *testing.T, full []*Broker, topic driver.Topic) map[int]bool {
 	t.Helper()
 	ctx, cancel := context.WithCancel(testContext(t))

@@ -19,7 +19,7 @@ func write(t testing.TB, text string) string {
 	return path
 }
 
-// load returns the configuration that a text is.
+// load parses a configuration.
 func load(t *testing.T, text string) *Config {
 	t.Helper()
 	c, err := Load(Source{File: write(t, text)})
@@ -125,7 +125,7 @@ routes:
 	}
 }
 
-// TestFaults holds each fault to its place and to what is said of it.
+// TestFaults checks the position and the text of each error.
 func TestFaults(t *testing.T) {
 	tests := []struct{ text, want string }{
 		{"listn: x", `1:1: unknown key "listn"; did you mean listen?`},
@@ -221,8 +221,8 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// TestEveryFault checks that faults are reported together, and not what follows
-// from them.
+// TestEveryFault checks that all errors are reported together, without errors that only
+// follow from others.
 func TestEveryFault(t *testing.T) {
 	_, err := Load(Source{
 		File:   write(t, "usrs: []\nlisten: 0.0.0.0:1\ntopics:\n  - {nme: a}\nroutes:\n  - {from: x, to: x}\n  - {frm: x}\n"),
@@ -243,8 +243,8 @@ func TestEveryFault(t *testing.T) {
 	}
 }
 
-// TestFaultsBesideAnUnknownKey holds that a key that is misspelt hides what is missing, which
-// may be what it stands for, and nothing else of its entry.
+// TestFaultsBesideAnUnknownKey checks that a misspelt key hides only errors about
+// missing keys of its entry, because it may stand for one of them.
 func TestFaultsBesideAnUnknownKey(t *testing.T) {
 	_, err := Load(Source{File: write(t, `
 topics:
@@ -272,7 +272,7 @@ webhooks:
 	}
 }
 
-// TestWrittenOtherwise holds what may be written in more ways than one.
+// TestWrittenOtherwise checks values that can be written in more than one way.
 func TestWrittenOtherwise(t *testing.T) {
 	c := load(t, "\ufefftopics:\n  - {name: a, age: 90s, bytes: 20KB}\n  - {name: b, age: 90s, dedup: 10s, bytes: 1gib}\n  - {name: c, age: 1h}\nroutes:\n  - {from: a, to: x, sample: 10%}\n  - {from: a, to: y, sample: 0.1}\n")
 	for i, want := range []TopicConfig{
@@ -291,7 +291,7 @@ func TestWrittenOtherwise(t *testing.T) {
 	}
 }
 
-// TestStrictIsSaid holds what makes it valid that topics of an engine are strict.
+// TestStrictIsSaid checks when topics of an engine may be strict.
 func TestStrictIsSaid(t *testing.T) {
 	for _, text := range []string{
 		"engine: nats://127.0.0.1:4222?sync=always\ntopics: [{name: a}]",

@@ -50,8 +50,8 @@ func TestReload(t *testing.T) {
 	waitForRoute(t, b, func(s RouteStats) bool { return s.Matched == 100 }) // the counters go on
 }
 
-// TestReloadIsAllOrNothing reloads what cannot be, and looks whether anything is
-// other than before.
+// TestReloadIsAllOrNothing reloads invalid configurations, and checks that nothing has
+// changed.
 func TestReloadIsAllOrNothing(t *testing.T) {
 	dir := t.TempDir()
 	text := "topics: [{name: in, count: 5}]\nroutes: [{name: r, from: in, to: out}]"
@@ -71,7 +71,7 @@ func TestReloadIsAllOrNothing(t *testing.T) {
 		{"topics: [{name: fresh}, {name: in, count: 9}, {name: taken}]\nroutes: [{name: r, from: in, to: other}]", nil, "topics[2]: exists"},
 		{"topics: [{name: in, count: 1}, {name: taken}]\nroutes: [{name: r, from: in, to: other}]", nil, "topics[1]: exists"},
 	}
-	// What is not hark's keeps what is published to a topic.
+	// A stream that does not belong to hark stores what is published to a topic.
 	js := jetStreamOf(t, connectTo(t, b.Addr().String()))
 	if _, err := js.AddStream(&nats.StreamConfig{Name: "foreign", Subjects: []string{"taken"}}); err != nil {
 		t.Fatal(err)
@@ -102,9 +102,9 @@ func TestReloadIsAllOrNothing(t *testing.T) {
 	}
 }
 
-// TestRefusedReloadLeavesNoGroups has a reload make groups for a route and webhooks before
-// it is refused: those that have not been there before are removed, so that nobody begins
-// at their places later.
+// TestRefusedReloadLeavesNoGroups refuses a reload that has already created groups for
+// a route and webhooks. The new groups must be removed, so that nobody starts at their
+// positions later.
 func TestRefusedReloadLeavesNoGroups(t *testing.T) {
 	r := newReceiver(t)
 	dir := t.TempDir()
@@ -155,8 +155,7 @@ func TestReloadUsers(t *testing.T) {
 	dial(t, b, "eve:secret-bob@")
 }
 
-// A file that has gone, perhaps because another one is just put there, changes
-// nothing.
+// If the file is missing, perhaps because it is just being replaced, nothing changes.
 func TestReloadWithoutTheFile(t *testing.T) {
 	b := start(t, configIn(t, t.TempDir(), "topics: [{name: orders}]"))
 	c, err := Load(Source{File: "-", Flags: map[string]string{"listen": "127.0.0.1:0", "http": "127.0.0.1:0", "data": b.config.Load().Data}})

@@ -119,7 +119,7 @@ routes:
 	awaitStats(t, b, RouteStats{Route: "eu", Matched: 50, Routed: 50}, RouteStats{Route: "rest", Otherwise: 50, Routed: 50})
 }
 
-// awaitStats waits until routes have counted that.
+// awaitStats waits until the routes have these counters.
 func awaitStats(t *testing.T, b *Broker, want ...RouteStats) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
@@ -137,8 +137,9 @@ func awaitStats(t *testing.T, b *Broker, want ...RouteStats) {
 	}
 }
 
-// TestCounters has each message that a route takes end in one of its counters, and one that
-// several routes send to the same target in a counter of each of them.
+// TestCounters checks that each message that a route takes is counted in one of its
+// counters, and that a message that several routes send to the same target is counted
+// by each of them.
 func TestCounters(t *testing.T) {
 	const limit = 2048
 	b := start(t, config(t, `
@@ -158,7 +159,7 @@ routes:
 	}
 	publishTo(t, in, keyed(40, "k", `{"other":"there"}`)) // nothing but otherwise takes it
 	publishTo(t, in, &driver.Message{ID: "looped", ContentType: "application/json", Data: []byte(`{"n":1}`), Headers: map[string]string{hopsHeader: "2"}})
-	// With the header of a route it is larger than what the broker takes.
+	// With the header of a route it is larger than the limit of the broker.
 	js := jetStreamOf(t, connectTo(t, b.Addr().String()))
 	if _, err := js.Publish("in", fmt.Appendf(nil, `{"n":2,"x":%q}`, strings.Repeat("x", limit-len(`{"n":2,"x":""}`)))); err != nil {
 		t.Fatal(err)
@@ -176,7 +177,7 @@ routes:
 	if awaitStats(t, b, want...); out == 0 || out == 41 {
 		t.Errorf("%d of 41 are not in the sample", out)
 	}
-	// The numbers of Prometheus and of hark route show are these.
+	// Prometheus and hark route show report these numbers.
 	shown := numbers(t, newAPI(t, b, ""))
 	for _, s := range want {
 		for name, n := range map[string]uint64{
@@ -220,7 +221,7 @@ routes:
 	check(receive(t, replay(t, c, "orders.eu"), 100), 3)
 	stop(t, b)
 
-	// It goes on where it was, and nothing comes twice.
+	// It continues at its position, and nothing is delivered twice.
 	b = start(t, configIn(t, dir, text))
 	c = dial(t, b, "")
 	live = listen(t, c, "live")
@@ -231,7 +232,7 @@ routes:
 	check(receive(t, replay(t, c, "orders.eu"), 101), 3)
 }
 
-// TestRepeatsAreHarmless has the routes do everything again.
+// TestRepeatsAreHarmless makes the routes process every message again.
 func TestRepeatsAreHarmless(t *testing.T) {
 	dir := t.TempDir()
 	text := "topics: [{name: a}, {name: b}, {name: both}]\nroutes: [{from: a, to: both}, {from: b, to: both}]"
@@ -254,8 +255,9 @@ func TestRepeatsAreHarmless(t *testing.T) {
 	}
 }
 
-// TestTopicsReplaced starts a broker again, so that topics in memory count from 1 again, and
-// messages without IDs are not taken for those that had their sequences.
+// TestTopicsReplaced restarts a broker, so that sequences of topics in memory start at
+// 1 again. Messages without IDs must not be mistaken for earlier ones with the same
+// sequences.
 func TestTopicsReplaced(t *testing.T) {
 	r := newReceiver(t)
 	dir := t.TempDir()
@@ -338,7 +340,7 @@ routes:
 	}
 }
 
-// TestRTE2Hops sends messages in a circle through a program.
+// TestRTE2Hops sends messages in a loop through a program.
 func TestRTE2Hops(t *testing.T) {
 	b := start(t, config(t, "max_hops: 5\nroutes: [{from: there, to: back}]"))
 	c := dial(t, b, "")

@@ -36,8 +36,8 @@ func (r *receiver) bodies(n int) []string {
 	return all
 }
 
-// A webhook from a pattern within a store keeps its place over new starts, begins where it
-// is told to, and forgets its place when it is removed.
+// A webhook from a pattern within a store keeps its position across restarts, starts at
+// the configured position, and loses its position when it is removed.
 func TestWebhookFromPattern(t *testing.T) {
 	r := newReceiver(t)
 	dir := t.TempDir()
@@ -129,8 +129,8 @@ func TestWebhookBecomesDurable(t *testing.T) {
 	}
 }
 
-// What a webhook from a pattern gives up goes to one topic, however many names are published
-// to, and is not sent from there.
+// The dead letters of a webhook from a pattern go to one topic, however many topics
+// match, and are not sent from there.
 func TestDeadLettersOfPattern(t *testing.T) {
 	for from, topics := range map[string][]string{
 		"clicks.*":  {"clicks.a", "clicks.b"},
@@ -170,7 +170,8 @@ func TestDeadLettersOfPattern(t *testing.T) {
 	}
 }
 
-// What must be durable and is not stored as a whole is refused where it is written.
+// A webhook that must be durable, and whose messages are not all stored, is refused
+// with the position in the file.
 func TestDurableIsRefused(t *testing.T) {
 	const topics = "topics: [{name: 'orders.>'}, {name: 'in.*'}, {name: named}]\n"
 	for text, want := range map[string]string{

@@ -121,7 +121,7 @@ func (r *receiver) next() *delivered {
 	}
 }
 
-// TestSignature holds signatures to the example of Standard Webhooks.
+// TestSignature compares a signature with the example of Standard Webhooks.
 func TestSignature(t *testing.T) {
 	w, err := newWebhook(WebhookConfig{URL: "https://example.com", Secret: []string{testSecret, "whsec_" + base64.StdEncoding.EncodeToString(make([]byte, 24))}}, "/hark", slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -181,7 +181,7 @@ func verify(t *testing.T, d *delivered) {
 	}
 }
 
-// TestWebhookAnswers holds what becomes of messages to what receivers answer.
+// TestWebhookAnswers checks the outcome of messages for each kind of response.
 func TestWebhookAnswers(t *testing.T) {
 	t.Parallel()
 	r := newReceiver(t)
@@ -266,7 +266,7 @@ func TestWebhookAnswers(t *testing.T) {
 		t.Errorf("got %+v, and %d requests elsewhere", f, elsewhere)
 	}
 
-	// A receiver that does not answer in time is asked again.
+	// If a receiver does not answer in time, the request is repeated.
 	hang := make(chan struct{})
 	r.reply(func(n int, _ http.ResponseWriter, _ *delivered) {
 		if n == 8 {
@@ -282,7 +282,7 @@ func TestWebhookAnswers(t *testing.T) {
 	}
 	close(hang)
 
-	// Retry-After is kept to.
+	// Retry-After is respected.
 	r.reply(func(n int, w http.ResponseWriter, _ *delivered) {
 		if n == 10 {
 			w.Header().Set("Retry-After", "1")
@@ -297,7 +297,7 @@ func TestWebhookAnswers(t *testing.T) {
 		t.Errorf("it was asked again after %v, want a second", took)
 	}
 
-	// 410 switches it off; the message waits.
+	// 410 disables the webhook, and the message waits.
 	r.reply(func(_ int, w http.ResponseWriter, _ *delivered) { w.WriteHeader(http.StatusGone) })
 	d.post(201, "orders", `{"n":6}`)
 	r.next()
@@ -361,7 +361,7 @@ func TestWebhookIsDurable(t *testing.T) {
 	}
 }
 
-// TestWebhookTargets holds where webhooks go to what they may reach.
+// TestWebhookTargets checks which addresses webhooks may connect to.
 func TestWebhookTargets(t *testing.T) {
 	for text, want := range map[string]bool{
 		"93.184.215.14": true, "2606:2800:21f:cb07:6820:80da:af6b:8b2c": true,
@@ -373,7 +373,8 @@ func TestWebhookTargets(t *testing.T) {
 			t.Errorf("%s: got %v, want %v", text, got, want)
 		}
 	}
-	// A name that stands for this machine is found when it is dialled.
+	// A host name that resolves to this machine is detected when the connection is
+	// made.
 	r := newReceiver(t)
 	w, err := newWebhook(WebhookConfig{Name: "x", URL: "https://localhost:1/", Secret: []string{testSecret}, Timeout: time.Second, Workers: 1}, "/hark", slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -432,7 +433,7 @@ func TestWebhookProblems(t *testing.T) {
 	}
 }
 
-// TestWebhookHeaders has a header instead of one that requests have otherwise.
+// TestWebhookHeaders replaces a default header of the requests.
 func TestWebhookHeaders(t *testing.T) {
 	r := newReceiver(t)
 	b := start(t, config(t, r.webhook("from: orders.>\nheader: 'user-agent: shop/1'\ndead_letter: orders.dead")))
