@@ -44,7 +44,7 @@ type inbox[T any] struct {
 	encoded    bool // its predicates match messages before these are decoded
 
 	mu        sync.Mutex         // guards the fields below
-	held      arrival            // head of a ring of the messages in hand
+	held      arrival            // head of a ring of the messages in flight
 	holds     int                // their number
 	done      []*driver.Received // done but not yet acknowledged
 	roomy     chan struct{}      // closed when there is room again; nil if no one waits
@@ -70,7 +70,7 @@ type arrival struct {
 	*driver.Received
 	inbox      interface{ settled(*arrival) }
 	sifted     bool     // it was matched while still encoded
-	prev, next *arrival // in the ring of its inbox; nil if not in hand
+	prev, next *arrival // in the ring of its inbox; nil if not in flight
 }
 
 // settled records that the message is done: handled, filtered, dropped or
@@ -81,7 +81,7 @@ const (
 	// ephemeralWindow is how many messages of an ephemeral topic wait between
 	// the engine and a subscription before the subscription drops the newest.
 	ephemeralWindow = 65536
-	// A subscription to a stored topic has this many messages in hand. In a
+	// A subscription to a stored topic has this many messages in flight. In a
 	// group it has, within limits, this many for each worker, so that other
 	// members get theirs.
 	soleWindow      = 256
@@ -209,7 +209,7 @@ func (s start) forEngine() (driver.From, uint64, time.Time) {
 
 // undecodable gives up a message that cannot be decoded: its bytes become a
 // dead letter unchanged. It returns false if ctx ended before that was
-// possible; the message is then still in hand.
+// possible; the message is then still in flight.
 func (in *inbox[T]) undecodable(ctx context.Context, a *arrival, earlier *Failure, err error) bool {
 	c, cfg, hooks := in.member.consumer, in.member.cfg, &in.local.core.bus.hooks
 	e := FailEvent{Source: c.source(), Message: encodedEnvelope{a.Received}, Attempt: 1, Err: err}
@@ -290,7 +290,7 @@ func (in *inbox[T]) handBack(ctx context.Context, ms []*driver.Received) {
 }
 
 // close ends the engine's subscription. It acknowledges what is done and
-// returns what is in hand. The member has been halted before.
+// returns what is in flight. The member has been halted before.
 func (in *inbox[T]) close() {
 	in.closing.Do(func() {
 		defer close(in.closed)

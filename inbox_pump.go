@@ -142,7 +142,7 @@ func (e *engine) lost(b *Bus, err error) {
 	b.hooks.onConn(ConnEvent{Engine: e.info.Engine, Address: e.info.Address, Err: err})
 }
 
-// room waits until more messages may be in hand, and returns how many may be.
+// room waits until more messages may be in flight, and returns how many may be.
 func (in *inbox[T]) room(ctx context.Context) (int, error) {
 	for {
 		in.mu.Lock()

@@ -32,7 +32,7 @@ func newAckedMember(g *groupMember, wait time.Duration) *ackedMember {
 	return &ackedMember{groupMember: g, wait: wait, lease: engineLease, hand: map[uint64]*held{}, room: make(chan struct{}, 1)}
 }
 
-// engineLease is how long the engine lets a message stay in hand unless it is
+// engineLease is how long the engine lets a message stay in flight unless it is
 // extended.
 const engineLease = 30 * time.Second
 
@@ -77,7 +77,7 @@ func (a *ackedMember) hold(frames []*frame) {
 func (a *ackedMember) written(context.Context) error { return nil }
 
 // settle carries out what a client says about messages. It ignores messages that
-// are no longer in hand: the client was too late.
+// are no longer in flight: the client was too late.
 func (a *ackedMember) settle(ctx context.Context, said clientMessage) error {
 	if err := a.sub.Ack(ctx, a.release(said.Ack)); err != nil {
 		return err

@@ -24,7 +24,7 @@ const (
 	// long it may.
 	pollWait     = 30 * time.Second
 	pollWaitMost = 5 * time.Minute
-	// groupWindow is how many messages a member of a group has in hand over a
+	// groupWindow is how many messages a member of a group has in flight over a
 	// WebSocket if nothing is said, and those of other forms always.
 	groupWindow     = 16
 	groupWindowMost = 256

@@ -98,7 +98,7 @@ func TestWithoutServer(t *testing.T) {
 }
 
 // TestWebhookBesideAnEngine lets two brokers share a webhook. Starting the second
-// one must not take messages in hand away from the first.
+// one must not take messages in flight away from the first.
 func TestWebhookBesideAnEngine(t *testing.T) {
 	r := newReceiver(t)
 	held := make(chan struct{})
@@ -116,7 +116,7 @@ func TestWebhookBesideAnEngine(t *testing.T) {
 	publishTo(t, orders, keyed(0, "", `{"n":0}`))
 	seen := map[string]int{}
 	note := func(d *delivered) { seen[d.header.Get("Hark-Seq")]++ }
-	note(r.next()) // the first broker has it in hand
+	note(r.next()) // the first broker has it in flight
 	startBeside(t, s, text)
 	// Some messages reach the second broker. If the group had been reset, it would
 	// get the first message again at once, before these.

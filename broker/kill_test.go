@@ -222,7 +222,7 @@ func consumeUntilKilled(url string) error {
 }
 
 // TestConsumerIsKilled kills members of a group in the middle of their work. What
-// they had in hand goes to others when the lease ends, and nothing is lost.
+// they had in flight goes to others when the lease ends, and nothing is lost.
 func TestConsumerIsKilled(t *testing.T) {
 	b := start(t, config(t, "topics: [{name: orders}]"))
 	url := "nats://" + b.Addr().String() + "?lease=1s"

@@ -67,7 +67,7 @@ func metricsScenario(t *testing.T, a *api) {
 	_, err1 := fmt.Sscan(got[`hark_group_waiting_messages{group="g",topic="measured"}`], &waiting)
 	_, err2 := fmt.Sscan(got[`hark_group_in_flight_messages{group="g",topic="measured"}`], &hand)
 	if err1 != nil || err2 != nil || waiting+hand != 5 {
-		t.Errorf("got %d waiting and %d in hand, want 5 in all", waiting, hand)
+		t.Errorf("got %d waiting and %d in flight, want 5 in all", waiting, hand)
 	}
 	if err := sub.Close(testContext(t)); err != nil {
 		t.Error(err)

@@ -23,7 +23,7 @@ const (
 	// hopsHeader counts how often a message has been routed.
 	hopsHeader = "hark-hops"
 	// attemptPatience is how long one attempt to publish may take, well within
-	// the lease of messages in hand.
+	// the lease of messages in flight.
 	attemptPatience = 10 * time.Second
 	firstPause      = 50 * time.Millisecond
 	longPause       = 5 * time.Second

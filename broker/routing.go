@@ -327,7 +327,7 @@ func (r *routing) open(ctx context.Context, key readerKey) (*reader, error) {
 		}
 		cfg := driver.SubscribeConfig{Group: routesGroup, From: driver.FromNow, Window: storedBatch, Keyed: r.shared}
 		if !r.shared {
-			// What was in hand when the broker ended comes again at once, and so in
+			// What was in flight when the broker ended comes again at once, and so in
 			// order. Others keep the order of keys by their leases.
 			if err = r.conn.ResetGroup(ctx, key.from, routesGroup); err != nil {
 				return nil, err

@@ -146,7 +146,7 @@ func (ws *webhooks) stored(ctx context.Context, from string) (bool, error) {
 func (ws *webhooks) start(ctx context.Context, w *webhook) error {
 	sameGroup := func(other *webhook) bool { return other.config.Name == w.config.Name }
 	if w.durable && ws.alone && !slices.ContainsFunc(ws.all, sameGroup) {
-		// Messages in hand when the broker last ended come again at once.
+		// Messages in flight when the broker last ended come again at once.
 		if err := ws.conn.ResetGroup(ctx, w.config.From, webhookGroup(w.config.Name)); err != nil {
 			return err
 		}

@@ -14,7 +14,7 @@ var chanAcrossClauses = []AcrossClause{
 	{"CHN-19", "a channel is one for all processes", testCHN19},
 	{"CHN-20", "a rendezvous of two processes", testCHN20},
 	{"CHN-21", "a close is seen by all processes", testCHN21},
-	{"CHN-22", "what a process had in hand goes to others", testCHN22},
+	{"CHN-22", "what a process had in flight goes to others", testCHN22},
 }
 
 func testCHN19(ctx context.Context, t *testing.T, connect Connector) {
@@ -118,7 +118,7 @@ func testCHN20(ctx context.Context, t *testing.T, connect Connector) {
 	}
 
 	// A sender that gives up has sent nothing, even if another process has the
-	// value in hand.
+	// value in flight.
 	reason := errors.New("reason")
 	brief, cancel := context.WithCancelCause(ctx)
 	go func() { sent <- a.Send(brief, 2) }()
@@ -208,10 +208,10 @@ func testCHN22(ctx context.Context, t *testing.T, connect Connector) {
 			t.Fatalf("take = %v, %v", taken, err)
 		}
 		if n := b.Len(); n != 1 {
-			t.Errorf("Len() = %d, want 1: what is in hand counts", n)
+			t.Errorf("Len() = %d, want 1: what is in flight counts", n)
 		}
 		if _, ok, err := b.TryReceive(ctx); ok || err != nil {
-			t.Errorf("TryReceive of what another process has in hand = %v, %v", ok, err)
+			t.Errorf("TryReceive of what another process has in flight = %v, %v", ok, err)
 		}
 		if err := busA.Close(ctx); err != nil {
 			t.Fatal(err)

@@ -89,7 +89,7 @@ func (h *chanHandle) finishLocked() {
 	}
 }
 
-// leave ends the handle with its connection. Values that it has in hand go to
+// leave ends the handle with its connection. Values that it has in flight go to
 // others.
 func (h *chanHandle) leave() {
 	h.mu.Lock()
@@ -110,7 +110,7 @@ func (ch *channel) changeLocked() {
 	ch.changed = make(chan struct{})
 }
 
-// putBackLocked returns a value in hand to its old place, where it can be
+// putBackLocked returns a value in flight to its old place, where it can be
 // received again.
 func (ch *channel) putBackLocked(v *chanValue) {
 	delete(ch.hands, v)
@@ -119,7 +119,7 @@ func (ch *channel) putBackLocked(v *chanValue) {
 	ch.changeLocked()
 }
 
-// removeLocked removes a value that is still there, whoever has it in hand.
+// removeLocked removes a value that is still there, whoever has it in flight.
 func (ch *channel) removeLocked(v *chanValue) bool {
 	if i := slices.Index(ch.values, v); i >= 0 {
 		ch.values = slices.Delete(ch.values, i, i+1)

@@ -43,7 +43,7 @@ func (e *Engine) Connect() driver.Conn {
 	return &conn{engine: e, subs: map[*subscription]struct{}{}, responders: map[*responder]struct{}{}}
 }
 
-// lease is how long a message of a group may be in hand. Members in one process
+// lease is how long a message of a group may be in flight. Members in one process
 // do not vanish without a Close, so lease matters only for Extend.
 const lease = 30 * time.Second
 

@@ -33,7 +33,7 @@ type group struct {
 	next   uint64             // the next sequence to deliver
 	back   []*driver.Received // returned messages, to be delivered first
 	turn   int
-	owners map[string]*subscription // the member that has messages of a key in hand
+	owners map[string]*subscription // the member that has messages of a key in flight
 	held   map[string]int
 }
 
@@ -156,7 +156,7 @@ func (t *topic) trimLocked() {
 	}
 }
 
-// handOutLocked delivers to the members of groups what they may have in hand.
+// handOutLocked delivers to the members of groups what they may have in flight.
 func (t *topic) handOutLocked() {
 	for name, g := range t.groups {
 		for {
@@ -337,7 +337,7 @@ func (s *subscription) hold(g *group, m *driver.Received) {
 	s.queue.put(&c, len(s.inHand)+s.window)
 }
 
-// letGo removes a message from those that a member has in hand, and reports
+// letGo removes a message from those that a member has in flight, and reports
 // whether it was there.
 func (s *subscription) letGo(m *driver.Received) (*group, bool) {
 	g, ok := s.inHand[m]

@@ -268,7 +268,7 @@ func TestAllowed(t *testing.T) {
 			if slices.Sort(got); fmt.Sprint(got) != "[a b c]" {
 				t.Errorf("round %d, subscription %d: got %v", round, i, got)
 			}
-			if err := sub.Ack(testContext(t), rs[:2]); err != nil { // the rest is in hand when the connection is lost
+			if err := sub.Ack(testContext(t), rs[:2]); err != nil { // the rest is in flight when the connection is lost
 				t.Error(err)
 			}
 			if _, err := sub.Lag(testContext(t)); err != nil {

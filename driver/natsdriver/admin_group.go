@@ -20,8 +20,8 @@ type GroupInfo struct {
 	Created     time.Time
 	Done        uint64    // everything up to this sequence is done
 	Waiting     uint64    // messages that no member has received
-	InFlight    uint64    // messages in hand
-	Redelivered uint64    // how many of those were in hand before
+	InFlight    uint64    // messages in flight
+	Redelivered uint64    // how many of those were in flight before
 	Listening   int       // members that are waiting for messages, as far as the server knows
 	Oldest      time.Time // when the first message not yet done was stored; zero if there is none
 	PausedUntil time.Time // zero if it is not paused
@@ -234,7 +234,7 @@ func (c *Conn) ResumeGroup(ctx context.Context, topic, group string) error {
 var ErrListening = errors.New("the group has members that would not notice the change; stop them first")
 
 // SeekGroup makes a group go on with the message at seq, or the first one after it.
-// Messages in hand may come again. While members listen, SeekGroup returns
+// Messages in flight may come again. While members listen, SeekGroup returns
 // ErrListening for a group that keeps the order of keys; so it does, once in the
 // life of a group that started with the next message published, because its
 // consumer has to be recreated.

@@ -137,7 +137,7 @@ func TestGroupInfo(t *testing.T) {
 			if err := start.Ack(testContext(t), got[:12]); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, "8 messages are in hand", func() bool {
+			eventually(t, "8 messages are in flight", func() bool {
 				g, err := c.GroupInfo(testContext(t), "t", "g.1")
 				if err != nil {
 					t.Fatal(err)

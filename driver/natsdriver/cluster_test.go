@@ -62,7 +62,7 @@ func (c *cluster) addresses() string {
 // open connects to one of the servers, and to another one when that server is gone.
 func (c *cluster) open(t *testing.T) *Conn {
 	t.Helper()
-	conn, err := Open(longContext(t), "nats://"+c.addresses()+"?replicas=3&lease=5s") // messages that were in hand come again soon
+	conn, err := Open(longContext(t), "nats://"+c.addresses()+"?replicas=3&lease=5s") // messages that were in flight come again soon
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -324,7 +324,7 @@ func (w *topicWork) end(t *testing.T) {
 	for i, n := range w.published {
 		total += n
 		for name, c := range map[string]*collector{"a follower": &w.followed, "a group": &w.shared} {
-			ctx := longContext(t) // the group may be behind, and messages in hand come when their leases end
+			ctx := longContext(t) // the group may be behind, and messages in flight come when their leases end
 			for !c.has(i, n) {
 				select {
 				case <-time.After(50 * time.Millisecond):

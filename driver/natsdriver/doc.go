@@ -18,7 +18,7 @@
 //	tlsfirst  true: begin with the TLS handshake, before the server speaks
 //	name      name of the connection, for the server's monitoring
 //	domain    JetStream domain, for servers behind a leaf node
-//	lease     how long a message of a group may be in hand, such as 30s, the
+//	lease     how long a message of a group may be in flight, such as 30s, the
 //	          default; the same for all members of the group
 //	replicas  how many servers of a cluster keep each stored topic; 1 by default
 //	sync      always: the servers run with sync_interval: always, so that a

@@ -28,7 +28,7 @@ type member struct {
 	mu     sync.Mutex // guards the fields below
 	made   time.Time  // when the stream was made; for topics in memory
 	epoch  uint64     // epoch of the connection over which that was found
-	hands  hand       // head of the ring of messages in hand
+	hands  hand       // head of the ring of messages in flight
 	acked  string     // the last message acknowledged, by its reply subject
 	closed bool
 }
@@ -38,7 +38,7 @@ type hand struct {
 	member     *member
 	reply      string
 	made       time.Time // when its stream was made; for topics in memory
-	prev, next *hand     // in the ring of the member; nil when not in hand
+	prev, next *hand     // in the ring of the member; nil when not in flight
 }
 
 // addLocked adds h to the ring.
@@ -144,7 +144,7 @@ func (t *stored) ensureConsumer(ctx context.Context, cfg driver.SubscribeConfig,
 // Receive implements driver.Subscription.
 func (m *member) Receive(ctx context.Context, most int) ([]*driver.Received, error) {
 	for {
-		// Have no more on their way than may be in hand at once: messages waiting
+		// Request no more messages than may be in flight at once: messages waiting
 		// in the client's buffer go to others when their leases end.
 		ms, err := m.puller.nextMessages(ctx, most, min(most, m.window))
 		switch {

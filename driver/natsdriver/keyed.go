@@ -177,7 +177,7 @@ func (k *keyed) nudge() {
 
 func (k *keyed) lease() time.Duration { return k.topic.conn.opts.lease }
 
-// share returns how many messages of a slot may be in hand before Receive takes
+// share returns how many messages of a slot may be in flight before Receive takes
 // them.
 func (k *keyed) share() int {
 	k.mu.Lock()
@@ -441,7 +441,7 @@ func (k *keyed) Close(ctx context.Context) error {
 	c := k.topic.conn
 	k.cancel()
 	go func() {
-		for range k.arrived { // messages that nobody receives any more stay in hand
+		for range k.arrived { // messages that nobody receives any more stay in flight
 		}
 	}()
 	k.end()

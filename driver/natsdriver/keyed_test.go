@@ -102,7 +102,7 @@ func joinKeyed(t *testing.T, topic driver.Topic) driver.Subscription {
 	return subscribe(t, topic, driver.SubscribeConfig{Group: "g", Keyed: true, From: driver.FromStart, Window: 64})
 }
 
-// While members join and leave, some with messages in hand, each message comes
+// While members join and leave, some with messages in flight, each message comes
 // once, and those of a key in order.
 func TestKeyedMembersComeAndGo(t *testing.T) {
 	const keys, each = 40, 150

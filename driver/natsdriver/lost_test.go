@@ -165,7 +165,7 @@ func TestSubscriptionsAfterTheConnectionWasLost(t *testing.T) {
 		if got := texts(receive(t, follower, 10)); !slices.Equal(got, want[10*round:]) {
 			t.Errorf("round %d: a follower got %v, want %v", round, got, want[10*round:])
 		}
-		for len(taken) < len(want) { // messages in hand when the connection was lost come again
+		for len(taken) < len(want) { // messages in flight when the connection was lost come again
 			rs := receive(t, group, 1)
 			taken[string(rs[0].Data)] = true
 			if err := group.Ack(testContext(t), rs); err != nil {

@@ -99,7 +99,7 @@ func Replicas(n int) Option {
 	}
 }
 
-// Lease sets how long a message may be in hand before others in its group get it,
+// Lease sets how long a message may be in flight before others in its group get it,
 // unless it is extended, as hark does. It is at least 1 s; the default is 30 s. All
 // members of a group must use the same lease. When the process or connection of a
 // member ends without notice, the others wait this long for its messages.

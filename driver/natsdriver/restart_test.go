@@ -153,7 +153,7 @@ func TestMemoryTopicAfterRestart(t *testing.T) {
 
 // When a server that kept a topic in memory restarts, the sequences of the topic
 // start anew. What a member then says about a message from before must not apply to
-// a new message with that sequence, which another member has in hand.
+// a new message with that sequence, which another member has in flight.
 func TestWordsAboutFormerMessages(t *testing.T) {
 	s := startServer(t, withJetStream)
 	cfg := &driver.StoredConfig{Durability: driver.DurableMemory}

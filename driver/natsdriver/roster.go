@@ -21,7 +21,7 @@ type slotState struct {
 	Owner string `json:"owner,omitempty"`
 	// Made is when the stream of these sequences was made.
 	Made time.Time `json:"made,omitzero"`
-	// Last is the sequence of the last message in hand: all up to it are done
+	// Last is the sequence of the last message in flight: all up to it are done
 	// except those in Left. It is 0 if not known.
 	Last uint64   `json:"last,omitempty"`
 	Left []uint64 `json:"left,omitempty"`

@@ -40,7 +40,7 @@ type slot struct {
 	next     uint64     // the consumer's count for the next message
 	stray    int        // messages that may come before it: on their way at the reset
 	hands    map[uint64]*slotHand
-	last     uint64              // the last message that was in hand, here or before
+	last     uint64              // the last message that was in flight, here or before
 	left     map[uint64]struct{} // sequences up to last that are not done
 	leaving  bool                // no more messages should be taken
 	stopped  bool                // no more messages are taken
@@ -48,7 +48,7 @@ type slot struct {
 	returned int                 // how many of hands
 }
 
-// slotHand is a message of a slot that is in hand.
+// slotHand is a message of a slot that is in flight.
 type slotHand struct {
 	slot     *slot
 	seq      uint64
@@ -210,7 +210,7 @@ func (s *slot) replace(ctx context.Context, info *jetstream.ConsumerInfo) error 
 	return s.group.ensureSlot(ctx, s.number, driver.SubscribeConfig{Group: s.group.name, From: driver.FromSeq, Seq: info.AckFloor.Stream + 1})
 }
 
-// read takes messages in hand. Messages that are done or already in hand have come
+// read takes messages in flight. Messages that are done or already in flight have come
 // again after a reset. It returns errCut, possibly with messages, if what follows
 // may differ from what reset found.
 func (s *slot) read(ms []*nats.Msg) ([]*driver.Received, error) {
@@ -287,7 +287,7 @@ func (s *slot) stop(ctx context.Context) {
 	s.mu.Unlock()
 }
 
-// settled reports whether a slot that takes no more messages has none in hand that
+// settled reports whether a slot that takes no more messages has none in flight that
 // might still be done.
 func (s *slot) settled() bool {
 	s.mu.Lock()

@@ -60,7 +60,7 @@ func TestSlotOfFormerStream(t *testing.T) {
 }
 
 // A member learns that the stream was recreated only after another member has
-// recreated the consumers too. What it has done or has in hand belongs to the
+// recreated the consumers too. What it has done or has in flight belongs to the
 // former stream: it receives the new messages with the same sequences, and
 // acknowledging a former message does not acknowledge a new one.
 func TestMemberFindsOthersStream(t *testing.T) {
@@ -105,7 +105,7 @@ func TestMemberFindsOthersStream(t *testing.T) {
 // Messages of a recreated consumer, or those that come over a new connection before
 // anybody has been told of it, are not mistaken for messages already done: the slot
 // must first look at what is there. Until then it says nothing about the messages
-// it has in hand.
+// it has in flight.
 func TestSlotLooksBeforeItReads(t *testing.T) {
 	s := startServer(t, withJetStream)
 	topic := openTopic(t, s.open(t), "t", relaxed()).(*stored)

@@ -294,7 +294,7 @@ func TestGroup(t *testing.T) {
 	if err := one.Close(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
-	// What it had in hand is for others at once.
+	// What it had in flight is for others at once.
 	two := subscribe(t, tb, driver.SubscribeConfig{Group: "g.h i", From: driver.FromNow})
 	rest := receive(t, two, 8)
 	got := texts(rest)

@@ -8,9 +8,9 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// What an inbox has in hand, and what it reports to the engine.
+// What an inbox has in flight, and what it reports to the engine.
 
-// hold records that a is in hand.
+// hold records that a is in flight.
 func (in *inbox[T]) hold(a *arrival) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -20,7 +20,7 @@ func (in *inbox[T]) hold(a *arrival) {
 	in.holds++
 }
 
-// letGoLocked records that a is no longer in hand, and reports whether it was.
+// letGoLocked records that a is no longer in flight, and reports whether it was.
 func (in *inbox[T]) letGoLocked(a *arrival) bool {
 	if a.next == nil {
 		return false
