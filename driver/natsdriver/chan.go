@@ -88,7 +88,7 @@ func (c *Conn) OpenChan(ctx context.Context, config driver.ChanConfig) (driver.C
 		return nil, errConnClosed
 	}
 	if c.js == nil || c.level < levelTTL {
-		return nil, c.refuse("channels (needs JetStream of NATS 2.11)")
+		return nil, c.refuse("channels (need JetStream of NATS 2.11)")
 	}
 	if config.Capacity == 0 {
 		config.Durability = driver.DurableMemory

@@ -72,7 +72,7 @@ func (c *Conn) storable() error {
 	case c.js == nil:
 		return c.refuse(string(driver.Stored))
 	case c.level < levelTTL:
-		return c.refuse("stores of patterns (needs NATS 2.11)")
+		return c.refuse("stores of patterns (need NATS 2.11)")
 	}
 	return nil
 }
