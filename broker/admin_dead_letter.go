@@ -99,7 +99,7 @@ type deadTopicView struct {
 type deadErrorView struct {
 	Error         string    `json:"error" doc:"the name of this group of errors, for replayDead, deleteDead and listDeadMessages"`
 	Reason        string    `json:"reason" doc:"the error, without the parts that vary"`
-	Count         uint64    `json:"count" doc:"the number of entries"`
+	Count         uint64    `json:"count" doc:"the number of dead letters in this group"`
 	Again         uint64    `json:"again" doc:"how many of them were replayed and failed again"`
 	First         time.Time `json:"first" doc:"when the first of them failed for good"`
 	Last          time.Time `json:"last" doc:"when the last of them failed for good"`

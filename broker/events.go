@@ -46,7 +46,7 @@ func eventsEndpoints() []endpoint {
 	wait.def = "30s"
 	most := numberParam("max", 1, 10_000, "the maximum number of events that a poll returns")
 	most.def = "100"
-	window := numberParam("window", 1, groupWindowMost, "how many messages of a group are sent over a WebSocket before the first acknowledgement")
+	window := numberParam("window", 1, groupWindowMost, "the maximum number of messages of a group in flight over a WebSocket")
 	window.def = strconv.Itoa(groupWindow)
 	keyed := flagParam("keyed", "whether the group keeps the order of keys, like groups of Go programs on topics with KeyBy: one member at a time gets the messages with the same key. All members must agree")
 	patience := durationParam("ack_wait", "how long a client may take to acknowledge a message of a group over a WebSocket, before another member gets it; at least 1s, at most 1h")
