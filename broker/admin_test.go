@@ -291,7 +291,7 @@ func groupScenario(t *testing.T, a *api) {
 	for _, wrong := range [][]string{{"to", "seq"}, {"seq", "3"}, {"to", "time"}, {"to", "time", "time", "soon"}, {"to", "end"}} {
 		a.refused(http.StatusBadRequest, "", "seekGroup", which(wrong...), nil)
 	}
-	a.refused(http.StatusBadRequest, "to is missing: the place: start, now, seq or time", "seekGroup", which(), nil)
+	a.refused(http.StatusBadRequest, "to is missing: the new position: start, now, seq or time", "seekGroup", which(), nil)
 	if err := sub.Close(testContext(t)); err != nil {
 		t.Error(err)
 	}
@@ -486,7 +486,7 @@ func brokerScenario(t *testing.T, a *api) {
 	a.refused(http.StatusNotImplemented, "without a source", "reload", nil, nil)
 	current := a.broker.config.Load()
 	a.broker.ReloadFrom(func() (*Config, error) { return nil, errors.New("line 3 is odd") })
-	a.refused(http.StatusUnprocessableEntity, "line 3 is odd; nothing has changed", "reload", nil, nil)
+	a.refused(http.StatusUnprocessableEntity, "line 3 is odd; nothing was changed", "reload", nil, nil)
 	a.broker.ReloadFrom(func() (*Config, error) { return current, nil })
 	a.want(http.StatusNoContent, "reload", nil, nil, nil)
 }

@@ -420,9 +420,9 @@ func TestWebhookProblems(t *testing.T) {
 		whole + ", dead_letter: orders":                                    "would be sent for ever",
 		whole + ", position: end":                                          "want now or start",
 		whole + ", position: start":                                        "webhooks[0].position: start is not possible: nothing stores orders: declare it under topics",
-		whole + ", attempts: 1, backoff_max: 1s":                           "webhooks[0].backoff_max: says how long to wait before the second attempt",
-		whole + ", attempts: 1, backoff_min: 1s":                           "webhooks[0].backoff_min: says how long to wait before the second attempt",
-		whole + "}, {" + whole:                                             "two webhooks a",
+		whole + ", attempts: 1, backoff_max: 1s":                           "webhooks[0].backoff_max: sets the wait before the second attempt",
+		whole + ", attempts: 1, backoff_min: 1s":                           "webhooks[0].backoff_min: sets the wait before the second attempt",
+		whole + "}, {" + whole:                                             "two webhooks with the name a",
 	} {
 		c, err := Load(Source{File: write(t, "webhooks: [{"+text+"}]\n")})
 		if err == nil {

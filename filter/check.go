@@ -77,7 +77,7 @@ func (k *checker) walk(e ast.Expr, macros int, bound map[string]bool) {
 		k.fail(e, "a filter cannot make a %s", e.AsStruct().TypeName())
 	case ast.ComprehensionKind:
 		if macros++; macros == k.opts.macros+1 {
-			k.fail(e, "macros nest more than %d levels deep", k.opts.macros)
+			k.fail(e, "more than %d macros nested in each other", k.opts.macros)
 		}
 		x := e.AsComprehension()
 		k.walk(x.IterRange(), macros-1, bound)

@@ -58,7 +58,7 @@ func TestCompileErrors(t *testing.T) {
 		{"all headers", `headers.exists(h, h == "x")`, nil, `filter: 1:1: headers can only be looked up by name: headers["x"], has(headers.x), "x" in headers
     headers.exists(h, h == "x")
     ^`},
-		{"nested macros", `data.a.all(x, x.all(y, y.all(z, z == 1)))`, nil, `filter: 1:29: more than 2 macros inside each other
+		{"nested macros", `data.a.all(x, x.all(y, y.all(z, z == 1)))`, nil, `filter: 1:29: more than 2 macros nested in each other
     data.a.all(x, x.all(y, y.all(z, z == 1)))
                                 ^`},
 		{"making a struct", `filter.order{} == data`, typed, `filter: 1:13: a filter cannot make a filter.order
