@@ -266,7 +266,7 @@ func (c *call) begin(ctx context.Context, k *knownTopic) (from driver.SubscribeC
 	}
 	last, resumes := c.get("Last-Event-ID")
 	if !k.stored && (resumes || at.From != driver.FromNow) {
-		return from, stats, false, refused(http.StatusConflict, "messages of %s are not stored, so only those from now on can be read", c.text("topic")).
+		return from, stats, false, refused(http.StatusConflict, "%s is not stored, so only messages from now on can be read", c.text("topic")).
 			but("declare the topic under topics in the configuration of the broker, or leave out from and Last-Event-ID")
 	}
 	if resumes {

@@ -43,7 +43,7 @@ func init() {
 			a.check(e, res, text[:n])
 			_ = res.Body.Close()
 		}
-		a.refused(http.StatusConflict, "are not stored", "subscribe", args{"topic": "gateway.*", "from": "start"}, nil)
+		a.refused(http.StatusConflict, "is not stored", "subscribe", args{"topic": "gateway.*", "from": "start"}, nil)
 	}
 }
 

@@ -183,7 +183,7 @@ func TestFullDisk(t *testing.T) {
 	publish(t, c, "live.x", &driver.Message{Data: []byte("2")})
 	receive(t, sub, 1)
 	receive(t, replay(t, c, "orders"), stored)
-	if code, body := get(t, b, "/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body["detail"], "make room") || !strings.Contains(b.store.WriteFault(), "no space left on device") {
+	if code, body := get(t, b, "/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body["detail"], "free some space") || !strings.Contains(b.store.WriteFault(), "no space left on device") {
 		t.Errorf("/readyz: got %d %v, want what is wrong with the disk", code, body)
 	}
 	if err := os.Remove(others); err != nil {
