@@ -19,7 +19,7 @@ import (
 func metricsEndpoints() []endpoint {
 	return []endpoint{{
 		method: http.MethodGet, path: "/metrics", name: "getMetrics", summary: "metrics for Prometheus", access: operator,
-		doc:    "Topics and groups have labels of their names; of more than 1,000 topics, groups or routes the rest is left out, of more than 1,000 senders that were held back the rest is counted together, and hark_metrics_truncated is 1.", // maxLabelled
+		doc:    "The names of topics, groups and senders are labels. At most 1,000 topics, groups, routes and delayed senders each have their own series. Further senders are counted together, and other series are left out; hark_metrics_truncated is then 1.", // maxLabelled
 		answer: &answer{media: "text/plain", doc: "the metrics, in the text format of Prometheus or in another one that the request accepts"},
 		also:   []int{http.StatusServiceUnavailable},
 		handle: func(c *call) error {
@@ -118,7 +118,7 @@ func counter(name, help string, labels ...string) series {
 
 var (
 	readyGauge     = gauge("hark_ready", "1 if the broker can accept messages.")
-	truncatedGauge = gauge("hark_metrics_truncated", "1 if there are more topics, groups, routes or senders than have numbers of their own.")
+	truncatedGauge = gauge("hark_metrics_truncated", "1 if there are too many topics, groups, routes or senders for each to have its own series.")
 	streamsGauge   = gauge("hark_streams", "NATS streams: those of stored topics and channels, and a few internal ones.")
 	consumersGauge = gauge("hark_consumers", "NATS consumers: those of groups, and of subscriptions to stored topics.")
 	storedGauge    = gauge("hark_stored_bytes", "Bytes that are stored, on disk and in memory.")
@@ -152,7 +152,7 @@ var (
 	receivedBytes    = counter("hark_received_bytes_total", "Bytes of those.")
 	sentMessages     = counter("hark_sent_messages_total", "Messages sent to clients, including those of the protocol of hark.")
 	sentBytes        = counter("hark_sent_bytes_total", "Bytes of those.")
-	heldBackMessages = counter("hark_held_back_messages_total", "Messages that had to wait because a user, or without users an address, has published more than limits.rate allows.", "user", "address")
+	heldBackMessages = counter("hark_held_back_messages_total", "Messages that were delayed because a user, or an address if there are no users, published more than limits.rate permits.", "user", "address")
 	slowConsumers    = counter("hark_slow_consumers_total", "Clients that were disconnected because they did not read.")
 )
 
