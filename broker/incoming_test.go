@@ -104,7 +104,7 @@ func TestBrokenIncoming(t *testing.T) {
 		{header("ce-specversion: 0.3", "ce-id: 1", "ce-source: /s", "ce-type: t"), "", `specversion: got "0.3", want 1.0`},
 		{header(whole[:3]...), "", "type is missing"},
 		{header("ce-specversion: 1.0", "ce-id: ", "ce-source: /s", "ce-type: t"), "", "id is missing"},
-		{header(append(whole, "ce-id: 2")...), "", "ce-id is there 2 times"},
+		{header(append(whole, "ce-id: 2")...), "", "ce-id is given 2 times"},
 		{header(append(whole, "ce-time: soon")...), "", "ce-time: got \"soon\", want a time"},
 		{header(append(whole, "ce-subject: %C0%A0")...), "", "UTF-8"},
 		{header(append(whole, "ce-my-name: x")...), "", "ce-my-name: the name of an attribute"},

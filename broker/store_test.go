@@ -114,7 +114,7 @@ func TestStoreForPrograms(t *testing.T) {
 	if err == nil {
 		err = other.Publish(ctx, order{1})
 	}
-	if err == nil || !strings.Contains(err.Error(), "kept in a store with all that match orders.>") {
+	if err == nil || !strings.Contains(err.Error(), "is in the store of all topics that match orders.>") {
 		t.Errorf("got %v, want limits of its own to be refused", err)
 	}
 }

@@ -55,7 +55,7 @@ func TestListened(t *testing.T) {
 		listened.Store(sent)
 		var some driver.PartialError
 		err := topic.Publish(testContext(t), []*driver.Message{{Headers: map[string]string{"Nats-Msg-Id": "1"}}})
-		if !errors.As(err, &some) || !strings.Contains(err.Error(), "those of the server") {
+		if !errors.As(err, &some) || !strings.Contains(err.Error(), "are reserved for the server") {
 			t.Errorf("sent %v: got %v, want the header to be refused", sent, err)
 		}
 	}
