@@ -119,7 +119,7 @@ func (w *worker[T]) handlePile() {
 			w.settle(&h.Message, handled, errs[i])
 		}
 	}()
-	failItems(errs, w.member.guard(w.ctx, func(ctx context.Context) error { return w.member.batch(ctx, batch) }))
+	failItems(errs, w.member.guard(w.member.ctx, func(ctx context.Context) error { return w.member.batch(ctx, batch) }))
 	returned = true
 }
 

@@ -16,24 +16,26 @@ type core struct {
 	name    string // its group, or a generated name
 	serial  uint64 // in the order in which consumers are made
 	queue   queue
-	asked   queue // as given by the options
-	yields  bool  // it drops messages instead of blocking publishers
+	yields  bool // it drops messages instead of blocking publishers
 	grouped bool
 	stored  bool
 	clears  bool // messages hold pointers
 	lone    bool // it has one worker
 	sole    bool // it has one worker and no source yields, so it reads without the lock
+	keying  bool // a worker is making the keys of the messages that it has claimed; guarded by mu
+	closing bool // its last member is leaving, so no other may join; guarded by mu
 	ready   arrivals
 	tally   tally
 	// busy says that there is more to do than to read the sources, so the sole
 	// worker must take the lock too.
-	busy   atomic.Bool
-	over   atomic.Bool // it has ended; written with mu held
-	wakers atomic.Pointer[[]waker]
+	busy    atomic.Bool
+	over    atomic.Bool // it has ended; written with mu held
+	watched atomic.Bool // idler is not nil
+	wakers  atomic.Pointer[[]waker]
 
 	mu     sync.Mutex            // guards the fields below, and the sources of a shared consumer
 	missed map[DropReason]uint64 // drops not yet reported to the hooks
-	idlers []chan struct{}       // closed when a worker finds nothing to do
+	idler  chan struct{}         // closed when a worker finds nothing to do; nil if nobody waits for that
 	gone   chan struct{}         // closed when the consumer ends; nil until first requested
 }
 
@@ -49,10 +51,8 @@ type consumer[T any] struct {
 	sources []source[T]
 	passed  uint64 // messages passed by sources that are gone
 	members []*member[T]
-	pending pending[T]
-	keying  bool   // a worker is making the keys of the messages that it has claimed
-	closing bool   // its last member is leaving, so no other may join
-	untap   func() // removes the consumer from its topics
+	pending *pending[T] // nil before the first message gets there
+	untap   func()      // removes the consumer from its topics
 
 	// place is the position, from 1, in Topic.consumers of a consumer of the
 	// topic's own. While it is there, the consumer reads the topic's logs,

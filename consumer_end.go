@@ -23,19 +23,19 @@ func (c *consumer[T]) idle() bool {
 // settle waits until the consumer is idle or ctx ends.
 func (c *consumer[T]) settle(ctx context.Context) {
 	for {
-		ch := make(chan struct{})
 		c.mu.Lock()
-		c.idlers = append(c.idlers, ch)
-		c.tally.watched.Store(int32(len(c.idlers)))
+		if c.idler == nil {
+			c.idler = make(chan struct{})
+			c.watched.Store(true)
+		}
+		idler := c.idler
 		c.mu.Unlock()
 		if c.over.Load() || c.idle() {
-			c.unwatch(ch)
 			return
 		}
 		select {
-		case <-ch:
+		case <-idler:
 		case <-ctx.Done():
-			c.unwatch(ch)
 			return
 		}
 	}
@@ -54,27 +54,18 @@ func (c *core) ended() <-chan struct{} {
 	return c.gone
 }
 
-func (c *core) unwatch(ch chan struct{}) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if i := slices.Index(c.idlers, ch); i >= 0 {
-		c.idlers = slices.Delete(c.idlers, i, i+1)
-		c.tally.watched.Store(int32(len(c.idlers)))
-	}
-}
-
 // tellIdle wakes those who wait for idleness.
 func (c *core) tellIdle() {
-	if c.tally.watched.Load() == 0 {
+	if !c.watched.Load() {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, ch := range c.idlers {
-		close(ch)
+	if c.idler != nil {
+		close(c.idler)
+		c.idler = nil
+		c.watched.Store(false)
 	}
-	c.idlers = nil
-	c.tally.watched.Store(0)
 }
 
 // lasting reports whether the consumer remains after its last member has left:
@@ -155,13 +146,14 @@ func (c *consumer[T]) end() Left {
 		c.passed += passed
 	}
 	// Pending messages have already been passed; those in the log have not.
-	c.lost(DropClosed, uint64(c.pending.n))
-	c.passed += uint64(left.Waiting) - uint64(c.pending.n-c.pending.retrying)
-	c.lost(DropClosed, uint64(left.Waiting)-uint64(c.pending.n-c.pending.retrying))
-	if c.pending.timer != nil {
+	c.lost(DropClosed, uint64(c.pending.len()))
+	inLog := uint64(left.Waiting - (c.pending.len() - c.pending.attempts()))
+	c.passed += inLog
+	c.lost(DropClosed, inLog)
+	if c.pending != nil && c.pending.timer != nil {
 		c.pending.timer.Stop()
 	}
-	c.pending = pending[T]{}
+	c.pending = nil
 	if c.gone != nil {
 		close(c.gone)
 	}

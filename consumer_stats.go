@@ -10,7 +10,6 @@ type tally struct {
 	delivered, filtered, dropped, dead atomic.Uint64
 	filterErrors                       atomic.Uint64 // part of filtered
 	failed, redelivered, overgrown     atomic.Uint64
-	watched                            atomic.Int32 // len(idlers)
 }
 
 // done returns the number of messages that are done.
@@ -55,13 +54,13 @@ func (c *consumer[T]) statsLocked() SubscriptionStats {
 		Failed:         c.tally.failed.Load(),
 		Redelivered:    c.tally.redelivered.Load(),
 		BufferExceeded: c.tally.overgrown.Load(),
-		Retrying:       uint64(c.pending.retrying),
+		Retrying:       uint64(c.pending.attempts()),
 		Paused:         c.pausedLocked(),
 	}
 	done := s.Delivered + s.Filtered + s.Dropped + s.Dead
 	waiting, passed := c.countsLocked()
-	s.Waiting = waiting + uint64(c.pending.n-c.pending.retrying)
-	s.InFlight = passed - done - uint64(c.pending.n)
+	s.Waiting = waiting + uint64(c.pending.len()-c.pending.attempts())
+	s.InFlight = passed - done - uint64(c.pending.len())
 	if c.kind == KindPattern {
 		s.Pattern = c.topic
 	}
@@ -88,11 +87,13 @@ func (c *consumer[T]) oldestLocked() time.Duration {
 			oldest = m.entered()
 		}
 	}
-	for _, h := range c.pending.retries {
-		note(h.meta)
-	}
-	for _, h := range c.pending.runnable.items[c.pending.runnable.head:] {
-		note(h.meta)
+	if p := c.pending; p != nil {
+		for _, h := range p.retries {
+			note(h.meta)
+		}
+		for _, h := range p.runnable.items[p.runnable.head:] {
+			note(h.meta)
+		}
 	}
 	if !c.sole {
 		for _, src := range c.sources {

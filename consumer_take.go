@@ -26,7 +26,7 @@ func (c *consumer[T]) take(w *worker[T], last bool) int {
 	if n == 0 && last {
 		asleep = c.sleepLocked(asleep)
 	}
-	more := (n > 0 || entered) && (c.pending.runnable.len() > 0 || c.ready.any())
+	more := (n > 0 || entered) && (c.pending.any() || c.ready.any())
 	c.mu.Unlock()
 	for _, src := range from {
 		src.opened()
@@ -54,7 +54,7 @@ func (c *consumer[T]) takeLocked(w *worker[T], from []source[T]) (n int, keyed b
 		w.buf[0], w.held = h.Message, h
 		return 1, false, from
 	}
-	if c.keying || c.pending.n >= c.window() {
+	if c.keying || c.pending.len() >= c.window() {
 		return 0, false, from // the worker that makes keys will wake others, and so will messages that are done
 	}
 	chunk := c.fair(w)
@@ -80,7 +80,7 @@ func (c *consumer[T]) enterKeyed(ms []Message[T]) {
 			if h == nil { // the goroutine ended while making a key
 				h = &held[T]{Message: ms[i], fault: errGoexit}
 			}
-			c.pending.enter(h)
+			c.pendingLocked().enter(h)
 		}
 		c.keying = false
 		c.busy.Store(true)
@@ -111,7 +111,7 @@ func (c *consumer[T]) claimLocked(dst []Message[T]) (n int, from source[T]) {
 // sleepLocked puts the sources that have nothing to read to sleep, and appends
 // them to asleep.
 func (c *consumer[T]) sleepLocked(asleep []source[T]) []source[T] {
-	if c.over.Load() || c.keying || c.pending.n >= c.window() {
+	if c.over.Load() || c.keying || c.pending.len() >= c.window() {
 		return asleep // they have not been looked at
 	}
 	for node := c.ready.first(); node != nil; node = c.ready.first() {

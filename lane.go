@@ -49,7 +49,6 @@ type lane[X any] struct {
 	cursor feed.Cursor[entry[X]]
 	topic  *Topic[X]
 	core   *core
-	start  uint64        // ordinal at which it began
 	early  atomic.Uint32 // whether Ready was called before the consumer knew the lane
 	until  atomic.Uint64 // ordinal at which it ends, plus one; 0 if not set
 	kept   []entry[X]    // under DropNewest: the messages that waited when the buffer became full
@@ -79,7 +78,6 @@ func (l *lane[X]) attach(log *feed.Log[entry[X]], start uint64, known func()) {
 	}
 	yields := l.core.yields || l.topic.core.retention != nil
 	armed := log.Attach(&l.cursor, l, start, buffer, gates, yields)
-	l.start = l.cursor.Started()
 	known()
 	if !l.early.CompareAndSwap(laneNew, laneKnown) || !armed {
 		l.early.Store(laneKnown)
@@ -217,10 +215,10 @@ func (l *lane[X]) arm() bool {
 }
 
 func (l *lane[X]) lag() (waiting, passed uint64) {
-	passed = l.cursor.Pos() - l.start
+	passed = l.cursor.Pos() - l.cursor.Started()
 	waiting = l.cursor.Lag()
 	if until := l.until.Load(); until > 0 {
-		waiting = until - 1 - (passed + l.start)
+		waiting = until - 1 - (passed + l.cursor.Started())
 	}
 	kept := uint64(len(l.kept))
 	return waiting + kept, passed - kept

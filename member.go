@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -20,11 +19,11 @@ type member[T any] struct {
 	state    atomic.Uint32
 	workers  []*worker[T]
 
-	// Guarded by consumer.mu.
+	// Guarded by consumer.mu, except that those who have called context may read
+	// ctx.
 	ctx    context.Context // of the handlers; created when first needed
 	cancel context.CancelCauseFunc
-	quiet  []chan struct{} // by worker: closed when it has permanently stopped; nil before halt
-	at     uintptr         // who subscribed
+	at     uintptr // who subscribed
 	role   string
 
 	inbox interface{ close() } // where its messages come from; nil in process
@@ -80,9 +79,9 @@ func (w *worker[T]) halted() bool {
 	m.consumer.mu.Lock()
 	defer m.consumer.mu.Unlock()
 	state := m.state.Load()
-	if state&memberClosed != 0 && !w.quiet {
-		w.quiet = true
-		close(m.quiet[slices.Index(m.workers, w)])
+	if state&memberClosed != 0 && !w.stopped {
+		w.stopped = true
+		close(w.quiet)
 	}
 	return state&memberHalts != 0
 }
@@ -124,13 +123,13 @@ func (c *core) watch() *time.Timer {
 func (m *member[T]) halt() []chan struct{} {
 	c := m.consumer
 	c.mu.Lock()
-	if m.quiet == nil {
-		m.quiet = make([]chan struct{}, len(m.workers))
-		for i := range m.quiet {
-			m.quiet[i] = make(chan struct{})
+	quiet := make([]chan struct{}, len(m.workers))
+	for i, w := range m.workers {
+		if w.quiet == nil {
+			w.quiet = make(chan struct{})
 		}
+		quiet[i] = w.quiet
 	}
-	quiet := m.quiet
 	m.state.Or(memberClosed)
 	c.mu.Unlock()
 	m.rouse()

@@ -9,7 +9,8 @@ import (
 
 // pending holds the messages of a consumer that have left the log and that no
 // worker has: they wait for another attempt, or for a message with the same key to
-// be done. The consumer's mu guards it.
+// be done. The consumer's mu guards it. Most consumers never need one; nil is
+// empty.
 type pending[T any] struct {
 	runnable fifo[*held[T]]
 	retries  retryHeap[T]            // by due time
@@ -57,6 +58,37 @@ func holdAll[T any](ms []Message[T]) []*held[T] {
 	return line
 }
 
+// pendingLocked returns the consumer's pending messages, for one to be added.
+func (c *consumer[T]) pendingLocked() *pending[T] {
+	if c.pending == nil {
+		c.pending = &pending[T]{}
+	}
+	return c.pending
+}
+
+// len returns the number of messages here.
+func (p *pending[T]) len() int {
+	if p == nil {
+		return 0
+	}
+	return p.n
+}
+
+// attempts returns how many of the messages wait for another attempt, or are
+// about to have it.
+func (p *pending[T]) attempts() int {
+	if p == nil {
+		return 0
+	}
+	return p.retrying
+}
+
+// any reports whether there is a message that may be handled now.
+func (p *pending[T]) any() bool { return p != nil && p.runnable.len() > 0 }
+
+// empty reports whether there is no message here and no key is claimed.
+func (p *pending[T]) empty() bool { return p == nil || p.n == 0 && len(p.keys) == 0 }
+
 // enter adds a message behind those that are here.
 func (p *pending[T]) enter(h *held[T]) {
 	p.runnable.push(h)
@@ -67,6 +99,9 @@ func (p *pending[T]) enter(h *held[T]) {
 // claims the key for it. A lone worker takes its messages in order anyway, so
 // it claims a key only when a message fails.
 func (p *pending[T]) pop(lone bool) *held[T] {
+	if p == nil {
+		return nil
+	}
 	if len(p.retries) > 0 {
 		now := time.Now()
 		for len(p.retries) > 0 && !p.retries[0].due.After(now) {
@@ -107,8 +142,11 @@ func (p *pending[T]) claim(h *held[T]) {
 // release ends a message's claim on its key. The next message with the key has
 // its turn.
 func (p *pending[T]) release(h *held[T]) {
+	if !h.claimed || p == nil { // nil if the consumer has ended meanwhile
+		return
+	}
 	line := p.keys[h.key]
-	if !h.claimed || line == nil { // nil if the consumer has ended meanwhile
+	if line == nil { // it has ended, and got messages back since
 		return
 	}
 	if line.waiting.len() == 0 {
@@ -123,9 +161,6 @@ func (p *pending[T]) release(h *held[T]) {
 		heap.Push(&p.retries, next)
 	}
 }
-
-// empty reports whether there is no message here and no key is claimed.
-func (p *pending[T]) empty() bool { return p.n == 0 && len(p.keys) == 0 }
 
 // retryLater keeps m for another attempt at due. Messages with the same key that
 // the worker holds behind it wait too.
@@ -151,7 +186,7 @@ func (w *worker[T]) retryLater(m *Message[T], failed, due time.Time) {
 		c.lost(DropClosed, 1)
 		return
 	}
-	p := &c.pending
+	p := c.pendingLocked()
 	p.n++
 	p.retrying++
 	switch line := p.keys[h.key]; {
@@ -189,13 +224,14 @@ func (w *worker[T]) handBack() {
 	w.held = nil
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	p := c.pendingLocked()
 	for _, h := range slices.Backward(rest) {
-		c.pending.putBack(h)
+		p.putBack(h)
 	}
 	w.at, w.n = 0, 0
 	if w.pile != nil {
 		for _, h := range slices.Backward(w.pile.items) {
-			c.pending.putBack(h)
+			p.putBack(h)
 		}
 		w.pile.items = nil
 		if w.pile.timer != nil {
@@ -203,8 +239,8 @@ func (w *worker[T]) handBack() {
 		}
 	}
 	if c.over.Load() {
-		c.lost(DropClosed, uint64(c.pending.n))
-		c.pending = pending[T]{}
+		c.lost(DropClosed, uint64(p.n))
+		c.pending = nil
 	}
 	c.busy.Store(!c.pending.empty())
 	c.wake()
@@ -231,8 +267,8 @@ func (c *consumer[T]) release(h *held[T]) {
 
 // setTimerLocked makes sure that a worker wakes when the next attempt is due.
 func (c *consumer[T]) setTimerLocked() {
-	p := &c.pending
-	if len(p.retries) == 0 || c.over.Load() {
+	p := c.pending
+	if p == nil || len(p.retries) == 0 || c.over.Load() {
 		return
 	}
 	due := p.retries[0].due
@@ -249,7 +285,9 @@ func (c *consumer[T]) setTimerLocked() {
 
 func (c *consumer[T]) wakeForRetry() {
 	c.mu.Lock()
-	c.pending.wakeAt = time.Time{} // the worker that takes what is due sets it again
+	if c.pending != nil {
+		c.pending.wakeAt = time.Time{} // the worker that takes what is due sets it again
+	}
 	c.mu.Unlock()
 	c.wake()
 }

@@ -57,7 +57,9 @@ func subscribePatternRemote[T any](b *Bus, pattern string, h Handler[T], cfg *su
 	dc := driver.SubscribeConfig{Group: cfg.group, Window: ephemeralWindow}
 	if kept {
 		cfg.readStored(&dc)
-		cfg.queue = queue{defaultBuffer, Block} // the queue options are for ephemeral topics
+		plain := *cfg
+		plain.queue = queue{defaultBuffer, Block} // the queue options are for ephemeral topics
+		cfg = &plain
 	}
 	in := newInbox[T](b, &p.remoteTopic, dc.Window, kept, kept && cfg.group != "")
 	in.local = makeInboxLog(t, in.shared)

@@ -94,7 +94,7 @@ func (t *Topic[T]) consumerFor(cfg *subscribeConfig) (c *consumer[T], fresh bool
 
 func newConsumer[T any](b *Bus, kind Kind, topic string, cfg *subscribeConfig, stored bool) *consumer[T] {
 	c := &consumer[T]{core: core{
-		bus: b, kind: kind, topic: topic, name: cfg.group, queue: cfg.queue, asked: cfg.queue, stored: stored, grouped: cfg.group != "",
+		bus: b, kind: kind, topic: topic, name: cfg.group, queue: cfg.queue, stored: stored, grouped: cfg.group != "",
 	}}
 	if stored {
 		c.queue.buffer = Unbounded
@@ -113,11 +113,11 @@ func newConsumer[T any](b *Bus, kind Kind, topic string, cfg *subscribeConfig, s
 }
 
 // agrees returns an error if the options of a later member differ from those of
-// the group.
+// the group. A stored topic has no options to differ in.
 func (c *core) agrees(cfg *subscribeConfig) error {
-	if c.asked != cfg.queue {
+	if c.queue != cfg.queue && !c.stored {
 		return fmt.Errorf("%w: group %s has Buffer(%d) and Overflow(%v), not Buffer(%d) and Overflow(%v)",
-			ErrInvalidOption, c.name, c.asked.buffer, c.asked.policy, cfg.queue.buffer, cfg.queue.policy)
+			ErrInvalidOption, c.name, c.queue.buffer, c.queue.policy, cfg.queue.buffer, cfg.queue.policy)
 	}
 	return nil
 }

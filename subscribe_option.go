@@ -290,8 +290,20 @@ func (c *subscribeConfig) handlesPlainly() bool {
 		c.timeout == 0 && c.deadLetter == "" && !c.noDeadLetter
 }
 
-// parse returns the configuration that results from the options.
+// plainConfig is the configuration of all handlers that are subscribed without
+// options.
+var plainConfig, _ = parseAll(nil, onEphemeral, pushed)
+
+// parse returns the configuration that results from the options. Subscriptions
+// may share it, so it must not be changed.
 func parse(opts []SubscribeOption, on target, how mode) (*subscribeConfig, error) {
+	if len(opts) == 0 && how == pushed {
+		return plainConfig, nil
+	}
+	return parseAll(opts, on, how)
+}
+
+func parseAll(opts []SubscribeOption, on target, how mode) (*subscribeConfig, error) {
 	c := &subscribeConfig{workers: 1, maxAttempts: defaultMaxAttempts, backoff: defaultBackoff}
 	for opt := range given(opts) {
 		if err := opt.applySubscribe(c); err != nil {

@@ -1,7 +1,6 @@
 package hark
 
 import (
-	"context"
 	"errors"
 	"runtime"
 	"runtime/debug"
@@ -28,29 +27,32 @@ const (
 // worker runs the handler of one member, one message at a time.
 type worker[T any] struct {
 	exec.Task
-	member *member[T]
-	ctx    context.Context // of the handler; created when first needed
-	buf    []Message[T]    // messages taken
-	held   *held[T]        // the message, if it was pending
-	at, n  int             // buf[at:n] still has to be handled
-	chunk  int             // how many messages to take at a time
-	most   int             // upper limit of chunk
-	chunks uint            // number of chunks taken so far
-	full   uint            // number of consecutive chunks that had as many messages as allowed
-	tokens chan struct{}   // wakes an iterator, which is not a task; otherwise nil
-	pile   *pile[T]        // the batch being gathered; nil without a batch handler
-	quiet  bool            // it has permanently stopped; guarded by consumer.mu
+	member  *member[T]
+	buf     []Message[T]  // messages taken
+	held    *held[T]      // the message, if it was pending
+	at, n   int           // buf[at:n] still has to be handled
+	chunk   int           // how many messages to take at a time
+	full    uint32        // number of consecutive chunks that had as many messages as allowed
+	stopped bool          // it has permanently stopped; guarded by consumer.mu
+	tokens  chan struct{} // wakes an iterator, which is not a task; otherwise nil
+	quiet   chan struct{} // closed when it stops permanently; nil before halt; guarded by consumer.mu
+	pile    *pile[T]      // the batch being gathered; nil without a batch handler
 }
 
 func (w *worker[T]) init(m *member[T]) {
-	w.member, w.chunk, w.most = m, 1, maxChunk
-	if q := m.consumer.queue; q.buffer != Unbounded {
-		w.most = max(1, min(maxChunk, q.buffer/4))
-	}
+	w.member, w.chunk = m, 1
 	if m.batch != nil {
 		w.pile = &pile[T]{}
 	}
 	w.Init(m.consumer.bus.pool, w)
+}
+
+// most returns the upper limit of chunk.
+func (c *core) most() int {
+	if c.queue.buffer == Unbounded {
+		return maxChunk
+	}
+	return max(1, min(maxChunk, c.queue.buffer/4))
 }
 
 // Notify implements waker.
@@ -73,7 +75,7 @@ func (w *worker[T]) Run() (more bool) {
 			return false
 		}
 		if w.buf == nil {
-			w.ctx = w.member.context()
+			w.member.context() // makes member.ctx
 			w.buf = make([]Message[T], 1)
 		}
 		switch {
@@ -214,7 +216,7 @@ func (w *worker[T]) handleInPlace(l *typedLane[T], es []entry[T]) {
 			w.failed(m, err)
 		}
 	}()
-	handle, ctx, state := w.member.handle, w.ctx, &w.member.state
+	handle, ctx, state := w.member.handle, w.member.ctx, &w.member.state
 	for i := range es {
 		// Once the subscription has ended, the entries are no longer its own.
 		if state.Load()&memberHalts != 0 || es[i].meta != nil {
@@ -232,13 +234,12 @@ func (w *worker[T]) handleInPlace(l *typedLane[T], es []entry[T]) {
 // startClock starts measuring the cost of n messages if that is useful: when,
 // for the second time in a row, there are as many as may be taken at a time.
 func (w *worker[T]) startClock(n int) (start time.Time) {
-	w.chunks++
 	if n < w.chunk {
 		w.full = 0
 		return start
 	}
 	w.full++
-	if w.full > 1 && (n < w.most || w.full%sample == 0) {
+	if w.full > 1 && (n < w.member.consumer.most() || w.full%sample == 0) {
 		start = time.Now()
 	}
 	return start
@@ -254,7 +255,7 @@ func (w *worker[T]) stopClock(start time.Time, n int) {
 	case cost > slowRun:
 		w.chunk = 1
 	case cost < fastRun:
-		w.chunk = min(2*w.chunk, w.most)
+		w.chunk = min(2*w.chunk, w.member.consumer.most())
 	}
 }
 
@@ -275,7 +276,7 @@ func (w *worker[T]) handleOne() {
 		if w.held != nil && w.held.fault != nil {
 			err = w.held.fault
 		} else {
-			err = w.member.call(w.ctx, m)
+			err = w.member.call(w.member.ctx, m)
 		}
 	}
 	returned = true
