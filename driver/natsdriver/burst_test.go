@@ -245,3 +245,12 @@ func TestReadBurstSubject(t *testing.T) {
 		}
 	}
 }
+
+// TestRepeatOfWhatIsBeingStored publishes a message again that a cluster is still storing:
+// it refuses the repeat until it has decided on the first.
+func TestRepeatOfWhatIsBeingStored(t *testing.T) {
+	again, err := landed(&jetstream.APIError{Code: 409, ErrorCode: 10158, Description: "duplicate message id is in process"})
+	if !again || !errors.Is(err, driver.ErrAgain) {
+		t.Errorf("got %v, %v, want to send it again", again, err)
+	}
+}

@@ -210,7 +210,7 @@ func isUnavailable(err error) bool {
 		return true
 	}
 	switch apiCode(err) {
-	case 10008, 10009, 10167, 10049: // unavailable, no leader, too many requests, still being deleted
+	case 10008, 10009, 10167, 10049, 10158: // unavailable, no leader, too many requests, still being deleted, still storing a message with this ID
 		return true
 	}
 	return false
