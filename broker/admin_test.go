@@ -519,7 +519,7 @@ func TestListsShowWhatIsTheirs(t *testing.T) {
 	ada.want(http.StatusOK, "getTopic", args{"topic": "orders.stored"}, nil, nil)
 	ada.refused(http.StatusForbidden, "this needs permission to administer the topic", "getTopic", args{"topic": "secret"}, nil)
 	for _, list := range []string{"listConnections", "listRoutes", "listSubscriptions", "getBroker", "reload"} {
-		ada.refused(http.StatusForbidden, "administers `>`", list, nil, nil)
+		ada.refused(http.StatusForbidden, "administer `>`", list, nil, nil)
 	}
 	newAPI(t, b, "").refused(http.StatusUnauthorized, "has no credentials", "listTopics", nil, nil)
 }

@@ -109,7 +109,7 @@ func TestBrokenIncoming(t *testing.T) {
 		{header(append(whole, "ce-subject: %C0%A0")...), "", "UTF-8"},
 		{header(append(whole, "ce-my-name: x")...), "", "ce-my-name: the name of an attribute"},
 		{header(append(whole, "ce-datacontenttype: x")...), "", "Content-Type is the type"},
-		{header(append(whole, "Content-Type: application/json")...), `{"a":`, "is not: unexpected end of JSON input, at byte 5"},
+		{header(append(whole, "Content-Type: application/json")...), `{"a":`, "is not JSON: unexpected end of JSON input, at byte 5"},
 		{header("Content-Type: ;"), "", "Content-Type"},
 		{header("Content-Type: application/cloudevents+avro"), "", "application/cloudevents+json"},
 		{header("Content-Type: application/cloudevents"), "", "application/cloudevents+json"},

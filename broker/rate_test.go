@@ -267,7 +267,7 @@ func TestRateOfUsers(t *testing.T) {
 	}
 	const counter = "hark_held_back_messages_total"
 	want := fmt.Sprintf("# HELP %s %s\n# TYPE %[1]s counter\n%[1]s{address=\"\",user=\"all\"} 1\n%[1]s{address=\"\",user=\"eve\"} %[3]d\n",
-		counter, "Messages that had to wait because a user, or without users an address, published more than limits.rate allows.", 2*each-rate)
+		counter, "Messages that were delayed because a user, or an address if there are no users, published more than limits.rate permits.", 2*each-rate)
 	if err := testutil.GatherAndCompare(b.web.metrics.registry, strings.NewReader(want), counter); err != nil {
 		t.Error(err)
 	}
