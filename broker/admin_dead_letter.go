@@ -3,7 +3,6 @@ package broker
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"slices"
@@ -305,11 +304,11 @@ func (c *call) eachDead(s *deadSelection, rate float64, do func(ctx context.Cont
 	w := newDeadlineWriter(c)
 	defer w.close()
 	line := func(o *deadOutcome) error {
-		text, err := json.Marshal(o)
+		text, err := jsonLine(o)
 		if err != nil {
 			return err
 		}
-		w.write(append(text, '\n'))
+		w.write(text)
 		w.flush()
 		return w.err
 	}

@@ -263,12 +263,23 @@ func (c *call) replyWith(status int, v any) error {
 		c.answer(status, nil)
 		return nil
 	}
-	text, err := json.Marshal(v)
+	text, err := jsonLine(v)
 	if err != nil {
 		return err
 	}
-	c.answer(status, append(text, '\n'))
+	c.answer(status, text)
 	return nil
+}
+
+// jsonLine returns v as JSON, and the end of the line. Unlike json.Marshal it leaves
+// the characters <, > and & as they are: people read patterns such as orders.>, and
+// no browser takes the answer for HTML, because of its media type and nosniff.
+func jsonLine(v any) ([]byte, error) {
+	var text bytes.Buffer
+	enc := json.NewEncoder(&text)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(v)
+	return text.Bytes(), err
 }
 
 // answer answers with JSON text, if there is any.

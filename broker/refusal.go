@@ -2,7 +2,6 @@ package broker
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -50,7 +49,9 @@ func (r *refusal) write(rw http.ResponseWriter) {
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	rw.WriteHeader(r.Status)
-	_ = json.NewEncoder(rw).Encode(r) // the client may have gone
+	if text, err := jsonLine(r); err == nil { // a refusal can always be encoded
+		_, _ = rw.Write(text) // the client may have gone
+	}
 }
 
 // refuse answers a request with a refusal.

@@ -126,8 +126,8 @@ func TestWhatIsRefused(t *testing.T) {
 
 func TestRefuse(t *testing.T) {
 	rec := httptest.NewRecorder()
-	refuse(rec, http.StatusForbidden, "from elsewhere")
-	if want := `{"status":403,"title":"Forbidden","detail":"from elsewhere"}` + "\n"; rec.Code != http.StatusForbidden || rec.Body.String() != want {
+	refuse(rec, http.StatusForbidden, "orders.> is not <yours>")
+	if want := `{"status":403,"title":"Forbidden","detail":"orders.> is not <yours>"}` + "\n"; rec.Code != http.StatusForbidden || rec.Body.String() != want {
 		t.Errorf("got %d %s, want %s", rec.Code, rec.Body, want)
 	}
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -35,11 +36,18 @@ func (f *choiceFlag) Set(s string) error {
 // String implements flag.Value.
 func (f *choiceFlag) String() string { return f.chosen }
 
-// printJSON prints v on one line.
+// printJSON prints v on one line. The characters <, > and & stay as they are.
 func printJSON(w io.Writer, v any) error {
 	e := json.NewEncoder(w)
 	e.SetEscapeHTML(false)
 	return e.Encode(v)
+}
+
+// jsonText returns v as printJSON prints it, without the end of the line.
+func jsonText(v any) ([]byte, error) {
+	var b bytes.Buffer
+	err := printJSON(&b, v)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
 }
 
 // jsonData returns data unchanged if it is JSON, and otherwise as a string, or as
@@ -52,7 +60,7 @@ func jsonData(data []byte) json.RawMessage {
 	if !utf8.Valid(data) {
 		v = map[string][]byte{"base64": data}
 	}
-	text, err := json.Marshal(v)
+	text, err := jsonText(v)
 	if err != nil {
 		return json.RawMessage("null") // strings and bytes can always be marshalled
 	}

@@ -122,3 +122,22 @@ func TestPretty(t *testing.T) {
 		}
 	}
 }
+
+// TestMessageAsJSON prints messages whose data JSON could escape, but need not.
+func TestMessageAsJSON(t *testing.T) {
+	for data, want := range map[string]string{
+		`{"n": "<b> & c"}`: `"data":{"n":"<b> & c"}}`,
+		"<b> & c":          `"data":"<b> & c"}`,
+	} {
+		for _, form := range []string{"json", `{{json .}}`} {
+			print, err := messageFormat(form)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := print(&broker.Event{Message: &driver.Received{Message: driver.Message{Data: []byte(data)}, Topic: "a"}})
+			if err != nil || !strings.Contains(string(got), want[:len(want)-1]) {
+				t.Errorf("%s of %s: got %s, %v, want %s", form, data, got, err, want)
+			}
+		}
+	}
+}

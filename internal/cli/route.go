@@ -155,7 +155,7 @@ func (t *routeTest) line(n int, line []byte, out io.Writer) error {
 		if decisions == nil {
 			decisions = []broker.Decision{}
 		}
-		return json.NewEncoder(out).Encode(routed{n, e.Topic(), e.ID(), decisions})
+		return printJSON(out, routed{n, e.Topic(), e.ID(), decisions})
 	}
 	_, err := fmt.Fprintf(out, "%d %s → %s\n", n, e.Topic(), described(decisions))
 	return err

@@ -315,7 +315,7 @@ func (l *listening) print(ctx context.Context, from feed, acks bool, s Streams) 
 func messageFormat(form string) (func(*broker.Event) ([]byte, error), error) {
 	switch form {
 	case "json":
-		return func(e *broker.Event) ([]byte, error) { return json.Marshal(e) }, nil
+		return func(e *broker.Event) ([]byte, error) { return jsonText(e) }, nil
 	case "data":
 		return func(e *broker.Event) ([]byte, error) { return e.Message.Data, nil }, nil
 	case "pretty":
@@ -325,7 +325,7 @@ func messageFormat(form string) (func(*broker.Event) ([]byte, error), error) {
 		return nil, errors.New("want json, data, pretty or a template such as '{{.topic}} {{.data}}'")
 	}
 	t, err := template.New("message").Funcs(template.FuncMap{"json": func(v any) (string, error) {
-		b, err := json.Marshal(v)
+		b, err := jsonText(v)
 		return string(b), err
 	}}).Parse(form)
 	if err != nil {
