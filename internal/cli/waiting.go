@@ -81,7 +81,7 @@ func (w *waiting) attempts(ctx context.Context, connect func() error) error {
 	start := time.Now()
 	for {
 		err := connect()
-		if !errors.Is(err, syscall.ECONNREFUSED) || time.Since(start) > startPatience {
+		if !isAbsent(err) || time.Since(start) > startPatience {
 			return err
 		}
 		w.mu.Lock()
@@ -96,6 +96,12 @@ func (w *waiting) attempts(ctx context.Context, connect func() error) error {
 			return err
 		}
 	}
+}
+
+// isAbsent reports whether nobody listens yet. A broker that starts first checks
+// whether its ports are free, which resets a connection made at that moment.
+func isAbsent(err error) bool {
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET)
 }
 
 // tellLost says on notes when the connection is lost, and when it is back. ctx is

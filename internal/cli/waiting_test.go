@@ -112,6 +112,7 @@ func TestNoBroker(t *testing.T) {
 // the command says so once it takes long.
 func TestWaiting(t *testing.T) {
 	refused := fmt.Errorf("connect: %w", os.NewSyscallError("connect", syscall.ECONNREFUSED))
+	reset := fmt.Errorf("connect: %w", os.NewSyscallError("read", syscall.ECONNRESET))
 	other := errors.New("who are you?")
 	for _, tt := range []struct {
 		name    string
@@ -139,6 +140,9 @@ func TestWaiting(t *testing.T) {
 				var notes screen
 				w := waitFor(ctx, &notes, "here")
 				err := w.attempts(ctx, func() error {
+					if time.Since(start) < min(tt.from/2, time.Second) {
+						return reset
+					}
 					if time.Since(start) < tt.from {
 						return refused
 					}

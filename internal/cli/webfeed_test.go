@@ -292,7 +292,7 @@ func TestFilterHere(t *testing.T) {
 	if code, _, errs := call(t, "", "sub", "live", "--from", "start", "--where", "data.n > 0", "--http", web); code != exitFailed || !strings.Contains(errs, "is not stored") {
 		t.Errorf("the past of what is not stored: got %d %s", code, errs)
 	}
-	if code, out, errs := call(t, "", "sub", "stored", "--timeout", "1ms", "--where", "data.n > 0", "--http", web); code != exitFailed || out != "" || !strings.Contains(errs, "within --timeout") {
+	if code, out, errs := call(t, "", "sub", "stored", "--timeout", "1ns", "--where", "data.n > 0", "--http", web); code != exitFailed || out != "" || !strings.Contains(errs, "within --timeout") {
 		t.Errorf("no time to connect: got %d %s %s", code, out, errs)
 	}
 }
