@@ -304,7 +304,7 @@ func (c *call) eachDead(s *deadSelection, rate float64, do func(ctx context.Cont
 	w := newDeadlineWriter(c)
 	defer w.close()
 	line := func(o *deadOutcome) error {
-		text, err := jsonLine(o)
+		text, err := appendJSONLine(nil, o)
 		if err != nil {
 			return err
 		}

@@ -60,8 +60,7 @@ func shown(data []byte) (text json.RawMessage, raw []byte) {
 	case json.Valid(data):
 		return data, nil
 	case utf8.Valid(data):
-		text, _ = json.Marshal(string(data)) // a string can always be encoded
-		return text, nil
+		return appendText(nil, string(data)), nil
 	}
 	return nil, data
 }

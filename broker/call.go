@@ -263,7 +263,7 @@ func (c *call) replyWith(status int, v any) error {
 		c.answer(status, nil)
 		return nil
 	}
-	text, err := jsonLine(v)
+	text, err := appendJSONLine(nil, v)
 	if err != nil {
 		return err
 	}
@@ -271,12 +271,13 @@ func (c *call) replyWith(status int, v any) error {
 	return nil
 }
 
-// jsonLine returns v as JSON, and the end of the line. Unlike json.Marshal it leaves
-// the characters <, > and & as they are: people read patterns such as orders.>, and
-// no browser takes the answer for HTML, because of its media type and nosniff.
-func jsonLine(v any) ([]byte, error) {
-	var text bytes.Buffer
-	enc := json.NewEncoder(&text)
+// appendJSONLine appends v as JSON, and the end of the line. Unlike json.Marshal it
+// leaves the characters <, > and & as they are: people read patterns such as
+// orders.>, and no browser takes the answer for HTML, because of its media type and
+// nosniff.
+func appendJSONLine(dst []byte, v any) ([]byte, error) {
+	text := bytes.NewBuffer(dst)
+	enc := json.NewEncoder(text)
 	enc.SetEscapeHTML(false)
 	err := enc.Encode(v)
 	return text.Bytes(), err

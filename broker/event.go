@@ -211,13 +211,11 @@ func appendText(dst []byte, s string) []byte {
 
 // appendEscaped is appendText for any string.
 func appendEscaped(dst []byte, s string) []byte {
-	text := bytes.NewBuffer(dst)
-	enc := json.NewEncoder(text)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(s); err != nil {
+	text, err := appendJSONLine(dst, s)
+	if err != nil {
 		panic(err) // a string can always be encoded
 	}
-	return bytes.TrimSuffix(text.Bytes(), []byte("\n"))
+	return bytes.TrimSuffix(text, []byte("\n"))
 }
 
 // ownMembers are the JSON members of an event that are not extensions.

@@ -49,7 +49,7 @@ func (r *refusal) write(rw http.ResponseWriter) {
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	rw.WriteHeader(r.Status)
-	if text, err := jsonLine(r); err == nil { // a refusal can always be encoded
+	if text, err := appendJSONLine(nil, r); err == nil { // a refusal can always be encoded
 		_, _ = rw.Write(text) // the client may have gone
 	}
 }
