@@ -132,7 +132,7 @@ func (h *chanHand) remove(ctx context.Context) error {
 		case isRemoved(err) && unsure.IsZero():
 			return driver.ErrEnded
 		case isRemoved(err):
-			return fmt.Errorf("%w: the value is removed, by this or by somebody else, because a server did not answer", driver.ErrUnsure)
+			return fmt.Errorf("%w: the value was removed, but a server did not answer, so it is not known by whom", driver.ErrUnsure)
 		case !ch.passes(err) && apiCode(err) != codeNotDeleted:
 			return orUnsure(kind(err), unsure)
 		}
@@ -170,7 +170,7 @@ func (h *chanHand) resolve(ctx context.Context) error {
 	ch := h.ch
 	if ch.restarted(h.server) {
 		h.say(sayBack)
-		return fmt.Errorf("%w: the server has been started anew", driver.ErrUnsure)
+		return fmt.Errorf("%w: the server was restarted", driver.ErrUnsure)
 	}
 	here := false
 	err := ch.conn.state.do(ctx, func(ctx context.Context) error {
