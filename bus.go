@@ -301,7 +301,7 @@ func (b *Bus) shutDown(ctx context.Context) error {
 	}
 	var failed error
 	if b.engine != nil {
-		soon, cancel := context.WithTimeout(context.WithoutCancel(ctx), statsPatience)
+		soon, cancel := context.WithTimeout(context.WithoutCancel(ctx), statsTimeout)
 		b.engine.abandonCalls(soon, b)
 		cancel()
 		failed = b.engine.conn.Close(hard)

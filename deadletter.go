@@ -41,7 +41,7 @@ func (r *remoteTopic) forDeadLetters() error {
 	}
 	cfg := *r.config.Stored
 	cfg.Existing, cfg.DeadLetters = true, true
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), engineTimeout)
 	defer cancel()
 	_, err := r.engine.conn.OpenTopic(ctx, driver.TopicConfig{Name: r.config.Name, Stored: &cfg})
 	return engineError(err)

@@ -92,7 +92,7 @@ const (
 // subscribeRemote is subscribe over an engine.
 func (t *Topic[T]) subscribeRemote(cfg *subscribeConfig, how mode, h Handler[T], batch BatchHandler[T], role string, at uintptr) (*member[T], error) {
 	r := t.remote
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), engineTimeout)
 	defer cancel()
 	topic, err := r.open(ctx)
 	if err != nil {
@@ -253,7 +253,7 @@ func (r *remoteTopic) buryRaw(ctx context.Context, to string, a *arrival, f *Fai
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, engineTimeout)
 	defer cancel()
 	topic, err := r.engine.conn.OpenTopic(ctx, driver.TopicConfig{
 		Name: to, Stored: &driver.StoredConfig{MaxMessages: deadKept, Durability: durability, Existing: true, DeadLetters: true},
@@ -278,7 +278,7 @@ func (in *inbox[T]) giveBack(ms []*driver.Received) {
 		in.member.consumer.misses(DropClosed, uint64(len(ms)))
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), engineTimeout)
 	defer cancel()
 	in.handBack(ctx, ms)
 }
@@ -308,7 +308,7 @@ func (in *inbox[T]) close() {
 		}
 		in.mu.Unlock()
 		slices.SortFunc(rest, func(a, b *driver.Received) int { return cmp.Compare(a.Seq, b.Seq) })
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		ctx, cancel := context.WithTimeout(context.Background(), engineTimeout)
 		defer cancel()
 		if lag, err := in.sub.Lag(ctx); err == nil {
 			in.lag.CompareAndSwap(nil, &driver.Lag{Lost: lag.Lost, Members: 1})

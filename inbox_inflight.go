@@ -89,7 +89,7 @@ func (in *inbox[T]) ack() {
 	if len(done) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), engineTimeout)
 	defer cancel()
 	if err := in.sub.Ack(ctx, done); err != nil { // the messages will come again
 		in.remote.engine.lost(in.local.core.bus, fmt.Errorf("acknowledge to %s: %w", in.name(), err))
@@ -106,7 +106,7 @@ func (in *inbox[T]) extend() {
 	if len(ms) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), engineTimeout)
 	defer cancel()
 	_ = in.sub.Extend(ctx, ms) // if this fails, they come again, which at-least-once allows
 }

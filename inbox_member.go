@@ -30,7 +30,7 @@ func (in *inbox[T]) count() (s SubscriptionStats, still bool) {
 	before := in.received.Load()
 	lag := in.lag.Load()
 	if lag == nil {
-		ctx, cancel := context.WithTimeout(context.Background(), statsPatience)
+		ctx, cancel := context.WithTimeout(context.Background(), statsTimeout)
 		defer cancel()
 		now, err := in.sub.Lag(ctx)
 		if err != nil {
@@ -75,7 +75,7 @@ func (in *inbox[T]) abandon() (dropped int) {
 	if in.shared || !in.abandoned.CompareAndSwap(false, true) {
 		return 0
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), statsPatience)
+	ctx, cancel := context.WithTimeout(context.Background(), statsTimeout)
 	defer cancel()
 	lag, err := in.sub.Lag(ctx)
 	if err != nil {

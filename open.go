@@ -102,8 +102,8 @@ var inProcess = driver.Info{Engine: "mem", Can: []driver.Capability{
 	driver.HandBack, driver.Deadlocks, driver.Memory, driver.Latches,
 }}
 
-// patience limits engine calls for which no one gave a context.
-const patience = 10 * time.Second
+// engineTimeout limits engine calls for which no one gave a context.
+const engineTimeout = 10 * time.Second
 
 func (e *engine) refuse(what string) error {
 	return fmt.Errorf("%w: engine %s: %s", ErrUnsupported, e.info.Engine, what)

@@ -65,7 +65,7 @@ func openRemoteChan[T any](b *Bus, name string, capacity int, cfg chanConfig) (*
 	if err != nil || c.capacity != capacity {
 		return c, existed, err // the caller checks the capacity
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), engineTimeout)
 	defer cancel()
 	if err := c.remote.open(ctx, engine); err != nil {
 		if !existed {
@@ -237,7 +237,7 @@ func (r *remoteChan[T]) close() error {
 	if r.over() != nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), engineTimeout)
 	defer cancel()
 	err := r.chann().Close(ctx)
 	if err != nil && !errors.Is(err, driver.ErrClosed) {
@@ -251,7 +251,7 @@ func (r *remoteChan[T]) len() int {
 	if r.over() != nil {
 		return 0
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), statsPatience)
+	ctx, cancel := context.WithTimeout(context.Background(), statsTimeout)
 	defer cancel()
 	if r.config.Capacity == 0 {
 		return r.in.ahead()

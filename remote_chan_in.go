@@ -161,7 +161,7 @@ func (i *remoteInlet[T]) settle(ctx context.Context, try bool) (bool, error) {
 	}
 	var late <-chan time.Time
 	if try {
-		timer := time.NewTimer(tryPatience)
+		timer := time.NewTimer(tryTimeout)
 		defer timer.Stop()
 		late = timer.C
 	}
@@ -177,9 +177,9 @@ func (i *remoteInlet[T]) settle(ctx context.Context, try bool) (bool, error) {
 	}
 }
 
-// tryPatience is how long TrySend and TryReceive wait for a value that was put
+// tryTimeout is how long TrySend and TryReceive wait for a value that was put
 // into In and is on its way.
-const tryPatience = 100 * time.Millisecond
+const tryTimeout = 100 * time.Millisecond
 
 func (i *remoteInlet[T]) way() *inletTrip {
 	i.mu.Lock()

@@ -186,7 +186,7 @@ func (o *remoteOutlet[T]) pump() {
 			held = nil
 		case <-o.wakeup:
 		case <-r.life.Done():
-			ctx, cancel := context.WithTimeout(context.Background(), statsPatience)
+			ctx, cancel := context.WithTimeout(context.Background(), statsTimeout)
 			_ = held.Return(ctx) // otherwise the engine notices that no one has it any more
 			cancel()
 			o.finish()
@@ -198,7 +198,7 @@ func (o *remoteOutlet[T]) pump() {
 // handed finishes a value that someone has taken from Out. If the engine cannot
 // be told, someone else gets it too.
 func (o *remoteOutlet[T]) handed(t *Taken[T]) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), engineTimeout)
 	defer cancel()
 	_ = t.Done(ctx) // as said above
 }

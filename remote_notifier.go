@@ -48,7 +48,7 @@ func (r *remoteNotifier) listen() error {
 	if r.listening {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), engineTimeout)
 	defer cancel()
 	if err := r.conn.Listen(ctx, r.n.accept); err != nil {
 		return engineError(err)

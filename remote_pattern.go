@@ -80,7 +80,7 @@ func subscribePatternRemote[T any](b *Bus, pattern string, h Handler[T], cfg *su
 
 // subscribe starts receiving from the engine.
 func (p *remotePattern) subscribe(pattern string, kept bool, dc driver.SubscribeConfig) (driver.Subscription, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), engineTimeout)
 	defer cancel()
 	if !kept {
 		sub, err := p.engine.conn.SubscribePattern(ctx, pattern, dc)

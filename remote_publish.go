@@ -238,7 +238,7 @@ func (t *Topic[T]) publishRemote(ctx context.Context, vs []T, opts []PublishOpti
 	vs = slices.Clone(vs)
 	later := m
 	return t.core.delayed.add(due, func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		ctx, cancel := context.WithTimeout(context.Background(), engineTimeout)
 		defer cancel()
 		if r.publish(ctx, len(vs), func(i int) any { return &vs[i] }, &later, time.Time{}) != nil {
 			t.core.bus.hooks.onDrop(DropEvent{Source: Source{Kind: t.core.kind, Name: t.core.name}, Count: len(vs), Reason: DropUnreachable})
@@ -274,7 +274,7 @@ func (t *Topic[T]) depositRemote(e entry[T]) error {
 	if t.remote.config.Stored == nil {
 		return errNobodyListens // or perhaps someone does, but that cannot be known
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), engineTimeout)
 	defer cancel()
 	send := func(m *meta) error {
 		return t.remote.publish(ctx, 1, func(int) any { return &e.value }, m, time.Time{})

@@ -142,7 +142,7 @@ func replyRemote[Q, R any](b *Bus, name string, r *responder[Q, R]) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), engineTimeout)
 	defer cancel()
 	calls, err := conn.Respond(ctx, name, replyWindow)
 	if err != nil {
@@ -215,7 +215,7 @@ func (p *respondent[Q, R]) admit(ctx context.Context, e entry[call[Q, R]]) error
 // answer answers a request, unless it has already been answered.
 func (p *respondent[Q, R]) answer(c *driver.Call, a answer[R]) {
 	if p.open.claim(c) {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		ctx, cancel := context.WithTimeout(context.Background(), engineTimeout)
 		defer cancel()
 		send(ctx, p.topic.core.bus, c, a)
 	}
@@ -255,7 +255,7 @@ func errorAnswer(err error) *driver.Message {
 // retire stops taking requests. Those that were taken are still answered.
 func (p *respondent[Q, R]) retire(ctx context.Context) {
 	p.end()
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, engineTimeout)
 	defer cancel()
 	_ = p.calls.Close(ctx) // nothing more can be done about it
 	<-p.pumped
@@ -270,7 +270,7 @@ func (p *respondent[Q, R]) leave() {
 	if !c.over.Load() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), engineTimeout)
 	defer cancel()
 	p.engine.forgetCalls(c)
 	p.open.abandon(ctx, c.bus)

@@ -198,7 +198,7 @@ func (r *remoteTopic) cancel(cause error) {
 }
 
 func (r *remoteTopic) addStats(ts *TopicStats) {
-	ctx, cancel := context.WithTimeout(context.Background(), statsPatience)
+	ctx, cancel := context.WithTimeout(context.Background(), statsTimeout)
 	defer cancel()
 	ts.Published = r.published.Load()
 	if t := r.topic.Load(); t != nil && r.config.Stored != nil {
@@ -212,9 +212,9 @@ func (r *remoteTopic) addStats(ts *TopicStats) {
 	}
 }
 
-// statsPatience is how long Stats waits for an engine. What is unknown by then
+// statsTimeout is how long Stats waits for an engine. What is unknown by then
 // is 0.
-const statsPatience = time.Second
+const statsTimeout = time.Second
 
 // openRemoteTopic is newTopicUntil over an engine.
 func openRemoteTopic[T any](b *Bus, over func() bool, kind Kind, name string, at uintptr, opts []TopicOption, c topicConfig, key func(T) string) (*Topic[T], error) {
@@ -240,7 +240,7 @@ func openRemoteTopic[T any](b *Bus, over func() bool, kind Kind, name string, at
 	if err := t.declare(existed, at, opts, c); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), engineTimeout)
 	defer cancel()
 	if _, err := t.remote.open(ctx); err != nil {
 		if !existed {

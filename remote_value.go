@@ -55,7 +55,7 @@ func openRemoteValue[T any](b *Bus, name string, initial T, cfg valueConfig) (*V
 	}
 	r := v.remote
 	if existed {
-		<-r.opened // limited by the patience of whoever opens it
+		<-r.opened // limited by the engineTimeout of whoever opens it
 		if r.failed == nil && otherCodec(cfg.codec, r.codec) {
 			return nil, errOtherCodec
 		}
@@ -73,7 +73,7 @@ func openRemoteValue[T any](b *Bus, name string, initial T, cfg valueConfig) (*V
 // openAt opens the engine's value and starts watching it.
 func (v *Value[T]) openAt(values driver.Values, initial T) error {
 	r := v.remote
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), engineTimeout)
 	defer cancel()
 	data, err := r.encode(initial)
 	if err != nil {

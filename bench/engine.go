@@ -163,7 +163,7 @@ func (t *tally) one(data []byte, size int) {
 func (t *tally) wait() {
 	select {
 	case <-t.done:
-	case <-time.After(patience):
+	case <-time.After(waitTimeout):
 		panic(fmt.Sprintf("%d of %d messages came", t.got.Load(), t.want))
 	}
 }
@@ -177,7 +177,7 @@ func (t *tally) keepPace(published int) {
 	if published%1024 != 0 {
 		return
 	}
-	for late := time.Now().Add(patience); int64(published)-t.got.Load() > maxAhead; time.Sleep(50 * time.Microsecond) {
+	for late := time.Now().Add(waitTimeout); int64(published)-t.got.Load() > maxAhead; time.Sleep(50 * time.Microsecond) {
 		if time.Now().After(late) {
 			panic(fmt.Sprintf("%d of %d messages came", t.got.Load(), published))
 		}

@@ -41,7 +41,7 @@ func openTwo() (in, out *hark.Bus, end func()) {
 }
 
 func closeBus(b *hark.Bus) {
-	ctx, cancel := context.WithTimeout(background, patience)
+	ctx, cancel := context.WithTimeout(background, waitTimeout)
 	defer cancel()
 	must(b.Close(ctx))
 }

@@ -120,7 +120,7 @@ func rawSingly(size int) peer {
 // publishAsync publishes with a window and returns when everything is stored.
 func (c rawClient) publishAsync(n int, data []byte) {
 	for range n {
-		_, err := c.js.PublishAsync("t", data, jetstream.WithStallWait(patience))
+		_, err := c.js.PublishAsync("t", data, jetstream.WithStallWait(waitTimeout))
 		must(err)
 	}
 	<-c.js.PublishAsyncComplete()

@@ -33,7 +33,7 @@ func pingpong(p peer, n int) (outcome, error) {
 		select {
 		case <-done:
 			return 0, nil
-		case <-time.After(patience):
+		case <-time.After(waitTimeout):
 			return 0, fmt.Errorf("the ping-pong stopped before %d round trips", n)
 		}
 	})

@@ -9,9 +9,9 @@ import (
 
 const maxPublishers = 8
 
-// patience is how long the harness waits for messages before it reports them as
+// waitTimeout is how long the harness waits for messages before it reports them as
 // missing.
-const patience = time.Minute
+const waitTimeout = time.Minute
 
 // recorder is the subscribers' handler. It checks each message. Its cost is
 // added to that of every contender, so it does little.
@@ -133,7 +133,7 @@ func (e *ending) check() {
 // wait is called after everything has been published. It makes members check
 // only when little is left, because the checks cost them time.
 func (e *ending) wait() error {
-	for deadline := time.Now().Add(patience); e.got()+1024 < e.want.Load(); time.Sleep(50 * time.Microsecond) {
+	for deadline := time.Now().Add(waitTimeout); e.got()+1024 < e.want.Load(); time.Sleep(50 * time.Microsecond) {
 		if time.Now().After(deadline) {
 			return fmt.Errorf("got %d messages, want %d", e.got(), e.want.Load())
 		}
@@ -143,14 +143,14 @@ func (e *ending) wait() error {
 	select {
 	case <-e.done:
 		return nil
-	case <-time.After(patience):
+	case <-time.After(waitTimeout):
 		return fmt.Errorf("got %d messages, want %d", e.got(), e.want.Load())
 	}
 }
 
 // await waits for n signals.
 func await(done <-chan struct{}, n int) error {
-	timeout := time.After(patience)
+	timeout := time.After(waitTimeout)
 	for i := range n {
 		select {
 		case <-done:

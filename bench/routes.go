@@ -114,7 +114,7 @@ func startEmbedded() *place {
 	})
 	must(err)
 	s.Start()
-	if !s.ReadyForConnections(patience) {
+	if !s.ReadyForConnections(waitTimeout) {
 		panic("the NATS server does not start")
 	}
 	return &place{url: s.ClientURL(), server: s, dir: dir}
@@ -233,7 +233,7 @@ func (b *place) fill(n int, group string) {
 	defer c.Close()
 	payloads := webhooks()
 	for i := range n {
-		_, err := c.js.PublishAsync("in", payloads[i%len(payloads)], jetstream.WithStallWait(patience))
+		_, err := c.js.PublishAsync("in", payloads[i%len(payloads)], jetstream.WithStallWait(waitTimeout))
 		must(err)
 	}
 	<-c.js.PublishAsyncComplete()
@@ -246,7 +246,7 @@ func (b *place) fill(n int, group string) {
 // drained waits until all n messages are in the target and acknowledged, and
 // returns the time since the first of them was in it.
 func (b *place) drained(c rawClient, group string, n int) time.Duration {
-	for late := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
+	for late := time.Now().Add(waitTimeout); ; time.Sleep(2 * time.Millisecond) {
 		consumer, err := c.js.Consumer(background, inStream, group)
 		must(err)
 		at := consumer.CachedInfo().AckFloor.Stream
@@ -321,11 +321,11 @@ func consumed() peer {
 func consumedInBatches() peer {
 	return byHand(relayBatch, func(c rawClient, from jetstream.Consumer, n int) {
 		for done := 0; done < n; {
-			batch, err := from.Fetch(min(256, n-done), jetstream.FetchMaxWait(patience))
+			batch, err := from.Fetch(min(256, n-done), jetstream.FetchMaxWait(waitTimeout))
 			must(err)
 			var ms []jetstream.Msg
 			for m := range batch.Messages() {
-				_, err := c.js.PublishMsgAsync(&client.Msg{Subject: "out", Header: m.Headers(), Data: m.Data()}, jetstream.WithStallWait(patience))
+				_, err := c.js.PublishMsgAsync(&client.Msg{Subject: "out", Header: m.Headers(), Data: m.Data()}, jetstream.WithStallWait(waitTimeout))
 				must(err)
 				ms = append(ms, m)
 			}

@@ -43,7 +43,7 @@ func (a *ackedMember) next(ctx context.Context, beat <-chan time.Time) (p pack, 
 		room := a.window - len(a.hand)
 		a.mu.Unlock()
 		if room > 0 {
-			ms, err := a.receive(ctx, room, a.patience)
+			ms, err := a.receive(ctx, room, a.timeout)
 			if errors.Is(err, errNothingYet) {
 				return p, nil
 			}

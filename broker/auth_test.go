@@ -77,7 +77,7 @@ func TestUsersMustSayWhoTheyAre(t *testing.T) {
 // they are let in.
 func TestPasswordsTakeTheirTime(t *testing.T) {
 	b := start(t, config(t, users(t)))
-	b.auth.checking.patience = patience
+	b.auth.checking.timeout = patience
 	release := checkNone(t, b) // the queue is full
 	said := map[string]func() (string, error){}
 	for _, password := range []string{"secret-ada", "secret-bob"} {

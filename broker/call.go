@@ -16,11 +16,11 @@ import (
 )
 
 const (
-	// callPatience is how long a call that is no stream may take, including its
+	// callTimeout is how long a call that is no stream may take, including its
 	// body and its answer.
-	callPatience = 30 * time.Second
-	// writePatience is how much longer writing its answer may take.
-	writePatience = 30 * time.Second
+	callTimeout = 30 * time.Second
+	// writeTimeout is how much longer writing its answer may take.
+	writeTimeout = 30 * time.Second
 )
 
 // call is a request to an endpoint. Its parameters have been validated, and the
@@ -30,7 +30,7 @@ type call struct {
 	broker   *Broker
 	endpoint *endpoint
 	who      *principal
-	ctx      context.Context // ends with the context of the request, or after callPatience
+	ctx      context.Context // ends with the context of the request, or after callTimeout
 	rw       *responseWriter
 	req      *http.Request
 }
@@ -73,7 +73,7 @@ func (w *webServer) serveEndpoint(e *endpoint) http.HandlerFunc {
 	counts := &endpointMetrics{all: w.metrics, name: e.name}
 	return func(rw http.ResponseWriter, r *http.Request) {
 		began := time.Now()
-		s := &served{rw: responseWriter{ResponseWriter: rw}, ctx: callContext{request: r.Context(), deadline: began.Add(callPatience)}}
+		s := &served{rw: responseWriter{ResponseWriter: rw}, ctx: callContext{request: r.Context(), deadline: began.Add(callTimeout)}}
 		defer func() { counts.observe(s.rw.status, time.Since(began)) }()
 		c := &s.call
 		*c = call{broker: w.broker, endpoint: e, ctx: &s.ctx, rw: &s.rw, req: r}

@@ -20,7 +20,7 @@ func TestCallContext(t *testing.T) {
 		why  error // of Cause
 	}{
 		{"goes on", func(context.Context, context.CancelCauseFunc) {}, nil, nil},
-		{"is too late", func(context.Context, context.CancelCauseFunc) { time.Sleep(callPatience) }, context.DeadlineExceeded, context.DeadlineExceeded},
+		{"is too late", func(context.Context, context.CancelCauseFunc) { time.Sleep(callTimeout) }, context.DeadlineExceeded, context.DeadlineExceeded},
 		{"is waited for too long", func(ctx context.Context, _ context.CancelCauseFunc) { <-ctx.Done() }, context.DeadlineExceeded, context.DeadlineExceeded},
 		{"ends with the request", func(_ context.Context, leave context.CancelCauseFunc) { leave(errGone) }, context.Canceled, errGone},
 		{"ends with the request while it is waited for", func(ctx context.Context, leave context.CancelCauseFunc) {
@@ -32,7 +32,7 @@ func TestCallContext(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				request, leave := context.WithCancelCause(context.WithValue(t.Context(), key{}, "ada"))
 				defer leave(nil)
-				c := &callContext{request: request, deadline: time.Now().Add(callPatience)}
+				c := &callContext{request: request, deadline: time.Now().Add(callTimeout)}
 				if at, ok := c.Deadline(); !ok || !at.Equal(c.deadline) {
 					t.Errorf("got deadline %v %v", at, ok)
 				}
@@ -71,5 +71,5 @@ func TestCallContext(t *testing.T) {
 		})
 	}
 	// Nobody waits, so there is nothing to end.
-	(&callContext{request: t.Context(), deadline: time.Now().Add(callPatience)}).end()
+	(&callContext{request: t.Context(), deadline: time.Now().Add(callTimeout)}).end()
 }

@@ -319,7 +319,7 @@ func bury(t *testing.T, b *Broker, dead, from string, n int) {
 // TestDeafToRemoval asks to remove a dead letter, and does not read the answer.
 func TestDeafToRemoval(t *testing.T) {
 	b := start(t, config(t, "topics: [{name: orders.dead}]"))
-	b.gateway.patience = 10 * time.Millisecond
+	b.gateway.timeout = 10 * time.Millisecond
 	ctx, cancel := context.WithCancel(testContext(t))
 	defer cancel()
 	r := httptest.NewRequestWithContext(ctx, http.MethodPost, "http://localhost/v1/admin/dead/orders.dead/delete", strings.NewReader(`{"seqs":[1]}`))

@@ -28,16 +28,16 @@ const (
 	// WebSocket if nothing is said, and those of other forms always.
 	groupWindow     = 16
 	groupWindowMost = 256
-	// groupPatience is how long a poll of a group waits at least: less than that
+	// groupTimeout is how long a poll of a group waits at least: less than that
 	// and a message that is there may not have come.
-	groupPatience = 250 * time.Millisecond
+	groupTimeout = 250 * time.Millisecond
 	// ackWait is how long a message of a group may be in the hands of a client
 	// over a WebSocket if nothing is said, and ackWaitMost how long it may.
 	ackWait     = 30 * time.Second
 	ackWaitMost = time.Hour
-	// streamPatience is how long a client may take to take what it is sent, before
+	// streamTimeout is how long a client may take to take what it is sent, before
 	// it is cut off.
-	streamPatience = 10 * time.Second
+	streamTimeout = 10 * time.Second
 )
 
 // eventsEndpoints send messages.
@@ -49,8 +49,8 @@ func eventsEndpoints() []endpoint {
 	window := numberParam("window", 1, groupWindowMost, "the maximum number of messages of a group in flight over a WebSocket")
 	window.def = strconv.Itoa(groupWindow)
 	keyed := flagParam("keyed", "whether the group keeps the order of keys, like groups of Go programs on topics with KeyBy: one member at a time gets the messages with the same key. All members must agree")
-	patience := durationParam("ack_wait", "how long a client may take to acknowledge a message of a group over a WebSocket, before another member gets it; at least 1s, at most 1h")
-	patience.def = "30s"
+	ackTime := durationParam("ack_wait", "how long a client may take to acknowledge a message of a group over a WebSocket, before another member gets it; at least 1s, at most 1h")
+	ackTime.def = "30s"
 	from := textParam("from", "the start position on a stored topic or a store: `start`, `now`, a sequence, the value of `Hark-Next`, a time such as 2026-01-02T15:04:05Z, or `last:10`. A group that has a position continues from there")
 	from.def = "now"
 	from.check = func(s string) error { _, err := parseFrom(s, time.Now()); return err }
@@ -74,7 +74,7 @@ func eventsEndpoints() []endpoint {
 			patternParam("topic", "the topic or a pattern. A pattern that one store holds completely is like a stored topic; on other patterns, messages are delivered as they are published, also those of stored topics").inPath(),
 			filterParam("where", "send only messages that match this filter"),
 			textParam("group", "share the messages with the other members of this group; on a stored topic, the group keeps its position"),
-			keyed, from, lastID, wait, most, window, patience,
+			keyed, from, lastID, wait, most, window, ackTime,
 		},
 		answer: &answer{media: sseType, doc: "events, as they come"},
 		others: []outcome{
@@ -171,7 +171,7 @@ func eventsCall(c *call) error {
 		return err
 	}
 	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), openPatience)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), openTimeout)
 		defer cancel()
 		if err := s.close(ctx); err != nil {
 			c.broker.log.Warn("ending the subscription of a client failed", "part", "gateway", "topic", c.text("topic"), "err", err)
@@ -224,7 +224,7 @@ func (g *gateway) source(c *call, f form) (source, error) {
 	if len(group) > names.MaxLen {
 		return nil, refused(http.StatusBadRequest, "group has %d bytes; want at most %d", len(group), names.MaxLen)
 	}
-	m := &groupMember{filter: where, maker: &g.fans.maker, window: groupWindow, patience: heartbeat}
+	m := &groupMember{filter: where, maker: &g.fans.maker, window: groupWindow, timeout: heartbeat}
 	switch f {
 	case formSSE: // its events have IDs, with which a browser comes again
 		if k.stored && stats.Created.IsZero() {
@@ -237,7 +237,7 @@ func (g *gateway) source(c *call, f form) (source, error) {
 		m.window = int(c.number("window"))
 	case formPoll:
 		m.window, m.gathers = int(min(c.number("max"), groupWindowMost)), true
-		m.patience = max(c.duration("wait"), groupPatience)
+		m.timeout = max(c.duration("wait"), groupTimeout)
 	}
 	from.Group, from.Keyed, from.Window = group, c.flag("keyed"), m.window
 	if !k.stored {

@@ -772,7 +772,7 @@ var _ engineConn = (*natsdriver.Conn)(nil)
 // everything, publishers do not wait, and the others are disconnected.
 func TestDeafClients(t *testing.T) {
 	b := start(t, config(t, twoTopics))
-	b.gateway.patience = 3 * time.Second
+	b.gateway.timeout = 3 * time.Second
 	d := doorOf(t, b)
 	const deaf, messages = 10, 240 // more than a hub and the connection of a client hold
 	for range deaf {
@@ -817,7 +817,7 @@ func TestDeafClients(t *testing.T) {
 // number it has missed.
 func TestDropped(t *testing.T) {
 	b := start(t, config(t, ""))
-	b.gateway.patience = patience // it is not to be cut off
+	b.gateway.timeout = patience // it is not to be cut off
 	d := doorOf(t, b)
 	s := d.follow("noise/events")
 	const messages = 1200 // more than a hub and the connection hold

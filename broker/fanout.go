@@ -24,8 +24,8 @@ const (
 	// fanoutSize is how large the frames of all hubs may be together, but for one
 	// frame that each may keep.
 	fanoutSize = 256 << 20
-	// openPatience is how long it may take to subscribe.
-	openPatience = 10 * time.Second
+	// openTimeout is how long it may take to subscribe.
+	openTimeout = 10 * time.Second
 )
 
 // fanout has a hub for each topic and pattern that clients over HTTP follow, while
@@ -150,7 +150,7 @@ func (f *fanout) retire(key hubKey, h *hub) {
 // serve runs a hub until it ends.
 func (f *fanout) serve(key hubKey, h *hub, topic driver.Topic) {
 	defer f.count.Add(-1)
-	ctx, cancel := context.WithTimeout(f.work, openPatience)
+	ctx, cancel := context.WithTimeout(f.work, openTimeout)
 	err := h.open(ctx, topic)
 	cancel()
 	f.mu.Lock()
@@ -169,7 +169,7 @@ func (f *fanout) serve(key hubKey, h *hub, topic driver.Topic) {
 	}
 	f.mu.Unlock()
 	if h.sub != nil {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(f.work), openPatience)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(f.work), openTimeout)
 		defer cancel()
 		_ = h.sub.Close(ctx) // idempotent, and nothing is acknowledged
 	}

@@ -20,8 +20,8 @@ type gateway struct {
 	fans   *fanout
 	bodies *budget      // memory for request bodies
 	open   atomic.Int64 // open streams
-	// patience is how long a client may take to read what it is sent.
-	patience time.Duration
+	// timeout is how long a client may take to read what it is sent.
+	timeout time.Duration
 }
 
 const (
@@ -38,8 +38,8 @@ const (
 func newGateway(b *Broker, conn engineConn) *gateway {
 	return &gateway{
 		conn: conn, topics: topicTable{conn: conn, known: map[string]*knownTopic{}}, bodies: newBudget(bodiesSize),
-		patience: streamPatience,
-		fans:     newFanout(conn, "/"+b.config.Load().Name, b.log.With("part", "gateway")),
+		timeout: streamTimeout,
+		fans:    newFanout(conn, "/"+b.config.Load().Name, b.log.With("part", "gateway")),
 	}
 }
 

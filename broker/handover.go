@@ -186,10 +186,10 @@ func (r *routing) lastStored(ctx context.Context, from string) (uint64, error) {
 }
 
 const (
-	// catchUpPatience is how long a reload waits until the stored messages of a
+	// catchUpTimeout is how long a reload waits until the stored messages of a
 	// topic that is no longer declared have been routed.
-	catchUpPatience = 5 * time.Second
-	catchUpPoll     = 10 * time.Millisecond
+	catchUpTimeout = 5 * time.Second
+	catchUpPoll    = 10 * time.Millisecond
 	// catchUpIdle is how many times in a row a group must have nothing to do to
 	// count as idle: the server tells it of a message a little after storing it,
 	// and the last message may be gone.
@@ -199,7 +199,7 @@ const (
 // catchUp waits until routes have read what is in a topic or store at the time.
 // Messages that they do not get to in time are not routed.
 func (r *routing) catchUp(ctx context.Context, from string) {
-	wait, cancel := context.WithTimeout(ctx, catchUpPatience)
+	wait, cancel := context.WithTimeout(ctx, catchUpTimeout)
 	defer cancel()
 	last, err := r.lastStored(wait, from)
 	for idle := 0; err == nil; {

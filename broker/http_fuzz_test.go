@@ -100,8 +100,8 @@ type fuzzedServer struct {
 // markHeader is the header that carries the mark.
 const markHeader = "fuzz"
 
-// silencePatience is how long to listen to a silent stream.
-const silencePatience = 20 * time.Millisecond
+// silenceTimeout is how long to listen to a silent stream.
+const silenceTimeout = 20 * time.Millisecond
 
 // try sends one request.
 func (d *fuzzedServer) try(request []byte) {
@@ -224,7 +224,7 @@ func (d *fuzzedServer) send(text []byte, whole, stream bool, parsed *http.Reques
 	}
 	var left atomic.Bool
 	if stream {
-		leave := time.AfterFunc(silencePatience, func() { left.Store(true); _ = conn.Close() })
+		leave := time.AfterFunc(silenceTimeout, func() { left.Store(true); _ = conn.Close() })
 		defer leave.Stop()
 	}
 	res, err := http.ReadResponse(bufio.NewReader(conn), parsed)

@@ -34,8 +34,8 @@ const (
 	// that were held back have numbers of their own: each is a time series that
 	// Prometheus keeps.
 	maxLabelled = 1000
-	// collectPatience is how long it may take to ask for the numbers of topics.
-	collectPatience = 8 * time.Second
+	// collectTimeout is how long it may take to ask for the numbers of topics.
+	collectTimeout = 8 * time.Second
 )
 
 // metrics are the numbers for Prometheus.
@@ -184,7 +184,7 @@ func (g *gathering) put(s series, value float64, labels ...string) {
 // Collect implements prometheus.Collector. What cannot be had is left out, and the
 // collection says so as invalid metrics.
 func (c *collector) Collect(out chan<- prometheus.Metric) {
-	ctx, cancel := context.WithTimeout(c.broker.web.streams, collectPatience)
+	ctx, cancel := context.WithTimeout(c.broker.web.streams, collectTimeout)
 	defer cancel()
 	g := &gathering{collector: c, ctx: ctx, out: out}
 	for _, part := range []func() error{g.store, g.stores, g.topics, g.dead, g.routes, g.server, g.heldBack} {

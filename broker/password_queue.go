@@ -16,9 +16,9 @@ const (
 	// passwordsWaiting how many of all: as many as can be done in the time that a
 	// client is waited for.
 	passwordsOfHost, passwordsWaiting = 32, 128
-	// passwordPatience is how long a client waits for its password to be checked.
+	// passwordTimeout is how long a client waits for its password to be checked.
 	// It is shorter than the server waits for a client to log in.
-	passwordPatience = 4 * time.Second
+	passwordTimeout = 4 * time.Second
 )
 
 // passwordQueue limits the work that strangers can cause: checking a password takes
@@ -28,7 +28,7 @@ const (
 // password, such as those of a program that has lost its broker, wait for the same
 // check.
 type passwordQueue struct {
-	patience time.Duration // passwordPatience, except in tests
+	timeout time.Duration // passwordTimeout, except in tests
 
 	mu      sync.Mutex // guards the fields below
 	checked int        // checks in progress
@@ -54,7 +54,7 @@ type passwordCheck struct {
 }
 
 func newPasswordQueue() *passwordQueue {
-	return &passwordQueue{patience: passwordPatience, checks: map[passwordKey]*passwordCheck{}, hosts: map[string][]*passwordCheck{}}
+	return &passwordQueue{timeout: passwordTimeout, checks: map[passwordKey]*passwordCheck{}, hosts: map[string][]*passwordCheck{}}
 }
 
 // do calls prove when it is the caller's turn, and returns its result. It returns
@@ -65,7 +65,7 @@ func (q *passwordQueue) do(ctx context.Context, key passwordKey, prove func() *u
 	if c == nil {
 		return nil, errBusyChecking()
 	}
-	ctx, cancel := context.WithTimeout(ctx, q.patience)
+	ctx, cancel := context.WithTimeout(ctx, q.timeout)
 	defer cancel()
 	select {
 	case <-c.turn:

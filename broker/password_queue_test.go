@@ -186,7 +186,7 @@ func TestSamePasswords(t *testing.T) {
 func TestPasswordsAreBounded(t *testing.T) {
 	b := start(t, config(t, users(t)))
 	ctx := testContext(t)
-	b.auth.checking.patience = patience
+	b.auth.checking.timeout = patience
 	release := checkNone(t, b)
 	waiting := func(want int) { t.Helper(); awaitPasswords(t, b, want) }
 	var strangers []*raw

@@ -81,7 +81,7 @@ func (b *Broker) whereabouts(name, topic string) *natsdriver.Whereabouts {
 	case everything || coversAny(u.Subscribe, t.Name):
 		return &natsdriver.Whereabouts{Whole: true, Store: t.Name}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), attemptPatience)
+	ctx, cancel := context.WithTimeout(context.Background(), attemptTimeout)
 	defer cancel()
 	at, err := b.conn.StoreWhereabouts(ctx, t.Name)
 	if err != nil {

@@ -85,7 +85,7 @@ func (p *proxy) serve(dial func() (net.Conn, error), mqttAddr func() string) {
 // the proxy.
 func (p *proxy) standBefore(c *Config, opts *natsserver.Options) {
 	if p.tls != nil {
-		opts.AuthTimeout += handshakePatience.Seconds() // the server cannot see when the TLS handshake is over
+		opts.AuthTimeout += handshakeTimeout.Seconds() // the server cannot see when the TLS handshake is over
 	}
 	if c.Cluster.Listen == "" {
 		opts.DontListen = true
@@ -95,7 +95,7 @@ func (p *proxy) standBefore(c *Config, opts *natsserver.Options) {
 	opts.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
 		return nil, errNotHere
 	}}
-	opts.TLSTimeout = handshakePatience.Seconds()
+	opts.TLSTimeout = handshakeTimeout.Seconds()
 	if at := publicAddress(p.listener.Addr()); at != "" {
 		opts.ClientAdvertise = at
 	} else {

@@ -17,11 +17,11 @@ import (
 )
 
 const (
-	// handshakePatience is how long a client has for the TLS handshake.
-	handshakePatience = 5 * time.Second
-	// clientPatience is how long a client has to read pending output before it is
+	// handshakeTimeout is how long a client has for the TLS handshake.
+	handshakeTimeout = 5 * time.Second
+	// clientTimeout is how long a client has to read pending output before it is
 	// cut off. It is the server's own limit for clients of its listener.
-	clientPatience = natsserver.DEFAULT_FLUSH_DEADLINE
+	clientTimeout = natsserver.DEFAULT_FLUSH_DEADLINE
 	// quietRoom is the buffer size of a connection for a server that says little,
 	// and loudRoom that of each direction that carries much, in bytes.
 	quietRoom, loudRoom = 1 << 10, 64 << 10
@@ -115,7 +115,7 @@ func (c *proxyConn) greet(info natsserver.Info) error {
 	if err := c.write(text); err != nil || c.secure == nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(c.proxy.done, handshakePatience)
+	ctx, cancel := context.WithTimeout(c.proxy.done, handshakeTimeout)
 	defer cancel()
 	over := tls.Server(c.client, c.secure)
 	c.client = over
@@ -184,7 +184,7 @@ func (c *proxyConn) tell(pass func([]byte) error) {
 }
 
 func (c *proxyConn) write(text []byte) error {
-	if err := c.client.SetWriteDeadline(time.Now().Add(clientPatience)); err != nil {
+	if err := c.client.SetWriteDeadline(time.Now().Add(clientTimeout)); err != nil {
 		return err
 	}
 	_, err := c.client.Write(text)

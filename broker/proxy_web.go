@@ -15,9 +15,9 @@ import (
 	"github.com/coder/websocket"
 )
 
-// webPatience is how long a client may take to request a WebSocket, and to read a
+// webTimeout is how long a client may take to request a WebSocket, and to read a
 // refusal.
-const webPatience = 5 * time.Second
+const webTimeout = 5 * time.Second
 
 // proxyWeb accepts NATS and MQTT clients over WebSockets.
 type proxyWeb struct {
@@ -37,7 +37,7 @@ func listenProxyWeb(p *proxy, c *Config) (*proxyWeb, error) {
 	// Pages of the same host may always connect.
 	w.origins = &websocket.AcceptOptions{OriginPatterns: c.Web.Origins, InsecureSkipVerify: slices.Contains(c.Web.Origins, "*")}
 	w.server = &http.Server{ // its timeouts end where a WebSocket begins
-		Handler: w, ReadTimeout: webPatience, WriteTimeout: webPatience, MaxHeaderBytes: 64 << 10, ErrorLog: newErrorLog(p.log),
+		Handler: w, ReadTimeout: webTimeout, WriteTimeout: webTimeout, MaxHeaderBytes: 64 << 10, ErrorLog: newErrorLog(p.log),
 	}
 	return w, nil
 }

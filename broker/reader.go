@@ -22,11 +22,11 @@ const (
 	liveWindow = 8192
 	// hopsHeader counts how often a message has been routed.
 	hopsHeader = "hark-hops"
-	// attemptPatience is how long one attempt to publish may take, well within
+	// attemptTimeout is how long one attempt to publish may take, well within
 	// the lease of messages in flight.
-	attemptPatience = 10 * time.Second
-	firstPause      = 50 * time.Millisecond
-	longPause       = 5 * time.Second
+	attemptTimeout = 10 * time.Second
+	firstPause     = 50 * time.Millisecond
+	longPause      = 5 * time.Second
 )
 
 // reader routes the messages of a topic or of a pattern, one batch after the
@@ -358,7 +358,7 @@ func (in *reader) publish(ms []*driver.Received, target string, topic driver.Top
 
 // attempt publishes once, and returns what is to be tried again, and why.
 func (in *reader) attempt(topic driver.Topic, ds []*delivery) (again []*delivery, why error) {
-	ctx, cancel := context.WithTimeout(in.routing.work, attemptPatience)
+	ctx, cancel := context.WithTimeout(in.routing.work, attemptTimeout)
 	defer cancel()
 	outs := make([]*driver.Message, len(ds))
 	for i, d := range ds {

@@ -34,17 +34,17 @@ type groupMember struct {
 	maker  *frameMaker
 	mark   string // of the stored topic; empty where events have no IDs
 	window int
-	// patience is how long next waits.
-	patience time.Duration
-	gathers  bool               // it waits a little for more, up to its window
-	inHand   []*driver.Received // given to the client and not acknowledged
+	// timeout is how long next waits.
+	timeout time.Duration
+	gathers bool               // it waits a little for more, up to its window
+	inHand  []*driver.Received // given to the client and not acknowledged
 }
 
 // next implements source.
 func (g *groupMember) next(ctx context.Context, _ <-chan time.Time) (p pack, err error) {
-	most, patience := g.window, g.patience
+	most, timeout := g.window, g.timeout
 	for {
-		ms, err := g.receive(ctx, most, patience)
+		ms, err := g.receive(ctx, most, timeout)
 		if errors.Is(err, errNothingYet) {
 			return p, nil
 		}
@@ -63,17 +63,17 @@ func (g *groupMember) next(ctx context.Context, _ <-chan time.Time) (p pack, err
 			return p, nil
 		}
 		if len(p.frames) > 0 {
-			patience = gatherPatience
+			timeout = gatherTimeout
 		}
 	}
 }
 
-// gatherPatience is how long one who gathers waits for one message more.
-const gatherPatience = 50 * time.Millisecond
+// gatherTimeout is how long one who gathers waits for one message more.
+const gatherTimeout = 50 * time.Millisecond
 
 // receive receives, or returns errNothingYet.
-func (g *groupMember) receive(ctx context.Context, most int, patience time.Duration) ([]*driver.Received, error) {
-	wait, cancel := context.WithTimeoutCause(ctx, patience, errNothingYet)
+func (g *groupMember) receive(ctx context.Context, most int, timeout time.Duration) ([]*driver.Received, error) {
+	wait, cancel := context.WithTimeoutCause(ctx, timeout, errNothingYet)
 	defer cancel()
 	ms, err := g.sub.Receive(wait, most)
 	if err != nil && ctx.Err() != nil {

@@ -70,12 +70,12 @@ func droppedLine(n uint64) []byte { return fmt.Appendf(nil, `{"dropped":%d}`, n)
 // deadlineWriter writes an answer to a client that has to take it in time, and at
 // most until the call ends.
 type deadlineWriter struct {
-	rw       http.ResponseWriter
-	control  *http.ResponseController
-	patience time.Duration
-	dirty    bool // something has been written since flush
-	err      error
-	stop     func() bool
+	rw      http.ResponseWriter
+	control *http.ResponseController
+	timeout time.Duration
+	dirty   bool // something has been written since flush
+	err     error
+	stop    func() bool
 
 	mu    sync.Mutex // held while deadlines are set
 	over  bool
@@ -83,7 +83,7 @@ type deadlineWriter struct {
 }
 
 func newDeadlineWriter(c *call) *deadlineWriter {
-	w := &deadlineWriter{rw: c.rw, control: http.NewResponseController(c.rw), patience: c.broker.gateway.patience}
+	w := &deadlineWriter{rw: c.rw, control: http.NewResponseController(c.rw), timeout: c.broker.gateway.timeout}
 	w.stop = context.AfterFunc(c.ctx, func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
@@ -114,10 +114,10 @@ func (w *deadlineWriter) begin() error {
 		return ErrStopped
 	}
 	now := time.Now()
-	if w.until.Sub(now) >= w.patience {
+	if w.until.Sub(now) >= w.timeout {
 		return nil
 	}
-	w.until = now.Add(w.patience + w.patience/4)
+	w.until = now.Add(w.timeout + w.timeout/4)
 	return w.control.SetWriteDeadline(w.until)
 }
 

@@ -99,7 +99,7 @@ func listenWeb(b *Broker, es []endpoint) (*webServer, error) {
 	}
 	w.server = &http.Server{
 		Handler: w.handler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
-		ReadTimeout: callPatience, WriteTimeout: callPatience + writePatience, // for all calls but streams
+		ReadTimeout: callTimeout, WriteTimeout: callTimeout + writeTimeout, // for all calls but streams
 		ErrorLog: newErrorLog(b.log),
 	}
 	return w, nil

@@ -181,14 +181,14 @@ func (ws *webhooks) forgetPlace(ctx context.Context, w *webhook, c *Config) {
 	}
 }
 
-// stopPatience is how long requests in progress may take when the broker stops.
-const stopPatience = 5 * time.Second
+// stopTimeout is how long requests in progress may take when the broker stops.
+const stopTimeout = 5 * time.Second
 
 // stop ends all webhooks.
 func (ws *webhooks) stop(ctx context.Context) error {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
-	wait, cancel := context.WithTimeout(ctx, stopPatience)
+	wait, cancel := context.WithTimeout(ctx, stopTimeout)
 	defer cancel()
 	errs := make([]error, len(ws.all))
 	var all sync.WaitGroup

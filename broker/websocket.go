@@ -126,7 +126,7 @@ func (c *call) speak(ctx context.Context, conn *websocket.Conn, s source) error 
 // client has said: a write whose context ends closes the connection, before the
 // client is told why.
 func (c *call) within(f func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(c.ctx, c.broker.gateway.patience)
+	ctx, cancel := context.WithTimeout(c.ctx, c.broker.gateway.timeout)
 	defer cancel()
 	return f(ctx)
 }

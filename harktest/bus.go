@@ -9,9 +9,9 @@ import (
 	"github.com/harkbus/hark"
 )
 
-// patience limits the waits that have no other limit. Ten attempts with the
+// closeTimeout limits the waits that have no other limit. Ten attempts with the
 // default backoff take less than a minute.
-const patience = 2 * time.Minute
+const closeTimeout = 2 * time.Minute
 
 // NewBus returns an in-process bus that is closed when the test ends, as
 // described at Close.
@@ -29,7 +29,7 @@ func NewBus(t testing.TB, opts ...hark.BusOption) *hark.Bus {
 func Close(t testing.TB, bus *hark.Bus) {
 	t.Helper()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), closeTimeout)
 		defer cancel()
 		err := bus.Close(ctx)
 		var left *hark.CloseError
@@ -57,7 +57,7 @@ func onlyDelayed(left []hark.Left) bool {
 // handler.
 func Settle(t testing.TB, bus *hark.Bus) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), closeTimeout)
 	defer cancel()
 	if err := bus.Settle(ctx); err != nil {
 		t.Fatalf("harktest: %v%s", err, busy(bus.Stats()))

@@ -64,7 +64,7 @@ func (r *Recorder[T]) Values() []T {
 // not arrive within two minutes.
 func (r *Recorder[T]) Wait(n int) []T {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(r.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(r.t.Context(), closeTimeout)
 	defer cancel()
 	for {
 		r.mu.Lock()

@@ -197,9 +197,9 @@ func (h *chanHandle) Send(ctx context.Context, data []byte, try bool) error {
 	}
 }
 
-// tryPatience limits how long a try-send waits for a receiver that is waiting
+// tryTimeout limits how long a try-send waits for a receiver that is waiting
 // to finish taking the value.
-const tryPatience = 100 * time.Millisecond
+const tryTimeout = 100 * time.Millisecond
 
 // meetLocked sends on a channel of capacity 0.
 func (h *chanHandle) meetLocked(ctx context.Context, data []byte, try bool) error {
@@ -211,7 +211,7 @@ func (h *chanHandle) meetLocked(ctx context.Context, data []byte, try bool) erro
 			return driver.ErrAgain
 		}
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, tryPatience, driver.ErrAgain)
+		ctx, cancel = context.WithTimeoutCause(ctx, tryTimeout, driver.ErrAgain)
 		defer cancel()
 	}
 	v := h.putLocked(data)

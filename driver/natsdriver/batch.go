@@ -309,7 +309,7 @@ func (t *stored) attempt(b *batch) error {
 	if err := t.sendBatch(b, f); err != nil {
 		return q.end(err)
 	}
-	if err := q.end(f.wait(asking, &c.acks, answerPatience)); err != nil {
+	if err := q.end(f.wait(asking, &c.acks, answerTimeout)); err != nil {
 		return err
 	}
 	defer f.free()

@@ -130,17 +130,17 @@ func newConn(ctx context.Context, nc *nats.Conn, d *dialer, o options) (*Conn, e
 }
 
 const (
-	// detectPatience is how long the server has to say what it supports. The
+	// detectTimeout is how long the server has to say what it supports. The
 	// servers of a cluster cannot while they elect a leader, which takes up to ten
 	// seconds.
-	detectPatience = 20 * time.Second
+	detectTimeout = 20 * time.Second
 	// detectAttempt is how long to wait before asking again.
 	detectAttempt = 2 * time.Second
 )
 
 // account asks what JetStream supports.
 func account(ctx context.Context, js jetstream.JetStream) (*jetstream.AccountInfo, error) {
-	ctx, cancel := context.WithTimeout(ctx, detectPatience)
+	ctx, cancel := context.WithTimeout(ctx, detectTimeout)
 	defer cancel()
 	for {
 		attempt, cancel := context.WithTimeout(ctx, detectAttempt)

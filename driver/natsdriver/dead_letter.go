@@ -25,9 +25,9 @@ import (
 const (
 	deadStream     = "hark-dead"
 	deadNotePrefix = "$HARK.d." // followed by the topic
-	// notePatience is how long a server has to answer. A server that does not
+	// noteTimeout is how long a server has to answer. A server that does not
 	// report refusals stays silent.
-	notePatience = 2 * time.Second
+	noteTimeout = 2 * time.Second
 )
 
 // PrepareDeadLetters creates what is needed to note topics for dead letters, on
@@ -65,7 +65,7 @@ func (t *stored) noteDead(ctx context.Context) error {
 		return nil
 	}
 	err := c.state.do(ctx, func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, notePatience)
+		ctx, cancel := context.WithTimeout(ctx, noteTimeout)
 		defer cancel()
 		err := c.noteOnce(ctx, t.topic)
 		if errors.Is(err, nats.ErrNoResponders) {

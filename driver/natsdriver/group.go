@@ -384,9 +384,9 @@ func (m *member) CaughtUp(ctx context.Context, seq uint64) (bool, error) {
 	return m.puller.settled(ctx), nil
 }
 
-// closePatience is how long Close waits for the server to confirm the last
+// closeTimeout is how long Close waits for the server to confirm the last
 // acknowledgement.
-const closePatience = 2 * time.Second
+const closeTimeout = 2 * time.Second
 
 // Close implements driver.Subscription.
 func (m *member) Close(ctx context.Context) error {
@@ -417,7 +417,7 @@ func (m *member) Close(ctx context.Context) error {
 	}
 	// The server handles what it is told about a consumer in order: its answer to
 	// this one means that it has recorded all of them.
-	wait, cancel := context.WithTimeout(ctx, closePatience)
+	wait, cancel := context.WithTimeout(ctx, closeTimeout)
 	defer cancel()
 	_, ackErr := c.nc.RequestWithContext(wait, acked, sayDone)
 	return errors.Join(err, ackErr)

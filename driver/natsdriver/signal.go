@@ -25,10 +25,10 @@ const (
 	// the connections that have not answered still exist.
 	firstProbe = 5 * time.Millisecond
 	nextProbe  = 100 * time.Millisecond
-	// signalPatience is how long Notify waits for an answer. It is counted in
+	// signalTimeout is how long Notify waits for an answer. It is counted in
 	// probes, so that a process that was suspended meanwhile does not blame the
 	// others.
-	signalPatience = 2 * time.Second
+	signalTimeout = 2 * time.Second
 )
 
 var (
@@ -202,7 +202,7 @@ func (c *Conn) Notify(ctx context.Context, target string) (int, error) {
 		case <-a.done:
 			return s.reached(a), nil
 		case <-probe.C:
-			if probes++; probes > int(signalPatience/nextProbe) {
+			if probes++; probes > int(signalTimeout/nextProbe) {
 				s.giveUp(a)
 				return s.reached(a), nil
 			}

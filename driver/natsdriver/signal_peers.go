@@ -34,10 +34,10 @@ const (
 	rollSubject = "$HARK.roll"
 	rollToken   = "roll" // stands for a sender
 	rollGroup   = "hark"
-	// rollPatience is how long one of them has to answer, and rollCalls how many
+	// rollTimeout is how long one of them has to answer, and rollCalls how many
 	// are asked.
-	rollPatience = 500 * time.Millisecond
-	rollCalls    = 3
+	rollTimeout = 500 * time.Millisecond
+	rollCalls   = 3
 )
 
 // peerList tracks which other connections listen, so that Notify knows whose
@@ -303,7 +303,7 @@ func (s *signals) join(ctx context.Context) error {
 
 // toldRoll waits until the answer to a roll call has come.
 func (s *signals) toldRoll(ctx context.Context) (bool, error) {
-	late := time.NewTimer(rollPatience)
+	late := time.NewTimer(rollTimeout)
 	defer late.Stop()
 	select {
 	case <-s.calls:

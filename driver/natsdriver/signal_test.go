@@ -128,7 +128,7 @@ func TestNotifyTheDead(t *testing.T) {
 	begun := time.Now()
 	a.notify(t, "x", 1)
 	b.notify(t, "x", 1)
-	if took := time.Since(begun); took > signalPatience {
+	if took := time.Since(begun); took > signalTimeout {
 		t.Errorf("it was waited for %v", took)
 	}
 	p.mend() // it comes back
@@ -150,14 +150,14 @@ func TestNotifyTheSilent(t *testing.T) {
 	silent.mu.Unlock()
 	begun := time.Now()
 	a.notify(t, "x", 1)
-	if took := time.Since(begun); took < signalPatience {
+	if took := time.Since(begun); took < signalTimeout {
 		t.Errorf("it was waited for %v only", took)
 	}
 	begun = time.Now()
 	for range 5 {
 		a.notify(t, "x", 1)
 	}
-	if took := time.Since(begun); took > 4*signalPatience {
+	if took := time.Since(begun); took > 4*signalTimeout {
 		t.Errorf("after that it was waited for %v", took)
 	}
 	close(hold)
@@ -175,7 +175,7 @@ func TestNotifyTheSilent(t *testing.T) {
 	silent.hold = make(chan struct{})
 	hold = silent.hold
 	silent.mu.Unlock()
-	ctx, cancel := context.WithTimeout(testContext(t), signalPatience/2)
+	ctx, cancel := context.WithTimeout(testContext(t), signalTimeout/2)
 	defer cancel()
 	if got, err := a.conn.Notify(ctx, "z"); got != 1 || err != nil {
 		t.Errorf("a context that ends while it waits: got %d, %v, want 1", got, err)

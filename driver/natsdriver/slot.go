@@ -269,7 +269,7 @@ func (s *slot) confirm(ctx context.Context) {
 	if acked == "" {
 		return
 	}
-	wait, cancel := context.WithTimeout(ctx, closePatience)
+	wait, cancel := context.WithTimeout(ctx, closeTimeout)
 	defer cancel()
 	_, _ = c.nc.RequestWithContext(wait, acked, sayDone) // messages it has not recorded come again, and are recognised
 }

@@ -218,16 +218,16 @@ type tempo struct {
 }
 
 var (
-	serverTempo = tempo{attemptPatience, attemptPatience, 20 * time.Millisecond, 2 * time.Second}
+	serverTempo = tempo{attemptTimeout, attemptTimeout, 20 * time.Millisecond, 2 * time.Second}
 	// In a cluster a server may die after it has been sent a request while the
 	// connection, which is to another server, stays up. The request is then never
 	// answered, and only asking again shows that others have taken over.
-	clusterTempo = tempo{time.Second, attemptPatience, 20 * time.Millisecond, 250 * time.Millisecond}
+	clusterTempo = tempo{time.Second, attemptTimeout, 20 * time.Millisecond, 250 * time.Millisecond}
 )
 
-// attemptPatience is how long an attempt may take before it is repeated, if there
+// attemptTimeout is how long an attempt may take before it is repeated, if there
 // is only one server.
-const attemptPatience = 5 * time.Second
+const attemptTimeout = 5 * time.Second
 
 // do calls f until it succeeds, fails for good, or ctx ends. The context of f also
 // ends when the connection is lost, or when the attempt takes too long. Three kinds
@@ -235,13 +235,13 @@ const attemptPatience = 5 * time.Second
 // the connection, once it is back, and those that wrap driver.ErrAgain.
 func (s *state) do(ctx context.Context, f func(ctx context.Context) error) error {
 	var last error
-	patience, pause := s.tempo.firstAttempt, s.tempo.firstPause
+	timeout, pause := s.tempo.firstAttempt, s.tempo.firstPause
 	failed := 0
-	for ; ; patience, pause = min(2*patience, s.tempo.longAttempt), min(2*pause, s.tempo.longPause) {
+	for ; ; timeout, pause = min(2*timeout, s.tempo.longAttempt), min(2*pause, s.tempo.longPause) {
 		if err := s.await(ctx); err != nil {
 			return because(err, last)
 		}
-		err, cut := s.attempt(ctx, patience, f)
+		err, cut := s.attempt(ctx, timeout, f)
 		if err == nil {
 			return nil
 		}
@@ -273,9 +273,9 @@ func (s *state) full(err error) error {
 }
 
 // attempt calls f, and reports whether the context of f ended before that of do.
-func (s *state) attempt(ctx context.Context, patience time.Duration, f func(ctx context.Context) error) (err error, cut bool) {
+func (s *state) attempt(ctx context.Context, timeout time.Duration, f func(ctx context.Context) error) (err error, cut bool) {
 	live := s.present()
-	attempt, cancel := context.WithTimeout(ctx, patience)
+	attempt, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	defer context.AfterFunc(live, cancel)()
 	asking, q := s.question(attempt)

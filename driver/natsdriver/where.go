@@ -21,8 +21,8 @@ import (
 // wherePrefix begins the subject of that question; the topic follows.
 const wherePrefix = "$HARK.where."
 
-// wherePatience is how long a broker has to answer, if there is one.
-const wherePatience = 2 * time.Second
+// whereTimeout is how long a broker has to answer, if there is one.
+const whereTimeout = 2 * time.Second
 
 // Whereabouts is what a broker tells a user about a topic.
 type Whereabouts struct {
@@ -48,7 +48,7 @@ func (c *Conn) whereabouts(ctx context.Context, topic string) (*Whereabouts, err
 	if c.knowing.Load() || c.lonely.Load() || !c.nc.AuthRequired() {
 		return nil, nil
 	}
-	wait, cancel := context.WithTimeout(ctx, wherePatience)
+	wait, cancel := context.WithTimeout(ctx, whereTimeout)
 	defer cancel()
 	subject := wherePrefix + anyOf.Replace(topic)
 	asking, q := c.state.question(wait)

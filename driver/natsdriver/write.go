@@ -17,13 +17,13 @@ import (
 )
 
 const (
-	// answerPatience is how long the server has to acknowledge messages before they
+	// answerTimeout is how long the server has to acknowledge messages before they
 	// are sent again.
-	answerPatience = 5 * time.Second
-	// clusterPatience is the same where the servers recognise repeats, and an
+	answerTimeout = 5 * time.Second
+	// clusterTimeout is the same where the servers recognise repeats, and an
 	// answer may be missing because the leader is gone. It doubles each time,
 	// because the servers may just be busy.
-	clusterPatience = time.Second
+	clusterTimeout = time.Second
 	// maxFlight is how many messages of one call await their acknowledgements at
 	// once: servers hold 10,000 per stream before they refuse more.
 	maxFlight = 1024
@@ -303,11 +303,11 @@ func (t *stored) fly(ctx context.Context, ps []*parcel, mu *sync.Mutex, burst bo
 	if err := c.launch(f, ps, mu); err != nil {
 		return ps, q.end(err)
 	}
-	patience := answerPatience
+	timeout := answerTimeout
 	if t.config.Load().Replicas > 1 {
-		patience = min(clusterPatience<<min(ps[0].sent-1, 3), answerPatience)
+		timeout = min(clusterTimeout<<min(ps[0].sent-1, 3), answerTimeout)
 	}
-	if err := q.end(f.wait(asking, &c.acks, patience)); err != nil {
+	if err := q.end(f.wait(asking, &c.acks, timeout)); err != nil {
 		return ps, err
 	}
 	defer f.free()
@@ -430,7 +430,7 @@ type flight struct {
 }
 
 var flights = sync.Pool{New: func() any {
-	late := time.NewTimer(answerPatience)
+	late := time.NewTimer(answerTimeout)
 	late.Stop()
 	return &flight{done: make(chan struct{}, 1), late: late}
 }}
@@ -479,8 +479,8 @@ func (s flightSeat) acked(_ uint64, a ack, err error) {
 
 // wait returns once all outcomes are known, or the missing ones have taken too
 // long. It returns an error when ctx ends.
-func (f *flight) wait(ctx context.Context, a *acks, patience time.Duration) error {
-	f.late.Reset(patience)
+func (f *flight) wait(ctx context.Context, a *acks, timeout time.Duration) error {
+	f.late.Reset(timeout)
 	defer f.late.Stop()
 	select {
 	case <-f.done:

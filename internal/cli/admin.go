@@ -67,9 +67,9 @@ func (r *refusal) Error() string {
 	return r.Detail
 }
 
-// answerPatience is how long a request that is answered at once may take: somewhat
+// answerTimeout is how long a request that is answered at once may take: somewhat
 // longer than a broker allows it.
-const answerPatience = 40 * time.Second
+const answerTimeout = 40 * time.Second
 
 // send sends a request, and returns the response if the request succeeded.
 func (a *admin) send(ctx context.Context, method, path string, query url.Values, body any) (*http.Response, error) {
@@ -159,7 +159,7 @@ func (a *admin) get(ctx context.Context, path string, query url.Values, into any
 
 // do sends a request and decodes the response, unless into is nil.
 func (a *admin) do(ctx context.Context, method, path string, query url.Values, body, into any) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, answerPatience, fmt.Errorf("%s: %w", a.place.HTTP, errSilent))
+	ctx, cancel := context.WithTimeoutCause(ctx, answerTimeout, fmt.Errorf("%s: %w", a.place.HTTP, errSilent))
 	defer cancel()
 	res, err := a.send(ctx, method, path, query, body)
 	if err != nil {

@@ -30,7 +30,7 @@ func startBroker(t *testing.T, text string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), servePatience)
+	ctx, cancel := context.WithTimeout(t.Context(), serveTimeout)
 	defer cancel()
 	if err := b.Start(ctx); err != nil {
 		t.Fatal(err)

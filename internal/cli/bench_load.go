@@ -47,12 +47,12 @@ type load struct {
 	latencies [][]time.Duration // by client
 }
 
-// benchPatience is how long a turn may take beyond its set time.
-const benchPatience = 30 * time.Second
+// benchTimeout is how long a turn may take beyond its set time.
+const benchTimeout = 30 * time.Second
 
 // turnOf runs one turn of a test over an engine, on a connection of its own.
 func (b *benching) turnOf(ctx context.Context, t benchTest, url string) (s sample) {
-	ctx, cancel := context.WithTimeout(ctx, b.time+benchPatience)
+	ctx, cancel := context.WithTimeout(ctx, b.time+benchTimeout)
 	defer cancel()
 	l := &load{bus: hark.New(), name: "bench." + strings.ToLower(rand.Text()[:10]), data: slices.Repeat([]byte("x"), b.size), clients: b.clients}
 	l.latencies = make([][]time.Duration, b.clients)

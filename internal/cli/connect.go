@@ -31,11 +31,11 @@ const (
 )
 
 const (
-	// connectPatience is how long connecting, or closing, may take.
-	connectPatience = 10 * time.Second
-	// askPatience is how long to wait for the answer whether a topic is stored. A
+	// connectTimeout is how long connecting, or closing, may take.
+	connectTimeout = 10 * time.Second
+	// askTimeout is how long to wait for the answer whether a topic is stored. A
 	// user without permission to ask gets none.
-	askPatience = time.Second
+	askTimeout = time.Second
 )
 
 // brokerFlags are the flags that say where the broker is.
@@ -329,7 +329,7 @@ func (f *brokerFlags) connect(ctx context.Context, notes io.Writer) (driver.Conn
 // connect opens a connection to the broker, see brokerFlags.connect.
 func (p *place) connect(ctx context.Context, notes io.Writer) (conn driver.Conn, err error) {
 	scheme, _, _ := strings.Cut(p.URL, ":")
-	limited, cancel := context.WithTimeoutCause(ctx, connectPatience, errSilent)
+	limited, cancel := context.WithTimeoutCause(ctx, connectTimeout, errSilent)
 	defer cancel()
 	w := waitFor(limited, notes, p.shown())
 	err = w.attempts(limited, func() error {
@@ -373,7 +373,7 @@ func (f *brokerFlags) with(ctx context.Context, notes io.Writer, work func(conn 
 
 // closed closes a connection, even when ctx has ended.
 func closed(ctx context.Context, conn driver.Conn) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectPatience)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectTimeout)
 	defer cancel()
 	return conn.Close(ctx)
 }
@@ -384,7 +384,7 @@ func openStore(ctx context.Context, conn driver.Conn, pattern string) (driver.To
 	if !has(conn, driver.StoredPatterns) {
 		return nil, nil
 	}
-	ask, cancel := context.WithTimeout(ctx, askPatience)
+	ask, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	topic, err := conn.OpenTopic(ask, driver.TopicConfig{Name: pattern, Stored: &driver.StoredConfig{Existing: true}})
 	if errors.Is(err, driver.ErrUnsupported) { // no single store keeps all of them
@@ -399,7 +399,7 @@ func openTopic(ctx context.Context, conn driver.Conn, name string) (topic driver
 	if c, ok := conn.(interface {
 		HasTopic(ctx context.Context, name string) (bool, error)
 	}); ok && has(conn, driver.Stored) {
-		ask, cancel := context.WithTimeout(ctx, askPatience)
+		ask, cancel := context.WithTimeout(ctx, askTimeout)
 		stored, err = c.HasTopic(ask, name)
 		cancel()
 		if err != nil && (ctx.Err() != nil || ask.Err() == nil) {

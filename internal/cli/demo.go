@@ -263,17 +263,17 @@ func sleep(ctx context.Context, t time.Duration) error {
 	}
 }
 
-// patience is how long the application may keep working on what it has published
+// closeTimeout is how long the application may keep working on what it has published
 // after the user has interrupted it.
-const patience = time.Second
+const closeTimeout = time.Second
 
 // close waits until everything published has been handled, or, once ctx has ended,
-// at most for patience; the rest then counts as dropped.
+// at most for closeTimeout; the rest then counts as dropped.
 func (d *demo) close(ctx context.Context) error {
 	closing, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	defer context.AfterFunc(ctx, func() {
-		_ = sleep(closing, patience)
+		_ = sleep(closing, closeTimeout)
 		cancel()
 	})()
 	return d.bus.Close(closing)

@@ -234,7 +234,7 @@ func (d *doctor) examinePort(ctx context.Context, p place) bool {
 		port = map[bool]string{true: defaultPort, false: "4222"}[strings.HasPrefix(p.URL, "hark:")]
 	}
 	address := net.JoinHostPort(p.Host, port)
-	ctx, cancel := context.WithTimeout(ctx, connectPatience)
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	start := time.Now()
 	conn, err := d.dial(ctx, "tcp", address)

@@ -113,7 +113,7 @@ func TestDoctorOfSilence(t *testing.T) {
 		interrupted, took time.Duration
 		want              []finding
 	}{
-		{time.Hour, connectPatience, []finding{{"port", "wrong", "broker.example:7422 does not answer", "look for a firewall between here and there"}}},
+		{time.Hour, connectTimeout, []finding{{"port", "wrong", "broker.example:7422 does not answer", "look for a firewall between here and there"}}},
 		{time.Second, time.Second, nil},
 	} {
 		synctest.Test(t, func(t *testing.T) {

@@ -51,7 +51,7 @@ func withNotifier(ctx context.Context, f *brokerFlags, notes io.Writer, work fun
 	}
 	bus := hark.Over(conn)
 	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectPatience)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectTimeout)
 		defer cancel()
 		err = errors.Join(err, bus.Close(ctx))
 	}()

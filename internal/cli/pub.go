@@ -246,7 +246,7 @@ func (p *publishing) add(ctx context.Context, line []byte, now bool) error {
 // last publishes what was read before the input ended with an error, possibly the
 // end of ctx.
 func (p *publishing) last(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectPatience)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectTimeout)
 	defer cancel()
 	return p.flush(ctx)
 }

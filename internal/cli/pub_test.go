@@ -15,7 +15,7 @@ import (
 // TestPubFlags checks what the flags do to the published message.
 func TestPubFlags(t *testing.T) {
 	startBroker(t, "topics: [{name: orders}]\n")
-	ctx, cancel := context.WithTimeout(t.Context(), servePatience)
+	ctx, cancel := context.WithTimeout(t.Context(), serveTimeout)
 	defer cancel()
 	nc, err := nats.Connect(strings.Replace(os.Getenv("HARK_URL"), "hark:", "nats:", 1))
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/harkbus/hark/broker"
 )
 
-const servePatience = time.Minute
+const serveTimeout = time.Minute
 
 // screen collects the output of a command while a test reads it.
 type screen struct {
@@ -48,7 +48,7 @@ func (s *screen) has(text string) bool {
 // after waits for the word after mark.
 func (s *screen) after(t *testing.T, mark string) string {
 	t.Helper()
-	timeout := time.After(servePatience)
+	timeout := time.After(serveTimeout)
 	for {
 		s.mu.Lock()
 		_, rest, ok := strings.Cut(s.text.String(), mark)

@@ -13,10 +13,10 @@ import (
 )
 
 const (
-	// startPatience is how long a command waits for a broker at an address where
+	// startTimeout is how long a command waits for a broker at an address where
 	// nothing listens: the broker may just be starting. Windows, whose own attempts
 	// take two seconds, reports another error, and no second attempt is made there.
-	startPatience = 3 * time.Second
+	startTimeout = 3 * time.Second
 	// startPause is the pause between two attempts.
 	startPause = 50 * time.Millisecond
 	// noticeAfter is how long a command waits before it says so.
@@ -76,18 +76,18 @@ func untilWhen(t time.Time) string {
 }
 
 // attempts calls connect until something listens at its address, for at most
-// startPatience.
+// startTimeout.
 func (w *waiting) attempts(ctx context.Context, connect func() error) error {
 	start := time.Now()
 	for {
 		err := connect()
-		if !isAbsent(err) || time.Since(start) > startPatience {
+		if !isAbsent(err) || time.Since(start) > startTimeout {
 			return err
 		}
 		w.mu.Lock()
 		if !w.absent {
 			w.absent = true
-			if end := start.Add(startPatience); w.until.IsZero() || end.Before(w.until) {
+			if end := start.Add(startTimeout); w.until.IsZero() || end.Before(w.until) {
 				w.until = end
 			}
 		}

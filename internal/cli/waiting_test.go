@@ -127,15 +127,15 @@ func TestWaiting(t *testing.T) {
 		{"at once", 0, 0, nil, nil, 0, 0, ""},
 		{"refused for another reason", 0, 0, other, other, 0, 0, ""},
 		{"soon", 400 * time.Millisecond, 0, nil, nil, 400 * time.Millisecond, 0, ""},
-		{"late", 2 * time.Second, 0, nil, nil, 2 * time.Second, startPatience, "nobody listens yet at"},
-		{"never", time.Hour, 0, nil, refused, startPatience + startPause, startPatience, "nobody listens yet at"},
-		{"slow", 0, time.Second, nil, nil, time.Second, connectPatience, "no answer yet from"},
-		{"silent", 0, time.Hour, nil, errSilent, connectPatience, connectPatience, "no answer yet from"},
+		{"late", 2 * time.Second, 0, nil, nil, 2 * time.Second, startTimeout, "nobody listens yet at"},
+		{"never", time.Hour, 0, nil, refused, startTimeout + startPause, startTimeout, "nobody listens yet at"},
+		{"slow", 0, time.Second, nil, nil, time.Second, connectTimeout, "no answer yet from"},
+		{"silent", 0, time.Hour, nil, errSilent, connectTimeout, connectTimeout, "no answer yet from"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				start := time.Now()
-				ctx, cancel := context.WithTimeoutCause(t.Context(), connectPatience, errSilent)
+				ctx, cancel := context.WithTimeoutCause(t.Context(), connectTimeout, errSilent)
 				defer cancel()
 				var notes screen
 				w := waitFor(ctx, &notes, "here")

@@ -53,10 +53,10 @@ const (
 	// webAgainMost the longest.
 	webAgain     = 100 * time.Millisecond
 	webAgainMost = 5 * time.Second
-	// webBeat is how often the broker is pinged, and webPatience how long it has to
+	// webBeat is how often the broker is pinged, and webTimeout how long it has to
 	// answer.
-	webBeat     = 20 * time.Second
-	webPatience = 10 * time.Second
+	webBeat    = 20 * time.Second
+	webTimeout = 10 * time.Second
 )
 
 var (
@@ -84,7 +84,7 @@ func openWebFeed(ctx context.Context, a *admin, l *listening, starting bool) (*w
 		messages: make(chan webMessage, window),
 	}
 	f.over, f.finish = context.WithCancel(context.Background())
-	wait, cancel := context.WithTimeoutCause(ctx, connectPatience, errSilent)
+	wait, cancel := context.WithTimeoutCause(ctx, connectTimeout, errSilent)
 	defer cancel()
 	w := waitFor(wait, a.notes, a.place.HTTP)
 	var err error
@@ -215,7 +215,7 @@ func (f *webFeed) hand(m webMessage) {
 // redial tries once to restore the connection. It returns the error of a refusal
 // that would be the same the next time.
 func (f *webFeed) redial() (again bool, err error) {
-	ctx, cancel := context.WithTimeout(f.over, connectPatience)
+	ctx, cancel := context.WithTimeout(f.over, connectTimeout)
 	defer cancel()
 	err = f.dial(ctx)
 	if err == nil {
@@ -271,7 +271,7 @@ func (f *webFeed) beat(ctx context.Context, conn *websocket.Conn) {
 		case <-ctx.Done():
 			return
 		}
-		wait, cancel := context.WithTimeout(ctx, webPatience)
+		wait, cancel := context.WithTimeout(ctx, webTimeout)
 		err := conn.Ping(wait)
 		cancel()
 		// While the buffer for messages is full, the answer is not read either.
@@ -361,7 +361,7 @@ func (f *webFeed) Ack(ctx context.Context, ms []*driver.Received) error {
 	f.mu.Lock()
 	conn := f.conn
 	f.mu.Unlock()
-	wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), webPatience)
+	wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), webTimeout)
 	defer cancel()
 	_ = conn.Write(wait, websocket.MessageText, text)
 	return ctx.Err()

@@ -117,8 +117,8 @@ func (r *relay) let() {
 // wait waits until the door has answered on so many connections.
 func (r *relay) wait(t *testing.T, n int) {
 	t.Helper()
-	patience := time.AfterFunc(servePatience, func() { r.cut(true) })
-	defer patience.Stop()
+	late := time.AfterFunc(serveTimeout, func() { r.cut(true) })
+	defer late.Stop()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for r.answered < n && !r.shut {
@@ -319,7 +319,7 @@ func TestFilterAtPairedPorts(t *testing.T) {
 		if err := l.follow(t.Context(), &p, Streams{Out: &out, Err: &notes}); err != nil || out.String() != "1\n" {
 			t.Errorf("%s: got %q, %v", tt.web, out.String(), err)
 		}
-		if took := time.Since(began); took >= startPatience {
+		if took := time.Since(began); took >= startTimeout {
 			t.Errorf("%s: it took %v, want nothing to be waited for", tt.web, took)
 		}
 		if here := strings.Contains(notes.String(), "are filtered here: "+errNoBroker.Error()); here != tt.here {

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// patience is how long goroutines may take to end after a test.
-const patience = 20 * time.Second
+// timeout is how long goroutines may take to end after a test.
+const timeout = 20 * time.Second
 
 // Check makes t fail if goroutines that were started during it still run after
 // its cleanup functions, those registered before Check excepted. Tests that
@@ -21,7 +21,7 @@ func Check(t testing.TB) {
 	t.Helper()
 	before := stacks()
 	t.Cleanup(func() {
-		if left := wait(before, patience); len(left) > 0 {
+		if left := wait(before, timeout); len(left) > 0 {
 			t.Errorf("%d goroutines are left:\n\n%s", len(left), strings.Join(left, "\n\n"))
 		}
 	})
@@ -34,7 +34,7 @@ func Main(m *testing.M, others ...string) {
 	before := stacks()
 	code := m.Run()
 	if code == 0 {
-		if left := wait(before, patience, others...); len(left) > 0 {
+		if left := wait(before, timeout, others...); len(left) > 0 {
 			fmt.Fprintf(os.Stderr, "%d goroutines are left after all tests:\n\n%s\n", len(left), strings.Join(left, "\n\n"))
 			code = 1
 		}

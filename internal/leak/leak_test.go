@@ -25,7 +25,7 @@ func TestWait(t *testing.T) {
 	}
 	close(stop)
 	<-stopped
-	if left := wait(before, patience); len(left) != 0 {
+	if left := wait(before, timeout); len(left) != 0 {
 		t.Errorf("after it ended: got %q, want none", left)
 	}
 }

@@ -14,8 +14,8 @@ import (
 	natsserver "github.com/nats-io/nats-server/v2/server"
 )
 
-// startPatience is how long the server may take to read its files.
-const startPatience = time.Minute
+// startTimeout is how long the server may take to read its files.
+const startTimeout = time.Minute
 
 // Store is a server and its directory.
 type Store struct {
@@ -69,7 +69,7 @@ func (s *Store) start() error {
 	s.server.Store(server)
 	server.SetLoggerV2(s.log, false, false, false)
 	server.Start()
-	if !server.ReadyForConnections(startPatience) || !server.JetStreamEnabled() {
+	if !server.ReadyForConnections(startTimeout) || !server.JetStreamEnabled() {
 		return fmt.Errorf("the store does not start: %w", s.log.asError())
 	}
 	if opts.Cluster.Name == "" { // in a cluster it becomes known later which streams there are
