@@ -22,14 +22,14 @@ func (t *Topic[T]) SubscribeBatch(h BatchHandler[T], opts ...SubscribeOption) (*
 	return &m.Subscription, nil
 }
 
-// pile is the batch that a worker is gathering.
-type pile[T any] struct {
+// pendingBatch is the batch that a worker is gathering.
+type pendingBatch[T any] struct {
 	items []*held[T]
 	until time.Time // when it must be handled at the latest
 	timer *time.Timer
 }
 
-// gather moves the messages in the buffer to the pile and has the pile handled
+// gather moves the messages in the buffer to the batch, and has the batch handled
 // when it is full.
 func (w *worker[T]) gather() {
 	for w.at < w.n {
@@ -42,16 +42,16 @@ func (w *worker[T]) gather() {
 		if w.held = nil; h == nil {
 			h = hold(m)
 		}
-		p := w.pile
+		p := w.batch
 		if len(p.items) == 0 {
 			p.until = time.Now().Add(w.member.cfg.batchWait)
 		}
 		if p.items = append(p.items, h); len(p.items) == w.member.cfg.batch {
-			w.handlePile()
+			w.handleBatch()
 		}
 	}
-	if len(w.pile.items) > 0 && !time.Now().Before(w.pile.until) {
-		w.handlePile()
+	if len(w.batch.items) > 0 && !time.Now().Before(w.batch.until) {
+		w.handleBatch()
 	}
 }
 
@@ -75,18 +75,18 @@ func (w *worker[T]) admits(m *Message[T]) bool {
 	return f == handled && err == nil
 }
 
-// pileRests reports whether there is nothing to do for the pile but wait, and
+// batchCanWait reports whether there is nothing to do for the batch but wait, and
 // if so makes sure that the worker wakes in time. Otherwise it has handled the
-// pile.
-func (w *worker[T]) pileRests() bool {
-	p := w.pile
+// batch.
+func (w *worker[T]) batchCanWait() bool {
+	p := w.batch
 	if len(p.items) == 0 {
 		return true
 	}
 	wait := time.Until(p.until)
 	switch {
 	case wait <= 0 || w.member.state.Load()&memberLeaving != 0:
-		w.handlePile()
+		w.handleBatch()
 		return false
 	case p.timer == nil:
 		p.timer = time.AfterFunc(wait, func() { w.Notify() })
@@ -96,10 +96,10 @@ func (w *worker[T]) pileRests() bool {
 	return true
 }
 
-// handlePile calls the handler with the gathered batch.
-func (w *worker[T]) handlePile() {
-	items := w.pile.items
-	w.pile.items = nil
+// handleBatch calls the handler with the gathered batch.
+func (w *worker[T]) handleBatch() {
+	items := w.batch.items
+	w.batch.items = nil
 	batch := make([]*Message[T], len(items))
 	for i, h := range items {
 		batch[i] = &h.Message

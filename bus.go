@@ -42,26 +42,26 @@ type Bus struct {
 	patterns patterns
 	waits    waits
 	serial   atomic.Uint64 // last serial number of a subscription, for names
-	hasty    bool          // Close stops the faces before all work is done; Close sets it and the faces read it
+	forced   bool          // Close stops the components before all work is done; Close sets it and the components read it
 
-	mu      sync.Mutex // guards the fields below
-	faces   map[faceKey]face
-	wrap    []Middleware
-	closing bool          // nothing new from outside is accepted
-	stopped bool          // nothing new at all is accepted
-	done    chan struct{} // closed when Close has finished
-	err     error         // what Close returned; set before done is closed
+	mu         sync.Mutex // guards the fields below
+	components map[componentKey]component
+	wrap       []Middleware
+	closing    bool          // nothing new from outside is accepted
+	stopped    bool          // nothing new at all is accepted
+	done       chan struct{} // closed when Close has finished
+	err        error         // what Close returned; set before done is closed
 }
 
-type faceKey struct {
+type componentKey struct {
 	kind Kind
 	name string
 }
 
-// face is what a bus knows of a topic, pattern, channel, value or notifier on
+// component is what a bus knows of a topic, pattern, channel, value or notifier on
 // it. The bus calls its methods without holding a lock.
-type face interface {
-	// valueType is the Go type that the face carries; nil if it carries none.
+type component interface {
+	// valueType is the Go type that the component carries; nil if it carries none.
 	valueType() reflect.Type
 	// seal permanently refuses new work from outside, while what handlers
 	// publish is still accepted. It does not block.
@@ -75,7 +75,7 @@ type face interface {
 	// and starts nothing more. It waits for running handlers until ctx ends,
 	// and reports what was left.
 	stop(ctx context.Context, cause error) []Left
-	// addStats and addTopology append what the face has to report.
+	// addStats and addTopology append what the component has to report.
 	addStats(*Stats)
 	addTopology(*Topology)
 }
@@ -118,11 +118,11 @@ func Grace(d time.Duration) BusOption {
 // there is something to deliver.
 func New(opts ...BusOption) *Bus {
 	b := &Bus{
-		pool:  exec.NewPool(),
-		slow:  time.Second,
-		grace: defaultGrace,
-		faces: map[faceKey]face{},
-		done:  make(chan struct{}),
+		pool:       exec.NewPool(),
+		slow:       time.Second,
+		grace:      defaultGrace,
+		components: map[componentKey]component{},
+		done:       make(chan struct{}),
 	}
 	for opt := range given(opts) {
 		opt.applyBus(b)
@@ -130,16 +130,16 @@ func New(opts ...BusOption) *Bus {
 	return b
 }
 
-// attach returns the face with the given kind and name. If there is none, it
-// makes one. If the existing face has a Go type other than F, the error is
+// attach returns the component with the given kind and name. If there is none, it
+// makes one. If the existing component has a Go type other than F, the error is
 // ErrTypeMismatch. mk is called with the bus locked and must not call the bus.
-func attach[F face](b *Bus, kind Kind, name string, mk func() F) (f F, existed bool, err error) {
+func attach[F component](b *Bus, kind Kind, name string, mk func() F) (f F, existed bool, err error) {
 	return attachUntil(b, func() bool { return b.closing }, kind, name, mk)
 }
 
 // attachUntil is attach, except that it refuses once over returns true. over is
 // called with the bus locked.
-func attachUntil[F face](b *Bus, over func() bool, kind Kind, name string, mk func() F) (f F, existed bool, err error) {
+func attachUntil[F component](b *Bus, over func() bool, kind Kind, name string, mk func() F) (f F, existed bool, err error) {
 	if err := checkName(name); err != nil {
 		return f, false, err
 	}
@@ -148,16 +148,16 @@ func attachUntil[F face](b *Bus, over func() bool, kind Kind, name string, mk fu
 	if over() {
 		return f, false, fmt.Errorf("bus %w", ErrClosed)
 	}
-	if f, existed, err = faceLocked[F](b, kind, name); !existed {
+	if f, existed, err = componentLocked[F](b, kind, name); !existed {
 		f = mk()
-		b.faces[faceKey{kind, name}] = f
+		b.components[componentKey{kind, name}] = f
 	}
 	return f, existed, err
 }
 
-// attached is attach that makes nothing: if there is no face with the name, it
+// attached is attach that makes nothing: if there is no component with the name, it
 // returns the zero F.
-func attached[F face](b *Bus, kind Kind, name string) (f F, err error) {
+func attached[F component](b *Bus, kind Kind, name string) (f F, err error) {
 	if err := checkName(name); err != nil {
 		return f, err
 	}
@@ -166,13 +166,13 @@ func attached[F face](b *Bus, kind Kind, name string) (f F, err error) {
 	if b.closing {
 		return f, fmt.Errorf("bus %w", ErrClosed)
 	}
-	f, _, err = faceLocked[F](b, kind, name)
+	f, _, err = componentLocked[F](b, kind, name)
 	return f, err
 }
 
-// faceLocked returns the face with the given kind and name, if there is one.
-func faceLocked[F face](b *Bus, kind Kind, name string) (f F, exists bool, err error) {
-	old, exists := b.faces[faceKey{kind, name}]
+// componentLocked returns the component with the given kind and name, if there is one.
+func componentLocked[F component](b *Bus, kind Kind, name string) (f F, exists bool, err error) {
+	old, exists := b.components[componentKey{kind, name}]
 	if !exists {
 		return f, false, nil
 	}
@@ -184,19 +184,19 @@ func faceLocked[F face](b *Bus, kind Kind, name string) (f F, exists bool, err e
 	return f, true, nil
 }
 
-// detach removes a face that could not be opened after all.
-func (b *Bus) detach(kind Kind, name string, f face) {
+// detach removes a component that could not be opened after all.
+func (b *Bus) detach(kind Kind, name string, f component) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if key := (faceKey{kind, name}); b.faces[key] == f {
-		delete(b.faces, key)
+	if key := (componentKey{kind, name}); b.components[key] == f {
+		delete(b.components, key)
 	}
 }
 
 func (b *Bus) has(kind Kind, name string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	_, ok := b.faces[faceKey{kind, name}]
+	_, ok := b.components[componentKey{kind, name}]
 	return ok
 }
 
@@ -211,23 +211,23 @@ func nameError(err error) error {
 	return err
 }
 
-// snapshot returns the faces except those of patterns, ordered by kind and
+// snapshot returns the components except those of patterns, ordered by kind and
 // name.
-func (b *Bus) snapshot() []face {
+func (b *Bus) snapshot() []component {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	keys := make([]faceKey, 0, len(b.faces))
-	for key := range b.faces {
+	keys := make([]componentKey, 0, len(b.components))
+	for key := range b.components {
 		keys = append(keys, key)
 	}
-	slices.SortFunc(keys, func(x, y faceKey) int {
+	slices.SortFunc(keys, func(x, y componentKey) int {
 		return cmp.Or(cmp.Compare(x.kind, y.kind), cmp.Compare(x.name, y.name))
 	})
-	faces := make([]face, len(keys))
+	components := make([]component, len(keys))
 	for i, key := range keys {
-		faces[i] = b.faces[key]
+		components[i] = b.components[key]
 	}
-	return faces
+	return components
 }
 
 // Close shuts the bus down in stages. New work from outside is refused with
@@ -273,7 +273,7 @@ func (b *Bus) shutDown(ctx context.Context) error {
 	for _, f := range b.everything() {
 		f.seal()
 	}
-	b.hasty = !b.settle(ctx)
+	b.forced = !b.settle(ctx)
 	cause := context.Cause(ctx)
 	b.mu.Lock()
 	b.stopped = true
@@ -281,20 +281,20 @@ func (b *Bus) shutDown(ctx context.Context) error {
 	hard, cancel := context.WithTimeout(context.WithoutCancel(ctx), b.grace)
 	defer cancel()
 	why := fmt.Errorf("bus %w", ErrClosed)
-	faces := b.everything()
-	for _, f := range faces { // all at once, so that none uses up the grace of the others
+	components := b.everything()
+	for _, f := range components { // all at once, so that none uses up the grace of the others
 		if f, ok := f.(canceller); ok {
 			f.cancel(why)
 		}
 	}
 	var left []Left
-	for _, f := range faces {
+	for _, f := range components {
 		left = append(left, f.stop(hard, why)...)
 	}
 	if hard.Err() == nil { // all handlers have returned
 		b.pool.Wait()
 	}
-	for _, f := range faces {
+	for _, f := range components {
 		if f, ok := f.(lingerer); ok {
 			left = append(left, f.linger(hard)...)
 		}
@@ -315,28 +315,28 @@ func (b *Bus) shutDown(ctx context.Context) error {
 	return nil
 }
 
-// canceller is a face that can cancel the contexts of its handlers before stop
+// canceller is a component that can cancel the contexts of its handlers before stop
 // waits for them.
 type canceller interface{ cancel(cause error) }
 
-// lingerer is a face that still has something to be fetched after stop. linger
+// lingerer is a component that still has something to be fetched after stop. linger
 // waits until it has been fetched or ctx ends, and reports what was left.
 type lingerer interface {
 	linger(ctx context.Context) []Left
 }
 
-// everything returns all faces, those of pattern subscriptions last.
-func (b *Bus) everything() []face {
-	faces := b.snapshot()
+// everything returns all components, those of pattern subscriptions last.
+func (b *Bus) everything() []component {
+	components := b.snapshot()
 	b.patterns.mu.Lock()
 	defer b.patterns.mu.Unlock()
 	for _, p := range b.patterns.all {
-		faces = append(faces, p)
+		components = append(components, p)
 	}
 	for _, p := range b.patterns.remote {
-		faces = append(faces, p)
+		components = append(components, p)
 	}
-	return faces
+	return components
 }
 
 // Settle waits until everything that the bus has accepted is done, including
@@ -363,38 +363,38 @@ func (b *Bus) Settle(ctx context.Context) error {
 // settle waits until nothing is left to do, or ctx ends, and then returns
 // false.
 func (b *Bus) settle(ctx context.Context) bool {
-	// What one face drains may give another one something to do, or create a
+	// What one component drains may give another one something to do, or create a
 	// dead-letter topic.
 	for ctx.Err() == nil {
-		faces := b.everything()
-		if settled(faces) {
+		components := b.everything()
+		if settled(components) {
 			return true
 		}
 		if b.engine != nil {
 			b.engine.dirty.Store(false) // what comes back after this needs another round
 		}
-		for _, f := range faces {
+		for _, f := range components {
 			f.drain(ctx)
 		}
 	}
 	return false
 }
 
-// settled reports whether nothing is left to do. It asks the faces one after
+// settled reports whether nothing is left to do. It asks the components one after
 // the other, while handlers may pass work from one to another, so all must have
 // been done in a pass during which none accepted anything.
-func settled(faces []face) bool {
+func settled(components []component) bool {
 	var before, after uint64
-	for _, f := range faces {
+	for _, f := range components {
 		accepted, _ := f.work()
 		before += accepted
 	}
 	all := true
-	for _, f := range faces {
+	for _, f := range components {
 		_, done := f.work()
 		all = all && done
 	}
-	for _, f := range faces {
+	for _, f := range components {
 		accepted, _ := f.work()
 		after += accepted
 	}

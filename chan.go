@@ -273,7 +273,7 @@ func (c *Chan[T]) closeLocked(why error) {
 	c.noticeLocked()
 }
 
-// The channel as a face of its bus.
+// The channel as a component of its bus.
 
 func (c *Chan[T]) valueType() reflect.Type { return reflect.TypeFor[T]() }
 

@@ -11,12 +11,12 @@ type dedup struct {
 	window time.Duration
 
 	mu    sync.Mutex // guards the fields below
-	seen  map[string]sighting
+	seen  map[string]dedupEntry
 	order fifo[string] // by time, including forgotten ones
 }
 
-// sighting is an ID that has been published or is about to be.
-type sighting struct {
+// dedupEntry is an ID that has been published or is about to be.
+type dedupEntry struct {
 	at      time.Time
 	pending chan struct{} // closed when the outcome is known; nil after that
 }
@@ -27,7 +27,7 @@ func newDedup(d time.Duration) *dedup {
 	if d < 0 {
 		d = storedDedupWindow
 	}
-	return &dedup{window: d, seen: map[string]sighting{}}
+	return &dedup{window: d, seen: map[string]dedupEntry{}}
 }
 
 // span returns the window, or 0 if IDs are not remembered.
@@ -70,7 +70,7 @@ func (d *dedup) tryClaim(id string, now time.Time) (fresh bool, pending <-chan s
 	if s, ok := d.seen[id]; ok && (s.pending != nil || now.Sub(s.at) < d.window) {
 		return false, s.pending
 	}
-	d.seen[id] = sighting{at: now, pending: make(chan struct{})}
+	d.seen[id] = dedupEntry{at: now, pending: make(chan struct{})}
 	d.order.push(id)
 	return true, nil
 }

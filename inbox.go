@@ -26,8 +26,8 @@ type inbox[T any] struct {
 
 	received atomic.Uint64
 
-	run        []entry[T] // messages on their way into the log; used only by the pump
-	turnedAway int        // number of messages that the log did not accept; the pump's, until it has returned
+	run      []entry[T] // messages on their way into the log; used only by the pump
+	rejected int        // number of messages that the log did not accept; the pump's, until it has returned
 
 	abandoned atomic.Bool
 	lag       atomic.Pointer[driver.Lag] // the final lag, once abandoned
@@ -39,7 +39,7 @@ type inbox[T any] struct {
 	over       chan struct{} // closed by close: nothing more will be done
 	closing    sync.Once
 	closed     chan struct{} // closed when close has finished
-	home       inboxHome
+	home       inboxOwner
 	decode     func(m *driver.Received, v *T) error
 	encoded    bool // its predicates match messages before these are decoded
 
@@ -47,14 +47,14 @@ type inbox[T any] struct {
 	held      arrival            // head of a ring of the messages in flight
 	holds     int                // their number
 	done      []*driver.Received // done but not yet acknowledged
-	roomy     chan struct{}      // closed when there is room again; nil if no one waits
+	hasRoom   chan struct{}      // closed when there is room again; nil if no one waits
 	turn      context.Context    // of the pump; ends when someone asks what the pump holds
 	interrupt context.CancelFunc // ends turn
 	asked     []chan struct{}    // closed when the pump holds nothing
 }
 
-// inboxFace is an inbox for any type.
-type inboxFace interface {
+// anyInbox is an inbox for any type.
+type anyInbox interface {
 	seal()
 	catchUp(ctx context.Context)
 	work() (received uint64, idle bool)
@@ -162,7 +162,7 @@ func makeInboxLog[T any](t *Topic[T], shared bool) *Topic[T] {
 }
 
 // begin starts receiving for a handler.
-func (in *inbox[T]) begin(cfg *subscribeConfig, how mode, h Handler[T], batch BatchHandler[T], role string, at uintptr, home inboxHome) (*member[T], error) {
+func (in *inbox[T]) begin(cfg *subscribeConfig, how mode, h Handler[T], batch BatchHandler[T], role string, at uintptr, home inboxOwner) (*member[T], error) {
 	in.encoded = matchEncoded(cfg.where) && in.remote.codec.ContentType() == jsonType
 	m, err := in.local.subscribeTo(cfg, how, h, batch, role, at)
 	if err == nil {
@@ -187,10 +187,10 @@ func (in *inbox[T]) begin(cfg *subscribeConfig, how mode, h Handler[T], batch Ba
 	return m, nil
 }
 
-// inboxHome is the face on which an inbox is registered.
-type inboxHome interface {
-	add(inboxFace) error
-	remove(inboxFace)
+// inboxOwner is the component on which an inbox is registered.
+type inboxOwner interface {
+	add(anyInbox) error
+	remove(anyInbox)
 }
 
 func (s start) forEngine() (driver.From, uint64, time.Time) {
@@ -274,7 +274,7 @@ func (r *remoteTopic) buryRaw(ctx context.Context, to string, a *arrival, f *Fai
 func (in *inbox[T]) giveBack(ms []*driver.Received) {
 	in.received.Add(-uint64(len(ms)))
 	if !in.shared {
-		in.turnedAway += len(ms)
+		in.rejected += len(ms)
 		in.member.consumer.misses(DropClosed, uint64(len(ms)))
 		return
 	}

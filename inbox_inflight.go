@@ -40,15 +40,15 @@ func (in *inbox[T]) settled(a *arrival) {
 	if in.letGoLocked(a) && in.shared {
 		in.done = append(in.done, a.Received)
 	}
-	roomy := in.roomy
-	if roomy != nil && in.holds <= in.window/2 {
-		in.roomy = nil
+	hasRoom := in.hasRoom
+	if hasRoom != nil && in.holds <= in.window/2 {
+		in.hasRoom = nil
 	} else {
-		roomy = nil
+		hasRoom = nil
 	}
 	in.mu.Unlock()
-	if roomy != nil {
-		close(roomy)
+	if hasRoom != nil {
+		close(hasRoom)
 	}
 	if in.shared {
 		select {

@@ -79,11 +79,11 @@ func (in *inbox[T]) abandon() (dropped int) {
 	defer cancel()
 	lag, err := in.sub.Lag(ctx)
 	if err != nil {
-		return in.turnedAway
+		return in.rejected
 	}
 	in.member.consumer.misses(DropClosed, lag.Waiting)
 	in.lag.Store(&driver.Lag{Lost: lag.Lost, Members: lag.Members})
-	return in.turnedAway + int(lag.Waiting)
+	return in.rejected + int(lag.Waiting)
 }
 
 // depart closes the inbox. In a handler, for which it would have to wait, it
@@ -134,7 +134,7 @@ func (in *inbox[T]) drain(ctx context.Context) error {
 	return err
 }
 
-// The inbox as a face of its topic.
+// The inbox as a component of its topic.
 
 func (in *inbox[T]) coreOf() *core { return &in.member.consumer.core }
 
@@ -184,7 +184,7 @@ func (in *inbox[T]) caughtUp(ctx context.Context, target uint64) bool {
 	if done, err := in.sub.CaughtUp(ctx, target); err == nil && !done {
 		return false
 	}
-	return in.emptyHanded(ctx)
+	return in.flushPump(ctx)
 }
 
 func (in *inbox[T]) work() (received uint64, idle bool) {
@@ -203,7 +203,7 @@ func (in *inbox[T]) stop(ctx context.Context, cause error) Left {
 		left.Waiting, left.Retrying = 0, 0
 	} else {
 		dropped := 0
-		if in.local.core.bus.hasty { // otherwise only what others have published since is left
+		if in.local.core.bus.forced { // otherwise only what others have published since is left
 			dropped = in.abandon()
 		}
 		left = c.stop(ctx, cause)

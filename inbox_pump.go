@@ -54,9 +54,9 @@ func (in *inbox[T]) take(ctx context.Context, ms []*driver.Received) bool {
 		return true
 	}
 	ms = ms[plain:]
-	landings := make([]landing, len(ms))
+	incomings := make([]incoming, len(ms))
 	for i, m := range ms {
-		if !in.enter(ctx, m, &landings[i]) {
+		if !in.enter(ctx, m, &incomings[i]) {
 			in.giveBack(ms[i:])
 			return false
 		}
@@ -118,9 +118,9 @@ func (in *inbox[T]) nextTurn(ctx context.Context) context.Context {
 	return in.turn
 }
 
-// emptyHanded waits until everything that the pump has received is in the log.
+// flushPump waits until everything that the pump has received is in the log.
 // It returns false if ctx ends first.
-func (in *inbox[T]) emptyHanded(ctx context.Context) bool {
+func (in *inbox[T]) flushPump(ctx context.Context) bool {
 	ch := make(chan struct{})
 	in.mu.Lock()
 	in.asked = append(in.asked, ch)
@@ -149,10 +149,10 @@ func (in *inbox[T]) room(ctx context.Context) (int, error) {
 		n := in.window - in.holds
 		var wait chan struct{}
 		if n <= 0 {
-			if in.roomy == nil {
-				in.roomy = make(chan struct{})
+			if in.hasRoom == nil {
+				in.hasRoom = make(chan struct{})
 			}
-			wait = in.roomy
+			wait = in.hasRoom
 		}
 		in.mu.Unlock()
 		if wait == nil {
@@ -166,14 +166,14 @@ func (in *inbox[T]) room(ctx context.Context) (int, error) {
 	}
 }
 
-// landing holds what an arrival needs here.
-type landing struct {
+// incoming holds what an arrival needs here.
+type incoming struct {
 	arrival arrival
 	meta    meta
 }
 
 // enter puts a message into the log. It reports whether the pump continues.
-func (in *inbox[T]) enter(ctx context.Context, m *driver.Received, at *landing) bool {
+func (in *inbox[T]) enter(ctx context.Context, m *driver.Received, at *incoming) bool {
 	a := &at.arrival
 	*a = arrival{Received: m, inbox: in}
 	at.meta.fromEngine(m, a)

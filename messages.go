@@ -87,7 +87,7 @@ func (w *worker[T]) yieldAll(ctx context.Context, yield func(*Message[T], error)
 }
 
 // trySift is sift where no one else would catch a predicate's panic.
-func (w *worker[T]) trySift(m *Message[T]) (f fate, err error) {
+func (w *worker[T]) trySift(m *Message[T]) (f disposition, err error) {
 	returned := false
 	defer func() {
 		if !returned {

@@ -246,7 +246,7 @@ func (n *Notifier) refuses(ctx context.Context) error {
 
 var errBusClosed = fmt.Errorf("bus %w", ErrClosed)
 
-// The notifier as a face of its bus.
+// The notifier as a component of its bus.
 
 func (n *Notifier) valueType() reflect.Type { return nil }
 

@@ -97,7 +97,7 @@ func (ps *patterns) forgetLocked(p *remotePattern) {
 
 // patternTap is the consumer of a pattern of any type.
 type patternTap interface {
-	face
+	component
 	accepts(reflect.Type) bool
 	pattern() string
 	group() string
@@ -106,7 +106,7 @@ type patternTap interface {
 
 // namedTopic is a *Topic of any type.
 type namedTopic interface {
-	face
+	component
 	Name() string
 	kind() Kind
 	stored() bool
@@ -211,7 +211,7 @@ func (p *patternSub[T]) attach(topic namedTopic) {
 	}
 	var untap func()
 	if t, ok := topic.(*Topic[T]); ok {
-		t.tapGuest(p.consumer, p.start)
+		t.tapPattern(p.consumer, p.start)
 		untap = func() { t.untap(p.consumer) }
 	} else {
 		untap = topic.tapAny(any(p.consumer).(*consumer[any]), p.start)
@@ -249,7 +249,7 @@ func (b boxedTap[X]) endLane(log any) { b.consumer.endLane(log) }
 
 func (t *Topic[T]) tapAny(c *consumer[any], s start) (untap func()) {
 	b := boxedTap[T]{c}
-	t.tapGuest(b, s)
+	t.tapPattern(b, s)
 	return func() { t.untap(b) }
 }
 
@@ -257,7 +257,7 @@ func (t *Topic[T]) kind() Kind { return t.core.kind }
 
 func (t *Topic[T]) stored() bool { return t.core.retention != nil }
 
-// The consumer of a pattern as a face of its bus.
+// The consumer of a pattern as a component of its bus.
 
 func (p *patternSub[T]) valueType() reflect.Type { return reflect.TypeFor[T]() }
 

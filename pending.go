@@ -210,7 +210,7 @@ func (w *worker[T]) retryLater(m *Message[T], failed, due time.Time) {
 
 // holds reports whether the worker holds messages that it has not begun.
 func (w *worker[T]) holds() bool {
-	return w.at < w.n || w.pile != nil && len(w.pile.items) > 0
+	return w.at < w.n || w.batch != nil && len(w.batch.items) > 0
 }
 
 // handBack returns the messages that the worker holds and has not begun to the
@@ -229,13 +229,13 @@ func (w *worker[T]) handBack() {
 		p.putBack(h)
 	}
 	w.at, w.n = 0, 0
-	if w.pile != nil {
-		for _, h := range slices.Backward(w.pile.items) {
+	if w.batch != nil {
+		for _, h := range slices.Backward(w.batch.items) {
 			p.putBack(h)
 		}
-		w.pile.items = nil
-		if w.pile.timer != nil {
-			w.pile.timer.Stop()
+		w.batch.items = nil
+		if w.batch.timer != nil {
+			w.batch.timer.Stop()
 		}
 	}
 	if c.over.Load() {

@@ -23,7 +23,7 @@ type remoteChan[T any] struct {
 
 	sent, received atomic.Uint64
 
-	life    context.Context // ends with the face on the bus
+	life    context.Context // ends with the component on the bus
 	end     context.CancelCauseFunc
 	stopped atomic.Bool
 	pumps   sync.WaitGroup

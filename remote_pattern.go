@@ -105,9 +105,9 @@ func (p *remotePattern) buryAny(to string, _ any, m *meta) error {
 	return p.buryRaw(context.Background(), to, m.arrival, m.failure)
 }
 
-// add implements inboxHome. The pattern is on its bus as long as it has its
+// add implements inboxOwner. The pattern is on its bus as long as it has its
 // inbox.
-func (p *remotePattern) add(in inboxFace) error {
+func (p *remotePattern) add(in anyInbox) error {
 	ps := &p.bus.patterns
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
@@ -126,7 +126,7 @@ func (p *remotePattern) add(in inboxFace) error {
 	return p.remoteTopic.add(in)
 }
 
-func (p *remotePattern) remove(in inboxFace) {
+func (p *remotePattern) remove(in anyInbox) {
 	ps := &p.bus.patterns
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
@@ -134,7 +134,7 @@ func (p *remotePattern) remove(in inboxFace) {
 	p.remoteTopic.remove(in)
 }
 
-// The parts of a pattern's face on its bus, over an engine, that differ from
+// The parts of a pattern's component on its bus, over an engine, that differ from
 // remoteTopic.
 
 func (p *remotePattern) valueType() reflect.Type { return p.core.typ }
@@ -175,7 +175,7 @@ func (ps *patterns) accepted(name string, typ reflect.Type) error {
 func (b *Bus) topicNamed(name string) (namedTopic, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	t, ok := b.faces[faceKey{KindTopic, name}].(namedTopic)
+	t, ok := b.components[componentKey{KindTopic, name}].(namedTopic)
 	return t, ok
 }
 

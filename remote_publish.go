@@ -46,19 +46,19 @@ func (r *remoteTopic) message(msg *driver.Message, data any, m *meta, due time.T
 	return nil
 }
 
-// shipment is reusable memory for the messages of a call.
-type shipment struct {
+// batchBuffer is reusable memory for the messages of a call.
+type batchBuffer struct {
 	messages []driver.Message
 	pointers []*driver.Message
 }
 
-// maxShipment is the largest number of messages for which memory is kept.
-const maxShipment = 1024
+// maxBatchBuffer is the largest number of messages for which memory is kept.
+const maxBatchBuffer = 1024
 
-var shipments = sync.Pool{New: func() any { return new(shipment) }}
+var batchBuffers = sync.Pool{New: func() any { return new(batchBuffer) }}
 
-func newShipment(n int) *shipment {
-	s := shipments.Get().(*shipment)
+func newBatchBuffer(n int) *batchBuffer {
+	s := batchBuffers.Get().(*batchBuffer)
 	if cap(s.messages) < n {
 		s.messages, s.pointers = make([]driver.Message, n), make([]*driver.Message, n)
 		for i := range s.pointers {
@@ -69,10 +69,10 @@ func newShipment(n int) *shipment {
 	return s
 }
 
-func (s *shipment) free() {
-	if cap(s.messages) <= maxShipment {
+func (s *batchBuffer) free() {
+	if cap(s.messages) <= maxBatchBuffer {
 		clear(s.messages)
-		shipments.Put(s)
+		batchBuffers.Put(s)
 	}
 }
 
@@ -109,7 +109,7 @@ func (r *remoteTopic) publish(ctx context.Context, n int, data func(i int) any, 
 	if err != nil {
 		return err
 	}
-	s := newShipment(n)
+	s := newBatchBuffer(n)
 	defer s.free()
 	for i := range s.messages {
 		if err := r.message(&s.messages[i], data(i), m, due); err != nil {
@@ -175,9 +175,9 @@ func (t *Topic[T]) publishOneRemote(ctx context.Context, v T) error {
 	if err != nil {
 		return err
 	}
-	l, ok := r.letters.Get().(*letter[T])
+	l, ok := r.buffers.Get().(*publishBuffer[T])
 	if !ok {
-		l = new(letter[T])
+		l = new(publishBuffer[T])
 		l.messages[0] = &l.message
 	}
 	l.value = v
@@ -193,12 +193,12 @@ func (t *Topic[T]) publishOneRemote(ctx context.Context, v T) error {
 		}
 	}
 	l.value, l.message.Data = *new(T), nil
-	r.letters.Put(l)
+	r.buffers.Put(l)
 	return err
 }
 
-// letter is reusable memory for a message with one value.
-type letter[T any] struct {
+// publishBuffer is reusable memory for a message with one value.
+type publishBuffer[T any] struct {
 	value    T
 	message  driver.Message
 	messages [1]*driver.Message

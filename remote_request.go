@@ -299,13 +299,13 @@ func (p *respondent[Q, R]) shut() error {
 	return err
 }
 
-// retiree is a respondent of any types.
-type retiree interface{ retire(ctx context.Context) }
+// anyRespondent is a respondent of any types.
+type anyRespondent interface{ retire(ctx context.Context) }
 
 // respondents are the respondents of a bus.
 type respondents struct {
 	mu   sync.Mutex // guards all
-	all  map[retiree]struct{}
+	all  map[anyRespondent]struct{}
 	open map[*core]*openCalls
 }
 
@@ -329,16 +329,16 @@ func (r *respondents) forgetCalls(c *core) {
 	delete(r.open, c)
 }
 
-func (r *respondents) enlist(p retiree) {
+func (r *respondents) enlist(p anyRespondent) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.all == nil {
-		r.all = map[retiree]struct{}{}
+		r.all = map[anyRespondent]struct{}{}
 	}
 	r.all[p] = struct{}{}
 }
 
-func (r *respondents) discharge(p retiree) {
+func (r *respondents) discharge(p anyRespondent) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.all, p)
@@ -347,7 +347,7 @@ func (r *respondents) discharge(p retiree) {
 // retireAll stops all respondents from taking requests.
 func (r *respondents) retireAll(ctx context.Context) {
 	r.mu.Lock()
-	var all []retiree
+	var all []anyRespondent
 	for p := range r.all {
 		all = append(all, p)
 	}

@@ -23,13 +23,13 @@ type remoteTopic struct {
 
 	published atomic.Uint64
 	sealed    atomic.Bool // set with mu locked
-	letters   sync.Pool   // of *letter[T]
+	buffers   sync.Pool   // of *publishBuffer[T]
 
 	opening sync.Mutex // guards the opening of topic
 	topic   atomic.Pointer[driver.Topic]
 
 	mu      sync.Mutex // guards the fields below
-	inboxes []inboxFace
+	inboxes []anyInbox
 }
 
 // newRemoteTopic returns the engine's side of a topic, not yet opened. The
@@ -117,15 +117,15 @@ func (r *remoteTopic) open(ctx context.Context) (driver.Topic, error) {
 	return t, nil
 }
 
-// The topic over an engine as a face of its bus.
+// The topic over an engine as a component of its bus.
 
-func (r *remoteTopic) snapshot() []inboxFace {
+func (r *remoteTopic) snapshot() []anyInbox {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.inboxes)
 }
 
-func (r *remoteTopic) add(in inboxFace) error {
+func (r *remoteTopic) add(in anyInbox) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.sealed.Load() {
@@ -135,7 +135,7 @@ func (r *remoteTopic) add(in inboxFace) error {
 	return nil
 }
 
-func (r *remoteTopic) remove(in inboxFace) {
+func (r *remoteTopic) remove(in anyInbox) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if i := slices.Index(r.inboxes, in); i >= 0 {

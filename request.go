@@ -158,13 +158,13 @@ func holdRequests[Q, R any](b *Bus, name string) (*Topic[call[Q, R]], error) {
 	if b.closing {
 		return nil, fmt.Errorf("bus %w", ErrClosed)
 	}
-	t, exists, err := faceLocked[*Topic[call[Q, R]]](b, KindRequest, name)
+	t, exists, err := componentLocked[*Topic[call[Q, R]]](b, KindRequest, name)
 	if err != nil {
 		return nil, err
 	}
 	if !exists {
 		t = makeTopic[call[Q, R]](b, KindRequest, name, topicConfig{dedup: -1}, nil)
-		b.faces[faceKey{KindRequest, name}] = t
+		b.components[componentKey{KindRequest, name}] = t
 	}
 	t.holders++
 	return t, nil
@@ -177,7 +177,7 @@ func (t *Topic[T]) letGo() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if t.holders--; t.holders == 0 {
-		delete(b.faces, faceKey{t.core.kind, t.core.name})
+		delete(b.components, componentKey{t.core.kind, t.core.name})
 	}
 }
 

@@ -151,15 +151,15 @@ func (t *Topic[T]) tap(c *consumer[T], s start) (done bool, err error) {
 	return true, nil
 }
 
-// tapGuest lets the consumer of a pattern read the topic's logs.
-func (t *Topic[T]) tapGuest(c tap[T], s start) {
+// tapPattern lets the consumer of a pattern read the topic's logs.
+func (t *Topic[T]) tapPattern(c tap[T], s start) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.addLanesLocked(c, s)
-	if t.guests == nil {
-		t.guests = map[tap[T]]struct{}{}
+	if t.patternTaps == nil {
+		t.patternTaps = map[tap[T]]struct{}{}
 	}
-	t.guests[c] = struct{}{}
+	t.patternTaps[c] = struct{}{}
 }
 
 func (t *Topic[T]) addLanesLocked(c tap[T], s start) {
@@ -177,18 +177,18 @@ func (t *Topic[T]) tapsLocked() []tap[T] {
 	for _, c := range t.consumers {
 		taps = append(taps, c)
 	}
-	for c := range t.guests {
+	for c := range t.patternTaps {
 		taps = append(taps, c)
 	}
 	return taps
 }
 
-// untap removes what tapGuest added.
+// untap removes what tapPattern added.
 func (t *Topic[T]) untap(c tap[T]) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if _, ok := t.guests[c]; ok {
-		delete(t.guests, c)
+	if _, ok := t.patternTaps[c]; ok {
+		delete(t.patternTaps, c)
 		t.listening--
 		t.setModeLocked()
 	}

@@ -24,14 +24,14 @@ type Topic[T any] struct {
 	log    feed.Log[entry[T]]
 	remote *remoteTopic // used instead of the log over an engine; nil in process
 
-	mu        sync.Mutex     // guards the fields below
-	consumers []*consumer[T] // each knows its index; see snapshot
-	groups    map[string]*consumer[T]
-	guests    map[tap[T]]struct{} // consumers of patterns, which also read the logs
-	listening int                 // number of consumers that read the logs, including guests
-	mixed     bool                // consumers are not in order
-	lanes     []*Publisher[T]
-	sealed    bool
+	mu          sync.Mutex     // guards the fields below
+	consumers   []*consumer[T] // each knows its index; see snapshot
+	groups      map[string]*consumer[T]
+	patternTaps map[tap[T]]struct{} // consumers of patterns, which also read the logs
+	listening   int                 // number of consumers that read the logs, including patternTaps
+	mixed       bool                // consumers are not in order
+	lanes       []*Publisher[T]
+	sealed      bool
 
 	holders int // number of responders to its name, if it is of KindRequest; guarded by Bus.mu
 }
@@ -245,7 +245,7 @@ func place(pc uintptr) string {
 	return fmt.Sprintf("%s:%d", frame.File, frame.Line)
 }
 
-// The topic as a face of its bus.
+// The topic as a component of its bus.
 
 func (t *Topic[T]) valueType() reflect.Type {
 	var v T

@@ -322,7 +322,7 @@ func (v *Value[T]) attendLocked() {
 
 func (v *Value[T]) failed(op string, err error) error { return fail(op, v.core.name, err) }
 
-// The value as a face of its bus.
+// The value as a component of its bus.
 
 func (v *Value[T]) valueType() reflect.Type { return reflect.TypeFor[T]() }
 

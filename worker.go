@@ -28,21 +28,21 @@ const (
 type worker[T any] struct {
 	exec.Task
 	member  *member[T]
-	buf     []Message[T]  // messages taken
-	held    *held[T]      // the message, if it was pending
-	at, n   int           // buf[at:n] still has to be handled
-	chunk   int           // how many messages to take at a time
-	full    uint32        // number of consecutive chunks that had as many messages as allowed
-	stopped bool          // it has permanently stopped; guarded by consumer.mu
-	tokens  chan struct{} // wakes an iterator, which is not a task; otherwise nil
-	quiet   chan struct{} // closed when it stops permanently; nil before halt; guarded by consumer.mu
-	pile    *pile[T]      // the batch being gathered; nil without a batch handler
+	buf     []Message[T]     // messages taken
+	held    *held[T]         // the message, if it was pending
+	at, n   int              // buf[at:n] still has to be handled
+	chunk   int              // how many messages to take at a time
+	full    uint32           // number of consecutive chunks that had as many messages as allowed
+	stopped bool             // it has permanently stopped; guarded by consumer.mu
+	tokens  chan struct{}    // wakes an iterator, which is not a task; otherwise nil
+	quiet   chan struct{}    // closed when it stops permanently; nil before halt; guarded by consumer.mu
+	batch   *pendingBatch[T] // the batch being gathered; nil without a batch handler
 }
 
 func (w *worker[T]) init(m *member[T]) {
 	w.member, w.chunk = m, 1
 	if m.batch != nil {
-		w.pile = &pile[T]{}
+		w.batch = &pendingBatch[T]{}
 	}
 	w.Init(m.consumer.bus.pool, w)
 }
@@ -82,7 +82,7 @@ func (w *worker[T]) Run() (more bool) {
 		case w.step(last):
 			worked, last = true, false
 		case last:
-			if w.pile != nil && !w.pileRests() {
+			if w.batch != nil && !w.batchCanWait() {
 				continue
 			}
 			w.rest()
@@ -121,7 +121,7 @@ func (w *worker[T]) step(last bool) bool {
 	if w.n == 0 {
 		return false
 	}
-	if w.pile != nil {
+	if w.batch != nil {
 		w.gather()
 		return true
 	}
@@ -282,17 +282,17 @@ func (w *worker[T]) handleOne() {
 	returned = true
 }
 
-// fate is the outcome of a message that does not fail.
-type fate uint8
+// disposition is the outcome of a message that does not fail.
+type disposition uint8
 
 const (
-	handled fate = iota
+	handled disposition = iota
 	filtered
 	expired
 )
 
 // sift reports whether m is to be handled.
-func (w *worker[T]) sift(m *Message[T]) fate {
+func (w *worker[T]) sift(m *Message[T]) disposition {
 	if m.meta != nil && !m.meta.expires.IsZero() && !time.Now().Before(m.meta.expires) {
 		return expired
 	}
@@ -317,7 +317,7 @@ func (w *worker[T]) sift(m *Message[T]) fate {
 
 // settle accounts for a message and gives the next message with its key its
 // turn.
-func (w *worker[T]) settle(m *Message[T], f fate, err error) {
+func (w *worker[T]) settle(m *Message[T], f disposition, err error) {
 	c := w.member.consumer
 	if m.attempt > 0 && f == handled {
 		c.tally.redelivered.Add(1)

@@ -119,7 +119,7 @@ func (b *Broker) start(ctx context.Context, c *Config) (err error) {
 	defer ready()
 	if b.auth != nil && b.store != nil {
 		// Clients come as soon as the server listens, and are answered when there is something to say.
-		if err := b.conn.AnswerWhere(func(user, topic string) *natsdriver.Whereabouts { <-placed; return b.whereabouts(user, topic) }); err != nil {
+		if err := b.conn.ServeLocations(func(user, topic string) *natsdriver.TopicLocation { <-placed; return b.topicLocation(user, topic) }); err != nil {
 			return err
 		}
 	}

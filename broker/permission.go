@@ -65,8 +65,8 @@ func coversAny(patterns []string, narrow string) bool {
 	return slices.ContainsFunc(patterns, func(wide string) bool { return names.Covers(wide, narrow) })
 }
 
-// whereabouts tells a user where a topic is kept, as far as the user may use it.
-func (b *Broker) whereabouts(name, topic string) *natsdriver.Whereabouts {
+// topicLocation tells a user where a topic is kept, as far as the user may use it.
+func (b *Broker) topicLocation(name, topic string) *natsdriver.TopicLocation {
 	u := b.auth.users.Load().byName[name]
 	if u == nil {
 		return nil
@@ -75,15 +75,15 @@ func (b *Broker) whereabouts(name, topic string) *natsdriver.Whereabouts {
 	t := keeper(b.config.Load().Topics, topic)
 	switch {
 	case t == nil:
-		return &natsdriver.Whereabouts{Whole: everything}
+		return &natsdriver.TopicLocation{Whole: everything}
 	case !t.isStore():
-		return &natsdriver.Whereabouts{Whole: true}
+		return &natsdriver.TopicLocation{Whole: true}
 	case everything || coversAny(u.Subscribe, t.Name):
-		return &natsdriver.Whereabouts{Whole: true, Store: t.Name}
+		return &natsdriver.TopicLocation{Whole: true, Store: t.Name}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), attemptTimeout)
 	defer cancel()
-	at, err := b.conn.StoreWhereabouts(ctx, t.Name)
+	at, err := b.conn.StoreLocation(ctx, t.Name)
 	if err != nil {
 		b.log.Warn("a client could not be told where a topic is stored", "user", name, "topic", topic, "err", err)
 		return nil

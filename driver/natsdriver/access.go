@@ -50,7 +50,7 @@ func (a *Access) Subjects() (publish, subscribe []string) {
 	}
 	publish = append(publish, "$JS.API.INFO")
 	for _, topics := range slices.Concat(a.Publish, a.Subscribe) {
-		publish = append(publish, wherePrefix+topics)
+		publish = append(publish, locatePrefix+topics)
 	}
 	for _, topic := range a.Writes {
 		publish = append(publish, "$JS.API.STREAM.INFO."+nominalHome(topic).stream)

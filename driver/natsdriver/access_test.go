@@ -192,7 +192,7 @@ func TestNotAllowed(t *testing.T) {
 		t.Run(tt.face, func(t *testing.T) {
 			t.Parallel()
 			c := s.openAs(t, tt.user)
-			c.state.tempo.firstAttempt = time.Hour
+			c.state.retry.firstAttempt = time.Hour
 			err := tt.try(testContext(t), c)
 			if !errors.Is(err, ErrNotAllowed) || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("%s: got %v, want an error that names %s", tt.user, err, tt.want)

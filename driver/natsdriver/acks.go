@@ -50,7 +50,7 @@ var errNoAnswer = errors.New("the server did not answer")
 func (a *acks) init(c *Conn) {
 	a.conn, a.waiting = c, map[uint64]waiter{}
 	c.state.mu.Lock()
-	c.state.losers[a] = struct{}{}
+	c.state.lossListeners[a] = struct{}{}
 	c.state.mu.Unlock()
 }
 
@@ -203,7 +203,7 @@ func (a *acks) end(err error) {
 func (a *acks) close() {
 	c := a.conn
 	c.state.mu.Lock()
-	delete(c.state.losers, a)
+	delete(c.state.lossListeners, a)
 	c.state.mu.Unlock()
 	a.mu.Lock()
 	a.closed = true

@@ -303,23 +303,23 @@ func (c *Conn) SeqAt(ctx context.Context, topic string, at time.Time) (seq uint6
 	return seq, err
 }
 
-// spot is the place of a message, as JetStream's API encodes it.
-type spot struct {
+// rawMsg is what is needed of a stored message, as JetStream's API encodes it.
+type rawMsg struct {
 	Seq  uint64    `json:"seq"`
 	Time time.Time `json:"time"`
 }
 
 // firstFrom returns where the first message of a topic at or after a place is. Its
 // Seq is 0 if there is none.
-func (c *Conn) firstFrom(ctx context.Context, h home, topic string, place map[string]any) (spot, error) {
+func (c *Conn) firstFrom(ctx context.Context, h home, topic string, place map[string]any) (rawMsg, error) {
 	var answer struct {
-		Message spot `json:"message"`
+		Message rawMsg `json:"message"`
 	}
 	place["next_by_subj"] = cmp.Or(h.all(topic), ">")
 	err := c.askAPI(ctx, "STREAM.MSG.GET."+h.stream, place, &answer)
 	var api *jetstream.APIError
 	if errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeMessageNotFound {
-		return spot{}, nil
+		return rawMsg{}, nil
 	}
 	return answer.Message, err
 }

@@ -75,21 +75,21 @@ type writer struct {
 
 // order is a call that waits for its messages to be stored.
 type order struct {
-	parcels []*parcel
-	next    int           // the first parcel not yet taken
-	left    int           // parcels that are not done
-	batch   *batch        // the batch that it is in
-	own     bool          // the call should send what has not been taken
-	done    chan struct{} // closed when left is 0, or own is set
+	msgs  []*outMsg
+	next  int           // the first message not yet taken
+	left  int           // messages that are not done
+	batch *batch        // the batch that it is in
+	own   bool          // the call should send what has not been taken
+	done  chan struct{} // closed when left is 0, or own is set
 }
 
-// rest returns the parcels that have not been taken.
-func (o *order) rest() []*parcel { return o.parcels[o.next:] }
+// rest returns the messages that have not been taken.
+func (o *order) rest() []*outMsg { return o.msgs[o.next:] }
 
 // batch is a set of messages that are stored together or not at all.
 type batch struct {
-	parcels []*parcel
-	orders  []*order // with the number of their parcels in counts
+	msgs    []*outMsg
+	orders  []*order // with the number of their messages in counts
 	counts  []int
 	waiting int // orders whose callers still wait
 	ctx     context.Context
@@ -101,13 +101,13 @@ type batch struct {
 
 func (w *writer) init(t *stored) { w.topic = t }
 
-// write returns once the outcomes of the parcels are known. If ctx ends first it
-// returns the cause, and the caller must not use the parcels any more.
-func (w *writer) write(ctx context.Context, ps []*parcel) error {
+// write returns once the outcomes of the messages are known. If ctx ends first it
+// returns the cause, and the caller must not use the messages any more.
+func (w *writer) write(ctx context.Context, ps []*outMsg) error {
 	if len(ps) == 0 {
 		return nil
 	}
-	o := &order{parcels: ps, left: len(ps), done: make(chan struct{})}
+	o := &order{msgs: ps, left: len(ps), done: make(chan struct{})}
 	w.mu.Lock()
 	w.queue = append(w.queue, o)
 	w.waiting += len(ps)
@@ -189,7 +189,7 @@ func (w *writer) abandon(o *order, cause error) error {
 			b.cancel()
 		}
 		b.mu.Lock() // the data belong to the caller again
-		for _, p := range o.parcels {
+		for _, p := range o.msgs {
 			p.msg.Data = bytes.Clone(p.msg.Data)
 		}
 		b.mu.Unlock()
@@ -230,25 +230,25 @@ func (w *writer) take() *batch {
 			continue // a call's messages stay in order, so the rest waits
 		}
 		first := o.next
-		for o.next < len(o.parcels) && len(b.parcels) < maxBatch {
-			p := o.parcels[o.next]
-			if size += p.msg.Size(); size > maxBatchBytes && len(b.parcels) > 0 {
+		for o.next < len(o.msgs) && len(b.msgs) < maxBatch {
+			p := o.msgs[o.next]
+			if size += p.msg.Size(); size > maxBatchBytes && len(b.msgs) > 0 {
 				break
 			}
-			b.parcels = append(b.parcels, p)
+			b.msgs = append(b.msgs, p)
 			o.next++
 		}
 		if o.next > first {
 			o.batch = b
 			b.orders, b.counts = append(b.orders, o), append(b.counts, o.next-first)
 		}
-		if len(b.parcels) == maxBatch || size > maxBatchBytes {
+		if len(b.msgs) == maxBatch || size > maxBatchBytes {
 			break
 		}
 	}
-	w.waiting -= len(b.parcels)
-	w.queue = slices.DeleteFunc(w.queue, func(o *order) bool { return o.next == len(o.parcels) })
-	if len(b.parcels) == 0 {
+	w.waiting -= len(b.msgs)
+	w.queue = slices.DeleteFunc(w.queue, func(o *order) bool { return o.next == len(o.msgs) })
+	if len(b.msgs) == 0 {
 		b.cancel()
 		w.writing--
 		return nil
@@ -271,11 +271,11 @@ func (w *writer) finish(b *batch) {
 
 // writeBatch stores the messages of a batch, and records their outcomes.
 func (t *stored) writeBatch(b *batch) {
-	if len(b.parcels) < batchLeast || !t.batches() {
-		t.send(b.ctx, b.parcels, &b.mu)
+	if len(b.msgs) < batchLeast || !t.batches() {
+		t.send(b.ctx, b.msgs, &b.mu)
 		return
 	}
-	last := b.parcels[len(b.parcels)-1].msg
+	last := b.msgs[len(b.msgs)-1].msg
 	// The ID of the last message tells whether a batch is stored when its answer
 	// was lost.
 	ownID := last.Header[natsMsgID] == nil
@@ -288,7 +288,7 @@ func (t *stored) writeBatch(b *batch) {
 		t.writeSingly(b, ownID)
 		return
 	}
-	for _, p := range b.parcels {
+	for _, p := range b.msgs {
 		p.err = err
 	}
 }
@@ -304,7 +304,7 @@ func (t *stored) attempt(b *batch) error {
 	f := newFlight(1, false)
 	asking, q := c.state.question(b.ctx)
 	if q != nil {
-		t.asks(asking, b.parcels, &b.mu)
+		t.asks(asking, b.msgs, &b.mu)
 	}
 	if err := t.sendBatch(b, f); err != nil {
 		return q.end(err)
@@ -315,8 +315,8 @@ func (t *stored) attempt(b *batch) error {
 	defer f.free()
 	switch err := f.errs[0]; {
 	case err == nil:
-		if f.acks[0].Count != len(b.parcels) {
-			return fmt.Errorf("the server stored %d of %d messages", f.acks[0].Count, len(b.parcels))
+		if f.acks[0].Count != len(b.msgs) {
+			return fmt.Errorf("the server stored %d of %d messages", f.acks[0].Count, len(b.msgs))
 		}
 		b.place(f.acks[0].Seq)
 		return nil
@@ -340,8 +340,8 @@ func (t *stored) attempt(b *batch) error {
 // place records where the messages of a batch are, given the place of the last:
 // they are stored with no others in between.
 func (b *batch) place(last uint64) {
-	for i, p := range b.parcels {
-		p.seq = last - uint64(len(b.parcels)-1-i)
+	for i, p := range b.msgs {
+		p.seq = last - uint64(len(b.msgs)-1-i)
 	}
 }
 
@@ -351,10 +351,10 @@ func (t *stored) sendBatch(b *batch, f *flight) error {
 	id := c.ids.next() // a new one for each attempt, because the server forgets none
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for i, p := range b.parcels {
+	for i, p := range b.msgs {
 		setNATSHeader(p.msg, natsBatchID, id)
 		setNATSHeader(p.msg, natsBatchSeq, strconv.Itoa(i+1))
-		if i == len(b.parcels)-1 {
+		if i == len(b.msgs)-1 {
 			setNATSHeader(p.msg, natsBatchCommit, "1")
 			f.tokens[0], p.msg.Reply = c.acks.expect(flightSeat{f, 0})
 		}
@@ -371,13 +371,13 @@ func (t *stored) sendBatch(b *batch, f *flight) error {
 // writeSingly stores the messages of a batch one by one.
 func (t *stored) writeSingly(b *batch, ownID bool) {
 	b.mu.Lock()
-	for _, p := range b.parcels {
+	for _, p := range b.msgs {
 		delete(p.msg.Header, natsBatchID)
 		delete(p.msg.Header, natsBatchSeq)
 		delete(p.msg.Header, natsBatchCommit)
 	}
 	b.mu.Unlock()
-	rest := b.parcels
+	rest := b.msgs
 	if b.unsure {
 		last := rest[len(rest)-1]
 		if t.send(b.ctx, rest[len(rest)-1:], &b.mu); last.err == nil && last.repeated {

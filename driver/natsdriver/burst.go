@@ -68,10 +68,10 @@ func (t *stored) refuseBursts() {
 	t.config.Store(&cfg)
 }
 
-// isBurst reports whether parcels can be sent as a burst. Parcels that may be
+// isBurst reports whether messages can be sent as a burst. Parcels that may be
 // repeats cannot, nor can those whose place somebody wants to know: in a burst the
 // server reports neither.
-func (t *stored) isBurst(ps []*parcel) bool {
+func (t *stored) isBurst(ps []*outMsg) bool {
 	if len(ps) < minBurst || !t.bursts() {
 		return false
 	}
@@ -84,7 +84,7 @@ func (t *stored) isBurst(ps []*parcel) bool {
 }
 
 // launchBurst hands the messages of a burst to the client.
-func (c *Conn) launchBurst(f *flight, ps []*parcel) error {
+func (c *Conn) launchBurst(f *flight, ps []*outMsg) error {
 	last := ps[len(ps)-1].msg
 	f.end = burstEnding{subject: last.Subject}
 	token, prefix := c.acks.expectBurst(burstSeat{f})

@@ -128,7 +128,7 @@ func (c *Conn) OpenChan(ctx context.Context, config driver.ChanConfig) (driver.C
 		return nil, errConnClosed
 	}
 	c.state.mu.Lock()
-	c.state.losers[ch] = struct{}{}
+	c.state.lossListeners[ch] = struct{}{}
 	c.state.mu.Unlock()
 	go ch.keep()
 	return ch, nil
@@ -288,7 +288,7 @@ func (ch *channel) refusesLocked() error {
 	return nil
 }
 
-// lost implements loser: the server will not send the values it was asked for.
+// lost implements lossListener: the server will not send the values it was asked for.
 func (ch *channel) lost() {
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
@@ -391,7 +391,7 @@ func (e chanEnd) Close(context.Context) error {
 		_ = samples.Unsubscribe()
 	}
 	ch.conn.state.mu.Lock()
-	delete(ch.conn.state.losers, ch)
+	delete(ch.conn.state.lossListeners, ch)
 	ch.conn.state.mu.Unlock()
 	ch.conn.remove(e)
 	return nil

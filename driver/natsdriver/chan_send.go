@@ -46,11 +46,11 @@ func (s *chanSeat) acked(_ uint64, a ack, err error) {
 // message builds a message to a subject of the channel. The server accepts it only
 // while the channel is open.
 func (ch *channel) message(prefix string, data []byte) *nats.Msg {
-	return ch.write(new(letter), prefix, data)
+	return ch.write(new(msgBuilder), prefix, data)
 }
 
-// write is message, built in a letter.
-func (ch *channel) write(l *letter, prefix string, data []byte) *nats.Msg {
+// write is message, built in a msgBuilder.
+func (ch *channel) write(l *msgBuilder, prefix string, data []byte) *nats.Msg {
 	l.begin(prefix+ch.config.Name, data)
 	l.set(natsExpectSubject, chanEndPrefix+ch.config.Name)
 	l.set(natsExpectSequence, "0")
@@ -160,8 +160,8 @@ func (ch *channel) Send(ctx context.Context, data []byte, try bool) error {
 	if ch.config.Capacity == 0 {
 		return ch.offer(ctx, data, try)
 	}
-	l := letters.Get().(*letter)
-	defer letters.Put(l)
+	l := msgBuilders.Get().(*msgBuilder)
+	defer msgBuilders.Put(l)
 	m := ch.write(l, chanPrefix, data)
 	l.set(natsMsgID, ch.conn.ids.next())
 	if err := ch.conn.fits(m); err != nil {

@@ -32,7 +32,7 @@ type Conn struct {
 	info  driver.Info
 	opts  options
 	state *state
-	room  room
+	limit subscriptionLimit
 	owned *dialer // nil if the client belongs to the caller
 
 	acks    acks
@@ -41,10 +41,10 @@ type Conn struct {
 	due     dueTopics
 	lists   storeLists
 	noted   sync.Map // dead-letter topics, by name, that need no further note
-	// knowing says not to ask a broker where topics are kept: this connection is a
-	// broker's, or the client may not ask. lonely says that no broker has answered,
+	// locatesItself says not to ask a broker where topics are kept: this connection is a
+	// broker's, or the client may not ask. noBroker says that no broker has answered,
 	// but the server has.
-	knowing, lonely atomic.Bool
+	locatesItself, noBroker atomic.Bool
 
 	signals atomic.Pointer[signals] // nil until the connection listens
 
@@ -152,7 +152,7 @@ func account(ctx context.Context, js jetstream.JetStream) (*jetstream.AccountInf
 		select {
 		case <-ctx.Done():
 			return nil, err
-		case <-time.After(serverTempo.firstPause):
+		case <-time.After(serverRetry.firstPause):
 		}
 	}
 }

@@ -137,7 +137,7 @@ func (h *home) isKeyed(c *jetstream.ConsumerConfig) bool {
 // exist yet, or in the store of a pattern. A pattern is a store, or a part of one.
 func (c *Conn) home(ctx context.Context, topic string) (home, error) {
 	own := nominalHome(topic)
-	at, err := c.whereabouts(ctx, topic)
+	at, err := c.locate(ctx, topic)
 	switch {
 	case err != nil:
 		return own, err

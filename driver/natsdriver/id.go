@@ -14,8 +14,8 @@ type ids struct {
 }
 
 func (i *ids) next() string {
-	var room [40]byte
-	return string(i.append(room[:0]))
+	var buf [40]byte
+	return string(i.append(buf[:0]))
 }
 
 func (i *ids) append(to []byte) []byte {
@@ -25,8 +25,8 @@ func (i *ids) append(to []byte) []byte {
 // nextAt is next, and also formats a time as messages carry it; both share one
 // string. The text of the zero time is empty.
 func (i *ids) nextAt(at time.Time) (id, text string) {
-	var room [80]byte
-	b := i.append(room[:0])
+	var buf [80]byte
+	b := i.append(buf[:0])
 	n := len(b)
 	if !at.IsZero() {
 		b = at.UTC().AppendFormat(b, time.RFC3339Nano)

@@ -48,12 +48,12 @@ type keyed struct {
 
 	agreeing sync.Mutex // held while a roster is read and replaced
 
-	mu      sync.Mutex // guards the fields below
-	slots   map[int]*slot
-	pulses  pulses
-	renewed time.Time     // when this member's number last changed
-	renewal chan struct{} // closed and replaced when it changes
-	failed  error         // why nothing more is taken
+	mu         sync.Mutex // guards the fields below
+	slots      map[int]*slot
+	heartbeats heartbeats
+	renewed    time.Time     // when this member's number last changed
+	renewal    chan struct{} // closed and replaced when it changes
+	failed     error         // why nothing more is taken
 }
 
 // joinKeyed makes a member of a group that keeps the order of keys.
@@ -61,7 +61,7 @@ func (t *stored) joinKeyed(ctx context.Context, cfg driver.SubscribeConfig) (dri
 	k := &keyed{
 		topic: t, name: cfg.Group, id: t.conn.ids.next(), subject: rosterOf(t.topic, cfg.Group), window: cfg.Window,
 		nudged: make(chan struct{}, 1), steward: make(chan struct{}), arrived: make(chan []*driver.Received),
-		slots: map[int]*slot{}, pulses: pulses{}, renewal: make(chan struct{}),
+		slots: map[int]*slot{}, heartbeats: heartbeats{}, renewal: make(chan struct{}),
 	}
 	k.ctx, k.cancel = context.WithCancel(context.Background())
 	if err := k.join(ctx, cfg); err != nil {
@@ -362,7 +362,7 @@ func (k *keyed) Lag(ctx context.Context) (driver.Lag, error) {
 	for _, s := range k.slots {
 		lag.Waiting += uint64(len(s.puller.msgs))
 	}
-	lag.Members = max(len(k.pulses), 1)
+	lag.Members = max(len(k.heartbeats), 1)
 	return lag, nil
 }
 

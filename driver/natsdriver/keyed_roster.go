@@ -187,7 +187,7 @@ func (k *keyed) storeRoster(ctx context.Context, r *roster, seq uint64) error {
 func (k *keyed) propose(r *roster, renew bool) (changed bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for _, member := range k.pulses.silent(r, time.Now(), k.lease()) {
+	for _, member := range k.heartbeats.silent(r, time.Now(), k.lease()) {
 		if member != k.id {
 			delete(r.Members, member)
 			changed = true

@@ -249,7 +249,7 @@ func TestRosterQuota(t *testing.T) {
 func TestSilentMembers(t *testing.T) {
 	r := newRoster()
 	r.Members["a"], r.Members["b"] = 1, 1
-	p := pulses{}
+	p := heartbeats{}
 	at := time.Now()
 	after := func(d time.Duration, want ...string) {
 		t.Helper()

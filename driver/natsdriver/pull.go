@@ -85,12 +85,12 @@ func (p *puller) open(ctx context.Context, room int) error {
 		return err
 	}
 	p.conn.state.mu.Lock()
-	p.conn.state.losers[p] = struct{}{}
+	p.conn.state.lossListeners[p] = struct{}{}
 	p.conn.state.mu.Unlock()
 	return nil
 }
 
-// lost implements loser.
+// lost implements lossListener.
 func (p *puller) lost() {
 	p.cut.Store(true)
 	p.rouse()
@@ -168,7 +168,7 @@ func (p *puller) empty() {
 func (p *puller) unlist() {
 	p.conn.state.mu.Lock()
 	defer p.conn.state.mu.Unlock()
-	delete(p.conn.state.losers, p)
+	delete(p.conn.state.lossListeners, p)
 }
 
 // stop stops taking messages: the last are those that the server has already sent.

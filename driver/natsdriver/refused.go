@@ -255,13 +255,13 @@ func (c *Conn) jetStream(opts ...jetstream.JetStreamOpt) (jetstream.JetStream, e
 func (c *Conn) permitted(ctx context.Context, subjects []string, try func() error, undo func()) error {
 	const attempts = 10
 	for i := 1; ; i++ {
-		before, accepted := c.nc.LastError(), c.room.enter(c.nc, len(subjects))
+		before, accepted := c.nc.LastError(), c.limit.enter(c.nc, len(subjects))
 		err := try()
 		if err == nil {
 			err = c.Flush(ctx)
 		}
 		said := c.nc.LastError()
-		if full := c.room.leave(c.nc, len(subjects), accepted, before, said); full && err == nil {
+		if full := c.limit.leave(c.nc, len(subjects), accepted, before, said); full && err == nil {
 			err = fmt.Errorf("%w: %w", ErrTooManySubscriptions, said)
 		}
 		if err == nil && (!c.state.guarded || said == nil || said == before || !errors.Is(said, nats.ErrPermissionViolation)) {

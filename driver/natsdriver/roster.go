@@ -69,29 +69,29 @@ func (r *roster) orphans() bool {
 	return found
 }
 
-// pulse is when a member's number was first seen.
-type pulse struct {
+// heartbeat is when a member's number was first seen.
+type heartbeat struct {
 	beat uint64
 	at   time.Time
 }
 
-// pulses tells which members live: those whose number changes. It does not compare
+// heartbeats tell which members live: those whose number changes. They do not compare
 // the clocks of different machines.
-type pulses map[string]pulse
+type heartbeats map[string]heartbeat
 
 // silent returns the members of a roster whose numbers have not changed for longer
 // than a lease.
-func (p pulses) silent(r *roster, now time.Time, lease time.Duration) []string {
-	maps.DeleteFunc(p, func(member string, _ pulse) bool {
+func (h heartbeats) silent(r *roster, now time.Time, lease time.Duration) []string {
+	maps.DeleteFunc(h, func(member string, _ heartbeat) bool {
 		_, there := r.Members[member]
 		return !there
 	})
 	var silent []string
 	for member, beat := range r.Members {
-		seen, ok := p[member]
+		seen, ok := h[member]
 		switch {
 		case !ok || seen.beat != beat:
-			p[member] = pulse{beat, now}
+			h[member] = heartbeat{beat, now}
 		case now.Sub(seen.at) > lease:
 			silent = append(silent, member)
 		}

@@ -19,7 +19,7 @@ import (
 type state struct {
 	nc      *nats.Conn
 	where   string // the engine and its address
-	tempo   tempo
+	retry   retryPolicy
 	owned   *dialer // nil if the client belongs to the caller
 	guarded bool    // the server has users, and tells this connection what it does not permit
 	events  chan nats.Status
@@ -29,27 +29,27 @@ type state struct {
 
 	closed atomic.Bool // set with mu locked
 
-	mu      sync.Mutex // guards the fields below
-	up      bool
-	reason  error           // why it is down
-	live    context.Context // ends when the connection goes down
-	die     context.CancelFunc
-	changed chan struct{} // closed and replaced at each change
-	watcher func(up bool, reason error)
-	losers  map[loser]struct{}
+	mu            sync.Mutex // guards the fields below
+	up            bool
+	reason        error           // why it is down
+	live          context.Context // ends when the connection goes down
+	die           context.CancelFunc
+	changed       chan struct{} // closed and replaced at each change
+	watcher       func(up bool, reason error)
+	lossListeners map[lossListener]struct{}
 }
 
-// loser is told when the connection is lost, and with it everything under way.
-type loser interface{ lost() }
+// lossListener is told when the connection is lost, and with it everything under way.
+type lossListener interface{ lost() }
 
 func newState(nc *nats.Conn, where string) *state {
 	s := &state{
-		nc: nc, where: where, tempo: serverTempo, events: nc.StatusChanged(nats.CONNECTED, nats.DISCONNECTED, nats.RECONNECTING, nats.CLOSED),
+		nc: nc, where: where, retry: serverRetry, events: nc.StatusChanged(nats.CONNECTED, nats.DISCONNECTED, nats.RECONNECTING, nats.CLOSED),
 		quit: make(chan struct{}), over: make(chan struct{}), done: make(chan struct{}), changed: make(chan struct{}),
-		up: nc.IsConnected(), losers: map[loser]struct{}{},
+		up: nc.IsConnected(), lossListeners: map[lossListener]struct{}{},
 	}
 	if nc.ConnectedClusterName() != "" {
-		s.tempo = clusterTempo
+		s.retry = clusterRetry
 	}
 	s.live, s.die = context.WithCancel(context.Background())
 	go s.follow()
@@ -86,12 +86,12 @@ func (s *state) set(up bool) {
 	}
 	s.changeLocked()
 	watcher := s.watcher
-	var losers []loser
+	var lossListeners []lossListener
 	if !up {
-		losers = slices.Collect(maps.Keys(s.losers))
+		lossListeners = slices.Collect(maps.Keys(s.lossListeners))
 	}
 	s.mu.Unlock()
-	for _, l := range losers {
+	for _, l := range lossListeners {
 		l.lost()
 	}
 	var reason error
@@ -128,7 +128,7 @@ func (s *state) close() {
 }
 
 // epoch returns a number that grows before each connection to a server. It is
-// exact, whereas losers learn a little later that the connection was lost. Over a
+// exact, whereas lossListeners learn a little later that the connection was lost. Over a
 // client that belongs to the caller, it waits while that client dials.
 func (s *state) epoch() uint64 {
 	if s.owned != nil {
@@ -210,19 +210,19 @@ func (s *state) interrupted(ctx context.Context) error {
 
 var errConnClosed = fmt.Errorf("connection %w", driver.ErrClosed)
 
-// tempo is the timing of retries. The limits of attempts and the pauses between
+// retryPolicy is the timing of retries. The limits of attempts and the pauses between
 // them double each time.
-type tempo struct {
+type retryPolicy struct {
 	firstAttempt, longAttempt time.Duration
 	firstPause, longPause     time.Duration
 }
 
 var (
-	serverTempo = tempo{attemptTimeout, attemptTimeout, 20 * time.Millisecond, 2 * time.Second}
+	serverRetry = retryPolicy{attemptTimeout, attemptTimeout, 20 * time.Millisecond, 2 * time.Second}
 	// In a cluster a server may die after it has been sent a request while the
 	// connection, which is to another server, stays up. The request is then never
 	// answered, and only asking again shows that others have taken over.
-	clusterTempo = tempo{time.Second, attemptTimeout, 20 * time.Millisecond, 250 * time.Millisecond}
+	clusterRetry = retryPolicy{time.Second, attemptTimeout, 20 * time.Millisecond, 250 * time.Millisecond}
 )
 
 // attemptTimeout is how long an attempt may take before it is repeated, if there
@@ -235,9 +235,9 @@ const attemptTimeout = 5 * time.Second
 // the connection, once it is back, and those that wrap driver.ErrAgain.
 func (s *state) do(ctx context.Context, f func(ctx context.Context) error) error {
 	var last error
-	timeout, pause := s.tempo.firstAttempt, s.tempo.firstPause
+	timeout, pause := s.retry.firstAttempt, s.retry.firstPause
 	failed := 0
-	for ; ; timeout, pause = min(2*timeout, s.tempo.longAttempt), min(2*pause, s.tempo.longPause) {
+	for ; ; timeout, pause = min(2*timeout, s.retry.longAttempt), min(2*pause, s.retry.longPause) {
 		if err := s.await(ctx); err != nil {
 			return because(err, last)
 		}

@@ -53,8 +53,8 @@ func (t *topic) Publish(ctx context.Context, ms []*driver.Message) error {
 		if unheard && c.surelyFits(t.name, m) {
 			return nil
 		}
-		l := letters.Get().(*letter)
-		defer letters.Put(l)
+		l := msgBuilders.Get().(*msgBuilder)
+		defer msgBuilders.Put(l)
 		msg, err := l.write(c, t.name, t.name, m)
 		if err != nil {
 			return err

@@ -317,7 +317,7 @@ func (v *value) Watch(ctx context.Context) (driver.ValueWatch, error) {
 		return nil, kind(err)
 	}
 	c.state.mu.Lock()
-	c.state.losers[w] = struct{}{}
+	c.state.lossListeners[w] = struct{}{}
 	c.state.mu.Unlock()
 	return w, nil
 }
@@ -343,7 +343,7 @@ func (w *valueWatch) receive(m *nats.Msg) {
 	}
 }
 
-// lost implements loser.
+// lost implements lossListener.
 func (w *valueWatch) lost() { tick(w.look) }
 
 // tick puts a token into a channel of capacity 1, if it is empty.
@@ -409,7 +409,7 @@ func (w *valueWatch) Close() error {
 		close(w.ended)
 		c := w.value.conn
 		c.state.mu.Lock()
-		delete(c.state.losers, w)
+		delete(c.state.lossListeners, w)
 		c.state.mu.Unlock()
 		c.remove(closer{w})
 		_ = w.sub.Unsubscribe() // the connection may be closed

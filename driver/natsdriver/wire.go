@@ -36,10 +36,10 @@ const (
 // maxHeaders limits the headers of a message that are hark's own, or the server's.
 const maxHeaders = 12
 
-// letter holds a message on its way to the client, which does not keep it. Most
-// messages have the same headers as the one before; then only the values change,
-// which the map refers to as slices of an array.
-type letter struct {
+// msgBuilder builds messages for the client, which does not keep them. Most have the
+// same headers as the one before; then only the values change, which the map refers
+// to as slices of an array.
+type msgBuilder struct {
 	msg    nats.Msg
 	header nats.Header // the value of msg.Header, if that is not nil
 	names  [maxHeaders]string
@@ -49,23 +49,23 @@ type letter struct {
 	others bool // header has other names, too
 }
 
-var letters = sync.Pool{New: func() any { return new(letter) }}
+var msgBuilders = sync.Pool{New: func() any { return new(msgBuilder) }}
 
 // write builds the NATS message that carries a message of a topic to subject. It is
 // valid until the next write.
-func (l *letter) write(c *Conn, subject, topic string, m *driver.Message) (*nats.Msg, error) {
+func (l *msgBuilder) write(c *Conn, subject, topic string, m *driver.Message) (*nats.Msg, error) {
 	l.begin(subject, m.Data)
 	err := l.fill(c, topic, m)
 	return &l.msg, err
 }
 
-// encode is write with a new letter.
+// encode is write with a builder of its own.
 func (c *Conn) encode(subject, topic string, m *driver.Message) (*nats.Msg, error) {
-	return new(letter).write(c, subject, topic, m)
+	return new(msgBuilder).write(c, subject, topic, m)
 }
 
 // begin starts a message without headers; set adds them.
-func (l *letter) begin(subject string, data []byte) {
+func (l *msgBuilder) begin(subject string, data []byte) {
 	l.msg, l.used = nats.Msg{Subject: subject, Data: data}, 0
 	if l.others {
 		clear(l.header)
@@ -74,7 +74,7 @@ func (l *letter) begin(subject string, data []byte) {
 }
 
 // fill adds the headers.
-func (l *letter) fill(c *Conn, topic string, m *driver.Message) error {
+func (l *msgBuilder) fill(c *Conn, topic string, m *driver.Message) error {
 	if !m.Bare {
 		l.envelope(c, topic, m)
 	}
@@ -90,7 +90,7 @@ func (l *letter) fill(c *Conn, topic string, m *driver.Message) error {
 }
 
 // headers returns the headers of the message, for adding to them.
-func (l *letter) headers() nats.Header {
+func (l *msgBuilder) headers() nats.Header {
 	if l.header == nil {
 		l.header = make(nats.Header) // maps of up to eight entries are the fastest to read
 	}
@@ -99,7 +99,7 @@ func (l *letter) headers() nats.Header {
 }
 
 // set sets a single-valued header that has not been set yet.
-func (l *letter) set(name, value string) {
+func (l *msgBuilder) set(name, value string) {
 	i := l.used
 	l.values[i] = value
 	h := l.headers()
@@ -112,7 +112,7 @@ func (l *letter) set(name, value string) {
 }
 
 // trim removes headers of the previous message that have not been set again.
-func (l *letter) trim() {
+func (l *msgBuilder) trim() {
 	for l.kept > l.used {
 		l.kept--
 		delete(l.header, l.names[l.kept])
@@ -120,7 +120,7 @@ func (l *letter) trim() {
 }
 
 // envelope adds the attributes of the event.
-func (l *letter) envelope(c *Conn, topic string, m *driver.Message) {
+func (l *msgBuilder) envelope(c *Conn, topic string, m *driver.Message) {
 	id, at := percent.Encode(m.ID), ""
 	if id == "" {
 		id, at = c.ids.nextAt(m.Time)

@@ -173,7 +173,7 @@ func TestNamesOfStreams(t *testing.T) {
 }
 
 // TestLetterIsUsedAgain writes several messages with different headers in the same
-// letter.
+// msgBuilder.
 func TestLetterIsUsedAgain(t *testing.T) {
 	c := &Conn{}
 	c.ids.init()
@@ -191,7 +191,7 @@ func TestLetterIsUsedAgain(t *testing.T) {
 		{Bare: true, Expires: at.Add(2)},
 		{ID: "6", Time: at, ContentType: "a/b"},
 	}
-	l := new(letter)
+	l := new(msgBuilder)
 	for i := range 200 {
 		m := &messages[i*7%len(messages)]
 		if i > 100 {

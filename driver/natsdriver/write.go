@@ -35,8 +35,8 @@ const (
 	natsTTL   = "Nats-TTL" // at least 1 s
 )
 
-// parcel is a message on its way to a stream.
-type parcel struct {
+// outMsg is a message on its way to a stream.
+type outMsg struct {
 	msg      *nats.Msg
 	err      error  // its outcome, once known
 	seq      uint64 // where it is stored; 0 while it waits until it is due
@@ -45,14 +45,14 @@ type parcel struct {
 	sent     int    // how often it was sent
 }
 
-// prepare makes the parcels of messages. It returns all of them, and those that can
+// prepare makes the outgoing messages of ms. It returns all of them, and those that can
 // be sent separately by whether they are stored at once or wait until they are due.
-func (t *stored) prepare(ctx context.Context, ms []*driver.Message, placed bool) (all []parcel, now, later []*parcel) {
-	all, now = make([]parcel, len(ms)), make([]*parcel, 0, len(ms))
+func (t *stored) prepare(ctx context.Context, ms []*driver.Message, placed bool) (all []outMsg, now, later []*outMsg) {
+	all, now = make([]outMsg, len(ms)), make([]*outMsg, 0, len(ms))
 	for i, m := range ms {
 		p := &all[i]
 		p.placed = placed
-		p.msg, p.err = t.message(m, &letter{})
+		p.msg, p.err = t.message(m, &msgBuilder{})
 		if !m.Due.IsZero() && p.err == nil {
 			if p.err = t.takeDue(ctx); p.err == nil {
 				t.delay(p.msg, m.Due)
@@ -68,7 +68,7 @@ func (t *stored) prepare(ctx context.Context, ms []*driver.Message, placed bool)
 }
 
 // message builds the NATS message for a message, in l.
-func (t *stored) message(m *driver.Message, l *letter) (*nats.Msg, error) {
+func (t *stored) message(m *driver.Message, l *msgBuilder) (*nats.Msg, error) {
 	c := t.conn
 	if !m.Due.IsZero() && !c.info.Has(driver.Delay) {
 		return nil, c.refuse(string(driver.Delay))
@@ -111,14 +111,14 @@ func (t *stored) ownID(id string) string { return percent.Encode(t.topic) + " " 
 // single holds one message on its way to a stream. It is not used any more once the
 // message has been sent.
 type single struct {
-	parcel  parcel
-	parcels [1]*parcel
-	letter  letter
+	out     outMsg
+	msgs    [1]*outMsg
+	builder msgBuilder
 }
 
 var singles = sync.Pool{New: func() any {
 	s := &single{}
-	s.parcels[0] = &s.parcel
+	s.msgs[0] = &s.out
 	return s
 }}
 
@@ -133,25 +133,25 @@ func (t *stored) publishOne(ctx context.Context, m *driver.Message) error {
 		return err
 	}
 	s := singles.Get().(*single)
-	s.parcel = parcel{}
-	if s.parcel.msg, s.parcel.err = t.message(m, &s.letter); s.parcel.err == nil {
+	s.out = outMsg{}
+	if s.out.msg, s.out.err = t.message(m, &s.builder); s.out.err == nil {
 		if t.calls.Add(1) <= directCalls || !t.bursts() {
-			t.send(ctx, s.parcels[:], nil)
+			t.send(ctx, s.msgs[:], nil)
 			t.calls.Add(-1)
 		} else {
 			// Other calls are waiting too; their messages go in one burst.
-			err := t.writer.write(ctx, s.parcels[:])
+			err := t.writer.write(ctx, s.msgs[:])
 			t.calls.Add(-1)
 			if err != nil {
 				return driver.PartialError{err} // the writer may still use s
 			}
 		}
 		if t.syncs() {
-			t.sync(ctx, t.stream, s.parcels[:])
+			t.sync(ctx, t.stream, s.msgs[:])
 		}
 	}
-	s.letter.msg.Data = nil
-	err := s.parcel.err
+	s.builder.msg.Data = nil
+	err := s.out.err
 	singles.Put(s)
 	if err != nil {
 		return driver.PartialError{err}
@@ -196,7 +196,7 @@ func (t *stored) PublishPlaced(ctx context.Context, ms []*driver.Message) ([]dri
 
 // publish stores messages and returns the outcome of each, or nil if none is known.
 // It finds out their places only if placed is true.
-func (t *stored) publish(ctx context.Context, ms []*driver.Message, placed bool) ([]parcel, error) {
+func (t *stored) publish(ctx context.Context, ms []*driver.Message, placed bool) ([]outMsg, error) {
 	if err := t.begin(ctx); err != nil {
 		return nil, err
 	}
@@ -238,9 +238,9 @@ func (t *stored) syncs() bool {
 	return t.conn.opts.sync != nil && class == durabilities[driver.DurableStrict].name
 }
 
-// sync returns once the parcels that a stream has taken are on disk.
-func (t *stored) sync(ctx context.Context, stream string, ps []*parcel) {
-	taken := func(p *parcel) bool { return p.err == nil }
+// sync returns once the messages that a stream has taken are on disk.
+func (t *stored) sync(ctx context.Context, stream string, ps []*outMsg) {
+	taken := func(p *outMsg) bool { return p.err == nil }
 	if !slices.ContainsFunc(ps, taken) {
 		return
 	}
@@ -255,8 +255,8 @@ func (t *stored) sync(ctx context.Context, stream string, ps []*parcel) {
 	}
 }
 
-// sendAll sends parcels in order, a limited number at a time.
-func (t *stored) sendAll(ctx context.Context, ps []*parcel, mu *sync.Mutex) {
+// sendAll sends messages in order, a limited number at a time.
+func (t *stored) sendAll(ctx context.Context, ps []*outMsg, mu *sync.Mutex) {
 	for len(ps) > 0 {
 		n := min(len(ps), maxFlight)
 		t.send(ctx, ps[:n], mu)
@@ -264,9 +264,9 @@ func (t *stored) sendAll(ctx context.Context, ps []*parcel, mu *sync.Mutex) {
 	}
 }
 
-// send sends parcels in order and waits until their outcomes are known, or ctx
+// send sends messages in order and waits until their outcomes are known, or ctx
 // ends. It locks mu, if that is not nil, while it reads them.
-func (t *stored) send(ctx context.Context, ps []*parcel, mu *sync.Mutex) {
+func (t *stored) send(ctx context.Context, ps []*outMsg, mu *sync.Mutex) {
 	var err error
 	up := t.conn.state.connected()
 	if up { // nearly always; then one attempt is enough
@@ -286,14 +286,14 @@ func (t *stored) send(ctx context.Context, ps []*parcel, mu *sync.Mutex) {
 	}
 }
 
-// try is one attempt of send. It returns the parcels whose outcome is not known,
+// try is one attempt of send. It returns the messages whose outcome is not known,
 // with an error if there are any.
-func (t *stored) try(ctx context.Context, ps []*parcel, mu *sync.Mutex) (rest []*parcel, _ error) {
+func (t *stored) try(ctx context.Context, ps []*outMsg, mu *sync.Mutex) (rest []*outMsg, _ error) {
 	return t.fly(ctx, ps, mu, t.isBurst(ps))
 }
 
 // fly is try, as a burst or not.
-func (t *stored) fly(ctx context.Context, ps []*parcel, mu *sync.Mutex, burst bool) (rest []*parcel, _ error) {
+func (t *stored) fly(ctx context.Context, ps []*outMsg, mu *sync.Mutex, burst bool) (rest []*outMsg, _ error) {
 	c := t.conn
 	f := newFlight(len(ps), burst)
 	asking, q := c.state.question(ctx)
@@ -312,7 +312,7 @@ func (t *stored) fly(ctx context.Context, ps []*parcel, mu *sync.Mutex, burst bo
 	}
 	defer f.free()
 	var passing error
-	var singly []*parcel
+	var singly []*outMsg
 	for i, p := range ps {
 		again, err := landed(f.errs[i])
 		switch {
@@ -343,8 +343,8 @@ func (t *stored) fly(ctx context.Context, ps []*parcel, mu *sync.Mutex, burst bo
 	return rest, passing
 }
 
-// asks registers the subjects of the parcels, whose answers are awaited next.
-func (t *stored) asks(ctx context.Context, ps []*parcel, mu *sync.Mutex) {
+// asks registers the subjects of the messages, whose answers are awaited next.
+func (t *stored) asks(ctx context.Context, ps []*outMsg, mu *sync.Mutex) {
 	if mu != nil {
 		mu.Lock()
 		defer mu.Unlock()
@@ -359,7 +359,7 @@ func (t *stored) asks(ctx context.Context, ps []*parcel, mu *sync.Mutex) {
 }
 
 // launch hands the messages of a flight to the client.
-func (c *Conn) launch(f *flight, ps []*parcel, mu *sync.Mutex) error {
+func (c *Conn) launch(f *flight, ps []*outMsg, mu *sync.Mutex) error {
 	if mu != nil {
 		mu.Lock()
 		defer mu.Unlock()

@@ -11,17 +11,17 @@ import (
 // connection.
 var ErrTooManySubscriptions = errors.New("the server accepts no more subscriptions on this connection (limits.subscriptions of a broker)")
 
-// room learns how many subscriptions the server accepts on a connection. The server
+// subscriptionLimit learns how many subscriptions the server accepts on a connection. The server
 // does not say which one was too many, and the client keeps its latest error only,
 // which does not change when the next one is too many as well.
-type room struct {
+type subscriptionLimit struct {
 	most    atomic.Int64 // how many there were when the server refused one; 0 if it has refused none
 	pending atomic.Int64 // subscriptions that the server may not have processed yet
 }
 
 // enter is called before a number of subscriptions begin, and returns how many the
 // server has accepted at least.
-func (r *room) enter(nc *nats.Conn, n int) (accepted int64) {
+func (r *subscriptionLimit) enter(nc *nats.Conn, n int) (accepted int64) {
 	accepted = int64(nc.NumSubscriptions()) - r.pending.Load()
 	r.pending.Add(int64(n))
 	return max(accepted, 1)
@@ -30,7 +30,7 @@ func (r *room) enter(nc *nats.Conn, n int) (accepted int64) {
 // leave is called once the server has processed them, with the client's latest error
 // before and after, and reports whether there was no room for them. Where others begin
 // meanwhile it may report so a few subscriptions too early.
-func (r *room) leave(nc *nats.Conn, n int, accepted int64, before, after error) (full bool) {
+func (r *subscriptionLimit) leave(nc *nats.Conn, n int, accepted int64, before, after error) (full bool) {
 	defer r.pending.Add(int64(-n))
 	if !errors.Is(after, nats.ErrMaxSubscriptionsExceeded) {
 		return false

@@ -46,7 +46,7 @@ func TestWhereComesLate(t *testing.T) {
 	}
 	refused, served := s.openAs(t, "part"), s.openAs(t, "part")
 	for _, c := range []*Conn{refused, served} {
-		c.state.tempo.firstAttempt = time.Hour // nothing waits that long
+		c.state.retry.firstAttempt = time.Hour // nothing waits that long
 	}
 	if err := open(refused, "s.a"); !errors.Is(err, nats.ErrPermissionViolation) {
 		t.Errorf("without a broker: got %v", err)
@@ -54,11 +54,11 @@ func TestWhereComesLate(t *testing.T) {
 	if err := open(served, "own"); err != nil {
 		t.Errorf("without a broker: %v", err)
 	}
-	err := all.AnswerWhere(func(user, topic string) *Whereabouts {
+	err := all.ServeLocations(func(user, topic string) *TopicLocation {
 		if user != "part" || topic != "s.a" {
 			return nil
 		}
-		at, err := all.StoreWhereabouts(t.Context(), "s.>")
+		at, err := all.StoreLocation(t.Context(), "s.>")
 		if err != nil {
 			t.Error(err)
 		}
@@ -79,7 +79,7 @@ func TestWhereComesLate(t *testing.T) {
 func TestWhereIsAnsweredToUsers(t *testing.T) {
 	s := startServer(t, withJetStream, withUsers)
 	all := s.openAs(t, "all")
-	if err := all.AnswerWhere(func(string, string) *Whereabouts { return &Whereabouts{Whole: true} }); err != nil {
+	if err := all.ServeLocations(func(string, string) *TopicLocation { return &TopicLocation{Whole: true} }); err != nil {
 		t.Fatal(err)
 	}
 	got := make(chan *nats.Msg, 10)
@@ -90,7 +90,7 @@ func TestWhereIsAnsweredToUsers(t *testing.T) {
 		}
 	}
 	for _, reply := range []string{"part.x", InboxPrefix("part") + ".x"} {
-		if err := nc.PublishRequest(wherePrefix+"s.a", reply, nil); err != nil {
+		if err := nc.PublishRequest(locatePrefix+"s.a", reply, nil); err != nil {
 			t.Fatal(err)
 		}
 	}

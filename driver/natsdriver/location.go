@@ -18,14 +18,14 @@ import (
 // whoever may see names of streams sees those of all. A broker answers instead, for
 // the topics that the client may use.
 
-// wherePrefix begins the subject of that question; the topic follows.
-const wherePrefix = "$HARK.where."
+// locatePrefix begins the subject of that question; the topic follows.
+const locatePrefix = "$HARK.where."
 
-// whereTimeout is how long a broker has to answer, if there is one.
-const whereTimeout = 2 * time.Second
+// locateTimeout is how long a broker has to answer, if there is one.
+const locateTimeout = 2 * time.Second
 
-// Whereabouts is what a broker tells a user about a topic.
-type Whereabouts struct {
+// TopicLocation is what a broker tells a user about a topic.
+type TopicLocation struct {
 	// Stored says that messages published to the topic are stored.
 	Stored bool `json:"stored"`
 	// Whole says that the user may ask the server for the stream; the other fields
@@ -41,16 +41,16 @@ type Whereabouts struct {
 // keeps all topics that match, it keeps that one too.
 var anyOf = strings.NewReplacer("*", "_", ">", "_")
 
-// whereabouts asks a broker where a topic is, if the server knows who this client
+// locate asks a broker where a topic is, if the server knows who this client
 // is and so may not let it ask the server. For a pattern it asks where one of its
 // topics would be. It returns nil if nobody answers.
-func (c *Conn) whereabouts(ctx context.Context, topic string) (*Whereabouts, error) {
-	if c.knowing.Load() || c.lonely.Load() || !c.nc.AuthRequired() {
+func (c *Conn) locate(ctx context.Context, topic string) (*TopicLocation, error) {
+	if c.locatesItself.Load() || c.noBroker.Load() || !c.nc.AuthRequired() {
 		return nil, nil
 	}
-	wait, cancel := context.WithTimeout(ctx, whereTimeout)
+	wait, cancel := context.WithTimeout(ctx, locateTimeout)
 	defer cancel()
-	subject := wherePrefix + anyOf.Replace(topic)
+	subject := locatePrefix + anyOf.Replace(topic)
 	asking, q := c.state.question(wait)
 	asks(asking, subject)
 	m, err := c.nc.RequestWithContext(asking, subject, nil)
@@ -60,7 +60,7 @@ func (c *Conn) whereabouts(ctx context.Context, topic string) (*Whereabouts, err
 		return nil, nil
 	case errors.Is(err, ErrNotAllowed): // the client's permissions were written by hand
 		if !isPattern(topic) {
-			c.knowing.Store(true)
+			c.locatesItself.Store(true)
 		}
 		return nil, nil
 	case err != nil && wait.Err() != nil && ctx.Err() == nil:
@@ -68,7 +68,7 @@ func (c *Conn) whereabouts(ctx context.Context, topic string) (*Whereabouts, err
 	case err != nil:
 		return nil, err
 	}
-	at := &Whereabouts{}
+	at := &TopicLocation{}
 	if err := json.Unmarshal(m.Data, at); err != nil {
 		return nil, fmt.Errorf("where topic %s is: %w", topic, err)
 	}
@@ -79,7 +79,7 @@ func (c *Conn) whereabouts(ctx context.Context, topic string) (*Whereabouts, err
 // answer, no broker need be asked.
 func (c *Conn) served(err error) {
 	if err == nil || errors.Is(err, jetstream.ErrStreamNotFound) {
-		c.lonely.Store(true)
+		c.noBroker.Store(true)
 	}
 }
 
@@ -87,10 +87,10 @@ func (c *Conn) served(err error) {
 // because a broker may answer by then: a starting broker accepts connections before
 // it answers.
 func (t *stored) again(refused error) bool {
-	if !t.unanswered || !errors.Is(refused, nats.ErrPermissionViolation) || t.conn.knowing.Load() {
+	if !t.unanswered || !errors.Is(refused, nats.ErrPermissionViolation) || t.conn.locatesItself.Load() {
 		return false
 	}
-	t.conn.lonely.Store(false)
+	t.conn.noBroker.Store(false)
 	return true
 }
 
@@ -100,7 +100,7 @@ func (t *stored) ask(ctx context.Context) (done bool, err error) {
 	if t.config.Load() != nil {
 		return false, nil
 	}
-	at, err := t.conn.whereabouts(ctx, t.topic)
+	at, err := t.conn.locate(ctx, t.topic)
 	t.unanswered = at == nil
 	switch {
 	case at == nil:
@@ -128,12 +128,12 @@ func (t *stored) whole() error {
 		driver.ErrUnsupported, t.topic, t.store)
 }
 
-// AnswerWhere answers clients that ask where topics are kept, until the connection
+// ServeLocations answers clients that ask where topics are kept, until the connection
 // is closed. Answer returns what to tell a user about a topic; nil for nothing. It
 // must not trust the user's name, which the client itself supplies.
-func (c *Conn) AnswerWhere(answer func(user, topic string) *Whereabouts) error {
-	c.knowing.Store(true)
-	_, err := c.nc.Subscribe(wherePrefix+">", func(m *nats.Msg) {
+func (c *Conn) ServeLocations(answer func(user, topic string) *TopicLocation) error {
+	c.locatesItself.Store(true)
+	_, err := c.nc.Subscribe(locatePrefix+">", func(m *nats.Msg) {
 		// Answer only on subjects that the user may subscribe to: the client
 		// chooses the reply subject.
 		inbox, ok := strings.CutPrefix(m.Reply, InboxPrefix(""))
@@ -141,7 +141,7 @@ func (c *Conn) AnswerWhere(answer func(user, topic string) *Whereabouts) error {
 		if !ok {
 			return
 		}
-		at := answer(user, strings.TrimPrefix(m.Subject, wherePrefix))
+		at := answer(user, strings.TrimPrefix(m.Subject, locatePrefix))
 		if at == nil {
 			return
 		}
@@ -152,12 +152,12 @@ func (c *Conn) AnswerWhere(answer func(user, topic string) *Whereabouts) error {
 	return kind(err)
 }
 
-// StoreWhereabouts returns what to tell a user who may use some topics of a store.
-func (c *Conn) StoreWhereabouts(ctx context.Context, pattern string) (at *Whereabouts, err error) {
+// StoreLocation returns what to tell a user who may use some topics of a store.
+func (c *Conn) StoreLocation(ctx context.Context, pattern string) (at *TopicLocation, err error) {
 	err = c.find(ctx, "store "+pattern, func(ctx context.Context) error {
 		stream, err := c.api(ctx).Stream(ctx, storeStream(pattern))
 		if err == nil {
-			at = &Whereabouts{Stored: true, Store: pattern, Config: &stream.CachedInfo().Config}
+			at = &TopicLocation{Stored: true, Store: pattern, Config: &stream.CachedInfo().Config}
 		}
 		return err
 	})
