@@ -75,7 +75,7 @@ func (a *authenticator) Check(c natsserver.ClientAuthentication) bool {
 	}
 	u, err := a.verify(context.Background(), address, opts.Username, opts.Password)
 	if err != nil {
-		a.proxy.turnAway(c.GetID())
+		a.proxy.tellBusy(c.GetID())
 	}
 	if u == nil {
 		return false

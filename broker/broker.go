@@ -253,7 +253,7 @@ func (b *Broker) shut(ctx context.Context) (err error) {
 		b.client.Close()
 	}
 	if b.proxy != nil {
-		err = errors.Join(err, b.proxy.shut())
+		err = errors.Join(err, b.proxy.stopAccepting())
 		defer b.proxy.close()
 	}
 	if b.store == nil {

@@ -31,7 +31,7 @@ type proxy struct {
 	mqttAddr func() string
 
 	accepting sync.WaitGroup
-	attended  sync.WaitGroup  // connections
+	active    sync.WaitGroup  // connections
 	done      context.Context // ends when connections must end
 	end       context.CancelFunc
 
@@ -76,14 +76,14 @@ func (p *proxy) serve(dial func() (net.Conn, error), mqttAddr func() string) {
 	}
 }
 
-// standBefore keeps the server from listening for NATS clients, so that none can
+// hideServer keeps the server from listening for NATS clients, so that none can
 // bypass the proxy.
 //
 // In a cluster the servers tell clients about each other, and a server that does
 // not listen announces nothing. There, the server listens where nothing outside
 // this machine can connect, completes no handshake, and announces the address of
 // the proxy.
-func (p *proxy) standBefore(c *Config, opts *natsserver.Options) {
+func (p *proxy) hideServer(c *Config, opts *natsserver.Options) {
 	if p.tls != nil {
 		opts.AuthTimeout += handshakeTimeout.Seconds() // the server cannot see when the TLS handshake is over
 	}
@@ -132,13 +132,13 @@ func (p *proxy) accept() {
 	for {
 		client, err := p.listener.Accept()
 		if err == nil {
-			p.enter(func() { p.attend(client, p.tls, false) }, func() { _ = client.Close() })
+			p.start(func() { p.handle(client, p.tls, false) }, func() { _ = client.Close() })
 			continue
 		}
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
-		p.log.Error("no client of NATS can connect", "err", err)
+		p.log.Error("NATS clients cannot connect", "err", err)
 		select {
 		case <-time.After(acceptPause):
 		case <-p.done.Done():
@@ -147,26 +147,26 @@ func (p *proxy) accept() {
 	}
 }
 
-// enter starts attend for a client, or turnAway if there are too many.
-func (p *proxy) enter(attend, turnAway func()) {
+// start starts to handle a client; once the proxy is closed it calls refuse instead.
+func (p *proxy) start(handle, refuse func()) {
 	p.mu.Lock()
 	closed := p.closed
 	if !closed {
-		p.attended.Go(attend)
+		p.active.Go(handle)
 	}
 	p.mu.Unlock()
 	if closed {
-		turnAway()
+		refuse()
 	}
 }
 
-// attend relays between a client and the server until one of them ends the
+// handle relays between a client and the server until one of them ends the
 // connection.
-func (p *proxy) attend(client net.Conn, secure *tls.Config, web bool) {
+func (p *proxy) handle(client net.Conn, secure *tls.Config, web bool) {
 	defer func() { _ = client.Close() }() // it may already be closed
 	server, err := p.dial()
 	if err != nil {
-		p.log.Debug("the server takes nobody", "err", err)
+		p.log.Debug("cannot connect to the NATS server in this process", "err", err)
 		return
 	}
 	defer func() { _ = server.Close() }()
@@ -174,14 +174,14 @@ func (p *proxy) attend(client net.Conn, secure *tls.Config, web bool) {
 		proxy: p, address: client.RemoteAddr().String(), client: client, server: server, secure: secure, web: web,
 		admitted: make(chan *replyRule, 1), over: make(chan struct{}),
 	}
-	stop := context.AfterFunc(p.done, func() { // not c.client, which greet replaces
+	stop := context.AfterFunc(p.done, func() { // not c.client, which sendInfo replaces
 		_ = client.Close()
 		_ = server.Close()
 	})
 	defer stop()
-	info, err := c.hear()
+	info, err := c.readInfo()
 	if err != nil {
-		p.log.Debug("the server takes nobody", "err", err)
+		p.log.Debug("cannot connect to the NATS server in this process", "err", err)
 		return
 	}
 	c.id = info.CID
@@ -220,12 +220,12 @@ func (p *proxy) admit(id uint64, u *user) {
 	}
 }
 
-// turnAway makes a client hear that its login could not be checked yet, rather than
+// tellBusy tells a client that its login could not be checked yet, rather than
 // that the server refuses it. Clients take a refusal for a wrong password, and many
 // give up.
-func (p *proxy) turnAway(id uint64) {
+func (p *proxy) tellBusy(id uint64) {
 	if c := p.conn(id); c != nil {
-		c.turnedAway.Store(true)
+		c.authBusy.Store(true)
 	}
 }
 
@@ -238,15 +238,15 @@ func (p *proxy) addressOf(id uint64) string {
 	return ""
 }
 
-// leaves reports whether no more clients are accepted.
-func (p *proxy) leaves() bool {
+// isClosed reports whether no more clients are accepted.
+func (p *proxy) isClosed() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.closed
 }
 
-// shut stops accepting clients.
-func (p *proxy) shut() error {
+// stopAccepting stops accepting clients.
+func (p *proxy) stopAccepting() error {
 	p.mu.Lock()
 	p.closed = true
 	p.mu.Unlock()
@@ -258,15 +258,15 @@ func (p *proxy) shut() error {
 	return err
 }
 
-// lastWords is how long clients have to read the last output of a server that has
+// lingerTimeout is how long clients have to read the last output of a server that has
 // ended.
-const lastWords = time.Second
+const lingerTimeout = time.Second
 
 // close ends the connections, and returns when all have ended. The server must have
 // ended.
 func (p *proxy) close() {
-	last := time.AfterFunc(lastWords, p.end)
-	p.attended.Wait()
+	last := time.AfterFunc(lingerTimeout, p.end)
+	p.active.Wait()
 	last.Stop()
 	p.end()
 }

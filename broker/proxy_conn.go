@@ -22,15 +22,15 @@ const (
 	// clientTimeout is how long a client has to read pending output before it is
 	// cut off. It is the server's own limit for clients of its listener.
 	clientTimeout = natsserver.DEFAULT_FLUSH_DEADLINE
-	// quietRoom is the buffer size of a connection for a server that says little,
-	// and loudRoom that of each direction that carries much, in bytes.
-	quietRoom, loudRoom = 1 << 10, 64 << 10
+	// outputBufferSize is the buffer size of a connection for output of the server when there is little,
+	// and largeBufferSize that of each direction that has much to carry, in bytes.
+	outputBufferSize, largeBufferSize = 1 << 10, 64 << 10
 )
 
 // busyChecking tells a client to try again.
 const busyChecking = "-ERR 'Too many passwords are being checked, try again in a moment'\r\n"
 
-var loudRooms = sync.Pool{New: func() any { return new([loudRoom]byte) }}
+var largeBuffers = sync.Pool{New: func() any { return new([largeBufferSize]byte) }}
 
 // proxyConn is a NATS client, and its connection to the server.
 type proxyConn struct {
@@ -44,24 +44,24 @@ type proxyConn struct {
 	// admitted receives the rule of the user once the server has accepted the
 	// client.
 	admitted chan *replyRule
-	pace     *pace         // the relay's pace; nil for no limit
-	over     chan struct{} // closed when nothing more comes from the server
-	// turnedAway says that the broker had no time to authenticate the client.
-	turnedAway atomic.Bool
+	limiter  *publishLimiter // of the relay; nil for no limit
+	over     chan struct{}   // closed when nothing more comes from the server
+	// authBusy says that the broker had no time to authenticate the client.
+	authBusy atomic.Bool
 }
 
 // serve relays between the client and the server until one of them ends the
 // connection.
 func (c *proxyConn) serve(info natsserver.Info) {
-	if err := c.greet(info); err != nil {
-		c.proxy.log.Debug("a client has gone before it said who it is", "address", c.address, "err", err)
+	if err := c.sendInfo(info); err != nil {
+		c.proxy.log.Debug("the client disconnected before it logged in", "address", c.address, "err", err)
 		return
 	}
 	var down sync.WaitGroup
 	down.Go(func() {
-		words := serverWords{write: c.write, present: c.present}
-		c.tell(words.pass)
-		c.leave()
+		out := outputRelay{write: c.write, info: c.clientInfo}
+		c.copyOutput(out.forward)
+		c.closeWrite()
 		close(c.over)
 	})
 	r := newRelay(c.client, c.server, c.rule)
@@ -69,8 +69,8 @@ func (c *proxyConn) serve(info natsserver.Info) {
 		r.rule, _ = c.rule()
 	}
 	if c.proxy.rates != nil {
-		c.pace = &pace{rates: c.proxy.rates, who: senderOf("", c.address), over: c.over}
-		r.pace = c.pace
+		c.limiter = &publishLimiter{rates: c.proxy.rates, who: senderOf("", c.address), over: c.over}
+		r.limiter = c.limiter
 	}
 	err := r.run()
 	if errors.Is(err, errRefused) {
@@ -78,37 +78,37 @@ func (c *proxyConn) serve(info natsserver.Info) {
 	}
 	_ = c.server.Close()
 	down.Wait()
-	_, _ = io.Copy(io.Discard, c.client) // for as long as leave allows
+	_, _ = io.Copy(io.Discard, c.client) // for as long as closeWrite allows
 }
 
-// leave lets the client read the server's last output, and then the end. If a
+// closeWrite lets the client read the server's last output, and then the end. If a
 // connection is closed while the client is still sending, it is reset, and unread
 // output is lost.
-func (c *proxyConn) leave() {
+func (c *proxyConn) closeWrite() {
 	half, ok := c.client.(interface{ CloseWrite() error })
-	if !ok || c.proxy.leaves() || half.CloseWrite() != nil || c.client.SetReadDeadline(time.Now().Add(lastWords)) != nil {
+	if !ok || c.proxy.isClosed() || half.CloseWrite() != nil || c.client.SetReadDeadline(time.Now().Add(lingerTimeout)) != nil {
 		_ = c.client.Close()
 	}
 }
 
-// hear returns the server's first message.
-func (c *proxyConn) hear() (info natsserver.Info, err error) {
-	room := loudRooms.Get().(*[loudRoom]byte)
-	defer loudRooms.Put(room)
+// readInfo returns the server's first message.
+func (c *proxyConn) readInfo() (info natsserver.Info, err error) {
+	buf := largeBuffers.Get().(*[largeBufferSize]byte)
+	defer largeBuffers.Put(buf)
 	n := 0
-	for n == 0 || room[n-1] != '\n' { // it sends nothing else for now
-		got, err := c.server.Read(room[n:])
+	for n == 0 || buf[n-1] != '\n' { // it sends nothing else for now
+		got, err := c.server.Read(buf[n:])
 		if err != nil || got == 0 {
-			return info, fmt.Errorf("got %q, want INFO: %w", room[:min(n, 64)], cmp.Or(err, io.ErrShortBuffer))
+			return info, fmt.Errorf("got %q, want INFO: %w", buf[:min(n, 64)], cmp.Or(err, io.ErrShortBuffer))
 		}
 		n += got
 	}
-	return parseInfo(room[:n])
+	return parseInfo(buf[:n])
 }
 
-// greet passes on the server's first message, and starts TLS.
-func (c *proxyConn) greet(info natsserver.Info) error {
-	text, err := c.present(info)
+// sendInfo passes on the first message of the server, and starts TLS.
+func (c *proxyConn) sendInfo(info natsserver.Info) error {
+	text, err := c.clientInfo(info)
 	if err != nil {
 		return err
 	}
@@ -122,8 +122,8 @@ func (c *proxyConn) greet(info natsserver.Info) error {
 	return over.HandshakeContext(ctx)
 }
 
-// present returns an INFO of the server with what differs for the client.
-func (c *proxyConn) present(info natsserver.Info) ([]byte, error) {
+// clientInfo returns the INFO for the client: that of the server, with what differs.
+func (c *proxyConn) clientInfo(info natsserver.Info) ([]byte, error) {
 	info.TLSAvailable, info.TLSRequired = false, c.secure != nil
 	info.TLSVerify = c.secure != nil && c.proxy.verifies()
 	if host, _, err := net.SplitHostPort(c.address); err == nil {
@@ -136,8 +136,8 @@ func (c *proxyConn) present(info natsserver.Info) ([]byte, error) {
 	return fmt.Appendf(nil, "INFO %s\r\n", text), err
 }
 
-// cut ends the connection on both sides.
-func (c *proxyConn) cut() {
+// close ends the connection on both sides.
+func (c *proxyConn) close() {
 	_ = c.client.Close() // either may already be closed
 	_ = c.server.Close()
 }
@@ -149,8 +149,8 @@ func (c *proxyConn) rule() (*replyRule, error) {
 	}
 	select {
 	case r := <-c.admitted:
-		if c.pace != nil {
-			c.pace.who = senderOf(r.user, c.address)
+		if c.limiter != nil {
+			c.limiter.who = senderOf(r.user, c.address)
 		}
 		return r, nil
 	case <-c.over:
@@ -158,27 +158,27 @@ func (c *proxyConn) rule() (*replyRule, error) {
 	}
 }
 
-// tell gives the server's output to pass, until the server ends the connection or
-// pass fails, because the client does not read.
-func (c *proxyConn) tell(pass func([]byte) error) {
-	quiet := make([]byte, quietRoom)
-	var loud *[loudRoom]byte
-	for room := quiet; ; {
-		n, err := c.server.Read(room)
-		if n > 0 && c.turnedAway.Load() {
-			_ = c.write([]byte(busyChecking)) // if it fails, nobody is there to be told
+// copyOutput gives the output of the server to forward, until the server ends the
+// connection or forward fails, because the client does not read.
+func (c *proxyConn) copyOutput(forward func([]byte) error) {
+	smallBuf := make([]byte, outputBufferSize)
+	var largeBuf *[largeBufferSize]byte
+	for buf := smallBuf; ; {
+		n, err := c.server.Read(buf)
+		if n > 0 && c.authBusy.Load() {
+			_ = c.write([]byte(busyChecking)) // if it fails, the client is gone
 			return
 		}
-		if n > 0 && pass(room[:n]) != nil || err != nil {
+		if n > 0 && forward(buf[:n]) != nil || err != nil {
 			return
 		}
 		switch {
-		case loud == nil && n == quietRoom:
-			loud = loudRooms.Get().(*[loudRoom]byte)
-			room = loud[:]
-		case loud != nil && n < quietRoom:
-			loudRooms.Put(loud)
-			loud, room = nil, quiet
+		case largeBuf == nil && n == outputBufferSize:
+			largeBuf = largeBuffers.Get().(*[largeBufferSize]byte)
+			buf = largeBuf[:]
+		case largeBuf != nil && n < outputBufferSize:
+			largeBuffers.Put(largeBuf)
+			largeBuf, buf = nil, smallBuf
 		}
 	}
 }

@@ -24,32 +24,32 @@ type relay struct {
 	// client. It waits for that.
 	admitted func() (*replyRule, error)
 
-	// pace limits what the client publishes; it is known once the client is
+	// limiter limits what the client publishes; it is known once the client is
 	// admitted, and nil for no limit.
-	pace *pace
+	limiter *publishLimiter
 
 	rule      *replyRule
 	connected bool // the client has sent CONNECT
-	room      []byte
-	quiet     []byte          // buffer for a client that sends little
-	loud      *[loudRoom]byte // buffer from loudRooms, for one that sends much; nil while there is none
-	ready     int             // room[:ready] is to be sent to the server
-	next, end int             // room[next:end] has been read, but not parsed
-	words     []byte          // the last command, as the server gets it
+	buf       []byte
+	smallBuf  []byte                 // buffer for a client that sends little
+	largeBuf  *[largeBufferSize]byte // buffer from largeBuffers, for one that sends much; nil while there is none
+	ready     int                    // buf[:ready] is to be sent to the server
+	next, end int                    // buf[next:end] has been read, but not parsed
+	words     []byte                 // the last command, as the server gets it
 	tokens    [4][]byte
 }
 
 const (
-	// lineMost is how long the arguments of a command may be, in bytes.
-	lineMost = natsserver.MAX_CONTROL_LINE_SIZE
-	// readRoom is the size of a connection's buffer for input when the client sends
+	// maxLine is how long the arguments of a command may be, in bytes.
+	maxLine = natsserver.MAX_CONTROL_LINE_SIZE
+	// readBufferSize is the size of a connection's buffer for input when the client sends
 	// little, in bytes: enough for the longest line, with its verb and its end.
-	readRoom = lineMost + 512
-	// ackPrefix begins the subjects for acknowledging messages, and ackMost is the
+	readBufferSize = maxLine + 512
+	// ackPrefix begins the subjects for acknowledging messages, and maxAck is the
 	// size that no acknowledgement needs, in bytes. Up to it these do not count
 	// towards a rate, because there is one for each message that a client is sent.
 	ackPrefix = "$JS.ACK."
-	ackMost   = 512
+	maxAck    = 512
 	// refusedReply turns a subject into one that the server lets no client use for
 	// replies: it answers with a permissions violation.
 	refusedReply = "_R_."
@@ -60,30 +60,30 @@ const (
 var errRefused = errors.New("refused")
 
 func newRelay(client io.Reader, server io.Writer, admitted func() (*replyRule, error)) *relay {
-	r := &relay{client: client, server: server, admitted: admitted, rule: &replyRule{}, quiet: make([]byte, readRoom)}
-	r.room = r.quiet
+	r := &relay{client: client, server: server, admitted: admitted, rule: &replyRule{}, smallBuf: make([]byte, readBufferSize)}
+	r.buf = r.smallBuf
 	return r
 }
 
 // run returns when the client or the server is gone, or with errRefused.
 func (r *relay) run() error {
-	defer r.calm()
-	for !r.rule.everything || r.pace != nil {
-		if err := r.command(); err != nil {
+	defer r.releaseBuffer()
+	for !r.rule.everything || r.limiter != nil {
+		if err := r.forwardCommand(); err != nil {
 			return err
 		}
 	}
 	for { // nothing more to parse
-		r.pass(r.end - r.next)
+		r.forward(r.end - r.next)
 		if err := r.fill(); err != nil {
 			return err
 		}
 	}
 }
 
-// await waits until the client may publish one more message.
-func (r *relay) await() error {
-	return r.pace.await(r.flush, func() error {
+// waitForLimit waits until the client may publish one more message.
+func (r *relay) waitForLimit() error {
+	return r.limiter.await(r.flush, func() error {
 		_, err := io.WriteString(r.server, "PONG\r\n")
 		return err
 	})
@@ -95,20 +95,20 @@ func (r *relay) fill() error {
 	if err := r.flush(); err != nil {
 		return err
 	}
-	left, full := r.room[r.next:r.end], r.end == len(r.room)
+	left, full := r.buf[r.next:r.end], r.end == len(r.buf)
 	switch {
-	case full && r.loud == nil:
-		r.loud = loudRooms.Get().(*[loudRoom]byte)
-		r.room = r.loud[:]
-		copy(r.room, left)
-	case r.loud != nil && r.end < readRoom: // less has come than fits into the small buffer
-		copy(r.quiet, left)
-		r.calm()
+	case full && r.largeBuf == nil:
+		r.largeBuf = largeBuffers.Get().(*[largeBufferSize]byte)
+		r.buf = r.largeBuf[:]
+		copy(r.buf, left)
+	case r.largeBuf != nil && r.end < readBufferSize: // less has come than fits into the small buffer
+		copy(r.smallBuf, left)
+		r.releaseBuffer()
 	default:
-		copy(r.room, left)
+		copy(r.buf, left)
 	}
 	r.next, r.end = 0, len(left)
-	n, err := r.client.Read(r.room[r.end:])
+	n, err := r.client.Read(r.buf[r.end:])
 	r.end += n
 	if n > 0 {
 		return nil // the error will come again
@@ -116,18 +116,18 @@ func (r *relay) fill() error {
 	return err
 }
 
-// calm releases the large buffer.
-func (r *relay) calm() {
-	if r.loud != nil {
-		loudRooms.Put(r.loud)
-		r.loud, r.room = nil, r.quiet
+// releaseBuffer releases the large buffer.
+func (r *relay) releaseBuffer() {
+	if r.largeBuf != nil {
+		largeBuffers.Put(r.largeBuf)
+		r.largeBuf, r.buf = nil, r.smallBuf
 	}
 }
 
-// pass makes the next n bytes of input ready for the server, unchanged.
-func (r *relay) pass(n int) {
+// forward makes the next n bytes of input ready for the server, unchanged.
+func (r *relay) forward(n int) {
 	if r.ready != r.next {
-		copy(r.room[r.ready:], r.room[r.next:r.next+n])
+		copy(r.buf[r.ready:], r.buf[r.next:r.next+n])
 	}
 	r.ready, r.next = r.ready+n, r.next+n
 }
@@ -143,7 +143,7 @@ func (r *relay) write(text []byte) error {
 		_, err := r.server.Write(text)
 		return err
 	}
-	r.ready += copy(r.room[r.ready:], text)
+	r.ready += copy(r.buf[r.ready:], text)
 	return nil
 }
 
@@ -152,7 +152,7 @@ func (r *relay) flush() error {
 	if r.ready == 0 {
 		return nil
 	}
-	_, err := r.server.Write(r.room[:r.ready])
+	_, err := r.server.Write(r.buf[:r.ready])
 	r.ready = 0
 	return err
 }
@@ -168,11 +168,11 @@ func (r *relay) fail(text string) error {
 	return errRefused
 }
 
-// garbled is for input that is not a command.
-func (r *relay) garbled() error { return r.fail("?\r\n") }
+// malformed is for input that is not a command.
+func (r *relay) malformed() error { return r.fail("?\r\n") }
 
-// say writes a command: words separated by a space.
-func (r *relay) say(verb []byte, args ...[]byte) error {
+// writeCommand writes a command: words separated by a space.
+func (r *relay) writeCommand(verb []byte, args ...[]byte) error {
 	words := append(r.words[:0], verb...)
 	for _, word := range args {
 		words = append(append(words, ' '), word...)
@@ -181,16 +181,16 @@ func (r *relay) say(verb []byte, args ...[]byte) error {
 	return r.write(r.words)
 }
 
-// line takes the next line, with its end, from the input; it returns false if the
+// readLine takes the next line, with its end, from the input; it returns false if the
 // line is too long. The line is valid until fill is called.
-func (r *relay) line() ([]byte, bool, error) {
+func (r *relay) readLine() ([]byte, bool, error) {
 	for {
-		read := r.room[r.next:r.end]
-		if n := bytes.IndexByte(read[:min(len(read), readRoom)], '\n') + 1; n > 0 {
+		read := r.buf[r.next:r.end]
+		if n := bytes.IndexByte(read[:min(len(read), readBufferSize)], '\n') + 1; n > 0 {
 			r.next += n
 			return read[:n], true, nil
 		}
-		if len(read) >= readRoom {
+		if len(read) >= readBufferSize {
 			return read, false, nil
 		}
 		if err := r.fill(); err != nil {
@@ -199,29 +199,29 @@ func (r *relay) line() ([]byte, bool, error) {
 	}
 }
 
-// command passes on the next command.
-func (r *relay) command() error {
-	line, ok, err := r.line()
+// forwardCommand passes on the next command.
+func (r *relay) forwardCommand() error {
+	line, ok, err := r.readLine()
 	if err != nil {
 		return err
 	}
 	verb, rest := splitVerb(line)
-	if !ok || len(rest) > lineMost {
-		return r.fail("PUB " + strings.Repeat("x", lineMost+1) + "\r\n")
+	if !ok || len(rest) > maxLine {
+		return r.fail("PUB " + strings.Repeat("x", maxLine+1) + "\r\n")
 	}
 	if string(verb) == "CONNECT" {
-		return r.connect(rest)
+		return r.forwardConnect(rest)
 	}
 	args, ok := r.split(rest)
 	if !ok {
-		return r.garbled()
+		return r.malformed()
 	}
 	n := len(args)
 	switch string(verb) {
 	case "PUB":
-		return r.publish(verb, args, 1)
+		return r.forwardPublish(verb, args, 1)
 	case "HPUB":
-		return r.publish(verb, args, 2)
+		return r.forwardPublish(verb, args, 2)
 	case "SUB":
 		ok = n == 2 || n == 3
 	case "UNSUB":
@@ -232,18 +232,18 @@ func (r *relay) command() error {
 		ok = false
 	}
 	if !ok {
-		return r.garbled()
+		return r.malformed()
 	}
-	return r.say(verb, args...)
+	return r.writeCommand(verb, args...)
 }
 
-// connect passes on the client's login, and waits for the server's decision.
-func (r *relay) connect(about []byte) (err error) {
+// forwardConnect passes on the client's login, and waits for the server's decision.
+func (r *relay) forwardConnect(about []byte) (err error) {
 	if r.connected || !isText(about) {
-		return r.garbled()
+		return r.malformed()
 	}
 	r.connected = true
-	if err = r.say([]byte("CONNECT"), about); err != nil {
+	if err = r.writeCommand([]byte("CONNECT"), about); err != nil {
 		return err
 	}
 	if err = r.flush(); err != nil {
@@ -253,84 +253,104 @@ func (r *relay) connect(about []byte) (err error) {
 	return err
 }
 
-// publish passes on a message for which a number of sizes is given. If the message
-// would direct a reply to a subject that is not the user's, it becomes one that the
-// server refuses.
-func (r *relay) publish(verb []byte, args [][]byte, sizes int) error {
-	named := len(args) - sizes // subject, and possibly reply
+// publishCommand is PUB or HPUB. What the client publishes comes after it.
+type publishCommand struct {
+	verb, subject []byte
+	reply         []byte // nil if there is none
+	header, total int    // sizes of the headers, and of these with the payload, in bytes
+}
+
+// parsePublish parses a command that ends with a number of sizes: with two, there are
+// headers. It returns false if it is malformed.
+func parsePublish(verb []byte, args [][]byte, sizes int) (p publishCommand, ok bool) {
+	named := len(args) - sizes
 	if named < 1 || named > 2 {
-		return r.garbled()
+		return p, false
 	}
-	var size [2]int
-	for i, digits := range args[named:] {
-		if size[i] = sizeOf(digits); size[i] < 0 {
-			return r.garbled()
-		}
+	p.verb, p.subject = verb, args[0]
+	if named == 2 {
+		p.reply = args[1]
 	}
-	header, total := 0, size[sizes-1]
 	if sizes == 2 {
-		if header = size[0]; header > total {
-			return r.garbled()
-		}
+		p.header = sizeOf(args[named])
 	}
-	subject, refused := args[0], ""
-	if total > ackMost || !bytes.HasPrefix(subject, []byte(ackPrefix)) {
-		if err := r.await(); err != nil {
+	p.total = sizeOf(args[len(args)-1])
+	return p, p.header >= 0 && p.total >= p.header
+}
+
+// refuse makes the command one that the server refuses, and says why.
+func (p *publishCommand) refuse(why string) { p.reply = []byte(refusedReply + why) }
+
+// forwardPublish passes on a message. If it would direct a reply to a subject that is
+// not the user's, it becomes one that the server refuses.
+func (r *relay) forwardPublish(verb []byte, args [][]byte, sizes int) error {
+	p, ok := parsePublish(verb, args, sizes)
+	if !ok {
+		return r.malformed()
+	}
+	if p.total > maxAck || !bytes.HasPrefix(p.subject, []byte(ackPrefix)) {
+		if err := r.waitForLimit(); err != nil {
 			return err
 		}
 	}
-	var reply []byte
-	if named == 2 {
-		reply = args[1]
-	}
-	look := header // how much to inspect before the server gets any of it
-	if isConsumerRequest(subject) {
-		look = total
-	}
-	if r.rule.everything {
-		look = 0
-	}
-	switch {
-	case named == 2 && !r.rule.allows(reply):
-		refused = refusedReply
-	case look > lookMost:
-		refused, reply = refusedReply, []byte("long")
-	case look > r.end-r.next: // reading overwrites the words
-		verb, subject, reply = bytes.Clone(verb), bytes.Clone(subject), bytes.Clone(reply)
-		for look > r.end-r.next {
-			if err := r.fill(); err != nil {
-				return err
-			}
+	if !r.rule.everything {
+		if err := r.inspect(&p); err != nil {
+			return err
 		}
 	}
-	if refused == "" {
-		seen := r.room[r.next : r.next+look]
-		if why := r.rule.refuses(seen[:min(header, look)], seen[min(header, look):]); why != "" {
-			refused, reply = refusedReply, []byte(why)
-		}
+	words := append(append(append(r.words[:0], p.verb...), ' '), p.subject...)
+	if p.reply != nil {
+		words = append(append(words, ' '), p.reply...)
 	}
-	words := append(append(append(r.words[:0], verb...), ' '), subject...)
-	if len(reply) > 0 {
-		words = append(append(append(words, ' '), refused...), reply...)
+	if sizes == 2 {
+		words = strconv.AppendInt(append(words, ' '), int64(p.header), 10)
 	}
-	for _, n := range size[:sizes] {
-		words = strconv.AppendInt(append(words, ' '), int64(n), 10)
-	}
+	words = strconv.AppendInt(append(words, ' '), int64(p.total), 10)
 	r.words = append(words, '\r', '\n')
 	if err := r.write(r.words); err != nil {
 		return err
 	}
-	if err := r.payload(total); err != nil {
+	if err := r.forwardPayload(p.total); err != nil {
 		return err
 	}
-	return r.messageEnd()
+	return r.forwardMessageEnd()
 }
 
-// payload passes on n bytes.
-func (r *relay) payload(n int) error {
+// inspect refuses a message if the rule says so. For that it reads the headers, and
+// the body of a request for a consumer, before the server gets any of it.
+func (r *relay) inspect(p *publishCommand) error {
+	if p.reply != nil && !r.rule.allows(p.reply) {
+		p.refuse(string(p.reply))
+		return nil
+	}
+	n := p.header
+	if isConsumerRequest(p.subject) {
+		n = p.total
+	}
+	if n > maxInspected {
+		p.refuse("long")
+		return nil
+	}
+	if n > r.end-r.next { // reading overwrites the command
+		p.verb, p.subject, p.reply = bytes.Clone(p.verb), bytes.Clone(p.subject), bytes.Clone(p.reply)
+	}
+	for n > r.end-r.next {
+		if err := r.fill(); err != nil {
+			return err
+		}
+	}
+	seen := r.buf[r.next : r.next+n]
+	if why := r.rule.refuses(seen[:p.header], seen[p.header:]); why != "" {
+		p.refuse(why)
+	}
+	return nil
+}
+
+// forwardPayload passes on n bytes.
+func (r *relay) forwardPayload(n int) error {
 	for {
 		some := min(n, r.end-r.next)
-		r.pass(some)
+		r.forward(some)
 		if n -= some; n == 0 {
 			return nil
 		}
@@ -340,16 +360,16 @@ func (r *relay) payload(n int) error {
 	}
 }
 
-// messageEnd passes on the end of a message.
-func (r *relay) messageEnd() error {
+// forwardMessageEnd passes on the end of a message.
+func (r *relay) forwardMessageEnd() error {
 	const want = "\r\n"
 	for {
-		got := r.room[r.next:min(r.next+len(want), r.end)]
+		got := r.buf[r.next:min(r.next+len(want), r.end)]
 		switch {
 		case string(got) != want[:len(got)]:
-			return r.garbled()
+			return r.malformed()
 		case len(got) == len(want):
-			r.pass(len(want))
+			r.forward(len(want))
 			return nil
 		}
 		if err := r.fill(); err != nil {

@@ -25,7 +25,7 @@ func relayed(client io.Reader) (string, error) {
 
 func TestRelay(t *testing.T) {
 	const hello, tooLong, garbage = "CONNECT {}\r\n", "PUB " + "xx", "?\r\n"
-	long := strings.Repeat("a", lineMost)
+	long := strings.Repeat("a", maxLine)
 	const create = "$JS.API.CONSUMER.CREATE.s.c"
 	consumer := func(to string) string {
 		return fmt.Sprintf(`{"stream_name":"s","config":{"name":"c","deliver_subject":%q}}`, to)
@@ -41,35 +41,35 @@ func TestRelay(t *testing.T) {
 		{"small letters, tabs, and a line without a return", "pub\ta \t 03\nabc\r\n", "PUB a 3\r\nabc\r\n"},
 		{"an own inbox", "PUB a _INBOX.eve.x.y 2\r\nhi\r\n", "PUB a _INBOX.eve.x.y 2\r\nhi\r\n"},
 		{"headers", hpub("a _INBOX.eve.x", version+"A: b\r\n\r\n", "body"), hpub("a _INBOX.eve.x", version+"A: b\r\n\r\n", "body")},
-		{"headers that are longer than there is room", hpub("a _INBOX.eve.x", version+"A: "+strings.Repeat(long, 4)+"\r\n\r\n", "body"), hpub("a _INBOX.eve.x", version+"A: "+strings.Repeat(long, 4)+"\r\n\r\n", "body")},
-		{"headers with much to say", hpub("a", version+strings.Repeat(long, 16), ""), hpub("a _R_.long", version+strings.Repeat(long, 16), "")},
+		{"headers longer than the buffer", hpub("a _INBOX.eve.x", version+"A: "+strings.Repeat(long, 4)+"\r\n\r\n", "body"), hpub("a _INBOX.eve.x", version+"A: "+strings.Repeat(long, 4)+"\r\n\r\n", "body")},
+		{"headers that are too long", hpub("a", version+strings.Repeat(long, 16), ""), hpub("a _R_.long", version+strings.Repeat(long, 16), "")},
 		{"headers for a trace", hpub("a", version+trace, "body"), hpub("a _R_.headers", version+trace, "body")},
 		{"headers for a trace, to be stored without the status", hpub("a _INBOX.eve.x", "NATS/1.0 1\r\n"+trace, "body"), hpub("a _R_.headers", "NATS/1.0 1\r\n"+trace, "body")},
 		{"headers with a status", hpub("a", "NATS/1.0 1\r\n\r\n", ""), hpub("a _R_.headers", "NATS/1.0 1\r\n\r\n", "")},
-		{"a trace in what is published", hpub("a", version+"\r\n", trace), hpub("a", version+"\r\n", trace)},
+		{"a trace header in the payload", hpub("a", version+"\r\n", trace), hpub("a", version+"\r\n", trace)},
 		{"nothing", "PUB a 0\r\n\r\nPING\r\n", "PUB a 0\r\n\r\nPING\r\n"},
 		{"other commands", "sub a.> 1\r\nSUB a q 2\r\nUNSUB 1 \r\nUnsub 2 5\r\nping\r\npong\r\n", "SUB a.> 1\r\nSUB a q 2\r\nUNSUB 1\r\nUNSUB 2 5\r\nPING\r\nPONG\r\n"},
-		{"lines in what is published", "PUB a 13\r\nPUB b c 0\r\n\r\n\r\nPING\r\n", "PUB a 13\r\nPUB b c 0\r\n\r\n\r\nPING\r\n"},
+		{"lines in the payload", "PUB a 13\r\nPUB b c 0\r\n\r\n\r\nPING\r\n", "PUB a 13\r\nPUB b c 0\r\n\r\n\r\nPING\r\n"},
 		{"the inbox of somebody else", "PUB a _INBOX.bob.x 1\r\nb\r\nPING\r\n", "PUB a _R_._INBOX.bob.x 1\r\nb\r\nPING\r\n"},
 		{"the inbox of somebody with a longer name", "PUB a _INBOX.evelyn.x 0\r\n\r\n", "PUB a _R_._INBOX.evelyn.x 0\r\n\r\n"},
 		{"an inbox with a wildcard", "PUB a _INBOX.eve.> 0\r\n\r\n", "PUB a _R_._INBOX.eve.> 0\r\n\r\n"},
 		{"an inbox with an empty token", "PUB a _INBOX.eve..x 0\r\n\r\n", "PUB a _R_._INBOX.eve..x 0\r\n\r\n"},
 		{"the inbox alone", "PUB a _INBOX.eve. 0\r\n\r\n", "PUB a _R_._INBOX.eve. 0\r\n\r\n"},
-		{"a request of the server's", "PUB a $JS.API.STREAM.DELETE.s 0\r\n\r\n", "PUB a _R_.$JS.API.STREAM.DELETE.s 0\r\n\r\n"},
-		{"a consumer that is asked", pub(create, consumer("")), pub(create, consumer(""))},
+		{"a request to the server as the reply subject", "PUB a $JS.API.STREAM.DELETE.s 0\r\n\r\n", "PUB a _R_.$JS.API.STREAM.DELETE.s 0\r\n\r\n"},
+		{"a pull consumer", pub(create, consumer("")), pub(create, consumer(""))},
 		{"a consumer that pushes to an own inbox", pub(create, consumer("_INBOX.eve.x")), pub(create, consumer("_INBOX.eve.x"))},
 		{"a consumer that pushes elsewhere", pub(create, consumer("b")), pub(create+" _R_.b", consumer("b"))},
 		{"a consumer that pushes to no subject", pub(create, consumer("a b")), pub(create+" _R_.unclear", consumer("a b"))},
 		{"a consumer twice", pub(create, "{}{}"), pub(create+" _R_.unclear", "{}{}")},
-		{"a consumer with what the server does not know", pub(create, `{"x":1}`), pub(create+" _R_.unclear", `{"x":1}`)},
+		{"a consumer with an unknown field", pub(create, `{"x":1}`), pub(create+" _R_.unclear", `{"x":1}`)},
 		{"a consumer with headers", hpub(create, version+"\r\n", "{}"), hpub(create, version+"\r\n", "{}")},
 		{"a consumer with headers that pushes elsewhere", hpub(create, version+"\r\n", consumer("b")), hpub(create+" _R_.b", version+"\r\n", consumer("b"))},
-		{"a consumer with much to say", pub(create, strings.Repeat(" ", lookMost+1)), pub(create+" _R_.long", strings.Repeat(" ", lookMost+1))},
-		{"what takes longer than there is room", pub("a", strings.Repeat("0123456789", 20_000)), pub("a", strings.Repeat("0123456789", 20_000))},
-		{"the longest line", "SUB " + long[:lineMost-2] + " 1\r\n", "SUB " + long[:lineMost-2] + " 1\r\n"},
+		{"a request for a consumer that is too long", pub(create, strings.Repeat(" ", maxInspected+1)), pub(create+" _R_.long", strings.Repeat(" ", maxInspected+1))},
+		{"a payload longer than the buffer", pub("a", strings.Repeat("0123456789", 20_000)), pub("a", strings.Repeat("0123456789", 20_000))},
+		{"the longest line", "SUB " + long[:maxLine-2] + " 1\r\n", "SUB " + long[:maxLine-2] + " 1\r\n"},
 		{"a line that is too long", "SUB " + long + " 1\r\nPING\r\n", tooLong},
 		{"a line that does not end", "SUB " + strings.Repeat(long, 3), tooLong},
-		{"who says twice who it is", "CONNECT {}\r\n", garbage},
+		{"CONNECT twice", "CONNECT {}\r\n", garbage},
 		{"a command of servers", "RS+ $G a\r\n", garbage},
 		{"a command to clients", "INFO {}\r\n", garbage},
 		{"no command", "GET / HTTP/1.1\r\n", garbage},
@@ -89,7 +89,7 @@ func TestRelay(t *testing.T) {
 		out, err := relayed(strings.NewReader(hello + tt.in))
 		want := hello + tt.out
 		if tt.out == tooLong {
-			want = hello + "PUB " + strings.Repeat("x", lineMost+1) + "\r\n"
+			want = hello + "PUB " + strings.Repeat("x", maxLine+1) + "\r\n"
 		}
 		stops := tt.out == tooLong || strings.HasSuffix(tt.out, garbage)
 		if out != want || errors.Is(err, errRefused) != stops || !stops && err != io.EOF {
@@ -227,7 +227,7 @@ func FuzzRelay(f *testing.F) {
 		in = "CONNECT {}\r\n" + in
 		out, err := relayed(strings.NewReader(in))
 		got, want := serverReads(out), serverReads(in)
-		if errors.Is(err, errRefused) && !strings.HasSuffix(out, "?\r\n") && !strings.HasSuffix(out, strings.Repeat("x", lineMost+1)+"\r\n") {
+		if errors.Is(err, errRefused) && !strings.HasSuffix(out, "?\r\n") && !strings.HasSuffix(out, strings.Repeat("x", maxLine+1)+"\r\n") {
 			t.Errorf("%q: the server is not told anything that it refuses: %q", in, out)
 		}
 		for i, g := range got {
@@ -287,12 +287,12 @@ func TestRelayWaitsForNothing(t *testing.T) {
 func TestRelayInPieces(t *testing.T) {
 	var in strings.Builder
 	in.WriteString("CONNECT {}\r\n")
-	for _, size := range []int{0, 1, readRoom - 20, readRoom, readRoom + 1, 1, 1, loudRoom - 10, loudRoom, loudRoom + 1, 3*loudRoom + readRoom, 5, 6, 7} {
+	for _, size := range []int{0, 1, readBufferSize - 20, readBufferSize, readBufferSize + 1, 1, 1, largeBufferSize - 10, largeBufferSize, largeBufferSize + 1, 3*largeBufferSize + readBufferSize, 5, 6, 7} {
 		fmt.Fprintf(&in, "PUB a.b _INBOX.eve.%d %d\r\n%s\r\n", size, size, strings.Repeat("0123456789", size/10+1)[:size])
-		headers := "NATS/1.0\r\nA: " + strings.Repeat("x", min(size, lookMost-20)) + "\r\n\r\n"
+		headers := "NATS/1.0\r\nA: " + strings.Repeat("x", min(size, maxInspected-20)) + "\r\n\r\n"
 		fmt.Fprintf(&in, "HPUB a.b %d %d\r\n%s%s\r\nPING\r\n", len(headers), len(headers)+3, headers, "abc")
 	}
-	for _, most := range []int{1, 7, 1000, readRoom - 1, readRoom, loudRoom - 1, loudRoom, 1 << 20} {
+	for _, most := range []int{1, 7, 1000, readBufferSize - 1, readBufferSize, largeBufferSize - 1, largeBufferSize, 1 << 20} {
 		all, rest := in.String(), strings.NewReader(in.String())
 		var server bytes.Buffer
 		r := newRelay(readerFunc(func(p []byte) (int, error) { return rest.Read(p[:min(len(p), most)]) }), &server, func() (*replyRule, error) { return eveRule, nil })
@@ -306,8 +306,8 @@ func TestRelayInPieces(t *testing.T) {
 			}
 			t.Errorf("in pieces of %d: the server gets %d bytes of %d, and something else from %d on: %.100q", most, len(got), len(all), n, got[n:])
 		}
-		if r.loud != nil {
-			t.Errorf("in pieces of %d: the room for much is kept", most)
+		if r.largeBuf != nil {
+			t.Errorf("in pieces of %d: the large buffer is not released", most)
 		}
 	}
 }

@@ -50,9 +50,9 @@ func isLiteral(subject []byte) bool {
 // where to send messages.
 var consumerRequests = []string{"$JS.API.CONSUMER.CREATE", "$JS.API.CONSUMER.DURABLE"}
 
-// lookMost is how long such a request, and the headers of a message, may be, in
+// maxInspected is how long such a request, and the headers of a message, may be, in
 // bytes.
-const lookMost = 64 << 10
+const maxInspected = 64 << 10
 
 func isConsumerRequest(subject []byte) bool {
 	for _, prefix := range consumerRequests {

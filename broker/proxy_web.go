@@ -48,7 +48,7 @@ func (w *proxyWeb) serve() {
 		l = tls.NewListener(l, w.proxy.tls)
 	}
 	if err := w.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		w.proxy.log.Error("no client of NATS can connect over WebSockets", "err", err)
+		w.proxy.log.Error("NATS clients cannot connect over WebSockets", "err", err)
 	}
 }
 
@@ -63,47 +63,47 @@ func (w *proxyWeb) close() error {
 // ServeHTTP implements http.Handler. When it returns, the connection has another
 // owner.
 func (w *proxyWeb) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
-	attend, opts := func(c net.Conn) { w.proxy.attend(c, nil, true) }, *w.origins
+	handle, opts := func(c net.Conn) { w.proxy.handle(c, nil, true) }, *w.origins
 	switch {
 	case strings.HasSuffix(r.URL.Path, "/mqtt") && w.mqtt.Listen == off:
-		http.Error(rw, "MQTT is off: say where clients of MQTT connect with mqtt.listen", http.StatusNotFound)
+		http.Error(rw, "MQTT is off; set mqtt.listen to turn it on", http.StatusNotFound)
 		return
 	case strings.HasSuffix(r.URL.Path, "/mqtt") && w.proxy.verifies():
-		http.Error(rw, "where clients have certificates, those of MQTT connect without WebSockets", http.StatusNotFound)
+		http.Error(rw, "MQTT over WebSockets does not support client certificates, which this broker requires; connect to mqtt.listen instead", http.StatusNotFound)
 		return
 	case strings.HasSuffix(r.URL.Path, "/mqtt"):
-		attend, opts.Subprotocols = w.proxy.attendMQTT, []string{"mqtt"}
+		handle, opts.Subprotocols = w.proxy.handleMQTT, []string{"mqtt"}
 	}
 	conn, err := websocket.Accept(rw, r, &opts)
 	if err != nil {
 		return // Accept has sent the reason
 	}
 	away := func() { _ = conn.Close(websocket.StatusGoingAway, "the broker stops") }
-	w.proxy.enter(func() {
-		attend(&webConn{Conn: websocket.NetConn(context.Background(), conn, websocket.MessageBinary), socket: conn, address: r.RemoteAddr})
+	w.proxy.start(func() {
+		handle(&webConn{Conn: websocket.NetConn(context.Background(), conn, websocket.MessageBinary), socket: conn, address: r.RemoteAddr})
 	}, away)
 }
 
-// attendMQTT connects an MQTT client to the listener for MQTT without WebSockets.
+// handleMQTT connects an MQTT client to the listener for MQTT without WebSockets.
 // The proxy need not inspect it: nothing in MQTT asks for an answer on a topic.
-func (p *proxy) attendMQTT(client net.Conn) {
+func (p *proxy) handleMQTT(client net.Conn) {
 	defer func() { _ = client.Close() }() // it may already be closed
 	var d net.Dialer
 	server, err := d.DialContext(p.done, "tcp", p.mqttAddr())
 	if err != nil {
-		p.log.Debug("the server takes nobody", "err", err)
+		p.log.Debug("cannot connect to the MQTT server in this process", "err", err)
 		return
 	}
 	if p.tls != nil {
 		server = tls.Client(server, &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true}) // it is in this process
 	}
 	c := &proxyConn{proxy: p, client: client, server: server}
-	stop := context.AfterFunc(p.done, c.cut)
+	stop := context.AfterFunc(p.done, c.close)
 	defer stop()
 	var down sync.WaitGroup
-	down.Go(func() { c.tell(c.write); c.cut() })
+	down.Go(func() { c.copyOutput(c.write); c.close() })
 	_, _ = io.Copy(server, client) // either side may end it
-	c.cut()
+	c.close()
 	down.Wait()
 }
 

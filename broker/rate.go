@@ -147,8 +147,8 @@ func hostOf(address string) string {
 	return host
 }
 
-// pace holds the messages of a NATS client to the rate of its sender.
-type pace struct {
+// publishLimiter holds the messages of a NATS client to the rate of its sender.
+type publishLimiter struct {
 	rates *rates
 	who   string
 	over  <-chan struct{} // closed when waiting must end
@@ -163,7 +163,7 @@ const pongEvery = 3 * time.Minute
 // await returns when the client may publish one more message, or errRefused when
 // the connection is over. It calls flush before it waits, and then alive from time
 // to time.
-func (p *pace) await(flush, alive func() error) (err error) {
+func (p *publishLimiter) await(flush, alive func() error) (err error) {
 	if p == nil {
 		return nil
 	}

@@ -45,13 +45,13 @@ func TestRelayIsHeldToRate(t *testing.T) {
 				if arrived > most || acked > arrived {
 					t.Errorf("%s: %d messages and %d acknowledgements after %v, want at most %d", name, arrived, acked, time.Since(began), most)
 				}
-				if read-got > loudRoom {
+				if read-got > largeBufferSize {
 					t.Errorf("%s: %d bytes are read ahead", name, read-got)
 				}
 				return len(p), nil
 			})
 			r := newRelay(client, server, func() (*replyRule, error) { return rule, nil })
-			r.pace = &pace{rates: newRates(rate), who: "eve"}
+			r.limiter = &publishLimiter{rates: newRates(rate), who: "eve"}
 			if err := r.run(); err != io.EOF {
 				t.Error(err)
 			}
@@ -78,7 +78,7 @@ func TestHeldBackForLong(t *testing.T) {
 		}
 		began, flushed, alive := time.Now(), 0, 0
 		over := make(chan struct{})
-		p := &pace{rates: r, who: "eve", over: over}
+		p := &publishLimiter{rates: r, who: "eve", over: over}
 		await := func() error {
 			return p.await(func() error { flushed++; return nil }, func() error { alive++; return nil })
 		}

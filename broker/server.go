@@ -38,7 +38,7 @@ func startServer(c *Config, auth *authenticator, before *proxy, log natsserver.L
 		opts.DisableShortFirstPing = true
 	}
 	if before != nil {
-		before.standBefore(c, &opts)
+		before.hideServer(c, &opts)
 	} else if err := c.setListeners(&opts); err != nil {
 		return nil, err
 	}

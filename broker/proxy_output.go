@@ -8,20 +8,20 @@ import (
 	natsserver "github.com/nats-io/nats-server/v2/server"
 )
 
-// serverWords passes on what the server says to a NATS client. It rewrites each
+// outputRelay passes on what the server sends to a NATS client. It rewrites each
 // INFO, because the server does not know how the client is connected. It sends INFO
 // when a client has logged in, when servers of the cluster come and go, and before it
 // stops. Everything else passes unchanged, and at once.
-type serverWords struct {
-	write   func([]byte) error
-	present func(natsserver.Info) ([]byte, error) // returns what the client gets in place of INFO
+type outputRelay struct {
+	write func([]byte) error
+	info  func(natsserver.Info) ([]byte, error) // returns what the client gets in place of INFO
 
-	line []byte // the beginning of a line whose end has not come yet
-	body int    // how many bytes are missing of a message
+	line []byte // the beginning of a line that is not complete
+	body int    // how many bytes of a message are still to come
 }
 
-// pass passes on the next piece.
-func (w *serverWords) pass(text []byte) error {
+// forward passes on the next piece.
+func (w *outputRelay) forward(text []byte) error {
 	from, at := 0, 0 // text[from:at] may be passed on
 	for at < len(text) {
 		if w.body > 0 {
@@ -42,7 +42,7 @@ func (w *serverWords) pass(text []byte) error {
 			line, w.line = append(w.line, line...), nil
 		}
 		if isInfo(line) {
-			if err := w.inform(text[from:at], line); err != nil {
+			if err := w.forwardInfo(text[from:at], line); err != nil {
 				return err
 			}
 			from = at + n
@@ -57,13 +57,13 @@ func (w *serverWords) pass(text []byte) error {
 	return w.write(text[from:at])
 }
 
-// inform passes on what comes before an INFO, and what the client gets in its place.
-func (w *serverWords) inform(before, line []byte) error {
+// forwardInfo passes on what comes before an INFO, and what the client gets in its place.
+func (w *outputRelay) forwardInfo(before, line []byte) error {
 	info, err := parseInfo(line)
 	if err != nil {
 		return err
 	}
-	text, err := w.present(info)
+	text, err := w.info(info)
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,7 @@ func TestServerWords(t *testing.T) {
 	want := strings.NewReplacer(message, message, headers, headers, info, "<7>").Replace(said)
 	for size := 1; size <= len(said); size++ {
 		var got strings.Builder
-		w := serverWords{
+		w := outputRelay{
 			write: func(p []byte) error {
 				if len(p) == 0 {
 					t.Errorf("in pieces of %d: nothing is written", size)
@@ -27,11 +27,11 @@ func TestServerWords(t *testing.T) {
 				got.Write(p)
 				return nil
 			},
-			present: func(i natsserver.Info) ([]byte, error) { return fmt.Appendf(nil, "<%d>", i.CID), nil },
+			info: func(i natsserver.Info) ([]byte, error) { return fmt.Appendf(nil, "<%d>", i.CID), nil },
 		}
 		for rest := []byte(said); len(rest) > 0; rest = rest[min(size, len(rest)):] {
 			piece := bytes.Clone(rest[:min(size, len(rest))])
-			if err := w.pass(piece); err != nil {
+			if err := w.forward(piece); err != nil {
 				t.Fatalf("in pieces of %d: %v", size, err)
 			}
 			clear(piece) // its buffer is used again
@@ -40,8 +40,8 @@ func TestServerWords(t *testing.T) {
 			t.Errorf("in pieces of %d: got %q, want %q", size, got.String(), want)
 		}
 	}
-	w := serverWords{write: func([]byte) error { return nil }}
-	if err := w.pass([]byte("INFO none\r\n")); err == nil {
+	w := outputRelay{write: func([]byte) error { return nil }}
+	if err := w.forward([]byte("INFO none\r\n")); err == nil {
 		t.Error("an INFO that cannot be read passes")
 	}
 }
