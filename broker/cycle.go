@@ -8,7 +8,7 @@ import (
 	"github.com/harkbus/hark/internal/names"
 )
 
-// findCycles reports loops of routes, except those that share an arc with another
+// findCycles reports loops of routes, except those that share an edge with another
 // loop.
 func (b *routerBuilder) findCycles() {
 	for _, path := range newRouteGraph(b.router).cycles() {
@@ -23,37 +23,37 @@ func (b *routerBuilder) findCycles() {
 	}
 }
 
-// arc is a path of messages: a target of a route.
-type arc struct {
+// edge leads from one group of routes to others: it is a target of a route.
+type edge struct {
 	route  int
 	target *template
 }
 
-// routeGraph has an arc from one group of routes to another if a target of the
-// first may be among the sources of the second.
+// routeGraph has an edge from a group of routes to another if a target of the first
+// may be among the sources of the second.
 type routeGraph struct {
 	groups   []*routeGroup
-	arcs     [][]arc        // by group
+	edges    [][]edge       // by group
 	exact    map[string]int // groups with a single topic as their source
 	patterns []int          // the other groups
-	state    []visit        // by group
-	path     []arc
+	state    []visitState   // by group
+	path     []edge
 	entered  []int // groups on the current path
-	found    [][]arc
-	inCircle map[arc]bool // arcs of the loops found
+	found    [][]edge
+	onCycle  map[edge]bool // edges of the loops found
 }
 
-// visit is the state of a group in the search.
-type visit uint8
+// visitState is the state of a group in the search for cycles.
+type visitState uint8
 
 const (
-	unseen visit = iota
+	unvisited visitState = iota
 	onPath
-	harmless
+	visited // with everything that it leads to
 )
 
 func newRouteGraph(r *Router) *routeGraph {
-	g := &routeGraph{groups: r.groups, arcs: make([][]arc, len(r.groups)), exact: map[string]int{}, state: make([]visit, len(r.groups)), inCircle: map[arc]bool{}}
+	g := &routeGraph{groups: r.groups, edges: make([][]edge, len(r.groups)), exact: map[string]int{}, state: make([]visitState, len(r.groups)), onCycle: map[edge]bool{}}
 	number := map[string]int{}
 	for i, group := range r.groups {
 		number[group.from] = i
@@ -70,7 +70,7 @@ func newRouteGraph(r *Router) *routeGraph {
 				if k := [2]string{route.From, t.reaches(route.From)}; !seen[k] {
 					seen[k] = true
 					at := number[route.From]
-					g.arcs[at] = append(g.arcs[at], arc{i, t})
+					g.edges[at] = append(g.edges[at], edge{i, t})
 				}
 			}
 		}
@@ -78,8 +78,8 @@ func newRouteGraph(r *Router) *routeGraph {
 	return g
 }
 
-// cycles returns the arcs of loops that have no arc in common.
-func (g *routeGraph) cycles() [][]arc {
+// cycles returns the edges of loops that have no edge in common.
+func (g *routeGraph) cycles() [][]edge {
 	for i := range g.groups {
 		g.visit(i)
 	}
@@ -88,7 +88,7 @@ func (g *routeGraph) cycles() [][]arc {
 
 func (g *routeGraph) visit(i int) {
 	switch g.state[i] {
-	case harmless:
+	case visited:
 		return
 	case onPath:
 		g.note(g.path[slices.Index(g.entered, i):])
@@ -96,7 +96,7 @@ func (g *routeGraph) visit(i int) {
 	}
 	g.state[i] = onPath
 	g.entered = append(g.entered, i)
-	for _, a := range g.arcs[i] {
+	for _, a := range g.edges[i] {
 		g.path = append(g.path, a)
 		for _, next := range g.reached(a.target.reaches(g.groups[i].from)) {
 			g.visit(next)
@@ -104,21 +104,21 @@ func (g *routeGraph) visit(i int) {
 		g.path = g.path[:len(g.path)-1]
 	}
 	g.entered = g.entered[:len(g.entered)-1]
-	g.state[i] = harmless
+	g.state[i] = visited
 }
 
-// note records a loop, unless it shares an arc with another one. It looks for that
+// note records a loop, unless it shares an edge with another one. It looks for that
 // from the end, where the loops of large graphs overlap most.
-func (g *routeGraph) note(circle []arc) {
-	for _, a := range slices.Backward(circle) {
-		if g.inCircle[a] {
+func (g *routeGraph) note(cycle []edge) {
+	for _, a := range slices.Backward(cycle) {
+		if g.onCycle[a] {
 			return
 		}
 	}
-	for _, a := range circle {
-		g.inCircle[a] = true
+	for _, a := range cycle {
+		g.onCycle[a] = true
 	}
-	g.found = append(g.found, slices.Clone(circle))
+	g.found = append(g.found, slices.Clone(cycle))
 }
 
 // reached returns the groups whose sources include what a target may be.

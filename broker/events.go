@@ -20,21 +20,21 @@ const (
 )
 
 const (
-	// pollWait is how long a poll waits if nothing is said, and pollWaitMost how
+	// pollWait is how long a poll waits if nothing is said, and maxPollWait how
 	// long it may.
-	pollWait     = 30 * time.Second
-	pollWaitMost = 5 * time.Minute
+	pollWait    = 30 * time.Second
+	maxPollWait = 5 * time.Minute
 	// groupWindow is how many messages a member of a group has in flight over a
 	// WebSocket if nothing is said, and those of other forms always.
-	groupWindow     = 16
-	groupWindowMost = 256
+	groupWindow    = 16
+	maxGroupWindow = 256
 	// groupTimeout is how long a poll of a group waits at least: less than that
 	// and a message that is there may not have come.
 	groupTimeout = 250 * time.Millisecond
 	// ackWait is how long a message of a group may be in the hands of a client
-	// over a WebSocket if nothing is said, and ackWaitMost how long it may.
-	ackWait     = 30 * time.Second
-	ackWaitMost = time.Hour
+	// over a WebSocket if nothing is said, and maxAckWait how long it may.
+	ackWait    = 30 * time.Second
+	maxAckWait = time.Hour
 	// streamTimeout is how long a client may take to take what it is sent, before
 	// it is cut off.
 	streamTimeout = 10 * time.Second
@@ -46,7 +46,7 @@ func eventsEndpoints() []endpoint {
 	wait.def = "30s"
 	most := numberParam("max", 1, 10_000, "the maximum number of events that a poll returns")
 	most.def = "100"
-	window := numberParam("window", 1, groupWindowMost, "the maximum number of messages of a group in flight over a WebSocket")
+	window := numberParam("window", 1, maxGroupWindow, "the maximum number of messages of a group in flight over a WebSocket")
 	window.def = strconv.Itoa(groupWindow)
 	keyed := flagParam("keyed", "whether the group keeps the order of keys, like groups of Go programs on topics with KeyBy: one member at a time gets the messages with the same key. All members must agree")
 	ackTime := durationParam("ack_wait", "how long a client may take to acknowledge a message of a group over a WebSocket, before another member gets it; at least 1s, at most 1h")
@@ -149,11 +149,11 @@ func eventsCall(c *call) error {
 		return refused(http.StatusNotAcceptable, "events cannot be sent as %q", strings.Join(c.req.Header.Values("Accept"), ", ")).
 			but("Accept %s, %s, or upgrade to a WebSocket", sseType, ndjsonType)
 	}
-	if d := c.duration("wait"); d > pollWaitMost {
-		return refused(http.StatusBadRequest, "wait: at most %v", pollWaitMost)
+	if d := c.duration("wait"); d > maxPollWait {
+		return refused(http.StatusBadRequest, "wait: at most %v", maxPollWait)
 	}
-	if d := c.duration("ack_wait"); d < time.Second || d > ackWaitMost {
-		return refused(http.StatusBadRequest, "ack_wait: at least 1s, at most %v", ackWaitMost)
+	if d := c.duration("ack_wait"); d < time.Second || d > maxAckWait {
+		return refused(http.StatusBadRequest, "ack_wait: at least 1s, at most %v", maxAckWait)
 	}
 	for _, name := range formParams[f] {
 		if c.req.URL.Query().Has(name) {
@@ -236,7 +236,7 @@ func (g *gateway) source(c *call, f form) (source, error) {
 	case formWebSocket:
 		m.window = int(c.number("window"))
 	case formPoll:
-		m.window, m.gathers = int(min(c.number("max"), groupWindowMost)), true
+		m.window, m.gathers = int(min(c.number("max"), maxGroupWindow)), true
 		m.timeout = max(c.duration("wait"), groupTimeout)
 	}
 	from.Group, from.Keyed, from.Window = group, c.flag("keyed"), m.window

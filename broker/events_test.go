@@ -866,11 +866,11 @@ func TestWebSocketFlood(t *testing.T) {
 		}
 	}
 	closed("a large message", func(conn *websocket.Conn) error {
-		return conn.Write(testContext(t), websocket.MessageText, bytes.Repeat([]byte{' '}, clientMessageMost+1))
+		return conn.Write(testContext(t), websocket.MessageText, bytes.Repeat([]byte{' '}, maxClientMessage+1))
 	})
 	closed("a large message in fragments of a byte", func(conn *websocket.Conn) error {
 		w, err := conn.Writer(testContext(t), websocket.MessageText)
-		for range clientMessageMost + 1 {
+		for range maxClientMessage + 1 {
 			if err != nil {
 				return err
 			}

@@ -62,7 +62,7 @@ type hubKey struct {
 }
 
 func newFanout(conn engineConn, source string, log *slog.Logger) *fanout {
-	f := &fanout{conn: conn, log: log, hubs: map[hubKey]*hub{}, readers: make(chan struct{}, readersMost)}
+	f := &fanout{conn: conn, log: log, hubs: map[hubKey]*hub{}, readers: make(chan struct{}, maxStoreReaders)}
 	prefix, count := rand.Text()[:10], new(atomic.Uint64)
 	f.maker = frameMaker{source: source, made: func() string { return prefix + "-" + strconv.FormatUint(count.Add(1), 36) }}
 	f.work, f.cut = context.WithCancel(context.Background())

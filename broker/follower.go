@@ -16,9 +16,9 @@ const (
 	packFrames = 256
 	packSize   = 256 << 10
 	// readWindow is how many messages are on their way from the store to a client
-	// that catches up, and readersMost how many clients catch up at once.
-	readWindow  = 32
-	readersMost = 32
+	// that catches up, and maxStoreReaders how many clients catch up at once.
+	readWindow      = 32
+	maxStoreReaders = 32
 )
 
 // pack is what a client is given at once.
@@ -218,9 +218,9 @@ func (w *follower) take() (p pack, wake <-chan struct{}, err error) {
 	return p, l.wake, nil
 }
 
-// scanMost is how many messages a client reads from the store at once, whether or
+// maxScan is how many messages a client reads from the store at once, whether or
 // not they match.
-const scanMost = 8192
+const maxScan = 8192
 
 // catchUp reads from the store what the lane does not have. The pack is empty if
 // nothing matches of what it has read.
@@ -249,7 +249,7 @@ func (w *follower) catchUp(ctx context.Context) (p pack, err error) {
 		return p, err
 	}
 	defer done()
-	for size, scanned := packSize, 0; len(p.frames) < w.most && size > 0 && scanned < scanMost; {
+	for size, scanned := packSize, 0; len(p.frames) < w.most && size > 0 && scanned < maxScan; {
 		ms, err := sub.Receive(ctx, min(readWindow, w.most-len(p.frames)))
 		switch {
 		case errors.Is(err, driver.ErrEnded):

@@ -78,8 +78,8 @@ const (
 	// knownFor is how long a topic found not to be stored counts as such. That a
 	// topic is no longer stored shows when it is used.
 	knownFor = time.Second
-	// knownMost is how many topics are remembered.
-	knownMost = 4096
+	// maxKnownTopics is how many topics are remembered.
+	maxKnownTopics = 4096
 )
 
 // open returns a topic, or the topics that match a pattern, and whether they are
@@ -100,7 +100,7 @@ func (t *topicTable) open(ctx context.Context, name string) (*knownTopic, error)
 	k = &knownTopic{topic, stored, time.Now()}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.known) >= knownMost {
+	if len(t.known) >= maxKnownTopics {
 		clear(t.known) // they are looked up again
 	}
 	t.known[name] = k

@@ -47,11 +47,11 @@ const hubBatch = 256
 
 // run passes messages on until the subscription ends, or ctx.
 func (h *hub) run(ctx context.Context) error {
-	for pause := firstPause; ; {
+	for pause := minBackoff; ; {
 		ms, err := h.sub.Receive(ctx, hubBatch)
 		switch {
 		case err == nil:
-			pause = firstPause
+			pause = minBackoff
 		case errors.Is(err, driver.ErrEnded), errors.Is(err, driver.ErrClosed), ctx.Err() != nil:
 			return err
 		default:
@@ -59,7 +59,7 @@ func (h *hub) run(ctx context.Context) error {
 			if !sleep(ctx, pause) {
 				return ctx.Err()
 			}
-			pause = min(2*pause, longPause)
+			pause = min(2*pause, maxBackoff)
 			continue
 		}
 		if h.stored && h.restarted(ms) {

@@ -156,15 +156,15 @@ func timeParam(name, doc string) param {
 }
 
 const (
-	// pageSize is how many entries a page has by default, and pageMost how many it
+	// pageSize is how many entries a page has by default, and maxPageSize how many it
 	// may have.
-	pageSize = 100
-	pageMost = 1000
+	pageSize    = 100
+	maxPageSize = 1000
 )
 
 // pageParams are the parameters of a list with pages.
 func pageParams() []param {
-	limit := numberParam("limit", 1, pageMost, "the maximum number of entries")
+	limit := numberParam("limit", 1, maxPageSize, "the maximum number of entries")
 	limit.def = strconv.Itoa(pageSize)
 	return []param{limit, textParam("after", "continue after this entry: the `next` of the previous page")}
 }

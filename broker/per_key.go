@@ -120,8 +120,8 @@ func (p *pruner) run(ctx context.Context, conn *natsdriver.Conn, log *slog.Logge
 		case errors.Is(err, driver.ErrEnded), errors.Is(err, driver.ErrClosed), ctx.Err() != nil:
 			return
 		default:
-			log.Error("messages cannot be read, so old messages of keys are not removed", "err", err, "again_in", longPause)
-			if !sleep(ctx, longPause) {
+			log.Error("messages cannot be read, so old messages of keys are not removed", "err", err, "again_in", maxBackoff)
+			if !sleep(ctx, maxBackoff) {
 				return
 			}
 			continue
@@ -139,7 +139,7 @@ func (p *pruner) run(ctx context.Context, conn *natsdriver.Conn, log *slog.Logge
 // remove removes a message, however long that takes. It returns false if the pruner
 // is stopped.
 func (p *pruner) remove(ctx context.Context, conn *natsdriver.Conn, log *slog.Logger, seq uint64) bool {
-	for pause := firstPause; ; pause = min(2*pause, longPause) {
+	for pause := minBackoff; ; pause = min(2*pause, maxBackoff) {
 		err := conn.DeleteMessage(ctx, p.topic, seq)
 		if err == nil {
 			return true

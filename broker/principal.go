@@ -104,9 +104,9 @@ func (a *authenticator) byToken(token string) *user {
 
 const (
 	// verifiedFor is how long a verified password need not be checked again, and
-	// verifiedMost how many are remembered.
-	verifiedFor  = time.Minute
-	verifiedMost = 4096
+	// maxVerified how many are remembered.
+	verifiedFor = time.Minute
+	maxVerified = 4096
 )
 
 // verify returns the user with a name and a password or token, or nil if there is
@@ -160,7 +160,7 @@ func (v *verified) add(name, password string, u *user) {
 	mark := v.mark(name, password)
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if len(v.seen) >= verifiedMost {
+	if len(v.seen) >= maxVerified {
 		clear(v.seen) // they will be checked again
 	}
 	v.seen[mark] = verification{u, time.Now().Add(verifiedFor)}

@@ -25,8 +25,8 @@ const (
 	// attemptTimeout is how long one attempt to publish may take, well within
 	// the lease of messages in flight.
 	attemptTimeout = 10 * time.Second
-	firstPause     = 50 * time.Millisecond
-	longPause      = 5 * time.Second
+	minBackoff     = 50 * time.Millisecond
+	maxBackoff     = 5 * time.Second
 )
 
 // reader routes the messages of a topic or of a pattern, one batch after the
@@ -158,14 +158,14 @@ func (in *reader) stop(ctx context.Context) error {
 
 func (in *reader) run() {
 	log := in.routing.log.With("from", in.key.from)
-	for pause := firstPause; ; {
+	for pause := minBackoff; ; {
 		in.mu.Lock()
 		receiving := in.receiving
 		in.mu.Unlock()
 		ms, err := in.sub.Receive(receiving, storedBatch)
 		switch {
 		case err == nil:
-			pause = firstPause
+			pause = minBackoff
 		case errors.Is(context.Cause(receiving), errHalt) && in.routing.work.Err() == nil && !errors.Is(err, driver.ErrEnded):
 			in.stand()
 			continue
@@ -174,7 +174,7 @@ func (in *reader) run() {
 		default:
 			log.Error("messages cannot be received", "err", err, "again_in", pause)
 			in.routing.wait(pause)
-			pause = min(2*pause, longPause)
+			pause = min(2*pause, maxBackoff)
 			continue
 		}
 		done := in.route(in.routing.plan.Load(), ms)
@@ -332,7 +332,7 @@ func (in *reader) refuse(ms []*driver.Received, target string, ds []*delivery, e
 // publish publishes to one target. From a stored topic it tries for as long as
 // it takes.
 func (in *reader) publish(ms []*driver.Received, target string, topic driver.Topic, ds []*delivery) {
-	for pause := firstPause; len(ds) > 0; pause = min(2*pause, longPause) {
+	for pause := minBackoff; len(ds) > 0; pause = min(2*pause, maxBackoff) {
 		again, why := in.attempt(topic, ds)
 		for _, d := range ds {
 			switch {

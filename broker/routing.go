@@ -301,7 +301,7 @@ func (s *storeTopics) topic(ctx context.Context, pattern, name string) (driver.T
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.open) >= knownMost {
+	if len(s.open) >= maxKnownTopics {
 		clear(s.open) // they are opened again
 	}
 	s.open[name] = topic

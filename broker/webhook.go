@@ -222,13 +222,13 @@ func (w *webhook) send(ctx context.Context, m *hark.Message[[]byte]) error {
 		}
 		return err
 	}
-	said, _ := io.ReadAll(io.LimitReader(res.Body, saidMost)) // for people
+	body, _ := io.ReadAll(io.LimitReader(res.Body, maxErrorBody)) // for people
 	_ = res.Body.Close()
-	return w.verdict(res, said)
+	return w.verdict(res, body)
 }
 
-// saidMost is how much of an answer is read, in bytes.
-const saidMost = 512
+// maxErrorBody is how much of an answer is read, in bytes.
+const maxErrorBody = 512
 
 // describe gives a request the attributes of the event, as the HTTP binding of
 // CloudEvents has them, and what hark says of it.
@@ -312,15 +312,15 @@ func (w *webhook) sign(h http.Header, id string, at time.Time, body []byte) {
 	h.Set("Webhook-Signature", strings.Join(signatures, " "))
 }
 
-// retryAfterMost is how long a receiver may put a message off.
-const retryAfterMost = time.Hour
+// maxRetryAfter is how long a receiver may put a message off.
+const maxRetryAfter = time.Hour
 
 // verdict says what becomes of a message by the answer: see docs/gateway.md.
-func (w *webhook) verdict(res *http.Response, said []byte) error {
+func (w *webhook) verdict(res *http.Response, body []byte) error {
 	if res.StatusCode >= 200 && res.StatusCode < 300 {
 		return nil
 	}
-	err := fmt.Errorf("the receiver answered %s%s", res.Status, printable(said))
+	err := fmt.Errorf("the receiver answered %s%s", res.Status, printable(body))
 	switch res.StatusCode {
 	case http.StatusGone:
 		w.disable("the receiver answered 410 Gone")
@@ -331,7 +331,7 @@ func (w *webhook) verdict(res *http.Response, said []byte) error {
 		return fmt.Errorf("%w: it redirects to another address, which is not followed; put the new address into the configuration", err)
 	}
 	if d, ok := retryAfter(res.Header.Get("Retry-After"), time.Now()); ok {
-		return hark.RetryAfter(min(d, retryAfterMost), err)
+		return hark.RetryAfter(min(d, maxRetryAfter), err)
 	}
 	return err
 }
@@ -346,13 +346,13 @@ func retryAfter(s string, now time.Time) (time.Duration, bool) {
 }
 
 // printable returns what a receiver has said for people to read, in one line.
-func printable(said []byte) string {
+func printable(body []byte) string {
 	text := strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
 			return r
 		}
 		return ' '
-	}, strings.ToValidUTF8(string(said), "?"))
+	}, strings.ToValidUTF8(string(body), "?"))
 	if text = strings.Join(strings.Fields(text), " "); text == "" {
 		return ""
 	}

@@ -12,8 +12,8 @@ import (
 	"github.com/coder/websocket"
 )
 
-// clientMessageMost is how long a message of a client may be, in bytes.
-const clientMessageMost = 16 << 10
+// maxClientMessage is how long a message of a client may be, in bytes.
+const maxClientMessage = 16 << 10
 
 // webSocket sends events as texts over a WebSocket, and reads what the client
 // acknowledges, until one of both ends it.
@@ -32,7 +32,7 @@ func (c *call) webSocket(s source) error {
 	}
 	c.rw.status = http.StatusSwitchingProtocols
 	c.forgetHeaders()
-	conn.SetReadLimit(clientMessageMost)
+	conn.SetReadLimit(maxClientMessage)
 	ctx, cancel := context.WithCancelCause(c.ctx)
 	var all sync.WaitGroup
 	all.Go(func() { cancel(c.listen(ctx, conn, s)) })

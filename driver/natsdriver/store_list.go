@@ -13,9 +13,9 @@ const (
 	listKept = 30 * time.Second
 	// listsKept is how many such lists a connection keeps at once.
 	listsKept = 4
-	// listedMost is how many topics a list may have to be kept: that many names
+	// maxListTopics is how many topics a list may have to be kept: that many names
 	// take some tens of megabytes.
-	listedMost = 1_000_000
+	maxListTopics = 1_000_000
 )
 
 // storeLists are lists of the topics of stores that are being read page by page.
@@ -78,7 +78,7 @@ func (l *storeLists) keep(k storeList) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.dropLocked(func(old storeList) bool { return old.store == k.store && old.pattern == k.pattern })
-	if len(k.topics) == 0 || len(k.topics) > listedMost {
+	if len(k.topics) == 0 || len(k.topics) > maxListTopics {
 		return
 	}
 	if len(l.all) == listsKept {

@@ -49,14 +49,14 @@ type webMessage struct {
 }
 
 const (
-	// webAgain is the first pause before a lost connection is restored, and
-	// webAgainMost the longest.
-	webAgain     = 100 * time.Millisecond
-	webAgainMost = 5 * time.Second
-	// webBeat is how often the broker is pinged, and webTimeout how long it has to
+	// minReconnectPause is the first pause before a lost connection is restored,
+	// and maxReconnectPause the longest.
+	minReconnectPause = 100 * time.Millisecond
+	maxReconnectPause = 5 * time.Second
+	// pingInterval is how often the broker is pinged, and pingTimeout how long it has to
 	// answer.
-	webBeat    = 20 * time.Second
-	webTimeout = 10 * time.Second
+	pingInterval = 20 * time.Second
+	pingTimeout  = 10 * time.Second
 )
 
 var (
@@ -167,7 +167,7 @@ func (f *webFeed) dial(ctx context.Context) error {
 
 // run reads what the broker sends, until Close or a refusal, which it returns.
 func (f *webFeed) run() error {
-	pause := webAgain
+	pause := minReconnectPause
 	for {
 		received, err := f.read()
 		if f.over.Err() != nil {
@@ -179,14 +179,14 @@ func (f *webFeed) run() error {
 		case websocket.CloseStatus(err) == websocket.StatusPolicyViolation:
 			return fmt.Errorf("the broker has ended the connection: %w", err)
 		case received:
-			pause = webAgain
+			pause = minReconnectPause
 		}
 		var said websocket.CloseError
 		if errors.As(err, &said) && said.Reason != "" {
 			err = errors.New(said.Reason)
 		}
 		f.hand(webMessage{note: lost(f.admin.place.HTTP, err, time.Time{})})
-		for again := true; again; pause = min(2*pause, webAgainMost) {
+		for again := true; again; pause = min(2*pause, maxReconnectPause) {
 			select {
 			case <-time.After(pause):
 			case <-f.over.Done():
@@ -263,7 +263,7 @@ func (f *webFeed) read() (received bool, err error) {
 
 // beat pings the broker, and closes the connection if it does not answer.
 func (f *webFeed) beat(ctx context.Context, conn *websocket.Conn) {
-	tick := time.NewTicker(webBeat)
+	tick := time.NewTicker(pingInterval)
 	defer tick.Stop()
 	for {
 		select {
@@ -271,7 +271,7 @@ func (f *webFeed) beat(ctx context.Context, conn *websocket.Conn) {
 		case <-ctx.Done():
 			return
 		}
-		wait, cancel := context.WithTimeout(ctx, webTimeout)
+		wait, cancel := context.WithTimeout(ctx, pingTimeout)
 		err := conn.Ping(wait)
 		cancel()
 		// While the buffer for messages is full, the answer is not read either.
@@ -361,7 +361,7 @@ func (f *webFeed) Ack(ctx context.Context, ms []*driver.Received) error {
 	f.mu.Lock()
 	conn := f.conn
 	f.mu.Unlock()
-	wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), webTimeout)
+	wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), pingTimeout)
 	defer cancel()
 	_ = conn.Write(wait, websocket.MessageText, text)
 	return ctx.Err()
