@@ -45,12 +45,12 @@ remove them.`,
 			for name := range strings.SplitSeq(*of, ",") {
 				i := slices.IndexFunc(benchTests, func(t benchTest) bool { return t.name == name })
 				if i < 0 {
-					return usageError{fmt.Errorf("--of: there is no test %q%s", name, suggestion(name, benchNames()))}
+					return usageError{fmt.Errorf("--of: unknown test %q%s", name, suggestion(name, benchNames()))}
 				}
 				b.tests = append(b.tests, benchTests[i])
 			}
 			if len(words) > 0 && (f.url != "" || f.context != "") {
-				return usageError{errors.New("want URLs as arguments, or --url or --context")}
+				return usageError{errors.New("give URLs either as arguments, or with --url or --context")}
 			}
 			if len(words) == 0 {
 				p, err := f.place()

@@ -72,7 +72,7 @@ func ask(ctx context.Context, what string, f func(ctx context.Context) error) er
 	defer cancel()
 	err := f(wait)
 	if err != nil && wait.Err() != nil && ctx.Err() == nil {
-		return fmt.Errorf("the broker does not say whether there is %s within %v: this user may not ask, or it has no JetStream; hark doctor says more", what, asking)
+		return fmt.Errorf("the broker does not say whether there is %s within %v: this user may not ask, or it has no JetStream; run hark doctor to find out more", what, asking)
 	}
 	return err
 }

@@ -44,7 +44,7 @@ func Run(ctx context.Context, args []string, s Streams) int {
 		case errors.Is(err, natsdriver.ErrNotAllowed):
 			fmt.Fprintln(s.Err, `add what the user needs to users in hark.yaml: a topic to its publish or subscribe; channels, values, notifications and latches need publish: [">"] and subscribe: [">"]`)
 		case code == exitFailed && errors.Is(err, context.DeadlineExceeded):
-			fmt.Fprintln(s.Err, "the broker did not answer: perhaps this user may not do that; hark doctor says more")
+			fmt.Fprintln(s.Err, "the broker did not answer: perhaps this user may not do that; run hark doctor to find out more")
 		}
 	}
 	return code

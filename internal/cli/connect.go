@@ -89,7 +89,7 @@ const (
 // does: with --url, a context's HTTP API is not used.
 func (f *brokerFlags) place() (place, error) {
 	if f.url != "" && f.context != "" {
-		return place{}, usageError{errors.New("want one of --url and --context: each says where the broker is")}
+		return place{}, usageError{errors.New("--url and --context exclude each other: each says where the broker is")}
 	}
 	var p place
 	web := f.http
@@ -122,7 +122,7 @@ func (f *brokerFlags) place() (place, error) {
 		if name != "" {
 			c, ok := contexts.Contexts[name]
 			if !ok {
-				return place{}, usageError{fmt.Errorf("there is no context %q%s; hark context list shows those that there are", name, suggestion(name, contexts.names()))}
+				return place{}, usageError{fmt.Errorf("unknown context %q%s; hark context list shows the known ones", name, suggestion(name, contexts.names()))}
 			}
 			p.URL, p.Said = c.URL, "context "+name
 			if web == "" {
@@ -143,7 +143,7 @@ func (f *brokerFlags) place() (place, error) {
 func (p *place) read(web string) error {
 	scheme, rest, _ := strings.Cut(p.URL, ":")
 	if driver.Lookup(scheme) == nil {
-		return fmt.Errorf("%q is no URL of a broker: want one such as %s", redacted(p.URL), defaultURL)
+		return fmt.Errorf("%q is not the URL of a broker; use one such as %s", redacted(p.URL), defaultURL)
 	}
 	if strings.HasPrefix(rest, "//") {
 		if err := p.readHost(scheme, rest[2:], web == ""); err != nil {
@@ -155,7 +155,7 @@ func (p *place) read(web string) error {
 	}
 	u, err := url.Parse(web)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return fmt.Errorf("%q is no URL of an HTTP API: want one such as http://127.0.0.1:%s", redacted(web), defaultHTTPPort)
+		return fmt.Errorf("%q is not the URL of an HTTP API; use one such as http://127.0.0.1:%s", redacted(web), defaultHTTPPort)
 	}
 	if u.User != nil {
 		p.User, p.Password = credentials(u.User)
@@ -172,7 +172,7 @@ func (p *place) readHost(scheme, rest string, web bool) error {
 	first, _, _ := strings.Cut(hosts, ",")
 	u, err := url.Parse("//" + first)
 	if err != nil {
-		return fmt.Errorf("%q is no URL of a broker: want one such as %s", redacted(p.URL), defaultURL)
+		return fmt.Errorf("%q is not the URL of a broker; use one such as %s", redacted(p.URL), defaultURL)
 	}
 	p.Host, p.Port = u.Hostname(), u.Port()
 	values, err := url.ParseQuery(query)
@@ -239,7 +239,7 @@ func redacted(raw string) string {
 // begins with a slash.
 func (p *place) request(ctx context.Context, method, path string) (*http.Request, error) {
 	if p.HTTP == "" {
-		return nil, fmt.Errorf("%s (%s) has no HTTP API: give its URL with --http", p.Said, redacted(p.URL))
+		return nil, fmt.Errorf("%s (%s) has no HTTP API; give its URL with --http", p.Said, redacted(p.URL))
 	}
 	r, err := http.NewRequestWithContext(ctx, method, p.HTTP+path, http.NoBody)
 	if err != nil {
@@ -270,7 +270,7 @@ func (p *place) client() (*http.Client, error) {
 		}
 		config.RootCAs = x509.NewCertPool()
 		if !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("parameter tlsca of the URL: %s has no certificate (PEM)", file)
+			return nil, fmt.Errorf("parameter tlsca of the URL: %s contains no certificate in PEM", file)
 		}
 	}
 	if file := values.Get("tlscert"); file != "" {
@@ -346,16 +346,16 @@ func (p *place) connect(ctx context.Context, notes io.Writer) (conn driver.Conn,
 	case scheme == "file", ctx.Err() != nil:
 		return nil, err
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return nil, fmt.Errorf("%w (%s); hark serve starts a broker, --url, HARK_URL or a context says where one is", err, p.Said)
+		return nil, fmt.Errorf("%w (%s); hark serve starts a broker, use --url, HARK_URL or a context to say where one is", err, p.Said)
 	}
-	return nil, fmt.Errorf("%w (%s); hark doctor says more", err, p.Said)
+	return nil, fmt.Errorf("%w (%s); run hark doctor to find out more", err, p.Said)
 }
 
 // noConnection returns the error of a command whose --timeout is over before it has a
 // connection. It is not errTimeout: whoever waits for something wants to know that
 // nobody could have said it.
 func noConnection(where string, err error) error {
-	return fmt.Errorf("no connection to %s within --timeout (%v); hark doctor says more", where, err)
+	return fmt.Errorf("no connection to %s within --timeout (%v); run hark doctor to find out more", where, err)
 }
 
 // shown returns the URL without secrets, and where it was given.

@@ -42,7 +42,7 @@ in use.`,
 				use := fs.Bool("use", false, "make it the context in use")
 				return func(ctx context.Context, words []string, s Streams) error {
 					if len(words) != 2 {
-						return usageError{fmt.Errorf("want NAME and URL, and not %s", plural(len(words), "word", "words"))}
+						return usageError{fmt.Errorf("want NAME and URL, got %s", plural(len(words), "word", "words"))}
 					}
 					c := contextEntry{URL: words[1], HTTP: *http, About: *about}
 					if err := c.check(words[0]); err != nil {
@@ -97,9 +97,9 @@ in use.`,
 				return func(_ context.Context, words []string, s Streams) error {
 					switch {
 					case len(words) > 1:
-						return usageError{fmt.Errorf("want one name at most, and not %s", plural(len(words), "word", "words"))}
+						return usageError{fmt.Errorf("want at most one name, got %s", plural(len(words), "word", "words"))}
 					case len(words) == 1 && (f.context != "" || f.url != ""):
-						return usageError{errors.New("want NAME alone, or --url or --context")}
+						return usageError{errors.New("give either NAME, or --url or --context")}
 					case len(words) == 1:
 						f.context = words[0]
 					}
@@ -178,7 +178,7 @@ func loadContexts() (*contextFile, error) {
 	read := json.NewDecoder(bytes.NewReader(text))
 	read.DisallowUnknownFields()
 	if err := read.Decode(all); err != nil {
-		return nil, fmt.Errorf("contexts: %s: %w; mend the file or remove it", path, err)
+		return nil, fmt.Errorf("contexts: %s: %w; correct or remove the file", path, err)
 	}
 	if all.Contexts == nil {
 		all.Contexts = map[string]contextEntry{}
@@ -222,7 +222,7 @@ func changeContexts(change func(*contextFile) error) error {
 // the word -; it is nil where that is not allowed.
 func withContext(words []string, change func(*contextFile, string), none func(*contextFile)) error {
 	if len(words) != 1 {
-		return usageError{fmt.Errorf("want one name, and not %s", plural(len(words), "word", "words"))}
+		return usageError{fmt.Errorf("want one name, got %s", plural(len(words), "word", "words"))}
 	}
 	return changeContexts(func(all *contextFile) error {
 		if words[0] == "-" && none != nil {
@@ -230,7 +230,7 @@ func withContext(words []string, change func(*contextFile, string), none func(*c
 			return nil
 		}
 		if _, ok := all.Contexts[words[0]]; !ok {
-			return usageError{fmt.Errorf("there is no context %q%s; hark context list shows those that there are", words[0], suggestion(words[0], all.names()))}
+			return usageError{fmt.Errorf("unknown context %q%s; hark context list shows the known ones", words[0], suggestion(words[0], all.names()))}
 		}
 		change(all, words[0])
 		return nil
@@ -242,7 +242,7 @@ func withContext(words []string, change func(*contextFile, string), none func(*c
 func withPassword(raw, secret string) (string, error) {
 	scheme, rest, ok := strings.Cut(raw, "://")
 	if !ok {
-		return "", fmt.Errorf("--password: %s takes none", redacted(raw))
+		return "", fmt.Errorf("--password: %s uses no password", redacted(raw))
 	}
 	hosts, query, hasQuery := strings.Cut(rest, "?")
 	first, others, several := strings.Cut(hosts, ",")
@@ -251,7 +251,7 @@ func withPassword(raw, secret string) (string, error) {
 	case !ok:
 		first = url.User(secret).String() + "@" + first
 	case strings.Contains(user, ":"):
-		return "", errors.New("--password: the URL has a password")
+		return "", errors.New("--password: the URL already contains a password")
 	default:
 		name, err := url.PathUnescape(user)
 		if err != nil {

@@ -91,7 +91,7 @@ func runDemo(ctx context.Context, o demoOptions, s Streams) error {
 		return runEngineDemo(ctx, o, opened, s)
 	}
 	if o.join {
-		return usageError{errors.New("--join is for several processes: say with --url where")}
+		return usageError{errors.New("--join is for several processes: give the broker with --url")}
 	}
 	d := newDemo(o, opened)
 	if err := d.read(s, d.open); err != nil {

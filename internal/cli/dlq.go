@@ -233,7 +233,7 @@ add --yes; without it the command says how many would be removed.`,
 				if err != nil {
 					return err
 				}
-				return fmt.Errorf("%s of %s would be removed, for good; say --yes", plural(n, "dead letter", "dead letters"), words[0])
+				return fmt.Errorf("this would permanently remove %s of %s; confirm with --yes", plural(n, "dead letter", "dead letters"), words[0])
 			}
 			return workOnDead(ctx, f, a, s, path, request, "removed")
 		})

@@ -148,7 +148,7 @@ func (d *doctor) examineContexts() {
 	}
 	all, err := loadContexts()
 	if err != nil {
-		d.found("contexts", "wrong", err.Error(), "mend the file, or remove it")
+		d.found("contexts", "wrong", err.Error(), "correct or remove the file")
 		return
 	}
 	d.ok("contexts", "%s in %s", plural(len(all.Contexts), "context", "contexts"), path)

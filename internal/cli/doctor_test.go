@@ -75,7 +75,7 @@ func TestDoctorFindings(t *testing.T) {
 				t.Fatal(err)
 			}
 			d.examineContexts()
-		}, "contexts", "wrong", "contexts.json", "mend the file"},
+		}, "contexts", "wrong", "contexts.json", "correct or remove the file"},
 		{"contexts that cannot be read", func(d *doctor) {
 			t.Setenv("HARK_CONTEXTS", filepath.Join(contexts, "below"))
 			d.examineContexts()

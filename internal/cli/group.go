@@ -84,7 +84,7 @@ message published, the first time it is moved.`,
 						if err := a.get(ctx, groupPath(words), nil, &g); err != nil {
 							return err
 						}
-						return fmt.Errorf("group %s of %s would forget its place, with %s before it, for good; say --yes", g.Group, g.Topic, plural(int(g.Waiting), "message", "messages"))
+						return fmt.Errorf("group %s of %s would permanently lose its position, with %s still waiting; confirm with --yes", g.Group, g.Topic, plural(int(g.Waiting), "message", "messages"))
 					}
 					if err := a.do(ctx, http.MethodDelete, groupPath(words), nil, nil, nil); err != nil {
 						return err

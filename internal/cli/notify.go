@@ -22,7 +22,7 @@ for that.`,
 		output := outputFlag(fs, "text", "json")
 		return func(ctx context.Context, words []string, s Streams) error {
 			if len(words) != 1 {
-				return usageError{fmt.Errorf("want one name or pattern, in quotes, and not %s", plural(len(words), "word", "words"))}
+				return usageError{fmt.Errorf("want one name or pattern, in quotes, got %s", plural(len(words), "word", "words"))}
 			}
 			return withNotifier(ctx, f, s.Err, func(n *hark.Notifier) error {
 				reached, err := n.Notify(ctx, words[0])
@@ -107,7 +107,7 @@ A name that is latched counts at once.`,
 	},
 }
 
-var errNoName = usageError{errors.New("want a name at least")}
+var errNoName = usageError{errors.New("want at least one name")}
 
 var latchCommand = command{
 	name: "latch", args: "NAME...", about: "notify names, and signal latecomers too",

@@ -217,7 +217,7 @@ func undone(err error) error {
 	if !errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
-	return undoneError{fmt.Errorf("time to stop was over (stop_timeout) before all was done: what comes from stored topics is done after the next start, the rest is lost\n%w", err)}
+	return undoneError{fmt.Errorf("stop_timeout passed before all work was done: messages from stored topics are handled after the next start, the rest is lost\n%w", err)}
 }
 
 // notReloaded reports why a reload has changed nothing, one fault per line, or as

@@ -53,7 +53,7 @@ published to its topics, until its store is deleted.`,
 				yes := fs.Bool("yes", false, "do it")
 				return f.administer(1, 1, "PATTERN, in quotes", func(ctx context.Context, a *admin, words []string, s Streams) error {
 					if !*yes {
-						return fmt.Errorf("all that is stored of the topics that match %s would be removed, for good; say --yes", words[0])
+						return fmt.Errorf("this would permanently remove everything stored of the topics that match %s; confirm with --yes", words[0])
 					}
 					if err := a.do(ctx, http.MethodDelete, adminPath("stores"), url.Values{"pattern": {words[0]}}, nil, nil); err != nil {
 						return err
@@ -145,7 +145,7 @@ configuration declares when it starts.`,
 				yes := yesFlag(fs)
 				return f.administer(1, 1, "TOPIC", func(ctx context.Context, a *admin, words []string, s Streams) error {
 					if *before > 0 && *keep > 0 {
-						return usageError{errors.New("want one of --before and --keep")}
+						return usageError{errors.New("give either --before or --keep")}
 					}
 					if !*yes {
 						return a.unsure(ctx, words[0], *before, *keep)
@@ -187,7 +187,7 @@ func (a *admin) unsure(ctx context.Context, topic string, before, keep uint64) e
 	if !exact {
 		most = "up to "
 	}
-	return fmt.Errorf("%s%s of %s would be removed, for good; say --yes", most, plural(int(n), "message", "messages"), topic)
+	return fmt.Errorf("this would permanently remove %s%s of %s; confirm with --yes", most, plural(int(n), "message", "messages"), topic)
 }
 
 // storedTopic is a topic as the API shows it.
@@ -297,4 +297,4 @@ func (t *storedTopic) fields() [][2]string {
 	}
 }
 
-var errWantPlace = errors.New("want --to with start, now, a sequence, or a time such as 2026-01-02T15:04:05Z")
+var errWantPlace = errors.New("--to must be start, now, a sequence, or a time such as 2026-01-02T15:04:05Z")

@@ -28,7 +28,7 @@ everything is one object on standard output, including the token, which is not p
 		output := outputFlag(fs, "text", "json")
 		return func(ctx context.Context, words []string, s Streams) error {
 			if len(words) != 1 {
-				return usageError{fmt.Errorf("want one name, and not %s", plural(len(words), "word", "words"))}
+				return usageError{fmt.Errorf("want one name, got %s", plural(len(words), "word", "words"))}
 			}
 			if err := broker.CheckUserName(words[0]); err != nil {
 				return usageError{err}

@@ -71,7 +71,7 @@ func TestNoBroker(t *testing.T) {
 		want []string // must be part of standard error
 	}{
 		{"pub a 1 --url hark://" + nobody, exitFailed, []string{"hark://" + nobody + " (--url): waiting until ", "; Ctrl-C ends\nhark: pub: connect to " + nobody, "nobody listens there (--url); hark serve starts a broker"}},
-		{"sub a --url hark://" + silent, exitFailed, []string{"hark: no answer yet from hark://" + silent + " (--url): waiting until ", "hark: sub: connect to " + silent, "i/o timeout; what listens there does not speak first", "hark doctor says more"}},
+		{"sub a --url hark://" + silent, exitFailed, []string{"hark: no answer yet from hark://" + silent + " (--url): waiting until ", "hark: sub: connect to " + silent, "i/o timeout; what listens there does not speak first", "run hark doctor"}},
 		{"wait a --timeout 4s --url hark://" + silent, exitFailed, []string{"hark: no answer yet from hark://" + silent, "hark: wait: no connection to hark://" + silent + " (--url) within --timeout ("}},
 		{"request a 1 --timeout 4s --url hark://" + silent, exitFailed, []string{"hark: no answer yet from hark://" + silent, "hark: request: no connection to hark://" + silent + " (--url) within --timeout ("}},
 		{"value watch a --timeout 4s --url hark://" + silent, exitFailed, []string{"no connection to hark://" + silent + " (--url) within --timeout ("}},
@@ -84,7 +84,7 @@ func TestNoBroker(t *testing.T) {
 		{"topic list --http https://" + plainHTTP, exitFailed, []string{"the server has no TLS: want http:// instead of https://"}},
 		{"topic list --http http://" + secureHTTP, exitFailed, []string{"http://" + secureHTTP + " wants TLS: give its URL with https://"}},
 		{"topic list --http https://" + secureHTTP, exitFailed, []string{"?tlsca=FILE in the URL for messages says whose certificates to trust"}},
-		{"sub a --where data.n==1 --http http://" + nobody, exitFailed, []string{"http://" + nobody + ": waiting until ", "no HTTP API of a hark broker answers at http://" + nobody, "nobody listens there"}},
+		{"sub a --where data.n==1 --http http://" + nobody, exitFailed, []string{"http://" + nobody + ": waiting until ", "no HTTP API of a hark broker found at http://" + nobody, "nobody listens there"}},
 		{"sub a --where data.n==1 --timeout 4s --http http://" + silent, exitFailed, []string{"hark: no answer yet from http://" + silent, "no connection to http://" + silent + " within --timeout (timed out)"}},
 		{"sub a --where data.n==1 --http http://" + plain, exitFailed, []string{"that is the port for messages, not the one for HTTP"}},
 	}

@@ -61,9 +61,9 @@ const (
 
 var (
 	// errNoBroker says that no broker answers at a place.
-	errNoBroker = errors.New("no HTTP API of a hark broker answers")
+	errNoBroker = errors.New("no HTTP API of a hark broker found")
 	// errUnreadable says that the broker has sent something that is not an event.
-	errUnreadable = errors.New("what the broker has sent cannot be read")
+	errUnreadable = errors.New("the broker sent something that is not an event")
 )
 
 // openWebFeed starts to follow. It takes the pattern, the filter and the start from
@@ -148,7 +148,7 @@ func (f *webFeed) dial(ctx context.Context) error {
 		if err := f.admin.refusal(res); errors.As(err, &r) {
 			return err
 		}
-		return fmt.Errorf("%w at %s, which says %s", errNoBroker, f.admin.place.HTTP, res.Status)
+		return fmt.Errorf("%w at %s, which answered %s", errNoBroker, f.admin.place.HTTP, res.Status)
 	}
 	f.mark = res.Header.Get("Hark-Mark")
 	if begins := res.Header.Get("Hark-Next"); begins != "" && !f.stored {
@@ -177,7 +177,7 @@ func (f *webFeed) run() error {
 		case errors.Is(err, errUnreadable):
 			return err
 		case websocket.CloseStatus(err) == websocket.StatusPolicyViolation:
-			return fmt.Errorf("the broker has ended the connection: %w", err)
+			return fmt.Errorf("the broker closed the connection: %w", err)
 		case received:
 			pause = minReconnectPause
 		}

@@ -282,7 +282,7 @@ func TestFilterHere(t *testing.T) {
 	}
 	nobody := newRelay(t, "127.0.0.1:1")
 	for _, url := range []string{"http://" + nobody.l.Addr().String(), "http" + strings.TrimPrefix(os.Getenv("HARK_URL"), "hark")} {
-		if code, out, errs := call(t, "", append(args, "--http", url)...); code != exitFailed || out != "" || !strings.Contains(errs, "no HTTP API of a hark broker answers at "+url) {
+		if code, out, errs := call(t, "", append(args, "--http", url)...); code != exitFailed || out != "" || !strings.Contains(errs, "no HTTP API of a hark broker found at "+url) {
 			t.Errorf("nobody at %s: got %d %s %s", url, code, out, errs)
 		}
 	}
