@@ -207,14 +207,39 @@ type delivery struct {
 	err    error // for good
 }
 
+// routingBatch is what is to be done with the messages that a reader has received together.
+type routingBatch struct {
+	matches    []routeMatch
+	deliveries []*delivery // of matches
+	byTarget   map[string][]*delivery
+	moves      moves
+}
+
 // route does with messages what a plan says, and returns how many of them, from
 // the first on, are done with.
 func (in *reader) route(p *plan, ms []*driver.Received) int {
-	all := p.tasks[in.key]
-	byTarget := map[string][]*delivery{}
-	var matches []routeMatch
-	var deliveries []*delivery // of matches
-	moves := moves{}
+	b := in.decide(p, ms)
+	if !in.deliver(p, ms, b.byTarget) {
+		return 0 // repeats are recognised
+	}
+	for _, d := range b.deliveries {
+		if d.err != nil {
+			b.moves.keep(d.number)
+		}
+	}
+	done := in.remove(ms, b.moves)
+	b.moves.report(in.routing.log, ms[:done])
+	for i := range b.matches {
+		if t := &b.matches[i]; t.number < done {
+			t.count(b.deliveries[t.begin:t.end], b.moves[t.number])
+		}
+	}
+	return done
+}
+
+// decide finds out what a plan says about messages.
+func (in *reader) decide(p *plan, ms []*driver.Received) *routingBatch {
+	b := &routingBatch{byTarget: map[string][]*delivery{}, moves: moves{}}
 	in.mu.Lock()
 	notes := in.notes
 	in.mu.Unlock()
@@ -224,9 +249,9 @@ func (in *reader) route(p *plan, ms []*driver.Received) int {
 			continue // another reader has it from its store, or had it before
 		}
 		notes.note(m)
-		groups := all
+		groups := p.tasks[in.key]
 		if p.mixed[in.key] {
-			groups = matching(all, m.Topic)
+			groups = matching(groups, m.Topic)
 		}
 		decisions := p.router.decide(groups, &Event{Message: m})
 		if len(decisions) == 0 {
@@ -236,46 +261,37 @@ func (in *reader) route(p *plan, ms []*driver.Received) int {
 		if err != nil {
 			in.routing.log.Error("message not routed", "topic", m.Topic, "seq", m.Seq, "id", m.ID, "err", err)
 		}
-		first := len(deliveries)
-		for _, d := range decisions {
-			t := routeMatch{
-				route: d.route, number: i, otherwise: d.Otherwise, sampledOut: d.SampledOut, looped: err != nil,
-				unresolved: len(d.Unresolved) > 0, move: d.Move, begin: len(deliveries),
+		b.add(i, decisions, out)
+	}
+	return b
+}
+
+// add adds what the routes say about a message of the batch. out goes to their
+// targets; it is nil if the message has been routed too often.
+func (b *routingBatch) add(number int, decisions []Decision, out *driver.Message) {
+	first := len(b.deliveries)
+	for _, d := range decisions {
+		t := routeMatch{
+			route: d.route, number: number, otherwise: d.Otherwise, sampledOut: d.SampledOut, looped: out == nil,
+			unresolved: len(d.Unresolved) > 0, move: d.Move, begin: len(b.deliveries),
+		}
+		if out != nil {
+			for _, target := range d.Targets {
+				one := &delivery{number: number, route: d.route, target: target, out: out}
+				b.byTarget[target] = append(b.byTarget[target], one)
+				b.deliveries = append(b.deliveries, one)
 			}
-			if err == nil {
-				for _, target := range d.Targets {
-					one := &delivery{number: i, route: d.route, target: target, out: out}
-					byTarget[target] = append(byTarget[target], one)
-					deliveries = append(deliveries, one)
-				}
-				for _, target := range d.shared {
-					j := slices.IndexFunc(deliveries[first:], func(one *delivery) bool { return one.target == target })
-					deliveries = append(deliveries, deliveries[first+j])
-				}
-				if d.Move {
-					moves.add(i, &d)
-				}
+			for _, target := range d.shared {
+				j := slices.IndexFunc(b.deliveries[first:], func(one *delivery) bool { return one.target == target })
+				b.deliveries = append(b.deliveries, b.deliveries[first+j])
 			}
-			t.end = len(deliveries)
-			matches = append(matches, t)
+			if d.Move {
+				b.moves.add(number, &d)
+			}
 		}
+		t.end = len(b.deliveries)
+		b.matches = append(b.matches, t)
 	}
-	if !in.deliver(p, ms, byTarget) {
-		return 0 // repeats are recognised
-	}
-	for _, d := range deliveries {
-		if d.err != nil {
-			moves.keep(d.number)
-		}
-	}
-	done := in.remove(ms, moves)
-	moves.report(in.routing.log, ms[:done])
-	for i := range matches {
-		if t := &matches[i]; t.number < done {
-			t.count(deliveries[t.begin:t.end], moves[t.number])
-		}
-	}
-	return done
 }
 
 // outgoing makes the message that goes to targets.

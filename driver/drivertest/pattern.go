@@ -377,63 +377,43 @@ func testREQ6(t *testing.T, open Opener) {
 
 func testREQ7(t *testing.T, open Opener) {
 	ctx, bus := start(t, open)
-	echo := func(_ context.Context, n int) (int, error) { return n, nil }
-	leave := func(i int, s *hark.Subscription) error {
-		if i%2 == 0 {
-			return s.Close()
-		}
-		return s.Drain(ctx)
+	replaceResponders(ctx, t, bus)
+	changeResponders(ctx, t, bus)
+	if s := bus.Stats(); len(s.Requests) > 0 {
+		t.Errorf("Stats of names to which nobody replies: %+v", s.Requests)
 	}
-	ask := func(i int) error {
-		if got, err := hark.Request[int, int](ctx, bus, "x", i); err != nil || got != i {
-			return fmt.Errorf("request %d: got %d, %w", i, got, err)
+	for _, node := range bus.Topology().Nodes {
+		if node.Kind == hark.KindRequest {
+			t.Errorf("Topology has %s, to which nobody replies", node.Name)
 		}
-		return nil
 	}
+	must(hark.Reply(bus, "x", func(_ context.Context, s string) (string, error) { return s, nil }))(t)
+}
 
-	// askOn sends requests until over is closed.
-	askOn := func(over chan struct{}, wrong func(error) bool) *sync.WaitGroup {
-		var callers sync.WaitGroup
-		for range 3 {
-			callers.Go(func() {
-				for i := 0; ; i++ {
-					select {
-					case <-over:
-						return
-					default:
-					}
-					if err := ask(i); wrong(err) {
-						t.Error(err)
-						return
-					}
-				}
-			})
-		}
-		return &callers
-	}
-
-	// Each responder takes over from another, so one is always there.
+// replaceResponders has each responder take over from another, so that one is always
+// there: all requests get an answer.
+func replaceResponders(ctx context.Context, t *testing.T, bus *hark.Bus) {
+	t.Helper()
 	now := must(hark.Reply(bus, "x", echo))(t)
-	over := make(chan struct{})
-	callers := askOn(over, func(err error) bool { return err != nil })
+	stop := keepAsking(ctx, t, bus, func(err error) bool { return err != nil })
 	for i := range 20 {
 		next := must(hark.Reply(bus, "x", echo))(t)
-		if err := leave(i, now); err != nil {
+		if err := leave(ctx, i, now); err != nil {
 			t.Errorf("leave: %v", err)
 		}
 		now = next
 	}
-	close(over)
-	callers.Wait()
+	stop()
 	if err := now.Close(); err != nil {
 		t.Error(err)
 	}
+}
 
-	// Several responders come and go, and each answers at least its own
-	// request. Other requests get an answer, or an error if no responder is
-	// there.
-	over = make(chan struct{})
-	callers = askOn(over, func(err error) bool {
+// changeResponders has several responders come and go. Each answers at least its own
+// request. Others get an answer, or an error if no responder is there.
+func changeResponders(ctx context.Context, t *testing.T, bus *hark.Bus) {
+	t.Helper()
+	stop := keepAsking(ctx, t, bus, func(err error) bool {
 		return err != nil && !errors.Is(err, hark.ErrNoResponders) && !errors.Is(err, hark.ErrClosed)
 	})
 	var responders sync.WaitGroup
@@ -445,29 +425,63 @@ func testREQ7(t *testing.T, open Opener) {
 					t.Errorf("reply: %v", err)
 					return
 				}
-				if err := ask(i); err != nil {
+				if err := askEcho(ctx, bus, i); err != nil {
 					t.Errorf("while several come and go: %v", err)
 				}
 				// A draining responder may hand over requests to one that
 				// closes and drops them.
 				var left *hark.CloseError
-				if err := leave(i, s); err != nil && !errors.As(err, &left) {
+				if err := leave(ctx, i, s); err != nil && !errors.As(err, &left) {
 					t.Errorf("leave: %v", err)
 				}
 			}
 		})
 	}
 	responders.Wait()
-	close(over)
-	callers.Wait()
+	stop()
+}
 
-	if s := bus.Stats(); len(s.Requests) > 0 {
-		t.Errorf("Stats of names to which nobody replies: %+v", s.Requests)
+func echo(_ context.Context, n int) (int, error) { return n, nil }
+
+// askEcho sends a request to echo.
+func askEcho(ctx context.Context, bus *hark.Bus, i int) error {
+	if got, err := hark.Request[int, int](ctx, bus, "x", i); err != nil || got != i {
+		return fmt.Errorf("request %d: got %d, %w", i, got, err)
 	}
-	for _, node := range bus.Topology().Nodes {
-		if node.Kind == hark.KindRequest {
-			t.Errorf("Topology has %s, to which nobody replies", node.Name)
-		}
+	return nil
+}
+
+// leave ends every other responder with Close, and the rest with Drain.
+func leave(ctx context.Context, i int, s *hark.Subscription) error {
+	if i%2 == 0 {
+		return s.Close()
 	}
-	must(hark.Reply(bus, "x", func(_ context.Context, s string) (string, error) { return s, nil }))(t)
+	return s.Drain(ctx)
+}
+
+// keepAsking sends requests to echo until stop is called, and reports the errors that
+// are wrong.
+func keepAsking(ctx context.Context, t *testing.T, bus *hark.Bus, wrong func(error) bool) (stop func()) {
+	t.Helper()
+	over := make(chan struct{})
+	var callers sync.WaitGroup
+	for range 3 {
+		callers.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-over:
+					return
+				default:
+				}
+				if err := askEcho(ctx, bus, i); wrong(err) {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	return func() {
+		close(over)
+		callers.Wait()
+	}
 }

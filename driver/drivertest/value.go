@@ -398,15 +398,14 @@ func testValueBuffered(t *testing.T, open Opener) {
 					close(done)
 				}
 			}, tt.opts...)
-			for i := range 10 {
-				mustSet(ctx, t, v, i+1)
-				if i == 0 {
-					select {
-					case <-inside:
-					case <-ctx.Done():
-						t.Fatal("the observer was not told")
-					}
-				}
+			mustSet(ctx, t, v, 1)
+			select {
+			case <-inside:
+			case <-ctx.Done():
+				t.Fatal("the observer was not told")
+			}
+			for n := 2; n <= 10; n++ {
+				mustSet(ctx, t, v, n)
 			}
 			close(gate)
 			select {
@@ -421,55 +420,59 @@ func testValueBuffered(t *testing.T, open Opener) {
 			}
 		})
 	}
-	t.Run("fail", func(t *testing.T) {
-		ctx, bus := start(t, open)
-		v := openValue(t, bus, "config", 0)
-		inside, gate := make(chan struct{}, 10), make(chan struct{})
-		mustObserve(t, v, func(int, int) { inside <- struct{}{}; <-gate }, hark.Buffer(1), hark.Overflow(hark.Fail))
-		defer close(gate)
-		mustSet(ctx, t, v, 1)
-		select {
-		case <-inside:
-		case <-ctx.Done():
-			t.Fatal("the observer was not told")
-		}
-		mustSet(ctx, t, v, 2)
-		if err := v.Set(ctx, 3); !errors.Is(err, hark.ErrFull) {
-			t.Errorf("Set with a full buffer = %v, want ErrFull", err)
-		}
-		if got := v.Get(); got != 2 {
-			t.Errorf("the value is %d, want 2", got)
-		}
-	})
-	t.Run("block", func(t *testing.T) {
-		ctx, bus := start(t, open)
-		v := openValue(t, bus, "config", 0)
-		inside, gate := make(chan struct{}, 10), make(chan struct{})
-		mustObserve(t, v, func(int, int) { inside <- struct{}{}; <-gate }, hark.Buffer(1), hark.Overflow(hark.Block))
-		mustSet(ctx, t, v, 1)
-		select {
-		case <-inside:
-		case <-ctx.Done():
-			t.Fatal("the observer was not told")
-		}
-		mustSet(ctx, t, v, 2)
-		short, cancel := context.WithCancel(ctx)
-		refused := make(chan error, 1)
-		go func() { refused <- v.Set(short, 3) }()
-		cancel()
-		if err := <-refused; !errors.Is(err, context.Canceled) {
-			t.Errorf("Set whose context ended = %v, want its cause", err)
-		}
-		waits := make(chan error, 1)
-		go func() { waits <- v.Set(ctx, 4) }()
-		close(gate)
-		if err := <-waits; err != nil {
-			t.Error(err)
-		}
-		if got := v.Get(); got != 4 {
-			t.Errorf("the value is %d, want 4", got)
-		}
-	})
+	t.Run("fail", func(t *testing.T) { testValueBufferFails(t, open) })
+	t.Run("block", func(t *testing.T) { testValueBufferBlocks(t, open) })
+}
+
+// fillObserver returns a value whose observer has a buffer for one change. The
+// observer is stuck in the change to 1 until gate is closed, and the change to 2 is in
+// its buffer.
+func fillObserver(ctx context.Context, t *testing.T, bus *hark.Bus, policy hark.Policy) (v *hark.Value[int], gate chan struct{}) {
+	t.Helper()
+	v = openValue(t, bus, "config", 0)
+	inside, gate := make(chan struct{}, 10), make(chan struct{})
+	mustObserve(t, v, func(int, int) { inside <- struct{}{}; <-gate }, hark.Buffer(1), hark.Overflow(policy))
+	mustSet(ctx, t, v, 1)
+	select {
+	case <-inside:
+	case <-ctx.Done():
+		t.Fatal("the observer was not told")
+	}
+	mustSet(ctx, t, v, 2)
+	return v, gate
+}
+
+func testValueBufferFails(t *testing.T, open Opener) {
+	ctx, bus := start(t, open)
+	v, gate := fillObserver(ctx, t, bus, hark.Fail)
+	defer close(gate)
+	if err := v.Set(ctx, 3); !errors.Is(err, hark.ErrFull) {
+		t.Errorf("Set with a full buffer = %v, want ErrFull", err)
+	}
+	if got := v.Get(); got != 2 {
+		t.Errorf("the value is %d, want 2", got)
+	}
+}
+
+func testValueBufferBlocks(t *testing.T, open Opener) {
+	ctx, bus := start(t, open)
+	v, gate := fillObserver(ctx, t, bus, hark.Block)
+	short, cancel := context.WithCancel(ctx)
+	refused := make(chan error, 1)
+	go func() { refused <- v.Set(short, 3) }()
+	cancel()
+	if err := <-refused; !errors.Is(err, context.Canceled) {
+		t.Errorf("Set whose context ended = %v, want its cause", err)
+	}
+	waits := make(chan error, 1)
+	go func() { waits <- v.Set(ctx, 4) }()
+	close(gate)
+	if err := <-waits; err != nil {
+		t.Error(err)
+	}
+	if got := v.Get(); got != 4 {
+		t.Errorf("the value is %d, want 4", got)
+	}
 }
 
 func testValueWatch(t *testing.T, open Opener) {
