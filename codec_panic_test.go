@@ -47,7 +47,7 @@ func wantPanic(t *testing.T, what string, err error) {
 	}
 }
 
-// TestCodecsThatPanic checks that every face over an engine survives a codec
+// TestCodecsThatPanic checks that every feature over an engine survives a codec
 // that panics: whoever passed a value that cannot be encoded gets the error,
 // and so does whoever would have received a value that cannot be decoded.
 func TestCodecsThatPanic(t *testing.T) {

@@ -100,9 +100,9 @@ func TestByHand(t *testing.T) {
 	}
 }
 
-// TestFacesThroughProxy uses hark as a user who may do everything in each face, and
+// TestFeaturesThroughProxy uses hark as a user who may do everything in each feature, and
 // as one who may do only the rest.
-func TestFacesThroughProxy(t *testing.T) {
+func TestFeaturesThroughProxy(t *testing.T) {
 	b := start(t, config(t, proxyUsers(0)))
 	ctx := testContext(t)
 	open := func(user string) *hark.Bus {

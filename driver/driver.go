@@ -56,7 +56,7 @@ var (
 // Capability is a feature that not every engine has.
 type Capability string
 
-// The capabilities of topics, and of Signals. The other faces are interfaces of
+// The capabilities of topics, and of Signals. The other features are interfaces of
 // the Conn instead.
 const (
 	// Stored topics keep messages: Topic.Stored may be set.

@@ -23,9 +23,9 @@ var capabilities = []driver.Capability{
 	driver.Backpressure, driver.HandBack, driver.Deadlocks, driver.Latches, driver.Strict, driver.Relaxed, driver.Memory,
 }
 
-// faces are the parts that an engine may refuse as a whole, in the words of the
+// features are the parts that an engine may refuse as a whole, in the words of the
 // refusal.
-var faces = []string{"requests", "channels", "notifications", "values"}
+var features = []string{"requests", "channels", "notifications", "values"}
 
 const (
 	rowServer  = "Server"
@@ -157,17 +157,17 @@ func share(some, n int) string {
 func (ts *tables) String() string {
 	var b strings.Builder
 	ts.head(&b, headCan)
-	for _, face := range faces {
+	for _, feature := range features {
 		for _, column := range ts.columns {
-			ts.can.put(face, column, yes)
+			ts.can.put(feature, column, yes)
 			for reason, clauses := range ts.refused { // reason is "channels", or "channels before server 2.11"
-				if (reason == face || strings.HasPrefix(reason, face+" ")) && clauses[column] != "" {
-					ts.can.put(face, column, no)
+				if (reason == feature || strings.HasPrefix(reason, feature+" ")) && clauses[column] != "" {
+					ts.can.put(feature, column, no)
 				}
 			}
 		}
 	}
-	rows := slices.Concat([]string{rowServer, rowPayload, rowLease}, faces)
+	rows := slices.Concat([]string{rowServer, rowPayload, rowLease}, features)
 	for _, c := range capabilities {
 		rows = append(rows, string(c))
 	}

@@ -144,8 +144,8 @@ func TestNotAllowed(t *testing.T) {
 		}
 	}
 	for _, tt := range []struct {
-		face, user, want string
-		try              func(ctx context.Context, c *Conn) error
+		feature, user, want string
+		try                 func(ctx context.Context, c *Conn) error
 	}{
 		{"open a stored topic", "stranger", `Publish to "$JS.API.STREAM.INFO.hark-topic-own"`, func(ctx context.Context, c *Conn) error {
 			_, err := existing(ctx, c)
@@ -189,7 +189,7 @@ func TestNotAllowed(t *testing.T) {
 			return c.Listen(ctx, func(driver.Signal) int { return 0 })
 		}},
 	} {
-		t.Run(tt.face, func(t *testing.T) {
+		t.Run(tt.feature, func(t *testing.T) {
 			t.Parallel()
 			c := s.openAs(t, tt.user)
 			c.state.retry.firstAttempt = time.Hour

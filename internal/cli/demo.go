@@ -69,12 +69,12 @@ type demoOptions struct {
 // demo is the application: a publisher and seven subscriptions on one bus.
 type demo struct {
 	demoOptions
-	bus      *hark.Bus
-	topics   map[string]*hark.Topic[webhook] // github.<event>, by event
-	incoming []webhook
-	opened   hark.Evaluator // --where
-	ledger   *ledger
-	witness  *witness
+	bus          *hark.Bus
+	topics       map[string]*hark.Topic[webhook] // github.<event>, by event
+	incoming     []webhook
+	opened       hark.Evaluator // --where
+	ledger       *ledger
+	orderChecker *orderChecker
 
 	finishing atomic.Bool // nothing more will be published
 }
@@ -123,12 +123,12 @@ func runDemo(ctx context.Context, o demoOptions, s Streams) error {
 func newDemo(o demoOptions, opened hark.Evaluator) *demo {
 	l := newLedger()
 	return &demo{
-		demoOptions: o,
-		bus:         hark.New(hark.WithHooks(l)), // the ledger hears of drops and dead letters
-		topics:      map[string]*hark.Topic[webhook]{},
-		opened:      opened,
-		ledger:      l,
-		witness:     newWitness(),
+		demoOptions:  o,
+		bus:          hark.New(hark.WithHooks(l)), // the ledger hears of drops and dead letters
+		topics:       map[string]*hark.Topic[webhook]{},
+		opened:       opened,
+		ledger:       l,
+		orderChecker: newOrderChecker(),
 	}
 }
 
@@ -153,9 +153,9 @@ func (d *demo) subscribe() error {
 	// The topics use the repository as the key, so four concurrent workers still
 	// handle the messages of each repository one after the other.
 	connect("mirror", "github.>", func(_ context.Context, m *hark.Message[webhook]) error {
-		d.witness.begins(m.Value.Repository, m.Topic(), m.Value.Seq)
+		d.orderChecker.begins(m.Value.Repository, m.Topic(), m.Value.Seq)
 		runtime.Gosched() // gives another worker a chance to interleave
-		d.witness.ends(m.Value.Repository)
+		d.orderChecker.ends(m.Value.Repository)
 		return nil
 	}, all, hark.Group("mirror"), hark.Workers(4))
 

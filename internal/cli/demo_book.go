@@ -264,9 +264,9 @@ func (d *engineDemo) account(took time.Duration, interrupted bool) *engineReport
 			r.Wanted++
 		}
 	}
-	d.witness.mu.Lock()
-	r.Overlaps = d.witness.overlaps
-	d.witness.mu.Unlock()
+	d.orderChecker.mu.Lock()
+	r.Overlaps = d.orderChecker.overlaps
+	d.orderChecker.mu.Unlock()
 	if r.Disorder+r.Overlaps > 0 {
 		r.Faults = append(r.Faults, "the order of a repository was broken")
 	}

@@ -145,8 +145,8 @@ func (d *engineDemo) subscribe() (err error) {
 	// These share the work with other processes. A new group starts with the oldest
 	// delivery.
 	add(d.deliveries.Subscribe(func(ctx context.Context, m *hark.Message[webhook]) error {
-		d.witness.begins(m.Value.Repository, m.Topic(), int(m.Seq()))
-		defer d.witness.ends(m.Value.Repository)
+		d.orderChecker.begins(m.Value.Repository, m.Topic(), int(m.Seq()))
+		defer d.orderChecker.ends(m.Value.Repository)
 		runtime.Gosched() // gives another worker a chance to interleave
 		return d.sign(ctx, "mirror", m)
 	}, hark.Group("mirror"), hark.Workers(4), hark.FromStart()))

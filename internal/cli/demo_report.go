@@ -93,7 +93,7 @@ func (d *demo) account(took time.Duration) *demoReport {
 		r.Faults = append(r.Faults, a.faults(s)...)
 		r.Subscriptions = append(r.Subscriptions, demoAccount{a.name, a.to, uint64(a.meant()), s.Delivered, s.Filtered, s.Dropped, s.Dead, s.Redelivered})
 	}
-	w := d.witness
+	w := d.orderChecker
 	w.mu.Lock()
 	r.Repositories, r.Disorder, r.Overlaps = w.repositoriesLocked(), w.disorder, w.overlaps
 	w.mu.Unlock()

@@ -222,8 +222,8 @@ func TestDemoNoticesLoss(t *testing.T) {
 		{"dropped", func(by int64) { account("dashboard").dropped.Add(by) }, "dashboard: the bus has dropped"},
 		{"dead", func(by int64) { account("tracker").dead.Add(-by) }, "postmortem: "},
 		{"retried", func(by int64) { account("tracker").retried.Add(by) }, "tracker: the bus has retried"},
-		{"order", func(by int64) { d.witness.disorder += int(by) }, "the order of a repository was broken"},
-		{"overlap", func(by int64) { d.witness.overlaps += int(by) }, "the order of a repository was broken"},
+		{"order", func(by int64) { d.orderChecker.disorder += int(by) }, "the order of a repository was broken"},
+		{"overlap", func(by int64) { d.orderChecker.overlaps += int(by) }, "the order of a repository was broken"},
 	}
 	for _, tt := range tests {
 		tt.tamper(1)
@@ -255,8 +255,8 @@ func TestDemoNarrowTable(t *testing.T) {
 	}
 }
 
-func TestWitness(t *testing.T) {
-	w := newWitness()
+func TestOrderChecker(t *testing.T) {
+	w := newOrderChecker()
 	w.begins("a", "x", 1)
 	w.begins("b", "x", 1) // of another repository
 	w.ends("b")

@@ -24,9 +24,9 @@ func (f *failures) OnFail(e hark.FailEvent) {
 	f.at, f.err = append(f.at, e.Source), append(f.err, e.Err)
 }
 
-// TestFacesShareABus uses a topic, a channel, a notifier and a value with the
+// TestFeaturesShareABus uses a topic, a channel, a notifier and a value with the
 // same name on one bus.
-func TestFacesShareABus(t *testing.T) {
+func TestFeaturesShareABus(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, hook := t.Context(), &failures{}
 		bus := hark.New(hark.WithHooks(hook))
@@ -93,9 +93,9 @@ func TestFacesShareABus(t *testing.T) {
 	})
 }
 
-// TestFacesShareTheRulesForNames checks that every face refuses the same names
+// TestFeaturesShareTheRulesForNames checks that every feature refuses the same names
 // with the same words.
-func TestFacesShareTheRulesForNames(t *testing.T) {
+func TestFeaturesShareTheRulesForNames(t *testing.T) {
 	bus := hark.New()
 	for name, ok := range map[string]bool{
 		"jobs": true, "jobs.new": true, "größe.x-1_": true,
@@ -109,9 +109,9 @@ func TestFacesShareTheRulesForNames(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, errListen := notifier.Listen(name)
-		for face, err := range map[string]error{"topic": errTopic, "channel": errChan, "value": errValue, "listener": errListen} {
+		for feature, err := range map[string]error{"topic": errTopic, "channel": errChan, "value": errValue, "listener": errListen} {
 			if ok && err != nil || !ok && !errors.Is(err, hark.ErrInvalidName) {
-				t.Errorf("%s %q: %v", face, name, err)
+				t.Errorf("%s %q: %v", feature, name, err)
 			}
 		}
 	}

@@ -2,10 +2,10 @@ package cli
 
 import "sync"
 
-// witness checks how the messages of each repository are handled: one at a time,
+// orderChecker checks how the messages of each repository are handled: one at a time,
 // and those of one topic in the order published. Events without a repository have
 // no key, and so no order.
-type witness struct {
+type orderChecker struct {
 	mu       sync.Mutex // guards the fields below
 	busy     map[string]bool
 	last     map[[2]string]int // the latest Seq, by repository and topic
@@ -13,13 +13,13 @@ type witness struct {
 	disorder int               // messages that came after a later one
 }
 
-func newWitness() *witness {
-	return &witness{busy: map[string]bool{}, last: map[[2]string]int{}}
+func newOrderChecker() *orderChecker {
+	return &orderChecker{busy: map[string]bool{}, last: map[[2]string]int{}}
 }
 
 // begins records that a message of a topic is being handled; at is its position in
 // the order of publishing.
-func (w *witness) begins(repository, topic string, at int) {
+func (w *orderChecker) begins(repository, topic string, at int) {
 	if repository == "" {
 		return
 	}
@@ -36,7 +36,7 @@ func (w *witness) begins(repository, topic string, at int) {
 	w.last[place] = at
 }
 
-func (w *witness) ends(repository string) {
+func (w *orderChecker) ends(repository string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if repository != "" {
@@ -45,6 +45,6 @@ func (w *witness) ends(repository string) {
 }
 
 // repositoriesLocked returns how many repositories were seen.
-func (w *witness) repositoriesLocked() int {
+func (w *orderChecker) repositoriesLocked() int {
 	return len(w.busy)
 }

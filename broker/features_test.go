@@ -9,10 +9,10 @@ import (
 	"github.com/harkbus/hark/driver/natsdriver"
 )
 
-// TestFacesOfUsers checks over NATS the permissions that docs/security.md lists for
+// TestFeaturesForUsers checks over NATS the permissions that docs/security.md lists for
 // each kind of object, with a user who is limited to some topics and one who may
 // publish and subscribe to everything.
-func TestFacesOfUsers(t *testing.T) {
+func TestFeaturesForUsers(t *testing.T) {
 	b := start(t, config(t, `
 users:
   - {name: some, token: "`+HashToken("secret-some")+`", publish: [orders.stored.dead, ask], subscribe: [orders.stored, live.>]}
