@@ -64,7 +64,7 @@ func (r *diskRecovery) run(ctx context.Context) {
 		if err == nil && !s.Faulty() {
 			log.Info("stored topics accept messages again", "took", time.Since(began))
 		} else {
-			log.Error("stored topics still do not accept messages", "err", err, "again_in", pause)
+			log.Error("stored topics still do not accept messages", "err", err, "retry_in", pause)
 		}
 		last, pause = time.Now(), min(2*pause, maxRecoveryPause) // the disk may fill up again at once
 	}

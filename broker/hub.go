@@ -55,7 +55,7 @@ func (h *hub) run(ctx context.Context) error {
 		case errors.Is(err, driver.ErrEnded), errors.Is(err, driver.ErrClosed), ctx.Err() != nil:
 			return err
 		default:
-			h.owner.log.Warn("messages cannot be received", "from", h.topic, "err", err, "again_in", pause)
+			h.owner.log.Warn("messages cannot be received", "from", h.topic, "err", err, "retry_in", pause)
 			if !sleep(ctx, pause) {
 				return ctx.Err()
 			}

@@ -120,7 +120,7 @@ func (p *pruner) run(ctx context.Context, conn *natsdriver.Conn, log *slog.Logge
 		case errors.Is(err, driver.ErrEnded), errors.Is(err, driver.ErrClosed), ctx.Err() != nil:
 			return
 		default:
-			log.Error("messages cannot be read, so old messages of keys are not removed", "err", err, "again_in", maxBackoff)
+			log.Error("messages cannot be read, so old messages of keys are not removed", "err", err, "retry_in", maxBackoff)
 			if !sleep(ctx, maxBackoff) {
 				return
 			}
@@ -147,7 +147,7 @@ func (p *pruner) remove(ctx context.Context, conn *natsdriver.Conn, log *slog.Lo
 		if ctx.Err() != nil {
 			return false
 		}
-		log.Warn("an old message of a key could not be removed", "seq", seq, "err", err, "again_in", pause)
+		log.Warn("an old message of a key could not be removed", "seq", seq, "err", err, "retry_in", pause)
 		if !sleep(ctx, pause) {
 			return false
 		}

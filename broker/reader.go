@@ -172,7 +172,7 @@ func (in *reader) run() {
 		case errors.Is(err, driver.ErrEnded), errors.Is(err, driver.ErrClosed), in.routing.work.Err() != nil:
 			return
 		default:
-			log.Error("messages cannot be received", "err", err, "again_in", pause)
+			log.Error("messages cannot be received", "err", err, "retry_in", pause)
 			in.routing.wait(pause)
 			pause = min(2*pause, maxBackoff)
 			continue
@@ -361,7 +361,7 @@ func (in *reader) publish(ms []*driver.Received, target string, topic driver.Top
 		if ds = again; len(ds) == 0 || in.routing.work.Err() != nil {
 			return
 		}
-		in.routing.log.Warn("a target does not accept messages", "to", target, "waiting", len(ds), "err", why, "again_in", pause)
+		in.routing.log.Warn("a target does not accept messages", "to", target, "waiting", len(ds), "err", why, "retry_in", pause)
 		if err := in.sub.Extend(in.routing.work, ms); err != nil {
 			in.routing.log.Warn("messages in flight may be delivered again", "err", err)
 		}
