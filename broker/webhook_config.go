@@ -99,58 +99,15 @@ func (c *Config) validateWebhooks(bad report) (ps Problems) {
 			bad(key+".name", "there are two webhooks with the name %s", w.Name)
 		}
 		seen[w.Name] = true
-		switch err := names.CheckPattern(w.From); {
-		case w.From == "":
-			bad(key+".from", "is missing")
-		case err != nil:
-			bad(key+".from", "%s", nameFault(err))
-		case isReply(w.From):
-			bad(key+".from", "names that begin with _INBOX are reserved for replies")
-		}
-		if w.DeadLetter != "" && w.DeadLetter != off {
-			if err := names.Check(w.DeadLetter); err != nil {
-				bad(key+".dead_letter", "%s; or off", nameFault(err))
-			} else if names.CheckPattern(w.From) == nil && names.Match(w.From, w.DeadLetter) && takes(w.From, w.DeadLetter) {
-				bad(key+".dead_letter", "%s is among the topics of the webhook, so failed messages would be sent for ever; name another topic", w.DeadLetter)
-			}
-		}
+		w.validateTopics(key, bad)
 		if w.Where != "" {
 			if _, err := filter.Compile(w.Where); err != nil {
 				ps = append(ps, c.filterProblems(key+".where", err)...)
 			}
 		}
-		if _, err := w.target(); err != nil {
-			bad(key+".url", "%s", err)
-		}
-		if len(w.Secret) == 0 {
-			bad(key+".secret", "is missing; receivers check with it that requests come from this broker; make one with: echo whsec_$(openssl rand -base64 32)")
-		}
-		if _, err := w.secrets(); err != nil {
-			bad(key+".secret", "%s", err)
-		}
-		if _, err := w.headers(); err != nil {
-			bad(key+".header", "%s", err)
-		}
-		switch {
-		case w.Workers < 1 || w.Workers > 256:
-			bad(key+".workers", "must be between 1 and 256")
-		case w.Attempts < 1 || w.Attempts > 1000:
-			bad(key+".attempts", "must be between 1 and 1000")
-		case w.BackoffMin <= 0 || w.BackoffMax < w.BackoffMin || w.BackoffMax > 24*time.Hour:
-			bad(key+".backoff_min", "must be above 0 and at most backoff_max, which is at most 24h")
-		case w.Timeout < 10*time.Millisecond || w.Timeout > 5*time.Minute:
-			bad(key+".timeout", "must be between 10ms and 5m")
-		}
-		why := c.keptInPart(w.From)
-		if w.Durable && why != "" {
-			bad(key+".durable", "%s", why)
-		}
-		switch {
-		case w.Position != positionNow && w.Position != positionStart:
-			bad(key+".position", "got %q, want now or start", w.Position)
-		case w.Position == positionStart && why != "":
-			bad(key+".position", "start is not possible: %s", why)
-		}
+		w.validateTarget(key, bad)
+		w.validateLimits(key, bad)
+		c.validatePosition(key, w, bad)
 		for _, backoff := range []string{".backoff_min", ".backoff_max"} {
 			if _, said := c.places[key+backoff]; said && w.Attempts == 1 {
 				bad(key+backoff, "sets the wait before the second attempt, and attempts: 1 has no second attempt; remove one of the two")
@@ -158,6 +115,71 @@ func (c *Config) validateWebhooks(bad report) (ps Problems) {
 		}
 	}
 	return ps
+}
+
+// validateTopics checks the topics that messages come from, and to which they go if
+// they are given up.
+func (w *WebhookConfig) validateTopics(key string, bad report) {
+	switch err := names.CheckPattern(w.From); {
+	case w.From == "":
+		bad(key+".from", "is missing")
+	case err != nil:
+		bad(key+".from", "%s", nameFault(err))
+	case isReply(w.From):
+		bad(key+".from", "names that begin with _INBOX are reserved for replies")
+	}
+	if w.DeadLetter == "" || w.DeadLetter == off {
+		return
+	}
+	if err := names.Check(w.DeadLetter); err != nil {
+		bad(key+".dead_letter", "%s; or off", nameFault(err))
+	} else if names.CheckPattern(w.From) == nil && names.Match(w.From, w.DeadLetter) && takes(w.From, w.DeadLetter) {
+		bad(key+".dead_letter", "%s is among the topics of the webhook, so failed messages would be sent for ever; name another topic", w.DeadLetter)
+	}
+}
+
+// validateTarget checks where requests go, and what is in them.
+func (w *WebhookConfig) validateTarget(key string, bad report) {
+	if _, err := w.target(); err != nil {
+		bad(key+".url", "%s", err)
+	}
+	if len(w.Secret) == 0 {
+		bad(key+".secret", "is missing; receivers check with it that requests come from this broker; make one with: echo whsec_$(openssl rand -base64 32)")
+	}
+	if _, err := w.secrets(); err != nil {
+		bad(key+".secret", "%s", err)
+	}
+	if _, err := w.headers(); err != nil {
+		bad(key+".header", "%s", err)
+	}
+}
+
+// validateLimits checks the numbers.
+func (w *WebhookConfig) validateLimits(key string, bad report) {
+	switch {
+	case w.Workers < 1 || w.Workers > 256:
+		bad(key+".workers", "must be between 1 and 256")
+	case w.Attempts < 1 || w.Attempts > 1000:
+		bad(key+".attempts", "must be between 1 and 1000")
+	case w.BackoffMin <= 0 || w.BackoffMax < w.BackoffMin || w.BackoffMax > 24*time.Hour:
+		bad(key+".backoff_min", "must be above 0 and at most backoff_max, which is at most 24h")
+	case w.Timeout < 10*time.Millisecond || w.Timeout > 5*time.Minute:
+		bad(key+".timeout", "must be between 10ms and 5m")
+	}
+}
+
+// validatePosition checks that the messages are stored, where that is needed.
+func (c *Config) validatePosition(key string, w *WebhookConfig, bad report) {
+	why := c.keptInPart(w.From)
+	if w.Durable && why != "" {
+		bad(key+".durable", "%s", why)
+	}
+	switch {
+	case w.Position != positionNow && w.Position != positionStart:
+		bad(key+".position", "got %q, want now or start", w.Position)
+	case w.Position == positionStart && why != "":
+		bad(key+".position", "start is not possible: %s", why)
+	}
 }
 
 // deadLetter returns the topic for messages that are given up, or off; empty for that of

@@ -15,7 +15,42 @@ type deadOutcome struct {
 	Outcome string
 	Reason  string
 	Total   *int
-	Summary *struct{ Done, Dry, Skipped, Failed, Gone int }
+	Summary *deadSummary
+}
+
+// deadSummary says how many dead letters had which outcome.
+type deadSummary struct{ Done, Dry, Skipped, Failed, Gone int }
+
+// text describes it. dry says that nothing was done, only counted.
+func (n *deadSummary) text(what string, dry bool) string {
+	text := plural(n.Done, "dead letter", "dead letters") + " " + what
+	if dry {
+		text = plural(n.Dry, "dead letter", "dead letters") + " would be " + what
+	}
+	if n.Skipped > 0 {
+		text += fmt.Sprintf(", %d skipped", n.Skipped)
+	}
+	if n.Failed > 0 {
+		text += fmt.Sprintf(", %d failed", n.Failed)
+	}
+	if n.Gone > 0 {
+		text += fmt.Sprintf(", %d not there", n.Gone)
+	}
+	return text
+}
+
+// err returns what the command exits with. named says that the user has named the
+// dead letters one by one.
+func (n *deadSummary) err(what string, named bool) error {
+	switch {
+	case n.Failed > 0:
+		return fmt.Errorf("%s could not be %s", plural(n.Failed, "dead letter", "dead letters"), what)
+	case n.Gone > 0 && named:
+		return nothing("%s not there", plural(n.Gone, "dead letter is", "dead letters are"))
+	case n.Skipped > 0:
+		return nothing("%s skipped; --force replays them all the same", plural(n.Skipped, "dead letter was", "dead letters were"))
+	}
+	return nil
 }
 
 // countDead returns how many dead letters a request would affect.
@@ -47,7 +82,7 @@ func workOnDead(ctx context.Context, f *adminFlags, a *admin, s Streams, path st
 			return fmt.Sprintf("%d of %d", now.seen, now.total)
 		})
 	}
-	var last *deadOutcome
+	var summary *deadSummary
 	var lines []string
 	err := a.lines(ctx, path, request, func(line json.RawMessage) error {
 		var o deadOutcome
@@ -59,7 +94,7 @@ func workOnDead(ctx context.Context, f *adminFlags, a *admin, s Streams, path st
 		case o.Total != nil:
 			now.total = *o.Total
 		case o.Summary != nil:
-			last = &o
+			summary = o.Summary
 		default:
 			now.seen++
 			if !f.json() && o.Outcome != "done" {
@@ -79,7 +114,7 @@ func workOnDead(ctx context.Context, f *adminFlags, a *admin, s Streams, path st
 	for _, line := range lines {
 		fmt.Fprintln(s.Out, line)
 	}
-	if err == nil && last == nil {
+	if err == nil && summary == nil {
 		err = errors.New("the broker has ended the answer")
 	}
 	if err != nil {
@@ -88,32 +123,10 @@ func workOnDead(ctx context.Context, f *adminFlags, a *admin, s Streams, path st
 		}
 		return err
 	}
-	n := last.Summary
-	text := plural(n.Done, "dead letter", "dead letters") + " " + what
-	if request["dry_run"] == true {
-		text = plural(n.Dry, "dead letter", "dead letters") + " would be " + what
-	}
-	if n.Skipped > 0 {
-		text += fmt.Sprintf(", %d skipped", n.Skipped)
-	}
-	if n.Failed > 0 {
-		text += fmt.Sprintf(", %d failed", n.Failed)
-	}
-	if n.Gone > 0 {
-		text += fmt.Sprintf(", %d not there", n.Gone)
-	}
 	if !f.json() {
-		fmt.Fprintln(s.Out, text)
+		fmt.Fprintln(s.Out, summary.text(what, request["dry_run"] == true))
 	}
-	switch {
-	case n.Failed > 0:
-		return fmt.Errorf("%s could not be %s", plural(n.Failed, "dead letter", "dead letters"), what)
-	case n.Gone > 0 && request["seqs"] != nil:
-		return nothing("%s not there", plural(n.Gone, "dead letter is", "dead letters are"))
-	case n.Skipped > 0:
-		return nothing("%s skipped; --force replays them all the same", plural(n.Skipped, "dead letter was", "dead letters were"))
-	}
-	return nil
+	return summary.err(what, request["seqs"] != nil)
 }
 
 // line describes what happened to a dead letter.
