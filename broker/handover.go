@@ -15,15 +15,15 @@ import (
 // the same messages in another way, and each message is to be routed once. The two have no
 // common count of them, but see the same messages:
 //
-//   - Before the next readers begin to listen, the present ones begin to note what they
+//   - Before the next readers begin to listen, the present ones begin to record what they
 //     route of the topics that change hands, and what they have routed is stored.
-//   - When everything else has succeeded, the present readers route what has come to them,
-//     by the plan that they had: those that go on stop there, the others end.
-//   - The next readers begin, and pass over what was noted.
+//   - When everything else has succeeded, the present readers route what they have
+//     received, by the plan that they had: those that go on pause, the others end.
+//   - The next readers begin, and skip what was recorded.
 
-// notes are the marks of messages that a reader has routed, with how often. Only
-// the reader uses them, until it stands still.
-type notes struct {
+// routedMarks are the marks of the messages that a reader has routed, with how often.
+// Only the reader uses them, until it pauses.
+type routedMarks struct {
 	seed    maphash.Seed
 	changes func(topic string) bool // reports whether a topic changes hands
 	marks   map[uint64]int
@@ -43,16 +43,16 @@ func mark(seed maphash.Seed, m *driver.Received) uint64 {
 	return h.Sum64()
 }
 
-// note records that a message is routed, if its topic changes hands.
-func (n *notes) note(m *driver.Received) {
+// add records that a message is routed, if its topic changes hands.
+func (n *routedMarks) add(m *driver.Received) {
 	if n != nil && n.changes(m.Topic) {
 		n.marks[mark(n.seed, m)]++
 	}
 }
 
-// routed are the messages that a reader must skip because another reader has routed
-// them. They are among the first that it receives.
-type routed struct {
+// skipSet holds the marks of the messages that a reader must skip because another
+// reader has routed them. They are among the first that it receives.
+type skipSet struct {
 	seed  maphash.Seed
 	marks map[uint64]int
 	last  uint64 // for a store: the sequence of the last of them
@@ -64,9 +64,9 @@ type routed struct {
 // left: the server may store a message later than it delivers it.
 const sameIDFor = time.Minute
 
-// add merges the notes of a reader. Readers that have routed the same message, for
-// different routes, have each noted it.
-func (d *routed) add(n *notes) {
+// add merges the marks of a reader. Readers that have routed the same message, for
+// different routes, have each recorded it.
+func (d *skipSet) add(n *routedMarks) {
 	if n == nil {
 		return
 	}
@@ -76,12 +76,12 @@ func (d *routed) add(n *notes) {
 }
 
 // until returns a copy for one reader.
-func (d *routed) until(last uint64, left int) *routed {
-	return &routed{d.seed, maps.Clone(d.marks), last, left, time.Now().Add(sameIDFor)}
+func (d *skipSet) until(last uint64, left int) *skipSet {
+	return &skipSet{d.seed, maps.Clone(d.marks), last, left, time.Now().Add(sameIDFor)}
 }
 
 // has reports whether a received message has been routed.
-func (d *routed) has(m *driver.Received) bool {
+func (d *skipSet) has(m *driver.Received) bool {
 	if d == nil || len(d.marks) == 0 {
 		return false
 	}
@@ -103,46 +103,46 @@ func (d *routed) has(m *driver.Received) bool {
 	return count > 0
 }
 
-// noteLocked makes the present readers note what they route of the topics that
+// recordLocked makes the present readers record what they route of the topics that
 // change hands.
-func (step *routingChange) noteLocked() {
+func (step *routingChange) recordLocked() {
 	old := step.of.plan.Load()
 	if old == nil {
 		return
 	}
 	changes := func(topic string) bool { return old.declared(topic) != step.plan.declared(topic) }
 	for _, reader := range step.of.readers {
-		reader.noting(&notes{step.seed, changes, map[uint64]int{}})
+		reader.record(&routedMarks{step.seed, changes, map[uint64]int{}})
 	}
 }
 
 // forgetLocked stops that.
 func (step *routingChange) forgetLocked() {
 	for _, reader := range step.of.readers {
-		reader.noting(nil)
+		reader.record(nil)
 	}
 }
 
 // handOverLocked makes the present readers route the messages that they have
 // received. It ends those that are not needed any more, if their topics change
-// hands. Readers of topics that were not stored stand still until begin is called,
-// by which time the next plan is in force.
+// hands. Readers of topics that were not stored pause until begin is called, by which
+// time the next plan is in force.
 func (step *routingChange) handOverLocked(ctx context.Context) (begin func()) {
 	r, p := step.of, step.plan
-	live, stored := &routed{seed: step.seed, marks: map[uint64]int{}}, &routed{seed: step.seed, marks: map[uint64]int{}}
-	standing := map[*reader]func(){}
+	live, stored := &skipSet{seed: step.seed, marks: map[uint64]int{}}, &skipSet{seed: step.seed, marks: map[uint64]int{}}
+	paused := map[*reader]func(){}
 	for key, reader := range r.readers {
 		if key.stored {
 			continue
 		}
 		if p.tasks[key] == nil {
 			r.endLocked(ctx, reader)
-			live.add(reader.notes)
+			live.add(reader.routed)
 			continue
 		}
-		resume, still := reader.pause(ctx)
-		if standing[reader] = resume; still {
-			live.add(reader.notes)
+		resume, ok := reader.pause(ctx)
+		if paused[reader] = resume; ok {
+			live.add(reader.routed)
 		}
 	}
 	for key, reader := range r.readers {
@@ -153,23 +153,23 @@ func (step *routingChange) handOverLocked(ctx context.Context) (begin func()) {
 			r.catchUp(ctx, key.from)
 		}
 		r.endLocked(ctx, reader)
-		stored.add(reader.notes)
+		stored.add(reader.routed)
 	}
 	for key, reader := range step.fresh {
 		switch {
 		case !key.stored:
-			reader.past.Store(stored.until(0, reader.waiting()))
+			reader.skip.Store(stored.until(0, reader.waiting()))
 		case len(live.marks) > 0:
 			last, err := r.lastStored(ctx, key.from)
 			if err != nil {
 				r.log.Warn("messages may be routed twice", "from", key.from, "err", err)
 			}
-			reader.past.Store(live.until(last, 0))
+			reader.skip.Store(live.until(last, 0))
 		}
 	}
 	return func() {
-		for reader, resume := range standing {
-			reader.past.Store(stored.until(0, reader.waiting()))
+		for reader, resume := range paused {
+			reader.skip.Store(stored.until(0, reader.waiting()))
 			resume()
 		}
 	}

@@ -9,24 +9,24 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// TestRouted notes messages and finds each of them again, as often as it was noted.
+// TestRouted records messages and finds each of them again, as often as it was recorded.
 func TestRouted(t *testing.T) {
 	message := func(topic, id, data string, seq uint64) *driver.Received {
 		m := &driver.Received{Topic: topic, Seq: seq}
 		m.ID, m.Data = id, []byte(data)
 		return m
 	}
-	var none *notes
-	none.note(message("a", "1", "", 0))
+	var none *routedMarks
+	none.add(message("a", "1", "", 0))
 	seed := maphash.MakeSeed()
-	one := &notes{seed, func(topic string) bool { return topic == "a" }, map[uint64]int{}}
-	other := &notes{seed, one.changes, map[uint64]int{}}
-	for _, n := range []*notes{one, other} { // two routes have taken the same messages
+	one := &routedMarks{seed, func(topic string) bool { return topic == "a" }, map[uint64]int{}}
+	other := &routedMarks{seed, one.changes, map[uint64]int{}}
+	for _, n := range []*routedMarks{one, other} { // two routes have taken the same messages
 		for _, m := range []*driver.Received{message("a", "1", "x", 0), message("a", "", "x", 0), message("a", "", "x", 0), message("b", "1", "x", 0)} {
-			n.note(m)
+			n.add(m)
 		}
 	}
-	d := &routed{seed: seed, marks: map[uint64]int{}}
+	d := &skipSet{seed: seed, marks: map[uint64]int{}}
 	d.add(one)
 	d.add(other)
 	d.add(nil)

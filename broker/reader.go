@@ -35,22 +35,25 @@ type reader struct {
 	routing *routing
 	key     readerKey
 	sub     driver.Subscription
-	placed  bool                   // its group was made for it, by a reload
-	done    chan struct{}          // closed when run has returned
-	past    atomic.Pointer[routed] // what it passes over; nil for nothing
+	placed  bool                    // its group was made for it, by a reload
+	done    chan struct{}           // closed when run has returned
+	skip    atomic.Pointer[skipSet] // messages that another reader has routed; nil for none
 
-	mu        sync.Mutex // guards what follows
-	notes     *notes     // nil while nobody asks for them
-	receiving context.Context
-	interrupt context.CancelCauseFunc
-	halt      *halt // asks it to stand still
+	mu           sync.Mutex   // guards the fields below
+	routed       *routedMarks // nil while nobody asks for them
+	receiving    context.Context
+	interrupt    context.CancelCauseFunc
+	pauseRequest *pauseRequest // set by pause
 }
 
-// halt is a time for which a reader stands still.
-type halt struct{ reached, over chan struct{} }
+// pauseRequest asks a reader to pause.
+type pauseRequest struct {
+	reached chan struct{} // closed when the reader has paused
+	over    chan struct{} // closed when it may continue
+}
 
-// errHalt interrupts a reader that waits for messages.
-var errHalt = errors.New("it is to stand still")
+// errPaused interrupts a reader that waits for messages.
+var errPaused = errors.New("paused")
 
 func newReader(r *routing, key readerKey) *reader {
 	in := &reader{routing: r, key: key, done: make(chan struct{})}
@@ -58,20 +61,20 @@ func newReader(r *routing, key readerKey) *reader {
 	return in
 }
 
-// noting has it note what it routes; nil ends that.
-func (in *reader) noting(n *notes) {
+// record makes the reader record in n what it routes; nil ends that.
+func (in *reader) record(n *routedMarks) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.notes = n
+	in.routed = n
 }
 
-// pause has it route what has come to it, and then stand still until resume is called. It
-// reports false if ctx ends before that.
-func (in *reader) pause(ctx context.Context) (resume func(), still bool) {
-	h := &halt{make(chan struct{}), make(chan struct{})}
+// pause makes the reader route the messages that it has received, and then wait until
+// resume is called. It returns once the reader waits. It reports false if ctx ends first.
+func (in *reader) pause(ctx context.Context) (resume func(), ok bool) {
+	h := &pauseRequest{make(chan struct{}), make(chan struct{})}
 	in.mu.Lock()
-	in.halt = h
-	in.interrupt(errHalt)
+	in.pauseRequest = h
+	in.interrupt(errPaused)
 	in.mu.Unlock()
 	resume = func() { close(h.over) }
 	select {
@@ -83,11 +86,11 @@ func (in *reader) pause(ctx context.Context) (resume func(), still bool) {
 	return resume, true
 }
 
-// stand does what pause asks for.
-func (in *reader) stand() {
+// waitPaused does what pause asks for.
+func (in *reader) waitPaused() {
 	in.mu.Lock()
-	h := in.halt
-	in.halt = nil
+	h := in.pauseRequest
+	in.pauseRequest = nil
 	in.receiving, in.interrupt = context.WithCancelCause(in.routing.work)
 	in.mu.Unlock()
 	if h == nil {
@@ -101,8 +104,8 @@ func (in *reader) stand() {
 	}
 }
 
-// waiting returns how many messages that were published have come to the connection and
-// are not received.
+// waiting returns how many messages have reached the connection and have not been
+// received by the reader.
 func (in *reader) waiting() int {
 	if in.routing.conn.Flush(in.routing.work) != nil {
 		return 0
@@ -114,11 +117,11 @@ func (in *reader) waiting() int {
 	return int(lag.Waiting)
 }
 
-// routeWaiting routes those.
+// routeWaiting routes these messages.
 func (in *reader) routeWaiting() {
 	now, cancel := context.WithCancel(in.routing.work)
 	left := in.waiting()
-	cancel() // what is there is received nevertheless
+	cancel() // messages that are there are received all the same
 	for left > 0 {
 		ms, err := in.sub.Receive(now, min(left, storedBatch))
 		if err != nil {
@@ -136,7 +139,7 @@ func (in *reader) start() {
 	}()
 }
 
-// stop ends it when what it has taken is done, or ctx ends.
+// stop ends the reader when the messages that it has received are done, or ctx ends.
 func (in *reader) stop(ctx context.Context) error {
 	err := in.sub.Drain(ctx)
 	if err == nil {
@@ -166,8 +169,8 @@ func (in *reader) run() {
 		switch {
 		case err == nil:
 			pause = minBackoff
-		case errors.Is(context.Cause(receiving), errHalt) && in.routing.work.Err() == nil && !errors.Is(err, driver.ErrEnded):
-			in.stand()
+		case errors.Is(context.Cause(receiving), errPaused) && in.routing.work.Err() == nil && !errors.Is(err, driver.ErrEnded):
+			in.waitPaused()
 			continue
 		case errors.Is(err, driver.ErrEnded), errors.Is(err, driver.ErrClosed), in.routing.work.Err() != nil:
 			return
@@ -241,14 +244,14 @@ func (in *reader) route(p *plan, ms []*driver.Received) int {
 func (in *reader) decide(p *plan, ms []*driver.Received) *routingBatch {
 	b := &routingBatch{byTarget: map[string][]*delivery{}, moves: moves{}}
 	in.mu.Lock()
-	notes := in.notes
+	routed := in.routed
 	in.mu.Unlock()
-	past := in.past.Load()
+	skip := in.skip.Load()
 	for i, m := range ms {
-		if past.has(m) || !in.key.stored && p.declared(m.Topic) {
+		if skip.has(m) || !in.key.stored && p.declared(m.Topic) {
 			continue // another reader has it from its store, or had it before
 		}
-		notes.note(m)
+		routed.add(m)
 		groups := p.tasks[in.key]
 		if p.mixed[in.key] {
 			groups = matching(groups, m.Topic)
@@ -337,7 +340,7 @@ func (in *reader) deliver(p *plan, ms []*driver.Received, byTarget map[string][]
 	return in.routing.work.Err() == nil
 }
 
-// refuse notes that a target cannot be published to.
+// refuse records that a target cannot be published to.
 func (in *reader) refuse(ms []*driver.Received, target string, ds []*delivery, err error) {
 	for _, d := range ds {
 		d.err = err

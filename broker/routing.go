@@ -99,7 +99,7 @@ type routingChange struct {
 	of    *routing
 	plan  *plan
 	fresh map[readerKey]*reader
-	seed  maphash.Seed // of what readers note
+	seed  maphash.Seed // of the marks
 }
 
 // change begins the step to another configuration. Either finish or undo must be called.
@@ -111,7 +111,7 @@ func (r *routing) change(ctx context.Context, c *Config, router *Router) (*routi
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	step := &routingChange{r, p, map[readerKey]*reader{}, maphash.MakeSeed()}
-	step.noteLocked()
+	step.recordLocked()
 	for key := range p.tasks {
 		if r.readers[key] != nil {
 			continue
