@@ -17,30 +17,31 @@ type ackedMember struct {
 	wait  time.Duration // for an acknowledgement, at most
 	lease time.Duration // the engine's
 
-	mu   sync.Mutex // guards hand
-	hand map[uint64]*held
-	room chan struct{} // has a token when there may be room in the hand
+	mu      sync.Mutex // guards unacked
+	unacked map[uint64]*unackedMessage
+	room    chan struct{} // has a token when the client may get more messages
 }
 
-// held is a message in the hands of a client.
-type held struct {
+// unackedMessage is a message that a client has and has not acknowledged.
+type unackedMessage struct {
 	m               *driver.Received
 	since, extended time.Time
 }
 
 func newAckedMember(g *groupMember, wait time.Duration) *ackedMember {
-	return &ackedMember{groupMember: g, wait: wait, lease: engineLease, hand: map[uint64]*held{}, room: make(chan struct{}, 1)}
+	return &ackedMember{groupMember: g, wait: wait, lease: engineLease, unacked: map[uint64]*unackedMessage{}, room: make(chan struct{}, 1)}
 }
 
 // engineLease is how long the engine lets a message stay in flight unless it is
 // extended.
 const engineLease = 30 * time.Second
 
-// next implements source. It also waits for room in the hand.
+// next implements source. While the client has as many messages as it may have, it
+// waits for acknowledgements.
 func (a *ackedMember) next(ctx context.Context, beat <-chan time.Time) (p pack, err error) {
 	for {
 		a.mu.Lock()
-		room := a.window - len(a.hand)
+		room := a.window - len(a.unacked)
 		a.mu.Unlock()
 		if room > 0 {
 			ms, err := a.receive(ctx, room, a.timeout)
@@ -69,7 +70,7 @@ func (a *ackedMember) hold(frames []*frame) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, f := range frames {
-		a.hand[f.seq] = &held{f.received, now, now}
+		a.unacked[f.seq] = &unackedMessage{f.received, now, now}
 	}
 }
 
@@ -85,13 +86,14 @@ func (a *ackedMember) settle(ctx context.Context, said clientMessage) error {
 	return a.sub.Return(ctx, a.release(said.Nack))
 }
 
-// release takes messages out of the hand.
+// release forgets messages that the client has acknowledged or returned, and returns
+// those that it had.
 func (a *ackedMember) release(seqs []uint64) (ms []*driver.Received) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, seq := range seqs {
-		if h := a.hand[seq]; h != nil {
-			delete(a.hand, seq)
+		if h := a.unacked[seq]; h != nil {
+			delete(a.unacked, seq)
 			ms = append(ms, h.m)
 		}
 	}
@@ -123,7 +125,7 @@ func (a *ackedMember) review(ctx context.Context, now time.Time) error {
 	var late []uint64
 	var kept []*driver.Received
 	a.mu.Lock()
-	for seq, h := range a.hand {
+	for seq, h := range a.unacked {
 		switch {
 		case now.Sub(h.since) >= a.wait:
 			late = append(late, seq)

@@ -37,7 +37,7 @@ type groupMember struct {
 	// timeout is how long next waits.
 	timeout time.Duration
 	gathers bool               // it waits a little for more, up to its window
-	inHand  []*driver.Received // given to the client and not acknowledged
+	sent    []*driver.Received // given to the client and not acknowledged
 }
 
 // next implements source.
@@ -56,7 +56,7 @@ func (g *groupMember) next(ctx context.Context, _ <-chan time.Time) (p pack, err
 			return p, err
 		}
 		for _, f := range frames {
-			g.inHand = append(g.inHand, f.received)
+			g.sent = append(g.sent, f.received)
 		}
 		p.frames = append(p.frames, frames...)
 		if most -= len(frames); !g.gathers || most == 0 {
@@ -108,8 +108,8 @@ var errNothingYet = errors.New("nothing has come yet")
 
 // written implements source: what has been written out is done.
 func (g *groupMember) written(ctx context.Context) error {
-	err := g.sub.Ack(ctx, g.inHand)
-	g.inHand = g.inHand[:0]
+	err := g.sub.Ack(ctx, g.sent)
+	g.sent = g.sent[:0]
 	return err
 }
 
