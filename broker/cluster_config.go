@@ -15,10 +15,10 @@ import (
 // ClusterConfig makes the server in this process a member of a NATS cluster.
 // Without Listen there is no cluster.
 type ClusterConfig struct {
-	Name     string // that all its servers have
-	Listen   string // HOST:PORT for the other servers; port 0 takes a free one
-	Routes   []string
-	User     string // with which servers say who they are to each other
+	Name     string   // of the cluster, the same for all its servers
+	Listen   string   // HOST:PORT for the other servers; port 0 takes a free one
+	Routes   []string // HOST:PORT of other servers; they report the rest
+	User     string   // servers log in to each other with User and Password
 	Password string
 	Replicas int64 // how many servers keep each stored topic
 	TLS      TLSConfig

@@ -83,7 +83,7 @@ type WebSocketConfig struct {
 type LimitsConfig struct {
 	Message         int64 // bytes of a message with its headers
 	Connections     int64 // of NATS clients
-	Pending         int64 // bytes that wait for a client, before it is cut off
+	Pending         int64 // bytes that may wait for a client before it is disconnected
 	Subscriptions   int64 // of a NATS client
 	Rate            int64 // messages a second that a user publishes over NATS, or an address; 0: any number
 	HTTPConnections int64 // that are open at once

@@ -16,7 +16,7 @@ type RouteConfig struct {
 	// Sample is the part of the messages to take, above 0 and up to 1; 0 for
 	// all. Messages of one key are all taken or all not.
 	Sample float64
-	// Durable refuses a route of which Topics keeps not all messages.
+	// Durable refuses the route unless Topics keeps all messages from From.
 	Durable bool
 	// Otherwise are the targets of messages that no route with the same From
 	// has taken.

@@ -20,23 +20,28 @@ type Access struct {
 // InboxPrefix returns the prefix of the subjects for replies to a user.
 func InboxPrefix(user string) string { return "_INBOX." + user }
 
-// Subjects returns the subjects to which a client has to be allowed to publish
-// and to subscribe. Replies to requests are beside that; servers allow them by
-// the requests.
+// Subjects returns the subjects that the server must allow the client to publish to and
+// to subscribe to. Replies to requests are not among them; servers can allow these for
+// each request (allow_responses).
 //
-// They are not enough: a server does not ask whether a client may have something sent to
-// the reply subject that it names, or to the subject to which a consumer is to push. Who
-// may use a stored topic can name a request of JetStream there, and have an empty answer
-// taken for it, such as to delete a stream. So something has to stand before the server
-// that holds both to the user's inboxes (InboxPrefix), as a broker of hark does
-// (docs/adr/0008-proxy.md). To read a stored topic is to make and remove consumers of it,
-// those of other groups too. Who may subscribe to a stored topic may be a member of its
-// groups, those that keep the order of keys too: what their members have agreed upon is
-// made by PrepareGroups, can be read and followed of all topics by who reads one, without
-// their names, and be changed of these alone. Who may publish to a topic may have it
-// listed among those for dead letters, for which PrepareDeadLetters makes what is needed.
-// The pattern > is all subjects, those of the server too: who may publish to it may do
-// everything.
+// These permissions are not enough to protect other users. A server checks neither the
+// reply subject that a client gives nor the subject to which a consumer pushes. A user of
+// a stored topic could give a subject of the JetStream API there, and so have, for
+// example, a stream deleted. Something in front of the server must restrict both to the
+// user's own inboxes (InboxPrefix), as the proxy of a hark broker does
+// (docs/adr/0008-proxy.md).
+//
+// Some permissions include more than their names say:
+//   - Who may read a stored topic may create and delete consumers of it, also those of
+//     other groups.
+//   - Who may subscribe to a stored topic may be a member of all its groups. Members of
+//     groups that keep the order of keys agree on their work in a stream that
+//     PrepareGroups creates. They can read there what the groups of all topics have
+//     agreed on, but not the names of the topics, and change only that of their own.
+//   - Who may publish to a topic may have it listed as a topic for dead letters, in what
+//     PrepareDeadLetters creates.
+//   - The pattern > stands for all subjects, also those of the server: who may publish to
+//     it may do everything.
 func (a *Access) Subjects() (publish, subscribe []string) {
 	subscribe = []string{InboxPrefix(a.User) + ".>"}
 	for _, topics := range a.Publish {

@@ -23,8 +23,8 @@ func init() {
 	}
 }
 
-// Conn is a connection to NATS. It implements driver.Conn, driver.Requester and
-// driver.Signals.
+// Conn is a connection to NATS. It implements driver.Conn, driver.Requester,
+// driver.Chans, driver.Values and driver.Signals.
 type Conn struct {
 	nc    *nats.Conn
 	js    jetstream.JetStream // nil without JetStream
