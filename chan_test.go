@@ -475,8 +475,12 @@ func TestCHN17Memory(t *testing.T) {
 			}
 		})
 	}
+	t.Run("burst", testBurstMemory)
+}
 
-	// An unbounded channel releases the memory that a burst needed.
+// testBurstMemory checks that an unbounded channel releases the memory that a burst
+// needed.
+func testBurstMemory(t *testing.T) {
 	heap := func() uint64 {
 		runtime.GC()
 		runtime.GC()
