@@ -50,8 +50,8 @@ func (l link) one(ctx context.Context, points <-chan point) (p point, err error)
 	return p, err
 }
 
-// faces are the ways for a point to get from one bus to another.
-var faces = map[string]func(ctx context.Context, l link, opts ...hark.CodecOption) (point, error){
+// features are the ways for a point to get from one bus to another.
+var features = map[string]func(ctx context.Context, l link, opts ...hark.CodecOption) (point, error){
 	"topic": func(ctx context.Context, l link, opts ...hark.CodecOption) (p point, err error) {
 		as := func(b *hark.Bus) (*hark.Topic[point], error) {
 			if len(opts) > 0 {
@@ -128,10 +128,10 @@ var faces = map[string]func(ctx context.Context, l link, opts ...hark.CodecOptio
 	},
 }
 
-// TestCodecs sends a point through each face with the codec of a face, with
+// TestCodecs sends a point through each feature with the codec of a feature, with
 // that of a bus, and with two that differ.
 func TestCodecs(t *testing.T) {
-	for name, send := range faces {
+	for name, send := range features {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 			defer cancel()
@@ -174,9 +174,9 @@ func TestCodecsAgree(t *testing.T) {
 		_, err1 = hark.NewTopic[point](bus, "p", hark.WithCodec(codec))
 		_, err2 = hark.NewChan[point](bus, "p", 1, hark.WithCodec(codec))
 		_, err3 = hark.NewValue(bus, "p", aPoint, hark.WithCodec(codec))
-		for face, err := range map[string]error{"topic": err1, "channel": err2, "value": err3} {
+		for feature, err := range map[string]error{"topic": err1, "channel": err2, "value": err3} {
 			if !errors.Is(err, hark.ErrInvalidOption) || !strings.Contains(err.Error(), "WithCodec") {
-				t.Errorf("%s with %v: got %v, want ErrInvalidOption", face, codec, err)
+				t.Errorf("%s with %v: got %v, want ErrInvalidOption", feature, codec, err)
 			}
 		}
 	}

@@ -311,7 +311,7 @@ func (l *latches) consumer(ctx context.Context, name string) (*jetstream.Consume
 		l.mu.Unlock()
 		consumer, err := stream.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
 			Name: name, DeliverPolicy: jetstream.DeliverAllPolicy, AckPolicy: jetstream.AckNonePolicy,
-			MemoryStorage: true, Replicas: 1, InactiveThreshold: followIdle,
+			MemoryStorage: true, Replicas: 1, InactiveThreshold: consumerIdle,
 		})
 		if err != nil {
 			return c.openError(ctx, latchPrefix+">", err)

@@ -240,7 +240,7 @@ func (t *stored) newestShared(ctx context.Context, n uint64) (uint64, error) {
 func (t *stored) countFrom(ctx context.Context, seq uint64) (count uint64, err error) {
 	cfg := jetstream.ConsumerConfig{
 		Name: "hark-" + t.conn.ids.next(), FilterSubject: t.all(t.topic), DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: seq,
-		AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1, InactiveThreshold: followIdle,
+		AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1, InactiveThreshold: consumerIdle,
 	}
 	err = t.conn.state.do(ctx, func(ctx context.Context) error {
 		consumer, err := t.conn.api(ctx).CreateOrUpdateConsumer(ctx, t.stream, cfg)

@@ -429,7 +429,7 @@ func TestPlaceOf(t *testing.T) {
 }
 
 func TestDepthFor(t *testing.T) {
-	for _, tt := range []struct{ size, want int }{{0, followDepth}, {128, followDepth}, {32 << 10, 128}, {8 << 20, leastDepth}} {
+	for _, tt := range []struct{ size, want int }{{0, maxReadAhead}, {128, maxReadAhead}, {32 << 10, 128}, {8 << 20, minReadAhead}} {
 		ms := []*nats.Msg{{Data: make([]byte, tt.size)}, {Data: make([]byte, tt.size)}}
 		if got := depthFor(ms); got != tt.want {
 			t.Errorf("of messages of %d bytes %d are on their way, want %d", tt.size, got, tt.want)

@@ -15,23 +15,23 @@ import (
 )
 
 const (
-	// followDepth is how many messages are on their way to a subscription without a
+	// maxReadAhead is how many messages are on their way to a subscription without a
 	// group at most. The server is faster the more it is asked for at a time.
-	followDepth = 2048
-	// firstDepth is how many messages are asked for before their size is known.
-	// When they are large fewer are asked for, such that they total followBytes.
-	firstDepth  = 512
-	leastDepth  = 64
-	followBytes = 4 << 20
+	maxReadAhead = 2048
+	// firstReadAhead is how many messages are asked for before their size is known.
+	// When they are large fewer are asked for, such that they total readAheadBytes.
+	firstReadAhead = 512
+	minReadAhead   = 64
+	readAheadBytes = 4 << 20
 	// A server forgets the consumer of a subscription that has not asked for this
 	// long. The subscription then makes another.
-	followIdle = 2 * time.Minute
+	consumerIdle = 2 * time.Minute
 )
 
-// follow receives the stored messages from some place on, in order, even when
+// orderedConsumer receives the stored messages from some place on, in order, even when
 // connections break. It uses a consumer that nobody else knows, and when a message
 // is missing, makes a new one at the place of the last.
-type follow struct {
+type orderedConsumer struct {
 	topic *stored
 	depth int // how many messages are on their way; owned by the caller of Receive
 
@@ -64,15 +64,15 @@ func (t *stored) Subscribe(ctx context.Context, cfg driver.SubscribeConfig) (dri
 	if err != nil {
 		return nil, err
 	}
-	f := &follow{topic: t, made: info.Created, depth: firstDepth}
-	if err := f.begin(ctx, start); err != nil {
+	o := &orderedConsumer{topic: t, made: info.Created, depth: firstReadAhead}
+	if err := o.begin(ctx, start); err != nil {
 		return nil, err
 	}
-	if err := t.conn.add(f); err != nil {
-		f.puller.discard()
+	if err := t.conn.add(o); err != nil {
+		o.puller.discard()
 		return nil, err
 	}
-	return f, nil
+	return o, nil
 }
 
 // start returns the part of a consumer's configuration that says where it begins.
@@ -128,13 +128,13 @@ func (t *stored) newest(ctx context.Context, n uint64) (uint64, error) {
 }
 
 // begin makes a consumer that begins at start.
-func (f *follow) begin(ctx context.Context, start jetstream.ConsumerConfig) error {
-	t := f.topic
+func (o *orderedConsumer) begin(ctx context.Context, start jetstream.ConsumerConfig) error {
+	t := o.topic
 	start.Name = "hark-" + t.conn.ids.next()
-	start.AckPolicy, start.MemoryStorage, start.InactiveThreshold = jetstream.AckNonePolicy, true, followIdle
+	start.AckPolicy, start.MemoryStorage, start.InactiveThreshold = jetstream.AckNonePolicy, true, consumerIdle
 	start.Replicas, start.FilterSubject = 1, t.all(t.topic)
 	p := newPuller(t.conn, t.stream, start.Name)
-	if err := p.open(ctx, followDepth/2); err != nil { // messages already on their way are not asked for again
+	if err := p.open(ctx, maxReadAhead/2); err != nil { // messages already on their way are not asked for again
 		return err
 	}
 	var info *jetstream.ConsumerInfo
@@ -150,35 +150,35 @@ func (f *follow) begin(ctx context.Context, start jetstream.ConsumerConfig) erro
 		p.discard()
 		return fmt.Errorf("consumer: %w", err)
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.puller, f.name, f.next, f.last = p, start.Name, 1, info.Delivered.Stream
-	if f.ended { // closed meanwhile
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.puller, o.name, o.next, o.last = p, start.Name, 1, info.Delivered.Stream
+	if o.ended { // closed meanwhile
 		p.discard()
 	}
 	return nil
 }
 
 // Receive implements driver.Subscription.
-func (f *follow) Receive(ctx context.Context, most int) ([]*driver.Received, error) {
+func (o *orderedConsumer) Receive(ctx context.Context, most int) ([]*driver.Received, error) {
 	for {
-		f.mu.Lock()
-		p, last, drains, ended := f.puller, f.last, f.drains, f.ended || f.drains && f.last >= f.until
-		f.mu.Unlock()
+		o.mu.Lock()
+		p, last, drains, ended := o.puller, o.last, o.drains, o.ended || o.drains && o.last >= o.until
+		o.mu.Unlock()
 		if ended {
 			return nil, driver.ErrEnded
 		}
 		var ms []*nats.Msg
 		var err error
 		if drains {
-			ms, err = f.remaining(ctx, p, most)
+			ms, err = o.remaining(ctx, p, most)
 		} else {
-			ms, err = p.nextMessages(ctx, most, f.depth)
+			ms, err = p.nextMessages(ctx, most, o.depth)
 		}
 		switch {
 		case errors.Is(err, errCut), errors.Is(err, errNoConsumer):
-			if err := f.resume(ctx, last); err != nil {
-				return nil, f.topic.conn.orEnded(err)
+			if err := o.resume(ctx, last); err != nil {
+				return nil, o.topic.conn.orEnded(err)
 			}
 			continue
 		case errors.Is(err, errWoken), errors.Is(err, driver.ErrEnded): // look again
@@ -186,8 +186,8 @@ func (f *follow) Receive(ctx context.Context, most int) ([]*driver.Received, err
 		case err != nil:
 			return nil, err
 		}
-		f.depth = depthFor(ms)
-		rs, err := f.read(ctx, p, ms)
+		o.depth = depthFor(ms)
+		rs, err := o.read(ctx, p, ms)
 		if err != nil || len(rs) > 0 {
 			return rs, err
 		}
@@ -200,23 +200,23 @@ func depthFor(ms []*nats.Msg) int {
 	for _, m := range ms {
 		size += m.Size()
 	}
-	return min(max(followBytes/max(size/len(ms), 1), leastDepth), followDepth)
+	return min(max(readAheadBytes/max(size/len(ms), 1), minReadAhead), maxReadAhead)
 }
 
 // read decodes the messages of a consumer for Receive, up to the first one missing.
-func (f *follow) read(ctx context.Context, p *puller, ms []*nats.Msg) ([]*driver.Received, error) {
-	f.mu.Lock()
-	next, last, behind, until := f.next, f.last, f.behind, f.until
-	if !f.drains {
+func (o *orderedConsumer) read(ctx context.Context, p *puller, ms []*nats.Msg) ([]*driver.Received, error) {
+	o.mu.Lock()
+	next, last, behind, until := o.next, o.last, o.behind, o.until
+	if !o.drains {
 		until = math.MaxUint64
 	}
-	f.mu.Unlock()
+	o.mu.Unlock()
 	rs := make([]*driver.Received, 0, len(ms))
 	room := make([]driver.Received, len(ms))
 	var lost uint64
 	for i, m := range ms {
 		r := &room[i]
-		at, err := f.topic.receive(r, m)
+		at, err := o.topic.receive(r, m)
 		if err != nil {
 			return nil, err
 		}
@@ -228,17 +228,17 @@ func (f *follow) read(ctx context.Context, p *puller, ms []*nats.Msg) ([]*driver
 		// In a store, messages of other topics lie in between. A message of this
 		// topic can be missing only if some were pending after the last one, or if
 		// one came while nothing was asked for.
-		if at.seq > last+1 && (!f.topic.shared() || behind > 0 || p.ranDry(next-1)) {
-			lost += f.topic.lostBetween(ctx, last, at.seq)
+		if at.seq > last+1 && (!o.topic.shared() || behind > 0 || p.ranDry(next-1)) {
+			lost += o.topic.lostBetween(ctx, last, at.seq)
 		}
 		next, last, behind = next+1, at.seq, at.pending
 		if at.seq <= until {
 			rs = append(rs, r)
 		}
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.next, f.last, f.behind, f.lost = next, last, behind, f.lost+lost
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.next, o.last, o.behind, o.lost = next, last, behind, o.lost+lost
 	return rs, nil
 }
 
@@ -247,23 +247,23 @@ func (f *follow) read(ctx context.Context, p *puller, ms []*nats.Msg) ([]*driver
 const drainPoll = 100 * time.Millisecond
 
 // remaining is nextMessages for a draining subscription.
-func (f *follow) remaining(ctx context.Context, p *puller, most int) ([]*nats.Msg, error) {
+func (o *orderedConsumer) remaining(ctx context.Context, p *puller, most int) ([]*nats.Msg, error) {
 	poll, cancel := context.WithTimeout(ctx, drainPoll)
 	defer cancel()
-	ms, err := p.nextMessages(poll, most, f.depth)
+	ms, err := p.nextMessages(poll, most, o.depth)
 	if err == nil || poll.Err() == nil || ctx.Err() != nil {
 		return ms, err
 	}
-	f.mu.Lock()
-	until := f.until
-	f.mu.Unlock()
-	done, err := f.CaughtUp(ctx, until)
+	o.mu.Lock()
+	until := o.until
+	o.mu.Unlock()
+	done, err := o.CaughtUp(ctx, until)
 	if err != nil {
 		return nil, errNoConsumer
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.ended = f.ended || done
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.ended = o.ended || done
 	return nil, errWoken
 }
 
@@ -280,15 +280,15 @@ func (t *stored) lostBetween(ctx context.Context, last, seq uint64) uint64 {
 }
 
 // resume makes a new consumer for the messages after last.
-func (f *follow) resume(ctx context.Context, last uint64) error {
-	f.mu.Lock()
-	f.puller.discard()
-	name, made := f.name, f.made
-	f.mu.Unlock()
+func (o *orderedConsumer) resume(ctx context.Context, last uint64) error {
+	o.mu.Lock()
+	o.puller.discard()
+	name, made := o.name, o.made
+	o.mu.Unlock()
 	var info *jetstream.StreamInfo
-	err := f.topic.conn.state.do(ctx, func(ctx context.Context) (err error) {
-		if info, err = f.topic.info(ctx); errors.Is(err, jetstream.ErrStreamNotFound) {
-			return f.topic.absent(ctx, err)
+	err := o.topic.conn.state.do(ctx, func(ctx context.Context) (err error) {
+		if info, err = o.topic.info(ctx); errors.Is(err, jetstream.ErrStreamNotFound) {
+			return o.topic.absent(ctx, err)
 		}
 		return err
 	})
@@ -299,13 +299,13 @@ func (f *follow) resume(ctx context.Context, last uint64) error {
 		last = 0 // another stream with the same name
 	}
 	start := jetstream.ConsumerConfig{DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: last + 1}
-	if err := f.begin(ctx, start); err != nil {
+	if err := o.begin(ctx, start); err != nil {
 		return err
 	}
-	f.mu.Lock()
-	f.last, f.made = last, info.Created
-	f.mu.Unlock()
-	f.topic.forget(name)
+	o.mu.Lock()
+	o.last, o.made = last, info.Created
+	o.mu.Unlock()
+	o.topic.forget(name)
 	return nil
 }
 
@@ -318,55 +318,55 @@ func (c *Conn) forgetConsumer(stream, consumer string) {
 }
 
 // Ack implements driver.Subscription.
-func (f *follow) Ack(context.Context, []*driver.Received) error { return nil }
+func (o *orderedConsumer) Ack(context.Context, []*driver.Received) error { return nil }
 
 // Extend implements driver.Subscription.
-func (f *follow) Extend(context.Context, []*driver.Received) error { return nil }
+func (o *orderedConsumer) Extend(context.Context, []*driver.Received) error { return nil }
 
 // Return implements driver.Subscription.
-func (f *follow) Return(context.Context, []*driver.Received) error { return nil }
+func (o *orderedConsumer) Return(context.Context, []*driver.Received) error { return nil }
 
 // Drain implements driver.Subscription.
-func (f *follow) Drain(ctx context.Context) error {
-	info, err := f.topic.info(ctx)
+func (o *orderedConsumer) Drain(ctx context.Context) error {
+	info, err := o.topic.info(ctx)
 	if err != nil {
 		return err
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if !f.drains {
-		f.drains, f.until = true, info.State.LastSeq
-		f.puller.rouse()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.drains {
+		o.drains, o.until = true, info.State.LastSeq
+		o.puller.rouse()
 	}
 	return nil
 }
 
 // Lag implements driver.Subscription.
-func (f *follow) Lag(ctx context.Context) (driver.Lag, error) {
-	if f.topic.shared() {
-		return f.shareLag(ctx)
+func (o *orderedConsumer) Lag(ctx context.Context) (driver.Lag, error) {
+	if o.topic.shared() {
+		return o.shareLag(ctx)
 	}
-	info, err := f.topic.info(ctx)
+	info, err := o.topic.info(ctx)
 	if err != nil {
 		return driver.Lag{}, err
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	s := info.State
-	lag := driver.Lag{Lost: f.lost, Members: 1}
-	if s.LastSeq > f.last {
-		lag.Waiting = min(s.LastSeq-f.last, s.Msgs)
+	lag := driver.Lag{Lost: o.lost, Members: 1}
+	if s.LastSeq > o.last {
+		lag.Waiting = min(s.LastSeq-o.last, s.Msgs)
 	}
 	return lag, nil
 }
 
 // shareLag is Lag for a topic of a store; there the consumer knows how many
 // messages are behind.
-func (f *follow) shareLag(ctx context.Context) (driver.Lag, error) {
-	f.mu.Lock()
-	name, next, lag := f.name, f.next, driver.Lag{Lost: f.lost, Members: 1}
-	f.mu.Unlock()
-	info, err := f.topic.consumerInfo(ctx, name)
+func (o *orderedConsumer) shareLag(ctx context.Context) (driver.Lag, error) {
+	o.mu.Lock()
+	name, next, lag := o.name, o.next, driver.Lag{Lost: o.lost, Members: 1}
+	o.mu.Unlock()
+	info, err := o.topic.consumerInfo(ctx, name)
 	switch {
 	case errors.Is(err, jetstream.ErrConsumerNotFound): // another one is being made
 		return lag, nil
@@ -381,39 +381,39 @@ func (f *follow) shareLag(ctx context.Context) (driver.Lag, error) {
 }
 
 // CaughtUp implements driver.Subscription.
-func (f *follow) CaughtUp(ctx context.Context, seq uint64) (bool, error) {
-	f.mu.Lock()
-	name, last, made := f.name, f.last, f.made
-	f.mu.Unlock()
+func (o *orderedConsumer) CaughtUp(ctx context.Context, seq uint64) (bool, error) {
+	o.mu.Lock()
+	name, last, made := o.name, o.last, o.made
+	o.mu.Unlock()
 	if last >= seq {
-		if !f.topic.inMemory() {
+		if !o.topic.inMemory() {
 			return true, nil
 		}
-		now, err := f.topic.made(ctx) // last may belong to a stream that is gone
+		now, err := o.topic.made(ctx) // last may belong to a stream that is gone
 		return err == nil && now.Equal(made), err
 	}
-	info, err := f.topic.consumerInfo(ctx, name)
+	info, err := o.topic.consumerInfo(ctx, name)
 	switch {
 	case errors.Is(err, jetstream.ErrConsumerNotFound): // Receive makes another one
 		return false, nil
 	case err != nil:
 		return false, err
 	}
-	if given, err := f.topic.hasGiven(ctx, info, seq); err != nil || !given {
+	if given, err := o.topic.hasGiven(ctx, info, seq); err != nil || !given {
 		return false, err
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.name == name && info.Delivered.Consumer < f.next, nil
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.name == name && info.Delivered.Consumer < o.next, nil
 }
 
 // Close implements driver.Subscription.
-func (f *follow) Close(context.Context) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.ended = true
-	f.puller.discard()
-	f.topic.forget(f.name)
-	f.topic.conn.remove(f)
+func (o *orderedConsumer) Close(context.Context) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.ended = true
+	o.puller.discard()
+	o.topic.forget(o.name)
+	o.topic.conn.remove(o)
 	return nil
 }
