@@ -38,7 +38,7 @@ const engineLease = 30 * time.Second
 
 // next implements source. While the client has as many messages as it may have, it
 // waits for acknowledgements.
-func (a *ackedMember) next(ctx context.Context, beat <-chan time.Time) (p pack, err error) {
+func (a *ackedMember) next(ctx context.Context, beat <-chan time.Time) (p frameBatch, err error) {
 	for {
 		a.mu.Lock()
 		room := a.window - len(a.unacked)

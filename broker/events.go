@@ -217,7 +217,7 @@ func (g *gateway) source(c *call, f form) (source, error) {
 		}
 		w.reset = reset
 		if f == formPoll {
-			w.most = min(int(c.number("max")), packFrames)
+			w.most = min(int(c.number("max")), maxFrameBatch)
 		}
 		return w, nil
 	}

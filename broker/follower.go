@@ -11,20 +11,20 @@ import (
 )
 
 const (
-	// packFrames is how many frames a client is given at once, and packSize how
+	// maxFrameBatch is how many frames a client is given at once, and maxFrameBatchBytes how
 	// large they may be together, unless one alone is larger.
-	packFrames = 256
-	packSize   = 256 << 10
+	maxFrameBatch      = 256
+	maxFrameBatchBytes = 256 << 10
 	// readWindow is how many messages are on their way from the store to a client
 	// that catches up, and maxStoreReaders how many clients catch up at once.
 	readWindow      = 32
 	maxStoreReaders = 32
 )
 
-// pack is what a client is given at once.
-type pack struct {
+// frameBatch is what a client is given at once.
+type frameBatch struct {
 	frames []*frame
-	// lost is how many messages the client has missed since the last pack, that
+	// lost is how many messages the client has missed since the last batch, that
 	// were or may have been for it.
 	lost uint64
 	// next is where on a stored topic the client goes on, with the mark of that; 0 on others.
@@ -34,7 +34,7 @@ type pack struct {
 	reset bool
 }
 
-func (p *pack) empty() bool { return len(p.frames) == 0 && p.lost == 0 && !p.reset }
+func (p *frameBatch) empty() bool { return len(p.frames) == 0 && p.lost == 0 && !p.reset }
 
 // follower gives one client what comes: from a hub, and from the store what the hub
 // does not have any more.
@@ -48,7 +48,7 @@ type follower struct {
 
 	at    uint64 // the number of the next frame in the lane; 0 if it reads the store
 	from  driver.SubscribeConfig
-	most  int    // frames in a pack
+	most  int    // frames in a batch
 	seq   uint64 // the next sequence, while it reads the store; 0 before the first
 	reset bool   // it has resumed, and begins with a topic that was created again
 	lost  uint64 // of hub.lost, those that it has been told of
@@ -76,7 +76,7 @@ func (f *fanout) follow(ctx context.Context, key hubKey, topic driver.Topic, whe
 		f.leave(key, h)
 		return nil, err
 	}
-	w := &follower{fans: f, key: key, topic: topic, filter: where, hub: h, lane: l, from: from, most: packFrames}
+	w := &follower{fans: f, key: key, topic: topic, filter: where, hub: h, lane: l, from: from, most: maxFrameBatch}
 	h.mu.RLock()
 	w.lost = h.lost
 	switch {
@@ -143,7 +143,7 @@ func (w *follower) close(context.Context) error {
 }
 
 // next implements source.
-func (w *follower) next(ctx context.Context, beat <-chan time.Time) (pack, error) {
+func (w *follower) next(ctx context.Context, beat <-chan time.Time) (frameBatch, error) {
 	p, err := w.wait(ctx, beat)
 	if err == nil {
 		p.mark, p.reset, w.reset = w.hub.mark, w.reset, false
@@ -151,8 +151,8 @@ func (w *follower) next(ctx context.Context, beat <-chan time.Time) (pack, error
 	return p, err
 }
 
-// wait waits for a pack, at most until the next beat.
-func (w *follower) wait(ctx context.Context, beat <-chan time.Time) (pack, error) {
+// wait waits for a batch, at most until the next beat.
+func (w *follower) wait(ctx context.Context, beat <-chan time.Time) (frameBatch, error) {
 	for {
 		if w.at == 0 && !w.join() {
 			p, err := w.catchUp(ctx)
@@ -185,7 +185,7 @@ func (w *follower) wait(ctx context.Context, beat <-chan time.Time) (pack, error
 
 // take returns what the lane has. Without anything it returns what is closed when
 // there is something; nil if the client is to read the store.
-func (w *follower) take() (p pack, wake <-chan struct{}, err error) {
+func (w *follower) take() (p frameBatch, wake <-chan struct{}, err error) {
 	h, l := w.hub, w.lane
 	h.mu.RLock()
 	defer h.mu.RUnlock()
@@ -193,7 +193,7 @@ func (w *follower) take() (p pack, wake <-chan struct{}, err error) {
 		w.at = 0
 		return p, nil, nil
 	}
-	p.frames, w.at, p.lost = l.read(w.room[:0], w.at, w.most, packSize)
+	p.frames, w.at, p.lost = l.read(w.room[:0], w.at, w.most, maxFrameBatchBytes)
 	w.room = p.frames
 	p.lost += h.lost - w.lost
 	w.lost = h.lost
@@ -222,9 +222,9 @@ func (w *follower) take() (p pack, wake <-chan struct{}, err error) {
 // not they match.
 const maxScan = 8192
 
-// catchUp reads from the store what the lane does not have. The pack is empty if
+// catchUp reads from the store what the lane does not have. The batch is empty if
 // nothing matches of what it has read.
-func (w *follower) catchUp(ctx context.Context) (p pack, err error) {
+func (w *follower) catchUp(ctx context.Context) (p frameBatch, err error) {
 	select {
 	case w.fans.readers <- struct{}{}:
 		defer func() { <-w.fans.readers }()
@@ -249,7 +249,7 @@ func (w *follower) catchUp(ctx context.Context) (p pack, err error) {
 		return p, err
 	}
 	defer done()
-	for size, scanned := packSize, 0; len(p.frames) < w.most && size > 0 && scanned < maxScan; {
+	for size, scanned := maxFrameBatchBytes, 0; len(p.frames) < w.most && size > 0 && scanned < maxScan; {
 		ms, err := sub.Receive(ctx, min(readWindow, w.most-len(p.frames)))
 		switch {
 		case errors.Is(err, driver.ErrEnded):

@@ -46,7 +46,7 @@ func newGateway(b *Broker, conn engineConn) *gateway {
 func (g *gateway) close() { g.fans.close() }
 
 // maxStreams is how many clients may follow topics over HTTP at once. Each has a
-// goroutine and the buffers of its connection, and up to packSize more while it
+// goroutine and the buffers of its connection, and up to maxFrameBatchBytes more while it
 // catches up.
 const maxStreams = 20_000
 

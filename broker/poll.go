@@ -20,7 +20,7 @@ func (c *call) poll(s source) error {
 	defer wait.Stop()
 	p, err := s.next(c.ctx, wait.C)
 	if errors.Is(err, errTopicReplaced) { // the next poll finds that
-		p, err = pack{}, nil
+		p, err = frameBatch{}, nil
 	}
 	if err != nil {
 		if errors.Is(context.Cause(c.ctx), ErrStopped) {

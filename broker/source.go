@@ -12,9 +12,9 @@ import (
 // source is where a client over HTTP gets messages from.
 type source interface {
 	// next waits until there is something for the client, and returns with an
-	// empty pack when beat ticks, or now and then. It returns the cause when ctx
-	// ends. The pack is valid until the next call.
-	next(ctx context.Context, beat <-chan time.Time) (pack, error)
+	// empty batch when beat ticks, or now and then. It returns the cause when ctx
+	// ends. The batch is valid until the next call.
+	next(ctx context.Context, beat <-chan time.Time) (frameBatch, error)
 	// written says that what next has returned has been written out.
 	written(ctx context.Context) error
 	// close ends it.
@@ -41,7 +41,7 @@ type groupMember struct {
 }
 
 // next implements source.
-func (g *groupMember) next(ctx context.Context, _ <-chan time.Time) (p pack, err error) {
+func (g *groupMember) next(ctx context.Context, _ <-chan time.Time) (p frameBatch, err error) {
 	most, timeout := g.window, g.timeout
 	for {
 		ms, err := g.receive(ctx, most, timeout)
