@@ -24,7 +24,7 @@ func (c *call) poll(s source) error {
 	}
 	if err != nil {
 		if errors.Is(context.Cause(c.ctx), ErrStopped) {
-			return refused(http.StatusServiceUnavailable, "the broker stops")
+			return refused(http.StatusServiceUnavailable, "the broker is stopping")
 		}
 		return err
 	}

@@ -78,7 +78,7 @@ func (w *proxyWeb) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return // Accept has sent the reason
 	}
-	away := func() { _ = conn.Close(websocket.StatusGoingAway, "the broker stops") }
+	away := func() { _ = conn.Close(websocket.StatusGoingAway, "the broker is stopping") }
 	w.proxy.start(func() {
 		handle(&webConn{Conn: websocket.NetConn(context.Background(), conn, websocket.MessageBinary), socket: conn, address: r.RemoteAddr})
 	}, away)

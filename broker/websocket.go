@@ -51,7 +51,7 @@ func (c *call) webSocket(s source) error {
 	case errors.As(cause, &refusal):
 		_ = conn.Close(websocket.StatusPolicyViolation, refusal.text)
 	case errors.Is(context.Cause(c.ctx), ErrStopped):
-		_ = conn.Close(websocket.StatusGoingAway, "the broker stops")
+		_ = conn.Close(websocket.StatusGoingAway, "the broker is stopping")
 	default:
 		_ = conn.CloseNow() // the client has gone, or takes nothing
 	}
