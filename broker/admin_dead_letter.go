@@ -250,7 +250,7 @@ func replayDead(c *call) error {
 		return err
 	}
 	if request.Rate < 0 {
-		return refused(http.StatusBadRequest, "rate must not be negative")
+		return refused(http.StatusBadRequest, "rate: must not be negative")
 	}
 	if request.To != "" {
 		if err := checkTopic(request.To); err != nil {

@@ -114,7 +114,7 @@ func topicScenario(t *testing.T, a *api) {
 	if put.Change != "none" {
 		t.Errorf("got %+v, want it to be left as it is", put)
 	}
-	a.refused(http.StatusConflict, "say alter", "putTopic", args{"topic": "shop.orders"}, topicLimits{Count: 60, Durability: "relaxed"})
+	a.refused(http.StatusConflict, "topic shop.orders exists with other limits: age is 7d, not unlimited, count is 50, not 60; say alter", "putTopic", args{"topic": "shop.orders"}, topicLimits{Count: 60, Durability: "relaxed"})
 	put = topicPut{}
 	a.want(http.StatusOK, "putTopic", args{"topic": "shop.orders", "alter": "true"}, topicLimits{Count: 60, Durability: "relaxed"}, &put)
 	if put.Change != "altered" || put.Topic.MaxCount != 60 || put.Topic.Age != "" {

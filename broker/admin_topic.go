@@ -4,6 +4,8 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/harkbus/hark/driver"
@@ -127,7 +129,7 @@ type topicView struct {
 func (b *Broker) topicView(info *natsdriver.TopicInfo) *topicView {
 	v := &topicView{
 		Topic: info.Name, Store: info.Store, Messages: info.Messages, Bytes: info.Bytes, Last: info.Last, Groups: info.Groups, Created: info.Created,
-		MaxBytes: info.Config.MaxBytes, MaxCount: int64(info.Config.MaxMessages), Dedup: short(info.Config.Dedup), Declared: b.declares(info.Name),
+		MaxBytes: info.Config.MaxBytes, MaxCount: int64(info.Config.MaxMessages), Durability: durabilityName(info.Config.Durability), Dedup: short(info.Config.Dedup), Declared: b.declares(info.Name),
 	}
 	if info.Messages > 0 {
 		v.First = info.First
@@ -138,11 +140,6 @@ func (b *Broker) topicView(info *natsdriver.TopicInfo) *topicView {
 	}
 	if info.Config.MaxAge > 0 {
 		v.Age = short(info.Config.MaxAge)
-	}
-	for _, name := range []string{"strict", "relaxed", "memory"} {
-		if durabilities[name] == info.Config.Durability {
-			v.Durability = name
-		}
 	}
 	return v
 }
@@ -200,10 +197,49 @@ func (l *topicLimits) config(name string) (*TopicConfig, error) {
 	var fault error
 	probe.validateTopics(func(key, format string, args ...any) {
 		if fault == nil {
-			fault = refused(http.StatusBadRequest, format, args...)
+			_, key, _ = strings.Cut(key, ".")
+			fault = refused(http.StatusBadRequest, key+": "+format, args...)
 		}
 	})
 	return &t, fault
+}
+
+// differences says how the limits of a topic differ from those asked for, in the words
+// of the configuration.
+func differences(is, asked *driver.StoredConfig) string {
+	var all []string
+	differ := func(key, is, asked string) {
+		if is != asked {
+			all = append(all, key+" is "+is+", not "+asked)
+		}
+	}
+	limit := func(n int64, text string) string {
+		if n <= 0 {
+			return "unlimited"
+		}
+		return text
+	}
+	of := func(c *driver.StoredConfig) (age, bytes, count string) {
+		return limit(int64(c.MaxAge), short(c.MaxAge)), limit(c.MaxBytes, shortSize(c.MaxBytes)), limit(int64(c.MaxMessages), strconv.Itoa(c.MaxMessages))
+	}
+	age, bytes, count := of(is)
+	askedAge, askedBytes, askedCount := of(asked)
+	differ("age", age, askedAge)
+	differ("bytes", bytes, askedBytes)
+	differ("count", count, askedCount)
+	differ("durability", durabilityName(is.Durability), durabilityName(asked.Durability))
+	differ("dedup", short(is.Dedup), short(asked.Dedup))
+	return strings.Join(all, ", ")
+}
+
+// durabilityName returns the name of a class of durability in the configuration.
+func durabilityName(d driver.Durability) string {
+	for name, is := range durabilities {
+		if name != "" && is == d {
+			return name
+		}
+	}
+	return ""
 }
 
 func putTopic(c *call) error {
@@ -231,7 +267,11 @@ func putTopic(c *call) error {
 			return refused(http.StatusConflict, "%s", err)
 		}
 		if !c.flag("alter") {
-			return refused(http.StatusConflict, "%s", err).but("say alter to give it these limits")
+			info, infoErr := conn.TopicInfo(c.ctx, name)
+			if infoErr != nil {
+				return infoErr
+			}
+			return refused(http.StatusConflict, "topic %s exists with other limits: %s", name, differences(&info.Config, t.stored())).but("say alter to give it these limits")
 		}
 		_, err = conn.AlterTopic(c.ctx, name, *t.stored())
 		put.Change = "altered"

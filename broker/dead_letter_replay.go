@@ -114,7 +114,7 @@ func (r *replayer) replay(ctx context.Context, seq uint64) *deadOutcome {
 	}
 	switch n := d.replays(); {
 	case o.To == "":
-		return o.fail(errors.New("the record does not name the topic where it was published; name one with to"))
+		return o.fail(errors.New("the record does not name the topic where it was published; say where to publish it: to in the request, --to on the command line"))
 	case checkTopic(o.To) != nil:
 		return o.fail(checkTopic(o.To))
 	case o.To == r.topic:

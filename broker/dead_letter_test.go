@@ -195,7 +195,7 @@ func replayScenario(t *testing.T, a *api, group string) {
 	}{
 		{replayRequest{}, "does not select dead letters"},
 		{replayRequest{deadSelection: deadSelection{Where: "data."}}, "where: "},
-		{replayRequest{deadSelection: deadSelection{All: true}, Rate: -1}, "rate must not be negative"},
+		{replayRequest{deadSelection: deadSelection{All: true}, Rate: -1}, "rate: must not be negative"},
 		{replayRequest{deadSelection: deadSelection{All: true}, To: "a.*"}, "to: "},
 		{map[string]any{"all": true, "dryrun": true}, "dryrun"},
 	} {

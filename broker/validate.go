@@ -269,8 +269,15 @@ func (c *Config) validateTopics(bad report) {
 			c.validateStore(i, stores, bad)
 		}
 		seen[t.Name] = true
-		if t.Age < 0 || t.Bytes < 0 || t.Count < 0 || t.PerKey < 0 || t.PerTopic < 0 || t.Dedup < 0 {
-			bad(key, "a limit must not be negative")
+		for _, limit := range []struct {
+			name string
+			n    int64
+		}{
+			{"age", int64(t.Age)}, {"bytes", t.Bytes}, {"count", t.Count}, {"per_key", t.PerKey}, {"per_topic", t.PerTopic}, {"dedup", int64(t.Dedup)},
+		} {
+			if limit.n < 0 {
+				bad(key+"."+limit.name, "must not be negative")
+			}
 		}
 		if t.Age > 0 && t.Dedup > t.Age {
 			bad(key+".dedup", "an ID cannot be remembered longer (%s) than its message is kept (%s)", short(t.Dedup), short(t.Age))
