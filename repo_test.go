@@ -32,7 +32,7 @@ var importRules = []importRule{
 	{"internal", nil, "the core builds on it"},
 	{"internal/feed", nil, "the engine knows nothing of what it carries"},
 	{"internal/store", []string{"github.com/nats-io/nats-server/v2/", "github.com/minio/highwayhash", "golang.org/x/sys/windows"}, "it is the server inside a process, for those who speak to it"},
-	{"internal/cli", []string{module, module + "/broker", module + "/driver", module + "/driver/", module + "/internal/names", module + "/internal/release", module + "/internal/spell", module + "/filter", module + "/testdata", module + "/examples/", "github.com/coder/websocket", "golang.org/x/term"}, "the command is a client of the library and of the HTTP API like any other"},
+	{"internal/cli", []string{module, module + "/broker", module + "/driver", module + "/driver/", module + "/internal/names", module + "/internal/release", module + "/internal/spell", module + "/filter", module + "/testdata", module + "/examples/", "github.com/coder/websocket", "golang.org/x/sys/unix", "golang.org/x/term"}, "the command is a client of the library and of the HTTP API like any other"},
 	{"internal/spell", nil, "it is about words"},
 	{"internal/release", nil, "it reads what the linker wrote into the program"},
 	{"internal/percent", nil, "it is about values of headers"},

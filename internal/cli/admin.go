@@ -67,6 +67,15 @@ func (r *refusal) Error() string {
 	return r.Detail
 }
 
+// about returns the refusal in terms of the command line: it begins with the flag, where
+// the API names the parameter of that name.
+func (r *refusal) about(fs *flag.FlagSet) *refusal {
+	if name, _, ok := strings.Cut(r.Detail, ":"); ok && fs.Lookup(name) != nil {
+		return &refusal{r.Status, r.Title, "--" + r.Detail, r.Hint}
+	}
+	return r
+}
+
 // answerTimeout is how long a request that is answered at once may take: somewhat
 // longer than a broker allows it.
 const answerTimeout = 40 * time.Second
@@ -169,7 +178,10 @@ func (a *admin) do(ctx context.Context, method, path string, query url.Values, b
 	if into == nil {
 		return nil
 	}
-	return json.NewDecoder(res.Body).Decode(into)
+	if err := json.NewDecoder(res.Body).Decode(into); err != nil {
+		return fmt.Errorf("the answer of %s: %w; is that the HTTP API of a hark broker?", a.place.HTTP, err)
+	}
+	return nil
 }
 
 // each calls f for each entry of a list, page by page, until there were most; 0
@@ -262,14 +274,20 @@ func (f *adminFlags) administer(least, most int, want string, do adminAction) ac
 // list prints the entries of a list, as lines of JSON or as a table with a row for
 // each. what says what they are, in the plural.
 func list[T any](ctx context.Context, f *adminFlags, a *admin, s Streams, path string, query url.Values, most uint, what string, head []string, row func(v *T) []string) error {
+	each := func(do func(entry json.RawMessage) error) error { return a.each(ctx, path, query, int(most), do) }
+	return listEach(f, s, each, what, head, row)
+}
+
+// listEach is list for the entries that each passes on.
+func listEach[T any](f *adminFlags, s Streams, each func(do func(entry json.RawMessage) error) error, what string, head []string, row func(v *T) []string) error {
 	if f.json() {
-		return a.each(ctx, path, query, int(most), func(entry json.RawMessage) error {
+		return each(func(entry json.RawMessage) error {
 			_, err := fmt.Fprintf(s.Out, "%s\n", entry)
 			return err
 		})
 	}
 	t := newTable(head...)
-	err := a.each(ctx, path, query, int(most), func(entry json.RawMessage) error {
+	err := each(func(entry json.RawMessage) error {
 		v := new(T)
 		if err := json.Unmarshal(entry, v); err != nil {
 			return err

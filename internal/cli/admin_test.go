@@ -59,10 +59,13 @@ func bury(t *testing.T, id, reason string) {
 
 // TestAdminCommands runs what an operator types, in order.
 func TestAdminCommands(t *testing.T) {
-	startBroker(t, "topics: [{name: jobs, dedup: 1h}, {name: jobs.dead}, {name: last, per_key: 1}]\nroutes: [{name: europe, from: jobs, where: data.n == 1, to: region.eu, otherwise: rest}]\n")
+	startBroker(t, "topics: [{name: jobs, dedup: 1h}, {name: jobs.dead}, {name: last, per_key: 1}]\nroutes: [{name: europe, from: jobs, where: data.n == 1, to: region.eu, otherwise: rest}]\nwebhooks: [{name: chat, from: nobody.publishes, url: 'http://127.0.0.1:9/chat', secret: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw, private: true}]\n")
 	bury(t, "d-1", "order 1: no stock")
 	bury(t, "d-2", "order 2: no stock")
 	bury(t, "d-3", "evil \x1b[2J\n title")
+	if code, _, errs := call(t, "", "pub", "last", "1"); code != exitOK { // no subscription gave it up
+		t.Fatal(errs)
+	}
 	for _, tt := range []struct {
 		args     string
 		code     int
@@ -71,14 +74,15 @@ func TestAdminCommands(t *testing.T) {
 		{"topic list", exitOK, "jobs.dead   3", ""},
 		{"topic list last", exitOK, "of each key up to 1 message", ""},
 		{"topic list none.>", exitOK, "", "there are no stored topics"},
-		{"topic list a..b", exitFailed, "", "empty token"},
+		{"topic list a..b", exitUsage, "", "empty token at byte 2; see hark topic list --help"},
 		{"topic list --output json --limit 1", exitOK, `{"topic":"jobs",`, ""},
 		{"topic list --output xml", exitUsage, "", "want pretty, json"},
 		{"topic create x.y --age 3d --count 5", exitOK, "topic x.y made", ""},
 		{"topic create x.y --age 3d --count 5", exitOK, "is there already", ""},
-		{"topic create x.y --count 6", exitFailed, "", "; --alter gives it these limits"},
+		{"topic create x.y --count 6", exitFailed, "", "topic x.y exists with other limits: age is 3d, not unlimited, count is 5, not 6; --alter gives it these limits"},
 		{"topic create x.y --count 6 --alter", exitOK, "topic x.y changed", ""},
-		{"topic create x.y --age soon", exitFailed, "", "age: got"},
+		{"topic create x.y --age soon", exitUsage, "", "topic create: --age: got \"soon\", want a time such as"},
+		{"topic create x.y --count -1", exitUsage, "", "topic create: --count: must not be negative; see"},
 		{"topic create", exitUsage, "", "want TOPIC, and not 0 words"},
 		{"topic show x.y", exitOK, "up to 6 messages", "there are no groups"},
 		{"topic show none", exitNothing, "", "topic none"},
@@ -97,7 +101,7 @@ func TestAdminCommands(t *testing.T) {
 		{"group show jobs none", exitNothing, "", "group none of topic jobs"},
 		{"group pause jobs hark-routes", exitOK, "until it is resumed", ""},
 		{"group pause jobs hark-routes --for 1h", exitOK, "paused", ""},
-		{"group pause jobs hark-routes --for x", exitFailed, "", "want a time such as"},
+		{"group pause jobs hark-routes --for x", exitUsage, "", "group pause: --for: got"},
 		{"group resume jobs hark-routes", exitOK, "listening", ""},
 		{"group seek jobs hark-routes --to then", exitUsage, "", "--to must be start"},
 		{"group seek jobs none --to 3", exitNothing, "", "group none"},
@@ -125,7 +129,8 @@ func TestAdminCommands(t *testing.T) {
 		{"dlq replay jobs.dead --all --rate -1", exitUsage, "", "--rate must not be negative"},
 		{"dlq replay jobs.dead --all --dry-run", exitOK, "3 dead letters would be replayed", ""},
 		{"dlq replay jobs.dead 1 --output json", exitOK, `{"summary":{"done":1,"dry":0,"skipped":0,"failed":0,"gone":0}}`, ""},
-		{"dlq replay jobs.dead 2 --to a..b", exitFailed, "", "to: "},
+		{"dlq replay jobs.dead 2 --to a..b", exitUsage, "", "dlq replay: --to: "},
+		{"dlq replay last 1", exitFailed, "say where to publish it: to in the request, --to on the command line", "1 dead letter could not be replayed"},
 		{"dlq replay jobs.dead 2 --to jobs.dead", exitFailed, "2 (d-2): failed: that is where it is", "1 dead letter could not be replayed"},
 		{"dlq replay jobs.dead 2 --to nobody", exitNothing, "topic nobody is not stored: perhaps nobody listens\n0 dead letters replayed, 1 skipped", "1 dead letter was skipped; --force replays them all the same"},
 		{"dlq replay jobs.dead 2 --to nobody --dry-run --output json", exitNothing, `"skipped":1`, "1 dead letter was skipped"},
@@ -143,6 +148,16 @@ func TestAdminCommands(t *testing.T) {
 		{"route show europe", exitOK, "durable", ""},
 		{"route show none", exitNothing, "", "there is no route none"},
 		{"route list --output json", exitOK, `"route":"europe"`, ""},
+		{"value list", exitOK, "", "there are no values"},
+		{"value set config.a <b>", exitOK, "", ""},
+		{"value list config.*", exitOK, `config.a   2         now       "<b>"`, ""},
+		{"value list --output json", exitOK, `{"name":"config.a","version":2,`, ""},
+		{"value list a..b", exitUsage, "", "empty token"},
+		{"webhook list", exitOK, "chat      nobody.publishes   127.0.0.1:9   on      0", ""},
+		{"webhook disable chat", exitOK, "webhook chat is off", ""},
+		{"webhook list --output json", exitOK, `"state":"off"`, ""},
+		{"webhook enable chat --output json", exitOK, `"state":"on"`, ""},
+		{"webhook enable none", exitNothing, "", "there is no webhook \"none\""},
 		{"topic list --http ftp://x", exitUsage, "", "is not the URL of an HTTP API"},
 	} {
 		code, out, errs := call(t, "from the input\n", strings.Fields(tt.args)...)
@@ -162,7 +177,7 @@ func TestAdminCommands(t *testing.T) {
 		{"pretty", maxShown, maxShown + 1<<10, "are not shown: --output json prints all"},
 		{"json", 20 << 10, 21 << 10, `"data":"xxx`},
 	} {
-		code, out, errs := call(t, "", "dlq", "show", "last", "1", "--output", tt.output)
+		code, out, errs := call(t, "", "dlq", "show", "last", "2", "--output", tt.output)
 		if code != exitOK || len(out) < tt.least || len(out) > tt.most || !strings.Contains(out, tt.what) {
 			t.Errorf("a large message as %s: got %d, %d bytes %.200s %s", tt.output, code, len(out), out, errs)
 		}
@@ -207,7 +222,7 @@ func TestAdminAsUser(t *testing.T) {
 func TestAdminOfOthers(t *testing.T) {
 	t.Setenv("HARK_CONTEXTS", filepath.Join(t.TempDir(), "contexts.json"))
 	for _, tt := range []struct{ args, answer, says string }{
-		{"topic list", "<html>hello</html>", "invalid character"},
+		{"topic list", "<html>hello</html>", "is that the HTTP API of a hark broker?"},
 		{"topic list", "", "EOF"},
 		{"dlq replay x --all", `{"total":2}` + "\n" + `{"seq":1,"outcome":"done"}` + "\n", "stopped after 1 of 2 dead letters; the others are where they were"},
 		{"dlq replay x --all", `{"total":2}` + "\n" + `{"seq":1,"outc`, "the broker has ended the answer"},

@@ -183,7 +183,7 @@ Empty lines are skipped. It exits with 3 if the channel is closed.`,
 				if len(data) > 0 {
 					err = send([]byte(data[0]))
 				} else {
-					err = eachLine(ctx, s.In, func(_ int, line []byte, _ bool) error { return send(line) })
+					err = eachLine(ctx, s, func(_ int, line []byte, _ bool) error { return send(line) })
 				}
 				switch {
 				case *output == "json":
@@ -217,7 +217,7 @@ It exits with 3 if the channel is closed before --count values were received, or
 		fs.StringVar(&r.exec, "exec", "", "`command` for each value")
 		timeout := timeoutFlag(fs, 0, "for each value")
 		output := outputFlag(fs, "raw", "json")
-		return func(ctx context.Context, words []string, s Streams) error {
+		return untilUnread(func(ctx context.Context, words []string, s Streams) error {
 			name, err := oneName(words, "a channel")
 			switch {
 			case err != nil:
@@ -229,7 +229,7 @@ It exits with 3 if the channel is closed before --count values were received, or
 			}
 			r.name, r.timeout, r.json = name, *timeout, *output == "json"
 			return f.on(ctx, s, name, true, func(ch driver.Chan, _ driver.ChanConfig) error { return r.run(ctx, ch, s) })
-		}
+		})
 	},
 }
 

@@ -24,7 +24,7 @@ var root = command{
 	about: "typed messaging for Go",
 	subs: []command{
 		serveCommand, pubCommand, subCommand, requestCommand, replyCommand, chanCommand, notifyCommand, waitCommand, latchCommand, unlatchCommand, valueCommand,
-		topicCommand, groupCommand, dlqCommand, routeCommand, userCommand, contextCommand, filterCommand, demoCommand, benchCommand, doctorCommand, completionCommand, versionCommand,
+		topicCommand, groupCommand, dlqCommand, routeCommand, webhookCommand, userCommand, contextCommand, filterCommand, demoCommand, benchCommand, doctorCommand, completionCommand, versionCommand,
 	},
 }
 
@@ -38,7 +38,7 @@ func Run(ctx context.Context, args []string, s Streams) int {
 	err := root.dispatch(ctx, aliased(args), s)
 	leave()
 	code := exitCode(ctx, err)
-	if code != exitOK && code != exitInterrupted {
+	if code != exitOK && code != exitInterrupted && code != exitUnread {
 		fmt.Fprintln(s.Err, "hark:", err)
 		switch {
 		case errors.Is(err, natsdriver.ErrNotAllowed):

@@ -28,7 +28,7 @@ func TestCommandLine(t *testing.T) {
 		code     int
 		out, err string // must be part of the output; if empty, there must be none
 	}{
-		{"", exitUsage, "", "a command is missing: want serve, pub, sub, request, reply, chan, notify, wait, latch, unlatch, value, topic, group, dlq, route, user, context, filter, demo, bench, doctor, completion, version"},
+		{"", exitUsage, "", "a command is missing: want serve, pub, sub, request, reply, chan, notify, wait, latch, unlatch, value, topic, group, dlq, route, webhook, user, context, filter, demo, bench, doctor, completion, version"},
 		{"help", exitOK, "hark demo", ""},
 		{"--help", exitOK, "Exit codes: 0 done, 1 failed, 2 not understood, 3 closed", ""},
 		{"version", exitOK, "hark ", ""},
@@ -48,6 +48,8 @@ func TestCommandLine(t *testing.T) {
 		{"topic list --limit -1", exitUsage, "", `invalid value "-1" for flag --limit: want a whole number that is not negative`},
 		{"pub x 1 --count x", exitUsage, "", `invalid value "x" for flag --count: want a whole number`},
 		{"pub x 1 --rate x", exitUsage, "", `invalid value "x" for flag --rate: want a number`},
+		{"pub x {{if}} --template", exitUsage, "", "the template of the data: "},
+		{"pub x {{n}}{{.nope}} --template", exitUsage, "", "the template of the data: there is no .nope: want {{n}}, {{now}} or another word"},
 		{"demo --count", exitUsage, "", "flag needs an argument: --count"},
 		{"demo --count x", exitUsage, "", `invalid value "x" for flag --count`},
 		{"demo --count -1", exitUsage, "", "must not be negative"},
@@ -71,6 +73,7 @@ func TestCommandLine(t *testing.T) {
 		{"demo notify --rounds 0", exitOK, "the final value is 0 after 0 changes", ""},
 		{"demo notify --goroutines 3", exitUsage, "", "--goroutines must be an even number"},
 		{"demo notify --goroutines 0", exitUsage, "", "--goroutines must be an even number"},
+		{"completion powershell", exitUsage, "", "want one of bash, fish, zsh; there are no scripts for other shells"},
 		{"filter", exitUsage, "", "want check, test"},
 		{"filter tets", exitUsage, "", "did you mean test?"},
 		{"filter test", exitUsage, "", "want one expression"},

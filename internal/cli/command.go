@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -64,8 +65,12 @@ func (c command) dispatch(ctx context.Context, args []string, s Streams) error {
 	}
 	err = act(ctx, words, s)
 	var usage usageError
-	if errors.As(err, &usage) {
+	var refused *refusal
+	switch {
+	case errors.As(err, &usage):
 		return c.misused(usage.error)
+	case errors.As(err, &refused) && refused.Status == http.StatusBadRequest:
+		return c.misused(refused.about(fs))
 	}
 	if words := c.call(); err != nil && words != "" && !errors.Is(err, errInterrupted) {
 		return &callError{words, err}
@@ -80,10 +85,14 @@ type callError struct {
 	err   error
 }
 
-// Error says which command it was. It drops the prefix of the library's errors,
-// because that is also the program's name, which is printed first anyway.
+// Error says which command it was, unless the error does. It drops the prefix of the
+// library's errors, because that is also the program's name, which is printed first anyway.
 func (e *callError) Error() string {
-	return e.words + ": " + strings.TrimPrefix(e.err.Error(), "hark: ")
+	text := strings.TrimPrefix(e.err.Error(), "hark: ")
+	if strings.HasPrefix(text, e.words+" ") {
+		return text
+	}
+	return e.words + ": " + text
 }
 
 func (e *callError) Unwrap() error { return e.err }

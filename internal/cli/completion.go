@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -24,7 +25,7 @@ names.`,
 	setup: func(*flag.FlagSet) action {
 		return func(_ context.Context, words []string, s Streams) error {
 			if len(words) != 1 || completions[words[0]] == "" {
-				return usageError{fmt.Errorf("want one of bash, zsh and fish")}
+				return usageError{errors.New("want one of " + strings.Join(slices.Sorted(maps.Keys(completions)), ", ") + "; there are no scripts for other shells")}
 			}
 			_, err := io.WriteString(s.Out, completions[words[0]])
 			return err

@@ -290,7 +290,7 @@ func editData(ctx context.Context, s Streams, data string, edit map[string]any) 
 	text := []byte(data)
 	if data == "-" {
 		var b bytes.Buffer
-		if _, err := b.ReadFrom(newInput(ctx, s.In)); err != nil {
+		if _, err := b.ReadFrom(newInput(ctx, s)); err != nil {
 			return err
 		}
 		text = bytes.TrimRight(b.Bytes(), "\r\n")

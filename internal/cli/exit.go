@@ -18,11 +18,12 @@ const (
 	exitNothing     = 3
 	exitTimeout     = 124 // like timeout(1)
 	exitInterrupted = 130 // like a shell
+	exitUnread      = 141 // like a shell, for what SIGPIPE ends
 )
 
 // exitCodes is their description in the help.
 const exitCodes = `Exit codes: 0 done, 1 failed, 2 not understood, 3 closed, not found or not in the
-required state, 124 timed out, 130 interrupted.`
+required state, 124 timed out, 130 interrupted, 141 nobody reads the output any more.`
 
 // usageError is a command line that was not understood.
 type usageError struct{ error }
@@ -35,6 +36,23 @@ func nothing(format string, args ...any) error { return nothingError{fmt.Errorf(
 
 // errInterrupted says that the user interrupted the command.
 var errInterrupted = errors.New("interrupted")
+
+// errUnread says that nobody reads the output any more.
+var errUnread = errors.New("nobody reads the output any more")
+
+// untilUnread returns an action that ends like do, and also, with errUnread, once nobody
+// reads what it prints.
+func untilUnread(do action) action {
+	return func(ctx context.Context, words []string, s Streams) error {
+		read, end := whileRead(ctx, s.Out)
+		defer end()
+		err := do(read, words, s)
+		if err != nil && context.Cause(read) == errUnread {
+			return errUnread
+		}
+		return err
+	}
+}
 
 // errTimeout says that the time of --timeout is over.
 var errTimeout = errors.New("timed out")
@@ -79,6 +97,8 @@ func exitCode(ctx context.Context, err error) int {
 		return exitOK
 	case errors.Is(err, errInterrupted), errors.Is(err, context.Canceled) && ctx.Err() != nil:
 		return exitInterrupted
+	case errors.Is(err, errUnread):
+		return exitUnread
 	case errors.As(err, &usage), errors.Is(err, hark.ErrInvalidName):
 		return exitUsage
 	case errors.Is(err, errTimeout):

@@ -97,7 +97,7 @@ type filterTest struct {
 func (t *filterTest) run(ctx context.Context, s Streams) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	in := bufio.NewReaderSize(newInput(ctx, s.In), 64<<10)
+	in := bufio.NewReaderSize(newInput(ctx, s), 64<<10)
 	out := bufio.NewWriter(s.Out)
 	matched, failed, err := 0, 0, error(nil)
 	for n := 1; err == nil; n++ {

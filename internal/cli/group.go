@@ -33,13 +33,13 @@ var groupCommand = command{
 			},
 		},
 		{
-			name: "seek", args: "TOPIC GROUP", about: "move a group to another place",
+			name: "seek", args: "TOPIC GROUP", about: "move a group to another position",
 			long: `Messages that its members hold may be delivered again. A group that keeps the order
 of keys must have no members meanwhile. Neither must a group that began with the next
 message published, the first time it is moved.`,
 			setup: func(fs *flag.FlagSet) action {
 				f := newAdminFlags(fs)
-				to := fs.String("to", "", "the new `place`: start, now, a sequence, or a time such as 2026-01-02T15:04:05Z")
+				to := fs.String("to", "", "the new `position`: start, now, a sequence, or a time such as 2026-01-02T15:04:05Z")
 				return f.administer(2, 2, "TOPIC and GROUP", func(ctx context.Context, a *admin, words []string, s Streams) error {
 					query, err := seekQuery(*to)
 					if err != nil {
@@ -73,7 +73,7 @@ message published, the first time it is moved.`,
 			},
 		},
 		{
-			name: "delete", args: "TOPIC GROUP", about: "make a group forget its place",
+			name: "delete", args: "TOPIC GROUP", about: "make a group forget its position",
 			long: `Connected members fail; new members begin where they say.`,
 			setup: func(fs *flag.FlagSet) action {
 				f := newAdminFlags(fs)
@@ -100,7 +100,7 @@ func groupPath(words []string, more ...string) string {
 	return adminPath(append([]string{"topics", words[0], "groups", words[1]}, more...)...)
 }
 
-// seekQuery parses a place on a topic.
+// seekQuery parses a position on a topic.
 func seekQuery(to string) (url.Values, error) {
 	if to == "start" || to == "now" {
 		return url.Values{"to": {to}}, nil

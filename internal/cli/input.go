@@ -23,9 +23,13 @@ type chunk struct {
 	err error
 }
 
-func newInput(ctx context.Context, r io.Reader) *input {
+// newInput reads s.In. To somebody at a terminal it says so.
+func newInput(ctx context.Context, s Streams) *input {
+	if isTerminal(s.In) && terminalWidth(s.Err) > 0 {
+		fmt.Fprintln(s.Err, "reading what you type; Ctrl-D ends the input")
+	}
 	in := &input{ctx: ctx, chunks: make(chan chunk), taken: make(chan struct{}, 1)}
-	go in.pump(r)
+	go in.pump(s.In)
 	return in
 }
 
@@ -71,10 +75,10 @@ func (in *input) Read(p []byte) (int, error) {
 
 // eachLine calls f for each non-empty line of the input, with its number, and
 // whether more input can be read without waiting.
-func eachLine(ctx context.Context, r io.Reader, f func(n int, line []byte, more bool) error) error {
+func eachLine(ctx context.Context, s Streams, f func(n int, line []byte, more bool) error) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	in := bufio.NewReaderSize(newInput(ctx, r), 64<<10)
+	in := bufio.NewReaderSize(newInput(ctx, s), 64<<10)
 	for n := 1; ; n++ {
 		line, tooLong, err := readLine(in)
 		if tooLong {

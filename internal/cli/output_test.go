@@ -141,3 +141,35 @@ func TestMessageAsJSON(t *testing.T) {
 		}
 	}
 }
+
+// TestTemplate prints messages with templates, some over fields that there are not.
+func TestTemplate(t *testing.T) {
+	m := driver.Message{Headers: map[string]string{"tenant": "shop"}, Data: []byte(`{"total": 7, "by": {"name": "ada"}}`)}
+	full := &broker.Event{Message: &driver.Received{Message: m, Topic: "orders", Seq: 3}}
+	empty := &broker.Event{Message: &driver.Received{Topic: "orders"}}
+	const top = "data, datacontenttype, headers, id, key, seq, source, subject, time, topic, type"
+	for _, tt := range []struct {
+		form      string
+		e         *broker.Event
+		want, err string // err must be part of the error; empty if there is none
+	}{
+		{`{{.topic}} {{.seq}} {{.data.by.name}} {{.headers.tenant}}`, full, "orders 3 ada shop", ""},
+		{`<{{.key}}{{.id}}{{.time}}{{.type}}{{.data}}{{.seq}}>`, empty, "<>", ""},
+		{`{{or (index .data "nope") "none"}}`, full, "none", ""},
+		{`{{.nope}}`, full, "", "--output: the message has no .nope: the message has " + top},
+		{`{{.topic}}{{if .data.nope}}x{{end}}`, full, "", "--output: the message has no .data.nope: .data has by, total"},
+		{`{{with .data.by}}{{$.headers.region}}{{end}}`, full, "", "the message has no .headers.region: .headers has tenant"},
+		{`{{range .data}}{{.}}{{else}}{{end}}{{.data.by.a_name_of_many_letters}}`, full, "", "no .data.by.a_name_of_many_letters: .data.by has name"},
+		{`{{.data.total.cents}}`, full, "", "no .data.total.cents: .data.total is no object"},
+		{`{{.data.total}}`, empty, "", "no .data.total: .data is no object"},
+	} {
+		print, err := messageFormat(tt.form)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := print(tt.e)
+		if string(got) != tt.want || (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
+			t.Errorf("%s: got %q, %v, want %q, %q", tt.form, got, err, tt.want, tt.err)
+		}
+	}
+}

@@ -34,6 +34,12 @@ broker stores the topic, it has stored all messages when the command ends.
 		fs.IntVar(&p.count, "count", 1, "publish DATA this `number` of times")
 		fs.Float64Var(&p.rate, "rate", 0, "maximum `messages` per second; 0 for no limit")
 		fs.DurationVar(&p.delay, "delay", 0, "`time` to wait before delivery, such as 10m")
+		fs.Func("at", "deliver at this `time`, such as 2026-01-31T12:00:00Z, and not before", func(s string) (err error) {
+			if p.due, err = time.Parse(time.RFC3339, s); err != nil {
+				return errors.New("want a time such as 2026-01-31T12:00:00Z")
+			}
+			return nil
+		})
 		fs.DurationVar(&p.ttl, "ttl", 0, "`time` after which the messages expire")
 		fs.BoolVar(&p.m.Bare, "bare", false, "omit the CloudEvents envelope")
 		timeout := timeoutFlag(fs, 0, "in all")
@@ -78,6 +84,7 @@ type publishing struct {
 	count      int
 	rate       float64
 	delay, ttl time.Duration
+	due        time.Time // of --at; zero if there is none
 	json       bool
 
 	make      func(line []byte) (*driver.Message, error)
@@ -105,6 +112,8 @@ func (p *publishing) check(words []string) error {
 		return errors.New("--count must be at least 1")
 	case p.count > 1 && len(p.data) == 0:
 		return errors.New("--count is for DATA")
+	case p.delay > 0 && !p.due.IsZero():
+		return errors.New("want one of --delay and --at")
 	case p.rate < 0 || p.delay < 0 || p.ttl < 0:
 		return errors.New("--rate, --delay and --ttl must not be negative")
 	}
@@ -140,8 +149,12 @@ func (p *publishing) publish(ctx context.Context, conn driver.Conn, s Streams) (
 	if p.to, stored, err = openTopic(ctx, conn, p.topic); err != nil {
 		return err
 	}
-	if p.delay > 0 && !has(conn, driver.Delay) {
+	delayed := p.delay > 0 || !p.due.IsZero()
+	switch {
+	case delayed && !has(conn, driver.Delay):
 		return fmt.Errorf("%w: engine %s: %s", driver.ErrUnsupported, conn.Info().Engine, driver.Delay)
+	case delayed && !stored && !has(conn, driver.EphemeralDelay):
+		return fmt.Errorf("only stored topics hold messages back, and %s is not stored, or the user may not read it; declare it under topics in the configuration of the broker, or create it with hark topic create", p.topic)
 	}
 	p.start = time.Now()
 	bar := p.bar(s)
@@ -200,7 +213,7 @@ func (p *publishing) all(ctx context.Context, s Streams) error {
 		}
 		return err
 	default:
-		err := eachLine(ctx, s.In, func(n int, line []byte, more bool) error {
+		err := eachLine(ctx, s, func(n int, line []byte, more bool) error {
 			if err := p.add(ctx, line, !more); err != nil {
 				return &callError{fmt.Sprintf("line %d", n), err}
 			}
@@ -231,6 +244,7 @@ func (p *publishing) add(ctx context.Context, line []byte, now bool) error {
 	if err != nil {
 		return err
 	}
+	m.Due = p.due
 	if p.delay > 0 {
 		m.Due = m.Time.Add(p.delay)
 	}

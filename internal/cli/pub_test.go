@@ -14,7 +14,7 @@ import (
 
 // TestPubFlags checks what the flags do to the published message.
 func TestPubFlags(t *testing.T) {
-	startBroker(t, "topics: [{name: orders}]\n")
+	startBroker(t, "topics: [{name: orders}, {name: plans}]\n")
 	ctx, cancel := context.WithTimeout(t.Context(), serveTimeout)
 	defer cancel()
 	nc, err := nats.Connect(strings.Replace(os.Getenv("HARK_URL"), "hark:", "nats:", 1))
@@ -66,6 +66,18 @@ func TestPubFlags(t *testing.T) {
 	}
 	for range 6 {
 		next()
+	}
+	due := time.Now().Add(time.Hour).Truncate(time.Second)
+	for _, flags := range [][]string{{"--at", due.Format(time.RFC3339)}, {"--delay", "1h"}} {
+		code, _, errs := call(t, "", append([]string{"pub", "live", "x", "--output", "json"}, flags...)...)
+		if code != exitFailed || !strings.Contains(errs, "stored") {
+			t.Errorf("%q on a topic that is not stored: got %d %s", flags, code, errs)
+		}
+	}
+	at := time.Now().Add(3 * time.Second).Truncate(time.Second)
+	pub("plans", "then", "--at", at.Format(time.RFC3339))
+	if code, out, errs := call(t, "", "sub", "plans", "--from", "start", "--count", "1", "--timeout", "20s", "--output", "data"); code != exitOK || out != "then\n" || time.Now().Before(at) {
+		t.Errorf("--at: got %d %q %s at %v, want it at %v", code, out, errs, time.Now(), at)
 	}
 	before := time.Now()
 	pub("orders", "later", "--delay", "500ms")

@@ -80,7 +80,7 @@ type routed struct {
 func (t *routeTest) run(ctx context.Context, cfg *broker.Config, s Streams) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	in := bufio.NewReaderSize(newInput(ctx, s.In), 64<<10)
+	in := bufio.NewReaderSize(newInput(ctx, s), 64<<10)
 	out := bufio.NewWriter(s.Out)
 	bad, err := 0, error(nil)
 	for n := 1; err == nil; n++ {

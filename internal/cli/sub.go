@@ -2,18 +2,13 @@ package cli
 
 import (
 	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
-	"maps"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
-	"text/template"
 	"time"
 
 	"github.com/harkbus/hark/broker"
@@ -41,7 +36,8 @@ With file: nothing crosses a network.
 
 --output is json, one message per line; data, only its data; pretty, for people; or a
 template of Go's text/template over the names in the JSON:
---output '{{.topic}} {{.data.total}}'.`,
+--output '{{.topic}} {{.data.total}}'. A field that the message does not have ends the
+command; if only some have it: --output '{{or (index .data "total") "none"}}'.`,
 	setup: func(fs *flag.FlagSet) action {
 		l := &listening{at: httpFlags(fs)}
 		fs.StringVar(&l.filter, "where", "", "print only messages that match this `filter`, which the broker applies")
@@ -51,14 +47,14 @@ template of Go's text/template over the names in the JSON:
 		fs.IntVar(&l.count, "count", 0, "end after this `number` of messages; 0 for never")
 		timeout := timeoutFlag(fs, 0, "in all")
 		fs.StringVar(&l.output, "output", "json", "`json|data|pretty|TEMPLATE`: output format")
-		return func(ctx context.Context, words []string, s Streams) error {
+		return untilUnread(func(ctx context.Context, words []string, s Streams) error {
 			if err := l.check(words); err != nil {
 				return usageError{err}
 			}
 			ctx, cancel := bounded(ctx, *timeout)
 			defer cancel()
 			return l.run(ctx, s)
-		}
+		})
 	},
 }
 
@@ -309,70 +305,4 @@ func (l *listening) print(ctx context.Context, from feed, acks bool, s Streams) 
 			return nil
 		}
 	}
-}
-
-// messageFormat returns the function that formats messages in one of the forms.
-func messageFormat(form string) (func(*broker.Event) ([]byte, error), error) {
-	switch form {
-	case "json":
-		return func(e *broker.Event) ([]byte, error) { return jsonText(e) }, nil
-	case "data":
-		return func(e *broker.Event) ([]byte, error) { return e.Message.Data, nil }, nil
-	case "pretty":
-		return pretty, nil
-	}
-	if !strings.Contains(form, "{{") {
-		return nil, errors.New("want json, data, pretty or a template such as '{{.topic}} {{.data}}'")
-	}
-	t, err := template.New("message").Funcs(template.FuncMap{"json": func(v any) (string, error) {
-		b, err := jsonText(v)
-		return string(b), err
-	}}).Parse(form)
-	if err != nil {
-		return nil, err
-	}
-	return func(e *broker.Event) ([]byte, error) {
-		text, err := json.Marshal(e)
-		if err != nil {
-			return nil, err
-		}
-		var fields map[string]any
-		d := json.NewDecoder(bytes.NewReader(text))
-		d.UseNumber()
-		if err := d.Decode(&fields); err != nil {
-			return nil, err
-		}
-		var b bytes.Buffer
-		err = t.Execute(&b, fields)
-		return b.Bytes(), err
-	}, nil
-}
-
-// pretty formats a message for people: a line about it, with its data below.
-func pretty(e *broker.Event) ([]byte, error) {
-	m := e.Message
-	var b bytes.Buffer
-	at := m.Time
-	if at.IsZero() {
-		at = time.Now()
-	}
-	fmt.Fprintf(&b, "%s  %s", at.Local().Format("15:04:05.000"), printable(m.Topic))
-	if m.Seq > 0 {
-		fmt.Fprintf(&b, "  #%d", m.Seq)
-	}
-	if m.HasKey {
-		fmt.Fprintf(&b, "  key %s", printable(m.Key))
-	}
-	if m.ID != "" {
-		fmt.Fprintf(&b, "  id %s", printable(m.ID))
-	}
-	for _, name := range slices.Sorted(maps.Keys(m.Headers)) {
-		fmt.Fprintf(&b, "\n  %s: %s", printable(name), printable(m.Headers[name]))
-	}
-	var data bytes.Buffer
-	if json.Indent(&data, m.Data, "  ", "  ") != nil {
-		data.Write(m.Data) // it is not JSON
-	}
-	b.WriteString("\n  " + printableLines(data.String()))
-	return b.Bytes(), nil
 }

@@ -8,6 +8,7 @@ import (
 	mathrand "math/rand/v2"
 	"os"
 	"text/template"
+	"text/template/parse"
 	"time"
 
 	"github.com/harkbus/hark/driver"
@@ -59,7 +60,12 @@ func (t *messageTemplate) parse(part, text string) (*template.Template, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the template of the %s: %w", part, err)
 	}
-	return tpl, nil
+	eachField(tpl.Root, func(f parse.Node, _ []string) {
+		if err == nil {
+			err = fmt.Errorf("the template of the %s: there is no %s: want {{n}}, {{now}} or another word without a dot that hark pub --help lists", part, f)
+		}
+	})
+	return tpl, err
 }
 
 // newTemplate returns the template for messages like m with the given data, or with

@@ -112,7 +112,7 @@ func readPassword(ctx context.Context, s Streams, prompt string) ([]byte, error)
 			fmt.Fprintln(s.Err) // of the line break that was typed nothing is shown
 		}
 	} else {
-		secret, err = bufio.NewReader(newInput(ctx, s.In)).ReadBytes('\n')
+		secret, err = bufio.NewReader(newInput(ctx, s)).ReadBytes('\n')
 		if err == io.EOF {
 			err = nil
 		}

@@ -95,6 +95,28 @@ func TestLeaveLine(t *testing.T) {
 	}
 }
 
+// TestInputFromTerminal reads what is typed into a terminal, and says so.
+func TestInputFromTerminal(t *testing.T) {
+	t.Setenv("TERM", "xterm")
+	keyboard, terminal := openTerminal(t)
+	screen, other := openTerminal(t)
+	if _, err := keyboard.WriteString("hello\n\x04"); err != nil {
+		t.Fatal(err)
+	}
+	text, err := dataOrInput(t.Context(), nil, Streams{In: terminal, Err: other})
+	if string(text) != "hello" || err != nil {
+		t.Errorf("got %q, %v", text, err)
+	}
+	shown := make([]byte, 100)
+	if _, err := other.WriteString("end"); err != nil {
+		t.Fatal(err)
+	}
+	n, err := screen.Read(shown)
+	if string(shown[:n]) != "reading what you type; Ctrl-D ends the input\r\n" || err != nil {
+		t.Errorf("it shows %q, %v", shown[:n], err)
+	}
+}
+
 // TestPasswordIsInterrupted reads a password from a terminal, and presses Ctrl-C at the
 // prompt of another one.
 func TestPasswordIsInterrupted(t *testing.T) {

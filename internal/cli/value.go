@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net/url"
 	"strconv"
 	"time"
 
@@ -19,7 +20,7 @@ var valueCommand = command{
 	long: `A value is a variable that all processes on all machines share. Each change has a
 version, which grows. Values are bytes, stored as given; a Go program encodes its
 Value[T] as JSON.`,
-	subs: []command{valueGetCommand, valueSetCommand, valueUpdateCommand, valueWatchCommand},
+	subs: []command{valueListCommand, valueGetCommand, valueSetCommand, valueUpdateCommand, valueWatchCommand},
 }
 
 // valueState is a state in printable form.
@@ -80,6 +81,40 @@ func onOpenValue(ctx context.Context, f *brokerFlags, s Streams, name string, in
 		}
 		return work(v)
 	})
+}
+
+var valueListCommand = command{
+	name: "list", args: "[PATTERN]", about: "list the values of a broker, or those that match a pattern",
+	setup: func(fs *flag.FlagSet) action {
+		f := newAdminFlags(fs)
+		limit := fs.Uint("limit", 0, "list at most this `number`; 0 for all")
+		return f.administer(0, 1, "a pattern, in quotes, or nothing", func(ctx context.Context, a *admin, words []string, s Streams) error {
+			query := url.Values{}
+			if len(words) > 0 {
+				query.Set("pattern", words[0])
+			}
+			return list(ctx, f, a, s, adminPath("values"), query, *limit, "values", []string{"value", "version", "changed", "data"}, func(v *listedValue) []string {
+				return []string{v.Name, numberText(v.Version), age(v.Changed), clipped(v.text(), 60)}
+			})
+		})
+	},
+}
+
+// listedValue is a value as the API shows it.
+type listedValue struct {
+	Name    string
+	Version uint64
+	Changed *time.Time
+	Data    json.RawMessage
+	Base64  []byte `json:"data_base64"`
+}
+
+// text describes the data for people.
+func (v *listedValue) text() string {
+	if v.Base64 != nil {
+		return bytesText(uint64(len(v.Base64))) + " that are no text"
+	}
+	return string(v.Data)
 }
 
 var valueGetCommand = command{
@@ -155,7 +190,7 @@ func dataOrInput(ctx context.Context, data []string, s Streams) ([]byte, error) 
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	text, err := io.ReadAll(io.LimitReader(newInput(ctx, s.In), maxLine+1))
+	text, err := io.ReadAll(io.LimitReader(newInput(ctx, s), maxLine+1))
 	if err == nil && len(text) > maxLine {
 		err = fmt.Errorf("the input is longer than %d bytes", maxLine)
 	}
@@ -267,7 +302,7 @@ It exits with 3 if there is no such value and no --initial.`,
 		var initial *string
 		fs.Func("initial", "initial `data` if the value does not exist", func(s string) error { initial = &s; return nil })
 		output := outputFlag(fs, "raw", "json")
-		return func(ctx context.Context, words []string, s Streams) error {
+		return untilUnread(func(ctx context.Context, words []string, s Streams) error {
 			name, err := oneName(words, "a value")
 			if err != nil {
 				return err
@@ -302,6 +337,6 @@ It exits with 3 if there is no such value and no --initial.`,
 				}
 				return nil
 			})
-		}
+		})
 	},
 }
