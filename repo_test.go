@@ -28,7 +28,7 @@ type importRule struct {
 }
 
 var importRules = []importRule{
-	{".", []string{module + "/driver", module + "/internal/exec", module + "/internal/feed", module + "/internal/names"}, "the core is for everybody: the standard library, its own internals and the contract of engines, so that a user of it downloads nothing else"},
+	{".", []string{module + "/driver", module + "/internal/exec", module + "/internal/feed", module + "/internal/names", module + "/internal/symbol"}, "the core is for everybody: the standard library, its own internals and the contract of engines, so that a user of it downloads nothing else"},
 	{"internal", nil, "the core builds on it"},
 	{"internal/feed", nil, "the engine knows nothing of what it carries"},
 	{"internal/store", []string{"github.com/nats-io/nats-server/v2/", "github.com/minio/highwayhash", "golang.org/x/sys/windows"}, "it is the server inside a process, for those who speak to it"},
