@@ -774,7 +774,7 @@ func TestDeafClients(t *testing.T) {
 	b := start(t, config(t, twoTopics))
 	b.gateway.timeout = 3 * time.Second
 	d := doorOf(t, b)
-	const deaf, messages = 10, 240 // more than a hub and the connection of a client hold
+	const deaf, messages = 2, 240 // more than a hub and the connection of a client hold
 	for range deaf {
 		_ = d.follow("quick/events")
 		_ = d.follow("noise/events")
