@@ -14,7 +14,8 @@ test: ## run all tests of what ships
 # Fuzz tests and benchmarks beside the tests with the race detector, which wait a lot:
 # for leases and for the disk. The tests without it come behind them, alone, because
 # those of clusters need both processors. What a step prints comes when it has ended,
-# where make can do that, and with it its name.
+# where make can do that, and with it its name. What go vet has checked (check-lint) is
+# not vetted again where that would have to be done anew: -vet=off.
 BESIDE := -j2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
 .PHONY: check
@@ -48,7 +49,7 @@ check-lint:
 .PHONY: check-race
 check-race:
 	@echo "== tests with the race detector"
-	@$(GO) test -race -timeout 20m ./...
+	@$(GO) test -race -vet=off -timeout 20m ./...
 
 .PHONY: check-modules
 check-modules:
@@ -58,13 +59,13 @@ check-modules:
 .PHONY: check-bench
 check-bench:
 	@echo "== benchmarks run"
-	@out=$$($(GO) test -run '^$$' -bench . -benchtime 1x $$($(GO) list -f '{{.Dir}}' ./... | while read -r dir; do grep -qs '^func Benchmark' "$$dir"/*_test.go && echo "$$dir"; done) 2>&1) || { echo "$$out"; exit 1; }
-	@$(GO) -C bench vet ./... && $(GO) -C bench test ./...
+	@out=$$($(GO) test -vet=off -run '^$$' -bench . -benchtime 1x $$($(GO) list -f '{{.Dir}}' ./... | while read -r dir; do grep -qs '^func Benchmark' "$$dir"/*_test.go && echo "$$dir"; done) 2>&1) || { echo "$$out"; exit 1; }
+	@$(GO) -C bench vet ./... && $(GO) -C bench test -vet=off ./...
 
 .PHONY: check-fuzz
 check-fuzz:
 	@echo "== fuzz tests, a little"
-	@out=$$($(MAKE) --no-print-directory fuzz FUZZTIME=5s 2>&1) || { echo "$$out"; exit 1; }
+	@out=$$($(MAKE) --no-print-directory fuzz FUZZTIME=3s 2>&1) || { echo "$$out"; exit 1; }
 
 .PHONY: drivers
 drivers: ## write what each engine can do into docs/drivers.md and README.md
@@ -97,7 +98,7 @@ fuzz: ## fuzz each fuzz test for a minute, or FUZZTIME
 	@top=$$PWD; corpus=$$($(GO) env GOCACHE)/fuzz; \
 	$(GO) list -f '{{.ImportPath}} {{.Dir}}' ./... | while read -r pkg dir; do \
 		grep -qs '^func Fuzz' "$$dir"/*_test.go || continue; \
-		$(GO) test -c -gcflags="$$pkg=-d=libfuzzer" -ldflags '-s -w' -o $(BIN)/fuzz.test "$$pkg" && cd "$$dir" || exit 1; \
+		$(GO) test -c -vet=off -gcflags="$$pkg=-d=libfuzzer" -ldflags '-s -w' -o $(BIN)/fuzz.test "$$pkg" && cd "$$dir" || exit 1; \
 		for name in $$("$$top/$(BIN)/fuzz.test" -test.list '^Fuzz'); do \
 			echo "== $$pkg $$name"; \
 			"$$top/$(BIN)/fuzz.test" -test.run '^$$' -test.fuzz "^$$name$$" -test.fuzztime $(FUZZTIME) -test.fuzzcachedir "$$corpus/$$pkg" </dev/null 2>&1 | tee "$$top/$(BIN)/fuzz.out"; \
