@@ -11,18 +11,20 @@ help: ## print this
 test: ## run all tests of what ships
 	$(GO) test ./...
 
-# Fuzz tests and benchmarks beside the tests with the race detector, which wait a lot:
-# for leases and for the disk. The tests without it come behind them, alone, because
-# those of clusters need both processors. What a step prints comes when it has ended,
-# where make can do that, and with it its name. What go vet has checked (check-lint) is
-# not vetted again where that would have to be done anew: -vet=off.
+# Benchmarks and fuzz tests beside the tests with the race detector, which wait a lot:
+# for leases and for the disk. They only get the time that those leave (nice), so that
+# those are built first and little is left idle. The tests without it come behind them,
+# alone, because those of clusters need both processors. What a step prints comes when
+# it has ended, where make can do that, and with it its name. What go vet has checked
+# (check-lint) is not vetted again where that would have to be done anew: -vet=off.
+BEHIND := nice -n 19
 BESIDE := -j2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
 .PHONY: check
 check: tools ## run everything that must hold before a change lands
 	@before=$$(git status --porcelain 2>/dev/null); \
 	$(MAKE) --no-print-directory check-format check-lint check-modules && \
-	$(MAKE) --no-print-directory $(BESIDE) check-race check-fuzz check-bench && \
+	$(MAKE) --no-print-directory $(BESIDE) check-race check-bench check-fuzz && \
 	$(MAKE) --no-print-directory test || exit 1; \
 	after=$$(git status --porcelain 2>/dev/null); \
 	if [ "$$before" != "$$after" ]; then echo "the check changed files:"; echo "$$after"; exit 1; fi
@@ -59,13 +61,13 @@ check-modules:
 .PHONY: check-bench
 check-bench:
 	@echo "== benchmarks run"
-	@out=$$($(GO) test -vet=off -run '^$$' -bench . -benchtime 1x $$($(GO) list -f '{{.Dir}}' ./... | while read -r dir; do grep -qs '^func Benchmark' "$$dir"/*_test.go && echo "$$dir"; done) 2>&1) || { echo "$$out"; exit 1; }
-	@$(GO) -C bench vet ./... && $(GO) -C bench test -vet=off ./...
+	@out=$$($(BEHIND) $(GO) test -vet=off -run '^$$' -bench . -benchtime 1x $$($(GO) list -f '{{.Dir}}' ./... | while read -r dir; do grep -qs '^func Benchmark' "$$dir"/*_test.go && echo "$$dir"; done) 2>&1) || { echo "$$out"; exit 1; }
+	@$(BEHIND) $(GO) -C bench vet ./... && $(BEHIND) $(GO) -C bench test -vet=off ./...
 
 .PHONY: check-fuzz
 check-fuzz:
 	@echo "== fuzz tests, a little"
-	@out=$$($(MAKE) --no-print-directory fuzz FUZZTIME=3s 2>&1) || { echo "$$out"; exit 1; }
+	@out=$$($(BEHIND) $(MAKE) --no-print-directory fuzz FUZZTIME=3s 2>&1) || { echo "$$out"; exit 1; }
 
 .PHONY: drivers
 drivers: ## write what each engine can do into docs/drivers.md and README.md
