@@ -3,6 +3,7 @@ package drivertest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -73,8 +74,16 @@ func testGRP3(t *testing.T, open Opener) {
 		for i := range subs {
 			subs[i] = subscribe(t, topic, w.handle, hark.Group("g"))
 		}
+		ctx, fail := context.WithCancelCause(ctx)
+		defer fail(nil)
 		done := make(chan error, 1)
-		go func() { done <- topic.PublishAll(ctx, count(0, 3000)) }()
+		go func() {
+			err := topic.PublishAll(ctx, count(0, 3000))
+			if err != nil {
+				fail(fmt.Errorf("publish: %w", err)) // nobody waits in vain for what is not published
+			}
+			done <- err
+		}()
 		for i, sub := range subs[1:] {
 			w.wait(ctx, t, 100*i)
 			var err error

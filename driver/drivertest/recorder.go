@@ -57,7 +57,7 @@ func (w *recorder[T]) wait(ctx context.Context, t *testing.T, n int) []T {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			t.Fatalf("got %d values %v, want %d", len(got), got, n)
+			t.Fatalf("got %d values %v, want %d: %v", len(got), got, n, context.Cause(ctx))
 		}
 	}
 }
