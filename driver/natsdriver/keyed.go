@@ -177,14 +177,6 @@ func (k *keyed) nudge() {
 
 func (k *keyed) lease() time.Duration { return k.topic.conn.opts.lease }
 
-// share returns how many messages of a slot may be in flight before Receive takes
-// them.
-func (k *keyed) share() int {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return max(k.window/max(len(k.slots), 1), 1)
-}
-
 // fail ends the subscription; Receive returns err.
 func (k *keyed) fail(ctx context.Context, err error) {
 	if ctx.Err() != nil {

@@ -101,7 +101,7 @@ func (s *slot) run(ctx context.Context) {
 		if !k.fresh(ctx) {
 			return
 		}
-		ms, err := s.puller.nextMessages(ctx, k.share(), slotDepth)
+		ms, err := s.puller.nextMessages(ctx, k.window, slotDepth)
 		var rs []*driver.Received
 		if err == nil {
 			rs, err = s.read(ms)
