@@ -28,8 +28,11 @@ type options struct {
 	nats       []nats.Option
 }
 
+// defaultLease is the lease without the option Lease.
+const defaultLease = 30 * time.Second
+
 func makeOptions(opts []Option) (options, error) {
-	o := options{source: "/" + filepath.Base(os.Args[0]), replicas: 1, engine: "nats", lease: 30 * time.Second}
+	o := options{source: "/" + filepath.Base(os.Args[0]), replicas: 1, engine: "nats", lease: defaultLease}
 	for _, opt := range opts {
 		if opt == nil {
 			continue
