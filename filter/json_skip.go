@@ -273,6 +273,7 @@ func (s *scanner) skipRest(from skipPlace) bool {
 	for {
 		// After an opening bracket or after a value.
 		if i < len(b) && b[i] <= ' ' {
+			s.spaced = true
 			for i < len(b) && isSpace(b[i]) {
 				i++
 			}
@@ -300,6 +301,7 @@ func (s *scanner) skipRest(from skipPlace) bool {
 			}
 			i++
 			if i < len(b) && b[i] <= ' ' {
+				s.spaced = true
 				for i < len(b) && isSpace(b[i]) {
 					i++
 				}
@@ -321,6 +323,7 @@ func (s *scanner) skipRest(from skipPlace) bool {
 				return false
 			}
 			if b[i] != ':' {
+				s.spaced = true
 				for i < len(b) && isSpace(b[i]) {
 					i++
 				}
@@ -330,6 +333,7 @@ func (s *scanner) skipRest(from skipPlace) bool {
 			}
 			i++
 			if i < len(b) && b[i] <= ' ' {
+				s.spaced = true
 				for i < len(b) && isSpace(b[i]) {
 					i++
 				}

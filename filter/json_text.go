@@ -20,6 +20,7 @@ type scanner struct {
 	// encoding/json does when it decodes into an interface.
 	checkRange bool
 	tooDeep    bool
+	spaced     bool // skipRest has skipped white space
 
 	// scratch holds decoded strings, and the strings handed out share its
 	// memory. It only grows by append, so older strings stay intact.
