@@ -15,6 +15,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/harkbus/hark/driver"
+	"github.com/harkbus/hark/filter"
 )
 
 // Event is a message of an engine as filters and templates see it, and as JSON. The
@@ -169,10 +170,8 @@ func appendData(dst []byte, m *driver.Received) []byte {
 		if len(m.Data) == 0 {
 			return dst
 		}
-		// Compact validates the JSON and puts it on one line in one pass.
-		text := bytes.NewBuffer(append(dst, `,"data":`...))
-		if json.Compact(text, m.Data) == nil {
-			return text.Bytes()
+		if line, ok := appendJSON(append(dst, `,"data":`...), m.Data); ok {
+			return line
 		}
 	}
 	asText := utf8.Valid(m.Data)
@@ -188,6 +187,17 @@ func appendData(dst []byte, m *driver.Received) []byte {
 		dst = append(base64.StdEncoding.AppendEncode(append(dst, `,"data_base64":"`...), m.Data), '"')
 	}
 	return dst
+}
+
+// appendJSON appends text if it is valid JSON, without white space between its values,
+// and so as one line.
+func appendJSON(dst, text []byte) (line []byte, ok bool) {
+	if filter.CompactJSON(text) {
+		return append(dst, text...), true
+	}
+	b := bytes.NewBuffer(dst)
+	err := json.Compact(b, text)
+	return b.Bytes(), err == nil
 }
 
 // appendMember appends a member of an object, unless its value is empty. name is
