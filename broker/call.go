@@ -33,6 +33,8 @@ type call struct {
 	ctx      context.Context // ends with the context of the request, or after callTimeout
 	rw       *responseWriter
 	req      *http.Request
+	given    [2]argument // room for the arguments of most calls
+	room     [192]byte   // for a short answer
 }
 
 // responseWriter records whether an answer has begun.
@@ -134,7 +136,7 @@ func (c *call) run() (err error) {
 	if err := c.checkRate(); err != nil {
 		return err
 	}
-	if c.arguments, err = e.read(c.req); err != nil {
+	if c.arguments, err = e.read(c.req, c.given[:0]); err != nil {
 		return err
 	}
 	if !e.access.allowed(c) {

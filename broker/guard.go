@@ -4,13 +4,16 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // guard decides which HTTP requests the broker answers at all: those that are
@@ -47,7 +50,7 @@ func (g *guard) check(r *http.Request) *refusal {
 		return refused(http.StatusMisdirectedRequest, "the broker does not serve the host name %q", hostname(r.Host)).
 			but("use its address or localhost, or add the name to web.hosts")
 	}
-	if origin := r.Header.Get("Origin"); origin != "" {
+	if origin := headerValue(r.Header, "Origin"); origin != "" {
 		if !g.knowsOrigin(origin, r) {
 			return refused(http.StatusForbidden, "web pages of %q may not send requests to this broker", origin).but("add its origin to web.origins")
 		}
@@ -55,11 +58,20 @@ func (g *guard) check(r *http.Request) *refusal {
 	}
 	// A browser that does not send the page's origin says whether it is another
 	// site.
-	link := r.Method == http.MethodGet && r.Header.Get("Sec-Fetch-Mode") == "navigate"
-	if r.Header.Get("Sec-Fetch-Site") == "cross-site" && !link {
+	link := r.Method == http.MethodGet && headerValue(r.Header, "Sec-Fetch-Mode") == "navigate"
+	if headerValue(r.Header, "Sec-Fetch-Site") == "cross-site" && !link {
 		return refused(http.StatusForbidden, "web pages of other sites may not send requests to this broker").but("add its origin to web.origins")
 	}
 	return nil
+}
+
+// headerValue returns the value of a header whose name is in the canonical form. Unlike
+// Header.Get it does not bring it into that form for each request.
+func headerValue(h http.Header, name string) string {
+	if values := h[name]; len(values) > 0 {
+		return values[0]
+	}
+	return ""
 }
 
 // knowsHost reports whether the broker may be addressed by a name. A page can point
@@ -113,7 +125,7 @@ func (g *guard) knowsOrigin(origin string, r *http.Request) bool {
 // It reports whether it has answered the request itself: browsers first ask whether
 // they may send it.
 func (g *guard) share(rw http.ResponseWriter, r *http.Request) bool {
-	origin := r.Header.Get("Origin")
+	origin := headerValue(r.Header, "Origin")
 	if origin == "" {
 		return false
 	}
@@ -173,11 +185,50 @@ func (l *limitListener) Close() error {
 	return l.Listener.Close()
 }
 
-// limitConn makes room for another connection when it is closed.
+// limitConn makes room for another connection when it is closed. net/http sets the
+// deadline for reading many times for each request; only that with which something is
+// read reaches the connection.
 type limitConn struct {
 	net.Conn
 	closed  context.Context
 	release context.CancelFunc
+
+	mu      sync.Mutex // guards the fields below
+	until   time.Time  // the deadline for reading
+	pending bool       // it has not been set
+	reading int        // calls of Read
+}
+
+// Read implements net.Conn.
+func (c *limitConn) Read(p []byte) (int, error) {
+	c.mu.Lock()
+	if c.pending {
+		c.pending = false
+		_ = c.Conn.SetReadDeadline(c.until) // if it fails, so does reading
+	}
+	c.reading++
+	c.mu.Unlock()
+	n, err := c.Conn.Read(p)
+	c.mu.Lock()
+	c.reading--
+	c.mu.Unlock()
+	return n, err
+}
+
+// SetReadDeadline implements net.Conn.
+func (c *limitConn) SetReadDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.until, c.pending = t, c.reading == 0
+	if c.pending {
+		return nil
+	}
+	return c.Conn.SetReadDeadline(t)
+}
+
+// SetDeadline implements net.Conn.
+func (c *limitConn) SetDeadline(t time.Time) error {
+	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
 }
 
 // Close implements net.Conn.

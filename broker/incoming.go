@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/harkbus/hark/driver"
+	"github.com/harkbus/hark/filter"
 	"github.com/harkbus/hark/internal/percent"
 )
 
@@ -72,7 +73,7 @@ func readIncoming(h http.Header, body []byte) (*incoming, error) {
 	if err != nil {
 		return nil, err
 	}
-	given := h.Get("Content-Type")
+	given := headerValue(h, "Content-Type")
 	media, err := mediaType(given)
 	if err != nil {
 		return nil, fmt.Errorf("Content-Type %q: %w", given, err)
@@ -379,8 +380,9 @@ func (r *eventReader) finish() (*driver.Message, error) {
 func readPlain(media, contentType string, body []byte) (*driver.Message, error) {
 	m := &driver.Message{ContentType: contentType, Data: body, Time: time.Now()}
 	switch {
-	case (media == "" || media == formType) && json.Valid(body):
+	case (media == "" || media == formType) && filter.ValidJSON(body):
 		m.ContentType = jsonType
+		return m, nil
 	case media == "" && utf8.Valid(body):
 		m.ContentType = "text/plain; charset=utf-8"
 	case media == "":
@@ -391,7 +393,7 @@ func readPlain(media, contentType string, body []byte) (*driver.Message, error) 
 
 // checkJSON refuses data that claims to be JSON and is not.
 func checkJSON(m *driver.Message) error {
-	if m.ContentType == "" || !isJSON(m.ContentType) || len(m.Data) == 0 || json.Valid(m.Data) {
+	if m.ContentType == "" || !isJSON(m.ContentType) || len(m.Data) == 0 || filter.ValidJSON(m.Data) {
 		return nil
 	}
 	var v json.RawMessage

@@ -19,6 +19,7 @@ import (
 type param struct {
 	name   string
 	in     string // path, query or header
+	header string // the name of a header in the canonical form
 	doc    string
 	def    string // default value; empty for none
 	must   bool   // it is required
@@ -30,7 +31,10 @@ type param struct {
 func (p param) inPath() param { p.in, p.must = "path", true; return p }
 
 // inHeader returns the parameter as a header.
-func (p param) inHeader() param { p.in = "header"; return p }
+func (p param) inHeader() param {
+	p.in, p.header = "header", http.CanonicalHeaderKey(p.name)
+	return p
+}
 
 // required returns the parameter as a required one.
 func (p param) required() param { p.must, p.def = true, ""; return p }
@@ -184,8 +188,9 @@ func (a arguments) get(name string) (string, bool) {
 	return "", false
 }
 
-// read parses the parameters of a request, and refuses invalid ones.
-func (e *endpoint) read(r *http.Request) (arguments, error) {
+// read parses the parameters of a request, appends them to args, and refuses invalid
+// ones.
+func (e *endpoint) read(r *http.Request, args arguments) (arguments, error) {
 	var query url.Values
 	if r.URL.RawQuery != "" {
 		var err error
@@ -193,7 +198,6 @@ func (e *endpoint) read(r *http.Request) (arguments, error) {
 			return nil, refused(http.StatusBadRequest, "the query cannot be read: %s", err)
 		}
 	}
-	var args arguments
 	for i := range e.params {
 		p := &e.params[i]
 		value, given := "", false
@@ -201,7 +205,7 @@ func (e *endpoint) read(r *http.Request) (arguments, error) {
 		case "path":
 			value, given = r.PathValue(p.name), true
 		case "header":
-			value = r.Header.Get(p.name)
+			value = headerValue(r.Header, p.header)
 			given = value != ""
 		default:
 			if values := query[p.name]; len(values) > 0 {

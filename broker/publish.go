@@ -93,11 +93,11 @@ func publishCall(c *call) error {
 	}
 	defer g.bodies.give(room)
 	in, err := readIncoming(c.req.Header, body)
-	var typ unreadable
-	if errors.As(err, &typ) {
-		return refused(http.StatusUnsupportedMediaType, "%s", typ)
-	}
 	if err != nil {
+		var typ unreadable
+		if errors.As(err, &typ) {
+			return refused(http.StatusUnsupportedMediaType, "%s", typ)
+		}
 		return refused(http.StatusBadRequest, "%s", err).but("docs/gateway.md has examples of all forms")
 	}
 	k, err := g.topics.open(c.ctx, c.text("topic"))
@@ -115,7 +115,7 @@ func publishCall(c *call) error {
 // back to the budget when it needs the body no more.
 func (g *gateway) readBody(c *call) (body []byte, room int64, err error) {
 	most := c.broker.config.Load().Limits.Message
-	media, _ := mediaType(c.req.Header.Get("Content-Type"))
+	media, _ := mediaType(headerValue(c.req.Header, "Content-Type"))
 	switch media {
 	case batchType:
 		most = maxMessage
@@ -244,58 +244,88 @@ func idempotencyKey(s string) (string, error) {
 
 // publish publishes the messages, and answers.
 func (c *call) publish(k *knownTopic, in *incoming, due time.Time) error {
-	topic := c.text("topic")
 	if err := c.sized(in); err != nil {
 		return err
 	}
-	var one [1]placed
-	events := one[:]
-	if in.batch {
-		events = make([]placed, len(in.messages))
-	}
-	status := http.StatusAccepted
+	topic := c.text("topic")
 	places, err := k.publish(c.ctx, in.messages)
-	var some driver.PartialError
-	if err != nil && !errors.As(err, &some) {
+	some, err := partly(err)
+	if err == nil && some != nil && !in.batch {
+		err = some[0]
+	}
+	if err != nil {
 		c.broker.gateway.topics.forget(topic) // the topic may be gone
 		return publishError(err)
 	}
+	if in.batch {
+		return c.answerBatch(k, in, due, places, some)
+	}
+	p := placedAt(in.messages[0], places, 0)
+	if !due.IsZero() {
+		p.Due = &due
+	}
+	c.answer(k.status(p.Repeated, due), p.appendTo(c.room[:0], topic))
+	return nil
+}
+
+// answerBatch answers with the outcome for each message of a batch.
+func (c *call) answerBatch(k *knownTopic, in *incoming, due time.Time, places []driver.Place, some driver.PartialError) error {
+	topic := c.text("topic")
+	events := make([]placed, len(in.messages))
 	failed, repeated := 0, 0
 	for i, m := range in.messages {
 		p := &events[i]
-		p.ID = m.ID
 		if some != nil && some[i] != nil {
 			failed++
-			p.Error = some[i].Error()
+			*p = placed{ID: m.ID, Error: some[i].Error()}
 			continue
 		}
-		if places != nil {
-			p.Seq, p.Repeated = places[i].Seq, places[i].Repeated
-		}
-		if p.Repeated {
+		if *p = placedAt(m, places, i); p.Repeated {
 			repeated++
 		}
 		if !due.IsZero() {
 			p.Due = &due
 		}
 	}
-	switch {
-	case failed > 0 && !in.batch:
-		c.broker.gateway.topics.forget(topic)
-		return publishError(some[0])
-	case failed > 0:
+	status := k.status(repeated > 0 && repeated == len(events), due)
+	if failed > 0 {
 		c.broker.gateway.topics.forget(topic)
 		status = http.StatusMultiStatus
-	case k.stored && repeated == len(in.messages) && repeated > 0:
-		status = http.StatusOK
+	}
+	return c.replyWith(status, published{Topic: topic, Events: events})
+}
+
+// partly returns which messages have failed if only some have, and otherwise err.
+func partly(err error) (driver.PartialError, error) {
+	if err == nil {
+		return nil, nil
+	}
+	var some driver.PartialError
+	if errors.As(err, &some) {
+		return some, nil
+	}
+	return nil, err
+}
+
+// placedAt returns the outcome for the i-th message, which was accepted.
+func placedAt(m *driver.Message, places []driver.Place, i int) placed {
+	p := placed{ID: m.ID}
+	if places != nil {
+		p.Seq, p.Repeated = places[i].Seq, places[i].Repeated
+	}
+	return p
+}
+
+// status returns the status of an answer when all messages were accepted, or had
+// been before.
+func (k *knownTopic) status(repeated bool, due time.Time) int {
+	switch {
+	case k.stored && repeated:
+		return http.StatusOK
 	case k.stored && due.IsZero():
-		status = http.StatusCreated
+		return http.StatusCreated
 	}
-	if in.batch {
-		return c.replyWith(status, published{Topic: topic, Events: events})
-	}
-	c.answer(status, one[0].appendTo(make([]byte, 0, 192), topic))
-	return nil
+	return http.StatusAccepted
 }
 
 // sized refuses messages that are too large, all together.
