@@ -42,13 +42,26 @@ func (c *Conn) decodeInto(r *driver.Received, msg *nats.Msg, topic string) {
 			setHeader(m, name, values[0])
 		}
 	}
-	if typ != "" && (c.opts.attributes || typ != topic && typ != percent.Encode(topic)) {
-		setHeader(m, ceType, typ)
-		setHeader(m, ceSource, source)
-	}
+	bare := m.Bare
 	if m.Headers != nil {
 		settle(m)
 	}
+	if typ != "" && (c.opts.attributes || typ != topic && typ != percent.Encode(topic)) {
+		setHeader(m, ceType, attribute(typ, bare))
+		setHeader(m, ceSource, attribute(source, bare))
+	}
+}
+
+// attribute returns the value of an attribute of an event; a header of a bare
+// message, which is no event, stays as it came.
+func attribute(value string, bare bool) string {
+	if bare {
+		return value
+	}
+	if text, err := percent.Decode(value); err == nil {
+		return text
+	}
+	return value
 }
 
 func setHeader(m *driver.Message, name, value string) {
@@ -118,9 +131,7 @@ func settle(m *driver.Message) {
 				m.ContentType = value
 			}
 		case !m.Bare && hasPrefixFold(name, cePrefix):
-			if text, err := percent.Decode(value); err == nil {
-				m.Headers[name] = text
-			}
+			m.Headers[name] = attribute(value, false)
 		}
 	}
 	if len(m.Headers) == 0 {
