@@ -27,6 +27,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/harkbus/hark/broker"
@@ -134,26 +135,38 @@ type contender struct {
 
 // report runs the contenders in turn and prints their medians.
 func report(work, unit string, runs int, all []contender) {
-	got := make([][]float64, len(all))
+	got, processor := make([][]float64, len(all)), make([][]float64, len(all))
 	for round := range runs + 1 {
 		for i := range all {
 			i = (i + round) % len(all)
 			runtime.GC()
-			if v := all[i].run(); round > 0 {
-				got[i] = append(got[i], v)
+			began, busy := time.Now(), processorTime()
+			v := all[i].run()
+			share := float64(processorTime()-busy) / float64(time.Since(began))
+			if round > 0 {
+				got[i], processor[i] = append(got[i], v), append(processor[i], share*v)
 			}
 		}
 	}
-	fmt.Printf("\n## %s\n\n| contender | %s | lowest–highest | × %s |\n|---|---:|---:|---:|\n", work, unit, all[0].name)
+	fmt.Printf("\n## %s\n\n| contender | %s | lowest–highest | × %s | of processors |\n|---|---:|---:|---:|---:|\n", work, unit, all[0].name)
 	base := 0.0
 	for i, c := range all {
 		slices.Sort(got[i])
+		slices.Sort(processor[i])
 		median := got[i][len(got[i])/2]
 		if i == 0 {
 			base = median
 		}
-		fmt.Printf("| %s | %.0f | %.0f–%.0f | %.2f |\n", c.name, median, got[i][0], got[i][len(got[i])-1], base/median)
+		fmt.Printf("| %s | %.0f | %.0f–%.0f | %.2f | %.0f |\n", c.name, median, got[i][0], got[i][len(got[i])-1], base/median, processor[i][len(processor[i])/2])
 	}
+}
+
+// processorTime returns how long the processors have worked for this process, clients
+// and servers together.
+func processorTime() time.Duration {
+	var u syscall.Rusage
+	must(syscall.Getrusage(syscall.RUSAGE_SELF, &u))
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // publishFollowed is publish with one client that follows the topic.
