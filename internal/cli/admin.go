@@ -254,7 +254,7 @@ type adminAction func(ctx context.Context, a *admin, words []string, s Streams) 
 func (f *adminFlags) administer(least, most int, want string, do adminAction) action {
 	return func(ctx context.Context, words []string, s Streams) error {
 		if len(words) < least || most >= 0 && len(words) > most {
-			return usageError{fmt.Errorf("want %s, and not %s", want, plural(len(words), "word", "words"))}
+			return usageError{fmt.Errorf("want %s, got %s", want, plural(len(words), "word", "words"))}
 		}
 		a, err := f.open(s.Err)
 		if err != nil {

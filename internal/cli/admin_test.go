@@ -83,7 +83,7 @@ func TestAdminCommands(t *testing.T) {
 		{"topic create x.y --count 6 --alter", exitOK, "topic x.y changed", ""},
 		{"topic create x.y --age soon", exitUsage, "", "topic create: --age: got \"soon\", want a time such as"},
 		{"topic create x.y --count -1", exitUsage, "", "topic create: --count: must not be negative; see"},
-		{"topic create", exitUsage, "", "want TOPIC, and not 0 words"},
+		{"topic create", exitUsage, "", "want TOPIC, got 0 words"},
 		{"topic show x.y", exitOK, "up to 6 messages", "there are no groups"},
 		{"topic show none", exitNothing, "", "topic none"},
 		{"topic purge x.y", exitFailed, "", "this would permanently remove 0 messages of x.y; confirm with --yes"},

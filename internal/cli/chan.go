@@ -139,7 +139,7 @@ func (f *chanFlags) on(ctx context.Context, s Streams, name string, makes bool, 
 // oneName returns the only word, which must be a valid name.
 func oneName(words []string, what string) (string, error) {
 	if len(words) != 1 {
-		return "", usageError{fmt.Errorf("want the name of %s, and not %s", what, plural(len(words), "word", "words"))}
+		return "", usageError{fmt.Errorf("want the name of %s, got %s", what, plural(len(words), "word", "words"))}
 	}
 	if err := names.Check(words[0]); err != nil {
 		return "", usageError{err}
@@ -150,7 +150,7 @@ func oneName(words []string, what string) (string, error) {
 // nameAndData returns the first word, which must be a valid name, and the second.
 func nameAndData(words []string, what string) (name string, data []string, err error) {
 	if len(words) < 1 || len(words) > 2 {
-		return "", nil, usageError{fmt.Errorf("want %s and perhaps DATA, in quotes, and not %s", what, plural(len(words), "word", "words"))}
+		return "", nil, usageError{fmt.Errorf("want %s and perhaps DATA, in quotes, got %s", what, plural(len(words), "word", "words"))}
 	}
 	name, err = oneName(words[:1], what)
 	return name, words[1:], err

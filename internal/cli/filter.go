@@ -65,7 +65,7 @@ a failure. With --output json each printed line is {"line": 7, "data": …}, and
 // compile compiles the only word as a filter.
 func compile(words []string) (*filter.Filter, error) {
 	if len(words) != 1 {
-		return nil, usageError{fmt.Errorf("want one expression, in quotes, and not %d words", len(words))}
+		return nil, usageError{fmt.Errorf("want one expression, in quotes, got %d words", len(words))}
 	}
 	f, err := filter.Compile(words[0])
 	if err != nil {

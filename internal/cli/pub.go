@@ -96,7 +96,7 @@ type publishing struct {
 
 func (p *publishing) check(words []string) error {
 	if len(words) < 1 || len(words) > 2 {
-		return fmt.Errorf("want TOPIC and perhaps DATA, in quotes, and not %s", plural(len(words), "word", "words"))
+		return fmt.Errorf("want TOPIC and perhaps DATA, in quotes, got %s", plural(len(words), "word", "words"))
 	}
 	p.topic, p.data = words[0], words[1:]
 	if err := names.Check(p.topic); err != nil {

@@ -80,7 +80,7 @@ const (
 
 func (l *listening) check(words []string) (err error) {
 	if len(words) != 1 {
-		return fmt.Errorf("want one topic or pattern, in quotes, and not %s", plural(len(words), "word", "words"))
+		return fmt.Errorf("want one topic or pattern, in quotes, got %s", plural(len(words), "word", "words"))
 	}
 	l.pattern = words[0]
 	if err := names.CheckPattern(l.pattern); err != nil {
