@@ -11,42 +11,42 @@ help: ## print this
 test: ## run all tests of what ships
 	$(GO) test ./...
 
-# Benchmarks and fuzz tests beside the tests with the race detector, which wait a lot:
-# for leases and for the disk. They only get the time that those leave (nice), so that
-# those are built first and little is left idle. The tests without it come behind them,
-# alone, because those of clusters need both processors. What a step prints comes when
-# it has ended, where make can do that, and with it its name. What go vet has checked
-# (check-lint) is not vetted again where that would have to be done anew: -vet=off.
+# Everything else beside the tests with the race detector, which wait a lot: for leases
+# and for the disk. It only gets the time that those leave (nice), so that those are
+# built first and little is left idle. The tests without it come behind, alone, because
+# those of clusters need both processors. What a step prints comes when it has ended,
+# where make can do that, and with it its name. What go vet has checked (check-lint) is
+# not vetted again where that would have to be done anew: -vet=off.
 BEHIND := nice -n 19
 BESIDE := -j2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
 .PHONY: check
-check: tools ## run everything that must hold before a change lands
+check: ## run everything that must hold before a change lands
 	@before=$$(git status --porcelain 2>/dev/null); \
-	$(MAKE) --no-print-directory check-format check-lint check-modules && \
-	$(MAKE) --no-print-directory $(BESIDE) check-race check-bench check-fuzz && \
+	$(MAKE) --no-print-directory check-format check-modules && \
+	$(MAKE) --no-print-directory $(BESIDE) check-race check-lint check-bench check-fuzz && \
 	$(MAKE) --no-print-directory test || exit 1; \
 	after=$$(git status --porcelain 2>/dev/null); \
 	if [ "$$before" != "$$after" ]; then echo "the check changed files:"; echo "$$after"; exit 1; fi
 
-.PHONY: tools
-tools:
-	@echo "== tools"
-	@$(GO) build -C tools -o ../$(BIN)/ honnef.co/go/tools/cmd/staticcheck mvdan.cc/gofumpt
+.PHONY: gofumpt
+gofumpt:
+	@$(GO) build -C tools -o ../$(BIN)/ mvdan.cc/gofumpt
 
 .PHONY: check-format
-check-format:
+check-format: gofumpt
 	@echo "== format"
 	@out=$$($(BIN)/gofumpt -l . ); if [ -n "$$out" ]; then echo "not formatted (make fmt):"; echo "$$out"; exit 1; fi
 
 .PHONY: check-lint
 check-lint:
 	@echo "== vet"
-	@$(GO) vet ./...
+	@$(BEHIND) $(GO) vet ./...
 	@echo "== staticcheck"
-	@$(BIN)/staticcheck ./...
+	@$(BEHIND) $(GO) build -C tools -o ../$(BIN)/ honnef.co/go/tools/cmd/staticcheck
+	@$(BEHIND) $(BIN)/staticcheck ./...
 	@echo "== go fix"
-	@out=$$($(GO) fix -diff ./...); if [ -n "$$out" ]; then echo "$$out"; exit 1; fi
+	@out=$$($(BEHIND) $(GO) fix -diff ./...); if [ -n "$$out" ]; then echo "$$out"; exit 1; fi
 
 .PHONY: check-race
 check-race:
@@ -108,5 +108,5 @@ fuzz: ## fuzz each fuzz test for a minute, or FUZZTIME
 		cd "$$top" && rm $(BIN)/fuzz.test; done
 
 .PHONY: fmt
-fmt: tools ## format the code
+fmt: gofumpt ## format the code
 	@$(BIN)/gofumpt -w .
