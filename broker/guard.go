@@ -4,16 +4,13 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
-	"time"
 )
 
 // guard decides which HTTP requests the broker answers at all: those that are
@@ -185,50 +182,11 @@ func (l *limitListener) Close() error {
 	return l.Listener.Close()
 }
 
-// limitConn makes room for another connection when it is closed. net/http sets the
-// deadline for reading many times for each request; only that with which something is
-// read reaches the connection.
+// limitConn makes room for another connection when it is closed.
 type limitConn struct {
 	net.Conn
 	closed  context.Context
 	release context.CancelFunc
-
-	mu      sync.Mutex // guards the fields below
-	until   time.Time  // the deadline for reading
-	pending bool       // it has not been set
-	reading int        // calls of Read
-}
-
-// Read implements net.Conn.
-func (c *limitConn) Read(p []byte) (int, error) {
-	c.mu.Lock()
-	if c.pending {
-		c.pending = false
-		_ = c.Conn.SetReadDeadline(c.until) // if it fails, so does reading
-	}
-	c.reading++
-	c.mu.Unlock()
-	n, err := c.Conn.Read(p)
-	c.mu.Lock()
-	c.reading--
-	c.mu.Unlock()
-	return n, err
-}
-
-// SetReadDeadline implements net.Conn.
-func (c *limitConn) SetReadDeadline(t time.Time) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.until, c.pending = t, c.reading == 0
-	if c.pending {
-		return nil
-	}
-	return c.Conn.SetReadDeadline(t)
-}
-
-// SetDeadline implements net.Conn.
-func (c *limitConn) SetDeadline(t time.Time) error {
-	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
 }
 
 // Close implements net.Conn.

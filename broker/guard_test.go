@@ -12,7 +12,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -493,72 +492,4 @@ func TestSecurityDoc(t *testing.T) {
 			t.Errorf("docs/security.md names %s, which does not always run: %s", n[1], skips.Find(body))
 		}
 	}
-}
-
-// deadlineConn counts the deadlines for reading that reach a connection.
-type deadlineConn struct {
-	net.Conn
-	set []time.Time
-}
-
-func (c *deadlineConn) SetReadDeadline(t time.Time) error {
-	c.set = append(c.set, t)
-	return c.Conn.SetReadDeadline(t)
-}
-
-// TestReadDeadlines checks that reading ends at the last deadline that was set, also
-// when it has begun before, and that deadlines with which nothing is read cost nothing.
-func TestReadDeadlines(t *testing.T) {
-	here, there := net.Pipe()
-	defer there.Close()
-	inner := &deadlineConn{Conn: here}
-	c := &limitConn{Conn: inner}
-	c.closed, c.release = context.WithCancel(t.Context())
-	defer c.Close()
-	past, future := time.Unix(1, 0), time.Now().Add(time.Hour)
-	room := make([]byte, 1)
-	for range 3 {
-		inner.set = nil
-		for _, at := range []time.Time{{}, past, future, {}, past} {
-			if err := c.SetReadDeadline(at); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if _, err := c.Read(room); !errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Fatalf("reading after the deadline: %v", err)
-		}
-		if !slices.Equal(inner.set, []time.Time{past}) {
-			t.Errorf("the connection got the deadlines %v, want the last", inner.set)
-		}
-		if err := c.SetDeadline(future); err != nil {
-			t.Fatal(err)
-		}
-		ended := make(chan error)
-		go func() {
-			_, err := c.Read(room)
-			ended <- err
-		}()
-		for !c.isReading() {
-			awaitTick(t)
-		}
-		if err := c.SetReadDeadline(past); err != nil {
-			t.Fatal(err)
-		}
-		if err := <-ended; !errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Fatalf("reading at the deadline: %v", err)
-		}
-	}
-	if err := c.SetReadDeadline(time.Time{}); err != nil {
-		t.Fatal(err)
-	}
-	go func() { _, _ = there.Write([]byte("x")) }()
-	if _, err := c.Read(room); err != nil || room[0] != 'x' {
-		t.Errorf("reading without a deadline: %q, %v", room, err)
-	}
-}
-
-func (c *limitConn) isReading() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.reading > 0
 }
