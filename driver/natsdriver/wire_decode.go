@@ -42,26 +42,13 @@ func (c *Conn) decodeInto(r *driver.Received, msg *nats.Msg, topic string) {
 			setHeader(m, name, values[0])
 		}
 	}
-	bare := m.Bare
+	if typ != "" && (c.opts.attributes || typ != topic && typ != percent.Encode(topic)) {
+		setHeader(m, ceType, typ)
+		setHeader(m, ceSource, source)
+	}
 	if m.Headers != nil {
 		settle(m)
 	}
-	if typ != "" && (c.opts.attributes || typ != topic && typ != percent.Encode(topic)) {
-		setHeader(m, ceType, attribute(typ, bare))
-		setHeader(m, ceSource, attribute(source, bare))
-	}
-}
-
-// attribute returns the value of an attribute of an event; a header of a bare
-// message, which is no event, stays as it came.
-func attribute(value string, bare bool) string {
-	if bare {
-		return value
-	}
-	if text, err := percent.Decode(value); err == nil {
-		return text
-	}
-	return value
 }
 
 func setHeader(m *driver.Message, name, value string) {
@@ -131,7 +118,9 @@ func settle(m *driver.Message) {
 				m.ContentType = value
 			}
 		case !m.Bare && hasPrefixFold(name, cePrefix):
-			m.Headers[name] = attribute(value, false)
+			if text, err := percent.Decode(value); err == nil {
+				m.Headers[name] = text
+			}
 		}
 	}
 	if len(m.Headers) == 0 {
