@@ -31,7 +31,8 @@ type chanOffer struct {
 }
 
 // tryOffer is how long a receiver waiting in Receive has to take a value sent with
-// try.
+// try. On several servers, which have to agree on the offer first, it has
+// chanAnswer.
 const tryOffer = 250 * time.Millisecond
 
 // keepOffers is how long the receiver of an offer may ask again because it did not
@@ -63,8 +64,12 @@ func (ch *channel) offer(ctx context.Context, data []byte, try bool) error {
 			}
 			return driver.ErrAgain
 		}
+		patience := tryOffer
+		if ch.spread {
+			patience = chanAnswer
+		}
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, tryOffer, driver.ErrAgain)
+		ctx, cancel = context.WithTimeoutCause(ctx, patience, driver.ErrAgain)
 		defer cancel()
 	}
 	o := &chanOffer{id: ch.conn.ids.next(), taken: make(chan struct{})}

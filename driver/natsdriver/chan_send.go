@@ -362,6 +362,9 @@ func (ch *channel) Room(ctx context.Context) error {
 
 // hasRoom reports whether there is room, or a waiting receiver.
 func (ch *channel) hasRoom(ctx context.Context) (room bool, err error) {
+	if _, receivers := ch.Waiting(); ch.config.Capacity == 0 && receivers > 0 {
+		return true, nil // the server may not know of them yet
+	}
 	err = ch.conn.state.do(ctx, func(ctx context.Context) error {
 		if ch.config.Capacity > 0 {
 			n, err := ch.count(ctx, chanPrefix)
