@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"time"
 
@@ -91,7 +92,7 @@ func (h *chanHand) done(ctx context.Context) error {
 			return h.resolve(ctx)
 		}
 		begin := time.Now()
-		_, err, sent := ch.exchange(ctx, &nats.Msg{Subject: h.reply, Data: sayDone})
+		err, sent := h.report(ctx)
 		switch {
 		case err == nil:
 			return nil
@@ -105,6 +106,58 @@ func (h *chanHand) done(ctx context.Context) error {
 			return orUnsure(err, unsure)
 		}
 	}
+}
+
+// doneGroup is values that receivers report as done at the same time. The server
+// handles what one connection tells it about a consumer in order, so its answer to
+// the last of them confirms them all.
+type doneGroup struct {
+	replies []string
+	over    chan struct{} // closed once the fields below are set
+	err     error
+	sent    bool
+}
+
+// report tells the server that the value is done, and waits for the answer as
+// exchange does.
+func (h *chanHand) report(ctx context.Context) (err error, sent bool) {
+	ch := h.ch
+	ch.mu.Lock()
+	g := ch.dones
+	first := g == nil
+	if first {
+		g = &doneGroup{over: make(chan struct{})}
+		ch.dones = g
+	}
+	g.replies = append(g.replies, h.reply)
+	ch.mu.Unlock()
+	if !first {
+		<-g.over // the first one waits no longer than exchange does
+		return g.err, g.sent
+	}
+	runtime.Gosched() // others may just be about to report
+	ch.mu.Lock()
+	ch.dones = nil
+	ch.mu.Unlock()
+	g.err, g.sent = ch.reportAll(ctx, g.replies)
+	close(g.over)
+	return g.err, g.sent
+}
+
+// reportAll reports values as done.
+func (ch *channel) reportAll(ctx context.Context, replies []string) (err error, sent bool) {
+	c := ch.conn
+	epoch, last := c.state.epoch(), len(replies)-1
+	for _, reply := range replies[:last] {
+		if err := c.nc.Publish(reply, sayDone); err != nil {
+			return err, true // those before it
+		}
+	}
+	_, err, sent = ch.exchange(ctx, &nats.Msg{Subject: replies[last], Data: sayDone})
+	if err == nil && c.state.epoch() != epoch { // those before the last may be lost with the connection
+		err = errNoAnswer
+	}
+	return err, sent || last > 0
 }
 
 // remove is done on several servers. There the consumer and the values have

@@ -3,6 +3,7 @@ package natsdriver
 import (
 	"context"
 	"errors"
+	"runtime"
 	"slices"
 	"time"
 
@@ -167,6 +168,14 @@ func (ch *channel) next(ctx context.Context, try bool) (*chanHand, error) {
 		ch.tries = append(ch.tries, r)
 	default:
 		ch.receivers = append(ch.receivers, r)
+		if ch.asking {
+			break
+		}
+		ch.asking = true
+		ch.mu.Unlock()
+		runtime.Gosched() // others may be about to wait too
+		ch.mu.Lock()
+		ch.asking = false
 		if !ch.askLocked() {
 			ch.tell()
 		}
