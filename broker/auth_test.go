@@ -79,39 +79,41 @@ func TestPasswordsTakeTheirTime(t *testing.T) {
 	b := start(t, config(t, users(t)))
 	b.auth.checking.timeout = patience
 	release := checkNone(t, b) // the queue is full
-	said := map[string]func() (string, error){}
-	for _, password := range []string{"secret-ada", "secret-bob"} {
-		conn, err := net.Dial("tcp", b.Addr().String())
-		if err != nil {
+	type client struct {
+		password, want string
+		conn           net.Conn
+		in             *bufio.Reader
+	}
+	clients := []*client{{password: "secret-ada", want: "PONG\r\n"}, {password: "secret-bob", want: "-ERR 'Authorization Violation'\r\n"}}
+	for _, c := range clients {
+		var err error
+		if c.conn, err = net.Dial("tcp", b.Addr().String()); err != nil {
 			t.Fatal(err)
 		}
-		defer conn.Close()
-		in := bufio.NewReader(conn)
-		hear := func() (string, error) { return in.ReadString('\n') }
-		_, err = hear() // INFO
-		if err == nil {
-			_, err = fmt.Fprintf(conn, "CONNECT {\"user\":\"ada\",\"pass\":%q,\"lang\":\"go\",\"protocol\":1,\"verbose\":false}\r\nPING\r\n", password)
+		defer c.conn.Close()
+		c.in = bufio.NewReader(c.conn)
+		if _, err = c.in.ReadString('\n'); err == nil { // INFO
+			_, err = fmt.Fprintf(c.conn, "CONNECT {\"user\":\"ada\",\"pass\":%q,\"lang\":\"go\",\"protocol\":1,\"verbose\":false}\r\nPING\r\n", c.password)
 		}
 		if err == nil {
-			err = conn.SetReadDeadline(time.Now().Add(2500 * time.Millisecond))
+			err = c.conn.SetReadDeadline(time.Now().Add(2500 * time.Millisecond))
 		}
 		if err != nil {
 			t.Fatal(err)
-		}
-		said[password] = func() (string, error) {
-			if line, err := hear(); !errors.Is(err, os.ErrDeadlineExceeded) {
-				t.Errorf("%s: while the password waits to be checked the client hears %q, %v", password, line, err)
-			}
-			if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
-				return "", err
-			}
-			release()
-			return hear()
 		}
 	}
-	for password, want := range map[string]string{"secret-ada": "PONG\r\n", "secret-bob": "-ERR 'Authorization Violation'\r\n"} {
-		if got, err := said[password](); got != want || err != nil {
-			t.Errorf("%s: got %q, %v, want %q", password, got, err, want)
+	for _, c := range clients {
+		if line, err := c.in.ReadString('\n'); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: while the password waits to be checked the client hears %q, %v", c.password, line, err)
+		}
+	}
+	release()
+	for _, c := range clients {
+		if err := c.conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := c.in.ReadString('\n'); got != c.want || err != nil {
+			t.Errorf("%s: got %q, %v, want %q", c.password, got, err, c.want)
 		}
 	}
 }
