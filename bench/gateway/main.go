@@ -20,6 +20,7 @@ import (
 	"mime"
 	"net"
 	"net/http"
+	"net/http/httputil"
 	"os"
 	"runtime"
 	"runtime/pprof"
@@ -283,6 +284,14 @@ func follow(conn net.Conn, n int, began chan struct{}, got chan int, gone chan s
 	_, err := r.ReadSlice('\n')
 	must(err)
 	began <- struct{}{}
+	for {
+		line, err := r.ReadSlice('\n')
+		must(err)
+		if string(line) == "\r\n" { // the end of the headers
+			break
+		}
+	}
+	r = bufio.NewReaderSize(httputil.NewChunkedReader(r), 4<<10)
 	next := -1
 	for {
 		line, err := r.ReadSlice('\n')
