@@ -317,6 +317,11 @@ func testDLQ6(t *testing.T, open Opener) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer func() {
+		if t.Failed() {
+			t.Logf("the subscription to the pattern: %+v", pattern.Stats())
+		}
+	}()
 	publish(ctx, t, newTopic[int](t, bus, "p.x", kept), 1)
 	until(ctx, t, "the dead letter of a pattern does not come back to it for ever", func() bool {
 		return pattern.Stats().Dead == 1 && pattern.Stats().Dropped == 1
