@@ -184,6 +184,14 @@ func (a *admin) do(ctx context.Context, method, path string, query url.Values, b
 	return nil
 }
 
+// doText is do that also returns the response as it came, for --output json.
+func (a *admin) doText(ctx context.Context, method, path string, query url.Values, body, into any) (text json.RawMessage, err error) {
+	if err = a.do(ctx, method, path, query, body, &text); err == nil {
+		err = json.Unmarshal(text, into)
+	}
+	return text, err
+}
+
 // each calls f for each entry of a list, page by page, until there were most; 0
 // means all.
 func (a *admin) each(ctx context.Context, path string, query url.Values, most int, f func(entry json.RawMessage) error) error {
@@ -269,6 +277,16 @@ func (f *adminFlags) administer(least, most int, want string, do adminAction) ac
 			return err
 		})
 	}
+}
+
+// patternQuery is the query for a list whose command has a pattern as its only word, or
+// nothing.
+func patternQuery(words []string) url.Values {
+	query := url.Values{}
+	if len(words) > 0 {
+		query.Set("pattern", words[0])
+	}
+	return query
 }
 
 // list prints the entries of a list, as lines of JSON or as a table with a row for

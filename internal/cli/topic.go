@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -22,11 +21,7 @@ var topicCommand = command{
 				f := newAdminFlags(fs)
 				limit := fs.Uint("limit", 0, "list at most this `number`; 0 for all")
 				return f.administer(0, 1, "a pattern, in quotes, or nothing", func(ctx context.Context, a *admin, words []string, s Streams) error {
-					query := url.Values{}
-					if len(words) > 0 {
-						query.Set("pattern", words[0])
-					}
-					return list(ctx, f, a, s, adminPath("topics"), query, *limit, "stored topics", []string{"topic", "messages", "size", "newest", "durability", "kept"}, func(t *storedTopic) []string {
+					return list(ctx, f, a, s, adminPath("topics"), patternQuery(words), *limit, "stored topics", []string{"topic", "messages", "size", "newest", "durability", "kept"}, func(t *storedTopic) []string {
 						return []string{t.Topic, numberText(t.Messages), t.size(), age(t.LastTime), t.Durability, t.kept()}
 					})
 				})
@@ -102,17 +97,13 @@ configuration declares when it starts.`,
 					if *alter {
 						query = url.Values{"alter": {"true"}}
 					}
-					var text json.RawMessage
-					err := a.do(ctx, http.MethodPut, adminPath("topics", words[0]), query, limits, &text)
+					var put struct{ Change string }
+					text, err := a.doText(ctx, http.MethodPut, adminPath("topics", words[0]), query, limits, &put)
 					var r *refusal
 					if errors.As(err, &r) && r.Status == http.StatusConflict && r.Hint != "" {
 						r.Hint = "--alter gives it these limits"
 					}
 					if err != nil {
-						return err
-					}
-					var put struct{ Change string }
-					if err := json.Unmarshal(text, &put); err != nil {
 						return err
 					}
 					what := map[string]string{"made": "topic %s made", "altered": "topic %s changed", "none": "topic %s is there already"}[put.Change]
@@ -156,12 +147,9 @@ configuration declares when it starts.`,
 							query.Set(name, numberText(n))
 						}
 					}
-					var text json.RawMessage
-					if err := a.do(ctx, http.MethodPost, adminPath("topics", words[0], "purge"), query, nil, &text); err != nil {
-						return err
-					}
 					var gone struct{ Removed int }
-					if err := json.Unmarshal(text, &gone); err != nil {
+					text, err := a.doText(ctx, http.MethodPost, adminPath("topics", words[0], "purge"), query, nil, &gone)
+					if err != nil {
 						return err
 					}
 					return f.done(s, text, "%s removed", plural(gone.Removed, "message", "messages"))

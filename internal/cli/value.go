@@ -8,7 +8,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net/url"
 	"strconv"
 	"time"
 
@@ -89,11 +88,7 @@ var valueListCommand = command{
 		f := newAdminFlags(fs)
 		limit := fs.Uint("limit", 0, "list at most this `number`; 0 for all")
 		return f.administer(0, 1, "a pattern, in quotes, or nothing", func(ctx context.Context, a *admin, words []string, s Streams) error {
-			query := url.Values{}
-			if len(words) > 0 {
-				query.Set("pattern", words[0])
-			}
-			return list(ctx, f, a, s, adminPath("values"), query, *limit, "values", []string{"value", "version", "changed", "data"}, func(v *listedValue) []string {
+			return list(ctx, f, a, s, adminPath("values"), patternQuery(words), *limit, "values", []string{"value", "version", "changed", "data"}, func(v *listedValue) []string {
 				return []string{v.Name, numberText(v.Version), age(v.Changed), clipped(v.text(), 60)}
 			})
 		})

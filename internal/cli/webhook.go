@@ -21,13 +21,15 @@ the broker restarts.`,
 				return f.administer(0, 0, "nothing", func(ctx context.Context, a *admin, _ []string, s Streams) error {
 					each := func(do func(entry json.RawMessage) error) error {
 						var all []json.RawMessage
-						err := a.get(ctx, "/v1/webhooks", nil, &all)
+						if err := a.get(ctx, "/v1/webhooks", nil, &all); err != nil {
+							return err
+						}
 						for _, entry := range all {
-							if err == nil {
-								err = do(entry)
+							if err := do(entry); err != nil {
+								return err
 							}
 						}
-						return err
+						return nil
 					}
 					return listEach(f, s, each, "webhooks", []string{"webhook", "from", "to", "state", "waiting", "delivered", "retrying", "failed", "dead", "dropped", "last error"}, func(w *sentWebhook) []string {
 						return []string{w.Name, w.From, w.Host, w.State, numberText(w.Waiting), numberText(w.Delivered), numberText(w.Retrying), numberText(w.Failed), numberText(w.Dead), numberText(w.Dropped), clipped(w.LastError, 80)}
@@ -47,12 +49,9 @@ func switchWebhook(name, about string) command {
 		setup: func(fs *flag.FlagSet) action {
 			f := newAdminFlags(fs)
 			return f.administer(1, 1, "the NAME of a webhook", func(ctx context.Context, a *admin, words []string, s Streams) error {
-				var text json.RawMessage
-				if err := a.do(ctx, http.MethodPost, "/v1/webhooks/"+url.PathEscape(words[0])+"/"+name, nil, nil, &text); err != nil {
-					return err
-				}
 				var w sentWebhook
-				if err := json.Unmarshal(text, &w); err != nil {
+				text, err := a.doText(ctx, http.MethodPost, "/v1/webhooks/"+url.PathEscape(words[0])+"/"+name, nil, nil, &w)
+				if err != nil {
 					return err
 				}
 				return f.done(s, text, "webhook %s is %s", w.Name, w.State)
