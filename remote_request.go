@@ -171,10 +171,15 @@ func (p *respondent[Q, R]) pump() {
 
 // take passes a request to the responders.
 func (p *respondent[Q, R]) take(c *driver.Call) {
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx := c.Context
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	var cancel context.CancelFunc
 	if at, err := strconv.ParseInt(c.Headers[deadlineHeader], 10, 64); err == nil {
-		cancel()
-		ctx, cancel = context.WithDeadline(context.Background(), time.Unix(0, at))
+		ctx, cancel = context.WithDeadline(ctx, time.Unix(0, at))
+	} else {
+		ctx, cancel = context.WithCancel(ctx)
 	}
 	p.open.add(c, cancel)
 	var q call[Q, R]
@@ -184,15 +189,6 @@ func (p *respondent[Q, R]) take(c *driver.Call) {
 	}
 	q.ctx = ctx
 	q.answer = func(a answer[R]) { p.answer(c, a) }
-	if c.Cancelled != nil {
-		go func() { // ends with the request
-			select {
-			case <-c.Cancelled:
-				cancel()
-			case <-ctx.Done():
-			}
-		}()
-	}
 	if err := p.admit(ctx, entry[call[Q, R]]{value: q}); err != nil {
 		q.answer(answer[R]{err: err})
 	}
@@ -202,6 +198,9 @@ func (p *respondent[Q, R]) take(c *driver.Call) {
 // taken it does not wait, because those who would make room may be waiting for
 // that.
 func (p *respondent[Q, R]) admit(ctx context.Context, e entry[call[Q, R]]) error {
+	if p.topic.log.TryAppend(e) {
+		return nil
+	}
 	wait, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(p.life, cancel)()

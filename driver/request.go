@@ -27,7 +27,7 @@ type Call struct {
 	// Answer sends the answer. It is called once, and after ErrFull, which means
 	// that the answer is too large, once more with a smaller one.
 	Answer func(ctx context.Context, m *Message) error
-	// Cancelled is closed when the requester has stopped waiting, where the
-	// engine can tell; otherwise nil.
-	Cancelled <-chan struct{}
+	// Context ends when the requester has stopped waiting, where the engine can
+	// tell; otherwise it is nil.
+	Context context.Context
 }

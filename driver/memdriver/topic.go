@@ -472,7 +472,10 @@ func (c *conn) Request(ctx context.Context, name string, m *driver.Message) (*dr
 		return nil, err
 	}
 	answers := make(chan *driver.Message, 1)
-	call := &driver.Call{Message: *m, Cancelled: ctx.Done(), Answer: func(_ context.Context, a *driver.Message) error {
+	waiting, stop := context.WithCancel(context.Background()) // without the values of the requester's
+	defer stop()
+	defer context.AfterFunc(ctx, stop)()
+	call := &driver.Call{Message: *m, Context: waiting, Answer: func(_ context.Context, a *driver.Message) error {
 		answers <- a
 		return nil
 	}}

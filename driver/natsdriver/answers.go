@@ -84,8 +84,10 @@ func ofStream(m *nats.Msg) bool {
 	return json.Unmarshal(m.Data, &said) == nil && said.Error != nil && said.Error.ErrorCode == otherStream
 }
 
-// askOnce sends a request and waits for the answer.
+// askOnce sends a request and waits for the answer, at most until the connection is
+// lost.
 func (c *Conn) askOnce(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
+	live := c.state.present()
 	reply, answer, err := c.answers.expect(c, c.ids.next())
 	if err != nil {
 		return nil, err
@@ -101,6 +103,8 @@ func (c *Conn) askOnce(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
 			return nil, nats.ErrNoResponders
 		}
 		return m, nil
+	case <-live.Done():
+		return nil, errUnanswered
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}

@@ -126,3 +126,38 @@ func BenchmarkGroup(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkRequest measures a request and its answer, one at a time.
+func BenchmarkRequest(b *testing.B) {
+	c := benchConn(b, false)
+	r, err := c.Respond(b.Context(), "t", 64)
+	if err != nil {
+		b.Fatal(err)
+	}
+	answering := make(chan struct{})
+	go func() {
+		defer close(answering)
+		for {
+			calls, err := r.Receive(b.Context(), 64)
+			if err != nil {
+				return
+			}
+			for _, call := range calls {
+				if err := call.Answer(b.Context(), &driver.Message{Data: call.Data}); err != nil {
+					b.Error(err)
+				}
+			}
+		}
+	}()
+	m := &driver.Message{Data: make([]byte, 128)}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := c.Request(b.Context(), "t", m); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := r.Close(b.Context()); err != nil {
+		b.Error(err)
+	}
+	<-answering
+}

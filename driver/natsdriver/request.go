@@ -54,11 +54,7 @@ func (c *Conn) Request(ctx context.Context, name string, m *driver.Message) (*dr
 var errUnanswered = errors.New("the connection was lost before the answer came; the request may have been handled")
 
 func (c *Conn) ask(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
-	live := c.state.present()
-	wait, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(live, cancel)()
-	asking, q := c.state.question(wait)
+	asking, q := c.state.question(ctx)
 	asks(asking, msg.Subject)
 	answer, err := c.askOnce(asking, msg)
 	err = q.end(err)
@@ -72,15 +68,13 @@ func (c *Conn) ask(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
 	case ctx.Err() != nil:
 		_ = c.nc.Publish(cancelPrefix+msg.Subject, []byte(msg.Header.Get(harkRequest))) // it only saves work
 		return nil, context.Cause(ctx)
-	case wait.Err() != nil:
-		return nil, errUnanswered
 	}
 	return nil, err
 }
 
 // Respond implements driver.Requester.
 func (c *Conn) Respond(ctx context.Context, name string, window int) (driver.Responder, error) {
-	r := &responder{inlet: inlet{conn: c}, name: name, open: map[string]chan struct{}{}}
+	r := &responder{inlet: inlet{conn: c}, name: name, open: map[string]context.CancelFunc{}}
 	sub, err := c.nc.Subscribe(cancelPrefix+name, r.cancelled)
 	if err != nil {
 		return nil, fmt.Errorf("subscribe: %w", kind(err))
@@ -104,8 +98,8 @@ type responder struct {
 	name    string
 	cancels *nats.Subscription
 
-	mu   sync.Mutex               // guards open
-	open map[string]chan struct{} // unanswered calls, by the IDs of their requests
+	mu   sync.Mutex                    // guards open
+	open map[string]context.CancelFunc // cancel unanswered calls, by the IDs of their requests
 }
 
 // Receive implements driver.Responder.
@@ -131,12 +125,11 @@ func (r *responder) call(m *nats.Msg) *driver.Call {
 	id := m.Header.Get(harkRequest)
 	delete(m.Header, harkRequest)
 	call := &driver.Call{Message: r.conn.decode(m, r.name).Message}
-	var cancelled chan struct{}
 	if id != "" {
-		cancelled = make(chan struct{})
-		call.Cancelled = cancelled
+		var cancel context.CancelFunc
+		call.Context, cancel = context.WithCancel(context.Background())
 		r.mu.Lock()
-		r.open[id] = cancelled
+		r.open[id] = cancel
 		r.mu.Unlock()
 	}
 	call.Answer = func(ctx context.Context, answer *driver.Message) error {
@@ -163,9 +156,9 @@ func (r *responder) call(m *nats.Msg) *driver.Call {
 func (r *responder) cancelled(m *nats.Msg) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if open, ok := r.open[string(m.Data)]; ok {
+	if cancel, ok := r.open[string(m.Data)]; ok {
 		delete(r.open, string(m.Data))
-		close(open)
+		cancel()
 	}
 }
 

@@ -135,7 +135,7 @@ func TestRequestIsCancelled(t *testing.T) {
 		t.Errorf("got %v, want the end of the context", err)
 	}
 	select {
-	case <-calls[0].Cancelled:
+	case <-calls[0].Context.Done():
 	case <-testContext(t).Done():
 		t.Error("the responder is not told")
 	}
