@@ -87,6 +87,13 @@ func (a *acks) expect(w waiter) (token uint64, reply string) {
 	return token, inbox + ackToken + string(strconv.AppendUint(digits[:0], token, 36))
 }
 
+// expectAgain is expect for a message that is sent again; first is the subject with
+// which it was sent first.
+func (a *acks) expectAgain(w waiter, first string) (token uint64, reply string) {
+	token, _ = a.enlist(w)
+	return token, first + againMark + strconv.FormatUint(token, 36)
+}
+
 // enlist makes a token for w, and returns the prefix of the subjects of its
 // answers.
 func (a *acks) enlist(w waiter) (token uint64, inbox string) {
@@ -119,7 +126,8 @@ func (a *acks) receive(m *nats.Msg) {
 		a.receiveBurst(m)
 		return
 	}
-	token, err := strconv.ParseUint(m.Subject[strings.LastIndexByte(m.Subject, '.')+1+len(ackToken):], 36, 64)
+	digits := m.Subject[strings.LastIndexByte(m.Subject, '.')+1+len(ackToken):]
+	token, err := strconv.ParseUint(digits[strings.Index(digits, againMark)+1:], 36, 64)
 	if err != nil {
 		return
 	}

@@ -272,3 +272,44 @@ func TestCloseWhilePublishesWait(t *testing.T) {
 		})
 	}
 }
+
+// A message whose answer was lost is sent again, and a pattern receives it once.
+func TestPatternGetsRepeatsOnce(t *testing.T) {
+	l := openBrittle(t)
+	topic := openTopic(t, l.conn, "t", relaxed())
+	pattern, err := l.beside.SubscribePattern(testContext(t), "*", driver.SubscribeConfig{Window: 1024})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := func(id string) []*driver.Message { return []*driver.Message{{ID: id, Data: []byte(id)}} }
+	beside := openTopic(t, l.beside, "t", relaxed())
+	stored := func(n uint64) bool {
+		stats, err := beside.Stats(testContext(t))
+		return err == nil && stats.Stored == n
+	}
+	send := func(id string) {
+		t.Helper()
+		if err := topic.Publish(testContext(t), m(id)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send("first") // it asks for answers
+	release := l.proxy.hold()
+	defer release()
+	published := make(chan error, 1)
+	go func() { published <- topic.Publish(testContext(t), m("a")) }()
+	eventually(t, "it is stored", func() bool { return stored(2) })
+	l.cut(t)
+	release()
+	l.mend(t)
+	if err := <-published; err != nil {
+		t.Fatal(err)
+	}
+	send("b")
+	if got, want := texts(receive(t, pattern, 3)), []string{"first", "a", "b"}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if !stored(3) {
+		t.Error("something was stored twice")
+	}
+}

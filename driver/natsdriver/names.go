@@ -133,6 +133,20 @@ func inboxRoot(nc *nats.Conn) string {
 // the subject of a topic distinguish published messages from requests.
 const ackToken = "hark-"
 
+// againMark follows, in the reply subject of a message that is sent again, the one
+// with which it was sent first. By it, subscribers to the subject recognise repeats.
+const againMark = "~"
+
+// firstReply returns the reply subject with which a message was sent first, and
+// whether this is another time.
+func firstReply(reply string) (first string, again bool) {
+	i := strings.LastIndex(reply, againMark)
+	if i < strings.LastIndexByte(reply, '.') { // part of the prefix of inboxes
+		return reply, false
+	}
+	return reply[:i], true
+}
+
 // isAckSubject reports whether a message with this reply subject was published to a
 // topic.
 func isAckSubject(reply string) bool {

@@ -117,6 +117,7 @@ func (in *inlet) next(ctx context.Context, most int) ([]*nats.Msg, error) {
 type subscription struct {
 	inlet
 	inbox string // prefix of reply subjects; empty if no replies can come
+	come  arrivals
 
 	// Room for the messages that Receive returns, and the slice for them; nil while
 	// those returned last may be in use. Both belong to the goroutine that calls
@@ -160,7 +161,7 @@ func (s *subscription) Receive(ctx context.Context, most int) ([]*driver.Receive
 			rs = make([]*driver.Received, 0, len(ms))
 		}
 		for _, m := range ms {
-			if topic, ok := s.topicOf(m); ok {
+			if topic, ok := s.topicOf(m); ok && !s.come.repeats(m.Reply) {
 				r := &s.room[len(rs)]
 				s.conn.decodeInto(r, m, topic)
 				rs = append(rs, r)

@@ -43,6 +43,7 @@ type outMsg struct {
 	placed   bool   // the caller wants to know seq and repeated
 	repeated bool   // it had been stored before
 	sent     int    // how often it was sent
+	reply    string // the reply subject with which it was sent first, unless in a burst or batch
 }
 
 // prepare makes the outgoing messages of ms. It returns all of them, and those that can
@@ -368,14 +369,20 @@ func (c *Conn) launch(f *flight, ps []*outMsg, mu *sync.Mutex) error {
 		return c.launchBurst(f, ps)
 	}
 	for i, p := range ps {
-		f.tokens[i], p.msg.Reply = c.acks.expect(flightSeat{f, i})
+		if p.reply == "" {
+			f.tokens[i], p.msg.Reply = c.acks.expect(flightSeat{f, i})
+		} else {
+			f.tokens[i], p.msg.Reply = c.acks.expectAgain(flightSeat{f, i}, p.reply)
+		}
 		if err := c.nc.PublishMsg(p.msg); err != nil {
 			for _, token := range f.tokens[:i+1] {
 				c.acks.forget(token)
 			}
 			return err // the messages before it are sent again
 		}
-		p.sent++
+		if p.sent++; p.sent == 1 {
+			p.reply = p.msg.Reply
+		}
 	}
 	return nil
 }
