@@ -73,6 +73,9 @@ func (t *stored) noteDead(ctx context.Context) error {
 				err = c.noteOnce(ctx, t.topic)
 			}
 		}
+		if errors.Is(err, nats.ErrNoResponders) { // this server of a cluster does not know yet who has the stream
+			err = fmt.Errorf("%w: %w", driver.ErrAgain, err)
+		}
 		return err
 	})
 	switch {
