@@ -89,23 +89,20 @@ func (c *Conn) DeleteMessage(ctx context.Context, topic string, seq uint64) erro
 	if err != nil {
 		return err
 	}
+	place := map[string]any{"seq": seq}
+	if h.shared() && h.store != topic { // it may belong to another topic
+		if m, err := c.messageAt(ctx, h.stream, place); err != nil || m.Seq == 0 || !h.holds(topic, m.Subject) {
+			return err
+		}
+	}
 	return c.admin(ctx, func(ctx context.Context) error {
 		stream, err := c.api(ctx).Stream(ctx, h.stream)
 		if err != nil {
 			return err
 		}
-		if h.shared() && h.store != topic { // it may belong to another topic
-			m, err := stream.GetMsg(ctx, seq)
-			if errors.Is(err, jetstream.ErrMsgNotFound) || err == nil && !h.holds(topic, m.Subject) {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-		}
 		err = stream.DeleteMsg(ctx, seq)
 		if errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) { // the error does not say why
-			if _, getErr := stream.GetMsg(ctx, seq); errors.Is(getErr, jetstream.ErrMsgNotFound) {
+			if m, getErr := c.messageAt(ctx, h.stream, place); getErr == nil && m.Seq == 0 {
 				return nil
 			}
 		}

@@ -132,21 +132,9 @@ func (c *Conn) age(ctx context.Context, h home, g *GroupInfo) error {
 	if g.Waiting == 0 && g.InFlight == 0 {
 		return nil
 	}
-	return c.admin(ctx, func(ctx context.Context) error {
-		stream, err := c.api(ctx).Stream(ctx, h.stream)
-		if err != nil {
-			return err
-		}
-		m, err := stream.GetMsg(ctx, g.Done+1, jetstream.WithGetMsgSubject(cmp.Or(h.all(g.Topic), ">")))
-		switch {
-		case errors.Is(err, jetstream.ErrMsgNotFound): // done meanwhile
-			return nil
-		case err != nil:
-			return passing(err)
-		}
-		g.Oldest = m.Time
-		return nil
-	})
+	m, err := c.firstFrom(ctx, h, g.Topic, map[string]any{"seq": g.Done + 1})
+	g.Oldest = m.Time // zero if it is done meanwhile
+	return err
 }
 
 // GroupInfo describes a group as the server has it, or returns ErrNotFound.
@@ -303,20 +291,35 @@ func (c *Conn) SeqAt(ctx context.Context, topic string, at time.Time) (seq uint6
 	return seq, err
 }
 
-// rawMsg is what is needed of a stored message, as JetStream's API encodes it.
+// rawMsg is a stored message, as JetStream's API encodes it.
 type rawMsg struct {
-	Seq  uint64    `json:"seq"`
-	Time time.Time `json:"time"`
+	Subject string    `json:"subject"`
+	Seq     uint64    `json:"seq"`
+	Time    time.Time `json:"time"`
+	Header  []byte    `json:"hdrs"`
+	Data    []byte    `json:"data"`
 }
 
-// firstFrom returns where the first message of a topic at or after a place is. Its
-// Seq is 0 if there is none.
+// firstFrom returns the first message of a topic at or after a place. Its Seq is 0 if
+// there is none.
 func (c *Conn) firstFrom(ctx context.Context, h home, topic string, place map[string]any) (rawMsg, error) {
+	place["next_by_subj"] = cmp.Or(h.all(topic), ">")
+	return c.messageAt(ctx, h.stream, place)
+}
+
+// lastOf returns the last message of a topic. Its Seq is 0 if there is none.
+func (c *Conn) lastOf(ctx context.Context, h home, topic string) (rawMsg, error) {
+	return c.messageAt(ctx, h.stream, map[string]any{"last_by_subj": cmp.Or(h.all(topic), ">")})
+}
+
+// messageAt returns the message at a place of a stream. Its Seq is 0 if there is none. The
+// leader answers; other servers of a cluster, which a client asks for streams that
+// allow direct access, may not have yet what has just been stored.
+func (c *Conn) messageAt(ctx context.Context, stream string, place map[string]any) (rawMsg, error) {
 	var answer struct {
 		Message rawMsg `json:"message"`
 	}
-	place["next_by_subj"] = cmp.Or(h.all(topic), ">")
-	err := c.askAPI(ctx, "STREAM.MSG.GET."+h.stream, place, &answer)
+	err := c.askAPI(ctx, "STREAM.MSG.GET."+stream, place, &answer)
 	var api *jetstream.APIError
 	if errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeMessageNotFound {
 		return rawMsg{}, nil

@@ -298,3 +298,46 @@ func TestLatchAndValueInfo(t *testing.T) {
 		t.Errorf("got %v, %v", names, err)
 	}
 }
+
+// Of the servers of a cluster the leader of a stream is asked for messages: others may
+// not have yet what has just been stored, and whoever deletes a message that they do
+// not have would take it for deleted.
+func TestLeaderIsAsked(t *testing.T) {
+	c, ctx := startServer(t, withJetStream).open(t), testContext(t)
+	if _, err := c.OpenStore(ctx, StoreConfig{Pattern: "s.>", StoredConfig: *relaxed()}); err != nil {
+		t.Fatal(err)
+	}
+	anyone, err := c.Client().SubscribeSync("$JS.API.DIRECT.GET.>")
+	if err != nil {
+		t.Fatal(err)
+	}
+	topic := openTopic(t, c, "s.a", relaxed())
+	subscribe(t, topic, driver.SubscribeConfig{Group: "g"})
+	publish(t, topic, "1", "2", "3")
+	if m, err := c.ReadMessage(ctx, "s.a", 2); err != nil || string(m.Data) != "2" || m.Seq != 2 {
+		t.Errorf("read message 2: %v, %v", m, err)
+	}
+	for range 2 { // the second time it is gone
+		if err := c.DeleteMessage(ctx, "s.a", 2); err != nil {
+			t.Error(err)
+		}
+	}
+	if m, err := c.ReadMessage(ctx, "s.a", 2); !errors.Is(err, ErrNotFound) {
+		t.Errorf("read the deleted message 2: %v, %v, want ErrNotFound", m, err)
+	}
+	if info, err := c.TopicInfo(ctx, "s.a"); err != nil || info.First != 1 || info.Last != 3 || info.Messages != 2 {
+		t.Errorf("topic info: %+v, %v", info, err)
+	}
+	if stats, err := topic.Stats(ctx); err != nil || stats.First != 1 || stats.Last != 3 || stats.Stored != 2 {
+		t.Errorf("stats: %+v, %v", stats, err)
+	}
+	if g, err := c.GroupInfo(ctx, "s.a", "g"); err != nil || g.Waiting+g.InFlight == 0 || g.Oldest.IsZero() {
+		t.Errorf("group info: %+v, %v", g, err)
+	}
+	if err := c.Flush(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if n, _, err := anyone.Pending(); err != nil || n != 0 {
+		t.Errorf("any server was asked for messages %d times (%v)", n, err)
+	}
+}

@@ -354,30 +354,34 @@ func (c *Conn) ReadMessage(ctx context.Context, topic string, seq uint64) (r *dr
 		return nil, err
 	}
 	err = c.find(ctx, fmt.Sprintf("message %d of topic %s", seq, topic), func(ctx context.Context) error {
-		stream, err := c.api(ctx).Stream(ctx, h.stream)
-		if err != nil {
+		m, err := c.messageAt(ctx, h.stream, map[string]any{"seq": seq})
+		switch {
+		case err != nil:
 			return err
-		}
-		m, err := stream.GetMsg(ctx, seq)
-		if err == nil && !h.holds(topic, m.Subject) {
+		case m.Seq == 0 || !h.holds(topic, m.Subject):
 			return jetstream.ErrMsgNotFound
 		}
-		if err == nil {
-			r = c.fromStore(topic, m)
-		}
+		r, err = c.fromStore(topic, &m)
 		return err
 	})
 	return r, err
 }
 
 // fromStore decodes a stored message.
-func (c *Conn) fromStore(topic string, m *jetstream.RawStreamMsg) *driver.Received {
-	r := c.decode(&nats.Msg{Subject: m.Subject, Header: m.Header, Data: m.Data}, topic)
-	r.Seq = m.Sequence
+func (c *Conn) fromStore(topic string, m *rawMsg) (*driver.Received, error) {
+	msg := nats.Msg{Subject: m.Subject, Data: m.Data}
+	if len(m.Header) > 0 {
+		var err error
+		if msg.Header, err = nats.DecodeHeadersMsg(m.Header); err != nil {
+			return nil, fmt.Errorf("the headers of message %d of topic %s: %w", m.Seq, topic, err)
+		}
+	}
+	r := c.decode(&msg, topic)
+	r.Seq = m.Seq
 	if r.Time.IsZero() {
 		r.Time = m.Time
 	}
-	return r
+	return r, nil
 }
 
 // find calls f as admin does, but returns ErrNotFound if the object does not exist.

@@ -191,21 +191,17 @@ func (t *stored) partStats(ctx context.Context) (s driver.TopicStats, err error)
 		return s, err
 	}
 	err = t.conn.find(ctx, "topic "+t.topic, func(ctx context.Context) error {
-		stream, err := t.conn.api(ctx).Stream(ctx, t.stream)
-		if err != nil {
-			return err
-		}
 		first, err := t.conn.firstFrom(ctx, t.home, t.topic, map[string]any{"seq": begin})
 		if err != nil {
 			return err
 		}
-		last, err := stream.GetLastMsgForSubject(ctx, t.all(t.topic))
-		if errors.Is(err, jetstream.ErrMsgNotFound) || err == nil && first.Seq == 0 { // deleted meanwhile
+		last, err := t.conn.lastOf(ctx, t.home, t.topic)
+		if err == nil && (first.Seq == 0 || last.Seq == 0) { // deleted meanwhile
 			s.Stored = 0
 			return nil
 		}
 		if err == nil {
-			s.First, s.Last = first.Seq, last.Sequence
+			s.First, s.Last = first.Seq, last.Seq
 		}
 		return err
 	})

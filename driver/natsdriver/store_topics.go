@@ -34,13 +34,13 @@ func (c *Conn) shareInfo(ctx context.Context, h home, name string) (info TopicIn
 		if err != nil {
 			return err
 		}
-		last, err := stream.GetLastMsgForSubject(ctx, h.all(name))
-		if errors.Is(err, jetstream.ErrMsgNotFound) || err == nil && first.Seq == 0 { // deleted meanwhile
+		last, err := c.lastOf(ctx, h, name)
+		if err == nil && (first.Seq == 0 || last.Seq == 0) { // deleted meanwhile
 			info.Messages = 0
 			return nil
 		}
 		if err == nil {
-			info.First, info.FirstTime, info.Last, info.LastTime = first.Seq, first.Time, last.Sequence, last.Time
+			info.First, info.FirstTime, info.Last, info.LastTime = first.Seq, first.Time, last.Seq, last.Time
 		}
 		return err
 	})
