@@ -275,6 +275,10 @@ func (c *Conn) SeqAt(ctx context.Context, topic string, at time.Time) (seq uint6
 	if err != nil {
 		return 0, err
 	}
+	return c.seqAt(ctx, h, topic, at)
+}
+
+func (c *Conn) seqAt(ctx context.Context, h home, topic string, at time.Time) (seq uint64, err error) {
 	err = c.find(ctx, "topic "+topic, func(ctx context.Context) error {
 		stream, err := c.api(ctx).Stream(ctx, h.stream)
 		if err != nil {

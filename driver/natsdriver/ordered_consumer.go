@@ -75,23 +75,33 @@ func (t *stored) Subscribe(ctx context.Context, cfg driver.SubscribeConfig) (dri
 	return o, nil
 }
 
-// start returns the part of a consumer's configuration that says where it begins.
+// start returns the part of a consumer's configuration that says where it begins. With
+// replicas, a server that is behind may have the consumer: what is not there yet is new
+// to it, and later than any time. So the sequence comes from the leader.
 func (t *stored) start(ctx context.Context, cfg driver.SubscribeConfig) (c jetstream.ConsumerConfig, err error) {
-	switch cfg.From {
-	case driver.FromStart:
+	alone := t.config.Load().Replicas <= 1
+	c.DeliverPolicy = jetstream.DeliverByStartSequencePolicy
+	switch {
+	case cfg.From == driver.FromStart:
 		c.DeliverPolicy = jetstream.DeliverAllPolicy
-	case driver.FromNow:
-		c.DeliverPolicy = jetstream.DeliverNewPolicy
-	case driver.FromSeq:
-		c.DeliverPolicy, c.OptStartSeq = jetstream.DeliverByStartSequencePolicy, max(cfg.Seq, 1)
-	case driver.FromTime:
-		c.DeliverPolicy, c.OptStartTime = jetstream.DeliverByStartTimePolicy, &cfg.Time
-	case driver.FromLast:
-		if cfg.Seq == 0 {
+	case cfg.From == driver.FromNow, cfg.From == driver.FromLast && cfg.Seq == 0:
+		if alone {
 			c.DeliverPolicy = jetstream.DeliverNewPolicy
-			return c, nil
+			break
 		}
-		c.DeliverPolicy = jetstream.DeliverByStartSequencePolicy
+		var info *jetstream.StreamInfo
+		if info, err = t.info(ctx); err == nil {
+			c.OptStartSeq = info.State.LastSeq + 1
+		}
+	case cfg.From == driver.FromSeq:
+		c.OptStartSeq = max(cfg.Seq, 1)
+	case cfg.From == driver.FromTime:
+		if alone || t.conn.level < levelReset {
+			c.DeliverPolicy, c.OptStartTime = jetstream.DeliverByStartTimePolicy, &cfg.Time
+			break
+		}
+		c.OptStartSeq, err = t.conn.seqAt(ctx, t.home, t.topic, cfg.Time)
+	case cfg.From == driver.FromLast:
 		c.OptStartSeq, err = t.newest(ctx, cfg.Seq)
 	default:
 		err = fmt.Errorf("the start position has the unknown kind %d", cfg.From)

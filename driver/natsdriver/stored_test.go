@@ -76,6 +76,31 @@ func TestStored(t *testing.T) {
 	}
 }
 
+// On a stream with replicas a subscription begins after the last message that the
+// leader has: the server that is to have its consumer may be behind.
+func TestStartWithReplicas(t *testing.T) {
+	topic := openTopic(t, startServer(t, withJetStream).open(t), "t", relaxed()).(*stored)
+	cfg := *topic.config.Load()
+	cfg.Replicas = 3 // as if
+	topic.config.Store(&cfg)
+	publish(t, topic, "1", "2", "3")
+	subscribe(t, topic, driver.SubscribeConfig{})
+	subscribe(t, topic, driver.SubscribeConfig{Group: "g"})
+	subscribe(t, topic, driver.SubscribeConfig{From: driver.FromLast})
+	stream, err := topic.conn.js.Stream(testContext(t), topic.stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []uint64
+	consumers := stream.ListConsumers(testContext(t))
+	for info := range consumers.Info() {
+		got = append(got, info.Config.OptStartSeq)
+	}
+	if err := consumers.Err(); err != nil || !slices.Equal(got, []uint64{4, 4, 4}) {
+		t.Errorf("they begin with %v (%v), want 4", got, err)
+	}
+}
+
 func TestStoredMessageIsWhole(t *testing.T) {
 	s := startServer(t, withJetStream)
 	topic := openTopic(t, s.open(t), "t", relaxed())
