@@ -3,6 +3,7 @@ package natsdriver
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -75,5 +76,45 @@ func TestGatheringWithImpatience(t *testing.T) {
 		if got[c] < acked[c] {
 			t.Errorf("caller %d: %d messages are stored, %d were acknowledged", c, got[c], acked[c])
 		}
+	}
+}
+
+// A batch of which it is not known whether it was stored, and that cannot be sent
+// again, is taken for stored if its last message is. That message must not be taken for
+// a repeat because its own answer was lost.
+func TestUnsureBatch(t *testing.T) {
+	l := openBrittle(t)
+	cfg := &driver.StoredConfig{Durability: driver.DurableStrict}
+	topic, beside := openTopic(t, l.conn, "t", cfg).(*stored), openTopic(t, l.beside, "t", cfg)
+	stored := func() uint64 {
+		stats, err := beside.Stats(testContext(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return stats.Stored
+	}
+	publish(t, topic, "first") // it asks for answers
+	_, ps, _ := topic.prepare(testContext(t), bare("1", "2", "3"), false)
+	setNATSHeader(ps[2].msg, natsMsgID, "id")
+	release := l.proxy.hold()
+	defer release()
+	var writing sync.WaitGroup
+	writing.Go(func() { topic.writeSingly(&batch{ctx: testContext(t), msgs: ps, unsure: true}, true) })
+	eventually(t, "the last message is stored", func() bool { return stored() == 2 })
+	l.cut(t)
+	release()
+	l.mend(t)
+	writing.Wait()
+	for _, p := range ps {
+		if p.err != nil {
+			t.Fatal(p.err)
+		}
+	}
+	if n := stored(); n != 4 {
+		t.Fatalf("%d messages are stored, want 4", n)
+	}
+	got := texts(receive(t, subscribe(t, beside, driver.SubscribeConfig{From: driver.FromStart}), 4))
+	if want := []string{"first", "3", "1", "2"}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }

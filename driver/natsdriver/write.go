@@ -326,8 +326,8 @@ func (t *stored) fly(ctx context.Context, ps []*outMsg, mu *sync.Mutex, burst bo
 			passing = err
 			rest = append(rest, p)
 		default:
-			p.err, p.seq, p.repeated = err, f.acks[i].Seq, f.acks[i].Duplicate
-			if p.repeated && p.sent == 1 {
+			p.err, p.seq = err, f.acks[i].Seq
+			if p.repeated = f.acks[i].Duplicate && p.sent == 1; p.repeated { // otherwise it may repeat itself
 				t.deduplicated.Add(1)
 			}
 		}
