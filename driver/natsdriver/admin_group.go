@@ -234,6 +234,7 @@ func (c *Conn) SeekGroup(ctx context.Context, topic, group string, seq uint64) e
 	if err != nil {
 		return err
 	}
+	whole := ctx
 	err = c.groupParts(ctx, topic, group, func(ctx context.Context, stream, consumer string) error {
 		have, err := c.api(ctx).Consumer(ctx, stream, consumer)
 		if err != nil {
@@ -245,7 +246,7 @@ func (c *Conn) SeekGroup(ctx context.Context, topic, group string, seq uint64) e
 			return ErrListening
 		}
 		if remade {
-			if err := c.remakeConsumer(ctx, stream, info.Config); err != nil {
+			if err := c.remakeConsumer(whole, stream, info.Config); err != nil {
 				return err
 			}
 		}
@@ -258,14 +259,17 @@ func (c *Conn) SeekGroup(ctx context.Context, topic, group string, seq uint64) e
 	return c.forgetRoster(ctx, topic, group)
 }
 
-// remakeConsumer recreates a consumer in a form whose place can be set freely.
+// remakeConsumer recreates a consumer in a form whose place can be set freely. It tries
+// until ctx ends: in between there is no consumer, and so no group.
 func (c *Conn) remakeConsumer(ctx context.Context, stream string, cfg jetstream.ConsumerConfig) error {
-	if err := c.api(ctx).DeleteConsumer(ctx, stream, cfg.Name); err != nil {
-		return err
-	}
 	cfg.DeliverPolicy, cfg.OptStartSeq, cfg.OptStartTime = jetstream.DeliverAllPolicy, 0, nil
-	_, err := c.api(ctx).CreateConsumer(ctx, stream, cfg)
-	return err
+	return c.state.do(ctx, func(ctx context.Context) error {
+		if err := c.api(ctx).DeleteConsumer(ctx, stream, cfg.Name); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+			return passing(err)
+		}
+		_, err := c.api(ctx).CreateConsumer(ctx, stream, cfg)
+		return passing(err)
+	})
 }
 
 // SeqAt returns the sequence of the first message stored at or after a time, or the

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/harkbus/hark"
 	"github.com/harkbus/hark/driver"
 )
@@ -318,5 +320,35 @@ func TestPatternGetsRepeatsOnce(t *testing.T) {
 	}
 	if !stored(3) {
 		t.Error("something was stored twice")
+	}
+}
+
+// A consumer that has to be recreated is there again although the connection is lost in
+// between.
+func TestConsumerIsRemade(t *testing.T) {
+	l := openBrittle(t)
+	topic := openTopic(t, l.beside, "t", relaxed()).(*stored)
+	name := subscribe(t, topic, driver.SubscribeConfig{Group: "g"}).(*member).consumer
+	look := func() (jetstream.Consumer, error) { return l.beside.js.Consumer(testContext(t), topic.stream, name) }
+	before, err := look()
+	if err != nil {
+		t.Fatal(err)
+	}
+	release := l.proxy.hold()
+	defer release()
+	remade := make(chan error, 1)
+	go func() { remade <- l.conn.remakeConsumer(testContext(t), topic.stream, before.CachedInfo().Config) }()
+	eventually(t, "the consumer is deleted", func() bool {
+		_, err := look()
+		return errors.Is(err, jetstream.ErrConsumerNotFound)
+	})
+	l.cut(t)
+	release()
+	l.mend(t)
+	if err := <-remade; err != nil {
+		t.Fatal(err)
+	}
+	if after, err := look(); err != nil || after.CachedInfo().Config.DeliverPolicy != jetstream.DeliverAllPolicy {
+		t.Errorf("got %+v, %v, want a consumer of all messages", after, err)
 	}
 }
