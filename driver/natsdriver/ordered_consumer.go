@@ -77,9 +77,11 @@ func (t *stored) Subscribe(ctx context.Context, cfg driver.SubscribeConfig) (dri
 
 // start returns the part of a consumer's configuration that says where it begins. With
 // replicas, a server that is behind may have the consumer: what is not there yet is new
-// to it, and later than any time. So the sequence comes from the leader.
+// to it, and later than any time. So the sequence comes from the leader, except for
+// topics in memory: if all servers restart they have the same consumers again, and
+// sequences that begin with 1.
 func (t *stored) start(ctx context.Context, cfg driver.SubscribeConfig) (c jetstream.ConsumerConfig, err error) {
-	alone := t.config.Load().Replicas <= 1
+	alone := t.config.Load().Replicas <= 1 || t.inMemory()
 	c.DeliverPolicy = jetstream.DeliverByStartSequencePolicy
 	switch {
 	case cfg.From == driver.FromStart:
