@@ -139,3 +139,76 @@ func fill(b *testing.B, c *Conn) {
 		b.Fatal(err)
 	}
 }
+
+// BenchmarkEphemeral measures publishing on a topic that is not stored, to subscriptions
+// of the same process. Those that publish wait for those that receive at the end.
+func BenchmarkEphemeral(b *testing.B) {
+	for _, publishers := range []int{1, 8} {
+		for _, subscriptions := range []int{1, 4} {
+			b.Run(fmt.Sprintf("publishers=%d/subscriptions=%d", publishers, subscriptions), func(b *testing.B) {
+				benchmarkEphemeral(b, publishers, subscriptions)
+			})
+		}
+	}
+}
+
+func benchmarkEphemeral(b *testing.B, publishers, subscriptions int) {
+	const window = 4096 // publishers are at most half of it ahead
+	c, err := Open(b.Context(), b.TempDir())
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		if err := c.Close(context.Background()); err != nil {
+			b.Error(err)
+		}
+	})
+	topic, err := c.OpenTopic(b.Context(), driver.TopicConfig{Name: "t"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	var receivers, senders sync.WaitGroup
+	room := make([]chan struct{}, subscriptions)
+	for i := range room {
+		room[i] = make(chan struct{}, window/2)
+		sub, err := topic.Subscribe(b.Context(), driver.SubscribeConfig{Window: window})
+		if err != nil {
+			b.Fatal(err)
+		}
+		receivers.Go(func() {
+			for got := 0; got < b.N; {
+				rs, err := sub.Receive(b.Context(), 256)
+				if err != nil {
+					b.Error(err)
+					return
+				}
+				for range rs {
+					<-room[i]
+				}
+				if got += len(rs); got < b.N {
+					sub.(driver.Recycler).Recycle(rs)
+				}
+			}
+		})
+	}
+	ms := []*driver.Message{{Data: make([]byte, 128), Bare: true}}
+	var left atomic.Int64
+	left.Store(int64(b.N))
+	b.ReportAllocs()
+	b.ResetTimer()
+	for range publishers {
+		senders.Go(func() {
+			for left.Add(-1) >= 0 {
+				for _, r := range room {
+					r <- struct{}{}
+				}
+				if err := topic.Publish(b.Context(), ms); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	senders.Wait()
+	receivers.Wait()
+}

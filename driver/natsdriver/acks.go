@@ -233,6 +233,20 @@ func (c *Conn) fits(m *nats.Msg) error {
 	return nil
 }
 
+// sendable returns an error if a message cannot be sent.
+func (c *Conn) sendable(topic string, m *driver.Message) error {
+	if c.surelyFits(topic, m) {
+		return nil
+	}
+	l := msgBuilders.Get().(*msgBuilder)
+	defer msgBuilders.Put(l)
+	msg, err := l.write(c, topic, topic, m)
+	if err == nil {
+		err = c.fits(msg)
+	}
+	return err
+}
+
 // surelyFits reports whether a message fits, without building the message that is
 // sent. The message must have no headers of its own, since some of them cannot be
 // sent.

@@ -33,7 +33,8 @@ type Conn struct {
 	opts  options
 	state *state
 	limit subscriptionLimit
-	owned *dialer // nil if the client belongs to the caller
+	local *localDelivery // nil without the option Listened
+	owned *dialer        // nil if the client belongs to the caller
 
 	acks    acks
 	answers answers
@@ -124,6 +125,9 @@ func newConn(ctx context.Context, nc *nats.Conn, d *dialer, o options) (*Conn, e
 	}
 	c.state = newState(nc, c.info.Engine+" "+c.info.Address)
 	c.state.owned, c.state.guarded = d, c.hears()
+	if o.listened != nil {
+		c.local = newLocalDelivery(c)
+	}
 	c.ids.init()
 	c.acks.init(c)
 	return c, nil

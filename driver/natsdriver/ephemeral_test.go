@@ -42,14 +42,14 @@ func TestEphemeral(t *testing.T) {
 func TestListened(t *testing.T) {
 	s := startServer(t)
 	var listened atomic.Bool
-	c := s.open(t, Listened(func(subject string) bool {
-		if subject != "orders" {
-			t.Errorf("asked for %s", subject)
+	c := s.open(t, Listened(func(subject string, own int) bool {
+		if subject != "orders" || own != 0 {
+			t.Errorf("asked for %s beside %d", subject, own)
 		}
 		return listened.Load()
 	}))
 	topic := openTopic(t, c, "orders", nil)
-	sub := subscribe(t, topic, driver.SubscribeConfig{})
+	sub := subscribe(t, openTopic(t, s.open(t), "orders", nil), driver.SubscribeConfig{})
 	publish(t, topic, "not sent")
 	for _, sent := range []bool{false, true} {
 		listened.Store(sent)

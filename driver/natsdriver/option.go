@@ -17,7 +17,7 @@ type options struct {
 	source     string // source attribute of CloudEvents
 	syncAlways bool
 	sync       func(ctx context.Context, stream string) error
-	listened   func(subject string) bool
+	listened   func(subject string, own int) bool
 	replicas   int
 	domain     string
 	lease      time.Duration
@@ -78,12 +78,14 @@ func Sync(f func(ctx context.Context, stream string) error) Option {
 	}
 }
 
-// Listened provides a way to find out, without asking a server, whether anything
-// receives what is published to a subject: f reports false if no subscription that
-// the servers know of, and no stream, takes it. Messages to ephemeral topics are
-// then checked but not sent. f is called for each of them, by many goroutines
-// concurrently.
-func Listened(f func(subject string) bool) Option {
+// Listened provides a way to find out, without asking a server, whether anything but
+// this connection receives what is published to a subject: f reports false only if own
+// subscriptions to the subject itself are all that the servers know of that takes it,
+// patterns, groups and streams included. own is how many there are of this connection,
+// or 0. A message to an ephemeral topic is then checked, and handed to them in the
+// process instead of being sent. f is called for each message, by many goroutines
+// concurrently. The user of the connection must be permitted to publish to all topics.
+func Listened(f func(subject string, own int) bool) Option {
 	return func(o *options) error {
 		o.listened = f
 		return nil

@@ -35,13 +35,13 @@ func withSync(o *server.Options) { o.JetStream, o.SyncAlways = true, true }
 
 // testServer is a server that a test can stop and restart.
 type testServer struct {
-	t    *testing.T
+	t    testing.TB
 	opts *server.Options
 	srv  *server.Server
 }
 
 // startServer starts a server on a free local port, which stops when the test ends.
-func startServer(t *testing.T, opts ...serverOption) *testServer {
+func startServer(t testing.TB, opts ...serverOption) *testServer {
 	t.Helper()
 	o := &server.Options{Host: "127.0.0.1", Port: -1, NoSigs: true, NoLog: true, StoreDir: t.TempDir(), ServerName: t.Name()}
 	for _, opt := range opts {

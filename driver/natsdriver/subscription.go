@@ -119,6 +119,9 @@ type subscription struct {
 	inbox string // prefix of reply subjects; empty if no replies can come
 	come  arrivals
 
+	local  string // the topic whose messages may be handed over; empty for none
+	handed handed
+
 	// Room for the messages that Receive returns, and the slice for them; nil while
 	// those returned last may be in use. Both belong to the goroutine that calls
 	// Receive and Recycle.
@@ -141,11 +144,23 @@ func (c *Conn) subscribe(ctx context.Context, topics string, cfg driver.Subscrib
 	if err := s.begin(ctx, subjects, cfg.Group, cfg.Window); err != nil {
 		return nil, err
 	}
+	if c.local != nil && cfg.Group == "" && !isPattern(topics) {
+		s.local = topics
+		c.local.add(s)
+	}
 	if err := c.add(s); err != nil {
 		s.end()
 		return nil, err
 	}
 	return s, nil
+}
+
+// end stops taking messages.
+func (s *subscription) end() {
+	if s.local != "" {
+		s.conn.local.remove(s)
+	}
+	s.inlet.end()
 }
 
 // Receive implements driver.Subscription.
@@ -157,10 +172,17 @@ func (s *subscription) Receive(ctx context.Context, most int) ([]*driver.Receive
 		}
 		rs := s.spare
 		if s.spare = nil; cap(rs) < len(ms) {
-			s.room = make([]driver.Received, len(ms))
+			s.room = nil
 			rs = make([]*driver.Received, 0, len(ms))
 		}
 		for _, m := range ms {
+			if m == handedMarker {
+				rs = append(rs, s.handed.take())
+				continue
+			}
+			if s.room == nil {
+				s.room = make([]driver.Received, cap(rs))
+			}
 			if topic, ok := s.topicOf(m); ok && !s.come.repeats(m.Reply) {
 				r := &s.room[len(rs)]
 				s.conn.decodeInto(r, m, topic)
@@ -219,17 +241,25 @@ func (s *subscription) Drain(ctx context.Context) error {
 	if err := s.conn.Flush(ctx); err != nil {
 		return err
 	}
+	if s.local != "" {
+		if err := s.conn.local.settle(ctx, s); err != nil {
+			return err
+		}
+	}
 	s.end()
 	return nil
 }
 
 // Lag implements driver.Subscription.
 func (s *subscription) Lag(context.Context) (driver.Lag, error) {
-	return driver.Lag{Waiting: uint64(len(s.msgs)), Lost: s.dropped(), Members: 1}, nil
+	parked, lost := s.handed.count()
+	return driver.Lag{Waiting: uint64(len(s.msgs) + parked), Lost: s.dropped() + lost, Members: 1}, nil
 }
 
 // CaughtUp implements driver.Subscription.
-func (s *subscription) CaughtUp(context.Context, uint64) (bool, error) { return len(s.msgs) == 0, nil }
+func (s *subscription) CaughtUp(context.Context, uint64) (bool, error) {
+	return len(s.msgs) == 0 && !s.handed.hasParked(), nil
+}
 
 // Close implements driver.Subscription.
 func (s *subscription) Close(context.Context) error {

@@ -33,43 +33,51 @@ type topic struct {
 // does not permit it, messages published before that is known are lost, and later
 // ones return an error.
 func (t *topic) Publish(ctx context.Context, ms []*driver.Message) error {
+	return each(ms, func(m *driver.Message) error { return t.publish(ctx, m) })
+}
+
+func (t *topic) publish(ctx context.Context, m *driver.Message) error {
 	c := t.conn
-	return each(ms, func(m *driver.Message) error {
-		if !m.Due.IsZero() {
-			return c.refuse(string(driver.EphemeralDelay))
-		}
-		if c.state.isClosed() {
-			return errConnClosed
-		}
-		if err := c.refused(t.name); err != nil {
+	if !m.Due.IsZero() {
+		return c.refuse(string(driver.EphemeralDelay))
+	}
+	if c.state.isClosed() {
+		return errConnClosed
+	}
+	if err := c.refused(t.name); err != nil {
+		return err
+	}
+	if c.local != nil {
+		if delivered, err := c.local.deliver(t.name, m); delivered {
 			return err
 		}
-		// While the connection is lost, the server does not know the connection's
-		// own subscriptions.
-		unheard := c.opts.listened != nil && c.state.connected() && !c.opts.listened(t.name)
-		if !unheard && m.Bare && len(m.Headers) == 0 && m.Expires.IsZero() && c.nc.Publish(t.name, m.Data) == nil {
-			return nil
-		}
-		if unheard && c.surelyFits(t.name, m) {
-			return nil
-		}
-		l := msgBuilders.Get().(*msgBuilder)
-		defer msgBuilders.Put(l)
-		msg, err := l.write(c, t.name, t.name, m)
-		if err != nil {
-			return err
-		}
-		if unheard {
-			return c.fits(msg)
-		}
-		if err = c.nc.PublishMsg(msg); err == nil {
-			return nil
-		}
-		if err := c.fits(msg); err != nil {
-			return err
-		}
-		return c.state.do(ctx, func(context.Context) error { return c.nc.PublishMsg(msg) })
+	}
+	if m.Bare && len(m.Headers) == 0 && m.Expires.IsZero() && t.send(ctx, func() error { return c.nc.Publish(t.name, m.Data) }) == nil {
+		return nil
+	}
+	l := msgBuilders.Get().(*msgBuilder)
+	defer msgBuilders.Put(l)
+	msg, err := l.write(c, t.name, t.name, m)
+	if err != nil {
+		return err
+	}
+	if err = t.send(ctx, func() error { return c.nc.PublishMsg(msg) }); err == nil {
+		return nil
+	}
+	if err := c.fits(msg); err != nil {
+		return err
+	}
+	return c.state.do(ctx, func(ctx context.Context) error {
+		return t.send(ctx, func() error { return c.nc.PublishMsg(msg) })
 	})
+}
+
+// send calls f, which sends a message to the server.
+func (t *topic) send(ctx context.Context, f func() error) error {
+	if t.conn.local == nil {
+		return f()
+	}
+	return t.conn.local.send(ctx, t.name, f)
 }
 
 // each calls f for each message and returns what a topic's Publish should.

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -91,10 +92,25 @@ func (s *Store) Addr() net.Addr { return s.Server().Addr() }
 // Dir returns the directory, as an absolute path.
 func (s *Store) Dir() string { return s.dir }
 
-// Listened reports whether anybody takes what is published to a subject: a
-// subscription, also one at another server of the cluster, or a stream.
-func (s *Store) Listened(subject string) bool {
-	return s.Server().GlobalAccount().SubscriptionInterest(subject)
+// Listened reports whether anything but a given number of subscriptions to the subject
+// itself takes what is published to it: a subscription, also one at another server of the
+// cluster, or a stream.
+func (s *Store) Listened(subject string, own int) bool {
+	account := s.Server().GlobalAccount()
+	if own == 0 {
+		return account.SubscriptionInterest(subject)
+	}
+	// The server counts subscriptions to patterns and to the subject itself, but may
+	// leave some out if there are both. So look for patterns first: a token * in a
+	// subject to match is one that only patterns match.
+	for from := 0; from <= len(subject); {
+		to := from + strings.IndexByte(subject[from:]+".", '.')
+		if account.SubscriptionInterest(subject[:from] + "*" + subject[to:]) {
+			return true
+		}
+		from = to + 1
+	}
+	return account.Interest(subject) != own
 }
 
 // WriteFault says which write to the disk has failed, "" if none has. The server

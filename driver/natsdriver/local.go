@@ -1,0 +1,319 @@
+package natsdriver
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/harkbus/hark/driver"
+)
+
+// localDelivery delivers messages of ephemeral topics within the connection: if its own
+// subscriptions are the only ones that receive a message, it is handed to them and not
+// sent to the server. It needs the option Listened.
+//
+// A message that is handed over must not overtake those that were sent before. The way
+// of these ends in the channel of a subscription, to which the client adds them in the
+// order of the connection, before it reports the server's answer to a flush. So a flush
+// shows that they have arrived. Until then messages are parked.
+type localDelivery struct {
+	conn *Conn
+	// known is the epoch of the connection in which a flush has shown that the server
+	// knows its subscriptions.
+	known    atomic.Uint64
+	learning atomic.Bool // learn is at work
+
+	// mu guards topics and the subscriptions in them. Publishing holds it for reading:
+	// once a subscription has been added, what was published without it has been sent.
+	mu     sync.RWMutex
+	topics map[string]*localTopic
+}
+
+// localTopic is a topic to which the connection has subscriptions without a group.
+type localTopic struct {
+	subs []*subscription
+
+	mu sync.Mutex // held while a message is handed over or sent; guards the fields below
+	// behind says that messages were sent after the last flush began, or before the
+	// first.
+	behind bool
+	// flushed is closed when the flush under way has ended; nil if none is. Until then
+	// what is handed over is parked.
+	flushed chan struct{}
+}
+
+func newLocalDelivery(c *Conn) *localDelivery {
+	l := &localDelivery{conn: c, topics: map[string]*localTopic{}}
+	l.known.Store(c.state.epoch()) // there are no subscriptions yet
+	return l
+}
+
+// add adds a subscription to one topic, without a group, that the server knows.
+func (l *localDelivery) add(s *subscription) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t := l.topics[s.local]
+	if t == nil {
+		t = &localTopic{}
+		l.topics[s.local] = t
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.behind = true // it waits for what was sent without it
+	t.subs = append(t.subs, s)
+}
+
+// remove removes a subscription, before the server forgets it. It gets nothing more, and
+// what is parked for it is dropped.
+func (l *localDelivery) remove(s *subscription) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if t := l.topics[s.local]; t != nil {
+		if t.subs = slices.DeleteFunc(t.subs, func(o *subscription) bool { return o == s }); len(t.subs) == 0 {
+			delete(l.topics, s.local)
+		}
+	}
+	s.handed.dropParked()
+}
+
+// deliver delivers a message, unless it must be sent: then it returns false.
+func (l *localDelivery) deliver(topic string, m *driver.Message) (delivered bool, err error) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	t := l.topics[topic]
+	if t == nil {
+		if l.conn.opts.listened(topic, 0) || !l.sound() {
+			return false, nil
+		}
+		return true, l.conn.sendable(topic, m)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if l.conn.opts.listened(topic, len(t.subs)) || !l.sound() || t.behind && !l.flush(t) {
+		return false, nil
+	}
+	return true, l.hand(t, topic, m)
+}
+
+// send calls f, which sends a message. It waits while messages before it are parked.
+func (l *localDelivery) send(ctx context.Context, topic string, f func() error) error {
+	for {
+		flushed, err := l.trySend(topic, f)
+		if flushed == nil {
+			return err
+		}
+		select {
+		case <-flushed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// trySend is send, but returns what to wait for.
+func (l *localDelivery) trySend(topic string, f func() error) (flushed <-chan struct{}, err error) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	t := l.topics[topic]
+	if t == nil {
+		return nil, f()
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.flushed != nil && slices.ContainsFunc(t.subs, func(s *subscription) bool { return s.handed.hasParked() }) {
+		return t.flushed, nil
+	}
+	t.behind = true
+	return nil, f()
+}
+
+// sound reports whether what listened has said before holds: the connection has not been
+// lost, and since it was restored the server has learned of the subscriptions. If the
+// server has lost it and the client has not noticed, what is sent is lost as well.
+func (l *localDelivery) sound() bool {
+	if !l.conn.nc.IsConnected() {
+		return false
+	}
+	if l.conn.state.epoch() == l.known.Load() {
+		return true
+	}
+	if l.learning.CompareAndSwap(false, true) && !l.conn.spawn(l.learn) {
+		l.learning.Store(false)
+	}
+	return false
+}
+
+// learn waits until the server knows the subscriptions.
+func (l *localDelivery) learn() {
+	defer l.learning.Store(false)
+	var epoch uint64
+	err := l.conn.state.do(context.Background(), func(ctx context.Context) error {
+		epoch = l.conn.state.epoch()
+		return l.conn.nc.FlushWithContext(ctx)
+	})
+	if err == nil {
+		l.known.Store(epoch)
+	}
+}
+
+// flush begins a flush for a topic whose mutex is held. It returns false if one is under
+// way that does not cover all that was sent, or if the connection is being closed.
+func (l *localDelivery) flush(t *localTopic) bool {
+	if t.flushed != nil || !l.conn.spawn(func() { l.finishFlush(t) }) {
+		return false
+	}
+	t.behind, t.flushed = false, make(chan struct{})
+	return true
+}
+
+func (l *localDelivery) finishFlush(t *localTopic) {
+	err := l.conn.Flush(context.Background()) // ends with the connection
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, s := range t.subs {
+		s.handed.release(s.msgs)
+	}
+	t.behind = t.behind || err != nil
+	close(t.flushed)
+	t.flushed = nil
+}
+
+// settle waits until nothing is parked for a subscription.
+func (l *localDelivery) settle(ctx context.Context, s *subscription) error {
+	for {
+		var flushed <-chan struct{}
+		l.mu.RLock()
+		if t := l.topics[s.local]; t != nil && s.handed.hasParked() {
+			t.mu.Lock()
+			flushed = t.flushed
+			t.mu.Unlock()
+		}
+		l.mu.RUnlock()
+		if flushed == nil {
+			return nil
+		}
+		select {
+		case <-flushed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// hand hands a message to the subscriptions of a topic whose mutex is held. Each gets what
+// it would have received from the server, with memory of its own.
+func (l *localDelivery) hand(t *localTopic, topic string, m *driver.Message) error {
+	c := l.conn
+	b := msgBuilders.Get().(*msgBuilder)
+	defer msgBuilders.Put(b)
+	msg, err := b.write(c, topic, topic, m)
+	if err == nil {
+		err = c.fits(msg)
+	}
+	if err != nil {
+		return err
+	}
+	for _, s := range t.subs {
+		r := new(driver.Received)
+		msg.Data = append([]byte{}, m.Data...)
+		c.decodeInto(r, msg, topic)
+		s.handed.put(s.msgs, r, t.flushed != nil)
+	}
+	return nil
+}
+
+// handed are the messages for a subscription that did not come from the server. A marker in
+// the subscription's channel stands for each that is not parked, so that they have their
+// place among those that did, and count towards its size.
+type handed struct {
+	mu     sync.Mutex // guards the fields below
+	queue  []*driver.Received
+	head   int // messages before it have been taken
+	parked int // how many at the end of the queue are
+	lost   uint64
+}
+
+// handedMarker is the marker.
+var handedMarker = new(nats.Msg)
+
+// put adds a message, unless there is no room for it.
+func (h *handed) put(msgs chan *nats.Msg, r *driver.Received, park bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if park {
+		if len(msgs)+h.parked >= cap(msgs) {
+			h.lost++
+			return
+		}
+		h.parked++
+	} else {
+		select {
+		case msgs <- handedMarker:
+		default:
+			h.lost++
+			return
+		}
+	}
+	h.queue = append(h.queue, r)
+}
+
+// release lets parked messages follow what has arrived.
+func (h *handed) release(msgs chan *nats.Msg) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for ; h.parked > 0; h.parked-- {
+		select {
+		case msgs <- handedMarker:
+			continue
+		default:
+		}
+		h.lost += uint64(h.parked)
+		h.dropParkedLocked()
+		return
+	}
+}
+
+// take returns the message for which the marker stands that has been received.
+func (h *handed) take() *driver.Received {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	r := h.queue[h.head]
+	h.queue[h.head] = nil
+	h.head++
+	if h.head == len(h.queue) || h.head > 64 && h.head > len(h.queue)/2 {
+		n := copy(h.queue, h.queue[h.head:])
+		clear(h.queue[n:])
+		h.queue, h.head = h.queue[:n], 0
+	}
+	return r
+}
+
+func (h *handed) hasParked() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.parked > 0
+}
+
+func (h *handed) dropParked() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.dropParkedLocked()
+}
+
+func (h *handed) dropParkedLocked() {
+	n := len(h.queue) - h.parked
+	clear(h.queue[n:])
+	h.queue, h.parked = h.queue[:n], 0
+}
+
+// count returns how many messages are parked, and how many found no room.
+func (h *handed) count() (parked int, lost uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.parked, h.lost
+}
