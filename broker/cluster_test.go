@@ -193,7 +193,7 @@ func TestCluster(t *testing.T) {
 	}
 
 	// A message that is published over HTTP at one broker reaches subscribers at
-	// another.
+	// another, also if a client follows it there over HTTP.
 	clicks := listen(t, c, "clicks")
 	reached := make(chan error, 1)
 	waiting := testContext(t)
@@ -202,6 +202,7 @@ func TestCluster(t *testing.T) {
 		reached <- err
 	}()
 	door := doorOf(t, bs[1])
+	door.follow("clicks/events")
 	for heard := false; !heard; { // servers tell each other who listens
 		door.post(http.StatusAccepted, "clicks", "1")
 		select {

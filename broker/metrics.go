@@ -148,7 +148,7 @@ var (
 
 	connectionsNow   = gauge("hark_connections", "Clients that are connected.")
 	connectionsTotal = counter("hark_connections_total", "Clients that have connected.")
-	receivedMessages = counter("hark_received_messages_total", "Messages that clients have sent, including those of the protocol of hark.")
+	receivedMessages = counter("hark_received_messages_total", "Messages that the server has received from clients, including those of the protocol of hark, but not those published over HTTP that no client of the server receives.")
 	receivedBytes    = counter("hark_received_bytes_total", "Bytes of those.")
 	sentMessages     = counter("hark_sent_messages_total", "Messages sent to clients, including those of the protocol of hark.")
 	sentBytes        = counter("hark_sent_bytes_total", "Bytes of those.")
