@@ -74,6 +74,7 @@ func newRemoteTopic(b *Bus, name string, typ reflect.Type, c topicConfig) (*remo
 		MaxBytes:    c.retention.MaxBytes,
 		Dedup:       window,
 		Durability:  durability,
+		AnyClass:    c.retention.Durability == 0,
 		Existing:    c.existing,
 		DeadLetters: c.dead,
 	}

@@ -49,8 +49,9 @@ type Retention struct {
 	// MaxBytes limits their encoded size, 0 for no limit. In process nothing
 	// is encoded: NewTopic refuses it with ErrUnsupported.
 	MaxBytes int64
-	// Durability says what a message survives once Publish has returned; 0
-	// is the strongest that the engine promises. In process that is Memory.
+	// Durability says what a message survives once Publish has returned. 0 is
+	// that of the topic, if the engine has it already, or else the strongest
+	// that the engine promises. In process that is Memory.
 	Durability Durability
 }
 

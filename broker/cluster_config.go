@@ -115,7 +115,7 @@ func (c *Config) validateCluster(bad report) {
 // each message: servers do not tell.
 func (c *Config) validateStrict(bad report) {
 	_, query, _ := strings.Cut(c.Engine, "?")
-	if values, err := url.ParseQuery(query); err != nil || values.Get("sync") == "always" {
+	if values, err := url.ParseQuery(query); err != nil || values.Get("sync") == "always" || strings.HasPrefix(c.Engine, "hark:") {
 		return
 	}
 	for i, t := range c.Topics {
@@ -123,7 +123,7 @@ func (c *Config) validateStrict(bad report) {
 			continue
 		}
 		bad(fmt.Sprintf("topics[%d]", i), "%s is strict, which needs servers that sync each message to disk before they acknowledge it, and the broker cannot detect whether they do: "+
-			"if they do, like hark serve and NATS with sync_interval: always, add sync=always to the URL under engine; if not, set durability: relaxed", t.Name)
+			"if they do, like hark serve, use a hark:// URL under engine, and like NATS with sync_interval: always, add sync=always to it; if not, set durability: relaxed", t.Name)
 		return // the others have the same cause
 	}
 }

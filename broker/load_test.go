@@ -296,6 +296,7 @@ func TestStrictIsSaid(t *testing.T) {
 	for _, text := range []string{
 		"engine: nats://127.0.0.1:4222?sync=always\ntopics: [{name: a}]",
 		"engine: nats://127.0.0.1:4222,127.0.0.1:4223?lease=5s&sync=always\ntopics: [{name: a}]",
+		"engine: hark://127.0.0.1:7422\ntopics: [{name: a}]",
 		"engine: nats://127.0.0.1:4222\ntopics: [{name: a, durability: relaxed}, {name: b, durability: memory}]",
 		"engine: nats://127.0.0.1:4222",
 	} {

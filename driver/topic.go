@@ -35,6 +35,7 @@ type StoredConfig struct {
 	MaxBytes    int64
 	Dedup       time.Duration // how long IDs are remembered; 0 not at all
 	Durability  Durability
+	AnyClass    bool // take it with another Durability too, if it is there
 	Existing    bool // take it as it is if it is there
 	DeadLetters bool // for dead letters, which tools can find by that
 }

@@ -54,10 +54,12 @@ const (
 )
 
 // batches reports whether messages are gathered into atomic batches: a server that
-// always syncs then does so once per batch.
+// always syncs then does so once per batch. That a server does, somebody knew who made
+// a Strict topic there.
 func (t *stored) batches() bool {
-	cfg := t.config.Load()
-	return t.conn.opts.syncAlways && cfg.AllowAtomicPublish && cfg.Storage == jetstream.FileStorage && cfg.Replicas <= 1
+	cfg, opts := t.config.Load(), &t.conn.opts
+	syncs := opts.syncAlways || opts.sync == nil && cfg.Metadata[metaDurability] == durabilities[driver.DurableStrict].name
+	return syncs && cfg.AllowAtomicPublish && cfg.Storage == jetstream.FileStorage && cfg.Replicas <= 1
 }
 
 // writer gathers the messages of concurrent calls into batches. As long as fewer wait

@@ -6,8 +6,9 @@
 //
 //	nats://[USER:PASSWORD@|TOKEN@]HOST[:PORT][,HOST[:PORT]…][?PARAMETER=VALUE&…]
 //
-// tls: is nats: with TLS required; hark: is nats: with the port of a hark
-// broker, 7422, where none is given instead of 4222. The parameters:
+// tls: is nats: with TLS required. hark: is for a hark broker, and means
+// sync=always and port 7422, where none is given, instead of 4222; a server that
+// does not run in a broker needs nats:. The parameters:
 //
 //	creds     file with a JWT and its seed (.creds)
 //	nkey      file with the seed of an nkey

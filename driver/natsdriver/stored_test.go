@@ -488,3 +488,36 @@ func TestLargeMessagesAreRead(t *testing.T) {
 		t.Errorf("got %d messages, not those that were published in their order", len(got))
 	}
 }
+
+// TestDurabilityOfExistingTopic opens topics of each class with another one, and through
+// a connection that cannot promise Strict.
+func TestDurabilityOfExistingTopic(t *testing.T) {
+	s := startServer(t, withSync)
+	knows, asks := s.open(t, SyncAlways()), s.open(t)
+	classes := []driver.Durability{driver.DurableStrict, driver.DurableRelaxed, driver.DurableMemory}
+	for _, d := range classes {
+		openTopic(t, knows, durabilities[d].name, &driver.StoredConfig{Durability: d})
+	}
+	for _, c := range []*Conn{knows, asks} {
+		for _, d := range classes {
+			for _, wanted := range classes[1:] {
+				name := durabilities[d].name
+				_, err := c.OpenTopic(testContext(t), driver.TopicConfig{Name: name, Stored: &driver.StoredConfig{Durability: wanted}})
+				if refused := errors.Is(err, driver.ErrConflict); refused != (d != wanted) || err != nil && !refused {
+					t.Errorf("%s as %s: got %v, want it refused: %v", name, durabilities[wanted].name, err, d != wanted)
+				}
+				topic := openTopic(t, c, name, &driver.StoredConfig{Durability: wanted, AnyClass: true}).(*stored)
+				if topic.wanted.Durability != max(d, wanted) {
+					t.Errorf("%s as any: is used as %s", name, durabilities[topic.wanted.Durability].name)
+				}
+				if topic.batches() != (d == driver.DurableStrict || c == knows && d == driver.DurableRelaxed) {
+					t.Errorf("%s: messages are gathered into batches: %v", name, topic.batches())
+				}
+			}
+		}
+	}
+	_, err := asks.OpenTopic(testContext(t), driver.TopicConfig{Name: "strict", Stored: &driver.StoredConfig{MaxMessages: 3, AnyClass: true, Durability: driver.DurableRelaxed}})
+	if !errors.Is(err, driver.ErrConflict) {
+		t.Errorf("with another limit: got %v, want ErrConflict", err)
+	}
+}

@@ -86,7 +86,21 @@ func (t *stored) begins(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if t.wanted.AnyClass {
+		t.takeClass()
+	}
 	return t.noteDead(ctx)
+}
+
+// takeClass makes the durability of the stream the wanted one, if it is weaker: the
+// stream of a topic in memory is gone when the server restarts, and is made again as it
+// was.
+func (t *stored) takeClass() {
+	d := storedConfig(t.config.Load()).Durability
+	if t.inMemory() { // also a stream that is not hark's
+		d = driver.DurableMemory
+	}
+	t.wanted.Durability = max(t.wanted.Durability, d)
 }
 
 // open finds the stream, or creates it.
@@ -286,9 +300,11 @@ func (t *stored) agrees(have *jetstream.StreamConfig) error {
 	if t.wanted.Dedup > 0 {
 		check("the window of deduplication", have.Duplicates, want.Duplicates)
 	}
-	check("its storage", have.Storage.String(), want.Storage.String())
-	if d, ok := have.Metadata[metaDurability]; ok {
-		check("the durability", d, want.Metadata[metaDurability])
+	if !t.wanted.AnyClass {
+		check("its storage", have.Storage.String(), want.Storage.String())
+		if d, ok := have.Metadata[metaDurability]; ok {
+			check("the durability", d, want.Metadata[metaDurability])
+		}
 	}
 	if t.shared() {
 		check("the number of messages of each topic", max(have.MaxMsgsPerSubject, 0), max(want.MaxMsgsPerSubject, 0))

@@ -41,6 +41,7 @@ func parseURL(raw string) (target, error) {
 	case "nats", "tls":
 	case "hark":
 		scheme, port = "nats", harkPort
+		t.options = append(t.options, SyncAlways()) // as the server in a broker does
 	default:
 		ok = false
 	}

@@ -13,8 +13,8 @@ func TestURLs(t *testing.T) {
 		options int
 	}{
 		{"nats://localhost", "nats://localhost:4222", 0},
-		{"hark://localhost", "nats://localhost:7422", 0},
-		{"hark://a:1,b/", "nats://a:1 nats://b:7422", 0},
+		{"hark://localhost", "nats://localhost:7422", 1}, // a broker's server always syncs
+		{"hark://a:1,b/", "nats://a:1 nats://b:7422", 1},
 		{"nats://u:p%40@a,b:5,nats://x:y@c", "nats://u:p%40@a:4222 nats://u:p%40@b:5 nats://x:y@c:4222", 1},
 		{"tls://secret@a", "tls://secret@a:4222", 1},
 		{"nats://[::1]:99", "nats://[::1]:99", 0},
