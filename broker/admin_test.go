@@ -93,6 +93,7 @@ func storeScenario(t *testing.T, a *api) {
 	a.refused(http.StatusConflict, "together is 0, not 7", "putTopic", args{"topic": "stored.0", "alter": "true"}, topicLimits{Count: 7})
 	a.refused(http.StatusNotFound, "", "getMessage", args{"topic": "stored.1", "seq": "11"}, nil)
 	a.want(http.StatusNoContent, "deleteTopic", args{"topic": "stored.0"}, nil, nil)
+	a.refused(http.StatusNotFound, "no messages and no groups in the store of stored.*", "deleteTopic", args{"topic": "stored.0"}, nil)
 	a.want(http.StatusOK, "getTopic", args{"topic": "stored.1"}, nil, &topic)
 	if topic.Messages != 5 {
 		t.Errorf("got %+v", topic)

@@ -54,8 +54,12 @@ func topicEndpoints() []endpoint {
 				if c.broker.declares(topic) {
 					return refused(http.StatusConflict, "topic %s is declared in the configuration of the broker", topic).but("remove it there, reload the broker, and try again")
 				}
-				if _, err := c.broker.conn.TopicInfo(c.ctx, topic); err != nil {
+				info, err := c.broker.conn.TopicInfo(c.ctx, topic)
+				if err != nil {
 					return err
+				}
+				if info.Store != "" && info.Messages == 0 && info.Groups == 0 {
+					return refused(http.StatusNotFound, "topic %s has no messages and no groups in the store of %s", topic, info.Store)
 				}
 				if err := c.broker.conn.DeleteTopic(c.ctx, topic); err != nil {
 					return err

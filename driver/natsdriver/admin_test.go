@@ -96,8 +96,16 @@ func TestTopicInfoAndPurge(t *testing.T) {
 	if n, err := c.PurgeTopic(testContext(t), "t", 0, 3); err != nil || n != 12 {
 		t.Errorf("got %d, %v, want all but 3", n, err)
 	}
-	if n, err := c.PurgeTopic(testContext(t), "t", 0, 0); err != nil || n != 3 {
+	if n, err := c.PurgeTopic(testContext(t), "t", 1000, 0); err != nil || n != 3 {
 		t.Errorf("got %d, %v, want the rest", n, err)
+	}
+	for _, upTo := range []uint64{0, 1, 1000} { // nothing is there any more, and the sequences go on
+		if n, err := c.PurgeTopic(testContext(t), "t", upTo, 0); err != nil || n != 0 {
+			t.Errorf("got %d, %v, want none of none", n, err)
+		}
+	}
+	if info, err := c.TopicInfo(testContext(t), "t"); err != nil || info.Last != 20 {
+		t.Errorf("got %+v, %v, want 20 as the last sequence", info, err)
 	}
 	for what, err := range map[string]error{
 		"info":    second(c.TopicInfo(testContext(t), "none")),

@@ -320,9 +320,7 @@ func (c *Conn) nameOf(ctx context.Context, stream, prefix string) (string, error
 // that is not 0, or all but the newest keep.
 func (c *Conn) PurgeTopic(ctx context.Context, name string, upTo, keep uint64) (removed uint64, err error) {
 	ask := map[string]any{}
-	if upTo > 0 {
-		ask["seq"] = upTo
-	} else if keep > 0 {
+	if upTo == 0 && keep > 0 {
 		ask["keep"] = keep
 	}
 	h, err := c.homeNow(ctx, name)
@@ -333,13 +331,17 @@ func (c *Conn) PurgeTopic(ctx context.Context, name string, upTo, keep uint64) (
 		ask["filter"] = filter
 	}
 	err = c.find(ctx, "topic "+name, func(ctx context.Context) error {
-		if _, err := c.api(ctx).Stream(ctx, h.stream); err != nil {
+		stream, err := c.api(ctx).Stream(ctx, h.stream)
+		if err != nil {
 			return err
+		}
+		if upTo > 0 { // past the end, the server would give the next message that sequence
+			ask["seq"] = min(upTo, stream.CachedInfo().State.LastSeq+1)
 		}
 		var answer struct {
 			Purged uint64 `json:"purged"`
 		}
-		err := c.askAPI(ctx, "STREAM.PURGE."+h.stream, ask, &answer)
+		err = c.askAPI(ctx, "STREAM.PURGE."+h.stream, ask, &answer)
 		removed = answer.Purged
 		return err
 	})
