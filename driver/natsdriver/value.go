@@ -57,21 +57,34 @@ type value struct {
 
 // OpenValue implements driver.Values.
 func (c *Conn) OpenValue(ctx context.Context, name string, initial []byte) (driver.Value, error) {
+	v, _, _, err := c.openValue(ctx, name, initial)
+	return v, err
+}
+
+// CreateValue creates a value, and reports whether it did: otherwise the value exists,
+// with the returned state.
+func (c *Conn) CreateValue(ctx context.Context, name string, initial []byte) (state driver.State, made bool, err error) {
+	_, state, made, err = c.openValue(ctx, name, initial)
+	return state, made, err
+}
+
+// openValue returns a value with its state, and reports whether it has made the value.
+func (c *Conn) openValue(ctx context.Context, name string, initial []byte) (v *value, state driver.State, made bool, err error) {
 	if c.js == nil {
-		return nil, c.refuse("values")
+		return nil, state, false, c.refuse("values")
 	}
 	if c.state.isClosed() {
-		return nil, errConnClosed
+		return nil, state, false, errConnClosed
 	}
-	v := &value{conn: c, name: name, turn: make(chan struct{}, 1)}
+	v = &value{conn: c, name: name, turn: make(chan struct{}, 1)}
 	if err := v.ensureStream(ctx); err != nil {
-		return nil, err
+		return nil, state, false, err
 	}
-	state, err := v.Load(ctx)
+	state, err = v.Load(ctx)
 	if err == nil && state.Version == 0 {
-		_, _, err = v.CompareAndSet(ctx, 0, initial)
+		state, made, err = v.CompareAndSet(ctx, 0, initial)
 	}
-	return v, err
+	return v, state, made, err
 }
 
 // ensureStream creates the stream of values if needed.

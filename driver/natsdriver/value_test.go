@@ -457,3 +457,26 @@ func TestValueIsLinearizable(t *testing.T) {
 	wg.Wait()
 	h.check(t)
 }
+
+// TestCreateValue has several processes create a value with the same state: one does.
+func TestCreateValue(t *testing.T) {
+	s := startServer(t, withJetStream)
+	var made atomic.Int64
+	var all sync.WaitGroup
+	for range 8 {
+		c := s.open(t)
+		all.Go(func() {
+			state, did, err := c.CreateValue(testContext(t), "lock", []byte("held"))
+			if err != nil || state.Version != 1 || string(state.Data) != "held" {
+				t.Errorf("got %+v, %v, want version 1", state, err)
+			}
+			if did {
+				made.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	if n := made.Load(); n != 1 {
+		t.Errorf("%d have created the value, want 1", n)
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -112,7 +113,7 @@ func (a *admin) send(ctx context.Context, method, path string, query url.Values,
 				return nil, err // the user has interrupted it
 			}
 		}
-		return nil, fmt.Errorf("%w; hark serve starts a broker, --http and HARK_HTTP_URL say where one is", advised(err))
+		return nil, fmt.Errorf("%w; hark serve starts a broker; --http or HARK_HTTP_URL says where one is", advised(err))
 	}
 	if res.StatusCode < 300 {
 		return res, nil
@@ -155,8 +156,12 @@ func (a *admin) refusal(res *http.Response) error {
 	if res.StatusCode == http.StatusNotFound {
 		return nothingError{r}
 	}
-	if res.StatusCode == http.StatusUnauthorized && a.place.Password == "" {
+	switch {
+	case res.StatusCode != http.StatusUnauthorized:
+	case a.place.Password == "":
 		r.Hint = "put the user and the token into the URL, such as --url hark://NAME:TOKEN@HOST, or into HARK_TOKEN, or use a context"
+	default:
+		r.Hint = "they are from the URL (" + a.place.Said + "), or from HARK_TOKEN if it has none; hark doctor finds out more"
 	}
 	return r
 }
@@ -250,7 +255,9 @@ func (a *admin) lines(ctx context.Context, path string, body any, f func(line js
 // adminPath joins the parts of a path of the API.
 func adminPath(parts ...string) string {
 	for i, p := range parts {
-		parts[i] = url.PathEscape(p)
+		if parts[i] = url.PathEscape(p); p == "." || p == ".." { // the server takes no dots for a name
+			parts[i] = strings.ReplaceAll(p, ".", "%2E")
+		}
 	}
 	return "/v1/admin/" + strings.Join(parts, "/")
 }
@@ -263,6 +270,9 @@ func (f *adminFlags) administer(least, most int, want string, do adminAction) ac
 	return func(ctx context.Context, words []string, s Streams) error {
 		if len(words) < least || most >= 0 && len(words) > most {
 			return usageError{fmt.Errorf("want %s, got %s", want, plural(len(words), "word", "words"))}
+		}
+		if slices.Contains(words[:least], "") {
+			return usageError{fmt.Errorf("want %s, got an empty word", want)}
 		}
 		a, err := f.open(s.Err)
 		if err != nil {
@@ -287,6 +297,15 @@ func patternQuery(words []string) url.Values {
 		query.Set("pattern", words[0])
 	}
 	return query
+}
+
+// seen returns what a list holds that answers every user, with what the user may
+// administer.
+func (a *admin) seen(what string) string {
+	if a.place.Password == "" {
+		return what
+	}
+	return what + " that this user may administer"
 }
 
 // list prints the entries of a list, as lines of JSON or as a table with a row for

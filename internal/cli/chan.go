@@ -48,12 +48,10 @@ func newChanFlags(fs *flag.FlagSet) *chanFlags {
 	return f
 }
 
-// seeker is a connection that can look up channels and values without creating
-// them.
+// seeker is a connection that can look up channels without creating them.
 type seeker interface {
 	FindChan(ctx context.Context, name string) (driver.ChanConfig, bool, error)
 	DeleteChan(ctx context.Context, name string) error
-	FindValue(ctx context.Context, name string) (driver.State, bool, error)
 }
 
 // seek returns the seeker of conn.

@@ -57,7 +57,7 @@ func (c command) dispatch(ctx context.Context, args []string, s Streams) error {
 		return c.misused(err)
 	case act == nil && len(words) == 0:
 		c.help(s.Err, fs)
-		return c.misused(fmt.Errorf("a command is missing: want %s", strings.Join(c.subNames(), ", ")))
+		return c.misused(errors.New("a command is missing"))
 	case act == nil:
 		return c.misused(fmt.Errorf("unknown command %q%s", words[0], suggestion(words[0], c.subNames())))
 	case len(words) > 0 && c.args == "":

@@ -346,16 +346,19 @@ func (p *place) connect(ctx context.Context, notes io.Writer) (conn driver.Conn,
 	case scheme == "file", ctx.Err() != nil:
 		return nil, err
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return nil, fmt.Errorf("%w (%s); hark serve starts a broker, use --url, HARK_URL or a context to say where one is", err, p.Said)
+		return nil, fmt.Errorf("%w (%s); hark serve starts a broker; --url, HARK_URL or a context says where one is", err, p.Said)
 	}
-	return nil, fmt.Errorf("%w (%s); run hark doctor to find out more", err, p.Said)
+	return nil, fmt.Errorf("%w (%s)%s", err, p.Said, askDoctor)
 }
+
+// askDoctor is what to do about a connection that failed.
+const askDoctor = "; run hark doctor to find out more"
 
 // noConnection returns the error of a command whose --timeout is over before it has a
 // connection. It is not errTimeout: whoever waits for something wants to know that
 // nobody could have said it.
 func noConnection(where string, err error) error {
-	return fmt.Errorf("no connection to %s within --timeout (%v); run hark doctor to find out more", where, err)
+	return fmt.Errorf("no connection to %s within --timeout (%v)%s", where, err, askDoctor)
 }
 
 // shown returns the URL without secrets, and where it was given.

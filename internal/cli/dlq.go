@@ -39,7 +39,7 @@ var dlqListCommand = command{
 			case by.chosen != "" && (*where != "" || *group != ""):
 				return usageError{errors.New("--group-by counts all dead letters: want it alone, or --where and --error")}
 			case len(words) == 0:
-				return list(ctx, f, a, s, adminPath("dead"), nil, *limit, "topics for dead letters", []string{"topic", "dead letters", "oldest", "newest"}, func(t *deadTopicEntry) []string {
+				return list(ctx, f, a, s, adminPath("dead"), nil, *limit, a.seen("topics for dead letters"), []string{"topic", "dead letters", "oldest", "newest"}, func(t *deadTopicEntry) []string {
 					return []string{t.Topic, numberText(t.Messages), age(t.Oldest), age(t.Newest)}
 				})
 			case by.chosen != "":

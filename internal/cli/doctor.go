@@ -118,7 +118,7 @@ func (d *doctor) examine(ctx context.Context) {
 	}
 	conn, err := p.connect(ctx, d.notes)
 	if err != nil {
-		d.found("connection", "wrong", err.Error(), "look at the user and the password or token in the URL, and at the certificates that it names; the log of the broker says more")
+		d.found("connection", "wrong", strings.TrimSuffix(err.Error(), askDoctor), "look at the user and the password or token in the URL, and at the certificates that it names; the log of the broker says more")
 		return
 	}
 	defer func() {

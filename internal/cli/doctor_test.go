@@ -140,7 +140,7 @@ func TestDoctorOfRestrictedUser(t *testing.T) {
 	for _, tt := range []struct{ user, args, want string }{
 		{"ada:secret-of-ada@", "", "→ the user may not publish or subscribe there: give it a topic with --topic"},
 		{"ada:secret-of-ada@", "--topic orders", "ok       messages     there and back"},
-		{"ada:wrong@", "", "→ look at the user and the password or token in the URL"},
+		{"ada:wrong@", "", "credentials of the URL (HARK_URL)\n                      → look at the user and the password or token in the URL"},
 	} {
 		t.Setenv("HARK_URL", strings.Replace(url, "hark://", "hark://"+tt.user, 1))
 		if _, out, errs := call(t, "", append([]string{"doctor"}, strings.Fields(tt.args)...)...); !strings.Contains(out, tt.want) {

@@ -24,6 +24,11 @@ func TestRestrictedUser(t *testing.T) {
 			t.Errorf("pub to another topic: got %d %q, want %d and %q", code, errs, exitFailed, part)
 		}
 	}
+	for _, list := range []string{"topic list", "value list", "dlq list"} {
+		if code, out, errs := call(t, "", strings.Fields(list)...); code != exitOK || out != "" || !strings.Contains(errs, "that this user may administer") {
+			t.Errorf("%s: got %d %q %q, want nothing that this user may administer", list, code, out, errs)
+		}
+	}
 	var all sync.WaitGroup
 	for _, args := range []string{"chan info jobs", "value get config", "notify built", "latch built"} {
 		all.Go(func() {

@@ -21,7 +21,7 @@ var topicCommand = command{
 				f := newAdminFlags(fs)
 				limit := fs.Uint("limit", 0, "list at most this `number`; 0 for all")
 				return f.administer(0, 1, "a pattern, in quotes, or nothing", func(ctx context.Context, a *admin, words []string, s Streams) error {
-					return list(ctx, f, a, s, adminPath("topics"), patternQuery(words), *limit, "stored topics", []string{"topic", "messages", "size", "newest", "durability", "kept"}, func(t *storedTopic) []string {
+					return list(ctx, f, a, s, adminPath("topics"), patternQuery(words), *limit, a.seen("stored topics"), []string{"topic", "messages", "size", "newest", "durability", "kept"}, func(t *storedTopic) []string {
 						return []string{t.Topic, numberText(t.Messages), t.size(), age(t.LastTime), t.Durability, t.kept()}
 					})
 				})

@@ -37,28 +37,30 @@ func printState(s Streams, name, output string, state driver.State) error {
 	return err
 }
 
+// valueConn is a connection that can find and create values.
+type valueConn interface {
+	driver.Values
+	FindValue(ctx context.Context, name string) (driver.State, bool, error)
+	CreateValue(ctx context.Context, name string, initial []byte) (state driver.State, made bool, err error)
+}
+
 // onValue connects and runs work with the present state of a value; found says
-// whether the value exists. open opens it, and creates it with the given initial
-// state if it does not exist.
-func onValue(ctx context.Context, f *brokerFlags, s Streams, name string, work func(found bool, state driver.State, open func(initial []byte) (driver.Value, error)) error) error {
+// whether the value exists.
+func onValue(ctx context.Context, f *brokerFlags, s Streams, name string, work func(found bool, state driver.State, values valueConn) error) error {
 	return f.with(ctx, s.Err, func(conn driver.Conn) error {
-		find, err := seek(conn)
-		if err != nil {
-			return err
-		}
-		values, ok := conn.(driver.Values)
+		values, ok := conn.(valueConn)
 		if !ok {
 			return fmt.Errorf("%w: engine %s: values", driver.ErrUnsupported, conn.Info().Engine)
 		}
 		var state driver.State
 		var found bool
 		if err := ask(ctx, "a value "+name, func(ctx context.Context) (err error) {
-			state, found, err = find.FindValue(ctx, name)
+			state, found, err = values.FindValue(ctx, name)
 			return err
 		}); err != nil {
 			return err
 		}
-		return work(found, state, func(initial []byte) (driver.Value, error) { return values.OpenValue(ctx, name, initial) })
+		return work(found, state, values)
 	})
 }
 
@@ -66,7 +68,7 @@ func onValue(ctx context.Context, f *brokerFlags, s Streams, name string, work f
 // missing one with the initial state; without an initial state it returns a
 // nothingError with the hint.
 func onOpenValue(ctx context.Context, f *brokerFlags, s Streams, name string, initial *string, hint string, work func(driver.Value) error) error {
-	return onValue(ctx, f, s, name, func(found bool, _ driver.State, open func([]byte) (driver.Value, error)) error {
+	return onValue(ctx, f, s, name, func(found bool, _ driver.State, values valueConn) error {
 		if !found && initial == nil {
 			return nothing("there is no value %s: %s", name, hint)
 		}
@@ -74,7 +76,7 @@ func onOpenValue(ctx context.Context, f *brokerFlags, s Streams, name string, in
 		if initial != nil {
 			state = []byte(*initial)
 		}
-		v, err := open(state)
+		v, err := values.OpenValue(ctx, name, state)
 		if err != nil {
 			return err
 		}
@@ -88,7 +90,7 @@ var valueListCommand = command{
 		f := newAdminFlags(fs)
 		limit := fs.Uint("limit", 0, "list at most this `number`; 0 for all")
 		return f.administer(0, 1, "a pattern, in quotes, or nothing", func(ctx context.Context, a *admin, words []string, s Streams) error {
-			return list(ctx, f, a, s, adminPath("values"), patternQuery(words), *limit, "values", []string{"value", "version", "changed", "data"}, func(v *listedValue) []string {
+			return list(ctx, f, a, s, adminPath("values"), patternQuery(words), *limit, a.seen("values"), []string{"value", "version", "changed", "data"}, func(v *listedValue) []string {
 				return []string{v.Name, numberText(v.Version), age(v.Changed), clipped(v.text(), 60)}
 			})
 		})
@@ -123,7 +125,7 @@ var valueGetCommand = command{
 			if err != nil {
 				return err
 			}
-			return onValue(ctx, f, s, name, func(found bool, state driver.State, _ func([]byte) (driver.Value, error)) error {
+			return onValue(ctx, f, s, name, func(found bool, state driver.State, _ valueConn) error {
 				if !found {
 					return nothing("there is no value %s", name)
 				}
@@ -154,17 +156,33 @@ var valueSetCommand = command{
 			if err != nil {
 				return err
 			}
-			return onValue(ctx, f, s, name, func(_ bool, state driver.State, open func([]byte) (driver.Value, error)) error {
+			changed := func(version uint64) error {
+				return nothing("value %s has version %d, not %d", name, version, want)
+			}
+			return onValue(ctx, f, s, name, func(found bool, state driver.State, values valueConn) error {
 				if *version != "" && state.Version != want {
-					return nothing("value %s has version %d, not %d", name, state.Version, want)
+					return changed(state.Version)
 				}
-				v, err := open(text)
+				if made := false; !found {
+					if state, made, err = values.CreateValue(ctx, name, text); err != nil {
+						return err
+					}
+					switch {
+					case made && *output == "none":
+						return nil
+					case made:
+						return printState(s, name, *output, state)
+					case *version != "":
+						return changed(state.Version)
+					}
+				}
+				v, err := values.OpenValue(ctx, name, text)
 				if err != nil {
 					return err
 				}
 				next, err := change(ctx, v, func(now driver.State) ([]byte, error) {
-					if *version != "" && now.Version != want && !(want == 0 && bytes.Equal(now.Data, text)) {
-						return nil, nothing("value %s has version %d, not %d", name, now.Version, want)
+					if *version != "" && now.Version != want {
+						return nil, changed(now.Version)
 					}
 					return text, nil
 				})

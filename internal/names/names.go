@@ -54,7 +54,7 @@ func check(name string, wild bool) error {
 		case token == "":
 			return fault(start, "empty token")
 		case start == 0 && token[0] == '$':
-			return fault(0, "names that begin with $ are reserved")
+			return fault(0, "leading $ (such names are reserved)")
 		case token == "*" || token == ">":
 			if !wild {
 				return fault(start, "wildcard %q in a name (only patterns have them)", token)
