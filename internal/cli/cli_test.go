@@ -73,7 +73,7 @@ func TestCommandLine(t *testing.T) {
 		{"demo notify --rounds 0", exitOK, "the final value is 0 after 0 changes", ""},
 		{"demo notify --goroutines 3", exitUsage, "", "--goroutines must be an even number"},
 		{"demo notify --goroutines 0", exitUsage, "", "--goroutines must be an even number"},
-		{"completion powershell", exitUsage, "", "want one of bash, fish, zsh; there are no scripts for other shells"},
+		{"completion tcsh", exitUsage, "", "want one of bash, fish, powershell, zsh; there are no scripts for other shells"},
 		{"filter", exitUsage, "", "hark: filter: a command is missing; see hark filter --help"},
 		{"filter tets", exitUsage, "", "did you mean test?"},
 		{"filter test", exitUsage, "", "want one expression"},

@@ -7,17 +7,20 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 )
 
 var completionCommand = command{
-	name: "completion", args: "bash|zsh|fish", about: "print the completion script for a shell",
-	long: `For this session, or in the file that the shell reads at its start:
+	name: "completion", args: "SHELL", about: "print the completion script for a shell",
+	long: `SHELL is bash, zsh, fish or powershell. For this session, or in the file that the
+shell reads at its start:
 
   source <(hark completion bash)       # ~/.bashrc
   source <(hark completion zsh)        # ~/.zshrc, after compinit
   hark completion fish | source        # ~/.config/fish/config.fish
+  hark completion powershell | Out-String | Invoke-Expression   # $PROFILE
 
 It completes commands, flags, the values of flags and contexts, and elsewhere file
 names.`,
@@ -36,6 +39,10 @@ names.`,
 // completeWord is the command that shells call, with the words up to the cursor. It
 // prints each candidate for the last one, followed by a tab and a description.
 const completeWord = "__complete"
+
+// completeVariable has the words, on a line each, for PowerShell, whose versions differ
+// in how they pass empty words and quotes to a program.
+const completeVariable = "HARK_COMPLETE"
 
 // completions are the scripts for the shells.
 var completions = map[string]string{
@@ -67,10 +74,29 @@ compdef _hark hark
 end
 complete -c hark -f -a '(__hark_complete)'
 `,
+	"powershell": `Register-ArgumentCompleter -Native -CommandName hark -ScriptBlock {
+	param($word, $line, $cursor)
+	$before = @($line.CommandElements | Select-Object -Skip 1 | Where-Object { $_.Extent.EndOffset -lt $cursor } | ForEach-Object { "$_" })
+	$env:` + completeVariable + ` = ($before + "$word") -join [char]10
+	try {
+		hark ` + completeWord + ` | ForEach-Object {
+			$found, $about = $_ -split [char]9, 2
+			if (-not $about) { $about = $found }
+			[System.Management.Automation.CompletionResult]::new($found, $found, 'ParameterValue', $about)
+		}
+	} finally {
+		Remove-Item Env:` + completeVariable + ` -ErrorAction Ignore
+	}
+}
+`,
 }
 
-// printCompletions prints the candidates for the last of words.
+// printCompletions prints the candidates for the last of words, or of those in
+// completeVariable if there are none.
 func printCompletions(words []string, s Streams) error {
+	if len(words) == 0 {
+		words = strings.Split(os.Getenv(completeVariable), "\n")
+	}
 	for _, c := range root.complete(words) {
 		if _, err := fmt.Fprintf(s.Out, "%s\t%s\n", c.word, c.about); err != nil {
 			return err
@@ -97,10 +123,18 @@ func (c command) complete(words []string) []candidate {
 			return nil
 		}
 		if name := strings.TrimLeft(word, "-"); strings.HasPrefix(word, "-") && name != "" {
-			if f := fs.Lookup(name); f != nil && !isBool(f) {
-				if i++; i == len(before) {
-					return c.values(f, last)
-				}
+			f := fs.Lookup(name)
+			if f == nil || isBool(f) {
+				continue
+			}
+			switch rest := before[i+1:]; { // bash makes a word of an equals sign
+			case len(rest) == 0 && last == "=":
+				return c.values(f, "")
+			case len(rest) > 0 && rest[0] == "=":
+				i++
+			}
+			if i++; i == len(before) {
+				return c.values(f, last)
 			}
 			continue
 		}

@@ -29,8 +29,11 @@ func TestComplete(t *testing.T) {
 		{"pub --context ", "prod"},
 		{"context use ", "prod"},
 		{"context use prod ", ""},
-		{"completion ", "bash fish zsh"},
+		{"completion ", "bash fish powershell zsh"},
 		{"value get --output=r", "--output=raw"},
+		{"value get --output = r", "raw"}, // as bash passes it
+		{"value get --output =", "raw json"},
+		{"value get --output = raw --o", "--output"},
 		{"nonsense ", ""},
 	}
 	for _, tt := range tests {
@@ -41,6 +44,20 @@ func TestComplete(t *testing.T) {
 		want := strings.Fields(tt.want)
 		if len(got) < len(want) || !slices.Equal(got[:len(want)], want) || len(want) == 0 && len(got) > 0 {
 			t.Errorf("%q: got %q, want %q", tt.words, got, want)
+		}
+	}
+}
+
+// TestCompletesFromVariable passes the words as the script for PowerShell does.
+func TestCompletesFromVariable(t *testing.T) {
+	for words, want := range map[string]string{
+		"":                          "serve\trun a broker\n",
+		"chan\nrec":                 "receive\tprint values, or run a command for each\n",
+		"chan\nreceive\n--output\n": "raw\t\njson\t\n",
+	} {
+		t.Setenv(completeVariable, words)
+		if code, out, errs := call(t, "", completeWord); code != exitOK || !strings.HasPrefix(out, want) {
+			t.Errorf("%q: got %d %q %s, want %q first", words, code, out, errs, want)
 		}
 	}
 }
