@@ -7,7 +7,7 @@ import "time"
 // happens, from many goroutines at once and without a lock held, so they must
 // be quick and safe for concurrent use. A hook that panics crashes the program.
 
-// PublishHook is called for each message that was accepted.
+// PublishHook is called for each call that published messages, once they are accepted.
 type PublishHook interface{ OnPublish(PublishEvent) }
 
 // DeliverHook is called for each message whose handler returned without an

@@ -101,6 +101,12 @@ func TTL(d time.Duration) PublishOption {
 // directly or through other handlers, the message that the handler publishes is
 // let in beyond the buffer; past 65,536 such messages Publish returns
 // ErrWouldDeadlock.
+//
+// Over an engine Publish returns when the engine has accepted the message: a stored
+// one is then as safe as the Durability of its topic says. It waits for the answer,
+// and for a lost connection, until ctx ends. The message may have been stored then
+// all the same; publishing it again with the same ID does no harm. A message that
+// is larger than the engine accepts is ErrInvalidOption.
 func (t *Topic[T]) Publish(ctx context.Context, v T, opts ...PublishOption) error {
 	if err := ctx.Err(); err != nil {
 		return t.failed(context.Cause(ctx))

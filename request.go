@@ -30,7 +30,8 @@ const replyGroup = "responders"
 // Request sends q to one of the responders registered under name and returns its
 // reply, or its error, wrapped. If there is no responder, or the last one leaves
 // before it has replied, Request returns ErrNoResponders at once. It waits until
-// ctx ends; the responder's context ends with it.
+// ctx ends; the responder's context ends with it. An error that comes over an
+// engine has the text of the responder's, and its kind if that is one of hark's.
 func Request[Q, R any](ctx context.Context, b *Bus, name string, q Q) (R, error) {
 	if b == nil {
 		var none R

@@ -116,7 +116,9 @@ type End struct {
 	At   string // where in the program it was made, as file:line of the caller
 }
 
-// Stats returns the numbers of everything on the bus, in order of name.
+// Stats returns the numbers of everything on the bus, in order of name. Over an
+// engine it asks the engine about each stored topic, channel and subscription, and
+// waits a second at most for each answer; numbers that have not come by then are 0.
 func (b *Bus) Stats() Stats {
 	var s Stats
 	for _, f := range b.everything() {

@@ -11,7 +11,8 @@ import (
 
 // Subscribe calls h for each message published from now on, one at a time and in
 // order unless an option says otherwise. It costs no goroutine while there is
-// nothing to deliver.
+// nothing to deliver. Over an engine it waits for the engine, at most ten seconds,
+// and an option that the engine cannot honour is ErrUnsupported.
 func (t *Topic[T]) Subscribe(h Handler[T], opts ...SubscribeOption) (*Subscription, error) {
 	if h == nil {
 		return nil, fail("subscribe", t.core.name, errNoHandler)

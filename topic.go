@@ -76,6 +76,11 @@ type entry[T any] struct {
 // The first caller sets its type and options: another T is ErrTypeMismatch, and
 // different options are ErrInvalidOption. Later callers may omit the options. Without a
 // bus there are no topics: nil is ErrInvalidOption.
+//
+// Over an engine the limits of a stored topic that exists there must be those in
+// Retention. A process that omits Stored uses an ephemeral topic of that name:
+// what it publishes is stored if the engine stores the topic, but Publish does not
+// wait for that. NewTopic waits for the engine, at most ten seconds.
 func NewTopic[T any](b *Bus, name string, opts ...TopicOption) (*Topic[T], error) {
 	if b == nil {
 		return nil, fail("topic", name, errNoBus)

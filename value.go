@@ -97,9 +97,13 @@ var noHooks hooks
 const getsBeforeCopy = 3
 
 // NewValue returns the value of that name, and creates it with the initial value
-// and version 1 if it does not exist. If it exists, initial is ignored; another
-// T is ErrTypeMismatch. With a nil bus it makes a private value, whose name may
+// if it does not exist: in process that is version 1. If it exists, initial is
+// ignored; another T is ErrTypeMismatch. With a nil bus it makes a private value, whose name may
 // be empty.
+//
+// On a bus over an engine everyone who opens the value on that engine, in whatever
+// process, shares it. It stays there when the bus is closed. NewValue waits for the
+// engine, at most ten seconds; an engine that has no values is ErrUnsupported.
 func NewValue[T any](b *Bus, name string, initial T, opts ...ValueOption) (*Value[T], error) {
 	v, err := newValue(b, name, initial, caller(), opts)
 	if err != nil {
@@ -162,7 +166,8 @@ func (v *Value[T]) declare(at uintptr) {
 func (v *Value[T]) Name() string { return v.core.name }
 
 // Get returns the value. It is one atomic load; only the first few calls after
-// a change take a lock for a moment. It never waits for observers.
+// a change take a lock for a moment. It never waits for observers, nor for an
+// engine: there it returns the newest state that has reached this process.
 func (v *Value[T]) Get() T {
 	if r := (*version[T])(atomic.LoadPointer(&v.recent)); r != nil {
 		return r.value
@@ -221,6 +226,10 @@ func (v *Value[T]) load() (T, uint64) {
 //
 // Once the bus is being closed only handlers and observers may change the
 // value; then, and after the close, others get ErrClosed.
+//
+// Over an engine the change is made there first, so Set also waits for the answer,
+// and for a lost connection, until ctx ends. If it is not known then whether the
+// change was made, the error wraps ErrUnsure.
 func (v *Value[T]) Set(ctx context.Context, value T) error {
 	_, err := v.change(ctx, "set", 0, value)
 	return err
