@@ -46,8 +46,8 @@ func (o *outcome) Error() string {
 
 func (o *outcome) Unwrap() error { return o.err }
 
-// RetryAfter retries the message after d instead of the subscription's backoff;
-// the attempt counts. err says why and may be nil.
+// RetryAfter retries the message after d, at once if d is 0 or less, instead of the
+// subscription's backoff; the attempt counts. err says why and may be nil.
 func RetryAfter(d time.Duration, err error) error {
 	return &outcome{verdict: retryAfter, after: max(d, 0), err: err}
 }
@@ -70,7 +70,8 @@ func verdictOf(err error) (verdict, time.Duration) {
 // BackoffPolicy says how long to wait before an attempt.
 type BackoffPolicy struct {
 	// Min is the longest wait before the second attempt; it doubles for each
-	// one after that, up to Max. The defaults are 100 ms and 30 s.
+	// one after that, up to Max. 0 is the default: 100 ms for Min, or Max if that
+	// is less, and 30 s for Max, or Min if that is more.
 	Min, Max time.Duration
 	// Exact makes the wait the whole time instead of a random part of it.
 	// Random waits (full jitter) keep retries of many messages apart.

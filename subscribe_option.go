@@ -65,9 +65,10 @@ func Group(name string) SubscribeOption {
 	})
 }
 
-// Workers lets the subscription run n handlers concurrently, 1 by default. With
-// more than one, messages may be handled out of order, except that those with
-// the same key (KeyBy, Key) are handled in order, one at a time.
+// Workers lets the subscription run n handlers concurrently, from 1, which is the
+// default, to 10,000. With more than one, messages may be handled out of order,
+// except that those with the same key (KeyBy, Key) are handled in order, one at a
+// time.
 func Workers(n int) SubscribeOption {
 	return subscribeOption(func(c *subscribeConfig) error {
 		if n < 1 || n > maxWorkers {
@@ -209,8 +210,8 @@ func MaxAttempts(n int) SubscribeOption {
 	})
 }
 
-// Backoff sets how long to wait between attempts. Zero fields use the defaults
-// of BackoffPolicy.
+// Backoff sets how long to wait between attempts. A field that is 0 has its default,
+// see BackoffPolicy; RetryAfter(0, err) is for an attempt without a wait.
 func Backoff(p BackoffPolicy) SubscribeOption {
 	return subscribeOption(func(c *subscribeConfig) error {
 		if p.Min == 0 {
@@ -218,7 +219,7 @@ func Backoff(p BackoffPolicy) SubscribeOption {
 		}
 		p.Max = cmpOr(p.Max, max(p.Min, defaultBackoff.Max))
 		if p.Min < 0 || p.Max < p.Min {
-			return fmt.Errorf("%w: Backoff: Min is %v and Max is %v; want 0 <= Min <= Max", ErrInvalidOption, p.Min, p.Max)
+			return fmt.Errorf("%w: Backoff: Min is %v and Max is %v; want neither below 0 (0 is the default), and Max not below Min", ErrInvalidOption, p.Min, p.Max)
 		}
 		c.backoff = p
 		return nil
