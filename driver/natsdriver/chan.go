@@ -62,16 +62,16 @@ type channel struct {
 	gone   bool // the connection is closed
 	epoch  chan struct{}
 
-	intake    *intake
-	rest      *chanRest // what to await before asking for values; nil for nothing
-	askAfter  time.Time // when to ask for values again after nobody could deliver any
-	receivers []*chanReceiver
-	asking    bool // one of them is about to ask for all
-	tries     []*chanReceiver
-	spare     []*chanHand // in hand, with no receiver yet
-	left      time.Time   // when the last waiting receiver here left
-	hands     map[*chanHand]struct{}
-	dones     *doneGroup // what receivers are about to report as done; nil for nothing
+	intake     *intake
+	withdrawal *withdrawal // what to await before asking for values; nil for nothing
+	askAfter   time.Time   // when to ask for values again after nobody could deliver any
+	receivers  []*chanReceiver
+	asking     bool // one of them is about to ask for all
+	tries      []*chanReceiver
+	spare      []*chanHand // in hand, with no receiver yet
+	left       time.Time   // when the last waiting receiver here left
+	hands      map[*chanHand]struct{}
+	dones      *doneGroup // what receivers are about to report as done; nil for nothing
 
 	samples *nats.Subscription // reports room
 	blocked []*chanSender

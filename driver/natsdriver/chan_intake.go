@@ -26,7 +26,7 @@ type intake struct {
 	asked int       // answers still to come, for receivers and tries
 	at    time.Time // when a receiver last asked
 
-	rest *chanRest // set while values are given back; arriving ones go back too
+	withdrawal *withdrawal // which arriving values belong to, if the requests are being taken back
 
 	// On several servers, the requests that may still be answered, by the last
 	// token of their subject: the leader of the consumer may die, and its requests
@@ -163,14 +163,24 @@ func (ch *channel) nextSubject() string {
 	return ch.conn.apiPrefix() + "CONSUMER.MSG.NEXT." + ch.stream + "." + chanConsumer
 }
 
+// readValue reads a message of the server that is a value.
+func (ch *channel) readValue(m *nats.Msg) (*chanHand, error) {
+	p, err := placeOf(m.Reply)
+	if err != nil {
+		return nil, err
+	}
+	return &chanHand{
+		ch: ch, data: m.Data, reply: m.Reply, offer: m.Header.Get(harkOffer), seq: p.seq, at: time.Now(), server: ch.conn.nc.ConnectedServerId(),
+	}, nil
+}
+
 // arrived handles a message that the server sends to the intake.
 func (ch *channel) arrived(in *intake, m *nats.Msg) {
-	p, err := placeOf(m.Reply)
+	h, err := ch.readValue(m)
 	if err != nil {
 		ch.refused(in, m)
 		return
 	}
-	h := &chanHand{ch: ch, data: m.Data, reply: m.Reply, offer: m.Header.Get(harkOffer), seq: p.seq, at: time.Now(), server: ch.conn.nc.ConnectedServerId()}
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
 	in.asked = max(in.asked-1, 0)
@@ -178,8 +188,8 @@ func (ch *channel) arrived(in *intake, m *nats.Msg) {
 	case ch.gone:
 		h.say(sayBack)
 		return
-	case in.rest != nil: // an earlier value may be on its way back
-		in.rest.giveBack(h, in)
+	case in.withdrawal != nil:
+		in.withdrawal.addLocked(h)
 		return
 	case ch.firstLocked(h):
 	case in != ch.intake:
@@ -230,13 +240,6 @@ func (ch *channel) refused(in *intake, m *nats.Msg) {
 		return
 	}
 	delete(in.requests, id)
-	if id == backToken {
-		if in.rest != nil && in.rest.done() {
-			in.rest = nil
-			ch.tell()
-		}
-		return
-	}
 	if id[0] == 't' {
 		in.asked = max(in.asked-1, 0)
 		if i := slices.IndexFunc(ch.tries, func(r *chanReceiver) bool { return r.id == id }); i >= 0 {

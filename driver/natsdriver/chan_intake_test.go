@@ -55,7 +55,7 @@ func TestChanKeepsOrderAfterIntake(t *testing.T) {
 					withdrawn++
 				}
 				ch.left = time.Time{}
-				ch.restLocked()
+				ch.withdrawLocked()
 				ch.mu.Unlock()
 				for i := range values {
 					v, err := here.Receive(ctx, i%2 == 1)
@@ -73,4 +73,86 @@ func TestChanKeepsOrderAfterIntake(t *testing.T) {
 			t.Logf("in %d of %d rounds the request was withdrawn before the value came", withdrawn, rounds)
 		})
 	}
+}
+
+// Of two values on their way to requests that are withdrawn, the server sends one,
+// and finds the requests gone when it is about to send the other. Both go back in
+// their order.
+func TestChanKeepsOrderOfDivided(t *testing.T) {
+	const (
+		rounds = 5
+		values = 25 // per round; while the server stores them, it sends nothing
+	)
+	s := startServer(t, withSync)
+	p := s.startProxy(t)
+	ctx := testContext(t)
+	sender, here := openChan(t, s.open(t), driver.Unbounded), openChan(t, s.openThrough(t, p, Lease(patience)), driver.Unbounded)
+	ch, nc := here.(*channel), sender.(*channel).conn.nc
+	passed := func() { // what the server had to send before
+		if _, err := nc.RequestWithContext(ctx, ch.nextSubject(), fenceRequest); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for round := range rounds {
+		requestAhead(t, ch, 2)
+		release := p.hold()
+		for i := range values {
+			m := sender.(*channel).message(chanPrefix, []byte(strconv.Itoa(values*round+i)))
+			if err := nc.PublishMsg(m); err != nil {
+				t.Fatal(err)
+			}
+			if i > 0 {
+				continue
+			}
+			eventually(t, "the server has a first value to send", func() bool { return consumerOf(t, sender).NumAckPending == 1 })
+			passed()
+		}
+		eventually(t, "the server is about to send the second", func() bool { return consumerOf(t, sender).NumAckPending >= 2 })
+		ch.mu.Lock()
+		ch.left = time.Time{}
+		ch.withdrawLocked()
+		ch.mu.Unlock()
+		eventually(t, "the request is withdrawn", func() bool { return consumerOf(t, sender).NumWaiting == 0 })
+		passed() // the server has tried to send the second
+		release()
+		for i := range values {
+			v, err := here.Receive(ctx, i%2 == 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, want := string(v.Data), strconv.Itoa(values*round+i); got != want {
+				t.Fatalf("got %s, want %s", got, want)
+			}
+			if err := v.Done(ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// requestAhead requests values as if the last receivers of a channel had left, but
+// not long ago.
+func requestAhead(t *testing.T, ch *channel, values int) {
+	t.Helper()
+	ch.mu.Lock()
+	in, err := ch.intakeLocked()
+	if err == nil {
+		in.at, ch.left = time.Now(), time.Now().Add(time.Hour)
+		err = ch.pull(in, "n", values, false)
+	}
+	ch.mu.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the server has the request", func() bool { return consumerOf(t, ch).NumWaiting == 1 })
+}
+
+// consumerOf returns what the server says about the consumer of a channel.
+func consumerOf(t *testing.T, ch driver.Chan) *jetstream.ConsumerInfo {
+	t.Helper()
+	consumer, err := ch.(*channel).values.Consumer(testContext(t), chanConsumer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return consumer.CachedInfo()
 }

@@ -16,20 +16,27 @@ func (ch *channel) tell() {
 	}
 }
 
-// keep does the periodic work: it tells the server which values are in hand, asks
-// for values again when a request was lost, checks whether the channel is closed in
-// case it missed that, and looks for stuck values.
-func (ch *channel) keep() {
-	defer ch.conn.tasks.Done()
+// untilQuit returns a context that ends with the connection, or when it is
+// cancelled.
+func (ch *channel) untilQuit() (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	go func() { // ends with the channel or with keep
+	go func() {
 		select {
 		case <-ch.quit:
 			cancel()
 		case <-ctx.Done():
 		}
 	}()
+	return ctx, cancel
+}
+
+// keep does the periodic work: it tells the server which values are in hand, asks
+// for values again when a request was lost, checks whether the channel is closed in
+// case it missed that, and looks for stuck values.
+func (ch *channel) keep() {
+	defer ch.conn.tasks.Done()
+	ctx, cancel := ch.untilQuit()
+	defer cancel()
 	var seen chan struct{}
 	var swept sweep
 	var polled time.Time // when a waiter for room was last let try without being told of any
@@ -61,8 +68,8 @@ func (ch *channel) keep() {
 		ch.askLocked()
 		ch.extendLocked()
 		wait := ch.lease / 3
-		if rest := ch.restLocked(); rest >= 0 {
-			wait = min(wait, rest)
+		if pause := ch.withdrawLocked(); pause >= 0 {
+			wait = min(wait, pause)
 		}
 		if pause := time.Until(ch.askAfter); pause > 0 {
 			wait = min(wait, pause)

@@ -122,19 +122,17 @@ func (ch *channel) confirm(ctx context.Context) (none bool, err error) {
 func (ch *channel) next(ctx context.Context, try bool) (*chanHand, error) {
 	r := &chanReceiver{done: make(chan struct{})}
 	ch.mu.Lock()
-	for ch.rest != nil {
-		rest := ch.rest
+	for ch.withdrawal != nil {
+		over := ch.withdrawal.over
 		ch.mu.Unlock()
-		if err := rest.wait(ctx, ch.quit); err != nil {
-			return nil, err
+		select {
+		case <-over:
+		case <-ch.quit:
+			return nil, errConnClosed
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
 		}
 		ch.mu.Lock()
-		if ch.rest == rest {
-			ch.rest = nil
-			if in := ch.intake; in != nil && in.rest == rest {
-				in.rest = nil
-			}
-		}
 	}
 	switch {
 	case ch.gone:
