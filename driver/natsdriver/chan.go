@@ -1,9 +1,12 @@
 package natsdriver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -381,8 +384,8 @@ func (e chanEnd) Close(context.Context) error {
 	}
 	ch.receivers, ch.tries = nil, nil
 	ch.forgetLocked()
-	for h := range ch.hands {
-		h.say(sayBack) // if it fails, the lease ends
+	for _, h := range slices.SortedFunc(maps.Keys(ch.hands), func(a, b *chanHand) int { return cmp.Compare(a.seq, b.seq) }) {
+		h.releaseLocked() // if it fails, the lease ends
 	}
 	clear(ch.hands)
 	ch.wakeLocked(len(ch.blocked))

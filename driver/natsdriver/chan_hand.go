@@ -21,12 +21,29 @@ type chanHand struct {
 	reply  string // of the server's message
 	offer  string // with capacity 0: where to ask the sender for the value
 	seq    uint64
-	at     time.Time // when the server gave or lent it
-	server string    // the server that did
+	server string    // the server that gave it
+	at     time.Time // when its lease began; guarded by channel.mu
+	asked  time.Time // when the server was last asked to extend it; guarded by channel.mu
 }
 
 // say tells the server something about the value, if it can.
 func (h *chanHand) say(what []byte) { _ = h.ch.conn.nc.Publish(h.reply, what) }
+
+// release lets the server give the value to another receiver.
+func (h *chanHand) release() {
+	h.ch.mu.Lock()
+	defer h.ch.mu.Unlock()
+	h.releaseLocked()
+}
+
+// releaseLocked is release. Once the lease has ended the server has given the value
+// to another receiver, or is about to, and would give it to one more. After a
+// restart that lost the value another one may have its number.
+func (h *chanHand) releaseLocked() {
+	if h.leasedLocked() && (h.ch.config.Durability != driver.DurableMemory || h.given(h.ch.conn.nc.ConnectedServerId())) {
+		h.say(sayBack)
+	}
+}
 
 // letGo takes the value out of hand. It reports whether it was in hand.
 func (h *chanHand) letGo() bool {
@@ -40,28 +57,59 @@ func (h *chanHand) letGo() bool {
 // ours reports whether nobody else can have received the value.
 func (h *chanHand) ours() bool { return h.leased() && h.given(h.ch.conn.nc.ConnectedServerId()) }
 
-// given reports whether the server knows that the value is in hand.
-func (h *chanHand) given(server string) bool { return h.ch.spread || h.server == server }
+// given reports whether a server, "" while there is no connection to one, can know
+// that the value is in hand.
+func (h *chanHand) given(server string) bool {
+	return h.ch.spread || server == "" || h.server == server
+}
 
 // leased reports whether the lease has not ended.
 func (h *chanHand) leased() bool {
 	h.ch.mu.Lock()
 	defer h.ch.mu.Unlock()
-	return time.Since(h.at) < h.ch.lease
+	return h.leasedLocked()
 }
 
-// extendLocked extends the leases of the values in hand.
-func (ch *channel) extendLocked() {
-	if len(ch.hands) == 0 || !ch.conn.state.connected() {
+func (h *chanHand) leasedLocked() bool { return time.Since(h.at) < h.ch.lease }
+
+// extend asks the server to extend the leases of the values in hand. A value whose
+// lease has ended may be in other hands.
+func (ch *channel) extend() {
+	c := ch.conn
+	if !c.state.connected() {
 		return
 	}
-	server := ch.conn.nc.ConnectedServerId()
-	now := time.Now()
+	server, now := c.nc.ConnectedServerId(), time.Now()
+	var due []*chanHand
+	ch.mu.Lock()
 	for h := range ch.hands {
-		// A value whose lease has ended may be in other hands.
-		if h.given(server) && now.Sub(h.at) < ch.lease && now.Sub(h.at) > ch.lease/4 && ch.conn.nc.Publish(h.reply, sayAtWork) == nil {
-			h.at = now
+		if h.given(server) && h.leasedLocked() && now.Sub(h.at) > ch.lease/4 && now.Sub(h.asked) > ch.lease/4 {
+			h.asked = now
+			due = append(due, h)
 		}
+	}
+	ch.mu.Unlock()
+	for _, h := range due {
+		token, reply := c.acks.expect(chanExtension{h, now})
+		if c.nc.PublishRequest(h.reply, reply, sayAtWork) != nil {
+			c.acks.forget(token) // it is asked again before the lease ends
+		}
+	}
+}
+
+// chanExtension is a request to extend the lease of a value, and when it was made.
+type chanExtension struct {
+	h  *chanHand
+	at time.Time
+}
+
+// acked implements waiter. After the end of the lease, the server may have extended
+// that of the next receiver.
+func (e chanExtension) acked(_ uint64, _ ack, err error) {
+	e.h.ch.mu.Lock()
+	defer e.h.ch.mu.Unlock()
+	if err == nil && e.h.leasedLocked() {
+		e.h.at = e.at
 	}
 }
 
@@ -86,7 +134,7 @@ func (h *chanHand) done(ctx context.Context) error {
 	for {
 		if !h.ours() {
 			if unsure.IsZero() {
-				h.say(sayBack)
+				h.release()
 				return driver.ErrEnded
 			}
 			return h.resolve(ctx)
@@ -148,9 +196,9 @@ func (h *chanHand) report(ctx context.Context) (err error, sent bool) {
 func (ch *channel) reportAll(ctx context.Context, replies []string) (err error, sent bool) {
 	c := ch.conn
 	epoch, last := c.state.epoch(), len(replies)-1
-	for _, reply := range replies[:last] {
+	for i, reply := range replies[:last] {
 		if err := c.nc.Publish(reply, sayDone); err != nil {
-			return err, true // those before it
+			return err, i > 0 // those before it
 		}
 	}
 	_, err, sent = ch.exchange(ctx, &nats.Msg{Subject: replies[last], Data: sayDone})
@@ -172,7 +220,6 @@ func (h *chanHand) remove(ctx context.Context) error {
 	var pause chanPause
 	for {
 		if unsure.IsZero() && !h.leased() {
-			h.say(sayBack)
 			return driver.ErrEnded
 		}
 		begin := time.Now()
@@ -222,7 +269,7 @@ func deleteRequest(seq uint64) []byte { return fmt.Appendf(nil, `{"seq":%d,"no_e
 func (h *chanHand) resolve(ctx context.Context) error {
 	ch := h.ch
 	if ch.restarted(h.server) {
-		h.say(sayBack)
+		h.release()
 		return fmt.Errorf("%w: the server was restarted", driver.ErrUnsure)
 	}
 	here := false
@@ -240,11 +287,8 @@ func (h *chanHand) resolve(ctx context.Context) error {
 	switch {
 	case err != nil:
 		return fmt.Errorf("%w: %w", driver.ErrUnsure, err)
-	case here: // it comes again
-		h.say(sayBack)
+	case here: // somebody else has it, or gets it
 		return driver.ErrEnded
-	case h.leased(): // it is too soon for anybody else to have received it
-		return nil
 	}
 	return fmt.Errorf("%w: %w", driver.ErrUnsure, errNoAnswer)
 }

@@ -64,9 +64,9 @@ func (ch *channel) keep() {
 		if !swept.done {
 			ch.sweep(ctx, &swept)
 		}
+		ch.extend()
 		ch.mu.Lock()
 		ch.askLocked()
-		ch.extendLocked()
 		wait := ch.lease / 3
 		if pause := ch.withdrawLocked(); pause >= 0 {
 			wait = min(wait, pause)

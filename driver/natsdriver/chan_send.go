@@ -226,7 +226,8 @@ func (ch *channel) forgotten(since time.Time, server string) bool {
 // may then have forgotten which values were in hand, and which messages, no longer
 // in the channel, it was sent.
 func (ch *channel) restarted(server string) bool {
-	return !ch.spread && ch.conn.nc.ConnectedServerId() != server
+	now := ch.conn.nc.ConnectedServerId() // "" while there is no connection
+	return !ch.spread && now != "" && now != server
 }
 
 // orUnsure returns err, extended to say that it is not known whether the value was

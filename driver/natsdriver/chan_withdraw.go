@@ -83,7 +83,7 @@ func (ch *channel) takeBack(w *withdrawal, in *intake, ended <-chan struct{}) {
 	values := slices.DeleteFunc(w.values, func(h *chanHand) bool {
 		_, held := ch.hands[h]
 		delete(ch.hands, h)
-		return !held // the connection was closed, and the value is back
+		return !held || !h.leasedLocked() // it is back already
 	})
 	ch.mu.Unlock()
 	if last := len(values) - 1; last >= 0 {

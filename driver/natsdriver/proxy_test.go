@@ -7,19 +7,23 @@ import (
 	"testing"
 )
 
-// proxy stands between a client and a server. It can cut the connection, or hold
-// back what the server sends.
+// proxy stands between a client and a server. It can cut the connection, hold back
+// what either of them sends, or lose what the client sends.
 type proxy struct {
 	t        *testing.T
 	to       string
 	listener net.Listener
 	tasks    sync.WaitGroup
 
-	held sync.RWMutex // locked while data from the server is held back
+	held         sync.RWMutex // locked while data from the server is held back
+	heldRequests sync.RWMutex // locked while data from the client is held back
 
 	mu    sync.Mutex // guards the fields below
 	conns map[net.Conn]struct{}
 	isCut bool
+	loses bool // everything from the client after left bytes
+	left  int
+	lost  int // bytes
 }
 
 // proxyAnswers is the direction from the server to the client.
@@ -38,6 +42,43 @@ func (a proxyAnswers) Write(b []byte) (int, error) {
 func (p *proxy) hold() (release func()) {
 	p.held.Lock()
 	return sync.OnceFunc(p.held.Unlock)
+}
+
+// proxyRequests is the direction from the client to the server.
+type proxyRequests struct {
+	p  *proxy
+	to net.Conn
+}
+
+func (r proxyRequests) Write(b []byte) (int, error) {
+	r.p.heldRequests.RLock()
+	defer r.p.heldRequests.RUnlock()
+	r.p.mu.Lock()
+	n := len(b)
+	if r.p.loses {
+		n = min(n, r.p.left)
+		r.p.left -= n
+		r.p.lost += len(b) - n
+	}
+	r.p.mu.Unlock()
+	if _, err := r.to.Write(b[:n]); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+// holdRequests holds back data from the client until the returned function is
+// called.
+func (p *proxy) holdRequests() (release func()) {
+	p.heldRequests.Lock()
+	return sync.OnceFunc(p.heldRequests.Unlock)
+}
+
+// loseAfter loses all data from the client after the next n bytes, until mend.
+func (p *proxy) loseAfter(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.loses, p.left = true, n
 }
 
 // startProxy returns a proxy for the server, which stops when the test ends.
@@ -80,7 +121,7 @@ func (p *proxy) serve() {
 			_, _ = io.Copy(to, from) // until one of them is closed
 			_, _ = in.Close(), out.Close()
 		}
-		p.tasks.Go(func() { carry(out, in) })
+		p.tasks.Go(func() { carry(proxyRequests{p, out}, in) })
 		p.tasks.Go(func() { carry(proxyAnswers{p, in}, out) })
 	}
 }
@@ -103,5 +144,5 @@ func (p *proxy) cut() {
 func (p *proxy) mend() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.isCut = false
+	p.isCut, p.loses = false, false
 }
