@@ -81,6 +81,16 @@ func (p *proxy) loseAfter(n int) {
 	p.loses, p.left = true, n
 }
 
+// awaitLoss returns when something has been lost.
+func (p *proxy) awaitLoss(t *testing.T) {
+	t.Helper()
+	eventually(t, "something is lost", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.lost > 0
+	})
+}
+
 // startProxy returns a proxy for the server, which stops when the test ends.
 func (s *testServer) startProxy(t *testing.T) *proxy {
 	t.Helper()
