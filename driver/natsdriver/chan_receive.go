@@ -121,96 +121,153 @@ func (ch *channel) confirm(ctx context.Context) (none bool, err error) {
 // next receives a value; with try it returns driver.ErrAgain if there is none.
 func (ch *channel) next(ctx context.Context, try bool) (*chanHand, error) {
 	r := &chanReceiver{done: make(chan struct{})}
+	h, err := ch.enter(ctx, r, try)
+	if h != nil || err != nil {
+		return h, err
+	}
+	if try {
+		err = r.awaitTry(ctx)
+	} else {
+		err = ch.await(ctx, r)
+	}
+	if err != nil {
+		return ch.leave(r, err)
+	}
+	return r.hand, r.err
+}
+
+// enter makes r wait for a value, unless it returns one that is here already.
+func (ch *channel) enter(ctx context.Context, r *chanReceiver, try bool) (*chanHand, error) {
 	ch.mu.Lock()
-	for ch.withdrawal != nil {
-		over := ch.withdrawal.over
-		ch.mu.Unlock()
-		select {
-		case <-over:
-		case <-ch.quit:
-			return nil, errConnClosed
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-		ch.mu.Lock()
+	defer ch.mu.Unlock()
+	if err := ch.awaitWithdrawalLocked(ctx); err != nil {
+		return nil, err
 	}
 	switch {
 	case ch.gone:
-		ch.mu.Unlock()
 		return nil, errConnClosed
 	case len(ch.spare) > 0:
 		h := ch.spare[0]
 		ch.spare = slices.Delete(ch.spare, 0, 1)
 		ch.left = time.Now()
-		ch.mu.Unlock()
 		return h, nil
 	case ch.closed && ch.config.Capacity == 0:
-		ch.mu.Unlock()
 		return nil, errChanClosed
 	case try:
-		r.id = "t" + ch.conn.ids.next()
-		in, err := ch.intakeLocked()
-		if err == nil {
-			if in.asked == 0 {
-				in.at = time.Now()
-			}
-			err = ch.pull(in, r.id, 1, true)
-		}
-		if err != nil {
-			ch.mu.Unlock()
-			if ch.passes(err) {
-				return nil, errCut
-			}
-			return nil, kind(err)
-		}
-		ch.tries = append(ch.tries, r)
-	default:
-		ch.receivers = append(ch.receivers, r)
-		if ch.asking {
-			break
-		}
-		ch.asking = true
-		ch.mu.Unlock()
-		runtime.Gosched() // others may be about to wait too
-		ch.mu.Lock()
-		ch.asking = false
-		if !ch.askLocked() {
-			ch.tell()
+		return nil, ch.tryLocked(r)
+	}
+	ch.waitLocked(r)
+	return nil, nil
+}
+
+// awaitWithdrawalLocked returns when no withdrawal is in progress. It unlocks the
+// channel meanwhile.
+func (ch *channel) awaitWithdrawalLocked(ctx context.Context) error {
+	for ch.withdrawal != nil {
+		if err := ch.awaitOver(ctx, ch.withdrawal.over); err != nil {
+			return err
 		}
 	}
+	return nil
+}
+
+func (ch *channel) awaitOver(ctx context.Context, over <-chan struct{}) error {
 	ch.mu.Unlock()
-	over, pause := ch.over, time.Millisecond
-	var late, look <-chan time.Time
-	if try {
-		timer := time.NewTimer(chanAnswer)
-		defer timer.Stop()
-		over, late = nil, timer.C
+	defer ch.mu.Lock()
+	select {
+	case <-over:
+		return nil
+	case <-ch.quit:
+		return errConnClosed
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
-	var err error
-	for err == nil {
+}
+
+// tryLocked asks for one value for r, if there is one.
+func (ch *channel) tryLocked(r *chanReceiver) error {
+	r.id = "t" + ch.conn.ids.next()
+	in, err := ch.intakeLocked()
+	if err == nil {
+		if in.asked == 0 {
+			in.at = time.Now()
+		}
+		err = ch.pull(in, r.id, 1, true)
+	}
+	switch {
+	case err == nil:
+		ch.tries = append(ch.tries, r)
+		return nil
+	case ch.passes(err):
+		return errCut
+	}
+	return kind(err)
+}
+
+// waitLocked adds r to the receivers, and asks for a value for each of them. It
+// unlocks the channel meanwhile.
+func (ch *channel) waitLocked(r *chanReceiver) {
+	ch.receivers = append(ch.receivers, r)
+	if ch.asking {
+		return
+	}
+	ch.asking = true
+	ch.mu.Unlock()
+	runtime.Gosched() // others may be about to wait too
+	ch.mu.Lock()
+	ch.asking = false
+	if !ch.askLocked() {
+		ch.tell()
+	}
+}
+
+// awaitTry returns when a try has an answer, or an error when it has waited for long
+// enough.
+func (r *chanReceiver) awaitTry(ctx context.Context) error {
+	late := time.NewTimer(chanAnswer)
+	defer late.Stop()
+	select {
+	case <-r.done:
+		return nil
+	case <-late.C:
+		return errNoConsumer
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// await returns when a receiver has an answer, or an error when there will be none.
+func (ch *channel) await(ctx context.Context, r *chanReceiver) error {
+	over, pause := ch.over, time.Millisecond
+	var look <-chan time.Time
+	for {
 		select {
 		case <-r.done:
-			return r.hand, r.err
-		case <-late:
-			err = errNoConsumer
+			return nil
 		case <-ctx.Done():
-			err = context.Cause(ctx)
+			return context.Cause(ctx)
 		case <-over:
 			over = nil
-			look, err = ch.lookLeft(ctx, pause)
 		case <-look:
 			pause = min(2*pause, chanPoll)
-			look, err = ch.lookLeft(ctx, pause)
+		}
+		var err error
+		if look, err = ch.lookLeft(ctx, pause); err != nil {
+			return err
 		}
 	}
+}
+
+// leave removes r, which gives up because of err, unless it has got an answer.
+func (ch *channel) leave(r *chanReceiver, err error) (*chanHand, error) {
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
 	from := &ch.receivers
-	if try {
+	if r.id != "" {
 		from = &ch.tries
 	}
 	i := slices.Index(*from, r)
-	if i < 0 { // it has got an answer
+	if i < 0 {
 		return r.hand, r.err
 	}
 	*from = slices.Delete(*from, i, i+1)
