@@ -30,7 +30,7 @@ const (
 	metaChan     = "hark-chan"
 	metaCapacity = "hark-capacity"
 
-	// chanLease is how long a value may stay in hand without a sign of life, at
+	// chanLease is how long a value may be in flight without a sign of life, at
 	// most; Lease can shorten it. Then the value goes to another receiver.
 	chanLease = 5 * time.Second
 	// chanRepeat is how long the server recognises a message sent again, so that a
@@ -71,9 +71,9 @@ type channel struct {
 	receivers  []*chanReceiver
 	asking     bool // one of them is about to ask for all
 	tries      []*chanReceiver
-	spare      []*chanHand // in hand, with no receiver yet
-	left       time.Time   // when the last waiting receiver here left
-	hands      map[*chanHand]struct{}
+	spare      []*chanDelivery // in flight, with no receiver yet
+	left       time.Time       // when the last waiting receiver here left
+	deliveries map[*chanDelivery]struct{}
 	dones      *doneGroup // what receivers are about to report as done; nil for nothing
 
 	samples *nats.Subscription // reports room
@@ -108,7 +108,7 @@ func (c *Conn) OpenChan(ctx context.Context, config driver.ChanConfig) (driver.C
 	ch := &channel{
 		conn: c, config: config, stream: streamName("chan", config.Name), lease: min(c.opts.lease, chanLease),
 		over: make(chan struct{}), quit: make(chan struct{}), news: make(chan struct{}, 1), epoch: make(chan struct{}),
-		hands: map[*chanHand]struct{}{}, offers: map[string]*chanOffer{},
+		deliveries: map[*chanDelivery]struct{}{}, offers: map[string]*chanOffer{},
 	}
 	if err := c.acks.start(ctx); err != nil {
 		return nil, err
@@ -361,7 +361,7 @@ func (ch *channel) Closed() <-chan struct{} { return ch.over }
 // chanEnd ends a channel when its connection is closed.
 type chanEnd struct{ *channel }
 
-// Close implements end: values in hand here go to other receivers.
+// Close implements end: values in flight here go to other receivers.
 func (e chanEnd) Close(context.Context) error {
 	ch := e.channel
 	ch.mu.Lock()
@@ -384,10 +384,10 @@ func (e chanEnd) Close(context.Context) error {
 	}
 	ch.receivers, ch.tries = nil, nil
 	ch.forgetLocked()
-	for _, h := range slices.SortedFunc(maps.Keys(ch.hands), func(a, b *chanHand) int { return cmp.Compare(a.seq, b.seq) }) {
-		h.releaseLocked() // if it fails, the lease ends
+	for _, d := range slices.SortedFunc(maps.Keys(ch.deliveries), func(a, b *chanDelivery) int { return cmp.Compare(a.seq, b.seq) }) {
+		d.releaseLocked() // if it fails, the lease ends
 	}
-	clear(ch.hands)
+	clear(ch.deliveries)
 	ch.wakeLocked(len(ch.blocked))
 	samples := ch.samples
 	ch.mu.Unlock()

@@ -46,7 +46,7 @@ func TestChanOnCluster(t *testing.T) {
 		v := take(t, here, "1")
 		// Another receiver that also got the value, because a lease ended, is done
 		// with it.
-		if err := (&chanHand{ch: there, seq: 1, at: time.Now(), reply: "nobody"}).remove(longContext(t)); err != nil {
+		if err := (&chanDelivery{ch: there, seq: 1, at: time.Now(), reply: "nobody"}).remove(longContext(t)); err != nil {
 			t.Fatal(err)
 		}
 		if err := v.Done(longContext(t)); !errors.Is(err, driver.ErrEnded) {

@@ -164,19 +164,19 @@ func (ch *channel) nextSubject() string {
 }
 
 // readValue reads a message of the server that is a value.
-func (ch *channel) readValue(m *nats.Msg) (*chanHand, error) {
+func (ch *channel) readValue(m *nats.Msg) (*chanDelivery, error) {
 	p, err := placeOf(m.Reply)
 	if err != nil {
 		return nil, err
 	}
-	return &chanHand{
+	return &chanDelivery{
 		ch: ch, data: m.Data, reply: m.Reply, offer: m.Header.Get(harkOffer), seq: p.seq, at: time.Now(), server: ch.conn.nc.ConnectedServerId(),
 	}, nil
 }
 
 // arrived handles a message that the server sends to the intake.
 func (ch *channel) arrived(in *intake, m *nats.Msg) {
-	h, err := ch.readValue(m)
+	d, err := ch.readValue(m)
 	if err != nil {
 		ch.refused(in, m)
 		return
@@ -186,24 +186,24 @@ func (ch *channel) arrived(in *intake, m *nats.Msg) {
 	in.asked = max(in.asked-1, 0)
 	switch {
 	case ch.gone:
-		h.say(sayBack)
+		d.say(sayBack)
 		return
 	case in.withdrawal != nil:
-		in.withdrawal.addLocked(h)
+		in.withdrawal.addLocked(d)
 		return
-	case ch.firstLocked(h):
+	case ch.firstLocked(d):
 	case in != ch.intake:
-		h.say(sayBack)
+		d.say(sayBack)
 		return
 	default:
-		ch.spare = append(ch.spare, h)
+		ch.spare = append(ch.spare, d)
 		ch.tell()
 	}
-	ch.hands[h] = struct{}{}
+	ch.deliveries[d] = struct{}{}
 }
 
 // firstLocked gives a value to the first waiter. It reports whether there was one.
-func (ch *channel) firstLocked(h *chanHand) bool {
+func (ch *channel) firstLocked(d *chanDelivery) bool {
 	from := &ch.tries
 	if len(*from) == 0 {
 		from = &ch.receivers
@@ -211,7 +211,7 @@ func (ch *channel) firstLocked(h *chanHand) bool {
 	if len(*from) == 0 {
 		return false
 	}
-	(*from)[0].finish(h, nil)
+	(*from)[0].finish(d, nil)
 	*from = slices.Delete(*from, 0, 1)
 	ch.leaveLocked()
 	return true

@@ -30,7 +30,7 @@ func (ch *channel) untilQuit() (context.Context, context.CancelFunc) {
 	return ctx, cancel
 }
 
-// keep does the periodic work: it tells the server which values are in hand, asks
+// keep does the periodic work: it tells the server which values are in flight here, asks
 // for values again when a request was lost, checks whether the channel is closed in
 // case it missed that, and looks for stuck values.
 func (ch *channel) keep() {

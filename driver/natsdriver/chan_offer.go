@@ -204,20 +204,20 @@ func (ch *channel) claimed(m *nats.Msg) {
 }
 
 // want asks the sender of an offer for the value.
-func (h *chanHand) want(ctx context.Context) error {
-	ch := h.ch
+func (d *chanDelivery) want(ctx context.Context) error {
+	ch := d.ch
 	claim := ch.conn.ids.next()
 	var asked time.Time
 	var pause chanPause
 	for {
 		begin := time.Now()
-		a, err, sent := ch.exchange(ctx, &nats.Msg{Subject: h.offer, Data: []byte(claim)})
+		a, err, sent := ch.exchange(ctx, &nats.Msg{Subject: d.offer, Data: []byte(claim)})
 		switch {
 		case err == nil && a.Seq == 1:
-			h.say(sayDone)
+			d.say(sayDone)
 			return nil
 		case err == nil, errors.Is(err, nats.ErrNoResponders) && asked.IsZero():
-			h.say(sayDone) // nobody can get it any more
+			d.say(sayDone) // nobody can get it any more
 			return driver.ErrEnded
 		case errors.Is(err, nats.ErrNoResponders):
 			return orUnsure(err, asked)

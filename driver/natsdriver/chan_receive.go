@@ -15,14 +15,14 @@ import (
 
 // chanReceiver is a caller waiting for a value.
 type chanReceiver struct {
-	id   string        // of a try
-	done chan struct{} // closed by finish
-	hand *chanHand
-	err  error
+	id       string        // of a try
+	done     chan struct{} // closed by finish
+	delivery *chanDelivery
+	err      error
 }
 
-func (r *chanReceiver) finish(h *chanHand, err error) {
-	r.hand, r.err = h, err
+func (r *chanReceiver) finish(d *chanDelivery, err error) {
+	r.delivery, r.err = d, err
 	close(r.done)
 }
 
@@ -42,10 +42,10 @@ func (ch *channel) Receive(ctx context.Context, try bool) (*driver.ChanValue, er
 		case closed && ch.config.Capacity == 0:
 			return nil, errChanClosed
 		}
-		h, err := ch.next(ctx, try || closed)
+		d, err := ch.next(ctx, try || closed)
 		switch {
 		case err == nil:
-			return &driver.ChanValue{Data: h.data, Done: h.done, Return: h.giveBack}, nil
+			return &driver.ChanValue{Data: d.data, Done: d.done, Return: d.giveBack}, nil
 		case errors.Is(err, errCut), errors.Is(err, errNoConsumer):
 			if err := ch.recover(ctx, nats.ErrNoResponders, &lost); err != nil {
 				return nil, err
@@ -54,7 +54,7 @@ func (ch *channel) Receive(ctx context.Context, try bool) (*driver.ChanValue, er
 		case !errors.Is(err, driver.ErrAgain):
 			return nil, err
 		}
-		if closed { // it is over once nobody has a value in hand either
+		if closed { // it is over once no value is in flight either
 			n, err := ch.Len(ctx)
 			if err != nil {
 				return nil, err
@@ -78,7 +78,7 @@ func (ch *channel) Receive(ctx context.Context, try bool) (*driver.ChanValue, er
 				return nil, driver.ErrAgain
 			}
 		}
-		select { // a value is in hand, or is stored and about to reach the consumer
+		select { // a value is in flight, or is stored and about to reach the consumer
 		case <-time.After(pause):
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
@@ -106,7 +106,7 @@ func (ch *channel) confirm(ctx context.Context) (none bool, err error) {
 		if err != nil {
 			return chanError(ctx, err)
 		}
-		// Everything before the consumer's place is in hand, or has been. On
+		// Everything before the consumer's place is in flight, or has been. On
 		// several servers its own counts trail what is stored and removed.
 		next := consumer.CachedInfo().Delivered.Stream + 1
 		_, err = ch.values.GetMsg(ctx, next, jetstream.WithGetMsgSubject(chanPrefix+name))
@@ -119,11 +119,11 @@ func (ch *channel) confirm(ctx context.Context) (none bool, err error) {
 }
 
 // next receives a value; with try it returns driver.ErrAgain if there is none.
-func (ch *channel) next(ctx context.Context, try bool) (*chanHand, error) {
+func (ch *channel) next(ctx context.Context, try bool) (*chanDelivery, error) {
 	r := &chanReceiver{done: make(chan struct{})}
-	h, err := ch.enter(ctx, r, try)
-	if h != nil || err != nil {
-		return h, err
+	d, err := ch.enter(ctx, r, try)
+	if d != nil || err != nil {
+		return d, err
 	}
 	if try {
 		err = r.awaitTry(ctx)
@@ -133,11 +133,11 @@ func (ch *channel) next(ctx context.Context, try bool) (*chanHand, error) {
 	if err != nil {
 		return ch.leave(r, err)
 	}
-	return r.hand, r.err
+	return r.delivery, r.err
 }
 
 // enter makes r wait for a value, unless it returns one that is here already.
-func (ch *channel) enter(ctx context.Context, r *chanReceiver, try bool) (*chanHand, error) {
+func (ch *channel) enter(ctx context.Context, r *chanReceiver, try bool) (*chanDelivery, error) {
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
 	if err := ch.awaitWithdrawalLocked(ctx); err != nil {
@@ -147,10 +147,10 @@ func (ch *channel) enter(ctx context.Context, r *chanReceiver, try bool) (*chanH
 	case ch.gone:
 		return nil, errConnClosed
 	case len(ch.spare) > 0:
-		h := ch.spare[0]
+		d := ch.spare[0]
 		ch.spare = slices.Delete(ch.spare, 0, 1)
 		ch.left = time.Now()
-		return h, nil
+		return d, nil
 	case ch.closed && ch.config.Capacity == 0:
 		return nil, errChanClosed
 	case try:
@@ -259,7 +259,7 @@ func (ch *channel) await(ctx context.Context, r *chanReceiver) error {
 }
 
 // leave removes r, which gives up because of err, unless it has got an answer.
-func (ch *channel) leave(r *chanReceiver, err error) (*chanHand, error) {
+func (ch *channel) leave(r *chanReceiver, err error) (*chanDelivery, error) {
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
 	from := &ch.receivers
@@ -268,7 +268,7 @@ func (ch *channel) leave(r *chanReceiver, err error) (*chanHand, error) {
 	}
 	i := slices.Index(*from, r)
 	if i < 0 {
-		return r.hand, r.err
+		return r.delivery, r.err
 	}
 	*from = slices.Delete(*from, i, i+1)
 	ch.leaveLocked()
@@ -276,9 +276,9 @@ func (ch *channel) leave(r *chanReceiver, err error) (*chanHand, error) {
 }
 
 // lookLeft serves a receiver on a closed channel. It returns errChanClosed if no
-// value is left, not even in anybody's hand, and otherwise when to look again. The
+// value is left, not even in flight, and otherwise when to look again. The
 // requests stay in place meanwhile: after another request the server would send one
-// value too many, which would be in hand for nobody while others get later ones.
+// value too many, which nobody would receive while others get later ones.
 func (ch *channel) lookLeft(ctx context.Context, pause time.Duration) (again <-chan time.Time, err error) {
 	n, err := ch.Len(ctx)
 	if err == nil && n == 0 {

@@ -223,7 +223,7 @@ func (ch *channel) forgotten(since time.Time, server string) bool {
 }
 
 // restarted reports whether the server may have restarted since it had this ID. It
-// may then have forgotten which values were in hand, and which messages, no longer
+// may then have forgotten which values were in flight, and which messages, no longer
 // in the channel, it was sent.
 func (ch *channel) restarted(server string) bool {
 	now := ch.conn.nc.ConnectedServerId() // "" while there is no connection

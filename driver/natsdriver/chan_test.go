@@ -63,7 +63,7 @@ func TestChanRefusals(t *testing.T) {
 	}
 }
 
-// A receiver that is cut off with values in hand loses them to others when its
+// A receiver that is cut off with values in flight loses them to others when its
 // lease ends, and learns that once it is back.
 func TestChanReceiverIsCutOff(t *testing.T) {
 	s := startServer(t, withJetStream)
@@ -113,8 +113,8 @@ func TestChanReceiverIsCutOff(t *testing.T) {
 	}
 }
 
-// A value in hand stays in hand for longer than the lease.
-func TestChanValueInHand(t *testing.T) {
+// A value in flight stays so for longer than the lease.
+func TestChanValueInFlight(t *testing.T) {
 	s := startServer(t, withJetStream)
 	ctx := testContext(t)
 	c, err := Open(ctx, s.url(), Lease(testLease))
@@ -237,7 +237,7 @@ type (
 	chanOutput struct {
 		value   rune // received
 		outcome chanOutcome
-		held    bool // somebody else had a value in hand during the call
+		held    bool // somebody else had a value in flight during the call
 	}
 	chanKind    int
 	chanOutcome int
@@ -265,7 +265,7 @@ const (
 
 // chanModel is a channel of a capacity. With order it is a queue whose values are
 // taken in order. Since values leave it only when their receivers are done, a send
-// that found no room proves nothing, and while somebody has the last value in hand,
+// that found no room proves nothing, and while the last value is in flight,
 // a closed channel neither has a value nor is over. Without order it is a bag that
 // any value may leave, and a receive that found no value proves nothing.
 //

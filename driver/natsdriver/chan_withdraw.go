@@ -20,14 +20,14 @@ import (
 // that before the leader of the consumer, and drops values that the leader sends
 // meanwhile. Those come again when their leases end.
 type withdrawal struct {
-	over   chan struct{} // closed when everything is back
-	values []*chanHand   // in the order in which they came; guarded by channel.mu
+	over   chan struct{}   // closed when everything is back
+	values []*chanDelivery // in the order in which they came; guarded by channel.mu
 }
 
 // addLocked adds a value that has just come.
-func (w *withdrawal) addLocked(h *chanHand) {
-	w.values = append(w.values, h)
-	h.ch.hands[h] = struct{}{}
+func (w *withdrawal) addLocked(d *chanDelivery) {
+	w.values = append(w.values, d)
+	d.ch.deliveries[d] = struct{}{}
 }
 
 // withdrawLocked begins a withdrawal if nobody here has waited for a moment and
@@ -80,15 +80,15 @@ func (ch *channel) takeBack(w *withdrawal, in *intake, ended <-chan struct{}) {
 	if in != nil {
 		in.withdrawal = nil
 	}
-	values := slices.DeleteFunc(w.values, func(h *chanHand) bool {
-		_, held := ch.hands[h]
-		delete(ch.hands, h)
-		return !held || !h.leasedLocked() // it is back already
+	values := slices.DeleteFunc(w.values, func(d *chanDelivery) bool {
+		_, held := ch.deliveries[d]
+		delete(ch.deliveries, d)
+		return !held || !d.leasedLocked() // it is back already
 	})
 	ch.mu.Unlock()
 	if last := len(values) - 1; last >= 0 {
-		for _, h := range values[:last] {
-			h.say(sayBack)
+		for _, d := range values[:last] {
+			d.say(sayBack)
 		}
 		// The answer to the last means that all are back. Without an answer, they come
 		// again when their leases end.
@@ -132,15 +132,15 @@ func (ch *channel) fetch(ctx context.Context, w *withdrawal, n int) {
 		if err != nil {
 			return
 		}
-		h, err := ch.readValue(m)
+		d, err := ch.readValue(m)
 		if err != nil { // the server has no more
 			return
 		}
 		ch.mu.Lock()
 		if ch.gone {
-			h.say(sayBack)
+			d.say(sayBack)
 		} else {
-			w.addLocked(h)
+			w.addLocked(d)
 		}
 		ch.mu.Unlock()
 	}

@@ -25,34 +25,34 @@ type member struct {
 	window   int
 	puller   *puller
 
-	mu     sync.Mutex // guards the fields below
-	made   time.Time  // when the stream was made; for topics in memory
-	epoch  uint64     // epoch of the connection over which that was found
-	hands  hand       // head of the ring of messages in flight
-	acked  string     // the last message acknowledged, by its reply subject
-	closed bool
+	mu         sync.Mutex // guards the fields below
+	made       time.Time  // when the stream was made; for topics in memory
+	epoch      uint64     // epoch of the connection over which that was found
+	deliveries delivery   // head of the ring of messages in flight
+	acked      string     // the last message acknowledged, by its reply subject
+	closed     bool
 }
 
-// hand is a message that was received but neither acknowledged nor returned.
-type hand struct {
+// delivery is a message that was received but neither acknowledged nor returned.
+type delivery struct {
 	member     *member
 	reply      string
 	made       time.Time // when its stream was made; for topics in memory
-	prev, next *hand     // in the ring of the member; nil when not in flight
+	prev, next *delivery // in the ring of the member; nil when not in flight
 }
 
-// addLocked adds h to the ring.
-func (m *member) addLocked(h *hand) {
-	last := m.hands.prev
-	h.prev, h.next = last, &m.hands
-	last.next, m.hands.prev = h, h
+// addLocked adds d to the ring.
+func (m *member) addLocked(d *delivery) {
+	last := m.deliveries.prev
+	d.prev, d.next = last, &m.deliveries
+	last.next, m.deliveries.prev = d, d
 }
 
-// leave removes h from the ring, if it is there. The member must be locked.
-func (h *hand) leave() {
-	if h.next != nil {
-		h.prev.next, h.next.prev = h.next, h.prev
-		h.prev, h.next = nil, nil
+// leave removes d from the ring, if it is there. The member must be locked.
+func (d *delivery) leave() {
+	if d.next != nil {
+		d.prev.next, d.next.prev = d.next, d.prev
+		d.prev, d.next = nil, nil
 	}
 }
 
@@ -83,7 +83,7 @@ func (t *stored) join(ctx context.Context, cfg driver.SubscribeConfig) (driver.S
 // or on all.
 func (t *stored) newMember(ctx context.Context, cfg driver.SubscribeConfig, subjects []string) (*member, error) {
 	m := &member{topic: t, group: cfg.Group, consumer: t.home.consumer(t.topic, cfg.Group), subjects: subjects, window: cfg.Window}
-	m.hands.prev, m.hands.next = &m.hands, &m.hands
+	m.deliveries.prev, m.deliveries.next = &m.deliveries, &m.deliveries
 	if err := m.ensure(ctx, cfg); err != nil {
 		return nil, fmt.Errorf("group %s: %w", cfg.Group, err)
 	}
@@ -104,7 +104,7 @@ func (m *member) ensure(ctx context.Context, cfg driver.SubscribeConfig) error {
 
 // ensureConsumer makes a consumer of a group, or uses the existing one as it is,
 // because it holds the group's place. The server's own limit bounds the messages in
-// hand of all members together; how much each member asks for bounds its own.
+// flight to all members together; how much each member asks for bounds its own.
 func (t *stored) ensureConsumer(ctx context.Context, cfg driver.SubscribeConfig, name string, subjects []string, lease time.Duration) error {
 	return t.conn.state.do(ctx, func(ctx context.Context) error {
 		consumer, err := t.conn.api(ctx).Consumer(ctx, t.stream, name)
@@ -226,8 +226,8 @@ func (m *member) look(ctx context.Context) error {
 
 // present returns when the current stream of a topic in memory was made. A
 // restarted server reuses sequences: an acknowledgement of a message of the former
-// stream would count for a message of the new one, which another member may have in
-// hand.
+// stream would count for a message of the new one, which may be in flight to another
+// member.
 func (m *member) present(ctx context.Context) (made time.Time, err error) {
 	if made, sure := m.known(); sure {
 		return made, nil
@@ -250,16 +250,16 @@ func (m *member) known() (made time.Time, sure bool) {
 func (m *member) read(ms []*nats.Msg) ([]*driver.Received, error) {
 	room := make([]struct {
 		received driver.Received
-		hand     hand
+		delivery delivery
 	}, len(ms))
 	rs := make([]*driver.Received, len(ms))
 	for i, msg := range ms {
-		r, h := &room[i].received, &room[i].hand
+		r, d := &room[i].received, &room[i].delivery
 		if _, err := m.topic.receive(r, msg); err != nil {
 			return nil, err
 		}
-		h.member, h.reply = m, msg.Reply
-		r.Token = h
+		d.member, d.reply = m, msg.Reply
+		r.Token = d
 		rs[i] = r
 	}
 	m.mu.Lock()
@@ -269,8 +269,8 @@ func (m *member) read(ms []*nats.Msg) ([]*driver.Received, error) {
 		return nil, driver.ErrEnded
 	}
 	for i := range room {
-		room[i].hand.made = m.made
-		m.addLocked(&room[i].hand)
+		room[i].delivery.made = m.made
+		m.addLocked(&room[i].delivery)
 	}
 	return rs, nil
 }
@@ -292,15 +292,15 @@ func (m *member) say(ctx context.Context, ms []*driver.Received, what []byte, ov
 		return err
 	}
 	for _, r := range ms {
-		h, ok := r.Token.(*hand)
-		if !ok || h.member != m {
+		d, ok := r.Token.(*delivery)
+		if !ok || d.member != m {
 			return fmt.Errorf("message %d of %s was not received here", r.Seq, r.Topic)
 		}
-		if !h.made.Equal(made) {
+		if !d.made.Equal(made) {
 			continue // its stream is gone
 		}
-		if err := m.topic.conn.nc.Publish(h.reply, what); err != nil {
-			if err := m.sayLater(ctx, h, what); err != nil {
+		if err := m.topic.conn.nc.Publish(d.reply, what); err != nil {
+			if err := m.sayLater(ctx, d, what); err != nil {
 				return err
 			}
 		}
@@ -309,20 +309,20 @@ func (m *member) say(ctx context.Context, ms []*driver.Received, what []byte, ov
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		for _, r := range ms {
-			r.Token.(*hand).leave()
+			r.Token.(*delivery).leave()
 		}
 	}
 	return nil
 }
 
 // sayLater tells the server something about a message once the connection is back.
-func (m *member) sayLater(ctx context.Context, h *hand, what []byte) error {
+func (m *member) sayLater(ctx context.Context, d *delivery, what []byte) error {
 	return m.topic.conn.state.do(ctx, func(ctx context.Context) error {
 		made, err := m.present(ctx)
-		if err != nil || !h.made.Equal(made) {
+		if err != nil || !d.made.Equal(made) {
 			return err
 		}
-		return m.topic.conn.nc.Publish(h.reply, what)
+		return m.topic.conn.nc.Publish(d.reply, what)
 	})
 }
 
@@ -333,7 +333,7 @@ func (m *member) Ack(ctx context.Context, ms []*driver.Received) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.acked = ms[len(ms)-1].Token.(*hand).reply
+	m.acked = ms[len(ms)-1].Token.(*delivery).reply
 	return nil
 }
 
@@ -401,11 +401,11 @@ func (m *member) Close(ctx context.Context) error {
 	m.mu.Lock()
 	acked := m.acked
 	m.closed = true
-	for h := m.hands.next; h != &m.hands; h = m.hands.next {
-		if sure && h.made.Equal(made) {
-			_ = c.nc.Publish(h.reply, sayBack) // if it is lost, its lease ends
+	for d := m.deliveries.next; d != &m.deliveries; d = m.deliveries.next {
+		if sure && d.made.Equal(made) {
+			_ = c.nc.Publish(d.reply, sayBack) // if it is lost, its lease ends
 		}
-		h.leave()
+		d.leave()
 	}
 	if !sure {
 		acked = ""

@@ -202,15 +202,15 @@ func (k *keyed) pumpPlain() {
 			}
 			return
 		}
-		if !k.hand(k.ctx, rs) {
+		if !k.deliver(k.ctx, rs) {
 			return
 		}
 	}
 }
 
-// hand passes messages to Receive. It reports false if ctx ended first; the
+// deliver passes messages to Receive. It reports false if ctx ended first; the
 // messages have then been returned.
-func (k *keyed) hand(ctx context.Context, rs []*driver.Received) bool {
+func (k *keyed) deliver(ctx context.Context, rs []*driver.Received) bool {
 	k.queued.Add(int64(len(rs)))
 	select {
 	case k.arrived <- rs:
@@ -259,30 +259,30 @@ func (k *keyed) Receive(ctx context.Context, most int) ([]*driver.Received, erro
 }
 
 // split separates messages without a key from those of slots.
-func (k *keyed) split(ms []*driver.Received) (plain []*driver.Received, hands []*slotHand) {
+func (k *keyed) split(ms []*driver.Received) (plain []*driver.Received, deliveries []*slotDelivery) {
 	for _, m := range ms {
-		if h, ok := m.Token.(*slotHand); ok {
-			hands = append(hands, h)
+		if d, ok := m.Token.(*slotDelivery); ok {
+			deliveries = append(deliveries, d)
 		} else {
 			plain = append(plain, m)
 		}
 	}
-	return plain, hands
+	return plain, deliveries
 }
 
 // Ack implements driver.Subscription.
 func (k *keyed) Ack(ctx context.Context, ms []*driver.Received) error {
-	plain, hands := k.split(ms)
+	plain, deliveries := k.split(ms)
 	nc := k.topic.conn.nc
-	for _, h := range hands {
+	for _, d := range deliveries {
 		// If it is lost with the connection, the message comes again and is
 		// recognised.
-		if subject := h.subject(); subject != "" {
+		if subject := d.subject(); subject != "" {
 			if err := nc.Publish(subject, sayDone); err != nil && k.topic.conn.state.isClosed() {
 				return kind(err)
 			}
 		}
-		if h.finish(true) {
+		if d.finish(true) {
 			k.nudge()
 		}
 	}
@@ -298,13 +298,13 @@ func (k *keyed) Extend(ctx context.Context, ms []*driver.Received) error {
 // Return implements driver.Subscription. A slot with a returned message goes to any
 // member that is free.
 func (k *keyed) Return(ctx context.Context, ms []*driver.Received) error {
-	plain, hands := k.split(ms)
+	plain, deliveries := k.split(ms)
 	k.mu.Lock()
-	for _, h := range hands {
-		if h.finish(false) {
+	for _, d := range deliveries {
+		if d.finish(false) {
 			k.nudge()
 		}
-		if s := h.slot; k.slots[s.number] == s && !s.isLeaving() && k.ctx.Err() == nil {
+		if s := d.slot; k.slots[s.number] == s && !s.isLeaving() && k.ctx.Err() == nil {
 			k.leave(s)
 		}
 	}

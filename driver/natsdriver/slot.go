@@ -34,22 +34,22 @@ type slot struct {
 	cancel   context.CancelFunc // ends run
 	done     chan struct{}      // closed when run has returned
 
-	mu       sync.Mutex // guards the fields below
-	made     time.Time  // when the stream of the sequences below was made
-	epoch    uint64     // epoch of the connection over which that was found
-	next     uint64     // the consumer's count for the next message
-	stray    int        // messages that may come before it: on their way at the reset
-	hands    map[uint64]*slotHand
-	last     uint64              // the last message that was in flight, here or before
-	left     map[uint64]struct{} // sequences up to last that are not done
-	leaving  bool                // no more messages should be taken
-	stopped  bool                // no more messages are taken
-	acked    string              // the last message acknowledged, by its reply subject
-	returned int                 // how many of hands
+	mu         sync.Mutex // guards the fields below
+	made       time.Time  // when the stream of the sequences below was made
+	epoch      uint64     // epoch of the connection over which that was found
+	next       uint64     // the consumer's count for the next message
+	stray      int        // messages that may come before it: on their way at the reset
+	deliveries map[uint64]*slotDelivery
+	last       uint64              // the last message that was in flight, here or before
+	left       map[uint64]struct{} // sequences up to last that are not done
+	leaving    bool                // no more messages should be taken
+	stopped    bool                // no more messages are taken
+	acked      string              // the last message acknowledged, by its reply subject
+	returned   int                 // how many of deliveries
 }
 
-// slotHand is a message of a slot that is in flight.
-type slotHand struct {
+// slotDelivery is a message of a slot that is in flight.
+type slotDelivery struct {
 	slot     *slot
 	seq      uint64
 	reply    string
@@ -70,7 +70,7 @@ func (k *keyed) takeSlot(n int, was slotState) *slot {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &slot{
 		group: k, number: n, consumer: k.slotConsumer(n), cancel: cancel, done: make(chan struct{}),
-		hands: map[uint64]*slotHand{}, made: was.Made, last: was.Last, left: map[uint64]struct{}{},
+		deliveries: map[uint64]*slotDelivery{}, made: was.Made, last: was.Last, left: map[uint64]struct{}{},
 	}
 	for _, seq := range was.Left {
 		s.left[seq] = struct{}{}
@@ -106,7 +106,7 @@ func (s *slot) run(ctx context.Context) {
 		if err == nil {
 			rs, err = s.read(ms)
 		}
-		if len(rs) > 0 && !k.hand(ctx, rs) {
+		if len(rs) > 0 && !k.deliver(ctx, rs) {
 			return
 		}
 		switch {
@@ -187,7 +187,7 @@ func (s *slot) found(info *jetstream.StreamInfo, epoch uint64) {
 	if another || s.group.topic.inMemory() && info.State.LastSeq < s.last {
 		s.last, s.acked, s.returned = 0, "", 0
 		clear(s.left)
-		clear(s.hands)
+		clear(s.deliveries)
 	}
 	s.made, s.epoch = info.Created, epoch
 }
@@ -236,8 +236,8 @@ func (s *slot) read(ms []*nats.Msg) ([]*driver.Received, error) {
 		default: // a message is missing, or it is another consumer
 			return rs, errCut
 		}
-		if h := s.hands[p.seq]; h != nil {
-			h.reply = m.Reply
+		if d := s.deliveries[p.seq]; d != nil {
+			d.reply = m.Reply
 			continue
 		}
 		if _, left := s.left[p.seq]; !left && p.seq <= s.last {
@@ -246,8 +246,8 @@ func (s *slot) read(ms []*nats.Msg) ([]*driver.Received, error) {
 		}
 		delete(s.left, p.seq)
 		s.last = max(s.last, p.seq)
-		h := &slotHand{slot: s, seq: p.seq, reply: m.Reply}
-		s.hands[p.seq], r.Token = h, h
+		d := &slotDelivery{slot: s, seq: p.seq, reply: m.Reply}
+		s.deliveries[p.seq], r.Token = d, d
 		rs = append(rs, r)
 	}
 	return rs, nil
@@ -295,7 +295,7 @@ func (s *slot) settled() bool {
 	return s.settledLocked()
 }
 
-func (s *slot) settledLocked() bool { return s.stopped && s.returned == len(s.hands) }
+func (s *slot) settledLocked() bool { return s.stopped && s.returned == len(s.deliveries) }
 
 func (s *slot) isStopped() bool {
 	s.mu.Lock()
@@ -321,28 +321,28 @@ func (s *slot) state() slotState {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	left := slices.Collect(maps.Keys(s.left))
-	left = slices.AppendSeq(left, maps.Keys(s.hands))
+	left = slices.AppendSeq(left, maps.Keys(s.deliveries))
 	slices.Sort(left)
 	return slotState{Made: s.made, Last: s.last, Left: left}
 }
 
 // finish notes that a message is done, or returned, and reports whether that
 // settles the slot.
-func (h *slotHand) finish(done bool) (settled bool) {
-	s := h.slot
+func (d *slotDelivery) finish(done bool) (settled bool) {
+	s := d.slot
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.hands[h.seq] != h {
+	if s.deliveries[d.seq] != d {
 		return false
 	}
 	if done {
-		if h.returned {
+		if d.returned {
 			s.returned--
 		}
-		delete(s.hands, h.seq)
-		s.acked = h.reply
-	} else if !h.returned {
-		h.returned = true
+		delete(s.deliveries, d.seq)
+		s.acked = d.reply
+	} else if !d.returned {
+		d.returned = true
 		s.returned++
 	}
 	return s.settledLocked()
@@ -351,12 +351,12 @@ func (h *slotHand) finish(done bool) (settled bool) {
 // subject returns where to acknowledge the message, or "" if the connection was
 // lost since the slot was reset. In that case its sequence may belong to another
 // message; the message itself, if it still exists, comes again and is recognised.
-func (h *slotHand) subject() string {
-	epoch := h.slot.group.topic.conn.state.epoch()
-	h.slot.mu.Lock()
-	defer h.slot.mu.Unlock()
-	if h.slot.epoch != epoch || h.slot.hands[h.seq] != h {
+func (d *slotDelivery) subject() string {
+	epoch := d.slot.group.topic.conn.state.epoch()
+	d.slot.mu.Lock()
+	defer d.slot.mu.Unlock()
+	if d.slot.epoch != epoch || d.slot.deliveries[d.seq] != d {
 		return ""
 	}
-	return h.reply
+	return d.reply
 }

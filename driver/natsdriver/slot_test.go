@@ -117,9 +117,9 @@ func TestSlotLooksBeforeItReads(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			known.group = &keyed{topic: topic}
-			known.last, known.left, known.hands = 3, map[uint64]struct{}{}, map[uint64]*slotHand{}
-			held := &slotHand{slot: known, seq: 3, reply: "there"}
-			known.hands[3] = held
+			known.last, known.left, known.deliveries = 3, map[uint64]struct{}{}, map[uint64]*slotDelivery{}
+			held := &slotDelivery{slot: known, seq: 3, reply: "there"}
+			known.deliveries[3] = held
 			rs, err := known.read([]*nats.Msg{{Subject: "t", Data: []byte("d"), Reply: "$JS.ACK.S.C.1.4.1.0.0"}})
 			if looks := errors.Is(err, errCut); looks != (name != "the same connection") || looks != (len(rs) == 0) {
 				t.Errorf("got %d messages and %v", len(rs), err)

@@ -27,13 +27,13 @@ func TestChanDoneTogether(t *testing.T) {
 		}
 		ch.mu.Lock()
 		var replies []string
-		for h := range ch.hands {
-			replies = append(replies, h.reply)
+		for d := range ch.deliveries {
+			replies = append(replies, d.reply)
 		}
-		clear(ch.hands)
+		clear(ch.deliveries)
 		ch.mu.Unlock()
 		if len(replies) != values {
-			t.Fatalf("round %d: %d values are in hand, want %d", round, len(replies), values)
+			t.Fatalf("round %d: %d values are in flight, want %d", round, len(replies), values)
 		}
 		if err, _ := ch.reportAll(ctx, replies); err != nil {
 			t.Fatal(err)

@@ -14,8 +14,9 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-// chanHand is a value in hand.
-type chanHand struct {
+// chanDelivery is a value in flight: the server sent it here, and it is neither done
+// nor returned.
+type chanDelivery struct {
 	ch     *channel
 	data   []byte
 	reply  string // of the server's message
@@ -27,71 +28,71 @@ type chanHand struct {
 }
 
 // say tells the server something about the value, if it can.
-func (h *chanHand) say(what []byte) { _ = h.ch.conn.nc.Publish(h.reply, what) }
+func (d *chanDelivery) say(what []byte) { _ = d.ch.conn.nc.Publish(d.reply, what) }
 
 // release lets the server give the value to another receiver.
-func (h *chanHand) release() {
-	h.ch.mu.Lock()
-	defer h.ch.mu.Unlock()
-	h.releaseLocked()
+func (d *chanDelivery) release() {
+	d.ch.mu.Lock()
+	defer d.ch.mu.Unlock()
+	d.releaseLocked()
 }
 
 // releaseLocked is release. Once the lease has ended the server has given the value
 // to another receiver, or is about to, and would give it to one more. After a
 // restart that lost the value another one may have its number.
-func (h *chanHand) releaseLocked() {
-	if h.leasedLocked() && (h.ch.config.Durability != driver.DurableMemory || h.given(h.ch.conn.nc.ConnectedServerId())) {
-		h.say(sayBack)
+func (d *chanDelivery) releaseLocked() {
+	if d.leasedLocked() && (d.ch.config.Durability != driver.DurableMemory || d.given(d.ch.conn.nc.ConnectedServerId())) {
+		d.say(sayBack)
 	}
 }
 
-// letGo takes the value out of hand. It reports whether it was in hand.
-func (h *chanHand) letGo() bool {
-	h.ch.mu.Lock()
-	defer h.ch.mu.Unlock()
-	_, held := h.ch.hands[h]
-	delete(h.ch.hands, h)
+// end notes that the value is no longer in flight. It reports whether it was.
+func (d *chanDelivery) end() bool {
+	d.ch.mu.Lock()
+	defer d.ch.mu.Unlock()
+	_, held := d.ch.deliveries[d]
+	delete(d.ch.deliveries, d)
 	return held
 }
 
 // ours reports whether nobody else can have received the value.
-func (h *chanHand) ours() bool { return h.leased() && h.given(h.ch.conn.nc.ConnectedServerId()) }
+func (d *chanDelivery) ours() bool { return d.leased() && d.given(d.ch.conn.nc.ConnectedServerId()) }
 
 // given reports whether a server, "" while there is no connection to one, can know
-// that the value is in hand.
-func (h *chanHand) given(server string) bool {
-	return h.ch.spread || server == "" || h.server == server
+// that the value is in flight here.
+func (d *chanDelivery) given(server string) bool {
+	return d.ch.spread || server == "" || d.server == server
 }
 
 // leased reports whether the lease has not ended.
-func (h *chanHand) leased() bool {
-	h.ch.mu.Lock()
-	defer h.ch.mu.Unlock()
-	return h.leasedLocked()
+func (d *chanDelivery) leased() bool {
+	d.ch.mu.Lock()
+	defer d.ch.mu.Unlock()
+	return d.leasedLocked()
 }
 
-func (h *chanHand) leasedLocked() bool { return time.Since(h.at) < h.ch.lease }
+func (d *chanDelivery) leasedLocked() bool { return time.Since(d.at) < d.ch.lease }
 
-// extend asks the server to extend the leases of the values in hand. A value whose
-// lease has ended may be in other hands.
+// extend asks the server to extend the leases of the values in flight. One whose
+// lease has ended may have gone to another receiver.
 func (ch *channel) extend() {
 	c := ch.conn
 	if !c.state.connected() {
 		return
 	}
 	server, now := c.nc.ConnectedServerId(), time.Now()
-	var due []*chanHand
+	var due []*chanDelivery
 	ch.mu.Lock()
-	for h := range ch.hands {
-		if h.given(server) && h.leasedLocked() && now.Sub(h.at) > ch.lease/4 && now.Sub(h.asked) > ch.lease/4 {
-			h.asked = now
-			due = append(due, h)
+	for d := range ch.deliveries {
+		if d.given(server) && d.leasedLocked() && now.Sub(d.at) > ch.lease/4 && now.Sub(d.asked) > ch.lease/4 {
+			d.asked = now
+			due = append(due, d)
 		}
 	}
 	ch.mu.Unlock()
-	for _, h := range due {
-		token, reply := c.acks.expect(chanExtension{h, now})
-		if c.nc.PublishRequest(h.reply, reply, sayAtWork) != nil {
+	for _, d := range due {
+		token, reply := c.acks.expect(chanExtension{d, now})
+		if c.nc.PublishRequest(d.reply, reply, sayAtWork) != nil {
 			c.acks.forget(token) // it is asked again before the lease ends
 		}
 	}
@@ -99,48 +100,48 @@ func (ch *channel) extend() {
 
 // chanExtension is a request to extend the lease of a value, and when it was made.
 type chanExtension struct {
-	h  *chanHand
+	d  *chanDelivery
 	at time.Time
 }
 
 // acked implements waiter. After the end of the lease, the server may have extended
 // that of the next receiver.
 func (e chanExtension) acked(_ uint64, _ ack, err error) {
-	e.h.ch.mu.Lock()
-	defer e.h.ch.mu.Unlock()
-	if err == nil && e.h.leasedLocked() {
-		e.h.at = e.at
+	e.d.ch.mu.Lock()
+	defer e.d.ch.mu.Unlock()
+	if err == nil && e.d.leasedLocked() {
+		e.d.at = e.at
 	}
 }
 
 // done implements ChanValue.Done.
-func (h *chanHand) done(ctx context.Context) error {
-	ch := h.ch
-	defer h.letGo()
-	if h.offer != "" {
-		return h.want(ctx)
+func (d *chanDelivery) done(ctx context.Context) error {
+	ch := d.ch
+	defer d.end()
+	if d.offer != "" {
+		return d.want(ctx)
 	}
 	ch.mu.Lock()
-	_, held := ch.hands[h]
+	_, held := ch.deliveries[d]
 	ch.mu.Unlock()
 	if !held {
 		return errConnClosed
 	}
 	if ch.spread {
-		return h.remove(ctx)
+		return d.remove(ctx)
 	}
 	var unsure time.Time
 	var pause chanPause
 	for {
-		if !h.ours() {
+		if !d.ours() {
 			if unsure.IsZero() {
-				h.release()
+				d.release()
 				return driver.ErrEnded
 			}
-			return h.resolve(ctx)
+			return d.resolve(ctx)
 		}
 		begin := time.Now()
-		err, sent := h.report(ctx)
+		err, sent := d.report(ctx)
 		switch {
 		case err == nil:
 			return nil
@@ -168,8 +169,8 @@ type doneGroup struct {
 
 // report tells the server that the value is done, and waits for the answer as
 // exchange does.
-func (h *chanHand) report(ctx context.Context) (err error, sent bool) {
-	ch := h.ch
+func (d *chanDelivery) report(ctx context.Context) (err error, sent bool) {
+	ch := d.ch
 	ch.mu.Lock()
 	g := ch.dones
 	first := g == nil
@@ -177,7 +178,7 @@ func (h *chanHand) report(ctx context.Context) (err error, sent bool) {
 		g = &doneGroup{over: make(chan struct{})}
 		ch.dones = g
 	}
-	g.replies = append(g.replies, h.reply)
+	g.replies = append(g.replies, d.reply)
 	ch.mu.Unlock()
 	if !first {
 		<-g.over // the first one waits no longer than exchange does
@@ -213,20 +214,20 @@ func (ch *channel) reportAll(ctx context.Context, replies []string) (err error, 
 // is lost if the leader of the values dies in between. So the value is removed
 // first. The servers order removals with everything else, perform each once, and
 // confirm it to one receiver only.
-func (h *chanHand) remove(ctx context.Context) error {
-	ch := h.ch
-	m := &nats.Msg{Subject: ch.conn.apiPrefix() + "STREAM.MSG.DELETE." + ch.stream, Data: deleteRequest(h.seq)}
+func (d *chanDelivery) remove(ctx context.Context) error {
+	ch := d.ch
+	m := &nats.Msg{Subject: ch.conn.apiPrefix() + "STREAM.MSG.DELETE." + ch.stream, Data: deleteRequest(d.seq)}
 	var unsure time.Time
 	var pause chanPause
 	for {
-		if unsure.IsZero() && !h.leased() {
+		if unsure.IsZero() && !d.leased() {
 			return driver.ErrEnded
 		}
 		begin := time.Now()
 		_, err, sent := ch.exchange(ctx, m)
 		switch {
 		case err == nil:
-			h.say(sayDone)
+			d.say(sayDone)
 			_ = ch.conn.nc.Publish(chanWaitPrefix+ch.config.Name, nil) // if it is lost, they look now and then anyway
 			return nil
 		case isRemoved(err) && unsure.IsZero():
@@ -266,15 +267,15 @@ func deleteRequest(seq uint64) []byte { return fmt.Appendf(nil, `{"seq":%d,"no_e
 
 // resolve finds out whether the server learned that the value is done before others
 // could get it.
-func (h *chanHand) resolve(ctx context.Context) error {
-	ch := h.ch
-	if ch.restarted(h.server) {
-		h.release()
+func (d *chanDelivery) resolve(ctx context.Context) error {
+	ch := d.ch
+	if ch.restarted(d.server) {
+		d.release()
 		return fmt.Errorf("%w: the server was restarted", driver.ErrUnsure)
 	}
 	here := false
 	err := ch.conn.state.do(ctx, func(ctx context.Context) error {
-		_, err := ch.values.GetMsg(ctx, h.seq)
+		_, err := ch.values.GetMsg(ctx, d.seq)
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			return nil
 		}
@@ -294,12 +295,12 @@ func (h *chanHand) resolve(ctx context.Context) error {
 }
 
 // giveBack implements ChanValue.Return.
-func (h *chanHand) giveBack(ctx context.Context) error {
-	if !h.letGo() {
+func (d *chanDelivery) giveBack(ctx context.Context) error {
+	if !d.end() {
 		return errConnClosed
 	}
-	if !h.ours() {
+	if !d.ours() {
 		return driver.ErrEnded
 	}
-	return h.ch.conn.state.do(ctx, func(context.Context) error { return h.ch.conn.nc.Publish(h.reply, sayBack) })
+	return d.ch.conn.state.do(ctx, func(context.Context) error { return d.ch.conn.nc.Publish(d.reply, sayBack) })
 }
