@@ -358,7 +358,7 @@ func (t *stored) sendBatch(b *batch, f *flight) error {
 		setNATSHeader(p.msg, natsBatchSeq, strconv.Itoa(i+1))
 		if i == len(b.msgs)-1 {
 			setNATSHeader(p.msg, natsBatchCommit, "1")
-			f.tokens[0], p.msg.Reply = c.acks.expect(flightSeat{f, 0})
+			f.tokens[0], p.msg.Reply = c.acks.expect(flightWaiter{f, 0})
 		}
 		if err := c.nc.PublishMsg(p.msg); err != nil {
 			if f.tokens[0] != 0 {

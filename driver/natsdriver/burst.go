@@ -87,7 +87,7 @@ func (t *stored) isBurst(ps []*outMsg) bool {
 func (c *Conn) launchBurst(f *flight, ps []*outMsg) error {
 	last := ps[len(ps)-1].msg
 	f.end = burstEnding{subject: last.Subject}
-	token, prefix := c.acks.expectBurst(burstSeat{f})
+	token, prefix := c.acks.expectBurst(burstWaiter{f})
 	f.tokens[0] = token
 	var replies strings.Builder
 	replies.Grow(len(ps) * (len(prefix) + len("1000") + len(burstStart)))
@@ -121,32 +121,32 @@ type burstEnding struct {
 	sent    bool
 }
 
-// burstSeat is told the outcome of a burst.
-type burstSeat struct{ *flight }
+// burstWaiter is told the outcome of a burst.
+type burstWaiter struct{ *flight }
 
 // acked implements waiter: the burst is over, or no more answers will come.
-func (s burstSeat) acked(_ uint64, a ack, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for i := range s.errs {
-		if s.errs[i] == nil && (err != nil || i >= a.Count) {
-			s.errs[i] = err
+func (w burstWaiter) acked(_ uint64, a ack, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i := range w.errs {
+		if w.errs[i] == nil && (err != nil || i >= a.Count) {
+			w.errs[i] = err
 			if err == nil {
-				s.errs[i] = errNoAnswer // it never came
+				w.errs[i] = errNoAnswer // it never came
 			}
 		}
 	}
-	s.left = 0
-	s.done <- struct{}{}
+	w.left = 0
+	w.done <- struct{}{}
 }
 
 // note records the outcome of the n-th message, counted from 1, unless more is
 // already known.
-func (s burstSeat) note(n uint64, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if n >= 1 && n <= uint64(len(s.errs)) && s.errs[n-1] == nil {
-		s.errs[n-1] = err
+func (w burstWaiter) note(n uint64, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if n >= 1 && n <= uint64(len(w.errs)) && w.errs[n-1] == nil {
+		w.errs[n-1] = err
 	}
 }
 
@@ -164,7 +164,7 @@ type burstAnswer struct {
 
 // expectBurst is expect for a burst. The server answers on subjects that begin with
 // the prefix.
-func (a *acks) expectBurst(w burstSeat) (token uint64, prefix string) {
+func (a *acks) expectBurst(w burstWaiter) (token uint64, prefix string) {
 	token, inbox := a.enlist(w)
 	return token, inbox + a.conn.ids.prefix + strconv.FormatUint(token, 36) + burstSettings
 }
@@ -203,7 +203,7 @@ func (a *acks) receiveBurst(m *nats.Msg) {
 	// The waiter can give up, and reuse the flight, only while a is unlocked.
 	var end burstEnding
 	a.mu.Lock()
-	w, over := a.waiting[token].(burstSeat)
+	w, over := a.waiting[token].(burstWaiter)
 	if over {
 		switch over = w.told(n, &said, err); {
 		case over:
@@ -226,28 +226,28 @@ func (a *acks) receiveBurst(m *nats.Msg) {
 
 // told records the server's answer to the n-th message. It reports whether that is
 // the server's last answer about the burst.
-func (s burstSeat) told(n uint64, said *burstAnswer, err error) (over bool) {
-	last := n == uint64(len(s.errs))
+func (w burstWaiter) told(n uint64, said *burstAnswer, err error) (over bool) {
+	last := n == uint64(len(w.errs))
 	switch {
 	case err != nil:
 		if !errors.Is(err, nats.ErrNoResponders) {
 			err = fmt.Errorf("the server's answer: %w", err)
 		}
-		s.note(n, err)
+		w.note(n, err)
 		return last
 	case said.Type == "err":
 		if said.Error != nil {
-			s.note(said.Seq, said.Error)
+			w.note(said.Seq, said.Error)
 		}
 		return false
 	case said.Type == "gap":
-		for i := max(said.After, 1); i < said.Seq && i <= uint64(len(s.errs)); i++ {
-			s.note(i, errNoAnswer)
+		for i := max(said.After, 1); i < said.Seq && i <= uint64(len(w.errs)); i++ {
+			w.note(i, errNoAnswer)
 		}
 		return false
 	case said.Error != nil:
-		s.note(n, said.Error)
-		return last && s.end.sent
+		w.note(n, said.Error)
+		return last && w.end.sent
 	}
 	return said.Batch != ""
 }

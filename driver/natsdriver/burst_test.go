@@ -175,42 +175,42 @@ func TestBurstWhoseAnswersAreLost(t *testing.T) {
 	lost, refused := errNoAnswer, errors.New("refused")
 	tests := []struct {
 		name string
-		tell func(s burstSeat) (over bool)
+		tell func(w burstWaiter) (over bool)
 		ack  ack
 		err  error
 		want []error
 	}{
-		{"all stored", func(burstSeat) bool { return true }, ack{Count: 4}, nil, []error{nil, nil, nil, nil}},
-		{"the connection is lost", func(burstSeat) bool { return true }, ack{}, lost, []error{lost, lost, lost, lost}},
-		{"one is refused, the rest unknown", func(s burstSeat) bool {
-			s.note(2, refused)
+		{"all stored", func(burstWaiter) bool { return true }, ack{Count: 4}, nil, []error{nil, nil, nil, nil}},
+		{"the connection is lost", func(burstWaiter) bool { return true }, ack{}, lost, []error{lost, lost, lost, lost}},
+		{"one is refused, the rest unknown", func(w burstWaiter) bool {
+			w.note(2, refused)
 			return true
 		}, ack{}, lost, []error{lost, refused, lost, lost}},
-		{"some did not come", func(s burstSeat) bool {
-			return !s.told(4, &burstAnswer{Type: "gap", After: 2, Seq: 4}, nil)
+		{"some did not come", func(w burstWaiter) bool {
+			return !w.told(4, &burstAnswer{Type: "gap", After: 2, Seq: 4}, nil)
 		}, ack{Count: 4}, nil, []error{nil, lost, lost, nil}},
-		{"the last did not come", func(burstSeat) bool { return true }, ack{Count: 3}, nil, []error{nil, nil, nil, lost}},
-		{"nobody is there", func(s burstSeat) bool {
+		{"the last did not come", func(burstWaiter) bool { return true }, ack{Count: 3}, nil, []error{nil, nil, nil, lost}},
+		{"nobody is there", func(w burstWaiter) bool {
 			for n := range uint64(3) {
-				if s.told(n+1, &burstAnswer{}, nats.ErrNoResponders) {
+				if w.told(n+1, &burstAnswer{}, nats.ErrNoResponders) {
 					return false
 				}
 			}
-			return s.told(4, &burstAnswer{}, nats.ErrNoResponders)
+			return w.told(4, &burstAnswer{}, nats.ErrNoResponders)
 		}, ack{}, nil, []error{nats.ErrNoResponders, nats.ErrNoResponders, nats.ErrNoResponders, nats.ErrNoResponders}},
-		{"nonsense", func(s burstSeat) bool {
-			return !s.told(0, &burstAnswer{Type: "err", Seq: 9, Error: &jetstream.APIError{}}, nil) &&
-				!s.told(7, &burstAnswer{Type: "gap", After: 0, Seq: 1 << 60}, nil)
+		{"nonsense", func(w burstWaiter) bool {
+			return !w.told(0, &burstAnswer{Type: "err", Seq: 9, Error: &jetstream.APIError{}}, nil) &&
+				!w.told(7, &burstAnswer{Type: "gap", After: 0, Seq: 1 << 60}, nil)
 		}, ack{Count: 9}, nil, []error{lost, lost, lost, lost}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			f := newFlight(4, true)
-			s := burstSeat{f}
-			if !tt.tell(s) {
+			w := burstWaiter{f}
+			if !tt.tell(w) {
 				t.Error("an answer was taken for another")
 			}
-			s.acked(1, tt.ack, tt.err)
+			w.acked(1, tt.ack, tt.err)
 			if err := f.wait(context.Background(), &acks{}, patience); err != nil {
 				t.Fatal(err)
 			}

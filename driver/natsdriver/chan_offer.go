@@ -109,8 +109,8 @@ func (ch *channel) present(ctx context.Context, o *chanOffer, m *nats.Msg, pause
 	if err != nil {
 		return false, 0, err
 	}
-	seat := &chanSeat{done: make(chan struct{}, 1)}
-	token, reply := ch.conn.acks.expect(seat)
+	w := &ackWaiter{done: make(chan struct{}, 1)}
+	token, reply := ch.conn.acks.expect(w)
 	m.Reply = reply
 	if err := ch.conn.nc.PublishMsg(m); err != nil {
 		ch.conn.acks.forget(token)
@@ -119,7 +119,7 @@ func (ch *channel) present(ctx context.Context, o *chanOffer, m *nats.Msg, pause
 		}
 		return true, 0, ch.recover(ctx, err, pause)
 	}
-	stored := seat.done
+	stored := w.done
 	late := time.NewTimer(chanAnswer)
 	defer late.Stop()
 	defer ch.conn.acks.forget(token)
@@ -135,9 +135,9 @@ func (ch *channel) present(ctx context.Context, o *chanOffer, m *nats.Msg, pause
 			return false, 0, nil
 		case <-stored:
 			stored = nil
-			switch err := seat.err; {
+			switch err := w.err; {
 			case err == nil:
-				seq = seat.ack.Seq
+				seq = w.ack.Seq
 				late.Stop()
 				ch.mu.Lock()
 				counted = 1

@@ -22,25 +22,25 @@ type chanSender struct {
 
 func (s *chanSender) wake() { close(s.woken) }
 
-// chanSeat waits for the answer to a message. It is reused once it has been told,
+// ackWaiter waits for the answer to a message. It is reused once it has been told,
 // or forgotten.
-type chanSeat struct {
+type ackWaiter struct {
 	done chan struct{} // has a token once the answer is in
 	late *time.Timer
 	ack  ack
 	err  error
 }
 
-var chanSeats = sync.Pool{New: func() any {
+var ackWaiters = sync.Pool{New: func() any {
 	late := time.NewTimer(chanAnswer)
 	late.Stop()
-	return &chanSeat{done: make(chan struct{}, 1), late: late}
+	return &ackWaiter{done: make(chan struct{}, 1), late: late}
 }}
 
 // acked implements waiter.
-func (s *chanSeat) acked(_ uint64, a ack, err error) {
-	s.ack, s.err = a, err
-	s.done <- struct{}{}
+func (w *ackWaiter) acked(_ uint64, a ack, err error) {
+	w.ack, w.err = a, err
+	w.done <- struct{}{}
 }
 
 // message builds a message to a subject of the channel. The server accepts it only
@@ -69,34 +69,34 @@ const (
 // there is no answer it returns errNoAnswer.
 func (ch *channel) exchange(ctx context.Context, m *nats.Msg) (a ack, err error, sent bool) {
 	c := ch.conn
-	seat := chanSeats.Get().(*chanSeat)
-	token, reply := c.acks.expect(seat)
+	w := ackWaiters.Get().(*ackWaiter)
+	token, reply := c.acks.expect(w)
 	m.Reply = reply
 	if err := c.nc.PublishMsg(m); err != nil {
 		if c.acks.forget(token) {
-			chanSeats.Put(seat)
+			ackWaiters.Put(w)
 		}
 		return a, err, false
 	}
-	seat.late.Reset(chanAnswer)
-	defer chanSeats.Put(seat)
-	defer seat.late.Stop()
+	w.late.Reset(chanAnswer)
+	defer ackWaiters.Put(w)
+	defer w.late.Stop()
 	ended := ctx.Done()
 	for {
 		select {
-		case <-seat.done:
-			return seat.ack, seat.err, true
+		case <-w.done:
+			return w.ack, w.err, true
 		case <-ended:
 			ended = nil
-			seat.late.Reset(chanSettle)
+			w.late.Reset(chanSettle)
 			continue
-		case <-seat.late.C:
+		case <-w.late.C:
 		}
 		if c.acks.forget(token) {
 			return a, errNoAnswer, true
 		}
-		<-seat.done // the answer is just arriving
-		return seat.ack, seat.err, true
+		<-w.done // the answer is just arriving
+		return w.ack, w.err, true
 	}
 }
 

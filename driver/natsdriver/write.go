@@ -370,9 +370,9 @@ func (c *Conn) launch(f *flight, ps []*outMsg, mu *sync.Mutex) error {
 	}
 	for i, p := range ps {
 		if p.reply == "" {
-			f.tokens[i], p.msg.Reply = c.acks.expect(flightSeat{f, i})
+			f.tokens[i], p.msg.Reply = c.acks.expect(flightWaiter{f, i})
 		} else {
-			f.tokens[i], p.msg.Reply = c.acks.expectAgain(flightSeat{f, i}, p.reply)
+			f.tokens[i], p.msg.Reply = c.acks.expectAgain(flightWaiter{f, i}, p.reply)
 		}
 		if err := c.nc.PublishMsg(p.msg); err != nil {
 			for _, token := range f.tokens[:i+1] {
@@ -453,12 +453,12 @@ func newFlight(n int, burst bool) *flight {
 	return f
 }
 
-// seat returns the waiter for the i-th token.
-func (f *flight) seat(i int) waiter {
+// waiter returns the waiter for the i-th token.
+func (f *flight) waiter(i int) waiter {
 	if f.burst {
-		return burstSeat{f}
+		return burstWaiter{f}
 	}
-	return flightSeat{f, i}
+	return flightWaiter{f, i}
 }
 
 // free releases a flight whose outcomes are all known and that nobody uses.
@@ -468,19 +468,19 @@ func (f *flight) free() {
 	flights.Put(f)
 }
 
-// flightSeat is one message of a flight.
-type flightSeat struct {
+// flightWaiter is one message of a flight.
+type flightWaiter struct {
 	*flight
 	i int
 }
 
 // acked implements waiter.
-func (s flightSeat) acked(_ uint64, a ack, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.acks[s.i], s.errs[s.i] = a, err
-	if s.left--; s.left == 0 {
-		s.done <- struct{}{}
+func (w flightWaiter) acked(_ uint64, a ack, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.acks[w.i], w.errs[w.i] = a, err
+	if w.left--; w.left == 0 {
+		w.done <- struct{}{}
 	}
 }
 
@@ -501,7 +501,7 @@ func (f *flight) wait(ctx context.Context, a *acks, timeout time.Duration) error
 	}
 	for i, token := range f.tokens {
 		if a.forget(token) {
-			f.seat(i).acked(token, ack{}, errNoAnswer)
+			f.waiter(i).acked(token, ack{}, errNoAnswer)
 		}
 	}
 	<-f.done // those not forgotten are just being told
