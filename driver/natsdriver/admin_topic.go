@@ -94,7 +94,7 @@ func (c *Conn) AwaitStored(ctx context.Context, name string) error {
 	// The stream is never this long, so it refuses the message when its turn comes.
 	m.Header.Set(jetstream.ExpectedLastSeqHeader, strconv.FormatUint(math.MaxInt64, 10))
 	return c.state.do(ctx, func(ctx context.Context) error {
-		asks(ctx, m.Subject)
+		watchSubject(ctx, m.Subject)
 		answer, err := c.nc.RequestMsgWithContext(ctx, m)
 		if err != nil {
 			return c.openError(ctx, name, err)
@@ -280,7 +280,7 @@ func (c *Conn) askAPI(ctx context.Context, what string, request, answer any) err
 		return err
 	}
 	return c.admin(ctx, func(ctx context.Context) error {
-		asks(ctx, c.apiPrefix()+what)
+		watchSubject(ctx, c.apiPrefix()+what)
 		m, err := c.nc.RequestWithContext(ctx, c.apiPrefix()+what, text)
 		if err != nil {
 			return passing(err)

@@ -304,14 +304,14 @@ func (e *singlyError) Error() string { return e.cause.Error() }
 func (t *stored) attempt(b *batch) error {
 	c := t.conn
 	f := newFlight(1, false)
-	asking, q := c.state.question(b.ctx)
-	if q != nil {
-		t.asks(asking, b.msgs, &b.mu)
+	asking, w := c.state.watchRefusals(b.ctx)
+	if w != nil {
+		t.watchSubjects(asking, b.msgs, &b.mu)
 	}
 	if err := t.sendBatch(b, f); err != nil {
-		return q.end(err)
+		return w.end(err)
 	}
-	if err := q.end(f.wait(asking, &c.acks, answerTimeout)); err != nil {
+	if err := w.end(f.wait(asking, &c.acks, answerTimeout)); err != nil {
 		return err
 	}
 	defer f.free()

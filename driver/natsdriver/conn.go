@@ -183,15 +183,15 @@ func (c *Conn) detect(ctx context.Context) error {
 		return err
 	}
 	asked, asking := js, ctx
-	var q *question
+	var w *refusalWatch
 	if c.hears() {
-		asking, q = c.owned.refusals.question(ctx)
+		asking, w = c.owned.refusals.watch(ctx)
 		asked = c.api(asking)
 	}
 	var supported *jetstream.AccountInfo
 	if err = c.mayAsk(ctx, c.apiPrefix()+"INFO"); err == nil {
 		supported, err = account(asking, asked)
-		err = q.end(err)
+		err = w.end(err)
 	}
 	switch {
 	case err == nil:

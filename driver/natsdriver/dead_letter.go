@@ -92,7 +92,7 @@ func (t *stored) noteDead(ctx context.Context) error {
 func (c *Conn) noteOnce(ctx context.Context, topic string) error {
 	m := nats.NewMsg(deadNotePrefix + topic)
 	m.Header.Set(jetstream.ExpectedLastSubjSeqHeader, "0")
-	asks(ctx, m.Subject)
+	watchSubject(ctx, m.Subject)
 	answer, err := c.nc.RequestMsgWithContext(ctx, m)
 	if err != nil {
 		return err

@@ -173,7 +173,7 @@ func (k *keyed) storeRoster(ctx context.Context, r *roster, seq uint64) error {
 	m := nats.NewMsg(k.subject)
 	m.Data = data
 	m.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(seq, 10))
-	asks(ctx, m.Subject)
+	watchSubject(ctx, m.Subject)
 	_, err = k.topic.conn.api(ctx).PublishMsg(ctx, m)
 	switch apiCode(err) {
 	case codeWrongSequence, codeBeingWritten:

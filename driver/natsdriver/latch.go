@@ -95,7 +95,7 @@ func (c *Conn) storeLatch(ctx context.Context, name string, set, fades bool) (se
 	}
 	setNATSHeader(m, natsMsgID, c.ids.next()) // so that a repeat does not undo what others did
 	err = c.state.do(ctx, func(ctx context.Context) error {
-		asks(ctx, m.Subject)
+		watchSubject(ctx, m.Subject)
 		ack, err := c.api(ctx).PublishMsg(ctx, m)
 		if err != nil {
 			return c.openError(ctx, m.Subject, err)

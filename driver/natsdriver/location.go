@@ -18,7 +18,7 @@ import (
 // whoever may see names of streams sees those of all. A broker answers instead, for
 // the topics that the client may use.
 
-// locatePrefix begins the subject of that question; the topic follows.
+// locatePrefix begins the subject on which clients ask; the topic follows.
 const locatePrefix = "$HARK.where."
 
 // locateTimeout is how long a broker has to answer, if there is one.
@@ -51,10 +51,10 @@ func (c *Conn) locate(ctx context.Context, topic string) (*TopicLocation, error)
 	wait, cancel := context.WithTimeout(ctx, locateTimeout)
 	defer cancel()
 	subject := locatePrefix + anyOf.Replace(topic)
-	asking, q := c.state.question(wait)
-	asks(asking, subject)
+	asking, w := c.state.watchRefusals(wait)
+	watchSubject(asking, subject)
 	m, err := c.nc.RequestWithContext(asking, subject, nil)
-	err = q.end(err)
+	err = w.end(err)
 	switch {
 	case errors.Is(err, nats.ErrNoResponders): // there is no broker, or none yet
 		return nil, nil

@@ -31,7 +31,7 @@ type refusals struct {
 	known atomic.Pointer[map[string]error]
 
 	mu      sync.Mutex // guards waiting, and changes of known
-	waiting map[string]map[*question]struct{}
+	waiting map[string]map[*refusalWatch]struct{}
 }
 
 // maxRefused limits how many are known.
@@ -49,8 +49,8 @@ func (r *refusals) of(subject string) error {
 
 func (r *refusals) forget() { r.known.Store(nil) }
 
-// question is a wait for an answer.
-type question struct {
+// refusalWatch watches for refusals of the requests of one attempt.
+type refusalWatch struct {
 	of     *refusals
 	cancel context.CancelFunc // ends the wait
 
@@ -61,69 +61,69 @@ type question struct {
 	over     bool
 }
 
-// questionKey is the key of the question in the context of an attempt.
-type questionKey struct{}
+// refusalWatchKey is the key of the watch in the context of an attempt.
+type refusalWatchKey struct{}
 
-// question returns a context that ends when the server refuses a request made in
-// it. The question is nil if the server would not report refusals.
-func (s *state) question(ctx context.Context) (context.Context, *question) {
+// watchRefusals returns a context that ends when the server refuses a request made
+// in it. The watch is nil if the server would not report refusals.
+func (s *state) watchRefusals(ctx context.Context) (context.Context, *refusalWatch) {
 	if !s.guarded {
 		return ctx, nil
 	}
-	return s.owned.refusals.question(ctx)
+	return s.owned.refusals.watch(ctx)
 }
 
-func (r *refusals) question(ctx context.Context) (context.Context, *question) {
-	q := &question{of: r}
-	ctx, q.cancel = context.WithCancel(context.WithValue(ctx, questionKey{}, q))
-	return ctx, q
+func (r *refusals) watch(ctx context.Context) (context.Context, *refusalWatch) {
+	w := &refusalWatch{of: r}
+	ctx, w.cancel = context.WithCancel(context.WithValue(ctx, refusalWatchKey{}, w))
+	return ctx, w
 }
 
-// asks registers a subject: the answer to a message published to it is awaited
-// next.
-func asks(ctx context.Context, subject string) {
-	if q, ok := ctx.Value(questionKey{}).(*question); ok {
-		q.asks(subject)
+// watchSubject registers a subject: the answer to a message published to it is
+// awaited next.
+func watchSubject(ctx context.Context, subject string) {
+	if w, ok := ctx.Value(refusalWatchKey{}).(*refusalWatch); ok {
+		w.add(subject)
 	}
 }
 
-func (q *question) asks(subject string) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.over {
+func (w *refusalWatch) add(subject string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.over {
 		return
 	}
-	q.subjects = append(q.subjects, subject)
-	q.of.mu.Lock()
-	defer q.of.mu.Unlock()
-	if q.of.waiting == nil {
-		q.of.waiting = map[string]map[*question]struct{}{}
+	w.subjects = append(w.subjects, subject)
+	w.of.mu.Lock()
+	defer w.of.mu.Unlock()
+	if w.of.waiting == nil {
+		w.of.waiting = map[string]map[*refusalWatch]struct{}{}
 	}
-	if q.of.waiting[subject] == nil {
-		q.of.waiting[subject] = map[*question]struct{}{}
+	if w.of.waiting[subject] == nil {
+		w.of.waiting[subject] = map[*refusalWatch]struct{}{}
 	}
-	q.of.waiting[subject][q] = struct{}{}
+	w.of.waiting[subject][w] = struct{}{}
 }
 
 // end ends the wait, which failed with err if that is not nil, and returns the
 // actual reason.
-func (q *question) end(err error) error {
-	if q == nil {
+func (w *refusalWatch) end(err error) error {
+	if w == nil {
 		return err
 	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.over = true
-	q.cancel()
-	q.of.mu.Lock()
-	defer q.of.mu.Unlock()
-	for _, subject := range q.subjects {
-		if delete(q.of.waiting[subject], q); len(q.of.waiting[subject]) == 0 {
-			delete(q.of.waiting, subject)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.over = true
+	w.cancel()
+	w.of.mu.Lock()
+	defer w.of.mu.Unlock()
+	for _, subject := range w.subjects {
+		if delete(w.of.waiting[subject], w); len(w.of.waiting[subject]) == 0 {
+			delete(w.of.waiting, subject)
 		}
 	}
-	if err != nil && q.refused != nil {
-		return fmt.Errorf("%w: %w", ErrNotAllowed, q.refused)
+	if err != nil && w.refused != nil {
+		return fmt.Errorf("%w: %w", ErrNotAllowed, w.refused)
 	}
 	return err
 }
@@ -135,9 +135,9 @@ func (r *refusals) tell(err error) {
 		return
 	}
 	r.mu.Lock()
-	asked := make([]*question, 0, len(r.waiting[subject]))
-	for q := range r.waiting[subject] {
-		asked = append(asked, q)
+	asked := make([]*refusalWatch, 0, len(r.waiting[subject]))
+	for w := range r.waiting[subject] {
+		asked = append(asked, w)
 	}
 	known := map[string]error{}
 	if before := r.known.Load(); before != nil && len(*before) < maxRefused {
@@ -146,11 +146,11 @@ func (r *refusals) tell(err error) {
 	known[subject] = err
 	r.known.Store(&known)
 	r.mu.Unlock()
-	for _, q := range asked {
-		q.mu.Lock()
-		q.refused = err
-		q.cancel()
-		q.mu.Unlock()
+	for _, w := range asked {
+		w.mu.Lock()
+		w.refused = err
+		w.cancel()
+		w.mu.Unlock()
 	}
 }
 
@@ -223,21 +223,21 @@ func (c *Conn) Accepted(ctx context.Context, topic string) error {
 // api returns JetStream for a call with this context. If the server refuses the
 // request, the attempt ends.
 func (c *Conn) api(ctx context.Context) jetstream.JetStream {
-	q, ok := ctx.Value(questionKey{}).(*question)
+	w, ok := ctx.Value(refusalWatchKey{}).(*refusalWatch)
 	if !ok {
 		return c.js
 	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.js == nil {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.js == nil {
 		var err error
-		if q.js, err = c.jetStream(jetstream.WithClientTrace(&jetstream.ClientTrace{
-			RequestSent: func(subject string, _ []byte) { q.asks(subject) }, // it is called before the request is sent
+		if w.js, err = c.jetStream(jetstream.WithClientTrace(&jetstream.ClientTrace{
+			RequestSent: func(subject string, _ []byte) { w.add(subject) }, // it is called before the request is sent
 		})); err != nil {
-			q.js = c.js
+			w.js = c.js
 		}
 	}
-	return q.js
+	return w.js
 }
 
 // jetStream makes a client of JetStream.

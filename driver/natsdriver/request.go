@@ -54,10 +54,10 @@ func (c *Conn) Request(ctx context.Context, name string, m *driver.Message) (*dr
 var errUnanswered = errors.New("the connection was lost before the answer came; the request may have been handled")
 
 func (c *Conn) ask(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
-	asking, q := c.state.question(ctx)
-	asks(asking, msg.Subject)
+	asking, w := c.state.watchRefusals(ctx)
+	watchSubject(asking, msg.Subject)
 	answer, err := c.askOnce(asking, msg)
-	err = q.end(err)
+	err = w.end(err)
 	switch {
 	case err == nil:
 		return answer, nil

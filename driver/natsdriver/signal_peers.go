@@ -258,9 +258,9 @@ func (o *peerList) giveUp(a *ask) {
 // that is gone the server answers; one that missed the signal while it was
 // disconnected says that it is past it.
 func (s *signals) probe(a *ask) {
-	question := []byte(probeWord + " " + strconv.FormatUint(a.seq, 10))
+	probe := []byte(probeWord + " " + strconv.FormatUint(a.seq, 10))
 	for _, id := range s.absent(a) {
-		_ = s.conn.nc.PublishRequest(s.outbox(id), s.inbox(id), question) // it will be asked again
+		_ = s.conn.nc.PublishRequest(s.outbox(id), s.inbox(id), probe) // it will be asked again
 	}
 }
 

@@ -278,8 +278,8 @@ func (s *state) attempt(ctx context.Context, timeout time.Duration, f func(ctx c
 	attempt, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	defer context.AfterFunc(live, cancel)()
-	asking, q := s.question(attempt)
-	err = q.end(f(asking))
+	asking, w := s.watchRefusals(attempt)
+	err = w.end(f(asking))
 	return err, attempt.Err() != nil && ctx.Err() == nil && errors.Is(err, attempt.Err())
 }
 

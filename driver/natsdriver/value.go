@@ -238,7 +238,7 @@ func (v *value) send(ctx context.Context, m *nats.Msg, base uint64, id string) (
 	defer v.expect("")
 	unsure := false
 	err = c.state.do(ctx, func(ctx context.Context) error {
-		asks(ctx, m.Subject)
+		watchSubject(ctx, m.Subject)
 		ack, err := c.api(ctx).PublishMsg(ctx, m)
 		switch code := apiCode(err); {
 		case err == nil:

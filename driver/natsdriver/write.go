@@ -297,18 +297,18 @@ func (t *stored) try(ctx context.Context, ps []*outMsg, mu *sync.Mutex) (rest []
 func (t *stored) fly(ctx context.Context, ps []*outMsg, mu *sync.Mutex, burst bool) (rest []*outMsg, _ error) {
 	c := t.conn
 	f := newFlight(len(ps), burst)
-	asking, q := c.state.question(ctx)
-	if q != nil {
-		t.asks(asking, ps, mu)
+	asking, w := c.state.watchRefusals(ctx)
+	if w != nil {
+		t.watchSubjects(asking, ps, mu)
 	}
 	if err := c.launch(f, ps, mu); err != nil {
-		return ps, q.end(err)
+		return ps, w.end(err)
 	}
 	timeout := answerTimeout
 	if t.config.Load().Replicas > 1 {
 		timeout = min(clusterTimeout<<min(ps[0].sent-1, 3), answerTimeout)
 	}
-	if err := q.end(f.wait(asking, &c.acks, timeout)); err != nil {
+	if err := w.end(f.wait(asking, &c.acks, timeout)); err != nil {
 		return ps, err
 	}
 	defer f.free()
@@ -344,8 +344,9 @@ func (t *stored) fly(ctx context.Context, ps []*outMsg, mu *sync.Mutex, burst bo
 	return rest, passing
 }
 
-// asks registers the subjects of the messages, whose answers are awaited next.
-func (t *stored) asks(ctx context.Context, ps []*outMsg, mu *sync.Mutex) {
+// watchSubjects registers the subjects of the messages, whose answers are awaited
+// next.
+func (t *stored) watchSubjects(ctx context.Context, ps []*outMsg, mu *sync.Mutex) {
 	if mu != nil {
 		mu.Lock()
 		defer mu.Unlock()
@@ -354,7 +355,7 @@ func (t *stored) asks(ctx context.Context, ps []*outMsg, mu *sync.Mutex) {
 	for _, p := range ps {
 		if p.msg.Subject != asked {
 			asked = p.msg.Subject
-			asks(ctx, asked)
+			watchSubject(ctx, asked)
 		}
 	}
 }
