@@ -61,8 +61,9 @@ type channel struct {
 
 	mu     sync.Mutex // guards the fields below
 	lease  time.Duration
-	closed bool // the channel is closed
-	gone   bool // the connection is closed
+	clock  time.Duration // how far the clock here is at least ahead of the server's
+	closed bool          // the channel is closed
+	gone   bool          // the connection is closed
 	epoch  chan struct{}
 
 	intake     *intake
@@ -182,6 +183,7 @@ func (ch *channel) ensure(ctx context.Context) error {
 				return fmt.Errorf("%w: %s is %q, not %q (stream %s)", driver.ErrConflict, key, have[key], want[key], ch.stream)
 			}
 		}
+		begin := time.Now()
 		consumer, err := stream.Consumer(ctx, chanConsumer)
 		if errors.Is(err, jetstream.ErrConsumerNotFound) {
 			consumer, err = stream.CreateConsumer(ctx, jetstream.ConsumerConfig{
@@ -197,6 +199,7 @@ func (ch *channel) ensure(ctx context.Context) error {
 		}
 		ch.mu.Lock()
 		ch.lease = consumer.CachedInfo().Config.AckWait // set by whoever created the channel
+		ch.clock = begin.Sub(consumer.CachedInfo().TimeStamp)
 		ch.mu.Unlock()
 		if ch.values == nil { // nobody else can use the channel yet
 			ch.values, ch.spread = stream, stream.CachedInfo().Config.Replicas > 1

@@ -22,6 +22,8 @@ type chanDelivery struct {
 	reply  string // of the server's message
 	offer  string // with capacity 0: where to ask the sender for the value
 	seq    uint64
+	stored time.Time // by the server's clock
+	shared bool      // somebody else may have it too
 	server string    // the server that gave it
 	at     time.Time // when its lease began; guarded by channel.mu
 	asked  time.Time // when the server was last asked to extend it; guarded by channel.mu
@@ -127,7 +129,7 @@ func (d *chanDelivery) done(ctx context.Context) error {
 	if !held {
 		return errConnClosed
 	}
-	if ch.spread {
+	if ch.spread || d.shared {
 		return d.remove(ctx)
 	}
 	var unsure time.Time
@@ -143,8 +145,11 @@ func (d *chanDelivery) done(ctx context.Context) error {
 		begin := time.Now()
 		err, sent := d.report(ctx)
 		switch {
-		case err == nil:
+		case err == nil && d.leased():
 			return nil
+		case err == nil: // it may have come too late
+			unsure = begin
+			continue
 		case !ch.passes(err):
 			return orUnsure(kind(err), unsure)
 		}
@@ -209,11 +214,12 @@ func (ch *channel) reportAll(ctx context.Context, replies []string) (err error, 
 	return err, sent || last > 0
 }
 
-// remove is done on several servers. There the consumer and the values have
-// separate leaders: an acknowledgement is answered before the value is removed, and
-// is lost if the leader of the values dies in between. So the value is removed
-// first. The servers order removals with everything else, perform each once, and
-// confirm it to one receiver only.
+// remove is done for a value that somebody else may have too, and on several
+// servers. There the consumer and the values have separate leaders: an
+// acknowledgement is answered before the value is removed, and is lost if the leader
+// of the values dies in between. So the value is removed first. The servers order
+// removals with everything else, perform each once, and confirm it to one receiver
+// only.
 func (d *chanDelivery) remove(ctx context.Context) error {
 	ch := d.ch
 	m := &nats.Msg{Subject: ch.conn.apiPrefix() + "STREAM.MSG.DELETE." + ch.stream, Data: deleteRequest(d.seq)}

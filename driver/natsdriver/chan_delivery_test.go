@@ -228,3 +228,49 @@ func TestChanIsNotExtendedUnheard(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A value that arrives after its lease has ended, because a connection stood still,
+// goes to one of those that have it by then.
+func TestChanArrivesLate(t *testing.T) {
+	for _, name := range []string{"the first is done first", "the second is done first"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := startServer(t, withJetStream)
+			p := s.startProxy(t)
+			ctx := testContext(t)
+			away, here := openChan(t, s.openThrough(t, p), 1), openChan(t, s.open(t), 1)
+			first := make(chan *driver.ChanValue, 1)
+			go func() {
+				v, err := away.Receive(ctx, false)
+				if err != nil {
+					t.Error(err)
+				}
+				first <- v
+			}()
+			eventually(t, "the server has the request", func() bool { return consumerOf(t, here).NumWaiting == 1 })
+			release := p.hold()
+			defer release()
+			if err := here.Send(ctx, []byte("a"), false); err != nil {
+				t.Fatal(err)
+			}
+			second, err := here.Receive(ctx, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			release()
+			order := []*driver.ChanValue{<-first, second}
+			if name == "the second is done first" {
+				order[0], order[1] = order[1], order[0]
+			}
+			if order[0] == nil || order[1] == nil {
+				return
+			}
+			if err := order[0].Done(ctx); err != nil {
+				t.Error(err)
+			}
+			if err := order[1].Done(ctx); !errors.Is(err, driver.ErrEnded) {
+				t.Errorf("done with what somebody else is done with = %v, want ErrEnded", err)
+			}
+		})
+	}
+}

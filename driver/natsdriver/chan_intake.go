@@ -23,8 +23,9 @@ import (
 type intake struct {
 	sub   *nats.Subscription
 	inbox string
-	asked int       // answers still to come, for receivers and tries
-	at    time.Time // when a receiver last asked
+	asked int        // answers still to come, for receivers and tries
+	pulls []chanPull // the requests that they answer, in the order in which the server does
+	at    time.Time  // when a receiver last asked
 
 	withdrawal *withdrawal // which arriving values belong to, if the requests are being taken back
 
@@ -32,6 +33,40 @@ type intake struct {
 	// token of their subject: the leader of the consumer may die, and its requests
 	// with it, while the connection stays up.
 	requests map[string]chanRequest
+}
+
+// chanPull is a request whose values have not all come.
+type chanPull struct {
+	id     string
+	values int
+	at     time.Time
+}
+
+// answeredLocked notes that a value has come, and returns when it was asked for, or
+// earlier.
+func (in *intake) answeredLocked() (at time.Time) {
+	in.asked = max(in.asked-1, 0)
+	if len(in.pulls) == 0 {
+		return at
+	}
+	p := &in.pulls[0]
+	at = p.at
+	if p.values--; p.values == 0 {
+		in.pulls = slices.Delete(in.pulls, 0, 1)
+	}
+	return at
+}
+
+// endedLocked notes that n values of a request will not come.
+func (in *intake) endedLocked(id string, n int) {
+	in.asked = max(in.asked-n, 0)
+	i := slices.IndexFunc(in.pulls, func(p chanPull) bool { return p.id == id })
+	if i < 0 {
+		return
+	}
+	if in.pulls[i].values -= n; in.pulls[i].values <= 0 {
+		in.pulls = slices.Delete(in.pulls, i, i+1)
+	}
 }
 
 // chanRequest is a request that the server may still answer.
@@ -147,13 +182,15 @@ func (ch *channel) pull(in *intake, id string, n int, try bool) error {
 		}
 		request = append(request, '}')
 	}
+	now := time.Now()
 	err := ch.conn.nc.PublishRequest(ch.nextSubject(), in.inbox+"."+id, request)
 	if err != nil {
 		return err
 	}
 	in.asked += n
+	in.pulls = append(in.pulls, chanPull{id, n, now})
 	if in.requests != nil {
-		in.requests[id] = chanRequest{n, time.Now()}
+		in.requests[id] = chanRequest{n, now}
 	}
 	return nil
 }
@@ -170,8 +207,22 @@ func (ch *channel) readValue(m *nats.Msg) (*chanDelivery, error) {
 		return nil, err
 	}
 	return &chanDelivery{
-		ch: ch, data: m.Data, reply: m.Reply, offer: m.Header.Get(harkOffer), seq: p.seq, at: time.Now(), server: ch.conn.nc.ConnectedServerId(),
+		ch: ch, data: m.Data, reply: m.Reply, offer: m.Header.Get(harkOffer), seq: p.seq, server: ch.conn.nc.ConnectedServerId(),
+		stored: p.at, shared: p.deliveries > 1,
 	}, nil
+}
+
+// leaseLocked sets the begin of the lease of a value that has just come, and was
+// asked for at the given time. The server sent it after that, and after it had stored
+// it. If both were long ago, the process or its connection may have stood still until
+// the lease ended.
+func (d *chanDelivery) leaseLocked(asked time.Time) {
+	now := time.Now()
+	age := max(min(now.Sub(asked), now.Sub(d.stored.Add(d.ch.clock))), 0)
+	if age > d.ch.lease/2 {
+		age, d.shared = 0, true
+	}
+	d.at = now.Add(-age)
 }
 
 // arrived handles a message that the server sends to the intake.
@@ -183,7 +234,7 @@ func (ch *channel) arrived(in *intake, m *nats.Msg) {
 	}
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
-	in.asked = max(in.asked-1, 0)
+	d.leaseLocked(in.answeredLocked())
 	switch {
 	case ch.gone:
 		d.say(sayBack)
@@ -241,14 +292,14 @@ func (ch *channel) refused(in *intake, m *nats.Msg) {
 	}
 	delete(in.requests, id)
 	if id[0] == 't' {
-		in.asked = max(in.asked-1, 0)
+		in.endedLocked(id, 1)
 		if i := slices.IndexFunc(ch.tries, func(r *chanReceiver) bool { return r.id == id }); i >= 0 {
 			ch.tries[i].finish(nil, tryError(m))
 			ch.tries = slices.Delete(ch.tries, i, i+1)
 			ch.leaveLocked()
 		}
 	} else if left, err := strconv.Atoi(m.Header.Get("Nats-Pending-Messages")); err == nil {
-		in.asked = max(in.asked-left, 0)
+		in.endedLocked(id, left)
 	} else if ch.intake == in { // there is nobody to ask; do not ask again at once
 		ch.forgetLocked()
 		ch.askAfter = time.Now().Add(chanPoll)

@@ -124,6 +124,7 @@ func (ch *channel) fetch(ctx context.Context, w *withdrawal, n int) {
 		return
 	}
 	defer func() { _ = sub.Unsubscribe() }() // nothing to do if the connection is closed
+	asked := time.Now()
 	if nc.PublishRequest(ch.nextSubject(), sub.Subject, fmt.Appendf(nil, `{"batch":%d,"no_wait":true}`, n)) != nil {
 		return
 	}
@@ -137,6 +138,7 @@ func (ch *channel) fetch(ctx context.Context, w *withdrawal, n int) {
 			return
 		}
 		ch.mu.Lock()
+		d.leaseLocked(asked)
 		if ch.gone {
 			d.say(sayBack)
 		} else {
