@@ -58,10 +58,10 @@ func (a *Access) Subjects() (publish, subscribe []string) {
 		publish = append(publish, locatePrefix+topics)
 	}
 	for _, topic := range a.Writes {
-		publish = append(publish, "$JS.API.STREAM.INFO."+nominalHome(topic).stream)
+		publish = append(publish, "$JS.API.STREAM.INFO."+nominalBacking(topic).stream)
 	}
 	for _, topic := range a.Reads {
-		stream := nominalHome(topic).stream
+		stream := nominalBacking(topic).stream
 		publish = append(publish, "$JS.API.STREAM.INFO."+stream, "$JS.API.STREAM.MSG.GET."+stream, "$JS.ACK."+stream+".>")
 		for _, call := range []string{"CREATE", "INFO", "MSG.NEXT", "DELETE", "RESET"} {
 			publish = append(publish, "$JS.API.CONSUMER."+call+"."+stream+".>")

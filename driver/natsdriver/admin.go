@@ -22,7 +22,7 @@ func (c *Conn) AlterTopic(ctx context.Context, name string, to driver.StoredConf
 	if c.js == nil {
 		return before, c.refuse(string(driver.Stored))
 	}
-	t := &stored{conn: c, topic: name, home: ownHome(name), wanted: to}
+	t := &stored{conn: c, topic: name, backing: ownBacking(name), wanted: to}
 	err = c.alter(ctx, t, func(have *jetstream.StreamConfig) { before = storedConfig(have) })
 	return before, err
 }
@@ -57,14 +57,14 @@ func (c *Conn) alter(ctx context.Context, t *stored, was func(have *jetstream.St
 // if there is no such topic. For a topic in a store it deletes the topic's messages
 // and groups; what is published to it is still stored.
 func (c *Conn) DeleteTopic(ctx context.Context, name string) error {
-	h, err := c.homeNow(ctx, name)
+	b, err := c.backingNow(ctx, name)
 	switch {
 	case errors.Is(err, ErrNotFound):
 		return nil
 	case err != nil:
 		return err
-	case !h.shared():
-		return c.admin(ctx, func(ctx context.Context) error { return c.api(ctx).DeleteStream(ctx, h.stream) })
+	case !b.shared():
+		return c.admin(ctx, func(ctx context.Context) error { return c.api(ctx).DeleteStream(ctx, b.stream) })
 	}
 	all, err := c.Groups(ctx, name)
 	if err != nil {
@@ -82,7 +82,7 @@ func (c *Conn) DeleteTopic(ctx context.Context, name string) error {
 // DeleteMessage deletes a message of a stored topic. It is no error if there is no
 // such message.
 func (c *Conn) DeleteMessage(ctx context.Context, topic string, seq uint64) error {
-	h, err := c.homeNow(ctx, topic)
+	b, err := c.backingNow(ctx, topic)
 	if errors.Is(err, ErrNotFound) {
 		return nil
 	}
@@ -90,19 +90,19 @@ func (c *Conn) DeleteMessage(ctx context.Context, topic string, seq uint64) erro
 		return err
 	}
 	place := map[string]any{"seq": seq}
-	if h.shared() && h.store != topic { // it may belong to another topic
-		if m, err := c.messageAt(ctx, h.stream, place); err != nil || m.Seq == 0 || !h.holds(topic, m.Subject) {
+	if b.shared() && b.store != topic { // it may belong to another topic
+		if m, err := c.messageAt(ctx, b.stream, place); err != nil || m.Seq == 0 || !b.holds(topic, m.Subject) {
 			return err
 		}
 	}
 	return c.admin(ctx, func(ctx context.Context) error {
-		stream, err := c.api(ctx).Stream(ctx, h.stream)
+		stream, err := c.api(ctx).Stream(ctx, b.stream)
 		if err != nil {
 			return err
 		}
 		err = stream.DeleteMsg(ctx, seq)
 		if errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) { // the error does not say why
-			if m, getErr := c.messageAt(ctx, h.stream, place); getErr == nil && m.Seq == 0 {
+			if m, getErr := c.messageAt(ctx, b.stream, place); getErr == nil && m.Seq == 0 {
 				return nil
 			}
 		}
@@ -115,7 +115,7 @@ func (c *Conn) DeleteMessage(ctx context.Context, topic string, seq uint64) erro
 // message ends. The group must have no members. It is no error if there is no such
 // group.
 func (c *Conn) ResetGroup(ctx context.Context, topic, group string) error {
-	h, err := c.homeNow(ctx, topic)
+	b, err := c.backingNow(ctx, topic)
 	if errors.Is(err, ErrNotFound) {
 		return nil
 	}
@@ -124,10 +124,10 @@ func (c *Conn) ResetGroup(ctx context.Context, topic, group string) error {
 	}
 	return c.admin(ctx, func(ctx context.Context) error {
 		// The server does not answer if there is no such consumer.
-		if _, err := c.api(ctx).Consumer(ctx, h.stream, h.consumer(topic, group)); err != nil {
+		if _, err := c.api(ctx).Consumer(ctx, b.stream, b.consumer(topic, group)); err != nil {
 			return err
 		}
-		_, err := c.api(ctx).ResetConsumer(ctx, h.stream, h.consumer(topic, group))
+		_, err := c.api(ctx).ResetConsumer(ctx, b.stream, b.consumer(topic, group))
 		return err
 	})
 }
@@ -155,20 +155,20 @@ func (c *Conn) admin(ctx context.Context, f func(ctx context.Context) error) err
 // HasTopic reports whether messages published to a topic are stored: whether the
 // topic or a store for it exists.
 func (c *Conn) HasTopic(ctx context.Context, name string) (bool, error) {
-	_, err := c.homeNow(ctx, name)
+	_, err := c.backingNow(ctx, name)
 	if errors.Is(err, ErrNotFound) {
 		return false, nil
 	}
 	return err == nil, err
 }
 
-// homeNow returns where a topic is kept, or ErrNotFound.
-func (c *Conn) homeNow(ctx context.Context, topic string) (h home, err error) {
+// backingNow returns where a topic is kept, or ErrNotFound.
+func (c *Conn) backingNow(ctx context.Context, topic string) (b backing, err error) {
 	err = c.find(ctx, "topic "+topic, func(ctx context.Context) error {
-		h, err = c.home(ctx, topic)
+		b, err = c.backing(ctx, topic)
 		return err
 	})
-	return h, err
+	return b, err
 }
 
 func (c *Conn) hasStream(ctx context.Context, name string) (found bool, err error) {

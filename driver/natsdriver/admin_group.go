@@ -29,27 +29,27 @@ type GroupInfo struct {
 
 // Groups returns the groups on a stored topic, sorted by name.
 func (c *Conn) Groups(ctx context.Context, topic string) (all []GroupInfo, err error) {
-	h, err := c.homeNow(ctx, topic)
+	b, err := c.backingNow(ctx, topic)
 	if err != nil {
 		return nil, err
 	}
-	return c.groups(ctx, h, func(part *jetstream.ConsumerConfig) (string, bool) {
-		return topic, !h.shared() || topicsOf(part) == topic
+	return c.groups(ctx, b, func(part *jetstream.ConsumerConfig) (string, bool) {
+		return topic, !b.shared() || topicsOf(part) == topic
 	})
 }
 
 // StoreGroups returns the groups on all topics of a store and on its pattern,
 // sorted by topic and then by name.
 func (c *Conn) StoreGroups(ctx context.Context, pattern string) ([]GroupInfo, error) {
-	return c.groups(ctx, storeHome(pattern), func(part *jetstream.ConsumerConfig) (string, bool) { return topicsOf(part), true })
+	return c.groups(ctx, storeBacking(pattern), func(part *jetstream.ConsumerConfig) (string, bool) { return topicsOf(part), true })
 }
 
 // groups returns the groups on a stream. of returns the topic that a consumer's
 // group is on, and whether the group is wanted.
-func (c *Conn) groups(ctx context.Context, h home, of func(part *jetstream.ConsumerConfig) (string, bool)) (all []GroupInfo, err error) {
+func (c *Conn) groups(ctx context.Context, b backing, of func(part *jetstream.ConsumerConfig) (string, bool)) (all []GroupInfo, err error) {
 	var parts []*jetstream.ConsumerInfo
-	err = c.find(ctx, "stream "+h.stream, func(ctx context.Context) error {
-		stream, err := c.api(ctx).Stream(ctx, h.stream)
+	err = c.find(ctx, "stream "+b.stream, func(ctx context.Context) error {
+		stream, err := c.api(ctx).Stream(ctx, b.stream)
 		if err != nil {
 			return err
 		}
@@ -76,13 +76,13 @@ func (c *Conn) groups(ctx context.Context, h home, of func(part *jetstream.Consu
 			g = &GroupInfo{Topic: topics, Name: name}
 			byName[key{topics, name}] = g
 		}
-		g.add(part, h.isKeyed(&part.Config))
+		g.add(part, b.isKeyed(&part.Config))
 	}
 	for _, k := range slices.SortedFunc(maps.Keys(byName), func(a, b key) int {
 		return cmp.Or(strings.Compare(a.topics, b.topics), strings.Compare(a.group, b.group))
 	}) {
 		g := byName[k]
-		if err := c.age(ctx, h, g); err != nil {
+		if err := c.age(ctx, b, g); err != nil {
 			return nil, err
 		}
 		all = append(all, *g)
@@ -128,11 +128,11 @@ func (g *GroupInfo) add(part *jetstream.ConsumerInfo, keyed bool) {
 }
 
 // age finds out when the first message that a group has not done was stored.
-func (c *Conn) age(ctx context.Context, h home, g *GroupInfo) error {
+func (c *Conn) age(ctx context.Context, b backing, g *GroupInfo) error {
 	if g.Waiting == 0 && g.InFlight == 0 {
 		return nil
 	}
-	m, err := c.firstFrom(ctx, h, g.Topic, map[string]any{"seq": g.Done + 1})
+	m, err := c.firstFrom(ctx, b, g.Topic, map[string]any{"seq": g.Done + 1})
 	g.Oldest = m.Time // zero if it is done meanwhile
 	return err
 }
@@ -152,7 +152,7 @@ func (c *Conn) GroupInfo(ctx context.Context, topic, group string) (GroupInfo, e
 
 // groupParts calls f for each consumer of a group.
 func (c *Conn) groupParts(ctx context.Context, topic, group string, f func(ctx context.Context, stream, consumer string) error) error {
-	h, err := c.homeNow(ctx, topic)
+	b, err := c.backingNow(ctx, topic)
 	if errors.Is(err, ErrNotFound) {
 		return nil
 	}
@@ -160,19 +160,19 @@ func (c *Conn) groupParts(ctx context.Context, topic, group string, f func(ctx c
 		return err
 	}
 	for n := -1; n < partitions; n++ {
-		name := h.consumer(topic, group)
+		name := b.consumer(topic, group)
 		if n >= 0 {
 			name = slotConsumer(name, n)
 		}
 		err := c.admin(ctx, func(ctx context.Context) error {
-			consumer, err := c.api(ctx).Consumer(ctx, h.stream, name)
+			consumer, err := c.api(ctx).Consumer(ctx, b.stream, name)
 			switch {
 			case err != nil:
 				return err
-			case n < 0 && !h.isKeyed(&consumer.CachedInfo().Config):
+			case n < 0 && !b.isKeyed(&consumer.CachedInfo().Config):
 				n = partitions // the group has no more of them
 			}
-			return f(ctx, h.stream, name)
+			return f(ctx, b.stream, name)
 		})
 		if err != nil {
 			return err
@@ -230,7 +230,7 @@ func (c *Conn) SeekGroup(ctx context.Context, topic, group string, seq uint64) e
 	if c.level < levelReset {
 		return c.refuse("moving the position of a group (needs NATS 2.14)")
 	}
-	h, err := c.homeNow(ctx, topic)
+	b, err := c.backingNow(ctx, topic)
 	if err != nil {
 		return err
 	}
@@ -242,7 +242,7 @@ func (c *Conn) SeekGroup(ctx context.Context, topic, group string, seq uint64) e
 		}
 		info := have.CachedInfo()
 		remade := info.Config.DeliverPolicy != jetstream.DeliverAllPolicy
-		if info.NumWaiting > 0 && (remade || h.isKeyed(&info.Config)) {
+		if info.NumWaiting > 0 && (remade || b.isKeyed(&info.Config)) {
 			return ErrListening
 		}
 		if remade {
@@ -275,22 +275,22 @@ func (c *Conn) remakeConsumer(ctx context.Context, stream string, cfg jetstream.
 // SeqAt returns the sequence of the first message stored at or after a time, or the
 // sequence after the last message if there is none.
 func (c *Conn) SeqAt(ctx context.Context, topic string, at time.Time) (seq uint64, err error) {
-	h, err := c.homeNow(ctx, topic)
+	b, err := c.backingNow(ctx, topic)
 	if err != nil {
 		return 0, err
 	}
-	return c.seqAt(ctx, h, topic, at)
+	return c.seqAt(ctx, b, topic, at)
 }
 
-func (c *Conn) seqAt(ctx context.Context, h home, topic string, at time.Time) (seq uint64, err error) {
+func (c *Conn) seqAt(ctx context.Context, b backing, topic string, at time.Time) (seq uint64, err error) {
 	err = c.find(ctx, "topic "+topic, func(ctx context.Context) error {
-		stream, err := c.api(ctx).Stream(ctx, h.stream)
+		stream, err := c.api(ctx).Stream(ctx, b.stream)
 		if err != nil {
 			return err
 		}
 		info := stream.CachedInfo()
 		seq = info.State.LastSeq + 1
-		m, err := c.firstFrom(ctx, h, topic, map[string]any{"start_time": at.UTC()})
+		m, err := c.firstFrom(ctx, b, topic, map[string]any{"start_time": at.UTC()})
 		if err == nil && m.Seq > 0 {
 			seq = m.Seq
 		}
@@ -310,14 +310,14 @@ type rawMsg struct {
 
 // firstFrom returns the first message of a topic at or after a place. Its Seq is 0 if
 // there is none.
-func (c *Conn) firstFrom(ctx context.Context, h home, topic string, place map[string]any) (rawMsg, error) {
-	place["next_by_subj"] = cmp.Or(h.all(topic), ">")
-	return c.messageAt(ctx, h.stream, place)
+func (c *Conn) firstFrom(ctx context.Context, b backing, topic string, place map[string]any) (rawMsg, error) {
+	place["next_by_subj"] = cmp.Or(b.all(topic), ">")
+	return c.messageAt(ctx, b.stream, place)
 }
 
 // lastOf returns the last message of a topic. Its Seq is 0 if there is none.
-func (c *Conn) lastOf(ctx context.Context, h home, topic string) (rawMsg, error) {
-	return c.messageAt(ctx, h.stream, map[string]any{"last_by_subj": cmp.Or(h.all(topic), ">")})
+func (c *Conn) lastOf(ctx context.Context, b backing, topic string) (rawMsg, error) {
+	return c.messageAt(ctx, b.stream, map[string]any{"last_by_subj": cmp.Or(b.all(topic), ">")})
 }
 
 // messageAt returns the message at a place of a stream. Its Seq is 0 if there is none. The

@@ -39,22 +39,22 @@ type TopicInfo struct {
 // TopicInfo describes a stored topic as the server has it, or returns ErrNotFound.
 // A topic that matches the pattern of a store exists even without a message.
 func (c *Conn) TopicInfo(ctx context.Context, name string) (TopicInfo, error) {
-	h, err := c.homeNow(ctx, name)
+	b, err := c.backingNow(ctx, name)
 	if err != nil {
 		return TopicInfo{}, err
 	}
-	return c.topicInfo(ctx, h, name)
+	return c.topicInfo(ctx, b, name)
 }
 
-func (c *Conn) topicInfo(ctx context.Context, h home, name string) (info TopicInfo, err error) {
-	if h.shared() && name != h.store {
-		return c.shareInfo(ctx, h, name)
+func (c *Conn) topicInfo(ctx context.Context, b backing, name string) (info TopicInfo, err error) {
+	if b.shared() && name != b.store {
+		return c.shareInfo(ctx, b, name)
 	}
 	err = c.find(ctx, "topic "+name, func(ctx context.Context) error {
-		stream, err := c.api(ctx).Stream(ctx, h.stream)
+		stream, err := c.api(ctx).Stream(ctx, b.stream)
 		if err == nil {
 			info = topicInfo(name, stream.CachedInfo())
-			info.Store = h.store
+			info.Store = b.store
 		}
 		return err
 	})
@@ -323,15 +323,15 @@ func (c *Conn) PurgeTopic(ctx context.Context, name string, upTo, keep uint64) (
 	if upTo == 0 && keep > 0 {
 		ask["keep"] = keep
 	}
-	h, err := c.homeNow(ctx, name)
+	b, err := c.backingNow(ctx, name)
 	if err != nil {
 		return 0, err
 	}
-	if filter := h.all(name); filter != "" {
+	if filter := b.all(name); filter != "" {
 		ask["filter"] = filter
 	}
 	err = c.find(ctx, "topic "+name, func(ctx context.Context) error {
-		stream, err := c.api(ctx).Stream(ctx, h.stream)
+		stream, err := c.api(ctx).Stream(ctx, b.stream)
 		if err != nil {
 			return err
 		}
@@ -341,7 +341,7 @@ func (c *Conn) PurgeTopic(ctx context.Context, name string, upTo, keep uint64) (
 		var answer struct {
 			Purged uint64 `json:"purged"`
 		}
-		err = c.askAPI(ctx, "STREAM.PURGE."+h.stream, ask, &answer)
+		err = c.askAPI(ctx, "STREAM.PURGE."+b.stream, ask, &answer)
 		removed = answer.Purged
 		return err
 	})
@@ -351,16 +351,16 @@ func (c *Conn) PurgeTopic(ctx context.Context, name string, upTo, keep uint64) (
 // ReadMessage returns the message with a sequence of a stored topic, or
 // ErrNotFound.
 func (c *Conn) ReadMessage(ctx context.Context, topic string, seq uint64) (r *driver.Received, err error) {
-	h, err := c.homeNow(ctx, topic)
+	b, err := c.backingNow(ctx, topic)
 	if err != nil {
 		return nil, err
 	}
 	err = c.find(ctx, fmt.Sprintf("message %d of topic %s", seq, topic), func(ctx context.Context) error {
-		m, err := c.messageAt(ctx, h.stream, map[string]any{"seq": seq})
+		m, err := c.messageAt(ctx, b.stream, map[string]any{"seq": seq})
 		switch {
 		case err != nil:
 			return err
-		case m.Seq == 0 || !h.holds(topic, m.Subject):
+		case m.Seq == 0 || !b.holds(topic, m.Subject):
 			return jetstream.ErrMsgNotFound
 		}
 		r, err = c.fromStore(topic, &m)

@@ -143,9 +143,9 @@ func (c *Conn) withNoted(ctx context.Context, q *TopicQuery, page []string, next
 			slices.Contains(page, topic), q.Match != nil && !q.Match(topic):
 			continue
 		}
-		h, err := c.homeNow(ctx, topic)
+		b, err := c.backingNow(ctx, topic)
 		switch {
-		case errors.Is(err, ErrNotFound), err == nil && h.shared():
+		case errors.Is(err, ErrNotFound), err == nil && b.shared():
 			continue
 		case err != nil:
 			return nil, "", err

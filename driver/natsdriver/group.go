@@ -82,7 +82,7 @@ func (t *stored) join(ctx context.Context, cfg driver.SubscribeConfig) (driver.S
 // newMember makes a member that gets the messages on some subjects of the stream,
 // or on all.
 func (t *stored) newMember(ctx context.Context, cfg driver.SubscribeConfig, subjects []string) (*member, error) {
-	m := &member{topic: t, group: cfg.Group, consumer: t.home.consumer(t.topic, cfg.Group), subjects: subjects, window: cfg.Window}
+	m := &member{topic: t, group: cfg.Group, consumer: t.backing.consumer(t.topic, cfg.Group), subjects: subjects, window: cfg.Window}
 	m.deliveries.prev, m.deliveries.next = &m.deliveries, &m.deliveries
 	if err := m.ensure(ctx, cfg); err != nil {
 		return nil, fmt.Errorf("group %s: %w", cfg.Group, err)

@@ -106,7 +106,7 @@ func (t *stored) ask(ctx context.Context) (done bool, err error) {
 	case at == nil:
 		return false, err
 	case at.Store != "":
-		t.home = storeHome(at.Store)
+		t.backing = storeBacking(at.Store)
 	}
 	switch {
 	case at.Whole:

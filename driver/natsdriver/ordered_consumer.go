@@ -102,7 +102,7 @@ func (t *stored) start(ctx context.Context, cfg driver.SubscribeConfig) (c jetst
 			c.DeliverPolicy, c.OptStartTime = jetstream.DeliverByStartTimePolicy, &cfg.Time
 			break
 		}
-		c.OptStartSeq, err = t.conn.seqAt(ctx, t.home, t.topic, cfg.Time)
+		c.OptStartSeq, err = t.conn.seqAt(ctx, t.backing, t.topic, cfg.Time)
 	case cfg.From == driver.FromLast:
 		c.OptStartSeq, err = t.newest(ctx, cfg.Seq)
 	default:

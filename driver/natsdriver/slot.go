@@ -61,7 +61,7 @@ type slotDelivery struct {
 func slotConsumer(consumer string, n int) string { return fmt.Sprintf("%s~k%d", consumer, n) }
 
 func (k *keyed) slotConsumer(n int) string {
-	return slotConsumer(k.topic.home.consumer(k.topic.topic, k.name), n)
+	return slotConsumer(k.topic.backing.consumer(k.topic.topic, k.name), n)
 }
 
 // takeSlot starts to receive the messages of a slot that the member has come to

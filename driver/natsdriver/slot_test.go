@@ -23,7 +23,7 @@ func ofKey(texts ...string) []*driver.Message {
 // in memory, and makes another whose sequences start anew.
 func replaceStream(t *testing.T, c *Conn, cfg *driver.StoredConfig) *stored {
 	t.Helper()
-	if err := c.js.DeleteStream(testContext(t), nominalHome("t").stream); err != nil {
+	if err := c.js.DeleteStream(testContext(t), nominalBacking("t").stream); err != nil {
 		t.Fatal(err)
 	}
 	return openTopic(t, c, "t", cfg).(*stored)

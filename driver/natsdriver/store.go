@@ -45,7 +45,7 @@ func (c *Conn) OpenInStore(ctx context.Context, pattern, topic string, cfg drive
 	if err := c.storable(); err != nil {
 		return nil, err
 	}
-	t := &stored{conn: c, topic: topic, home: storeHome(pattern), wanted: cfg}
+	t := &stored{conn: c, topic: topic, backing: storeBacking(pattern), wanted: cfg}
 	return t, t.begins(ctx)
 }
 
@@ -78,7 +78,7 @@ func (c *Conn) storable() error {
 }
 
 func (c *Conn) store(cfg *StoreConfig) *stored {
-	return &stored{conn: c, topic: cfg.Pattern, home: storeHome(cfg.Pattern), wanted: cfg.StoredConfig, perTopic: cfg.MaxPerTopic}
+	return &stored{conn: c, topic: cfg.Pattern, backing: storeBacking(cfg.Pattern), wanted: cfg.StoredConfig, perTopic: cfg.MaxPerTopic}
 }
 
 // AlterStore changes the limits and the deduplication window of an existing store,
@@ -108,19 +108,19 @@ func (c *Conn) HasStore(ctx context.Context, pattern string) (bool, error) {
 // StoreOf returns the pattern of the store that keeps a topic, or all topics of a
 // pattern, or "" if there is none.
 func (c *Conn) StoreOf(ctx context.Context, topic string) (string, error) {
-	h, err := c.homeNow(ctx, topic)
+	b, err := c.backingNow(ctx, topic)
 	if errors.Is(err, ErrNotFound) {
 		return "", nil
 	}
-	return h.store, err
+	return b.store, err
 }
 
-// moveIn makes the store that takes what is published to the topic its home, and
+// moveIn makes the store that takes what is published to the topic its backing, and
 // reports whether there is one.
 func (t *stored) moveIn(ctx context.Context) (bool, error) {
 	at, found, err := t.conn.findStore(ctx, t.topic)
 	if found {
-		t.home = at
+		t.backing = at
 	}
 	return found, err
 }
@@ -164,7 +164,7 @@ func (t *stored) shareStats(ctx context.Context) (driver.TopicStats, error) {
 	if isPattern(t.topic) && t.topic != t.store {
 		return t.partStats(ctx)
 	}
-	info, err := t.conn.topicInfo(ctx, t.home, t.topic)
+	info, err := t.conn.topicInfo(ctx, t.backing, t.topic)
 	if err != nil {
 		return driver.TopicStats{}, err
 	}
@@ -191,11 +191,11 @@ func (t *stored) partStats(ctx context.Context) (s driver.TopicStats, err error)
 		return s, err
 	}
 	err = t.conn.find(ctx, "topic "+t.topic, func(ctx context.Context) error {
-		first, err := t.conn.firstFrom(ctx, t.home, t.topic, map[string]any{"seq": begin})
+		first, err := t.conn.firstFrom(ctx, t.backing, t.topic, map[string]any{"seq": begin})
 		if err != nil {
 			return err
 		}
-		last, err := t.conn.lastOf(ctx, t.home, t.topic)
+		last, err := t.conn.lastOf(ctx, t.backing, t.topic)
 		if err == nil && (first.Seq == 0 || last.Seq == 0) { // deleted meanwhile
 			s.Stored = 0
 			return nil

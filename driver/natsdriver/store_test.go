@@ -419,12 +419,12 @@ func TestStoreConflicts(t *testing.T) {
 
 // TestStoreNames keeps the names of consumers apart, and short enough.
 func TestStoreNames(t *testing.T) {
-	h := storeHome("s.>")
+	b := storeBacking("s.>")
 	seen := map[string]string{}
 	long := strings.Repeat("x", 240)
 	for _, topic := range []string{"a", "a.b", "a~gb", "a=b", long + "1", long + "2"} {
 		for _, group := range []string{"g", "b", "a", "~gb", long + "1", long + "2"} {
-			name, what := h.consumer(topic, group), topic+" "+group
+			name, what := b.consumer(topic, group), topic+" "+group
 			if other := seen[name]; other != "" || len(slotConsumer(name, 15)) > maxNATSName || strings.ContainsAny(name, ".*> ") {
 				t.Errorf("%s: got %s, which is %d bytes and that of %q", what, name, len(name), other)
 			}

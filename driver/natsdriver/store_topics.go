@@ -13,28 +13,28 @@ import (
 // This file reads what a store knows about each of its topics.
 
 // shareInfo is TopicInfo for a topic of a store.
-func (c *Conn) shareInfo(ctx context.Context, h home, name string) (info TopicInfo, err error) {
+func (c *Conn) shareInfo(ctx context.Context, b backing, name string) (info TopicInfo, err error) {
 	err = c.find(ctx, "topic "+name, func(ctx context.Context) error {
-		stream, err := c.api(ctx).Stream(ctx, h.stream)
+		stream, err := c.api(ctx).Stream(ctx, b.stream)
 		if err != nil {
 			return err
 		}
-		have, err := stream.Info(ctx, jetstream.WithSubjectFilter(h.all(name)))
+		have, err := stream.Info(ctx, jetstream.WithSubjectFilter(b.all(name)))
 		if err != nil {
 			return passing(err)
 		}
-		info = TopicInfo{Name: name, Store: h.store, Config: storedConfig(&have.Config), Created: have.Created, newest: have.State.LastSeq}
+		info = TopicInfo{Name: name, Store: b.store, Config: storedConfig(&have.Config), Created: have.Created, newest: have.State.LastSeq}
 		for _, n := range have.State.Subjects {
 			info.Messages += n
 		}
-		if info.Groups, err = c.consumersOf(ctx, stream, h, name); err != nil || info.Messages == 0 {
+		if info.Groups, err = c.consumersOf(ctx, stream, b, name); err != nil || info.Messages == 0 {
 			return err
 		}
-		first, err := c.firstFrom(ctx, h, name, map[string]any{"seq": max(have.State.FirstSeq, 1)})
+		first, err := c.firstFrom(ctx, b, name, map[string]any{"seq": max(have.State.FirstSeq, 1)})
 		if err != nil {
 			return err
 		}
-		last, err := c.lastOf(ctx, h, name)
+		last, err := c.lastOf(ctx, b, name)
 		if err == nil && (first.Seq == 0 || last.Seq == 0) { // deleted meanwhile
 			info.Messages = 0
 			return nil
@@ -48,8 +48,8 @@ func (c *Conn) shareInfo(ctx context.Context, h home, name string) (info TopicIn
 }
 
 // consumersOf returns how many consumers the groups on a topic of a store have.
-func (c *Conn) consumersOf(ctx context.Context, stream jetstream.Stream, h home, topic string) (n int, err error) {
-	prefix := h.consumer(topic, "")
+func (c *Conn) consumersOf(ctx context.Context, stream jetstream.Stream, b backing, topic string) (n int, err error) {
+	prefix := b.consumer(topic, "")
 	if len(prefix) > cutLength { // the names may have been cut; their filters tell
 		list := stream.ListConsumers(ctx)
 		for info := range list.Info() {
@@ -79,8 +79,8 @@ type StoreInfo struct {
 // ErrNotFound.
 func (c *Conn) StoreInfo(ctx context.Context, pattern string) (info StoreInfo, err error) {
 	err = c.find(ctx, "store "+pattern, func(ctx context.Context) error {
-		h := storeHome(pattern)
-		stream, err := c.api(ctx).Stream(ctx, h.stream)
+		b := storeBacking(pattern)
+		stream, err := c.api(ctx).Stream(ctx, b.stream)
 		if err == nil {
 			have := stream.CachedInfo()
 			info = StoreInfo{topicInfo(pattern, have), int(max(have.Config.MaxMsgsPerSubject, 0))}
@@ -131,10 +131,10 @@ type TopicCount struct {
 // StoreTopics returns the topics of a store that have messages, sorted; only those
 // that match the pattern, if that is not empty.
 func (c *Conn) StoreTopics(ctx context.Context, store, pattern string) (all []TopicCount, err error) {
-	h := storeHome(store)
+	b := storeBacking(store)
 	counts := map[string]uint64{}
 	err = c.find(ctx, "store "+store, func(ctx context.Context) error {
-		stream, err := c.api(ctx).Stream(ctx, h.stream)
+		stream, err := c.api(ctx).Stream(ctx, b.stream)
 		if err != nil {
 			return err
 		}
@@ -170,14 +170,14 @@ func (c *Conn) storeNames(ctx context.Context, q *TopicQuery) (names []string, m
 	}
 	from, after := 0, q.After
 	if after != "" {
-		h, err := c.homeNow(ctx, after)
+		b, err := c.backingNow(ctx, after)
 		switch {
-		case errors.Is(err, ErrNotFound), err == nil && !h.shared():
+		case errors.Is(err, ErrNotFound), err == nil && !b.shared():
 			return nil, false, nil // the topics of stores come before it
 		case err != nil:
 			return nil, false, err
 		}
-		from = max(slices.Index(stores, h.store), 0)
+		from = max(slices.Index(stores, b.store), 0)
 	}
 	q.After = ""
 	for i, store := range stores[from:] {

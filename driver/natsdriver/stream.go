@@ -44,7 +44,7 @@ var durabilities = map[driver.Durability]struct {
 // stored is a stored topic, or all topics of a store that match a pattern. Nothing
 // can be published to a pattern.
 type stored struct {
-	home
+	backing
 	conn     *Conn
 	topic    string // or a pattern
 	wanted   driver.StoredConfig
@@ -67,7 +67,7 @@ func (c *Conn) openStored(ctx context.Context, name string, cfg driver.StoredCon
 	if _, ok := durabilities[cfg.Durability]; !ok {
 		return nil, fmt.Errorf("durability %d is unknown", cfg.Durability)
 	}
-	t := &stored{conn: c, topic: name, home: ownHome(name), wanted: cfg}
+	t := &stored{conn: c, topic: name, backing: ownBacking(name), wanted: cfg}
 	return t, t.begins(ctx)
 }
 

@@ -11,14 +11,14 @@ import (
 	"github.com/harkbus/hark/internal/names"
 )
 
-// home is where the messages of topics are kept: in a stream for one topic, or in a
-// store, which is the stream of all topics that match a pattern.
+// backing is the stream behind topics: that of one topic, or a store, which is the
+// stream of all topics that match a pattern.
 //
 // In a store the subject of a message is $HARK.s.PARTITION.TOPIC, with - as the
 // partition of messages without a key, so that one filter with one wildcard selects
 // all messages of a topic. Consumers with two filters cannot be permitted to users
 // who may not read the whole stream, and servers find their messages more slowly.
-type home struct {
+type backing struct {
 	stream string
 	store  string // its pattern; empty for the stream of one topic
 }
@@ -38,40 +38,40 @@ var storeStreams = storeStream("")
 // the topics that match a pattern.
 func storeSubjects(topics string) string { return storePrefix + "*." + topics }
 
-func ownHome(topic string) home { return home{stream: topicStream(topic)} }
+func ownBacking(topic string) backing { return backing{stream: topicStream(topic)} }
 
-func storeHome(pattern string) home { return home{storeStream(pattern), pattern} }
+func storeBacking(pattern string) backing { return backing{storeStream(pattern), pattern} }
 
-// nominalHome returns the home of a topic that is in no store, or of a pattern.
-func nominalHome(topic string) home {
+// nominalBacking returns the backing of a topic that is in no store, or of a pattern.
+func nominalBacking(topic string) backing {
 	if isPattern(topic) {
-		return storeHome(topic)
+		return storeBacking(topic)
 	}
-	return ownHome(topic)
+	return ownBacking(topic)
 }
 
-func (h *home) shared() bool { return h.store != "" }
+func (b *backing) shared() bool { return b.store != "" }
 
-// all returns the filter for all messages of topics, empty if the home holds
+// all returns the filter for all messages of topics, empty if the stream holds
 // nothing else.
-func (h *home) all(topics string) string {
-	if h.shared() {
+func (b *backing) all(topics string) string {
+	if b.shared() {
 		return storeSubjects(topics)
 	}
 	return ""
 }
 
 // filters is all as a list, nil for everything.
-func (h *home) filters(topics string) []string {
-	if f := h.all(topics); f != "" {
+func (b *backing) filters(topics string) []string {
+	if f := b.all(topics); f != "" {
 		return []string{f}
 	}
 	return nil
 }
 
 // plain returns the filter for messages without a key.
-func (h *home) plain(topics string) string {
-	if h.shared() {
+func (b *backing) plain(topics string) string {
+	if b.shared() {
 		return storePrefix + storePlain + "." + topics
 	}
 	return topics
@@ -79,8 +79,8 @@ func (h *home) plain(topics string) string {
 
 // partition returns the filter for the messages of a partition, which for one topic
 // is the subject they are published to.
-func (h *home) partition(topics string, n int) string {
-	if h.shared() {
+func (b *backing) partition(topics string, n int) string {
+	if b.shared() {
 		return storePrefix + strconv.Itoa(n) + "." + topics
 	}
 	return partitionSubject(topics, n)
@@ -88,8 +88,8 @@ func (h *home) partition(topics string, n int) string {
 
 // consumer returns the name of the consumer of a group. In a store, groups on
 // different topics may have the same name.
-func (h *home) consumer(topics, group string) string {
-	if !h.shared() {
+func (b *backing) consumer(topics, group string) string {
+	if !b.shared() {
 		return groupConsumer(group)
 	}
 	// No name made by assetName contains ~g.
@@ -97,8 +97,8 @@ func (h *home) consumer(topics, group string) string {
 }
 
 // holds reports whether a subject belongs to a topic.
-func (h *home) holds(topic, subject string) bool {
-	if !h.shared() {
+func (b *backing) holds(topic, subject string) bool {
+	if !b.shared() {
 		return true
 	}
 	of, ok := storedTopic(subject)
@@ -128,15 +128,15 @@ func topicsOf(c *jetstream.ConsumerConfig) string {
 
 // isKeyed reports whether a consumer belongs to a group that keeps the order of
 // keys. Other consumers get the messages of all partitions.
-func (h *home) isKeyed(c *jetstream.ConsumerConfig) bool {
+func (b *backing) isKeyed(c *jetstream.ConsumerConfig) bool {
 	have := filters(c)
 	return len(have) > 0 && !strings.HasPrefix(have[0], storePrefix+"*.")
 }
 
-// home returns where a topic is kept: in a stream of its own, even if that does not
+// backing returns where a topic is kept: in a stream of its own, even if that does not
 // exist yet, or in the store of a pattern. A pattern is a store, or a part of one.
-func (c *Conn) home(ctx context.Context, topic string) (home, error) {
-	own := nominalHome(topic)
+func (c *Conn) backing(ctx context.Context, topic string) (backing, error) {
+	own := nominalBacking(topic)
 	at, err := c.locate(ctx, topic)
 	switch {
 	case err != nil:
@@ -144,7 +144,7 @@ func (c *Conn) home(ctx context.Context, topic string) (home, error) {
 	case at != nil && (!at.Whole && !at.Stored || at.Store != "" && !names.Covers(at.Store, topic)):
 		return own, jetstream.ErrStreamNotFound
 	case at != nil && at.Store != "":
-		return storeHome(at.Store), nil
+		return storeBacking(at.Store), nil
 	}
 	if _, err = c.api(ctx).Stream(ctx, own.stream); at == nil {
 		c.served(err)
@@ -152,28 +152,28 @@ func (c *Conn) home(ctx context.Context, topic string) (home, error) {
 	if !errors.Is(err, jetstream.ErrStreamNotFound) {
 		return own, err
 	}
-	h, found, findErr := c.findStore(ctx, topic)
+	b, found, findErr := c.findStore(ctx, topic)
 	if findErr != nil {
 		return own, findErr
 	}
 	if found {
-		return h, nil
+		return b, nil
 	}
 	return own, err
 }
 
 // findStore returns the store that takes messages published to a topic, or to all
 // topics of a pattern.
-func (c *Conn) findStore(ctx context.Context, topic string) (home, bool, error) {
+func (c *Conn) findStore(ctx context.Context, topic string) (backing, bool, error) {
 	stream, err := c.api(ctx).StreamNameBySubject(ctx, topic)
 	switch {
 	case errors.Is(err, jetstream.ErrStreamNotFound), err == nil && !strings.HasPrefix(stream, storeStreams):
-		return home{}, false, nil
+		return backing{}, false, nil
 	case err != nil:
-		return home{}, false, passing(err)
+		return backing{}, false, passing(err)
 	}
 	pattern, err := c.patternOf(ctx, stream)
-	return home{stream, pattern}, pattern != "" && names.Covers(pattern, topic), err
+	return backing{stream, pattern}, pattern != "" && names.Covers(pattern, topic), err
 }
 
 // patternOf returns the pattern of the stream of a store, or "" if it is gone.
