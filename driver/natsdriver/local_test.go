@@ -128,6 +128,7 @@ func FuzzLocalDelivery(f *testing.F) {
 	f.Add("1", "", true, int64(1), int64(0), "application/cloudevents+json", []byte(`{"specversion":"1.0","id":"2","data":1}`), "content-type", "application/cloudevents+json", true, false)
 	f.Add("1", "", false, int64(1), int64(0), "", []byte(`x`), "ce-type", "other", false, true)
 	f.Add("1", "", false, int64(1), int64(0), "", []byte(`x`), "hark-encoded", "x", true, true)
+	f.Add("1", "", false, int64(1), int64(0), "", []byte(`x`), `"`, "x", true, false)
 	type side struct {
 		conn   *Conn
 		others *atomic.Bool

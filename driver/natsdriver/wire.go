@@ -175,8 +175,8 @@ func headerFault(name string, bare bool) string {
 		return "the name is empty"
 	}
 	for i := range len(name) {
-		if c := name[i]; c <= ' ' || c >= 0x7f || c == ':' {
-			return "NATS allows printable ASCII without spaces and colons in names"
+		if c := name[i]; c <= ' ' || c >= 0x7f || strings.IndexByte(`"(),/:;<=>?@[\]{}`, c) >= 0 {
+			return "the NATS client allows letters, digits and !#$%&'*+-.^_`|~ in names"
 		}
 	}
 	switch {

@@ -136,7 +136,7 @@ func TestMessagesOfOthers(t *testing.T) {
 
 func TestHeadersThatCannotTravel(t *testing.T) {
 	c := &Conn{opts: options{source: "/s"}}
-	for _, name := range []string{"", "a b", "a:b", "ä", "Nats-Msg-Id", "CE-ID", "hark-expires", "Status"} {
+	for _, name := range []string{"", "a b", "a:b", "a/b", `a"`, "ä", "Nats-Msg-Id", "CE-ID", "hark-expires", "Status"} {
 		if _, err := c.encode("s", "t", &driver.Message{Headers: map[string]string{name: "x"}}); err == nil {
 			t.Errorf("header %q: got no error", name)
 		}
