@@ -278,6 +278,15 @@ func (c *Conn) Watch(f func(up bool, reason error)) {
 
 // Flush implements driver.Conn.
 func (c *Conn) Flush(ctx context.Context) error {
+	if err := c.flush(ctx); err != nil || c.local == nil {
+		return err
+	}
+	return c.local.settle(ctx)
+}
+
+// flush returns when the server has what this connection has sent, and what it sent
+// before has arrived.
+func (c *Conn) flush(ctx context.Context) error {
 	// A ping is lost with its connection, so it is sent again.
 	return c.state.do(ctx, func(ctx context.Context) error { return c.nc.FlushWithContext(ctx) })
 }

@@ -25,6 +25,7 @@ type localDelivery struct {
 	// knows its subscriptions.
 	known    atomic.Uint64
 	learning atomic.Bool // learn is at work
+	flushes  sync.Map    // the flushes of topics that are under way; see localTopic
 
 	// mu guards topics and the subscriptions in them. Publishing holds it for reading:
 	// once a subscription has been added, what was published without it has been sent.
@@ -166,11 +167,12 @@ func (l *localDelivery) flush(t *localTopic) bool {
 		return false
 	}
 	t.behind, t.flushed = false, make(chan struct{})
+	l.flushes.Store(t.flushed, nil)
 	return true
 }
 
 func (l *localDelivery) finishFlush(t *localTopic) {
-	err := l.conn.Flush(context.Background()) // ends with the connection
+	err := l.conn.flush(context.Background()) // ends with the connection
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	t.mu.Lock()
@@ -180,29 +182,21 @@ func (l *localDelivery) finishFlush(t *localTopic) {
 	}
 	t.behind = t.behind || err != nil
 	close(t.flushed)
+	l.flushes.Delete(t.flushed)
 	t.flushed = nil
 }
 
-// settle waits until nothing is parked for a subscription.
-func (l *localDelivery) settle(ctx context.Context, s *subscription) error {
-	for {
-		var flushed <-chan struct{}
-		l.mu.RLock()
-		if t := l.topics[s.local]; t != nil && s.handed.hasParked() {
-			t.mu.Lock()
-			flushed = t.flushed
-			t.mu.Unlock()
-		}
-		l.mu.RUnlock()
-		if flushed == nil {
-			return nil
-		}
+// settle waits until nothing is parked that was published before the call.
+func (l *localDelivery) settle(ctx context.Context) (err error) {
+	l.flushes.Range(func(flushed, _ any) bool {
 		select {
-		case <-flushed:
+		case <-flushed.(chan struct{}):
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			err = context.Cause(ctx)
 		}
-	}
+		return err == nil
+	})
+	return err
 }
 
 // hand hands a message to the subscriptions of a topic whose mutex is held. Each gets what

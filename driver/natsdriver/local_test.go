@@ -57,6 +57,7 @@ func holdFlush(c *Conn, topic string) (release func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.flushed = make(chan struct{})
+	c.local.flushes.Store(t.flushed, nil)
 	return func() { c.local.finishFlush(t) }
 }
 
@@ -327,7 +328,7 @@ func TestLocalDeliveryDropsTheNewestAndCounts(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := c.Flush(testContext(t)); err != nil {
+	if err := c.flush(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
 	release()
@@ -369,6 +370,30 @@ func TestSendingWaitsForWhatIsParked(t *testing.T) {
 	}
 	if got := texts(receive(t, sub, 2)); !slices.Equal(got, []string{"parked", "sent"}) {
 		t.Errorf("got %q", got)
+	}
+}
+
+// What was published before Flush can be received when it returns.
+func TestFlushWaitsForWhatIsParked(t *testing.T) {
+	c, _ := openLocal(t, startServer(t))
+	topic, sub := openDirect(t, c, driver.SubscribeConfig{})
+	release := holdFlush(c, "orders")
+	publish(t, topic, "parked")
+	ended, cancel := context.WithTimeout(testContext(t), time.Millisecond)
+	defer cancel()
+	if err := c.Flush(ended); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want the end of the context", err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- c.Flush(testContext(t)) }()
+	release()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	now, cancel := context.WithCancel(testContext(t))
+	cancel()
+	if rs, err := sub.Receive(now, 1); err != nil || len(rs) != 1 {
+		t.Errorf("got %d messages, %v, want the one that was parked", len(rs), err)
 	}
 }
 

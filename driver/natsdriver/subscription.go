@@ -237,14 +237,9 @@ func (s *subscription) Return(context.Context, []*driver.Received) error { retur
 
 // Drain implements driver.Subscription.
 func (s *subscription) Drain(ctx context.Context) error {
-	// When the server answers, everything it sent before has arrived.
+	// Then everything published before has arrived.
 	if err := s.conn.Flush(ctx); err != nil {
 		return err
-	}
-	if s.local != "" {
-		if err := s.conn.local.settle(ctx, s); err != nil {
-			return err
-		}
 	}
 	s.end()
 	return nil
