@@ -22,6 +22,8 @@ func TestArrivals(t *testing.T) {
 		{"", false},
 		{inbox + "x-7.500.ok.1" + burstStart, false},
 		{inbox + "x-7.500.ok.1" + burstStart, false},
+		{ackToken + "1", false}, // another client may use a subject of one token
+		{ackToken + "1" + againMark + "2", true},
 	} {
 		if got := a.repeats(tt.reply); got != tt.want {
 			t.Errorf("%q repeats what has come: %v, want %v", tt.reply, got, tt.want)

@@ -141,7 +141,7 @@ const againMark = "~"
 // whether this is another time.
 func firstReply(reply string) (first string, again bool) {
 	i := strings.LastIndex(reply, againMark)
-	if i < strings.LastIndexByte(reply, '.') { // part of the prefix of inboxes
+	if i <= strings.LastIndexByte(reply, '.') { // there is none, or it is part of the prefix of inboxes
 		return reply, false
 	}
 	return reply[:i], true
