@@ -126,9 +126,9 @@ func (a *acks) receive(m *nats.Msg) {
 		a.receiveBurst(m)
 		return
 	}
-	digits := m.Subject[strings.LastIndexByte(m.Subject, '.')+1+len(ackToken):]
+	digits, ok := strings.CutPrefix(m.Subject[strings.LastIndexByte(m.Subject, '.')+1:], ackToken)
 	token, err := strconv.ParseUint(digits[strings.Index(digits, againMark)+1:], 36, 64)
-	if err != nil {
+	if !ok || err != nil { // somebody else's
 		return
 	}
 	a.mu.Lock()
