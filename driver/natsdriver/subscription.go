@@ -253,7 +253,7 @@ func (s *subscription) Lag(context.Context) (driver.Lag, error) {
 
 // CaughtUp implements driver.Subscription.
 func (s *subscription) CaughtUp(context.Context, uint64) (bool, error) {
-	return len(s.msgs) == 0 && !s.handed.hasParked(), nil
+	return !s.handed.hasParked() && len(s.msgs) == 0, nil // in this order: what is parked moves to msgs
 }
 
 // Close implements driver.Subscription.
