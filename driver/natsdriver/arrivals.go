@@ -6,7 +6,7 @@ import (
 )
 
 // maxArrivals is how many messages are remembered, and up to as many before them. They
-// take less than a megabyte.
+// take up to 2.5 MB.
 const maxArrivals = 1 << 15
 
 // arrivals remembers the messages on their way to streams that have come to a
