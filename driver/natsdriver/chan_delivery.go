@@ -39,13 +39,17 @@ func (d *chanDelivery) release() {
 	d.releaseLocked()
 }
 
-// releaseLocked is release. Once the lease has ended the server has given the value
-// to another receiver, or is about to, and would give it to one more. After a
-// restart that lost the value another one may have its number.
 func (d *chanDelivery) releaseLocked() {
-	if d.leasedLocked() && (d.ch.config.Durability != driver.DurableMemory || d.given(d.ch.conn.nc.ConnectedServerId())) {
+	if d.releasableLocked() {
 		d.say(sayBack)
 	}
+}
+
+// releasableLocked reports whether the value can be released. Once the lease has
+// ended the server has given it to another receiver, or is about to, and would give
+// it to one more. After a restart that lost the value another one may have its number.
+func (d *chanDelivery) releasableLocked() bool {
+	return d.leasedLocked() && (d.ch.config.Durability != driver.DurableMemory || d.given(d.ch.conn.nc.ConnectedServerId()))
 }
 
 // end notes that the value is no longer in flight. It reports whether it was.
@@ -219,15 +223,21 @@ func (ch *channel) reportAll(ctx context.Context, replies []string) (err error, 
 // acknowledgement is answered before the value is removed, and is lost if the leader
 // of the values dies in between. So the value is removed first. The servers order
 // removals with everything else, perform each once, and confirm it to one receiver
-// only.
+// only. A single server must not have been restarted: if it lost the value, another
+// one may have its number.
 func (d *chanDelivery) remove(ctx context.Context) error {
 	ch := d.ch
 	m := &nats.Msg{Subject: ch.conn.apiPrefix() + "STREAM.MSG.DELETE." + ch.stream, Data: deleteRequest(d.seq)}
 	var unsure time.Time
 	var pause chanPause
 	for {
-		if unsure.IsZero() && !d.leased() {
+		switch {
+		case unsure.IsZero() && !d.ours():
+			d.release()
 			return driver.ErrEnded
+		case ch.restarted(d.server):
+			d.release()
+			return errRestarted
 		}
 		begin := time.Now()
 		_, err, sent := ch.exchange(ctx, m)
@@ -271,13 +281,15 @@ func isRemoved(err error) bool {
 // deleteRequest encodes a request to remove a message.
 func deleteRequest(seq uint64) []byte { return fmt.Appendf(nil, `{"seq":%d,"no_erase":true}`, seq) }
 
+var errRestarted = fmt.Errorf("%w: the server was restarted", driver.ErrUnsure)
+
 // resolve finds out whether the server learned that the value is done before others
 // could get it.
 func (d *chanDelivery) resolve(ctx context.Context) error {
 	ch := d.ch
 	if ch.restarted(d.server) {
 		d.release()
-		return fmt.Errorf("%w: the server was restarted", driver.ErrUnsure)
+		return errRestarted
 	}
 	here := false
 	err := ch.conn.state.do(ctx, func(ctx context.Context) error {

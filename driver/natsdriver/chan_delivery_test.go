@@ -274,3 +274,43 @@ func TestChanArrivesLate(t *testing.T) {
 		})
 	}
 }
+
+// After a restart that lost the values, another value may have the number of one in
+// flight. It is not removed by whoever is done with that one, also if somebody else may
+// have had it before.
+func TestChanDoneAfterRestart(t *testing.T) {
+	s := startServer(t, withJetStream)
+	ctx := testContext(t)
+	c := s.open(t)
+	ch, err := c.OpenChan(ctx, driver.ChanConfig{Name: "jobs", Capacity: 1, Durability: driver.DurableMemory})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ch.Send(ctx, []byte("before"), false); err != nil {
+		t.Fatal(err)
+	}
+	v, err := ch.Receive(ctx, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Return(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if v, err = ch.Receive(ctx, false); err != nil {
+		t.Fatal(err)
+	}
+	s.stop()
+	s.start()
+	if err := c.Flush(ctx); err != nil { // the connection is back
+		t.Fatal(err)
+	}
+	if err := ch.Send(ctx, []byte("after"), false); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Done(ctx); !errors.Is(err, driver.ErrEnded) {
+		t.Errorf("done with what the server has forgotten = %v, want ErrEnded", err)
+	}
+	if v, err = ch.Receive(ctx, true); err != nil || string(v.Data) != "after" {
+		t.Errorf("got %v, %v, want what was sent after the restart", v, err)
+	}
+}

@@ -83,7 +83,7 @@ func (ch *channel) takeBack(w *withdrawal, in *intake, ended <-chan struct{}) {
 	values := slices.DeleteFunc(w.values, func(d *chanDelivery) bool {
 		_, held := ch.deliveries[d]
 		delete(ch.deliveries, d)
-		return !held || !d.leasedLocked() // it is back already
+		return !held || !d.releasableLocked() // it is back already, or gone
 	})
 	ch.mu.Unlock()
 	if last := len(values) - 1; last >= 0 {
