@@ -22,7 +22,7 @@ const (
 	chanPrefix       = "$HARK.chan."       // its values
 	chanEndPrefix    = "$HARK.chanend."    // the marker of a closed channel
 	chanClosedPrefix = "$HARK.chanclosed." // where the server republishes the marker once it is stored
-	chanWaitPrefix   = "$HARK.chanwait."   // where receivers announce that they wait or, on several servers, have made room
+	chanWaitPrefix   = "$HARK.chanwait."   // where receivers announce that they wait, or have made room of which the server does not tell
 )
 
 const (
@@ -77,7 +77,7 @@ type channel struct {
 	deliveries map[*chanDelivery]struct{}
 	dones      *doneGroup // what receivers are about to report as done; nil for nothing
 
-	samples *nats.Subscription // reports room
+	samples []*nats.Subscription // report room
 	blocked []*chanSender
 	woken   time.Time // when one of them was last let try
 	frees   uint64    // how often samples have told of room
@@ -395,8 +395,8 @@ func (e chanEnd) Close(context.Context) error {
 	samples := ch.samples
 	ch.mu.Unlock()
 	ch.unlisten()
-	if samples != nil {
-		_ = samples.Unsubscribe()
+	for _, sub := range samples {
+		_ = sub.Unsubscribe()
 	}
 	ch.conn.state.mu.Lock()
 	delete(ch.conn.state.lossListeners, ch)

@@ -84,7 +84,9 @@ func (ch *channel) keep() {
 			if try := chanAnswer - time.Since(ch.woken); try > 0 { // it may be about to wait again
 				wait = min(wait, try)
 			} else {
-				_ = ch.samples.Unsubscribe() // nothing to do if the connection is closed
+				for _, sub := range ch.samples {
+					_ = sub.Unsubscribe() // nothing to do if the connection is closed
+				}
 				ch.samples = nil
 			}
 		}

@@ -282,13 +282,13 @@ func (ch *channel) block(ctx context.Context, silent bool, frees uint64) error {
 	}
 	ch.blocked = append(ch.blocked, s)
 	if ch.samples == nil {
-		subject := "$JS.EVENT.METRIC.CONSUMER.ACK." + ch.stream + "." + chanConsumer
-		if ch.config.Capacity == 0 || ch.spread {
-			subject = chanWaitPrefix + ch.config.Name
+		for _, subject := range ch.roomSubjects() {
+			if sub, err := ch.conn.nc.Subscribe(subject, func(*nats.Msg) { ch.freed() }); err == nil { // otherwise room is checked now and then
+				ch.samples = append(ch.samples, sub)
+			}
 		}
-		if sub, err := ch.conn.nc.Subscribe(subject, func(*nats.Msg) { ch.freed() }); err == nil { // otherwise room is checked now and then
-			ch.samples = sub
-			s.wakeSoon(ch) // room may have been freed before the server knew of the subscription
+		if ch.samples != nil {
+			s.wakeSoon(ch) // room may have been freed before the server knew of the subscriptions
 		}
 	}
 	ch.tell()
@@ -306,6 +306,15 @@ func (ch *channel) block(ctx context.Context, silent bool, frees uint64) error {
 		ch.wakeLocked(1) // it was first in line
 	}
 	return context.Cause(ctx)
+}
+
+// roomSubjects returns the subjects on which room is reported.
+func (ch *channel) roomSubjects() []string {
+	subjects := []string{chanWaitPrefix + ch.config.Name}
+	if ch.config.Capacity != 0 && !ch.spread {
+		subjects = append(subjects, "$JS.EVENT.METRIC.CONSUMER.ACK."+ch.stream+"."+chanConsumer)
+	}
+	return subjects
 }
 
 // wakeSoon takes s out of the queue again, to try at once.

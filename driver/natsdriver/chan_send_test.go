@@ -61,3 +61,42 @@ func TestChanTriesLessOften(t *testing.T) {
 		t.Errorf("send: got %v, want the cause", err)
 	}
 }
+
+// A sender that waits for room hears at once that a value is done which somebody else
+// may have too, though the server does not report it.
+func TestChanTellsOfRemoved(t *testing.T) {
+	const rounds = 5
+	s := startServer(t, withJetStream)
+	ctx := testContext(t)
+	here, away := openChan(t, s.open(t), 1), openChan(t, s.open(t), 1)
+	receive := func() *driver.ChanValue {
+		v, err := here.Receive(ctx, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	if err := here.Send(ctx, []byte("0"), false); err != nil {
+		t.Fatal(err)
+	}
+	for range rounds {
+		if err := receive().Return(ctx); err != nil {
+			t.Fatal(err)
+		}
+		v := receive()
+		sent := make(chan error, 1)
+		go func() { sent <- away.Send(ctx, []byte("next"), false) }()
+		eventually(t, "a sender waits", func() bool {
+			senders, _ := away.Waiting()
+			return senders == 1
+		})
+		before := away.(*channel).freesSoFar()
+		if err := v.Done(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-sent; err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the sender is told", func() bool { return away.(*channel).freesSoFar() > before })
+	}
+}
