@@ -142,7 +142,6 @@ func (k *keyed) replaceRoster(ctx context.Context, change func(*roster) bool, us
 }
 
 func (k *keyed) loadRoster(ctx context.Context) (*roster, uint64, error) {
-	r := newRoster()
 	stream, err := k.topic.conn.api(ctx).Stream(ctx, groupsStream)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return nil, 0, errors.Join(driver.ErrAgain, k.topic.conn.ensureGroups(ctx))
@@ -153,16 +152,23 @@ func (k *keyed) loadRoster(ctx context.Context) (*roster, uint64, error) {
 	m, err := stream.GetLastMsgForSubject(ctx, k.subject)
 	switch {
 	case errors.Is(err, jetstream.ErrMsgNotFound):
-		return r, 0, nil
+		return newRoster(), 0, nil
 	case errors.Is(err, jetstream.ErrStreamNotFound): // the server that is to lead it has not made it yet
 		return nil, 0, fmt.Errorf("%w: %w", driver.ErrAgain, err)
 	case err != nil:
 		return nil, 0, passing(err)
 	}
-	if err := json.Unmarshal(m.Data, r); err != nil {
-		return nil, 0, fmt.Errorf("the roster in stream %s, subject %s: %w", groupsStream, k.subject, err)
+	return readRoster(m.Data), m.Sequence, nil
+}
+
+// readRoster reads a roster. Of a group whose roster somebody else has overwritten
+// with something else, nothing is known.
+func readRoster(data []byte) *roster {
+	r := newRoster()
+	if err := json.Unmarshal(data, r); err != nil || r.Members == nil {
+		return newRoster()
 	}
-	return r, m.Sequence, nil
+	return r
 }
 
 func (k *keyed) storeRoster(ctx context.Context, r *roster, seq uint64) error {
