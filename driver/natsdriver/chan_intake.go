@@ -227,9 +227,14 @@ func (d *chanDelivery) leaseLocked(asked time.Time) {
 
 // arrived handles a message that the server sends to the intake.
 func (ch *channel) arrived(in *intake, m *nats.Msg) {
+	if strings.HasPrefix(m.Subject, in.inbox) { // values keep their subjects
+		if m.Header.Get("Status") != "" { // otherwise it is somebody else's
+			ch.refused(in, m)
+		}
+		return
+	}
 	d, err := ch.readValue(m)
 	if err != nil {
-		ch.refused(in, m)
 		return
 	}
 	ch.mu.Lock()
@@ -291,15 +296,15 @@ func (ch *channel) refused(in *intake, m *nats.Msg) {
 		return
 	}
 	delete(in.requests, id)
-	if id[0] == 't' {
+	if strings.HasPrefix(id, "t") {
 		in.endedLocked(id, 1)
 		if i := slices.IndexFunc(ch.tries, func(r *chanReceiver) bool { return r.id == id }); i >= 0 {
 			ch.tries[i].finish(nil, tryError(m))
 			ch.tries = slices.Delete(ch.tries, i, i+1)
 			ch.leaveLocked()
 		}
-	} else if left, err := strconv.Atoi(m.Header.Get("Nats-Pending-Messages")); err == nil {
-		in.endedLocked(id, left)
+	} else if left, err := strconv.ParseUint(m.Header.Get("Nats-Pending-Messages"), 10, 31); err == nil {
+		in.endedLocked(id, int(left))
 	} else if ch.intake == in { // there is nobody to ask; do not ask again at once
 		ch.forgetLocked()
 		ch.askAfter = time.Now().Add(chanPoll)

@@ -1,10 +1,14 @@
 package natsdriver
 
 import (
+	"math"
+	"slices"
 	"strconv"
 	"testing"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/harkbus/hark/driver"
 )
 
 // These tests send what no connection of hark sends to subjects that connections
@@ -25,6 +29,123 @@ func (s *testServer) say(t *testing.T, ms ...*nats.Msg) {
 	}
 	if err := nc.FlushWithContext(testContext(t)); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// notStatuses returns messages to a subject on which a server answers requests for
+// messages.
+func notStatuses(subject string) []*nats.Msg {
+	status := func(code, left string, data []byte) *nats.Msg {
+		return &nats.Msg{Subject: subject, Header: nats.Header{"Status": {code}, "Nats-Pending-Messages": {left}}, Data: data}
+	}
+	return []*nats.Msg{
+		{Subject: subject},
+		{Subject: subject, Data: []byte("x")},
+		{Subject: subject, Reply: "x"},
+		{Subject: subject, Reply: "$JS.ACK."},
+		status("", "", []byte("x")),
+		status("408", strconv.Itoa(math.MinInt), nil),
+		status("408", "-1000000", nil),
+	}
+}
+
+func TestStoredSubscriptionOutlivesOthersMessages(t *testing.T) {
+	for _, cfg := range []driver.SubscribeConfig{
+		{From: driver.FromStart},
+		{From: driver.FromStart, Group: "g"},
+		{From: driver.FromStart, Group: "g", Keyed: true},
+	} {
+		name := "alone"
+		if cfg.Keyed {
+			name = "keyed"
+		} else if cfg.Group != "" {
+			name = "group"
+		}
+		t.Run(name, func(t *testing.T) {
+			s := startServer(t, withJetStream)
+			topic := openTopic(t, s.open(t), "t", relaxed())
+			sub := subscribe(t, topic, cfg)
+			publish(t, topic, "a")
+			receive(t, sub, 1)
+			var pullers []*puller
+			switch sub := sub.(type) {
+			case *orderedConsumer:
+				pullers = append(pullers, sub.puller)
+			case *member:
+				pullers = append(pullers, sub.puller)
+			case *keyed:
+				pullers = sub.pullers()
+			}
+			for _, p := range pullers {
+				s.say(t, notStatuses(p.inbox+".1")...)
+			}
+			const more = 2 * firstReadAhead
+			publish(t, topic, numbered(0, more)...)
+			got := receive(t, sub, 1)
+			for len(got) < more {
+				if sub, ok := sub.(*member); ok {
+					if err := sub.Ack(testContext(t), got); err != nil {
+						t.Fatal(err)
+					}
+				}
+				got = append(got, receive(t, sub, 1)...)
+			}
+			if want := numbered(0, more); !slices.Equal(texts(got), want) {
+				t.Errorf("got other messages than %d in order", more)
+			}
+		})
+	}
+}
+
+func TestChanOutlivesOthersMessages(t *testing.T) {
+	s := startServer(t, withJetStream)
+	sender, ch := openChan(t, s.open(t), driver.Unbounded), openChan(t, s.open(t), driver.Unbounded).(*channel)
+	ctx := testContext(t)
+	for round := range 2 {
+		got := make(chan string, 1)
+		go func() {
+			v, err := ch.Receive(ctx, false)
+			if err == nil {
+				err = v.Done(ctx)
+			}
+			if err != nil {
+				got <- err.Error()
+				return
+			}
+			got <- string(v.Data)
+		}()
+		var inbox string
+		eventually(t, "the receiver asks", func() bool {
+			ch.mu.Lock()
+			defer ch.mu.Unlock()
+			if ch.intake == nil || ch.intake.asked == 0 {
+				return false
+			}
+			inbox = ch.intake.inbox
+			return true
+		})
+		ms := notStatuses(inbox + ".n")
+		if round == 0 {
+			ms = ms[len(ms)-1:]
+		} else {
+			ms = append(ms, notStatuses(inbox+".t")...)
+		}
+		s.say(t, ms...)
+		if err := ch.conn.Flush(ctx); err != nil {
+			t.Fatal(err)
+		}
+		ch.mu.Lock()
+		if ch.intake != nil && ch.intake.asked > 1 {
+			t.Errorf("the receiver has asked for %d values, want 1", ch.intake.asked)
+		}
+		ch.mu.Unlock()
+		want := strconv.Itoa(round)
+		if err := sender.Send(ctx, []byte(want), false); err != nil {
+			t.Fatal(err)
+		}
+		if v := <-got; v != want {
+			t.Errorf("got %q, want %q", v, want)
+		}
 	}
 }
 

@@ -311,7 +311,11 @@ func (p *puller) ask(depth int) error {
 // carries.
 func (p *puller) isMessage(m *nats.Msg, gone *bool) bool {
 	status, isStatus := m.Header["Status"]
-	if !isStatus || len(m.Data) > 0 || m.Reply != "" && !strings.HasPrefix(m.Subject, p.inbox) {
+	toInbox := strings.HasPrefix(m.Subject, p.inbox) // messages of a stream keep their subjects
+	if !isStatus || len(m.Data) > 0 || m.Reply != "" && !toInbox {
+		if toInbox { // somebody else's
+			return false
+		}
 		p.less(1)
 		return true
 	}
@@ -323,9 +327,9 @@ func (p *puller) isMessage(m *nats.Msg, gone *bool) bool {
 		return false
 	}
 	// A request has ended; the status says how many messages it was still owed.
-	if left, err := strconv.Atoi(m.Header.Get("Nats-Pending-Messages")); err == nil {
+	if left, err := strconv.ParseUint(m.Header.Get("Nats-Pending-Messages"), 10, 31); err == nil {
 		p.less(int64(left))
-		p.granted -= min(uint64(left), p.granted)
+		p.granted -= min(left, p.granted)
 	} else {
 		p.granted -= min(uint64(p.asked.Swap(0)), p.granted)
 	}
