@@ -181,12 +181,15 @@ func (ch *channel) withdraw(o *chanOffer) (taken bool) {
 // claimed answers a receiver that asks for an offer.
 func (ch *channel) claimed(m *nats.Msg) {
 	id, claim := m.Subject[strings.LastIndexByte(m.Subject, '.')+1:], string(m.Data)
+	if claim == "" { // it is not from a receiver
+		return
+	}
 	ch.mu.Lock()
 	o := ch.offers[id]
 	yes, first := false, false
 	if o != nil && !ch.gone {
 		first = o.claim == "" && !ch.closed
-		yes = first || o.claim == claim && claim != ""
+		yes = first || o.claim == claim
 		if first {
 			o.claim, o.at = claim, time.Now()
 			ch.decided = append(ch.decided, o)
@@ -203,9 +206,19 @@ func (ch *channel) claimed(m *nats.Msg) {
 	}
 }
 
+// isOfferSubject reports whether a sender can have put this subject into an offer. The
+// client passes any text on to the server, which closes the connection on some.
+func isOfferSubject(subject string) bool {
+	return !strings.HasPrefix(subject, "$") && !strings.ContainsAny(subject, "*> \t\r\n")
+}
+
 // want asks the sender of an offer for the value.
 func (d *chanDelivery) want(ctx context.Context) error {
 	ch := d.ch
+	if !isOfferSubject(d.offer) { // it has no sender
+		d.say(sayDone)
+		return driver.ErrEnded
+	}
 	claim := ch.conn.ids.next()
 	var asked time.Time
 	var pause chanPause

@@ -1,6 +1,7 @@
 package natsdriver
 
 import (
+	"errors"
 	"math"
 	"slices"
 	"strconv"
@@ -146,6 +147,57 @@ func TestChanOutlivesOthersMessages(t *testing.T) {
 		if v := <-got; v != want {
 			t.Errorf("got %q, want %q", v, want)
 		}
+	}
+}
+
+func TestOfferIsClaimedByReceiversOnly(t *testing.T) {
+	s := startServer(t, withJetStream)
+	sender, receiver := openChan(t, s.open(t), 0).(*channel), openChan(t, s.open(t), 0)
+	ctx := testContext(t)
+	sent := make(chan error, 1)
+	go func() { sent <- sender.Send(ctx, []byte("x"), false) }()
+	var id string
+	eventually(t, "the sender offers a value", func() bool {
+		sender.mu.Lock()
+		defer sender.mu.Unlock()
+		for id = range sender.offers {
+		}
+		return sender.offered == 1
+	})
+	claim := &nats.Msg{Subject: sender.claims + "." + id, Reply: "x"}
+	s.say(t, claim, claim, &nats.Msg{Subject: sender.claims + ".x", Data: []byte("x")})
+	if err := sender.conn.Flush(ctx); err != nil {
+		t.Fatal(err)
+	}
+	v, err := receiver.Receive(ctx, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Done(ctx); err != nil || string(v.Data) != "x" {
+		t.Errorf("received %q, %v", v.Data, err)
+	}
+	if err := <-sent; err != nil {
+		t.Errorf("send: %v", err)
+	}
+}
+
+func TestOfferWithoutSender(t *testing.T) {
+	s := startServer(t, withJetStream)
+	ch := openChan(t, s.open(t), 0).(*channel)
+	ctx := testContext(t)
+	epoch := ch.conn.state.epoch()
+	for _, subject := range []string{"no subject", "a\tb c d e", "$HARK.x", "x.>"} {
+		s.say(t, &nats.Msg{Subject: chanPrefix + "jobs", Header: nats.Header{harkOffer: {subject}}})
+		v, err := ch.Receive(ctx, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := v.Done(ctx); !errors.Is(err, driver.ErrEnded) {
+			t.Errorf("offer at %q: Done returned %v, want %v", subject, err, driver.ErrEnded)
+		}
+	}
+	if ch.conn.state.epoch() != epoch {
+		t.Error("the connection was lost")
 	}
 }
 
