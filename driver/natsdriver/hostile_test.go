@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -220,5 +221,52 @@ func TestGroupOutlivesOthersRosters(t *testing.T) {
 				break
 			}
 		}
+	}
+}
+
+func TestSignalsOutliveOthersMessages(t *testing.T) {
+	s := startServer(t, withJetStream)
+	a, b := listen(t, s.open(t)), listen(t, s.open(t))
+	here, epoch := a.conn.signals.Load(), a.conn.state.epoch()
+	for _, subject := range []string{signalSubject, here.inbox("x"), here.inbox(rollToken), rollSubject} {
+		for _, text := range []string{
+			"", " ", "hello", "hello ", "hello a.b", "hello >", "hello *", "hello a\r\nPING\r\n", "hello a\tb", "bye", "notify", "notify x", "notify x -1 t", "notify x 1", "notify x 2 ", "notify x 3 *",
+			"notify " + here.id, "notify " + here.id + " 1", "ready " + here.id + " 99999999999999999999", "answer", "answer 1", "answer 1 -5", "answer 1 x", "probe", "past", "past 1", "roll", "roll a.b > c\rd", "roll " + here.id,
+		} {
+			s.say(t, &nats.Msg{Subject: subject, Data: []byte(text)})
+		}
+	}
+	s.say(t, &nats.Msg{Subject: here.inbox("x"), Header: nats.Header{"Status": {noResponders}}})
+	if err := a.conn.Flush(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	reached, err := a.conn.Notify(testContext(t), "target")
+	if err != nil || reached != 1 {
+		t.Errorf("Notify = %d, %v, want 1", reached, err)
+	}
+	if took := time.Since(begin); took >= signalTimeout {
+		t.Errorf("Notify waited %v for connections that do not exist", took)
+	}
+	if a.conn.state.epoch() != epoch {
+		t.Error("the connection was lost")
+	}
+	if !slices.Contains(b.signals(), "target") {
+		t.Error("the signal has not arrived")
+	}
+}
+
+func TestNegativeAnswers(t *testing.T) {
+	var o peerList
+	o.init()
+	a := newAsk()
+	o.asks[1] = a
+	for _, rest := range []string{"1 -5", "1 9223372036854775807", "1 99999999999999999999", "1"} {
+		if o.answered("x", rest); o.reached(a) != 0 {
+			t.Fatalf("after the answer %q, %d were reached", rest, o.reached(a))
+		}
+	}
+	if o.answered("y", "1 2"); o.reached(a) != 2 {
+		t.Errorf("%d were reached, want 2", o.reached(a))
 	}
 }

@@ -245,6 +245,9 @@ func (s *signals) take(m *nats.Msg) {
 	}
 	word, rest, _ := strings.Cut(string(m.Data), " ")
 	from, rest, _ := strings.Cut(rest, " ")
+	if !isPeerID(from) {
+		return
+	}
 	if from == s.id {
 		if seq, _, _ := strings.Cut(rest, " "); seq != "" {
 			s.came(seq)
@@ -276,6 +279,9 @@ func (s *signals) takeOwn(m *nats.Msg) {
 	word, rest, _ := strings.Cut(string(m.Data), " ")
 	if word == rollWord && from == rollToken {
 		s.called(strings.Fields(rest))
+		return
+	}
+	if !isPeerID(from) {
 		return
 	}
 	s.hear(from)

@@ -69,6 +69,12 @@ func (o *peerList) init() {
 	o.id, o.peers, o.asks, o.calls = rand.Text()[:16], map[string]*peer{}, map[uint64]*ask{}, make(chan struct{}, 1)
 }
 
+// isPeerID reports whether a connection can have this ID. To any other, nothing can be
+// sent that it would answer.
+func isPeerID(id string) bool {
+	return id != "" && id != rollToken && !strings.ContainsAny(id, ".*> \t\r\n")
+}
+
 // words encodes what this connection says.
 func (o *peerList) words(word string, more ...string) []byte {
 	return []byte(strings.Join(append([]string{word, o.id}, more...), " "))
@@ -131,7 +137,7 @@ func (o *peerList) called(ids []string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, id := range ids {
-		if id != o.id {
+		if id != o.id && isPeerID(id) {
 			o.hearLocked(id)
 		}
 	}
@@ -185,14 +191,14 @@ func (o *peerList) came(number string) {
 func (o *peerList) answered(id, rest string) {
 	number, count, _ := strings.Cut(rest, " ")
 	seq, err := strconv.ParseUint(number, 10, 64)
-	reached, err2 := strconv.Atoi(count)
+	reached, err2 := strconv.ParseUint(count, 10, 31)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	a := o.asks[seq]
 	if err != nil || err2 != nil || a == nil {
 		return
 	}
-	a.reached += reached
+	a.reached += int(reached)
 	if a.missing != nil {
 		a.lessLocked(id)
 		return
