@@ -15,6 +15,7 @@ func FuzzReceived(f *testing.F) {
 	f.Add("_INBOX.a.b-1.500.ok.1.1.$FI", "$JS.ACK.s.c.1.2.3.4.5", "Nats-Pending-Messages", "-1", []byte(`{"type":"gap","last_seq":1,"seq":9}`))
 	f.Add("$HARK.k.t.1", "x.500.ok.1.3.$FI", "hark-offer", "a b", []byte(`{"members":null}`))
 	f.Add("$HARK.s.1.t", "hark-1", "Nats-Sequence", "99999999999999999999", []byte(`{"error":{"err_code":10060}}`))
+	f.Add("a", "", "ce-time", "2024-01-01T00:00:00+24:00", []byte(nil))
 	f.Add("_INBOX.p.1", "~", "hark-request", "x", []byte(`answer 1 -1`))
 	f.Fuzz(func(t *testing.T, subject, reply, name, value string, data []byte) {
 		if subject == "" || reply != "" && subject[0] == ' ' { // the server passes on no such message
@@ -32,8 +33,10 @@ func FuzzReceived(f *testing.F) {
 		_, _ = readAck(m)
 		ofStream(m)
 		decoded := (&Conn{}).decode(m, "topic")
-		for name := range decoded.Headers {
-			_ = headerFault(name, decoded.Bare)
+		for _, at := range []time.Time{decoded.Time, decoded.Expires} {
+			if _, err := at.MarshalJSON(); err != nil {
+				t.Error(err)
+			}
 		}
 
 		a := acks{waiting: map[uint64]waiter{}}

@@ -256,6 +256,29 @@ func TestSignalsOutliveOthersMessages(t *testing.T) {
 	}
 }
 
+// What cannot be written as JSON would stop those who follow the topic over HTTP.
+func TestTimesCanBeWritten(t *testing.T) {
+	for text, taken := range map[string]bool{
+		"2024-01-01T00:00:00Z": true, "2024-01-01T00:00:00+23:59": true, "0000-01-01T00:00:00+23:59": true, "9999-12-31T23:59:59-23:59": true,
+		"2024-01-01T00:00:00+24:00": false, "2024-01-01T00:00:00-24:59": false, "2024-01-01T00:00:00+23:60": false,
+	} {
+		for _, m := range []*nats.Msg{
+			{Header: nats.Header{ceTime: {text}, harkExpires: {text}}},
+			{Header: nats.Header{contentType: {"application/cloudevents+json"}}, Data: []byte(`{"specversion":"1.0","time":"` + text + `"}`)},
+		} {
+			r := (&Conn{}).decode(m, "topic")
+			if r.Time.IsZero() == taken {
+				t.Errorf("%s: the time is %v", text, r.Time)
+			}
+			for _, at := range []time.Time{r.Time, r.Expires} {
+				if _, err := at.MarshalJSON(); err != nil {
+					t.Errorf("%s: %v", text, err)
+				}
+			}
+		}
+	}
+}
+
 func TestNegativeAnswers(t *testing.T) {
 	var o peerList
 	o.init()

@@ -70,7 +70,7 @@ func readOwn(m *driver.Message, name, value string) bool {
 	}
 	switch name {
 	case harkExpires:
-		at, err := time.Parse(time.RFC3339Nano, value)
+		at, err := parseTime(value)
 		m.Expires = at
 		return err == nil
 	case ceVersion:
@@ -88,13 +88,23 @@ func readOwn(m *driver.Message, name, value string) bool {
 	case ceID:
 		m.ID = text
 	case ceTime:
-		m.Time, err = time.Parse(time.RFC3339Nano, text)
+		m.Time, err = parseTime(text)
 	case ceData:
 		m.ContentType = text
 	case ceKey, harkKey:
 		m.Key, m.HasKey = text, true
 	}
 	return err == nil
+}
+
+// parseTime reads a time. It refuses offsets of a day or more, which time.Parse accepts:
+// such a time cannot be written as JSON.
+func parseTime(text string) (time.Time, error) {
+	at, err := time.Parse(time.RFC3339Nano, text)
+	if _, offset := at.Zone(); err == nil && (offset <= -24*60*60 || offset >= 24*60*60) {
+		return time.Time{}, fmt.Errorf("%s is a day or more away from UTC", text)
+	}
+	return at, err
 }
 
 // settle interprets headers that depend on others: those that hark encoded, the
@@ -163,7 +173,7 @@ func structured(m *driver.Message) error {
 		case "id":
 			into.ID = text
 		case "time":
-			into.Time, err = time.Parse(time.RFC3339Nano, text)
+			into.Time, err = parseTime(text)
 		case "datacontenttype":
 			into.ContentType = text
 		case "partitionkey":
