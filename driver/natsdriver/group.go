@@ -90,8 +90,8 @@ func (t *stored) newMember(ctx context.Context, cfg driver.SubscribeConfig, subj
 	if err := m.look(ctx); err != nil {
 		return nil, err
 	}
-	m.puller = newPuller(t.conn, t.stream, m.consumer)
-	if err := m.puller.open(ctx, cfg.Window); err != nil {
+	m.puller = newPuller(t.conn, t.stream, m.consumer, cfg.Window)
+	if err := m.puller.open(ctx); err != nil {
 		return nil, err
 	}
 	return m, nil

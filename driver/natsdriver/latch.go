@@ -178,8 +178,8 @@ func (l *latches) moveLocked() {
 func (l *latches) pass(ctx context.Context) error {
 	c := l.signals.conn
 	name := "hark-" + c.ids.next()
-	p := newPuller(c, latchStream, name)
-	if err := p.open(ctx, latchDepth); err != nil {
+	p := newPuller(c, latchStream, name, latchDepth)
+	if err := p.open(ctx); err != nil {
 		return err
 	}
 	defer p.discard()

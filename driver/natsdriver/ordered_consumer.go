@@ -145,8 +145,8 @@ func (o *orderedConsumer) begin(ctx context.Context, start jetstream.ConsumerCon
 	start.Name = "hark-" + t.conn.ids.next()
 	start.AckPolicy, start.MemoryStorage, start.InactiveThreshold = jetstream.AckNonePolicy, true, consumerIdle
 	start.Replicas, start.FilterSubject = 1, t.all(t.topic)
-	p := newPuller(t.conn, t.stream, start.Name)
-	if err := p.open(ctx, maxReadAhead/2); err != nil { // messages already on their way are not asked for again
+	p := newPuller(t.conn, t.stream, start.Name, maxReadAhead/2) // messages already on their way are not asked for again
+	if err := p.open(ctx); err != nil {
 		return err
 	}
 	var info *jetstream.ConsumerInfo

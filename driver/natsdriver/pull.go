@@ -71,17 +71,18 @@ func (c *Conn) apiPrefix() string {
 	return "$JS.API."
 }
 
-func newPuller(c *Conn, stream, consumer string) *puller {
+// newPuller returns a puller that can be asked for up to room messages.
+func newPuller(c *Conn, stream, consumer string, room int) *puller {
 	return &puller{
-		inlet: inlet{conn: c}, inbox: c.nc.NewInbox(), wake: make(chan struct{}, 1), asking: make(chan *fence),
+		inlet: newInlet(c, 4*room+64), // four times as much, because a renewed request may be answered twice
+		inbox: c.nc.NewInbox(), wake: make(chan struct{}, 1), asking: make(chan *fence),
 		subject: c.apiPrefix() + "CONSUMER.MSG.NEXT." + stream + "." + consumer,
 	}
 }
 
-// open starts to listen for up to room requested messages.
-func (p *puller) open(ctx context.Context, room int) error {
-	// Four times as much, because a renewed request may be answered twice.
-	if err := p.begin(ctx, []string{p.inbox + ".*"}, "", 4*room+64); err != nil {
+// open starts to listen for requested messages.
+func (p *puller) open(ctx context.Context) error {
+	if err := p.begin(ctx, []string{p.inbox + ".*"}, ""); err != nil {
 		return err
 	}
 	p.conn.state.mu.Lock()

@@ -74,13 +74,13 @@ func (c *Conn) ask(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
 
 // Respond implements driver.Requester.
 func (c *Conn) Respond(ctx context.Context, name string, window int) (driver.Responder, error) {
-	r := &responder{inlet: inlet{conn: c}, name: name, open: map[string]context.CancelFunc{}}
+	r := &responder{inlet: newInlet(c, window), name: name, open: map[string]context.CancelFunc{}}
 	sub, err := c.nc.Subscribe(cancelPrefix+name, r.cancelled)
 	if err != nil {
 		return nil, fmt.Errorf("subscribe: %w", kind(err))
 	}
 	r.cancels = sub
-	if err := r.begin(ctx, []string{name}, responders, window); err != nil {
+	if err := r.begin(ctx, []string{name}, responders); err != nil {
 		_ = sub.Unsubscribe() // the error is reported
 		return nil, err
 	}

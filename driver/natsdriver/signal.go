@@ -53,7 +53,7 @@ func (c *Conn) Listen(ctx context.Context, f func(driver.Signal) int) error {
 	if c.nc.Opts.NoEcho {
 		return errors.New("the client has the option NoEcho; signals need their own messages back, so connect without it")
 	}
-	s := &signals{inlet: inlet{conn: c}, f: f}
+	s := &signals{inlet: newInlet(c, signalWindow), f: f}
 	s.peerList.init()
 	s.latches.init(s)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -70,7 +70,7 @@ func (c *Conn) Listen(ctx context.Context, f func(driver.Signal) int) error {
 
 func (s *signals) listen(ctx context.Context) error {
 	c := s.conn
-	if err := s.begin(ctx, []string{signalSubject, s.inbox("*")}, "", signalWindow); err != nil {
+	if err := s.begin(ctx, []string{signalSubject, s.inbox("*")}, ""); err != nil {
 		return err
 	}
 	if err := c.add(s); err != nil {

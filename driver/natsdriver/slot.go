@@ -75,7 +75,7 @@ func (k *keyed) takeSlot(n int, was slotState) *slot {
 	for _, seq := range was.Left {
 		s.left[seq] = struct{}{}
 	}
-	s.puller = newPuller(k.topic.conn, k.topic.stream, s.consumer)
+	s.puller = newPuller(k.topic.conn, k.topic.stream, s.consumer, slotDepth)
 	k.sources.Add(1)
 	go s.run(ctx)
 	return s
@@ -86,7 +86,7 @@ func (s *slot) run(ctx context.Context) {
 	k := s.group
 	defer k.sources.Done()
 	defer close(s.done)
-	if err := s.puller.open(ctx, slotDepth); err != nil {
+	if err := s.puller.open(ctx); err != nil {
 		k.fail(ctx, err)
 		return
 	}

@@ -27,9 +27,12 @@ type inlet struct {
 	lost  uint64        // final count; read it only after ended is closed
 }
 
+func newInlet(c *Conn, window int) inlet {
+	return inlet{conn: c, msgs: make(chan *nats.Msg, window), ended: make(chan struct{})}
+}
+
 // begin subscribes, and returns once the server has processed that.
-func (in *inlet) begin(ctx context.Context, subjects []string, group string, window int) error {
-	in.msgs, in.ended = make(chan *nats.Msg, window), make(chan struct{})
+func (in *inlet) begin(ctx context.Context, subjects []string, group string) error {
 	err := in.conn.permitted(ctx, subjects, func() error {
 		for _, subject := range subjects {
 			sub, err := in.conn.nc.ChanQueueSubscribe(subject, queueName(group), in.msgs)
@@ -135,13 +138,13 @@ func (c *Conn) subscribe(ctx context.Context, topics string, cfg driver.Subscrib
 	if cfg.From != driver.FromNow {
 		return nil, errors.New("messages of an ephemeral topic are not stored, so a subscription cannot start in the past")
 	}
-	s := &subscription{inlet: inlet{conn: c}}
+	s := &subscription{inlet: newInlet(c, cfg.Window)}
 	subjects := []string{topics}
 	if isPattern(topics) {
 		subjects = append(subjects, keyedSubjects(topics), storeSubjects(topics))
 		s.inbox = inboxRoot(c.nc)
 	}
-	if err := s.begin(ctx, subjects, cfg.Group, cfg.Window); err != nil {
+	if err := s.begin(ctx, subjects, cfg.Group); err != nil {
 		return nil, err
 	}
 	if c.local != nil && cfg.Group == "" && !isPattern(topics) {
