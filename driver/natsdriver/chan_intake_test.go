@@ -1,6 +1,7 @@
 package natsdriver
 
 import (
+	"context"
 	"strconv"
 	"testing"
 	"time"
@@ -57,18 +58,7 @@ func TestChanKeepsOrderAfterIntake(t *testing.T) {
 				ch.left = time.Time{}
 				ch.withdrawLocked()
 				ch.mu.Unlock()
-				for i := range values {
-					v, err := here.Receive(ctx, i%2 == 1)
-					if err != nil {
-						t.Fatal(err)
-					}
-					if got, want := string(v.Data), strconv.Itoa(values*round+i); got != want {
-						t.Fatalf("got %s, want %s", got, want)
-					}
-					if err := v.Done(ctx); err != nil {
-						t.Fatal(err)
-					}
-				}
+				receiveNumbers(ctx, t, here, values*round, values)
 			}
 			t.Logf("in %d of %d rounds the request was withdrawn before the value came", withdrawn, rounds)
 		})
@@ -115,18 +105,7 @@ func TestChanKeepsOrderOfDivided(t *testing.T) {
 		eventually(t, "the request is withdrawn", func() bool { return consumerOf(t, sender).NumWaiting == 0 })
 		passed() // the server has tried to send the second
 		release()
-		for i := range values {
-			v, err := here.Receive(ctx, i%2 == 1)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got, want := string(v.Data), strconv.Itoa(values*round+i); got != want {
-				t.Fatalf("got %s, want %s", got, want)
-			}
-			if err := v.Done(ctx); err != nil {
-				t.Fatal(err)
-			}
-		}
+		receiveNumbers(ctx, t, here, values*round, values)
 	}
 }
 
@@ -155,4 +134,22 @@ func consumerOf(t *testing.T, ch driver.Chan) *jetstream.ConsumerInfo {
 		t.Fatal(err)
 	}
 	return consumer.CachedInfo()
+}
+
+// receiveNumbers receives n numbers in order, the first of which is from, alternately
+// waiting and trying.
+func receiveNumbers(ctx context.Context, t *testing.T, ch driver.Chan, from, n int) {
+	t.Helper()
+	for i := range n {
+		v, err := ch.Receive(ctx, i%2 == 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := string(v.Data), strconv.Itoa(from+i); got != want {
+			t.Fatalf("got %s, want %s", got, want)
+		}
+		if err := v.Done(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
 }

@@ -46,18 +46,7 @@ func TestChanKeepsOrderAfterWithdrawal(t *testing.T) {
 			t.Error("what nobody has wanted for long is kept")
 		}
 		ch.mu.Unlock()
-		for i := range values {
-			v, err := here.Receive(ctx, i == 1) // once waiting, once trying
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got, want := string(v.Data), strconv.Itoa(values*round+i); got != want {
-				t.Fatalf("got %s, want %s", got, want)
-			}
-			if err := v.Done(ctx); err != nil {
-				t.Fatal(err)
-			}
-		}
+		receiveNumbers(ctx, t, here, values*round, values)
 	}
 }
 

@@ -65,7 +65,7 @@ func FuzzReceived(f *testing.F) {
 		var o peerList
 		o.init()
 		o.asks[1] = newAsk()
-		isPeerID(value)
+		_ = isPeerID(value)
 		for range 2 {
 			o.came(value)
 			o.answered(name, value)

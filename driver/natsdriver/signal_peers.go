@@ -72,7 +72,7 @@ func (o *peerList) init() {
 // isPeerID reports whether a connection can have this ID. To any other, nothing can be
 // sent that it would answer.
 func isPeerID(id string) bool {
-	return id != "" && id != rollToken && !strings.ContainsAny(id, ".*> \t\r\n")
+	return id != rollToken && isToken(id)
 }
 
 // words encodes what this connection says.
