@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/harkbus/hark/internal/spell"
+	"github.com/harkbus/hark/internal/timespan"
 )
 
 // field is a key of a T in the configuration: the one place that gives its name,
@@ -54,7 +55,7 @@ func boolean[T any](key, def, doc string, at func(*T) *bool) field[T] {
 }
 
 func duration[T any](key, def, doc string, at func(*T) *time.Duration) field[T] {
-	return scalar(key, "time", def, doc, func(t *T, s string) (err error) { *at(t), err = parseDuration(s); return err })
+	return scalar(key, "time", def, doc, func(t *T, s string) (err error) { *at(t), err = timespan.Parse(s); return err })
 }
 
 func size[T any](key, def, doc string, at func(*T) *int64) field[T] {
@@ -90,22 +91,6 @@ func commas[T any](key, value, doc string, at func(*T) *[]string) field[T] {
 		*at(t) = all
 		return nil
 	}}
-}
-
-// parseDuration parses durations such as 90s, 1h30m, 7d or 2w.
-func parseDuration(s string) (time.Duration, error) {
-	for unit, hours := range map[string]float64{"d": 24, "w": 7 * 24} {
-		if number, ok := strings.CutSuffix(s, unit); ok {
-			if n, err := strconv.ParseFloat(number, 64); err == nil && n >= 0 && n*hours < math.MaxInt64/float64(time.Hour) {
-				return time.Duration(n * hours * float64(time.Hour)), nil
-			}
-		}
-	}
-	d, err := time.ParseDuration(s)
-	if err != nil || d < 0 {
-		return 0, fmt.Errorf("got %q, want a time such as 90s, 12h or 7d", s)
-	}
-	return d, nil
 }
 
 var units = []struct {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/harkbus/hark/filter"
 	"github.com/harkbus/hark/internal/names"
+	"github.com/harkbus/hark/internal/timespan"
 )
 
 // param is a parameter of an endpoint: the one place that gives its name, where it
@@ -142,7 +143,7 @@ func choiceParam(name, doc string, choices ...string) param {
 // durationParam accepts a duration such as 90s or 7d.
 func durationParam(name, doc string) param {
 	p := textParam(name, doc+", such as 90s, 12h or 7d")
-	p.check = func(s string) error { _, err := parseDuration(s); return err }
+	p.check = func(s string) error { _, err := timespan.Parse(s); return err }
 	return p
 }
 
@@ -267,7 +268,7 @@ func (a arguments) number(name string) uint64 {
 
 // duration returns the value of a duration parameter, or 0 if it was left out.
 func (a arguments) duration(name string) time.Duration {
-	d, _ := parseDuration(a.text(name)) // it has been validated
+	d, _ := timespan.Parse(a.text(name)) // it has been validated
 	return d
 }
 

@@ -36,7 +36,8 @@ remove them.`,
 		fs.IntVar(&b.size, "size", 128, "`bytes` in a message")
 		fs.IntVar(&b.clients, "clients", 4, "`goroutines` that send")
 		fs.IntVar(&b.rounds, "rounds", 3, "`number` of rounds")
-		fs.DurationVar(&b.time, "time", time.Second, "`time` for each engine in a round of a test")
+		b.time = time.Second
+		timeVar(fs, &b.time, "time", "`time` for each engine in a round of a test")
 		output := outputFlag(fs, "text", "json")
 		return func(ctx context.Context, words []string, s Streams) error {
 			if b.size < 1 || b.size > 1<<20 || b.clients < 1 || b.rounds < 1 || b.time <= 0 {

@@ -44,6 +44,7 @@ func TestCommandLine(t *testing.T) {
 		{"demo -h", exitOK, "hark demo [flags]", ""},
 		{"demo --cuont 1", exitUsage, "", "unknown flag --cuont, did you mean --count?; see hark demo --help"},
 		{"pub x 1 --delay 5", exitUsage, "", `invalid value "5" for flag --delay: want a time such as 90s`},
+		{"demo channel --interval 0d", exitUsage, "", "--interval must be above 0"},
 		{"wait x --timeout -1s", exitUsage, "", `invalid value "-1s" for flag --timeout: want a time such as 90s`},
 		{"topic list --limit -1", exitUsage, "", `invalid value "-1" for flag --limit: want a whole number that is not negative`},
 		{"pub x 1 --count x", exitUsage, "", `invalid value "x" for flag --count: want a whole number`},

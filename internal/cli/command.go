@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"strings"
 	"text/tabwriter"
-	"time"
 	"unicode/utf8"
 
 	"github.com/harkbus/hark/internal/spell"
@@ -237,16 +236,12 @@ func flagError(fs *flag.FlagSet, err error) error {
 	return fmt.Errorf("unknown flag %s%s", asked, suggestion(asked, known))
 }
 
-const wantTime = "want a time such as 90s, 5m or 1h30m"
-
 // wanted says which values a flag takes of which package flag says only that it could
 // not parse one.
 func wanted(f *flag.Flag) string {
 	if f != nil {
 		if value, ok := f.Value.(flag.Getter); ok {
 			switch value.Get().(type) {
-			case time.Duration:
-				return wantTime
 			case float64:
 				return "want a number"
 			case int, int64:

@@ -20,7 +20,8 @@ after --count numbers or Ctrl-C, says how many were sent; by then each has been
 printed once.`,
 	setup: func(fs *flag.FlagSet) action {
 		var o producer.Options
-		fs.DurationVar(&o.Interval, "interval", time.Second, "`time` between two numbers of a producer")
+		o.Interval = time.Second
+		timeVar(fs, &o.Interval, "interval", "`time` between two numbers of a producer")
 		fs.IntVar(&o.Count, "count", 0, "`numbers` to send in total; 0 to send until Ctrl-C")
 		fs.IntVar(&o.Producers, "producers", 1, "`goroutines` that send: the first of three sends 1, 4, 7 and so on")
 		fs.IntVar(&o.Consumers, "consumers", 1, "`goroutines` that print")

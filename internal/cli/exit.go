@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/harkbus/hark"
+	"github.com/harkbus/hark/internal/timespan"
 )
 
 // Exit codes.
@@ -59,9 +60,14 @@ var errTimeout = errors.New("timed out")
 
 // timeoutFlag declares --timeout.
 func timeoutFlag(fs *flag.FlagSet, byDefault time.Duration, what string) *time.Duration {
-	f := timeFlag(byDefault)
-	fs.Var(&f, "timeout", "`time` to wait "+what+", such as 5s; 0 for no limit")
-	return (*time.Duration)(&f)
+	d := byDefault
+	timeVar(fs, &d, "timeout", "`time` to wait "+what+", such as 5s; 0 for no limit")
+	return &d
+}
+
+// timeVar declares a flag that sets d. Its default is the value that d has.
+func timeVar(fs *flag.FlagSet, d *time.Duration, name, usage string) {
+	fs.Var((*timeFlag)(d), name, usage)
 }
 
 // timeFlag is a time that is not negative.
@@ -69,9 +75,9 @@ type timeFlag time.Duration
 
 // Set implements flag.Value.
 func (f *timeFlag) Set(s string) error {
-	d, err := time.ParseDuration(s)
-	if err != nil || d < 0 {
-		return errors.New(wantTime)
+	d, err := timespan.Parse(s)
+	if err != nil {
+		return errors.New("want " + timespan.Wanted)
 	}
 	*f = timeFlag(d)
 	return nil

@@ -33,14 +33,14 @@ broker stores the topic, it has stored all messages when the command ends.
 		fs.BoolVar(&p.template, "template", false, "fill in templates, see above")
 		fs.IntVar(&p.count, "count", 1, "publish DATA this `number` of times")
 		fs.Float64Var(&p.rate, "rate", 0, "maximum `messages` per second; 0 for no limit")
-		fs.DurationVar(&p.delay, "delay", 0, "`time` to wait before delivery, such as 10m")
+		timeVar(fs, &p.delay, "delay", "`time` to wait before delivery, such as 10m")
 		fs.Func("at", "deliver at this `time`, such as 2026-01-31T12:00:00Z, and not before", func(s string) (err error) {
 			if p.due, err = time.Parse(time.RFC3339, s); err != nil {
 				return errors.New("want a time such as 2026-01-31T12:00:00Z")
 			}
 			return nil
 		})
-		fs.DurationVar(&p.ttl, "ttl", 0, "`time` after which the messages expire")
+		timeVar(fs, &p.ttl, "ttl", "`time` after which the messages expire")
 		fs.BoolVar(&p.m.Bare, "bare", false, "omit the CloudEvents envelope")
 		timeout := timeoutFlag(fs, 0, "in all")
 		output := outputFlag(fs, "text", "json")
@@ -114,8 +114,8 @@ func (p *publishing) check(words []string) error {
 		return errors.New("--count is for DATA")
 	case p.delay > 0 && !p.due.IsZero():
 		return errors.New("want one of --delay and --at")
-	case p.rate < 0 || p.delay < 0 || p.ttl < 0:
-		return errors.New("--rate, --delay and --ttl must not be negative")
+	case p.rate < 0:
+		return errors.New("--rate must not be negative")
 	}
 	p.m.HasKey = p.m.Key != ""
 	p.make = func(line []byte) (*driver.Message, error) { return withData(p.m, line), nil }

@@ -15,6 +15,7 @@ import (
 	"github.com/harkbus/hark/driver"
 	"github.com/harkbus/hark/filter"
 	"github.com/harkbus/hark/internal/names"
+	"github.com/harkbus/hark/internal/timespan"
 )
 
 var subCommand = command{
@@ -130,7 +131,7 @@ func parseFrom(s string, c *driver.SubscribeConfig) error {
 		c.From, c.Seq = driver.FromSeq, seq
 		return nil
 	}
-	if ago, err := time.ParseDuration(s); err == nil && ago >= 0 {
+	if ago, err := timespan.Parse(s); err == nil {
 		c.From, c.Time = driver.FromTime, time.Now().Add(-ago)
 		return nil
 	}
