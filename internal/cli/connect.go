@@ -54,7 +54,7 @@ func urlFlags(fs *flag.FlagSet) *brokerFlags {
 // use the HTTP API.
 func httpFlags(fs *flag.FlagSet) *brokerFlags {
 	f := urlFlags(fs)
-	fs.StringVar(&f.http, "http", "", "`URL` of the HTTP API of the broker (HARK_HTTP_URL, or the context; otherwise port "+defaultHTTPPort+" of the broker). HARK_TOKEN is the token if no URL has one")
+	fs.StringVar(&f.http, "http", "", "`URL` of the HTTP API of the broker (HARK_HTTP_URL, or the context; otherwise port "+defaultHTTPPort+" beside port "+defaultPort+"). HARK_TOKEN is the token if no URL has one")
 	return f
 }
 
@@ -78,7 +78,7 @@ type place struct {
 type certainty uint8
 
 const (
-	guessed certainty = iota // the default port on the same host
+	unknown certainty = iota // there is none, or it could be anywhere
 	paired                   // the default ports on one host
 	told                     // it was given explicitly
 )
@@ -166,7 +166,9 @@ func (p *place) read(web string) error {
 }
 
 // readHost takes the credentials from a URL, of which rest is the part after the
-// slashes. Unless the HTTP API is known otherwise, it assumes it at the first host.
+// slashes. Unless the HTTP API is known otherwise, it is taken to be on its default port
+// if that for messages is its default one. On another port it could be that of another
+// broker.
 func (p *place) readHost(scheme, rest string, web bool) error {
 	hosts, query, _ := strings.Cut(rest, "?")
 	first, _, _ := strings.Cut(hosts, ",")
@@ -184,12 +186,10 @@ func (p *place) readHost(scheme, rest string, web bool) error {
 	} else {
 		p.Password = values.Get("token")
 	}
-	if web && p.Host != "" {
+	if web && p.Host != "" && (p.Port == defaultPort || p.Port == "" && scheme == "hark") {
 		secure := scheme == "tls" || values.Has("tlsca") || values.Has("tlscert") || values.Has("tlsfirst")
 		p.HTTP = map[bool]string{true: "https://", false: "http://"}[secure] + net.JoinHostPort(p.Host, defaultHTTPPort)
-		if p.Port == defaultPort || p.Port == "" && scheme == "hark" {
-			p.Web = paired
-		}
+		p.Web = paired
 	}
 	return nil
 }
@@ -238,8 +238,11 @@ func redacted(raw string) string {
 // request builds a request to the HTTP API with the credentials of the place. path
 // begins with a slash.
 func (p *place) request(ctx context.Context, method, path string) (*http.Request, error) {
-	if p.HTTP == "" {
+	switch {
+	case p.HTTP == "" && p.Host == "":
 		return nil, fmt.Errorf("%s (%s) has no HTTP API; give its URL with --http", p.Said, redacted(p.URL))
+	case p.HTTP == "":
+		return nil, fmt.Errorf("%s does not tell where the HTTP API of the broker is, because its port is not %s (%s); give the URL with --http, or with hark context add --http", redacted(p.URL), defaultPort, p.Said)
 	}
 	r, err := http.NewRequestWithContext(ctx, method, p.HTTP+path, http.NoBody)
 	if err != nil {

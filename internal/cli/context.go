@@ -36,7 +36,7 @@ tls://broker.example?tlsca=/etc/ssl/our-ca.pem. A password or token read with
 --password stays out of the shell history. The first context added becomes the one
 in use.`,
 			setup: func(fs *flag.FlagSet) action {
-				http := fs.String("http", "", "`URL` of the HTTP API, if it is not on port "+defaultHTTPPort+" of the same host")
+				http := fs.String("http", "", "`URL` of the HTTP API, if it is not on port "+defaultHTTPPort+" beside port "+defaultPort)
 				about := fs.String("about", "", "a `note`, for the list")
 				password := fs.Bool("password", false, "read the password of the user, or a token, from the terminal or from one line of the input")
 				use := fs.Bool("use", false, "make it the context in use")

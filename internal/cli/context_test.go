@@ -56,7 +56,7 @@ func TestContext(t *testing.T) {
 		{"", "context add lab hark://TOKEN@lab.example --http https://web.example/hark/", exitOK, "", ""},
 		{"", "context list", exitOK, "* home   nats://127.0.0.1:4222\n  lab    hark://xxxxx@lab.example\n  prod   tls://ada:xxxxx@a.example,b.example:1?name=x   ours\n", ""},
 		{"", "context use prod", exitOK, "", ""},
-		{"", "context show", exitOK, "messages   tls://ada:xxxxx@a.example,b.example:1?name=x\nHTTP       https://a.example:7480\nuser       ada\nfrom       context prod\n", ""},
+		{"", "context show", exitOK, "messages   tls://ada:xxxxx@a.example,b.example:1?name=x\nuser       ada\nfrom       context prod\n", ""},
 		{"", "context show lab --output json", exitOK, `{"url":"hark://xxxxx@lab.example","http":"https://web.example/hark","from":"context lab"}` + "\n", ""},
 		{"", "context show --url hark://other", exitOK, "messages   hark://other\nHTTP       http://other:7480\nfrom       --url\n", ""},
 		{"", "context show --url hark://other --context lab", exitUsage, "", "--url and --context exclude each other"},
@@ -105,13 +105,14 @@ func TestContextPrecedence(t *testing.T) {
 		{brokerFlags{context: "two"}, nil, "hark://two.example", "http://two.example:7480"},
 		{brokerFlags{}, map[string]string{"HARK_CONTEXT": "two"}, "hark://two.example", "http://two.example:7480"},
 		{brokerFlags{context: "one"}, map[string]string{"HARK_CONTEXT": "two"}, "hark://u:p@one.example", "http://web.one"},
-		{brokerFlags{}, map[string]string{"HARK_URL": "nats://three"}, "nats://three", "http://three:7480"},
-		{brokerFlags{}, map[string]string{"HARK_URL": "nats://three", "HARK_CONTEXT": "two"}, "nats://three", "http://three:7480"},
+		{brokerFlags{}, map[string]string{"HARK_URL": "nats://three"}, "nats://three", ""},
+		{brokerFlags{}, map[string]string{"HARK_URL": "nats://three", "HARK_CONTEXT": "two"}, "nats://three", ""},
 		{brokerFlags{context: "two"}, map[string]string{"HARK_URL": "nats://three", "HARK_HTTP_URL": "http://web.three"}, "hark://two.example", "http://two.example:7480"},
 		{brokerFlags{}, map[string]string{"HARK_HTTP_URL": "http://web.four"}, "hark://u:p@one.example", "http://web.four"},
 		{brokerFlags{http: "http://web.five"}, map[string]string{"HARK_HTTP_URL": "http://web.four"}, "hark://u:p@one.example", "http://web.five"},
-		{brokerFlags{url: "nats://six"}, map[string]string{"HARK_URL": "nats://three", "HARK_HTTP_URL": "http://web.four"}, "nats://six", "http://six:7480"},
-		{brokerFlags{url: "nats://[::1]:4000?tlsca=ca.pem"}, nil, "nats://[::1]:4000?tlsca=ca.pem", "https://[::1]:7480"},
+		{brokerFlags{url: "nats://six"}, map[string]string{"HARK_URL": "nats://three", "HARK_HTTP_URL": "http://web.four"}, "nats://six", ""},
+		{brokerFlags{url: "nats://[::1]:7422?tlsca=ca.pem"}, nil, "nats://[::1]:7422?tlsca=ca.pem", "https://[::1]:7480"},
+		{brokerFlags{url: "hark://three:7522"}, nil, "hark://three:7522", ""},
 		{brokerFlags{url: "file:data"}, nil, "file:data", ""},
 	}
 	for _, tt := range tests {
@@ -133,7 +134,7 @@ func TestPlaceRequest(t *testing.T) {
 		"hark://tok@h":                "Bearer tok",
 		"hark://h?token=tok":          "Bearer tok",
 		"hark://h":                    "",
-		"nats://ada:pass@h1,bob:x@h2": "Basic YWRhOnBhc3M=",
+		"hark://ada:pass@h1,bob:x@h2": "Basic YWRhOnBhc3M=",
 	} {
 		p, err := (&brokerFlags{url: url}).place()
 		if err != nil {
@@ -144,12 +145,18 @@ func TestPlaceRequest(t *testing.T) {
 			t.Errorf("%s: got %q for %s, %v, want %q", url, r.Header.Get("Authorization"), r.URL, err, want)
 		}
 	}
-	p, err := (&brokerFlags{url: "file:data"}).place()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := p.request(t.Context(), http.MethodGet, "/"); err == nil || !strings.Contains(err.Error(), "no HTTP API") {
-		t.Errorf("file: got %v", err)
+	for url, want := range map[string]string{
+		"file:data":         "no HTTP API",
+		"hark://h:7522":     "does not tell where the HTTP API of the broker is", // on 7480 there may be another broker
+		"nats://u:secret@h": "nats://u:xxxxx@h does not tell",
+	} {
+		p, err := (&brokerFlags{url: url}).place()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.request(t.Context(), http.MethodGet, "/"); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", url, err, want)
+		}
 	}
 }
 

@@ -318,7 +318,7 @@ const maxSkew = 3 * time.Second
 
 // examineHTTP checks the HTTP API, and the broker's clock.
 func (d *doctor) examineHTTP(ctx context.Context, p place) {
-	if p.HTTP == "" {
+	if p.HTTP == "" && p.Host == "" {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)

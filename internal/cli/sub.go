@@ -189,11 +189,11 @@ func (l *listening) follow(ctx context.Context, p *place, s Streams) (err error)
 // is no such broker. To find that out overHTTP may have connected to the port for
 // messages; then it returns that connection.
 func (l *listening) overHTTP(ctx context.Context, p *place, s Streams) (web *webFeed, conn driver.Conn, err error) {
-	if p.HTTP == "" {
+	if p.HTTP == "" && p.Host == "" {
 		return nil, nil, nil
 	}
 	missing := "it is not known where the broker has its HTTP API"
-	if p.Web != guessed {
+	if p.Web != unknown {
 		client, err := p.client()
 		if err != nil {
 			return nil, nil, err

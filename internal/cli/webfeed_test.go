@@ -354,9 +354,9 @@ func TestWebCertainty(t *testing.T) {
 		{"hark://h:7422", "", paired},
 		{"nats://h:7422", "", paired},
 		{"tls://u:p@h:7422?tlsca=x", "", paired},
-		{"nats://h", "", guessed},
-		{"hark://h:4222", "", guessed},
-		{"file:./data", "", guessed},
+		{"nats://h", "", unknown},
+		{"hark://h:4222", "", unknown},
+		{"file:./data", "", unknown},
 		{"nats://h", "http://x", told},
 	} {
 		p := place{URL: tt.url}
