@@ -108,7 +108,7 @@ func storeScenario(t *testing.T, a *api) {
 func topicScenario(t *testing.T, a *api) {
 	var put topicPut
 	a.want(http.StatusOK, "putTopic", args{"topic": "shop.orders"}, topicLimits{Age: "7d", Count: 50, Durability: "relaxed"}, &put)
-	if put.Change != "made" || put.Topic.Age != "7d" || put.Topic.MaxCount != 50 || put.Topic.Durability != "relaxed" || put.Topic.Dedup != "2m" {
+	if put.Change != "created" || put.Topic.Age != "7d" || put.Topic.MaxCount != 50 || put.Topic.Durability != "relaxed" || put.Topic.Dedup != "2m" {
 		t.Errorf("got %+v", put)
 	}
 	a.want(http.StatusOK, "putTopic", args{"topic": "shop.orders"}, topicLimits{Age: "7d", Count: 50, Durability: "relaxed"}, &put)

@@ -102,7 +102,7 @@ type topicLimits struct {
 // topicPut says what happened to a topic.
 type topicPut struct {
 	Topic  topicView `json:"topic" doc:"the current state"`
-	Change string    `json:"change" enum:"made altered none" doc:"what was done"`
+	Change string    `json:"change" enum:"created altered none" doc:"what was done"`
 }
 
 type purged struct {
@@ -263,7 +263,7 @@ func putTopic(c *call) error {
 	}
 	put := topicPut{Change: "none"}
 	if !had {
-		put.Change = "made"
+		put.Change = "created"
 	}
 	_, err = conn.OpenTopic(c.ctx, driver.TopicConfig{Name: name, Stored: t.stored()})
 	if errors.Is(err, driver.ErrConflict) && had {

@@ -167,6 +167,6 @@ func (g *group) fields() [][2]string {
 		{"listening", plural(g.Listening, "member waits", "members wait")},
 		{"order", order},
 		{"paused", g.paused()},
-		{"made", moment(g.Created)},
+		{"created", moment(g.Created)},
 	}
 }

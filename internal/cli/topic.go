@@ -106,7 +106,7 @@ configuration declares when it starts.`,
 					if err != nil {
 						return err
 					}
-					what := map[string]string{"made": "topic %s made", "altered": "topic %s changed", "none": "topic %s is there already"}[put.Change]
+					what := map[string]string{"created": "topic %s created", "altered": "topic %s changed", "none": "topic %s exists with these limits"}[put.Change]
 					return f.done(s, text, what, words[0])
 				})
 			},
@@ -281,7 +281,7 @@ func (t *storedTopic) fields() [][2]string {
 		{"durability", t.Durability},
 		{"dedup", t.Dedup},
 		{"declared", declared},
-		{"made", moment(t.Created)},
+		{"created", moment(t.Created)},
 	}
 }
 
