@@ -189,6 +189,17 @@ func (c command) values(f *flag.Flag, last string) []candidate {
 			for _, name := range contextNames() {
 				all = append(all, candidate{name, ""})
 			}
+			break
+		}
+		// Where the values are listed in place of a name, those in lower case are words
+		// to type.
+		kind, _ := flag.UnquoteUsage(f)
+		if words := strings.Split(kind, "|"); len(words) > 1 {
+			for _, word := range words {
+				if !strings.ContainsFunc(word, func(r rune) bool { return r < 'a' || r > 'z' }) {
+					all = append(all, candidate{word, ""})
+				}
+			}
 		}
 	}
 	return beginning(all, last)

@@ -34,6 +34,10 @@ func TestComplete(t *testing.T) {
 		{"value get --output = r", "raw"}, // as bash passes it
 		{"value get --output =", "raw json"},
 		{"value get --output = raw --o", "--output"},
+		{"topic create --durability ", "strict relaxed memory"},
+		{"sub --from ", "start now"},
+		{"serve --log-level w", "warn"},
+		{"serve --http ", "off"},
 		{"nonsense ", ""},
 	}
 	for _, tt := range tests {
