@@ -241,6 +241,9 @@ type receiving struct {
 }
 
 func (r *receiving) run(ctx context.Context, ch driver.Chan, s Streams) error {
+	if !r.try {
+		announce(s, "receiving from "+r.name)
+	}
 	for n := 0; r.count == 0 || n < r.count; n++ {
 		err := r.one(ctx, ch, s)
 		switch {

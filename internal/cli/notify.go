@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/harkbus/hark"
 )
@@ -78,6 +79,7 @@ A name that is latched counts at once.`,
 			ctx, cancel := bounded(ctx, *timeout)
 			defer cancel()
 			return withNotifier(ctx, f, s.Err, func(n *hark.Notifier) error {
+				announce(s, "waiting for "+strings.Join(words, ", "))
 				came := words
 				if *all {
 					if err := n.Wait(ctx, words...); err != nil {

@@ -37,9 +37,7 @@ reply to one name share the requests. Each process answers them one at a time.`,
 				if err != nil {
 					return err
 				}
-				if terminalWidth(s.Err) > 0 {
-					fmt.Fprintf(s.Err, "answering %s; Ctrl-C ends\n", name)
-				}
+				announce(s, "answering "+name)
 				for n := 0; *count == 0 || n < *count; n++ {
 					calls, err := r.Receive(ctx, 1)
 					if err != nil {

@@ -221,9 +221,7 @@ func (l *listening) overHTTP(ctx context.Context, p *place, s Streams) (web *web
 }
 
 func (l *listening) listen(ctx context.Context, from feed, acks bool, s Streams) error {
-	if terminalWidth(s.Err) > 0 {
-		fmt.Fprintf(s.Err, "listening to %s; Ctrl-C ends\n", l.pattern)
-	}
+	announce(s, "listening to "+l.pattern)
 	return interruptible(ctx, func(ctx context.Context) error { return l.print(ctx, from, acks, s) })
 }
 

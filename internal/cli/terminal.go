@@ -28,6 +28,13 @@ func terminalWidth(w io.Writer) int {
 	return width
 }
 
+// announce says on a terminal what the command does until it is interrupted.
+func announce(s Streams, what string) {
+	if terminalWidth(s.Err) > 0 {
+		fmt.Fprintf(s.Err, "%s; Ctrl-C ends\n", what)
+	}
+}
+
 // leaveLine moves the cursor of a terminal to a new line when ctx ends, past the ^C that
 // the terminal shows. The function that it returns ends that.
 func leaveLine(ctx context.Context, w io.Writer) (end func()) {
