@@ -23,7 +23,19 @@
 // [RetryAfter], it is dropped, dead-lettered or retried as they say. After any
 // other error, or a panic, it is retried with backoff, and finally becomes a
 // dead letter. On an ephemeral topic a message lives until it has been handled;
-// a topic made with [Stored] keeps messages for as long as the bus lives.
+// a topic made with [Stored] keeps messages for as long as the bus lives, or over an
+// engine for as long as its store does.
+//
+// # Engines
+//
+// [New] makes a bus in this process. [Open] makes one over an engine that a URL names:
+// a directory, a broker (hark serve), or a NATS server or cluster. The program stays the
+// same, and what it shares by name it then shares with other processes. Values are
+// encoded, by default as JSON; waits may also be for a connection; and asking an engine
+// for something it cannot do is [ErrUnsupported]. Packages driver/filedriver and
+// driver/natsdriver are the engines; a program imports those it uses:
+//
+//	import _ "github.com/harkbus/hark/driver/natsdriver"
 //
 // # Ordering
 //
