@@ -88,8 +88,9 @@ func (b *Broker) makeTopic(ctx context.Context, t *TopicConfig) (made, differs b
 	if infoErr != nil {
 		return false, false, infoErr
 	}
-	if info.Config.Durability != durabilities[t.Durability] {
-		return false, false, err
+	if have := info.Config.Durability; have != durabilities[t.Durability] {
+		return false, false, fmt.Errorf("%w: its durability is %s, not %s, which cannot change; declare it as %s, or start without it and delete it with all of its messages (hark topic delete or delete-store)",
+			driver.ErrConflict, durabilityName(have), durabilityName(durabilities[t.Durability]), durabilityName(have))
 	}
 	return false, true, nil
 }
