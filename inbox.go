@@ -117,7 +117,7 @@ func (t *Topic[T]) subscribeRemote(cfg *subscribeConfig, how mode, h Handler[T],
 	}
 	if dc.Keyed {
 		if !stored {
-			return nil, r.engine.refuse("order by key across a group on an ephemeral topic")
+			return nil, r.engine.refuse("order by key across a group on an ephemeral topic (use the option Stored)")
 		}
 		if err := r.engine.needs(driver.KeyOrder); err != nil {
 			return nil, err
