@@ -74,7 +74,7 @@ func newRemoteTopic(b *Bus, name string, typ reflect.Type, c topicConfig) (*remo
 		MaxBytes:    c.retention.MaxBytes,
 		Dedup:       window,
 		Durability:  durability,
-		AnyClass:    c.retention.Durability == 0,
+		AnyClass:    c.retention.Durability == 0 || c.existing,
 		Existing:    c.existing,
 		DeadLetters: c.dead,
 	}

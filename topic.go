@@ -52,6 +52,7 @@ type topicCore struct {
 	keyOf     func(data any) string // data is a *T; nil without KeyBy
 	keyFunc   uintptr               // identifies the function passed to KeyBy
 	retention *Retention            // nil on an ephemeral topic
+	existing  bool                  // an engine may have it with another retention
 	dedup     *dedup                // nil if IDs are not remembered
 	delayed   delayed
 	codec     Codec
@@ -78,9 +79,10 @@ type entry[T any] struct {
 // bus there are no topics: nil is ErrInvalidOption.
 //
 // Over an engine the limits of a stored topic that exists there must be those in
-// Retention. A process that omits Stored uses an ephemeral topic of that name:
-// what it publishes is stored if the engine stores the topic, but Publish does not
-// wait for that. NewTopic waits for the engine, at most ten seconds.
+// Retention, unless Existing takes it as it is. A process that omits Stored uses an
+// ephemeral topic of that name: what it publishes is stored if the engine stores the
+// topic, but Publish does not wait for that. NewTopic waits for the engine, at most ten
+// seconds.
 func NewTopic[T any](b *Bus, name string, opts ...TopicOption) (*Topic[T], error) {
 	if b == nil {
 		return nil, fail("topic", name, errNoBus)
@@ -102,6 +104,12 @@ func newTopicUntil[T any](b *Bus, over func() bool, kind Kind, name string, at u
 		if err := opt.applyTopic(&c); err != nil {
 			return nil, err
 		}
+	}
+	switch {
+	case c.existing && c.retention == nil:
+		return nil, fmt.Errorf("%w: Existing without Stored, which says how to create the topic if it is not there", ErrInvalidOption)
+	case c.existing && c.dedup == 0 && !c.dead:
+		return nil, fmt.Errorf("%w: DedupWindow(0) with Existing, which takes the window that the topic has", ErrInvalidOption)
 	}
 	var key func(T) string
 	if c.keyOf != nil {
@@ -161,7 +169,7 @@ func makeTopic[T any](b *Bus, kind Kind, name string, c topicConfig, key func(T)
 		c.codec = b.codecFor(typ)
 	}
 	t := &Topic[T]{core: topicCore{
-		bus: b, kind: kind, name: name, typ: typ, retention: c.retention, codec: c.codec, bare: c.bare, pointers: refers(typ),
+		bus: b, kind: kind, name: name, typ: typ, retention: c.retention, existing: c.existing && !c.dead, codec: c.codec, bare: c.bare, pointers: refers(typ),
 	}}
 	t.core.bury = burial[T](b)
 	if key != nil {
@@ -193,13 +201,15 @@ func (t *topicCore) agrees(c topicConfig) error {
 		return fmt.Errorf("%w: it exists without this KeyBy; the first call must have the options", ErrInvalidOption)
 	case c.retention != nil && t.retention == nil:
 		return fmt.Errorf("%w: it exists without Stored; the first call must have the options", ErrInvalidOption)
-	case c.retention != nil && *c.retention != *t.retention:
+	case c.retention != nil && t.existing && !c.existing:
+		return fmt.Errorf("%w: it was opened with Existing, so its limits may be others; the first call must have the options", ErrInvalidOption)
+	case c.retention != nil && !c.existing && *c.retention != *t.retention:
 		return fmt.Errorf("%w: it exists with Stored(%+v), not Stored(%+v)", ErrInvalidOption, *t.retention, *c.retention)
 	case otherCodec(c.codec, t.codec):
 		return errOtherCodec
 	case c.bare && !t.bare:
 		return fmt.Errorf("%w: it exists without Bare; the first call must have the options", ErrInvalidOption)
-	case c.dedup >= 0 && c.dedup != t.dedup.span():
+	case c.dedup >= 0 && !c.existing && c.dedup != t.dedup.span():
 		return fmt.Errorf("%w: it exists with DedupWindow(%v), not %v", ErrInvalidOption, t.dedup.span(), c.dedup)
 	}
 	return nil

@@ -14,7 +14,7 @@ type topicConfig struct {
 	dedup     time.Duration
 	codec     Codec
 	bare      bool
-	existing  bool // an engine's topic is accepted with whatever options it has
+	existing  bool // a stored topic is accepted with whatever limits it has
 	dead      bool // it is for dead letters
 }
 
@@ -94,6 +94,18 @@ func Stored(r Retention) TopicOption {
 			return fmt.Errorf("%w: Stored(%+v): unknown durability", ErrInvalidOption, r)
 		}
 		c.retention = &r
+		return nil
+	})
+}
+
+// Existing takes a stored topic that is there already as it is, whatever its limits,
+// durability and window of deduplication. Stored, without which Existing is
+// ErrInvalidOption, and DedupWindow, which must not be 0, then only say how to create the
+// topic if it is not there. So those who run a broker can change the limits of its topics
+// without a change to the programs that use them.
+func Existing() TopicOption {
+	return topicOption(func(c *topicConfig) error {
+		c.existing = true
 		return nil
 	})
 }

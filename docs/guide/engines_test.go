@@ -6,15 +6,28 @@ import (
 	"fmt"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/harkbus/hark"
 )
 
 import _ "github.com/harkbus/hark/driver/filedriver"
 
-// TestEngines runs the program of the page over two engines.
+// TestEngines runs the program of the page over two engines, the second of which has
+// the topic already, with another limit.
 func TestEngines(t *testing.T) {
-	for _, url := range []string{"mem:", "file:" + t.TempDir()} {
+	dir := "file:" + t.TempDir()
+	bus, err := hark.Open(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := hark.NewTopic[float64](bus, "readings", hark.Stored(hark.Retention{MaxMessages: 10})); err != nil {
+		t.Fatal(err)
+	}
+	if err := bus.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, url := range []string{"mem:", dir} {
 		if err := engines(t.Context(), url); err != nil {
 			t.Errorf("%s: %v", url, err)
 		}
@@ -27,7 +40,8 @@ func engines(ctx context.Context, url string) error {
 		return err
 	}
 	defer bus.Close(ctx)
-	readings, err := hark.NewTopic[float64](bus, "readings", hark.Stored(hark.Retention{}))
+	readings, err := hark.NewTopic[float64](bus, "readings",
+		hark.Stored(hark.Retention{MaxAge: 24 * time.Hour}), hark.Existing())
 	if err != nil {
 		return err
 	}

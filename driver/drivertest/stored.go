@@ -19,6 +19,7 @@ var storedClauses = []Clause{
 	{"STO-8", "a start in the past needs a stored topic", testSTO8},
 	{"STO-9", "replay passes into the present without gap or repeat", testSTO9},
 	{"STO-10", "a subscription that retention overtakes goes on at the oldest kept, and counts", testSTO10},
+	{"STO-12", "Existing takes a topic as it is", testSTO12},
 }
 
 func storedWith(ctx context.Context, t *testing.T, bus *hark.Bus, r hark.Retention, n int) *hark.Topic[int] {
@@ -201,4 +202,29 @@ func testSTO10(t *testing.T, open Opener) {
 		s := sub.Stats()
 		return s.Delivered == uint64(len(got)) && s.Delivered+s.Dropped == n && (s.Dropped > 0 || s.Delivered == n) // an engine may have fetched everything in time
 	})
+}
+
+func testSTO12(t *testing.T, open Opener) {
+	ctx, bus := start(t, open)
+	for _, opts := range [][]hark.TopicOption{{}, {hark.Stored(hark.Retention{}), hark.DedupWindow(0)}} {
+		if _, err := hark.NewTopic[int](bus, "b", append(opts, hark.Existing())...); !errors.Is(err, hark.ErrInvalidOption) {
+			t.Errorf("Existing and %d other options: got %v, want ErrInvalidOption", len(opts), err)
+		}
+	}
+	few, many := hark.Stored(hark.Retention{MaxMessages: 3}), hark.Stored(hark.Retention{MaxMessages: 7})
+	keeps := func(name string) {
+		t.Helper()
+		topic := newTopic[int](t, bus, name, many, hark.Existing())
+		publish(ctx, t, topic, count(1, 11)...)
+		w := newRecorder[int]()
+		subscribe(t, topic, w.handle, hark.FromStart())
+		wantEqual(t, "kept on "+name, w.wait(ctx, t, 3), count(8, 11))
+	}
+	newTopic[int](t, bus, "a", few)
+	keeps("a")
+	newTopic[int](t, bus, "b", few, hark.Existing()) // which creates it
+	keeps("b")
+	if _, err := hark.NewTopic[int](bus, "b", few); !errors.Is(err, hark.ErrInvalidOption) {
+		t.Errorf("without Existing: got %v, want ErrInvalidOption, because its limits may be others", err)
+	}
 }

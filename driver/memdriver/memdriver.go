@@ -95,7 +95,7 @@ func (c *conn) OpenTopic(ctx context.Context, config driver.TopicConfig) (driver
 		return nil, fmt.Errorf("%w: engine memory: nothing outlives the process, and nothing is limited by size", driver.ErrUnsupported)
 	case t.stored == nil:
 		t.stored = want
-	case !want.Existing && !t.stored.Existing && !same(*t.stored, *want):
+	case !want.Existing && !t.stored.DeadLetters && !same(*t.stored, *want):
 		return nil, fmt.Errorf("%w: %+v, not %+v", driver.ErrConflict, *t.stored, *want)
 	}
 	return openTopic{t, c}, nil
@@ -104,8 +104,7 @@ func (c *conn) OpenTopic(ctx context.Context, config driver.TopicConfig) (driver
 // same reports whether two configurations are the same. There is one class of
 // durability.
 func same(a, b driver.StoredConfig) bool {
-	a.AnyClass, b.AnyClass = false, false
-	return a == b
+	return a.MaxMessages == b.MaxMessages && a.MaxAge == b.MaxAge && a.Dedup == b.Dedup
 }
 
 func (e *Engine) topicLocked(name string) *topic {

@@ -520,4 +520,9 @@ func TestDurabilityOfExistingTopic(t *testing.T) {
 	if !errors.Is(err, driver.ErrConflict) {
 		t.Errorf("with another limit: got %v, want ErrConflict", err)
 	}
+	have := driver.StoredConfig{MaxMessages: 3, MaxAge: time.Hour, MaxBytes: 1 << 20, Durability: driver.DurableMemory}
+	openTopic(t, asks, "limited", &have)
+	if w := openTopic(t, asks, "limited", &driver.StoredConfig{MaxMessages: 7, AnyClass: true, Existing: true}).(*stored).wanted; w.MaxMessages != 3 || w.MaxAge != time.Hour || w.MaxBytes != 1<<20 || w.Durability != driver.DurableMemory {
+		t.Errorf("taken as it is: would be created again as %+v, want %+v", w, have)
+	}
 }

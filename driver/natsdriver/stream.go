@@ -87,20 +87,24 @@ func (t *stored) begins(ctx context.Context) error {
 		return err
 	}
 	if t.wanted.AnyClass {
-		t.takeClass()
+		t.takeAsItIs()
 	}
 	return t.noteDead(ctx)
 }
 
-// takeClass makes the durability of the stream the wanted one, if it is weaker: the
-// stream of a topic in memory is gone when the server restarts, and is made again as it
-// was.
-func (t *stored) takeClass() {
-	d := storedConfig(t.config.Load()).Durability
+// takeAsItIs makes the durability of the stream the wanted one, if it is weaker, and so
+// its limits, if any will do: the stream of a topic in memory is gone when the server
+// restarts, and is made again as it was.
+func (t *stored) takeAsItIs() {
+	have := storedConfig(t.config.Load())
 	if t.inMemory() { // also a stream that is not hark's
-		d = driver.DurableMemory
+		have.Durability = driver.DurableMemory
 	}
-	t.wanted.Durability = max(t.wanted.Durability, d)
+	w := &t.wanted
+	w.Durability = max(w.Durability, have.Durability)
+	if w.Existing {
+		w.MaxMessages, w.MaxAge, w.MaxBytes = have.MaxMessages, have.MaxAge, have.MaxBytes
+	}
 }
 
 // open finds the stream, or creates it.
@@ -314,7 +318,7 @@ func (t *stored) agrees(have *jetstream.StreamConfig) error {
 	if len(differ) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%w: %s (stream %s; open it with these, or change the stream)", driver.ErrConflict, strings.Join(differ, ", "), t.stream)
+	return fmt.Errorf("%w: %s (stream %s; open it with these, or as it is with Existing, or change the stream)", driver.ErrConflict, strings.Join(differ, ", "), t.stream)
 }
 
 // info returns the state of the stream.
