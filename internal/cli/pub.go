@@ -2,11 +2,13 @@ package cli
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -87,9 +89,11 @@ type publishing struct {
 	due        time.Time // of --at; zero if there is none
 	json       bool
 
+	repeats   string // begins what the broker recognises repeats by; empty if it does not store the topic
 	make      func(line []byte) (*driver.Message, error)
 	to        driver.Topic
 	start     time.Time
+	made      int
 	batch     []*driver.Message
 	published atomic.Int64
 }
@@ -148,6 +152,9 @@ func (p *publishing) publish(ctx context.Context, conn driver.Conn, s Streams) (
 	var stored bool
 	if p.to, stored, err = openTopic(ctx, conn, p.topic); err != nil {
 		return err
+	}
+	if stored {
+		p.repeats = rand.Text() + "/"
 	}
 	delayed := p.delay > 0 || !p.due.IsZero()
 	switch {
@@ -243,6 +250,10 @@ func (p *publishing) add(ctx context.Context, line []byte, now bool) error {
 	m, err := p.make(line)
 	if err != nil {
 		return err
+	}
+	p.made++
+	if m.ID == "" && p.repeats != "" { // after a lost answer it is sent again
+		m.DedupID = p.repeats + strconv.Itoa(p.made)
 	}
 	m.Due = p.due
 	if p.delay > 0 {

@@ -129,3 +129,34 @@ func TestSubKeyed(t *testing.T) {
 		t.Errorf("a member without --keyed: got %d %s, want to be told that the members do not agree", code, errs)
 	}
 }
+
+// TestPubAgain checks what the broker recognises messages by that are sent again because
+// the answer was lost.
+func TestPubAgain(t *testing.T) {
+	startBroker(t, "topics: [{name: orders}]\n")
+	for _, args := range []string{"pub orders", "pub orders 3 --id mine"} {
+		if code, _, errs := call(t, "1\n2\n", strings.Fields(args)...); code != exitOK {
+			t.Fatalf("%s: got %d %s", args, code, errs)
+		}
+	}
+	nc, err := nats.Connect(strings.Replace(os.Getenv("HARK_URL"), "hark:", "nats:", 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := nc.JetStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []string
+	for seq := range uint64(3) {
+		m, err := js.GetMsg("hark-topic-orders", seq+1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, m.Header.Get(nats.MsgIdHdr))
+	}
+	if ids[0] == "" || ids[1] == "" || ids[0] == ids[1] || ids[2] != "mine" {
+		t.Errorf("got %q, want two that differ, and the one given", ids)
+	}
+}
