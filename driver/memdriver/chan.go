@@ -14,13 +14,13 @@ import (
 type channel struct {
 	config driver.ChanConfig
 
-	mu      sync.Mutex // guards the fields below
-	last    uint64     // number of the last value sent
-	values  []*chanValue
-	hands   map[*chanValue]*chanHandle
-	handles map[*chanHandle]struct{}
-	closed  bool
-	changed chan struct{} // closed and replaced at each change
+	mu       sync.Mutex // guards the fields below
+	last     uint64     // number of the last value sent
+	values   []*chanValue
+	inFlight map[*chanValue]*chanHandle
+	handles  map[*chanHandle]struct{}
+	closed   bool
+	changed  chan struct{} // closed and replaced at each change
 }
 
 // chanValue is a value in the channel. With capacity 0 its sender is waiting.
@@ -58,7 +58,7 @@ func (c *conn) OpenChan(ctx context.Context, config driver.ChanConfig) (driver.C
 	ch := e.chans[config.Name]
 	if ch == nil {
 		ch = &channel{
-			config: config, hands: map[*chanValue]*chanHandle{}, handles: map[*chanHandle]struct{}{}, changed: make(chan struct{}),
+			config: config, inFlight: map[*chanValue]*chanHandle{}, handles: map[*chanHandle]struct{}{}, changed: make(chan struct{}),
 		}
 		e.chans[config.Name] = ch
 	}
@@ -95,7 +95,7 @@ func (h *chanHandle) leave() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.gone = true
-	for v, holder := range h.hands {
+	for v, holder := range h.inFlight {
 		if holder == h {
 			h.putBackLocked(v)
 		}
@@ -113,7 +113,7 @@ func (ch *channel) changeLocked() {
 // putBackLocked returns a value in flight to its old place, where it can be
 // received again.
 func (ch *channel) putBackLocked(v *chanValue) {
-	delete(ch.hands, v)
+	delete(ch.inFlight, v)
 	i, _ := slices.BinarySearchFunc(ch.values, v, func(a, b *chanValue) int { return int(int64(a.nth - b.nth)) })
 	ch.values = slices.Insert(ch.values, i, v)
 	ch.changeLocked()
@@ -123,10 +123,10 @@ func (ch *channel) putBackLocked(v *chanValue) {
 func (ch *channel) removeLocked(v *chanValue) bool {
 	if i := slices.Index(ch.values, v); i >= 0 {
 		ch.values = slices.Delete(ch.values, i, i+1)
-	} else if _, ok := ch.hands[v]; !ok {
+	} else if _, ok := ch.inFlight[v]; !ok {
 		return false
 	}
-	delete(ch.hands, v)
+	delete(ch.inFlight, v)
 	ch.changeLocked()
 	return true
 }
@@ -239,12 +239,12 @@ func (h *chanHandle) Receive(ctx context.Context, try bool) (*driver.ChanValue, 
 		switch {
 		case h.gone:
 			return nil, errClosed
-		case h.closed && (h.config.Capacity == 0 || len(h.values)+len(h.hands) == 0):
+		case h.closed && (h.config.Capacity == 0 || len(h.values)+len(h.inFlight) == 0):
 			return nil, fmt.Errorf("channel %w", driver.ErrClosed)
 		case len(h.values) > 0:
 			v := h.values[0]
 			h.values = slices.Delete(h.values, 0, 1)
-			h.hands[v] = h
+			h.inFlight[v] = h
 			return h.handed(v), nil
 		case try:
 			return nil, driver.ErrAgain
@@ -260,7 +260,7 @@ func (h *chanHandle) handed(v *chanValue) *driver.ChanValue {
 		switch {
 		case h.gone:
 			return errClosed
-		case h.hands[v] != h:
+		case h.inFlight[v] != h:
 			return driver.ErrEnded
 		}
 		return nil
@@ -302,7 +302,7 @@ func (h *chanHandle) Len(ctx context.Context) (int, error) {
 	if h.config.Capacity == 0 {
 		return 0, nil
 	}
-	return len(h.values) + len(h.hands), nil
+	return len(h.values) + len(h.inFlight), nil
 }
 
 // roomLocked reports whether there is room, or a receiver for which no value is
@@ -318,7 +318,7 @@ func (h *chanHandle) roomLocked() bool {
 		}
 		return receivers > len(h.values)
 	}
-	return len(h.values)+len(h.hands) < h.config.Capacity
+	return len(h.values)+len(h.inFlight) < h.config.Capacity
 }
 
 // Room implements driver.Chan.
@@ -354,7 +354,7 @@ func (h *chanHandle) Close(ctx context.Context) error {
 	h.closed = true
 	if h.config.Capacity == 0 { // the values belong to their senders again
 		h.values = nil
-		clear(h.hands)
+		clear(h.inFlight)
 	}
 	for other := range h.handles {
 		other.finishLocked()

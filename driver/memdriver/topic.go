@@ -208,11 +208,11 @@ func (t *topic) takerLocked(name string, g *group, m *driver.Received) *subscrip
 			best = s
 			break
 		}
-		if best == nil || len(s.inHand) < len(best.inHand) {
+		if best == nil || len(s.inFlight) < len(best.inFlight) {
 			best = s
 		}
 	}
-	if best == nil || len(best.inHand) >= best.window {
+	if best == nil || len(best.inFlight) >= best.window {
 		return nil
 	}
 	return best
@@ -284,19 +284,19 @@ func (t openTopic) Stats(ctx context.Context) (driver.TopicStats, error) {
 	return s, nil
 }
 
-// subscription is a driver.Subscription. Engine.mu guards inHand.
+// subscription is a driver.Subscription. Engine.mu guards inFlight.
 type subscription struct {
-	conn    *conn
-	topic   *topic // nil for a pattern
-	pattern string
-	group   string
-	keyed   bool
-	window  int
-	serial  int64
-	queue   *queue[*driver.Received]
-	inHand  map[*driver.Received]*group
-	lost    atomic.Uint64
-	leaving atomic.Bool
+	conn     *conn
+	topic    *topic // nil for a pattern
+	pattern  string
+	group    string
+	keyed    bool
+	window   int
+	serial   int64
+	queue    *queue[*driver.Received]
+	inFlight map[*driver.Received]*group
+	lost     atomic.Uint64
+	leaving  atomic.Bool
 }
 
 var serials atomic.Int64
@@ -304,7 +304,7 @@ var serials atomic.Int64
 func newSubscription(c *conn, config driver.SubscribeConfig) *subscription {
 	return &subscription{
 		conn: c, group: config.Group, keyed: config.Keyed, window: config.Window, serial: serials.Add(1),
-		queue: newQueue[*driver.Received](), inHand: map[*driver.Received]*group{},
+		queue: newQueue[*driver.Received](), inFlight: map[*driver.Received]*group{},
 	}
 }
 
@@ -329,22 +329,22 @@ func (s *subscription) offer(m *driver.Received) {
 func (s *subscription) hold(g *group, m *driver.Received) {
 	c := *m
 	c.Headers, c.Token = maps.Clone(m.Headers), m
-	s.inHand[m] = g
+	s.inFlight[m] = g
 	if m.Key != "" {
 		g.owners[m.Key] = s
 		g.held[m.Key]++
 	}
-	s.queue.put(&c, len(s.inHand)+s.window)
+	s.queue.put(&c, len(s.inFlight)+s.window)
 }
 
 // letGo removes a message from those that a member has in flight, and reports
 // whether it was there.
 func (s *subscription) letGo(m *driver.Received) (*group, bool) {
-	g, ok := s.inHand[m]
+	g, ok := s.inFlight[m]
 	if !ok {
 		return nil, false
 	}
-	delete(s.inHand, m)
+	delete(s.inFlight, m)
 	if m.Key != "" {
 		if g.held[m.Key]--; g.held[m.Key] == 0 {
 			delete(g.held, m.Key)
@@ -448,7 +448,7 @@ func (s *subscription) Close(context.Context) error {
 			s.topic.subs = slices.Delete(s.topic.subs, i, i+1)
 		}
 	}
-	s.returnLocked(slices.Collect(maps.Keys(s.inHand)))
+	s.returnLocked(slices.Collect(maps.Keys(s.inFlight)))
 	s.conn.mu.Lock()
 	delete(s.conn.subs, s)
 	s.conn.mu.Unlock()
