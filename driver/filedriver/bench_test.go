@@ -13,20 +13,27 @@ import (
 	"github.com/harkbus/hark/internal/store"
 )
 
+// openEmpty opens a directory without messages until the benchmark ends.
+func openEmpty(b *testing.B) *Conn {
+	b.Helper()
+	c, err := Open(b.Context(), b.TempDir())
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		if err := c.Close(context.Background()); err != nil {
+			b.Error(err)
+		}
+	})
+	return c
+}
+
 // BenchmarkPublish measures publishing by callers that wait for each message.
 func BenchmarkPublish(b *testing.B) {
 	for name, d := range map[string]driver.Durability{"strict": driver.DurableStrict, "relaxed": driver.DurableRelaxed} {
 		for _, callers := range []int{1, 64, 256} {
 			b.Run(fmt.Sprintf("%s/callers=%d", name, callers), func(b *testing.B) {
-				c, err := Open(b.Context(), b.TempDir())
-				if err != nil {
-					b.Fatal(err)
-				}
-				b.Cleanup(func() {
-					if err := c.Close(context.Background()); err != nil {
-						b.Error(err)
-					}
-				})
+				c := openEmpty(b)
 				topic, err := c.OpenTopic(b.Context(), driver.TopicConfig{Name: "t", Stored: &driver.StoredConfig{Durability: d}})
 				if err != nil {
 					b.Fatal(err)
@@ -154,15 +161,7 @@ func BenchmarkEphemeral(b *testing.B) {
 
 func benchmarkEphemeral(b *testing.B, publishers, subscriptions int) {
 	const window = 4096 // publishers are at most half of it ahead
-	c, err := Open(b.Context(), b.TempDir())
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() {
-		if err := c.Close(context.Background()); err != nil {
-			b.Error(err)
-		}
-	})
+	c := openEmpty(b)
 	topic, err := c.OpenTopic(b.Context(), driver.TopicConfig{Name: "t"})
 	if err != nil {
 		b.Fatal(err)
