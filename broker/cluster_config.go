@@ -114,8 +114,7 @@ func (c *Config) validateCluster(bad report) {
 // validateStrict refuses strict topics on an engine of which it is not said that it syncs
 // each message: servers do not tell.
 func (c *Config) validateStrict(bad report) {
-	_, query, _ := strings.Cut(c.Engine, "?")
-	if values, err := url.ParseQuery(query); err != nil || values.Get("sync") == "always" || strings.HasPrefix(c.Engine, "hark:") {
+	if natsdriver.URLSyncsAlways(c.Engine) {
 		return
 	}
 	for i, t := range c.Topics {

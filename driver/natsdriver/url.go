@@ -91,11 +91,23 @@ func parseURL(raw string) (target, error) {
 
 // CheckURL returns what is wrong with a URL, without showing its secrets.
 func CheckURL(url string) error {
-	t, err := parseURL(url)
-	if err == nil {
-		_, err = makeOptions(t.options)
-	}
+	_, err := urlOptions(url)
 	return err
+}
+
+// URLSyncsAlways reports whether a URL says, as the option SyncAlways does, that the
+// servers have each stored message on disk before they acknowledge it.
+func URLSyncsAlways(url string) bool {
+	o, err := urlOptions(url)
+	return err == nil && o.syncAlways
+}
+
+func urlOptions(url string) (options, error) {
+	t, err := parseURL(url)
+	if err != nil {
+		return options{}, err
+	}
+	return makeOptions(t.options)
 }
 
 // isToken reports whether a name can be a token of a subject.

@@ -54,6 +54,17 @@ func TestURLsThatAreWrong(t *testing.T) {
 	}
 }
 
+func TestURLSyncsAlways(t *testing.T) {
+	for url, want := range map[string]bool{
+		"hark://a": true, "nats://a?sync=always": true, "nats://a": false, "nats://a?name=sync=always": false,
+		"nats://a?sync=never": false, "hark://a?replicas=9": false, "nats:hark://a?sync=always": false,
+	} {
+		if got := URLSyncsAlways(url); got != want {
+			t.Errorf("%s: got %v", url, got)
+		}
+	}
+}
+
 func TestOptionsThatAreWrong(t *testing.T) {
 	for _, opt := range []Option{Replicas(0), Replicas(6), Lease(1), Source("")} {
 		if _, err := makeOptions([]Option{opt}); err == nil {
