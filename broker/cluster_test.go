@@ -201,10 +201,10 @@ func TestCluster(t *testing.T) {
 		_, err := clicks.Receive(waiting, 1)
 		reached <- err
 	}()
-	door := doorOf(t, bs[1])
-	door.follow("clicks/events")
+	web := newWebClient(t, bs[1])
+	web.follow("clicks/events")
 	for heard := false; !heard; { // servers tell each other who listens
-		door.post(http.StatusAccepted, "clicks", "1")
+		web.post(http.StatusAccepted, "clicks", "1")
 		select {
 		case err := <-reached:
 			if heard = true; err != nil {

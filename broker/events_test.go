@@ -22,46 +22,46 @@ import (
 	"github.com/harkbus/hark/driver/natsdriver"
 )
 
-// door is a client of a broker that speaks only HTTP.
-type door struct {
+// webClient is a client of a broker that speaks only HTTP.
+type webClient struct {
 	t      *testing.T
 	base   string
 	client *http.Client
 }
 
-func doorOf(t *testing.T, b *Broker) *door {
+func newWebClient(t *testing.T, b *Broker) *webClient {
 	t.Helper()
 	transport := &http.Transport{MaxIdleConnsPerHost: 64}
 	t.Cleanup(transport.CloseIdleConnections)
-	return &door{t, "http://" + b.HTTPAddr().String(), &http.Client{Transport: transport}}
+	return &webClient{t, "http://" + b.HTTPAddr().String(), &http.Client{Transport: transport}}
 }
 
 // do sends a request with headers such as "a: b".
-func (d *door) do(ctx context.Context, method, path string, body io.Reader, headers ...string) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, method, d.base+path, body)
+func (web *webClient) do(ctx context.Context, method, path string, body io.Reader, headers ...string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, web.base+path, body)
 	if err != nil {
 		return nil, err
 	}
 	req.Header = header(headers...)
-	return d.client.Do(req)
+	return web.client.Do(req)
 }
 
 // post publishes, wants a status, and returns the answer.
-func (d *door) post(status int, topic, body string, headers ...string) published {
-	d.t.Helper()
-	res, err := d.do(testContext(d.t), http.MethodPost, "/v1/topics/"+topic, strings.NewReader(body), headers...)
+func (web *webClient) post(status int, topic, body string, headers ...string) published {
+	web.t.Helper()
+	res, err := web.do(testContext(web.t), http.MethodPost, "/v1/topics/"+topic, strings.NewReader(body), headers...)
 	if err != nil {
-		d.t.Fatal(err)
+		web.t.Fatal(err)
 	}
 	defer res.Body.Close()
 	text, err := io.ReadAll(res.Body)
 	if err != nil || res.StatusCode != status {
-		d.t.Fatalf("publish to %s: got %d %s, %v, want %d", topic, res.StatusCode, text, err, status)
+		web.t.Fatalf("publish to %s: got %d %s, %v, want %d", topic, res.StatusCode, text, err, status)
 	}
 	var p published
 	if status < 300 {
 		if err := json.Unmarshal(text, &p); err != nil {
-			d.t.Fatalf("%s: %v", text, err)
+			web.t.Fatalf("%s: %v", text, err)
 		}
 	} else {
 		p.Error = string(text)
@@ -70,27 +70,27 @@ func (d *door) post(status int, topic, body string, headers ...string) published
 }
 
 // numbers publishes {"n": from} and so on.
-func (d *door) numbers(status int, topic string, from, n int) {
-	d.t.Helper()
+func (web *webClient) numbers(status int, topic string, from, n int) {
+	web.t.Helper()
 	for i := from; i < from+n; i++ {
-		d.post(status, topic, fmt.Sprintf(`{"n":%d}`, i))
+		web.post(status, topic, fmt.Sprintf(`{"n":%d}`, i))
 	}
 }
 
 // poll polls, and returns the lines and the position at which to continue.
-func (d *door) poll(path string) (lines []gotEvent, next string) {
-	d.t.Helper()
-	res, err := d.do(testContext(d.t), http.MethodGet, "/v1/topics/"+path, nil, "Accept: application/x-ndjson")
+func (web *webClient) poll(path string) (lines []gotEvent, next string) {
+	web.t.Helper()
+	res, err := web.do(testContext(web.t), http.MethodGet, "/v1/topics/"+path, nil, "Accept: application/x-ndjson")
 	if err != nil {
-		d.t.Fatal(err)
+		web.t.Fatal(err)
 	}
 	defer res.Body.Close()
 	text, err := io.ReadAll(res.Body)
 	if err != nil || res.StatusCode != http.StatusOK {
-		d.t.Fatalf("poll %s: got %d %s, %v", path, res.StatusCode, text, err)
+		web.t.Fatalf("poll %s: got %d %s, %v", path, res.StatusCode, text, err)
 	}
 	for line := range bytes.Lines(text) {
-		lines = append(lines, gotEvent{data: readEvent(d.t, line)})
+		lines = append(lines, gotEvent{data: readEvent(web.t, line)})
 	}
 	return lines, res.Header.Get(nextHeader)
 }
@@ -132,19 +132,19 @@ type stream struct {
 }
 
 // follow opens a stream, and returns when the response has begun.
-func (d *door) follow(path string, headers ...string) *stream {
-	d.t.Helper()
-	ctx, cancel := context.WithCancel(testContext(d.t))
-	res, err := d.do(ctx, http.MethodGet, "/v1/topics/"+path, nil, append(headers, "Accept: text/event-stream")...)
+func (web *webClient) follow(path string, headers ...string) *stream {
+	web.t.Helper()
+	ctx, cancel := context.WithCancel(testContext(web.t))
+	res, err := web.do(ctx, http.MethodGet, "/v1/topics/"+path, nil, append(headers, "Accept: text/event-stream")...)
 	if err != nil {
-		d.t.Fatal(err)
+		web.t.Fatal(err)
 	}
 	if res.StatusCode != http.StatusOK || res.Header.Get("Content-Type") != "text/event-stream" {
 		text, _ := io.ReadAll(res.Body)
-		d.t.Fatalf("follow %s: got %d %s", path, res.StatusCode, text)
+		web.t.Fatalf("follow %s: got %d %s", path, res.StatusCode, text)
 	}
-	s := &stream{d.t, res.Body, bufio.NewReader(res.Body), cancel}
-	d.t.Cleanup(s.close)
+	s := &stream{web.t, res.Body, bufio.NewReader(res.Body), cancel}
+	web.t.Cleanup(s.close)
 	return s
 }
 
@@ -228,11 +228,11 @@ const twoTopics = "topics: [{name: orders, durability: relaxed}, {name: quick, d
 
 func TestServerSentEvents(t *testing.T) {
 	b := start(t, config(t, twoTopics))
-	d := doorOf(t, b)
-	live := d.follow("web.clicks/events")
-	some := d.follow("web.clicks/events?where=" + url.QueryEscape("data.n == 1 || data.n == 3"))
-	wide := d.follow("web.>/events")
-	d.numbers(http.StatusAccepted, "web.clicks", 0, 4)
+	web := newWebClient(t, b)
+	live := web.follow("web.clicks/events")
+	some := web.follow("web.clicks/events?where=" + url.QueryEscape("data.n == 1 || data.n == 3"))
+	wide := web.follow("web.>/events")
+	web.numbers(http.StatusAccepted, "web.clicks", 0, 4)
 	for _, e := range live.want(0, 1, 2, 3) {
 		if e.id != "" || e.data.Topic != "web.clicks" || e.data.Source != "/hark" {
 			t.Errorf("got %+v, want no id of what is not stored", e)
@@ -241,17 +241,17 @@ func TestServerSentEvents(t *testing.T) {
 	some.want(1, 3)
 	wide.want(0, 1, 2, 3)
 
-	d.numbers(http.StatusCreated, "orders", 0, 10)
-	tail := d.follow("orders/events")
-	all := d.follow("orders/events?from=start")
-	from := d.follow("orders/events?from=8")
-	last := d.follow("orders/events?from=last:2")
-	none := d.follow("orders/events?from=last:0")
-	past := d.follow("orders/events?from=12")
-	resumed := d.follow("orders/events?from=start", "Last-Event-ID: 4")
-	fresh := d.follow("orders/events", "Last-Event-ID: 400")
-	since := d.follow("orders/events?from=2020-01-02T15:04:05Z&where=" + url.QueryEscape("data.n == 3 || data.n > 9"))
-	d.numbers(http.StatusCreated, "orders", 10, 3)
+	web.numbers(http.StatusCreated, "orders", 0, 10)
+	tail := web.follow("orders/events")
+	all := web.follow("orders/events?from=start")
+	from := web.follow("orders/events?from=8")
+	last := web.follow("orders/events?from=last:2")
+	none := web.follow("orders/events?from=last:0")
+	past := web.follow("orders/events?from=12")
+	resumed := web.follow("orders/events?from=start", "Last-Event-ID: 4")
+	fresh := web.follow("orders/events", "Last-Event-ID: 400")
+	since := web.follow("orders/events?from=2020-01-02T15:04:05Z&where=" + url.QueryEscape("data.n == 3 || data.n > 9"))
+	web.numbers(http.StatusCreated, "orders", 10, 3)
 	for _, e := range all.want(upTo(0, 13)...) {
 		if want := strconv.Itoa(e.data.Data.N + 1); seqOf(e.id) != want || e.id == want || e.data.Seq != uint64(e.data.Data.N+1) {
 			t.Errorf("got %+v, want id %s", e, want)
@@ -272,7 +272,7 @@ func TestServerSentEvents(t *testing.T) {
 // event exactly once.
 func TestResume(t *testing.T) {
 	b := start(t, config(t, twoTopics))
-	d := doorOf(t, b)
+	web := newWebClient(t, b)
 	const total = 600
 	published := make(chan error, 1)
 	topic := openStored(t, b, "orders")
@@ -291,7 +291,7 @@ func TestResume(t *testing.T) {
 		if last != "" {
 			headers = append(headers, "Last-Event-ID: "+last)
 		}
-		s := d.follow("orders/events?from=start", headers...)
+		s := web.follow("orders/events?from=start", headers...)
 		for range 7 + round%40 {
 			e, err := s.next()
 			if err != nil || e.data.Data.N != got {
@@ -317,7 +317,7 @@ func TestResumeOnReplacedTopic(t *testing.T) {
 	b := start(t, config(t, "topics: [{name: 'store.>', durability: relaxed}]"))
 	for _, topic := range []string{"own", "store.a"} {
 		t.Run(topic, func(t *testing.T) {
-			d, nc := doorOf(t, b), connectTo(t, b.Addr().String())
+			d, nc := newWebClient(t, b), connectTo(t, b.Addr().String())
 			path := topic + "/events"
 			create := func() {
 				t.Helper()
@@ -433,28 +433,28 @@ func seqOf(at string) string {
 
 func TestPoll(t *testing.T) {
 	b := start(t, config(t, twoTopics))
-	d := doorOf(t, b)
-	if lines, next := d.poll("orders/events?from=start&wait=0s"); len(lines) != 0 || seqOf(next) != "1" {
+	web := newWebClient(t, b)
+	if lines, next := web.poll("orders/events?from=start&wait=0s"); len(lines) != 0 || seqOf(next) != "1" {
 		t.Errorf("got %v, next %q of an empty topic, want nothing and 1", lines, next)
 	}
-	d.numbers(http.StatusCreated, "orders", 0, 10)
-	lines, next := d.poll("orders/events?from=start&max=4")
+	web.numbers(http.StatusCreated, "orders", 0, 10)
+	lines, next := web.poll("orders/events?from=start&max=4")
 	if !slices.Equal(numbersOf(lines), upTo(0, 4)) || seqOf(next) != "5" {
 		t.Errorf("got %v, next %s", numbersOf(lines), next)
 	}
-	lines, next = d.poll("orders/events?from=" + next + "&where=" + url.QueryEscape("data.n == 6"))
+	lines, next = web.poll("orders/events?from=" + next + "&where=" + url.QueryEscape("data.n == 6"))
 	if !slices.Equal(numbersOf(lines), []int{6}) || seqOf(next) != "11" {
 		t.Errorf("got %v, next %s, want 6, and what does not match passed over", numbersOf(lines), next)
 	}
-	if lines, again := d.poll("orders/events?wait=50ms&from=" + next); len(lines) != 0 || again != next {
+	if lines, again := web.poll("orders/events?wait=50ms&from=" + next); len(lines) != 0 || again != next {
 		t.Errorf("got %v, next %s", numbersOf(lines), again)
 	}
 	waited := make(chan []gotEvent, 1)
 	go func() {
-		lines, _ := d.poll("orders/events?from=" + next)
+		lines, _ := web.poll("orders/events?from=" + next)
 		waited <- lines
 	}()
-	d.numbers(http.StatusCreated, "orders", 10, 1)
+	web.numbers(http.StatusCreated, "orders", 10, 1)
 	if lines := <-waited; !slices.Equal(numbersOf(lines), []int{10}) {
 		t.Errorf("got %v by waiting, want 10", numbersOf(lines))
 	}
@@ -462,7 +462,7 @@ func TestPoll(t *testing.T) {
 	// A group keeps its position between polls.
 	var got []int
 	for range 10 {
-		lines, next := d.poll("orders/events?group=g&from=start&max=4&wait=1s")
+		lines, next := web.poll("orders/events?group=g&from=start&max=4&wait=1s")
 		if next != "" {
 			t.Errorf("got next %s of a group", next)
 		}
@@ -479,51 +479,51 @@ func TestPoll(t *testing.T) {
 }
 
 // webSocket opens a WebSocket.
-func (d *door) webSocket(path string) *websocket.Conn {
-	d.t.Helper()
-	conn, _ := d.webSocketMark(path)
+func (web *webClient) webSocket(path string) *websocket.Conn {
+	web.t.Helper()
+	conn, _ := web.webSocketMark(path)
 	return conn
 }
 
 // webSocketMark is webSocket with headers, and returns the mark of the topic.
-func (d *door) webSocketMark(path string, headers ...string) (conn *websocket.Conn, mark string) {
-	d.t.Helper()
-	conn, res, err := websocket.Dial(testContext(d.t), d.base+"/v1/topics/"+path, &websocket.DialOptions{HTTPClient: d.client, HTTPHeader: header(headers...)})
+func (web *webClient) webSocketMark(path string, headers ...string) (conn *websocket.Conn, mark string) {
+	web.t.Helper()
+	conn, res, err := websocket.Dial(testContext(web.t), web.base+"/v1/topics/"+path, &websocket.DialOptions{HTTPClient: web.client, HTTPHeader: header(headers...)})
 	if err != nil {
-		d.t.Fatalf("%s: %v, %v", path, res, err)
+		web.t.Fatalf("%s: %v, %v", path, res, err)
 	}
-	d.t.Cleanup(func() { _ = conn.CloseNow() })
+	web.t.Cleanup(func() { _ = conn.CloseNow() })
 	return conn, res.Header.Get(topicMarkHeader)
 }
 
-func (d *door) hear(conn *websocket.Conn) eventData {
-	d.t.Helper()
-	_, text, err := conn.Read(testContext(d.t))
+func (web *webClient) hear(conn *websocket.Conn) eventData {
+	web.t.Helper()
+	_, text, err := conn.Read(testContext(web.t))
 	if err != nil {
-		d.t.Fatal(err)
+		web.t.Fatal(err)
 	}
-	return readEvent(d.t, text)
+	return readEvent(web.t, text)
 }
 
-func (d *door) say(conn *websocket.Conn, text string) {
-	d.t.Helper()
-	if err := conn.Write(testContext(d.t), websocket.MessageText, []byte(text)); err != nil {
-		d.t.Fatal(err)
+func (web *webClient) say(conn *websocket.Conn, text string) {
+	web.t.Helper()
+	if err := conn.Write(testContext(web.t), websocket.MessageText, []byte(text)); err != nil {
+		web.t.Fatal(err)
 	}
 }
 
 func TestWebSocket(t *testing.T) {
 	b := start(t, config(t, twoTopics))
-	d := doorOf(t, b)
-	d.numbers(http.StatusCreated, "orders", 0, 3)
-	conn := d.webSocket("orders/events?from=2&where=" + url.QueryEscape("data.n != 3"))
-	d.numbers(http.StatusCreated, "orders", 3, 2)
+	web := newWebClient(t, b)
+	web.numbers(http.StatusCreated, "orders", 0, 3)
+	conn := web.webSocket("orders/events?from=2&where=" + url.QueryEscape("data.n != 3"))
+	web.numbers(http.StatusCreated, "orders", 3, 2)
 	for _, n := range []int{1, 2, 4} {
-		if e := d.hear(conn); e.Data.N != n || e.Seq != uint64(n+1) {
+		if e := web.hear(conn); e.Data.N != n || e.Seq != uint64(n+1) {
 			t.Errorf("got %+v, want number %d", e, n)
 		}
 	}
-	d.say(conn, `{"ack":1}`)
+	web.say(conn, `{"ack":1}`)
 	if _, _, err := conn.Read(testContext(t)); websocket.CloseStatus(err) != websocket.StatusPolicyViolation {
 		t.Errorf("an acknowledgement that nobody wants: got %v", err)
 	}
@@ -532,41 +532,41 @@ func TestWebSocket(t *testing.T) {
 // TestWebSocketGroup checks that a group over WebSockets delivers at least once.
 func TestWebSocketGroup(t *testing.T) {
 	b := start(t, config(t, twoTopics))
-	d := doorOf(t, b)
-	d.numbers(http.StatusCreated, "orders", 0, 6)
-	one := d.webSocket("orders/events?group=g&from=start&window=2")
+	web := newWebClient(t, b)
+	web.numbers(http.StatusCreated, "orders", 0, 6)
+	one := web.webSocket("orders/events?group=g&from=start&window=2")
 	var held []uint64
 	for range 2 {
-		held = append(held, d.hear(one).Seq)
+		held = append(held, web.hear(one).Seq)
 	}
 	// The window is full, so the third message arrives after an acknowledgement.
-	d.say(one, fmt.Sprintf(`{"ack":%d}`, held[0]))
-	third := d.hear(one)
-	d.say(one, fmt.Sprintf(`{"nack":[%d]}`, third.Seq))
-	again := d.hear(one)
+	web.say(one, fmt.Sprintf(`{"ack":%d}`, held[0]))
+	third := web.hear(one)
+	web.say(one, fmt.Sprintf(`{"nack":[%d]}`, third.Seq))
+	again := web.hear(one)
 	for again.Seq != third.Seq { // others may come first
-		d.say(one, fmt.Sprintf(`{"ack":%d}`, again.Seq))
-		again = d.hear(one)
+		web.say(one, fmt.Sprintf(`{"ack":%d}`, again.Seq))
+		again = web.hear(one)
 	}
 	if again.Deliveries != 2 {
 		t.Errorf("what was given back came again as %+v, want the second delivery", again)
 	}
 	// Messages that are in flight when a client disconnects go to the others.
 	_ = one.CloseNow()
-	two := d.webSocket("orders/events?group=g")
+	two := web.webSocket("orders/events?group=g")
 	seen := map[uint64]bool{}
 	for !seen[held[1]] || !seen[third.Seq] {
-		e := d.hear(two)
+		e := web.hear(two)
 		seen[e.Seq] = true
-		d.say(two, fmt.Sprintf(`{"ack":[%d]}`, e.Seq))
+		web.say(two, fmt.Sprintf(`{"ack":[%d]}`, e.Seq))
 	}
 	if seen[held[0]] {
 		t.Error("what was acknowledged came again")
 	}
 
 	for _, text := range []string{"x", `{}`, `{"ack":"1"}`, `{"ack":-1}`} {
-		conn := d.webSocket("orders/events?group=h")
-		d.say(conn, text)
+		conn := web.webSocket("orders/events?group=h")
+		web.say(conn, text)
 		if _, _, err := conn.Read(testContext(t)); websocket.CloseStatus(err) != websocket.StatusPolicyViolation {
 			t.Errorf("%s: got %v", text, err)
 		}
@@ -577,20 +577,20 @@ func TestWebSocketGroup(t *testing.T) {
 // ack_wait.
 func TestAckWait(t *testing.T) {
 	b := start(t, config(t, twoTopics))
-	d := doorOf(t, b)
-	d.numbers(http.StatusCreated, "orders", 0, 1)
-	conn := d.webSocket("orders/events?group=g&from=start&ack_wait=1s")
-	if e := d.hear(conn); e.Deliveries != 0 {
+	web := newWebClient(t, b)
+	web.numbers(http.StatusCreated, "orders", 0, 1)
+	conn := web.webSocket("orders/events?group=g&from=start&ack_wait=1s")
+	if e := web.hear(conn); e.Deliveries != 0 {
 		t.Errorf("got %+v, want the first delivery", e)
 	}
-	if e := d.hear(conn); e.Deliveries != 2 || e.Seq != 1 {
+	if e := web.hear(conn); e.Deliveries != 2 || e.Seq != 1 {
 		t.Errorf("got %+v, want the second delivery", e)
 	}
 }
 
 func TestWhatIsRefusedOfEvents(t *testing.T) {
 	b := start(t, config(t, twoTopics))
-	d := doorOf(t, b)
+	web := newWebClient(t, b)
 	tests := []struct {
 		path    string
 		status  int
@@ -615,7 +615,7 @@ func TestWhatIsRefusedOfEvents(t *testing.T) {
 		{"orders/events", 400, "WebSocket", []string{"Upgrade: websocket", "Connection: Upgrade"}},
 	}
 	for _, tt := range tests {
-		res, err := d.do(testContext(t), http.MethodGet, "/v1/topics/"+tt.path, nil, tt.headers...)
+		res, err := web.do(testContext(t), http.MethodGet, "/v1/topics/"+tt.path, nil, tt.headers...)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -632,11 +632,11 @@ func TestWhatIsRefusedOfEvents(t *testing.T) {
 // read.
 func TestStopWithClients(t *testing.T) {
 	b := start(t, config(t, twoTopics))
-	d := doorOf(t, b)
-	sse, ws := d.follow("orders/events"), d.webSocket("orders/events?group=g")
+	web := newWebClient(t, b)
+	sse, ws := web.follow("orders/events"), web.webSocket("orders/events?group=g")
 	polled := make(chan int, 1)
 	go func() {
-		res, err := d.do(testContext(t), http.MethodGet, "/v1/topics/orders/events?wait=1m", nil, "Accept: application/x-ndjson")
+		res, err := web.do(testContext(t), http.MethodGet, "/v1/topics/orders/events?wait=1m", nil, "Accept: application/x-ndjson")
 		if err != nil {
 			polled <- 0
 			return
@@ -644,10 +644,10 @@ func TestStopWithClients(t *testing.T) {
 		_ = res.Body.Close()
 		polled <- res.StatusCode
 	}()
-	deaf := d.follow("noise/events")
+	deaf := web.follow("noise/events")
 	fill := strings.Repeat("x", 1<<20)
 	for range 32 {
-		d.post(http.StatusAccepted, "noise", fill)
+		web.post(http.StatusAccepted, "noise", fill)
 	}
 	for b.gateway.open.Load() < 4 {
 		awaitTick(t)
@@ -689,14 +689,14 @@ func TestEverybodyGetsEverything(t *testing.T) {
 	hold := make(chan struct{})
 	defer close(hold)
 	stuck.reply(func(int, http.ResponseWriter, *delivered) { <-hold })
-	d := doorOf(t, b)
+	web := newWebClient(t, b)
 	native := openStored(t, b, "orders")
 	sub, err := native.Subscribe(testContext(t), driver.SubscribeConfig{Window: 256})
 	if err != nil {
 		t.Fatal(err)
 	}
-	sse, ws := d.follow("orders/events"), d.webSocket("orders/events")
-	one, two := d.webSocket("orders/events?group=g"), d.webSocket("orders/events?group=g")
+	sse, ws := web.follow("orders/events"), web.webSocket("orders/events")
+	one, two := web.webSocket("orders/events?group=g"), web.webSocket("orders/events?group=g")
 	shares := make(chan int, 100)
 	for _, conn := range []*websocket.Conn{one, two} {
 		go func() {
@@ -716,14 +716,14 @@ func TestEverybodyGetsEverything(t *testing.T) {
 	}
 	for i := range 40 {
 		if i%2 == 0 {
-			d.numbers(http.StatusCreated, "orders", i, 1)
+			web.numbers(http.StatusCreated, "orders", i, 1)
 		} else if err := native.Publish(testContext(t), []*driver.Message{{ContentType: "application/json", Data: fmt.Appendf(nil, `{"n":%d}`, i)}}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	sse.want(upTo(0, 40)...)
 	for i := range 40 {
-		if e := d.hear(ws); e.Data.N != i {
+		if e := web.hear(ws); e.Data.N != i {
 			t.Fatalf("got %+v, want %d", e, i)
 		}
 	}
@@ -773,13 +773,13 @@ var _ engineConn = (*natsdriver.Conn)(nil)
 func TestDeafClients(t *testing.T) {
 	b := start(t, config(t, twoTopics))
 	b.gateway.timeout = 3 * time.Second
-	d := doorOf(t, b)
+	web := newWebClient(t, b)
 	const deaf, messages = 2, 240 // more than a hub and the connection of a client hold
 	for range deaf {
-		_ = d.follow("quick/events")
-		_ = d.follow("noise/events")
+		_ = web.follow("quick/events")
+		_ = web.follow("noise/events")
 	}
-	good, noisy := d.follow("quick/events"), d.follow("noise/events")
+	good, noisy := web.follow("quick/events"), web.follow("noise/events")
 	fill := strings.Repeat("x", 64<<10)
 	heard := make(chan error, 1)
 	go func() {
@@ -792,8 +792,8 @@ func TestDeafClients(t *testing.T) {
 		heard <- nil
 	}()
 	for i := range messages {
-		d.post(http.StatusCreated, "quick", fmt.Sprintf(`{"n":%d,"fill":"%s"}`, i, fill))
-		d.post(http.StatusAccepted, "noise", fmt.Sprintf(`{"n":%d,"fill":"%s"}`, i, fill))
+		web.post(http.StatusCreated, "quick", fmt.Sprintf(`{"n":%d,"fill":"%s"}`, i, fill))
+		web.post(http.StatusAccepted, "noise", fmt.Sprintf(`{"n":%d,"fill":"%s"}`, i, fill))
 		good.want(i)
 	}
 	if err := <-heard; err != nil {
@@ -818,12 +818,12 @@ func TestDeafClients(t *testing.T) {
 func TestDropped(t *testing.T) {
 	b := start(t, config(t, ""))
 	b.gateway.timeout = patience // it is not to be cut off
-	d := doorOf(t, b)
-	s := d.follow("noise/events")
+	web := newWebClient(t, b)
+	s := web.follow("noise/events")
 	const messages = 1200 // more than a hub and the connection hold
 	fill := strings.Repeat("x", 16<<10)
 	for i := range messages {
-		d.post(http.StatusAccepted, "noise", fmt.Sprintf(`{"n":%d,"fill":"%s"}`, i, fill))
+		web.post(http.StatusAccepted, "noise", fmt.Sprintf(`{"n":%d,"fill":"%s"}`, i, fill))
 	}
 	at, told := 0, 0
 	for at < messages {
@@ -852,11 +852,11 @@ func TestDropped(t *testing.T) {
 func TestWebSocketFlood(t *testing.T) {
 	t.Parallel()
 	b := start(t, config(t, twoTopics))
-	d := doorOf(t, b)
-	d.numbers(http.StatusCreated, "orders", 0, 1)
+	web := newWebClient(t, b)
+	web.numbers(http.StatusCreated, "orders", 0, 1)
 	closed := func(name string, flood func(conn *websocket.Conn) error) {
 		t.Helper()
-		conn := d.webSocket("orders/events?group=flood")
+		conn := web.webSocket("orders/events?group=flood")
 		var err error
 		for err == nil {
 			err = flood(conn)
@@ -883,11 +883,11 @@ func TestWebSocketFlood(t *testing.T) {
 	})
 	// Acknowledgements of messages that are not in flight are ignored, however many
 	// there are.
-	conn := d.webSocket("orders/events?group=acks&from=start")
+	conn := web.webSocket("orders/events?group=acks&from=start")
 	for range 2000 {
-		d.say(conn, `{"ack":[7,8,9]}`)
+		web.say(conn, `{"ack":[7,8,9]}`)
 	}
-	if e := d.hear(conn); e.Seq != 1 {
+	if e := web.hear(conn); e.Seq != 1 {
 		t.Errorf("got %+v beside a flood", e)
 	}
 	for b.gateway.open.Load() > 1 {

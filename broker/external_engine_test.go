@@ -191,13 +191,13 @@ func TestWebhookOfOneOfSeveral(t *testing.T) {
 // TestDelayOverBroker delays messages from a native client and over HTTP.
 func TestDelayOverBroker(t *testing.T) {
 	b := start(t, config(t, "topics: [{name: orders}, {name: 'jobs.*'}]"))
-	d := doorOf(t, b)
+	web := newWebClient(t, b)
 	for _, topic := range []string{"orders", "jobs.a"} {
 		native := storedTopic(t, dial(t, b, ""), topic)
 		sub := replay(t, b.conn, topic)
 		due := time.Now().Add(300 * time.Millisecond)
 		publishTo(t, native, &driver.Message{ID: "late", Due: due.Add(time.Millisecond), Data: []byte(`"late"`)})
-		d.post(202, topic+"?delay=300ms", `"web"`, "Content-Type: application/json")
+		web.post(202, topic+"?delay=300ms", `"web"`, "Content-Type: application/json")
 		publishTo(t, native, &driver.Message{ID: "now", Data: []byte(`"now"`)})
 		got := receive(t, sub, 3)
 		if string(got[0].Data) != `"now"` || time.Now().Before(due) {

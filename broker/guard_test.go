@@ -330,9 +330,9 @@ func TestTooManySubscriptions(t *testing.T) {
 		t.Errorf("got %v, want a broker that does not start without its routes", err)
 	}
 	stop(t, late)
-	d := doorOf(t, b)
+	web := newWebClient(t, b)
 	for i := 0; ; i++ {
-		res, err := d.do(testContext(t), http.MethodGet, fmt.Sprintf("/v1/topics/f%d/events", i), nil)
+		res, err := web.do(testContext(t), http.MethodGet, fmt.Sprintf("/v1/topics/f%d/events", i), nil)
 		if err != nil {
 			t.Fatal(err)
 		}

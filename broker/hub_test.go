@@ -12,14 +12,14 @@ import (
 // notice nothing.
 func TestFollowersBesideNATS(t *testing.T) {
 	b := start(t, config(t, ""))
-	d := doorOf(t, b)
+	web := newWebClient(t, b)
 	const topic = "web.clicks"
-	followers := []*stream{d.follow(topic + "/events"), d.follow(topic + "/events?where=data.n<1000")}
+	followers := []*stream{web.follow(topic + "/events"), web.follow(topic + "/events?where=data.n<1000")}
 	n := 0
 	post := func(count int) (sent uint64) {
 		t.Helper()
 		before := b.client.Stats().OutMsgs
-		d.numbers(http.StatusAccepted, topic, n, count)
+		web.numbers(http.StatusAccepted, topic, n, count)
 		n += count
 		return b.client.Stats().OutMsgs - before
 	}

@@ -51,13 +51,13 @@ func TestNATSOverWebSocket(t *testing.T) {
 	if err := nc.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	d := doorOf(t, b)
-	d.post(http.StatusCreated, "orders.placed", `{"n":1}`)
+	web := newWebClient(t, b)
+	web.post(http.StatusCreated, "orders.placed", `{"n":1}`)
 	msg, err := sub.NextMsgWithContext(testContext(t))
 	if err != nil || string(msg.Data) != `{"n":1}` || msg.Header.Get("ce-type") != "orders.placed" {
 		t.Errorf("got %+v, %v", msg, err)
 	}
-	sse := d.follow("orders.placed/events")
+	sse := web.follow("orders.placed/events")
 	js := jetStreamOf(t, nc)
 	if ack, err := js.Publish("orders.placed", []byte(`{"n":2}`)); err != nil || ack.Sequence != 2 {
 		t.Errorf("got %+v, %v", ack, err)
@@ -180,8 +180,8 @@ func TestEventSource(t *testing.T) {
 	}))
 	defer site.Close()
 	b := start(t, config(t, allProtocols+"web: {origins: \""+site.URL+"\"}\n"))
-	d := doorOf(t, b)
-	d.numbers(http.StatusCreated, "orders.placed", 0, 5)
+	web := newWebClient(t, b)
+	web.numbers(http.StatusCreated, "orders.placed", 0, 5)
 	page <- fmt.Sprintf(`<body><script>
 		const got = [];
 		const source = new EventSource("%s/v1/topics/orders.placed/events?from=start");
@@ -190,7 +190,7 @@ func TestEventSource(t *testing.T) {
 			if (got.length == 5) { source.close(); document.body.textContent = "GOT " + JSON.stringify(got); }
 		};
 		source.onerror = e => { document.body.textContent = "ERROR " + source.readyState; };
-	</script>`, d.base)
+	</script>`, web.base)
 	text, err := exec.CommandContext(testContext(t), browser, "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", "--user-data-dir="+t.TempDir(), "--dump-dom", site.URL).CombinedOutput()
 	if want := `GOT [["1",0],["2",1],["3",2],["4",3],["5",4]]`; err != nil || !strings.Contains(string(text), want) {
 		t.Errorf("got %v, %s, want %s", err, text, want)

@@ -49,45 +49,45 @@ func init() {
 
 func TestPublish(t *testing.T) {
 	b := start(t, config(t, "limits: {message: 4KiB}\ntopics: [{name: orders, durability: relaxed}]"))
-	d := doorOf(t, b)
+	web := newWebClient(t, b)
 	batch := "Content-Type: " + batchType
 	event := func(id, more string) string {
 		return `{"specversion":"1.0","id":"` + id + `","source":"/s","type":"t"` + more + `}`
 	}
 
 	// Two CloudEvents are the same if ID and source are, however they are sent.
-	if p := d.post(201, "orders", event("1", ""), "Content-Type: "+structuredType); p.Seq != 1 || p.ID != "1" || p.Topic != "orders" {
+	if p := web.post(201, "orders", event("1", ""), "Content-Type: "+structuredType); p.Seq != 1 || p.ID != "1" || p.Topic != "orders" {
 		t.Errorf("got %+v", p)
 	}
-	if p := d.post(200, "orders", "", "ce-specversion: 1.0", "ce-id: 1", "ce-source: /s", "ce-type: t"); !p.Repeated || p.Seq != 1 {
+	if p := web.post(200, "orders", "", "ce-specversion: 1.0", "ce-id: 1", "ce-source: /s", "ce-type: t"); !p.Repeated || p.Seq != 1 {
 		t.Errorf("got %+v of a repeat", p)
 	}
-	if p := d.post(201, "orders", "", "ce-specversion: 1.0", "ce-id: 1", "ce-source: /other", "ce-type: t"); p.Seq != 2 {
+	if p := web.post(201, "orders", "", "ce-specversion: 1.0", "ce-id: 1", "ce-source: /other", "ce-type: t"); p.Seq != 2 {
 		t.Errorf("got %+v of an event of another source", p)
 	}
 	// Idempotency-Key takes precedence. It corresponds to the ID option of Go
 	// programs.
-	if p := d.post(201, "orders", event("1", ""), "Content-Type: "+structuredType, "Idempotency-Key: o-1"); p.Seq != 3 {
+	if p := web.post(201, "orders", event("1", ""), "Content-Type: "+structuredType, "Idempotency-Key: o-1"); p.Seq != 3 {
 		t.Errorf("got %+v", p)
 	}
 	native := openStored(t, b, "orders")
 	places, err := dialPlacer(t, b, "orders").PublishPlaced(testContext(t), []*driver.Message{{ID: "o-1"}})
 	if err != nil || !places[0].Repeated || places[0].Seq != 3 {
-		t.Errorf("got %+v, %v of a repeat by another door", places, err)
+		t.Errorf("got %+v, %v of a repeat by another client", places, err)
 	}
 
-	p := d.post(201, "orders", "["+event("a", "")+","+event("1", "")+","+event("b", `,"partitionkey":"k","data":{"n":7}`)+"]", batch)
+	p := web.post(201, "orders", "["+event("a", "")+","+event("1", "")+","+event("b", `,"partitionkey":"k","data":{"n":7}`)+"]", batch)
 	if len(p.Events) != 3 || p.Events[0].Seq == 0 || p.Events[1].Seq != 1 || !p.Events[1].Repeated || p.Events[2].ID != "b" {
 		t.Errorf("got %+v", p)
 	}
-	if p = d.post(200, "orders", "["+event("a", "")+"]", batch); !p.Events[0].Repeated {
+	if p = web.post(200, "orders", "["+event("a", "")+"]", batch); !p.Events[0].Repeated {
 		t.Errorf("got %+v of a repeated batch", p)
 	}
-	first := d.post(201, "orders", "["+event("x", "")+","+event("y", "")+"]", batch, "Idempotency-Key: k")
-	if p = d.post(200, "orders", "["+event("x", "")+","+event("y", "")+"]", batch, "Idempotency-Key: k"); p.Events[1].Seq != first.Events[1].Seq {
+	first := web.post(201, "orders", "["+event("x", "")+","+event("y", "")+"]", batch, "Idempotency-Key: k")
+	if p = web.post(200, "orders", "["+event("x", "")+","+event("y", "")+"]", batch, "Idempotency-Key: k"); p.Events[1].Seq != first.Events[1].Seq {
 		t.Errorf("got %+v, want what came of %+v", p, first)
 	}
-	if p = d.post(201, "orders", "[]", batch); len(p.Events) != 0 {
+	if p = web.post(201, "orders", "[]", batch); len(p.Events) != 0 {
 		t.Errorf("got %+v of an empty batch", p)
 	}
 	// Nothing is published of a batch with a fault, or of one that is too large.
@@ -95,28 +95,28 @@ func TestPublish(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p = d.post(400, "orders", "["+event("c", "")+","+event("", "")+"]", batch); !strings.Contains(p.Error, "event 1: id is missing") {
+	if p = web.post(400, "orders", "["+event("c", "")+","+event("", "")+"]", batch); !strings.Contains(p.Error, "event 1: id is missing") {
 		t.Errorf("got %s", p.Error)
 	}
 	large := `,"data":"` + strings.Repeat("x", 5000) + `"`
-	if p = d.post(413, "orders", "["+event("c", "")+","+event("d", large)+"]", batch); !strings.Contains(p.Error, "event 1 is larger than 4096 bytes") {
+	if p = web.post(413, "orders", "["+event("c", "")+","+event("d", large)+"]", batch); !strings.Contains(p.Error, "event 1 is larger than 4096 bytes") {
 		t.Errorf("got %s", p.Error)
 	}
 	for _, headers := range [][]string{nil, {"Content-Type: " + structuredType}} {
-		d.post(413, "orders", strings.Repeat("x", 100_000), headers...)
+		web.post(413, "orders", strings.Repeat("x", 100_000), headers...)
 	}
-	d.post(415, "orders", "", "Content-Type: application/cloudevents+protobuf")
+	web.post(415, "orders", "", "Content-Type: application/cloudevents+protobuf")
 	for _, encoding := range []string{"gzip", "identity, br"} {
-		if p = d.post(415, "orders", "\x1f\x8b\x08\x00", "Content-Encoding: "+encoding); !strings.Contains(p.Error, "without Content-Encoding") {
+		if p = web.post(415, "orders", "\x1f\x8b\x08\x00", "Content-Encoding: "+encoding); !strings.Contains(p.Error, "without Content-Encoding") {
 			t.Errorf("got %s", p.Error)
 		}
 	}
-	d.post(400, "orders?key=other", event("e", `,"partitionkey":"k"`), "Content-Type: "+structuredType)
-	d.post(400, "orders?kee=other", "1")
+	web.post(400, "orders?key=other", event("e", `,"partitionkey":"k"`), "Content-Type: "+structuredType)
+	web.post(400, "orders?kee=other", "1")
 	if after, err := native.Stats(testContext(t)); err != nil || after.Last != stats.Last {
 		t.Errorf("got %+v, %v, want nothing published by refused requests", after, err)
 	}
-	d.post(201, "orders", "{}", "Content-Encoding: identity")
+	web.post(201, "orders", "{}", "Content-Encoding: identity")
 
 	// Properties of a message outside its body.
 	sub, err := native.Subscribe(testContext(t), driver.SubscribeConfig{Window: 10})
@@ -124,7 +124,7 @@ func TestPublish(t *testing.T) {
 		t.Fatal(err)
 	}
 	now := time.Now()
-	due := d.post(202, "orders?delay=100ms&ttl=1h&key=ada", `{"n":8}`, "Hark-Header-Tenant: EU 1")
+	due := web.post(202, "orders?delay=100ms&ttl=1h&key=ada", `{"n":8}`, "Hark-Header-Tenant: EU 1")
 	if due.Due == nil || due.Due.Before(now) || due.Seq != 0 {
 		t.Errorf("got %+v, want when it is due", due)
 	}
@@ -152,17 +152,17 @@ func dialPlacer(t *testing.T, b *Broker, name string) driver.Placer {
 // answer says which.
 func TestBatchInPart(t *testing.T) {
 	b := start(t, config(t, "topics: [{name: orders, durability: relaxed}]"))
-	d := doorOf(t, b)
+	web := newWebClient(t, b)
 	event := func(id, more string) string {
 		return `{"specversion":"1.0","id":"` + id + `","source":"/s","type":"t"` + more + `}`
 	}
 	// NATS has no headers with these names, which shows only when the message is
 	// encoded.
-	p := d.post(http.StatusMultiStatus, "orders", "["+event("1", "")+","+event("2", `,"time":"2026-01-02T03:04:05Z"`)+","+event("3", "")+"]", "Content-Type: "+batchType, "Hark-Header-Status: x")
+	p := web.post(http.StatusMultiStatus, "orders", "["+event("1", "")+","+event("2", `,"time":"2026-01-02T03:04:05Z"`)+","+event("3", "")+"]", "Content-Type: "+batchType, "Hark-Header-Status: x")
 	if len(p.Events) != 3 || p.Events[0].Error == "" {
 		t.Errorf("got %+v", p)
 	}
-	if p = d.post(http.StatusInternalServerError, "orders", "1", "Hark-Header-Status: x"); p.Error == "" {
+	if p = web.post(http.StatusInternalServerError, "orders", "1", "Hark-Header-Status: x"); p.Error == "" {
 		t.Errorf("got %+v", p)
 	}
 }
@@ -171,12 +171,12 @@ func TestBatchInPart(t *testing.T) {
 // reads the output with it.
 func TestCloudEventsSDK(t *testing.T) {
 	b := start(t, config(t, "topics: [{name: orders, durability: relaxed}]"))
-	d := doorOf(t, b)
-	client, err := cloudevents.NewClientHTTP(cloudevents.WithTarget(d.base+"/v1/topics/orders"), cloudevents.WithRoundTripper(d.client.Transport))
+	web := newWebClient(t, b)
+	client, err := cloudevents.NewClientHTTP(cloudevents.WithTarget(web.base+"/v1/topics/orders"), cloudevents.WithRoundTripper(web.client.Transport))
 	if err != nil {
 		t.Fatal(err)
 	}
-	sse := d.follow("orders/events")
+	sse := web.follow("orders/events")
 	events := make([]cloudevents.Event, 3)
 	for i := range events {
 		e := cloudevents.NewEvent()
@@ -205,7 +205,7 @@ func TestCloudEventsSDK(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			d.post(http.StatusCreated, "orders", string(text), "Content-Type: application/cloudevents-batch+json")
+			web.post(http.StatusCreated, "orders", string(text), "Content-Type: application/cloudevents-batch+json")
 			return nil
 		},
 	} {
@@ -333,7 +333,7 @@ func TestSlowBodies(t *testing.T) {
 	for b.gateway.bodies.usedNow() == 0 {
 		awaitTick(t)
 	}
-	doorOf(t, b).numbers(http.StatusAccepted, "orders", 0, 20)
+	newWebClient(t, b).numbers(http.StatusAccepted, "orders", 0, 20)
 	if used := b.gateway.bodies.usedNow(); used > 64*bodyFactor*bodyStep {
 		t.Errorf("%d bytes are kept for bodies that have not come", used)
 	}

@@ -410,21 +410,21 @@ topics: [{name: 'shop.>'}]
 // TestStoreOverHTTP follows all topics of a store, and a part of them, like the
 // single stored topic that they are together.
 func TestStoreOverHTTP(t *testing.T) {
-	d := doorOf(t, start(t, config(t, "topics: [{name: 'shop.>'}]")))
-	d.numbers(http.StatusCreated, "shop.a", 0, 2)
-	d.numbers(http.StatusCreated, "shop.a.deep", 2, 2)
-	d.numbers(http.StatusCreated, "shop.b", 4, 2)
+	web := newWebClient(t, start(t, config(t, "topics: [{name: 'shop.>'}]")))
+	web.numbers(http.StatusCreated, "shop.a", 0, 2)
+	web.numbers(http.StatusCreated, "shop.a.deep", 2, 2)
+	web.numbers(http.StatusCreated, "shop.b", 4, 2)
 	for pattern, want := range map[string][]int{"shop.%3E": upTo(0, 6), "shop.*": {0, 1, 4, 5}, "*.a": nil} {
 		if want == nil {
-			res, err := d.do(testContext(t), http.MethodGet, "/v1/topics/"+pattern+"/events?from=start", nil)
+			res, err := web.do(testContext(t), http.MethodGet, "/v1/topics/"+pattern+"/events?from=start", nil)
 			if err != nil || res.StatusCode != http.StatusConflict {
 				t.Errorf("%s: got %v, %v, want a pattern in no store to be refused", pattern, res.Status, err)
 			}
 			_ = res.Body.Close()
 			continue
 		}
-		lines, next := d.poll(pattern + "/events?from=start&max=3")
-		more, _ := d.poll(pattern + "/events?from=" + next)
+		lines, next := web.poll(pattern + "/events?from=start&max=3")
+		more, _ := web.poll(pattern + "/events?from=" + next)
 		if got := append(numbersOf(lines), numbersOf(more)...); !slices.Equal(got, want) {
 			t.Errorf("%s: got %v, want %v", pattern, got, want)
 		}
@@ -432,7 +432,7 @@ func TestStoreOverHTTP(t *testing.T) {
 			t.Errorf("%s: got %+v", pattern, last)
 		}
 		// It goes on after the last message, including messages published later.
-		res, err := d.do(testContext(t), http.MethodGet, "/v1/topics/"+pattern+"/events?wait=1s&where=data.n==5", nil, "Accept: application/x-ndjson", "Last-Event-ID: 2")
+		res, err := web.do(testContext(t), http.MethodGet, "/v1/topics/"+pattern+"/events?wait=1s&where=data.n==5", nil, "Accept: application/x-ndjson", "Last-Event-ID: 2")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -441,13 +441,13 @@ func TestStoreOverHTTP(t *testing.T) {
 		}
 		_ = res.Body.Close()
 		// A group keeps its place in it.
-		one := d.webSocket(pattern + "/events?group=g&from=start&window=1")
-		d.say(one, fmt.Sprintf(`{"ack":%d}`, d.hear(one).Seq))
+		one := web.webSocket(pattern + "/events?group=g&from=start&window=1")
+		web.say(one, fmt.Sprintf(`{"ack":%d}`, web.hear(one).Seq))
 		_ = one.CloseNow()
-		two := d.webSocket(pattern + "/events?group=g")
+		two := web.webSocket(pattern + "/events?group=g")
 		for rest := want[1:]; len(rest) > 0; { // what was on its way to the first comes later
-			e := d.hear(two)
-			d.say(two, fmt.Sprintf(`{"ack":%d}`, e.Seq))
+			e := web.hear(two)
+			web.say(two, fmt.Sprintf(`{"ack":%d}`, e.Seq))
 			rest = slices.DeleteFunc(rest, func(n int) bool { return n == e.Data.N })
 		}
 		_ = two.CloseNow()

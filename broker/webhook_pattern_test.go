@@ -45,20 +45,20 @@ func TestWebhookFromPattern(t *testing.T) {
 	text := topics + strings.Replace(r.webhook("from: orders.eu.*\nattempts: 1000\ndurable: true\nposition: start\nbackoff_max: 1s"), "    backoff_max: 20ms\n", "", 1)
 
 	b := start(t, configIn(t, dir, topics))
-	d := doorOf(t, b)
-	d.numbers(201, "orders.eu.a", 0, 2)
-	d.numbers(201, "orders.us.a", 0, 1)
+	web := newWebClient(t, b)
+	web.numbers(201, "orders.eu.a", 0, 2)
+	web.numbers(201, "orders.us.a", 0, 1)
 	stop(t, b)
 	r.reply(func(_ int, w http.ResponseWriter, _ *delivered) { w.WriteHeader(http.StatusBadGateway) })
 	b = start(t, configIn(t, dir, text))
-	doorOf(t, b).numbers(201, "orders.eu.b", 0, 2)
+	newWebClient(t, b).numbers(201, "orders.eu.b", 0, 2)
 	r.next()
 	stop(t, b)
 	r.drained()
 
 	r.reply(nil)
 	b = start(t, configIn(t, dir, text))
-	doorOf(t, b).numbers(201, "orders.eu.c", 0, 1)
+	newWebClient(t, b).numbers(201, "orders.eu.c", 0, 1)
 	want := []string{`orders.eu.a {"n":0}`, `orders.eu.a {"n":1}`, `orders.eu.b {"n":0}`, `orders.eu.b {"n":1}`, `orders.eu.c {"n":0}`}
 	if got := r.bodies(5); !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
@@ -83,9 +83,9 @@ func TestWebhookFromPattern(t *testing.T) {
 	if all, err := b.conn.StoreGroups(testContext(t), "orders.>"); err != nil || len(all) != 0 {
 		t.Errorf("got the groups %+v, %v, want the place of a former webhook forgotten", all, err)
 	}
-	doorOf(t, b).numbers(201, "orders.eu.a", 2, 1)
+	newWebClient(t, b).numbers(201, "orders.eu.a", 2, 1)
 	reload(strings.Replace(text, "position: start", "position: now", 1))
-	doorOf(t, b).numbers(201, "orders.eu.a", 3, 1)
+	newWebClient(t, b).numbers(201, "orders.eu.a", 3, 1)
 	if got := r.bodies(1)[0]; got != `orders.eu.a {"n":3}` {
 		t.Errorf("got %s, want what was published since it is there again", got)
 	}
@@ -99,7 +99,7 @@ func TestWebhookBecomesDurable(t *testing.T) {
 			text := r.webhook("from: '" + from + "'\nattempts: 1000")
 			dir := t.TempDir()
 			b := start(t, configIn(t, dir, text))
-			doorOf(t, b).numbers(202, topic, 0, 1)
+			newWebClient(t, b).numbers(202, topic, 0, 1)
 			if got := r.bodies(1)[0]; got != topic+` {"n":0}` || b.webhooks.all[0].view().Durable {
 				t.Errorf("got %s, durable: %v", got, b.webhooks.all[0].view().Durable)
 			}
@@ -148,9 +148,9 @@ func TestDeadLettersOfPattern(t *testing.T) {
 				text, status = "topics: [{name: '"+from+"', durability: relaxed}]\n"+text, http.StatusCreated
 			}
 			b := start(t, config(t, text))
-			d := doorOf(t, b)
+			web := newWebClient(t, b)
 			for _, topic := range topics {
-				d.numbers(status, topic, 0, 1)
+				web.numbers(status, topic, 0, 1)
 			}
 			awaitDead(t, b, "webhook-shop.dead", 2)
 			a := newAPI(t, b, "")
@@ -161,7 +161,7 @@ func TestDeadLettersOfPattern(t *testing.T) {
 			if slices.Sort(got); !slices.Equal(got, topics) {
 				t.Errorf("got dead letters from %v, want %v", got, topics)
 			}
-			d.numbers(status, topics[0], 1, 1)
+			web.numbers(status, topics[0], 1, 1)
 			want := []string{topics[0] + ` {"n":0}`, topics[0] + ` {"n":1}`, topics[1] + ` {"n":0}`}
 			if got := r.bodies(3); !slices.Equal(slices.Sorted(slices.Values(got)), want) {
 				t.Errorf("got %q, want %q: nothing that was given up", got, want)

@@ -138,10 +138,10 @@ func TestSignature(t *testing.T) {
 func TestWebhook(t *testing.T) {
 	r := newReceiver(t)
 	b := start(t, config(t, "topics: [{name: orders, durability: relaxed}]\n"+r.webhook("from: orders\nwhere: type != \"skipped\"\nheader: \"Authorization: Bearer x\"")))
-	d := doorOf(t, b)
-	d.post(201, "orders", `{"specversion":"1.0","id":"e 1","source":"/shop","type":"order.placed","subject":"ü","tenant":"eu","partitionkey":"ada","data":{"n":1}}`, "Content-Type: "+structuredType)
-	d.post(201, "orders", `{"specversion":"1.0","id":"2","source":"/shop","type":"skipped","data":{"n":1}}`, "Content-Type: "+structuredType)
-	d.post(201, "orders", "text \xff", "Content-Type: text/plain", "Hark-Header-Tenant: e u")
+	web := newWebClient(t, b)
+	web.post(201, "orders", `{"specversion":"1.0","id":"e 1","source":"/shop","type":"order.placed","subject":"ü","tenant":"eu","partitionkey":"ada","data":{"n":1}}`, "Content-Type: "+structuredType)
+	web.post(201, "orders", `{"specversion":"1.0","id":"2","source":"/shop","type":"skipped","data":{"n":1}}`, "Content-Type: "+structuredType)
+	web.post(201, "orders", "text \xff", "Content-Type: text/plain", "Hark-Header-Tenant: e u")
 
 	one := r.next()
 	e := one.event // the SDK does not decode what is percent-encoded
@@ -186,7 +186,7 @@ func TestWebhookAnswers(t *testing.T) {
 	t.Parallel()
 	r := newReceiver(t)
 	b := start(t, config(t, "topics: [{name: orders, durability: relaxed}]\n"+r.webhook("from: orders\nattempts: 3\ntimeout: 2s")))
-	d := doorOf(t, b)
+	web := newWebClient(t, b)
 	dead := func() *driver.Received {
 		t.Helper()
 		for has := false; !has; {
@@ -220,7 +220,7 @@ func TestWebhookAnswers(t *testing.T) {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
 	})
-	d.post(201, "orders", `{"n":1}`)
+	web.post(201, "orders", `{"n":1}`)
 	var ids []string
 	for i := range 3 {
 		got := r.next()
@@ -238,7 +238,7 @@ func TestWebhookAnswers(t *testing.T) {
 		w.WriteHeader(http.StatusUnprocessableEntity)
 		_, _ = w.Write([]byte("no \x00such\nfield"))
 	})
-	d.post(201, "orders", `{"n":2}`)
+	web.post(201, "orders", `{"n":2}`)
 	r.next()
 	m := dead()
 	f := failure(m)
@@ -255,7 +255,7 @@ func TestWebhookAnswers(t *testing.T) {
 		w.Header().Set("Location", other.URL)
 		w.WriteHeader(http.StatusTemporaryRedirect)
 	})
-	d.post(201, "orders", `{"n":3}`)
+	web.post(201, "orders", `{"n":3}`)
 	for range 3 {
 		r.next()
 	}
@@ -274,7 +274,7 @@ func TestWebhookAnswers(t *testing.T) {
 		}
 	})
 	began := time.Now()
-	d.post(201, "orders", `{"n":4}`)
+	web.post(201, "orders", `{"n":4}`)
 	r.next()
 	r.next()
 	if took := time.Since(began); took < 2*time.Second {
@@ -290,7 +290,7 @@ func TestWebhookAnswers(t *testing.T) {
 		}
 	})
 	began = time.Now()
-	d.post(201, "orders", `{"n":5}`)
+	web.post(201, "orders", `{"n":5}`)
 	r.next()
 	r.next()
 	if took := time.Since(began); took < time.Second {
@@ -299,14 +299,14 @@ func TestWebhookAnswers(t *testing.T) {
 
 	// 410 disables the webhook, and the message waits.
 	r.reply(func(_ int, w http.ResponseWriter, _ *delivered) { w.WriteHeader(http.StatusGone) })
-	d.post(201, "orders", `{"n":6}`)
+	web.post(201, "orders", `{"n":6}`)
 	r.next()
 	hook := b.webhooks.named("shop")
 	for hook.view().State != "off" {
 		awaitTick(t)
 	}
 	r.reply(nil)
-	d.post(201, "orders", `{"n":7}`)
+	web.post(201, "orders", `{"n":7}`)
 	hook.enable()
 	var after []string
 	for range 2 {
@@ -329,8 +329,8 @@ func TestWebhookIsDurable(t *testing.T) {
 	text = strings.Replace(text, "    backoff_max: 20ms\n", "", 1)
 	b := start(t, configIn(t, dir, text))
 	r.reply(func(_ int, w http.ResponseWriter, _ *delivered) { w.WriteHeader(http.StatusBadGateway) })
-	d := doorOf(t, b)
-	d.numbers(201, "orders", 0, 5)
+	web := newWebClient(t, b)
+	web.numbers(201, "orders", 0, 5)
 	r.next()
 	stop(t, b)
 	for len(r.got) > 0 {
@@ -338,7 +338,7 @@ func TestWebhookIsDurable(t *testing.T) {
 	}
 	r.reply(nil)
 	b = start(t, configIn(t, dir, text))
-	doorOf(t, b).numbers(201, "orders", 5, 2)
+	newWebClient(t, b).numbers(201, "orders", 5, 2)
 	seen := map[string]bool{}
 	for len(seen) < 7 {
 		seen[string(r.next().body)] = true
@@ -350,12 +350,12 @@ func TestWebhookIsDurable(t *testing.T) {
 	if err := b.Reload(testContext(t), without); err != nil {
 		t.Fatal(err)
 	}
-	doorOf(t, b).numbers(201, "orders", 7, 1)
+	newWebClient(t, b).numbers(201, "orders", 7, 1)
 	with := configIn(t, dir, text)
 	if err := b.Reload(testContext(t), with); err != nil {
 		t.Fatal(err)
 	}
-	doorOf(t, b).numbers(201, "orders", 8, 1)
+	newWebClient(t, b).numbers(201, "orders", 8, 1)
 	if got := r.next(); string(got.body) != `{"n":8}` {
 		t.Errorf("got %s, want what was published since it is there again", got.body)
 	}
@@ -437,7 +437,7 @@ func TestWebhookProblems(t *testing.T) {
 func TestWebhookHeaders(t *testing.T) {
 	r := newReceiver(t)
 	b := start(t, config(t, r.webhook("from: orders.>\nheader: 'user-agent: shop/1'\ndead_letter: orders.dead")))
-	doorOf(t, b).numbers(http.StatusAccepted, "orders.a", 0, 1)
+	newWebClient(t, b).numbers(http.StatusAccepted, "orders.a", 0, 1)
 	if got := r.next().header.Values("User-Agent"); !slices.Equal(got, []string{"shop/1"}) {
 		t.Errorf("got the user agent %q", got)
 	}
