@@ -17,7 +17,8 @@ import (
 // AlterTopic changes the retention and the deduplication window of an existing
 // stored topic, makes it a topic for dead letters if that is asked for, and returns
 // the settings it had before. Another durability is ErrConflict, because the topic
-// would have to be recreated.
+// would have to be recreated. If another process delays the first message of the topic
+// at this very moment, it may undo the change.
 func (c *Conn) AlterTopic(ctx context.Context, name string, to driver.StoredConfig) (before driver.StoredConfig, err error) {
 	if c.js == nil {
 		return before, c.refuse(string(driver.Stored))
@@ -30,7 +31,9 @@ func (c *Conn) AlterTopic(ctx context.Context, name string, to driver.StoredConf
 // alter changes an existing stream to match t. It calls was with the configuration
 // found.
 func (c *Conn) alter(ctx context.Context, t *stored, was func(have *jetstream.StreamConfig)) error {
-	return c.state.do(ctx, func(ctx context.Context) error {
+	c.due.mu.Lock()
+	defer c.due.mu.Unlock()
+	err := c.state.do(ctx, func(ctx context.Context) error {
 		stream, err := c.api(ctx).Stream(ctx, t.stream)
 		if err != nil {
 			return t.openError(ctx, err)
@@ -48,6 +51,20 @@ func (c *Conn) alter(ctx context.Context, t *stored, was func(have *jetstream.St
 		}
 		if _, err := c.api(ctx).UpdateStream(ctx, have); err != nil {
 			return t.openError(ctx, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return c.state.do(ctx, func(ctx context.Context) error {
+		// Another process may have added that meanwhile.
+		delayed, err := c.hasDue(ctx)
+		if err != nil {
+			return t.openError(ctx, err)
+		}
+		if delayed {
+			return t.addDue(ctx)
 		}
 		return nil
 	})

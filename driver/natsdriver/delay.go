@@ -34,10 +34,16 @@ const (
 	natsScheduleTarget = "Nats-Schedule-Target"
 )
 
+// dueKnown is how long a topic is known to receive messages that became due. Somebody may
+// have deleted its stream, and another process have created it again.
+const dueKnown = 5 * time.Second
+
 // dueTopics records which topics receive messages that became due.
 type dueTopics struct {
-	mu    sync.Mutex      // guards ready; held while a topic is prepared
-	ready map[string]bool // by stream
+	// mu guards ready. It is held while the configuration of a stream is changed: the
+	// server cannot tell that it has changed since it was read.
+	mu    sync.Mutex
+	ready map[string]time.Time // by stream: when that was last seen
 }
 
 // delay turns a message of the topic into one that waits until it is due.
@@ -65,45 +71,65 @@ func (t *stored) takeDue(ctx context.Context) error {
 	d := &t.conn.due
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.ready[t.stream] {
+	if time.Since(d.ready[t.stream]) < dueKnown {
 		return nil
 	}
 	err := t.conn.state.do(ctx, func(ctx context.Context) error {
 		if err := t.conn.makeDueStream(ctx); err != nil {
 			return t.openError(ctx, err)
 		}
-		stream, err := t.conn.api(ctx).Stream(ctx, t.stream)
-		if err != nil {
-			return t.openError(ctx, err)
-		}
-		cfg := stream.CachedInfo().Config
-		if slices.ContainsFunc(cfg.Sources, func(s *jetstream.StreamSource) bool { return s.Name == dueStream }) {
-			return nil
-		}
-		cfg.Sources = append(cfg.Sources, &jetstream.StreamSource{Name: dueStream, SubjectTransforms: t.fromDue()})
-		if _, err = t.conn.api(ctx).UpdateStream(ctx, cfg); err != nil {
-			return t.openError(ctx, err)
-		}
-		return nil
+		return t.addDue(ctx)
 	})
 	if err == nil {
 		if d.ready == nil {
-			d.ready = map[string]bool{}
+			d.ready = map[string]time.Time{}
 		}
-		d.ready[t.stream] = true
+		d.ready[t.stream] = time.Now()
 	}
 	return err
 }
 
-// fromDue maps the subjects of due messages to those of the stream.
-func (t *stored) fromDue() []jetstream.SubjectTransformConfig {
-	if t.shared() {
-		return []jetstream.SubjectTransformConfig{{Source: fireStored + "*." + t.store, Destination: moved(t.store, storePrefix+"{{wildcard(1)}}.", 1)}}
+// addDue adds the messages that become due to the sources of the stream, unless they
+// are among them.
+func (t *stored) addDue(ctx context.Context) error {
+	stream, err := t.conn.api(ctx).Stream(ctx, t.stream)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return t.absent(ctx, err)
 	}
-	return []jetstream.SubjectTransformConfig{
+	if err != nil {
+		return t.openError(ctx, err)
+	}
+	cfg := stream.CachedInfo().Config
+	if slices.ContainsFunc(cfg.Sources, func(s *jetstream.StreamSource) bool { return s.Name == dueStream }) {
+		return nil
+	}
+	cfg.Sources = append(cfg.Sources, t.fromDue())
+	if _, err = t.conn.api(ctx).UpdateStream(ctx, cfg); err != nil {
+		return t.openError(ctx, err)
+	}
+	return nil
+}
+
+// fromDue is the source of due messages, which maps their subjects to those of the
+// stream.
+func (t *stored) fromDue() *jetstream.StreamSource {
+	to := []jetstream.SubjectTransformConfig{
 		{Source: firePlain + t.topic, Destination: t.topic},
 		{Source: fireKeyed + t.topic + ".*", Destination: keyedPrefix + t.topic + ".{{wildcard(1)}}"},
 	}
+	if t.shared() {
+		to = []jetstream.SubjectTransformConfig{{Source: fireStored + "*." + t.store, Destination: moved(t.store, storePrefix+"{{wildcard(1)}}.", 1)}}
+	}
+	return &jetstream.StreamSource{Name: dueStream, SubjectTransforms: to}
+}
+
+// hasDue reports whether anybody has ever delayed a message.
+func (c *Conn) hasDue(ctx context.Context) (bool, error) {
+	_, err := c.api(ctx).Stream(ctx, dueStream)
+	if errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, ErrNotAllowed) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 func (c *Conn) makeDueStream(ctx context.Context) error {

@@ -1,9 +1,13 @@
 package natsdriver
 
 import (
+	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/harkbus/hark/driver"
 )
@@ -54,6 +58,11 @@ func TestDelay(t *testing.T) {
 			return err == nil && stats.Delayed == 0
 		})
 	}
+	awaitNothingDue(t, c)
+}
+
+func awaitNothingDue(t *testing.T, c *Conn) {
+	t.Helper()
 	eventually(t, "nothing is left where messages wait", func() bool {
 		stream, err := c.js.Stream(testContext(t), dueStream)
 		return err == nil && stream.CachedInfo().State.Msgs == 0
@@ -72,6 +81,112 @@ func TestDelayOverRestart(t *testing.T) {
 	s.start()
 	sub := subscribe(t, topic, driver.SubscribeConfig{From: driver.FromStart})
 	if got := texts(receive(t, sub, 1)); got[0] != "x" {
+		t.Errorf("got %v", got)
+	}
+}
+
+// delayedFor publishes a message that is due after d, or at once if that is 0.
+func delayedFor(t *testing.T, topic driver.Topic, text string, d time.Duration) {
+	t.Helper()
+	m := &driver.Message{Data: []byte(text)}
+	if d > 0 {
+		m.Due = time.Now().Add(d)
+	}
+	if err := topic.Publish(testContext(t), []*driver.Message{m}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestDelayInMemory restarts the server of a topic in memory. Its stream is created
+// again, and gets the messages that were and are delayed.
+func TestDelayInMemory(t *testing.T) {
+	s := startServer(t, withSync)
+	c := s.open(t)
+	topic := openTopic(t, c, "t", &driver.StoredConfig{Durability: driver.DurableMemory})
+	for _, first := range []time.Duration{0, 10 * time.Millisecond} { // what creates it is delayed, or not
+		delayedFor(t, topic, "before", 100*time.Millisecond)
+		s.stop()
+		s.start()
+		c.due.mu.Lock()
+		if first > 0 {
+			clear(c.due.ready)
+		}
+		c.due.mu.Unlock()
+		delayedFor(t, topic, "first", first)
+		sub := subscribe(t, topic, driver.SubscribeConfig{From: driver.FromStart})
+		delayedFor(t, topic, "after", 100*time.Millisecond)
+		got := texts(receive(t, sub, 3))
+		if slices.Sort(got); !slices.Equal(got, []string{"after", "before", "first"}) {
+			t.Errorf("got %v", got)
+		}
+		awaitNothingDue(t, c) // what the server has not noted as taken comes again
+	}
+}
+
+// TestAlterWhileDelaying changes a topic at the moment at which another process delays
+// the first of its messages.
+func TestAlterWhileDelaying(t *testing.T) {
+	s := startServer(t, withJetStream)
+	other := openTopic(t, s.open(t), "t", relaxed())
+	c := s.open(t)
+	to := &stored{conn: c, topic: "t", backing: ownBacking("t"), wanted: *relaxed()}
+	to.wanted.MaxMessages = 7
+	if err := c.alter(testContext(t), to, func(*jetstream.StreamConfig) { delayedFor(t, other, "x", time.Millisecond) }); err != nil {
+		t.Fatal(err)
+	}
+	sub := subscribe(t, other, driver.SubscribeConfig{From: driver.FromStart})
+	if got := texts(receive(t, sub, 1)); got[0] != "x" {
+		t.Errorf("got %v", got)
+	}
+	if info, err := c.TopicInfo(testContext(t), "t"); err != nil || info.Config.MaxMessages != 7 {
+		t.Errorf("got %+v, %v", info.Config, err)
+	}
+}
+
+// TestAlterAndDelay changes topics while the same process delays the first of their
+// messages.
+func TestAlterAndDelay(t *testing.T) {
+	c := startServer(t, withJetStream).open(t)
+	for i := range 30 {
+		name := fmt.Sprint("t", i)
+		topic := openTopic(t, c, name, relaxed())
+		var both sync.WaitGroup
+		both.Go(func() {
+			if _, err := c.AlterTopic(testContext(t), name, driver.StoredConfig{Durability: driver.DurableRelaxed, MaxMessages: 7}); err != nil {
+				t.Error(err)
+			}
+		})
+		both.Go(func() {
+			if err := topic.Publish(testContext(t), []*driver.Message{{Data: []byte("x"), Due: time.Now().Add(time.Millisecond)}}); err != nil {
+				t.Error(err)
+			}
+		})
+		both.Wait()
+		if info, err := c.TopicInfo(testContext(t), name); err != nil || info.Config.MaxMessages != 7 {
+			t.Fatalf("%s: got %+v, %v", name, info.Config, err)
+		}
+		receive(t, subscribe(t, topic, driver.SubscribeConfig{From: driver.FromStart}), 1)
+	}
+}
+
+// TestDelayIntoAnotherStream deletes a topic that another process then creates again.
+// Messages that are delayed later come to it.
+func TestDelayIntoAnotherStream(t *testing.T) {
+	s := startServer(t, withJetStream)
+	c := s.open(t)
+	topic := openTopic(t, c, "t", relaxed())
+	delayedFor(t, topic, "old", time.Millisecond)
+	receive(t, subscribe(t, topic, driver.SubscribeConfig{From: driver.FromStart}), 1)
+	awaitNothingDue(t, c)
+	if err := c.DeleteTopic(testContext(t), "t"); err != nil {
+		t.Fatal(err)
+	}
+	openTopic(t, s.open(t), "t", relaxed())
+	c.due.mu.Lock()
+	c.due.ready[topicStream("t")] = time.Now().Add(-dueKnown)
+	c.due.mu.Unlock()
+	delayedFor(t, topic, "new", time.Millisecond)
+	if got := texts(receive(t, subscribe(t, topic, driver.SubscribeConfig{From: driver.FromStart}), 1)); got[0] != "new" {
 		t.Errorf("got %v", got)
 	}
 }

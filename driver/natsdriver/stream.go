@@ -134,7 +134,7 @@ func (t *stored) open(ctx context.Context) error {
 			if err := t.allowed(); err != nil {
 				return err
 			}
-			stream, err = c.api(ctx).CreateStream(ctx, t.streamConfig())
+			stream, err = t.create(ctx)
 			if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // somebody else was faster, with another configuration
 				stream, err = c.api(ctx).Stream(ctx, t.stream)
 			}
@@ -146,6 +146,21 @@ func (t *stored) open(ctx context.Context) error {
 		t.config.Store(&have)
 		return t.agrees(&have)
 	})
+}
+
+// create creates the stream.
+func (t *stored) create(ctx context.Context) (jetstream.Stream, error) {
+	c, cfg := t.conn, t.streamConfig()
+	if cfg.Storage == jetstream.MemoryStorage { // it may replace one whose messages were delayed
+		delayed, err := c.hasDue(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if delayed {
+			cfg.Sources = append(cfg.Sources, t.fromDue())
+		}
+	}
+	return c.api(ctx).CreateStream(ctx, cfg)
 }
 
 // allowed returns an error if the stream would have a durability that is not
