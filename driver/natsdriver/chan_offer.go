@@ -31,8 +31,9 @@ type chanOffer struct {
 }
 
 // tryOffer is how long a receiver waiting in Receive has to take a value sent with
-// try. On several servers, which have to agree on the offer first, it has
-// chanAnswer.
+// try: it may have left without the server knowing. On several servers, which have to
+// agree on the offer first, and if one waits in this process, which may just be busy, it
+// has chanAnswer.
 const tryOffer = 250 * time.Millisecond
 
 // keepOffers is how long the receiver of an offer may ask again because it did not
@@ -65,7 +66,7 @@ func (ch *channel) offer(ctx context.Context, data []byte, try bool) error {
 			return driver.ErrAgain
 		}
 		patience := tryOffer
-		if ch.spread {
+		if _, receivers := ch.Waiting(); ch.spread || receivers > 0 {
 			patience = chanAnswer
 		}
 		var cancel context.CancelFunc
