@@ -43,7 +43,7 @@ type outMsg struct {
 	placed   bool   // the caller wants to know seq and repeated
 	repeated bool   // it had been stored before
 	sent     int    // how often it was sent
-	reply    string // the reply subject with which it was sent first, unless in a burst or batch
+	reply    string // the reply subject with which it was first sent outside of bursts and batches
 }
 
 // prepare makes the outgoing messages of ms. It returns all of them, and those that can
@@ -381,7 +381,7 @@ func (c *Conn) launch(f *flight, ps []*outMsg, mu *sync.Mutex) error {
 			}
 			return err // the messages before it are sent again
 		}
-		if p.sent++; p.sent == 1 {
+		if p.sent++; p.reply == "" {
 			p.reply = p.msg.Reply
 		}
 	}
