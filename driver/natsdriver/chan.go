@@ -392,12 +392,9 @@ func (e chanEnd) Close(context.Context) error {
 	}
 	clear(ch.deliveries)
 	ch.wakeLocked(len(ch.blocked))
-	samples := ch.samples
+	ch.unsampleLocked()
 	ch.mu.Unlock()
 	ch.unlisten()
-	for _, sub := range samples {
-		_ = sub.Unsubscribe()
-	}
 	ch.conn.state.mu.Lock()
 	delete(ch.conn.state.lossListeners, ch)
 	ch.conn.state.mu.Unlock()

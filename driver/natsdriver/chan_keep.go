@@ -84,10 +84,7 @@ func (ch *channel) keep() {
 			if try := chanAnswer - time.Since(ch.woken); try > 0 { // it may be about to wait again
 				wait = min(wait, try)
 			} else {
-				for _, sub := range ch.samples {
-					_ = sub.Unsubscribe() // nothing to do if the connection is closed
-				}
-				ch.samples = nil
+				ch.unsampleLocked()
 			}
 		}
 		ch.mu.Unlock()

@@ -268,6 +268,14 @@ func (ch *channel) queue(ctx context.Context) error {
 	return ch.block(ctx, false, frees)
 }
 
+// unsampleLocked ends the subscriptions that report room.
+func (ch *channel) unsampleLocked() {
+	for _, sub := range ch.samples {
+		_ = sub.Unsubscribe() // nothing to do if the connection is closed
+	}
+	ch.samples = nil
+}
+
 // block waits until there may be room, which there was not when frees were so many.
 func (ch *channel) block(ctx context.Context, silent bool, frees uint64) error {
 	s := &chanSender{woken: make(chan struct{}), silent: silent}
