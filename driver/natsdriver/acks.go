@@ -240,10 +240,7 @@ func (c *Conn) sendable(topic string, m *driver.Message) error {
 	}
 	l := msgBuilders.Get().(*msgBuilder)
 	defer msgBuilders.Put(l)
-	msg, err := l.write(c, topic, topic, m)
-	if err == nil {
-		err = c.fits(msg)
-	}
+	_, err := l.writeFitting(c, topic, m)
 	return err
 }
 

@@ -205,10 +205,7 @@ func (l *localDelivery) hand(t *localTopic, topic string, m *driver.Message) err
 	c := l.conn
 	b := msgBuilders.Get().(*msgBuilder)
 	defer msgBuilders.Put(b)
-	msg, err := b.write(c, topic, topic, m)
-	if err == nil {
-		err = c.fits(msg)
-	}
+	msg, err := b.writeFitting(c, topic, m)
 	if err != nil {
 		return err
 	}

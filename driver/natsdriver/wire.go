@@ -59,6 +59,16 @@ func (l *msgBuilder) write(c *Conn, subject, topic string, m *driver.Message) (*
 	return &l.msg, err
 }
 
+// writeFitting is write to the topic's own subject. It returns an error if the message
+// is larger than the server accepts.
+func (l *msgBuilder) writeFitting(c *Conn, topic string, m *driver.Message) (*nats.Msg, error) {
+	msg, err := l.write(c, topic, topic, m)
+	if err == nil {
+		err = c.fits(msg)
+	}
+	return msg, err
+}
+
 // encode is write with a builder of its own.
 func (c *Conn) encode(subject, topic string, m *driver.Message) (*nats.Msg, error) {
 	return new(msgBuilder).write(c, subject, topic, m)
