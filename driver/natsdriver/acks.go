@@ -77,7 +77,7 @@ func (a *acks) start(ctx context.Context) error {
 	}
 	a.sub, a.inbox = sub, inbox
 	a.mu.Unlock()
-	return a.conn.Flush(ctx)
+	return a.conn.flush(ctx)
 }
 
 // expect returns the subject on which the server is to answer w.

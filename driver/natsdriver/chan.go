@@ -232,7 +232,7 @@ func (ch *channel) listen(ctx context.Context) error {
 		}
 		ch.subs = append(ch.subs, sub)
 	}
-	return ch.conn.Flush(ctx)
+	return ch.conn.flush(ctx)
 }
 
 func (ch *channel) unlisten() {

@@ -181,7 +181,7 @@ func (p *puller) stop(ctx context.Context) error {
 		for _, sub := range p.subs {
 			err = errors.Join(err, sub.Drain())
 		}
-		err = errors.Join(err, p.conn.Flush(ctx))
+		err = errors.Join(err, p.conn.flush(ctx))
 	}
 	p.end()
 	return err

@@ -258,7 +258,7 @@ func (c *Conn) permitted(ctx context.Context, subjects []string, try func() erro
 		before, accepted := c.nc.LastError(), c.limit.enter(c.nc, len(subjects))
 		err := try()
 		if err == nil {
-			err = c.Flush(ctx)
+			err = c.flush(ctx)
 		}
 		said := c.nc.LastError()
 		if full := c.limit.leave(c.nc, len(subjects), accepted, before, said); full && err == nil {

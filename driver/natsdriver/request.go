@@ -174,7 +174,7 @@ func (r *responder) Close(ctx context.Context) error {
 				err = errors.Join(err, e)
 			}
 		}
-		err = errors.Join(err, r.conn.Flush(ctx))
+		err = errors.Join(err, r.conn.flush(ctx))
 	}
 	_ = r.cancels.Unsubscribe() // nothing to do if it is gone
 	r.end()

@@ -320,7 +320,7 @@ func (v *value) Watch(ctx context.Context) (driver.ValueWatch, error) {
 		return nil, kind(err)
 	}
 	if err = w.sub.SetPendingLimits(-1, -1); err == nil { // receive does not block
-		err = c.Flush(ctx)
+		err = c.flush(ctx)
 	}
 	if err == nil {
 		err = c.add(closer{w})
