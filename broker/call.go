@@ -33,6 +33,7 @@ type call struct {
 	ctx      context.Context // ends with the context of the request, or after callTimeout
 	rw       *responseWriter
 	req      *http.Request
+	last     string      // see endpointHandler
 	given    [2]argument // room for the arguments of most calls
 	room     [192]byte   // for a short answer
 }
@@ -71,14 +72,14 @@ type served struct {
 }
 
 // serveEndpoint returns the handler of an endpoint.
-func (w *webServer) serveEndpoint(e *endpoint) http.HandlerFunc {
+func (w *webServer) serveEndpoint(e *endpoint) endpointHandler {
 	counts := &endpointMetrics{all: w.metrics, name: e.name}
-	return func(rw http.ResponseWriter, r *http.Request) {
+	return func(rw http.ResponseWriter, r *http.Request, last string) {
 		began := time.Now()
 		s := &served{rw: responseWriter{ResponseWriter: rw}, ctx: callContext{request: r.Context(), deadline: began.Add(callTimeout)}}
 		defer func() { counts.observe(s.rw.status, time.Since(began)) }()
 		c := &s.call
-		*c = call{broker: w.broker, endpoint: e, ctx: &s.ctx, rw: &s.rw, req: r}
+		*c = call{broker: w.broker, endpoint: e, ctx: &s.ctx, rw: &s.rw, req: r, last: last}
 		if e.stream {
 			ctx, end := w.stream(c)
 			c.ctx = ctx
@@ -136,7 +137,7 @@ func (c *call) run() (err error) {
 	if err := c.checkRate(); err != nil {
 		return err
 	}
-	if c.arguments, err = e.read(c.req, c.given[:0]); err != nil {
+	if c.arguments, err = e.read(c.req, c.last, c.given[:0]); err != nil {
 		return err
 	}
 	if !e.access.allowed(c) {

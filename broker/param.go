@@ -190,8 +190,8 @@ func (a arguments) get(name string) (string, bool) {
 }
 
 // read parses the parameters of a request, appends them to args, and refuses invalid
-// ones.
-func (e *endpoint) read(r *http.Request, args arguments) (arguments, error) {
+// ones. last is that of endpointHandler.
+func (e *endpoint) read(r *http.Request, last string, args arguments) (arguments, error) {
 	var query url.Values
 	if r.URL.RawQuery != "" {
 		var err error
@@ -204,7 +204,10 @@ func (e *endpoint) read(r *http.Request, args arguments) (arguments, error) {
 		value, given := "", false
 		switch p.in {
 		case "path":
-			value, given = r.PathValue(p.name), true
+			value, given = last, true
+			if last == "" {
+				value = r.PathValue(p.name)
+			}
 		case "header":
 			value = headerValue(r.Header, p.header)
 			given = value != ""

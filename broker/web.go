@@ -29,12 +29,14 @@ type webServer struct {
 
 // handler returns the handler of all endpoints.
 func (w *webServer) handler() http.Handler {
-	mux, known := http.NewServeMux(), http.NewServeMux()
+	mux, known, direct := http.NewServeMux(), http.NewServeMux(), directTable{}
 	for i := range w.endpoints {
 		e := &w.endpoints[i]
-		pattern, h := e.method+" "+e.path, w.serveEndpoint(e)
-		mux.Handle(pattern, h)
-		known.Handle(pattern, h)
+		pattern, serve := e.method+" "+e.path, w.serveEndpoint(e)
+		h := func(rw http.ResponseWriter, r *http.Request) { serve(rw, r, "") }
+		mux.HandleFunc(pattern, h)
+		known.HandleFunc(pattern, h)
+		direct.add(e, serve)
 	}
 	mux.HandleFunc("/", func(rw http.ResponseWriter, r *http.Request) { w.refuseUnknown(rw, r, known) })
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -43,6 +45,10 @@ func (w *webServer) handler() http.Handler {
 			return
 		}
 		if w.guard.share(rw, r) {
+			return
+		}
+		if serve, last := direct.find(r); serve != nil {
+			serve(rw, r, last)
 			return
 		}
 		mux.ServeHTTP(rw, r)
