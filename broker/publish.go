@@ -1,9 +1,7 @@
 package broker
 
 import (
-	"cmp"
 	"context"
-	"crypto/rand"
 	"errors"
 	"io"
 	"net/http"
@@ -224,7 +222,10 @@ func (c *call) direct(in *incoming, stored bool) (due time.Time, err error) {
 			m.DedupID = dedupID(m)
 		}
 		if m.ID == "" {
-			m.ID = cmp.Or(m.DedupID, rand.Text())
+			m.ID = m.DedupID
+		}
+		if m.ID == "" {
+			m.ID = newID()
 		}
 	}
 	return due, nil
