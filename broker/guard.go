@@ -79,11 +79,12 @@ func (g *guard) knowsHost(host string) bool {
 	if last := g.last.Load(); last != nil && *last == host {
 		return true
 	}
-	known := g.allows(hostname(host))
-	if known {
-		g.last.Store(&host)
+	if !g.allows(hostname(host)) {
+		return false
 	}
-	return known
+	accepted := host // a copy, so that host is allocated for this alone
+	g.last.Store(&accepted)
+	return true
 }
 
 // allows is knowsHost for a name without a port.

@@ -68,42 +68,42 @@ func (u unreadable) Error() string { return string(u) }
 
 // readIncoming reads the messages of a request: a CloudEvent in binary or
 // structured mode, a batch of them, or any other body as it is.
-func readIncoming(h http.Header, body []byte) (*incoming, error) {
+func readIncoming(h http.Header, body []byte) (in incoming, err error) {
 	headers, attributes, err := messageHeaders(h)
 	if err != nil {
-		return nil, err
+		return in, err
 	}
 	given := headerValue(h, "Content-Type")
 	media, err := mediaType(given)
 	if err != nil {
-		return nil, fmt.Errorf("Content-Type %q: %w", given, err)
+		return in, fmt.Errorf("Content-Type %q: %w", given, err)
 	}
-	in := &incoming{events: true}
+	in.events = true
 	switch {
 	case media == structuredType:
 		m, err := readStructured(body)
 		if err != nil {
-			return nil, err
+			return in, err
 		}
 		in.messages = []*driver.Message{m}
 	case media == batchType:
 		in.batch = true
 		if in.messages, err = readBatch(body); err != nil {
-			return nil, err
+			return in, err
 		}
 	case media == "application/cloudevents" || strings.HasPrefix(media, "application/cloudevents+") || strings.HasPrefix(media, "application/cloudevents-batch"):
-		return nil, unreadable(fmt.Sprintf("events as %s are not read; want %s or %s", media, structuredType, batchType))
+		return in, unreadable(fmt.Sprintf("events as %s are not read; want %s or %s", media, structuredType, batchType))
 	case attributes:
 		m, err := readBinary(h, given, body)
 		if err != nil {
-			return nil, err
+			return in, err
 		}
 		in.messages = []*driver.Message{m}
 	default:
 		in.events = false
 		m, err := readPlain(media, given, body)
 		if err != nil {
-			return nil, err
+			return in, err
 		}
 		in.messages = []*driver.Message{m}
 	}

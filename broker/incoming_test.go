@@ -86,8 +86,8 @@ func TestReadIncoming(t *testing.T) {
 				m.Time = time.Time{}
 			}
 		}
-		if !reflect.DeepEqual(*got, tt.want) {
-			t.Errorf("%s: got %+v of %+v, want %+v of %+v", tt.name, *got, *got.messages[0], tt.want, *tt.want.messages[0])
+		if !reflect.DeepEqual(got, tt.want) {
+			t.Errorf("%s: got %+v of %+v, want %+v of %+v", tt.name, got, *got.messages[0], tt.want, *tt.want.messages[0])
 		}
 	}
 }

@@ -102,11 +102,11 @@ func publishCall(c *call) error {
 	if err != nil {
 		return err
 	}
-	due, err := c.direct(in, k.stored)
+	due, err := c.direct(&in, k.stored)
 	if err != nil {
 		return err
 	}
-	return c.publish(k, in, due)
+	return c.publish(k, &in, due)
 }
 
 // readBody reads the body once there is memory for it. The caller must give room
@@ -263,7 +263,8 @@ func (c *call) publish(k *knownTopic, in *incoming, due time.Time) error {
 	}
 	p := placedAt(in.messages[0], places, 0)
 	if !due.IsZero() {
-		p.Due = &due
+		at := due // so that due stays on the stack where there is none
+		p.Due = &at
 	}
 	c.answer(k.status(p.Repeated, due), p.appendTo(c.room[:0], topic))
 	return nil
