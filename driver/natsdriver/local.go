@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"unicode/utf8"
 
 	"github.com/nats-io/nats.go"
 
@@ -203,6 +204,12 @@ func (l *localDelivery) settle(ctx context.Context) (err error) {
 // it would have received from the server, with memory of its own.
 func (l *localDelivery) hand(t *localTopic, topic string, m *driver.Message) error {
 	c := l.conn
+	if c.surelyFits(topic, m) && c.arrivesAsIs(topic, m) {
+		for _, s := range t.subs {
+			s.handed.put(s.msgs, c.arrived(topic, m), t.flushed != nil)
+		}
+		return nil
+	}
 	b := msgBuilders.Get().(*msgBuilder)
 	defer msgBuilders.Put(b)
 	msg, err := b.writeFitting(c, topic, m)
@@ -216,6 +223,28 @@ func (l *localDelivery) hand(t *localTopic, topic string, m *driver.Message) err
 		s.handed.put(s.msgs, r, t.flushed != nil)
 	}
 	return nil
+}
+
+// arrivesAsIs reports whether what a subscription receives of a message is what was
+// published, so that the headers need not be written and read. The message has no headers
+// of its own.
+func (c *Conn) arrivesAsIs(topic string, m *driver.Message) bool {
+	year := m.Time.UTC().Year()
+	return !m.Bare && m.ID != "" && m.Expires.IsZero() && year >= 0 && year <= 9999 &&
+		utf8.ValidString(m.ID) && utf8.ValidString(m.Key) && utf8.ValidString(m.ContentType) && utf8.ValidString(topic) && utf8.ValidString(c.opts.source)
+}
+
+// arrived returns what a subscription receives of such a message.
+func (c *Conn) arrived(topic string, m *driver.Message) *driver.Received {
+	r := &driver.Received{Topic: topic, Deliveries: 1}
+	r.ID, r.Time, r.ContentType, r.Data = m.ID, m.Time.UTC(), m.ContentType, append([]byte{}, m.Data...)
+	if m.HasKey {
+		r.Key, r.HasKey = m.Key, true
+	}
+	if c.opts.attributes {
+		r.Headers = map[string]string{ceType: topic, ceSource: c.opts.source}
+	}
+	return r
 }
 
 // handed are the messages for a subscription that did not come from the server. A marker in

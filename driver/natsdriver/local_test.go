@@ -475,3 +475,31 @@ func TestNothingIsSentForNobody(t *testing.T) {
 		t.Errorf("%d messages were sent, want none", n)
 	}
 }
+
+// BenchmarkLocalDelivery hands over messages with the attributes of an event, as the
+// gateway of the broker does.
+func BenchmarkLocalDelivery(b *testing.B) {
+	c, err := Open(b.Context(), startServer(b).url(), Listened(func(string, int) bool { return false }), Source("/source"), Attributes())
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = c.Close(context.Background()) })
+	topic, err := c.OpenTopic(b.Context(), driver.TopicConfig{Name: "orders"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	sub, err := topic.Subscribe(b.Context(), driver.SubscribeConfig{Window: 10})
+	if err != nil {
+		b.Fatal(err)
+	}
+	ms := []*driver.Message{{ID: "1", Time: time.Now(), ContentType: "application/json", Data: []byte(`{"region":"eu","customer":"ada","total":7}`)}}
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := topic.Publish(b.Context(), ms); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := sub.Receive(b.Context(), 1); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
