@@ -99,14 +99,14 @@ type respondent[Q, R any] struct {
 // openCalls are the requests that were given to one consumer and that this
 // process has not answered yet.
 type openCalls struct {
-	mu  sync.Mutex                          // guards all
-	all map[*driver.Call]context.CancelFunc // cancels the responder's context
+	mu  sync.Mutex // guards all
+	all map[*driver.Call]struct{}
 }
 
-func (o *openCalls) add(c *driver.Call, cancel context.CancelFunc) {
+func (o *openCalls) add(c *driver.Call) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.all[c] = cancel
+	o.all[c] = struct{}{}
 }
 
 // claim reports whether c is still unanswered. If so, the caller must answer
@@ -114,10 +114,8 @@ func (o *openCalls) add(c *driver.Call, cancel context.CancelFunc) {
 func (o *openCalls) claim(c *driver.Call) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	cancel, open := o.all[c]
-	if delete(o.all, c); open {
-		cancel()
-	}
+	_, open := o.all[c]
+	delete(o.all, c)
 	return open
 }
 
@@ -125,9 +123,6 @@ func (o *openCalls) claimAll() []*driver.Call {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	all := slices.Collect(maps.Keys(o.all))
-	for _, cancel := range o.all {
-		cancel()
-	}
 	clear(o.all)
 	return all
 }
@@ -171,41 +166,40 @@ func (p *respondent[Q, R]) pump() {
 
 // take passes a request to the responders.
 func (p *respondent[Q, R]) take(c *driver.Call) {
-	ctx := c.Context
-	if ctx == nil {
-		ctx = context.Background()
+	q := call[Q, R]{ctx: c.Context, answer: func(a answer[R]) { p.answer(c, a) }}
+	if q.ctx == nil {
+		q.ctx = context.Background()
 	}
-	var cancel context.CancelFunc
-	if at, err := strconv.ParseInt(c.Headers[deadlineHeader], 10, 64); err == nil {
-		ctx, cancel = context.WithDeadline(ctx, time.Unix(0, at))
-	} else {
-		ctx, cancel = context.WithCancel(ctx)
+	if text, ok := c.Headers[deadlineHeader]; ok {
+		if at, err := strconv.ParseInt(text, 10, 64); err == nil {
+			q.deadline = time.Unix(0, at)
+		}
 	}
-	p.open.add(c, cancel)
-	var q call[Q, R]
-	if err := decodeWith(p.topic.core.bus.codecFor(reflect.TypeFor[Q]()), c.Data, &q.query); err != nil {
-		p.answer(c, answer[R]{err: err})
-		return
+	p.open.add(c)
+	err := decodeWith(p.topic.core.bus.codecFor(reflect.TypeFor[Q]()), c.Data, &q.query)
+	if err == nil {
+		err = p.admit(q)
 	}
-	q.ctx = ctx
-	q.answer = func(a answer[R]) { p.answer(c, a) }
-	if err := p.admit(ctx, entry[call[Q, R]]{value: q}); err != nil {
+	if err != nil {
 		q.answer(answer[R]{err: err})
 	}
 }
 
-// admit waits for room for a request until ctx ends. Once no more requests are
-// taken it does not wait, because those who would make room may be waiting for
-// that.
-func (p *respondent[Q, R]) admit(ctx context.Context, e entry[call[Q, R]]) error {
+// admit waits for room for a request until its requester no longer waits. Once no more
+// requests are taken it does not wait, because those who would make room may be waiting
+// for that.
+func (p *respondent[Q, R]) admit(q call[Q, R]) error {
+	e := entry[call[Q, R]]{value: q}
 	if p.topic.log.TryAppend(e) {
 		return nil
 	}
-	wait, cancel := context.WithCancel(ctx)
+	asked := q.context(context.Background())
+	defer asked.end()
+	wait, cancel := context.WithCancel(asked)
 	defer cancel()
 	defer context.AfterFunc(p.life, cancel)()
 	err := p.topic.admit(wait, e, time.Time{}, &p.topic.log)
-	if err != nil && wait.Err() != nil && ctx.Err() == nil && p.topic.log.Force(e) {
+	if err != nil && wait.Err() != nil && asked.Err() == nil && p.topic.log.Force(e) {
 		return nil
 	}
 	return err
@@ -214,8 +208,10 @@ func (p *respondent[Q, R]) admit(ctx context.Context, e entry[call[Q, R]]) error
 // answer answers a request, unless it has already been answered.
 func (p *respondent[Q, R]) answer(c *driver.Call, a answer[R]) {
 	if p.open.claim(c) {
-		ctx, cancel := context.WithTimeout(context.Background(), engineTimeout)
-		defer cancel()
+		ctx := &lazyContext{make: func() (context.Context, context.CancelFunc) {
+			return context.WithTimeout(context.Background(), engineTimeout)
+		}}
+		defer ctx.end()
 		send(ctx, p.topic.core.bus, c, a)
 	}
 }
@@ -316,7 +312,7 @@ func (r *respondents) openCalls(c *core) *openCalls {
 		r.open = map[*core]*openCalls{}
 	}
 	if r.open[c] == nil {
-		r.open[c] = &openCalls{all: map[*driver.Call]context.CancelFunc{}}
+		r.open[c] = &openCalls{all: map[*driver.Call]struct{}{}}
 	}
 	return r.open[c]
 }

@@ -11,9 +11,10 @@ import (
 
 // call is a request on its way to a responder.
 type call[Q, R any] struct {
-	query  Q
-	ctx    context.Context // of the requester
-	answer func(answer[R]) // called once
+	query    Q
+	ctx      context.Context // of the requester
+	deadline time.Time       // of the requester too, where ctx does not know it
+	answer   func(answer[R]) // called once
 }
 
 // signature returns the type that users know: that of what is called.
@@ -60,7 +61,7 @@ func request[Q, R any](ctx context.Context, b *Bus, name string, q Q) (r R, err 
 		return r, ErrNoResponders
 	}
 	answers := make(chan answer[R], 1)
-	if err := t.admit(ctx, entry[call[Q, R]]{value: call[Q, R]{q, ctx, func(a answer[R]) { answers <- a }}}, time.Time{}, &t.log); err != nil {
+	if err := t.admit(ctx, entry[call[Q, R]]{value: call[Q, R]{query: q, ctx: ctx, answer: func(a answer[R]) { answers <- a }}}, time.Time{}, &t.log); err != nil {
 		return r, err
 	}
 	if from := handlerOf(ctx); from != nil {
@@ -216,26 +217,59 @@ func checkReply(opts []SubscribeOption) error {
 
 func respond[Q, R any](h func(context.Context, Q) (R, error)) Handler[call[Q, R]] {
 	return func(ctx context.Context, m *Message[call[Q, R]]) (err error) {
-		c := m.Value
-		if err := context.Cause(c.ctx); err != nil {
+		c := &m.Value
+		if err := c.cause(); err != nil {
 			return Drop(err) // no one waits for the answer
 		}
-		ctx, cancel := context.WithCancelCause(ctx)
-		defer cancel(nil)
-		defer context.AfterFunc(c.ctx, func() { cancel(context.Cause(c.ctx)) })()
+		own := c.context(ctx)
 		returned := false
 		defer func() {
 			if !returned {
 				value := recover()
 				err = caught(value)
+				own.end()
 				c.answer(answer[R]{err: err})
 			}
 		}()
-		r, err := h(ctx, c.query)
+		r, err := h(own, c.query)
 		returned = true
+		own.end()
 		c.answer(answer[R]{value: r, err: err})
 		return err
 	}
+}
+
+// cause returns why the requester no longer waits, or nil if it does.
+func (c *call[Q, R]) cause() error {
+	if err := context.Cause(c.ctx); err != nil {
+		return err
+	}
+	if !c.deadline.IsZero() && !time.Now().Before(c.deadline) {
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
+// context returns the context of a responder, which ends when ctx does, that of the
+// handlers, or when the requester no longer waits.
+func (c *call[Q, R]) context(ctx context.Context) *lazyContext {
+	requester, deadline := c.ctx, c.deadline // the call is another one after the handler has returned
+	return &lazyContext{consumer: handlerOf(ctx), make: func() (context.Context, context.CancelFunc) {
+		ctx, cancel := context.WithCancelCause(ctx)
+		if why := context.Cause(requester); why != nil {
+			cancel(why)
+		}
+		stop := context.AfterFunc(requester, func() { cancel(context.Cause(requester)) })
+		timed, end := ctx, context.CancelFunc(func() {})
+		if !deadline.IsZero() {
+			timed, end = context.WithDeadline(ctx, deadline)
+		}
+		return timed, func() {
+			stop()
+			end()
+			cancel(nil)
+		}
+	}}
 }
 
 // group returns the consumer of a group, or nil.
