@@ -24,8 +24,9 @@ type Responder interface {
 // Call is a request that waits for its answer.
 type Call struct {
 	Message
-	// Answer sends the answer. It is called once, and after ErrFull, which means
-	// that the answer is too large, once more with a smaller one.
+	// Answer sends the answer. An answer is no event: only its Data, ContentType and
+	// Headers travel. It is called once, and after ErrFull, which means that the
+	// answer is too large, once more with a smaller one.
 	Answer func(ctx context.Context, m *Message) error
 	// Context ends when the requester has stopped waiting, where the engine can
 	// tell; otherwise it is nil.

@@ -46,13 +46,14 @@
 //	hark-key      the key, of a message without an envelope
 //	hark-encoded  names of headers whose values are percent-encoded, because
 //	              NATS would not carry them unchanged; separated by spaces
-//	hark-request  what identifies a request when its requester cancels it, by
-//	              publishing that to $HARK.cancel. and the name
 //
 // A request is one of NATS: it goes to the subject of its name, where the
 // responders are the queue group hark, and so every client can ask and answer.
 // What is published without a reply subject is no request, and what has one is
-// no message of a topic, except for acknowledgements of streams.
+// no message of a topic, except for acknowledgements of streams. A requester that
+// no longer waits publishes the last token of its reply subject to $HARK.cancel. and
+// the name. An answer is no event: it has its data, its headers, and of the envelope
+// ce-datacontenttype only, unless that is application/octet-stream.
 //
 // # Streams
 //

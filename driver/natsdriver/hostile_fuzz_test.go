@@ -16,7 +16,7 @@ func FuzzReceived(f *testing.F) {
 	f.Add("$HARK.k.t.1", "x.500.ok.1.3.$FI", "hark-offer", "a b", []byte(`{"members":null}`))
 	f.Add("$HARK.s.1.t", "hark-1", "Nats-Sequence", "99999999999999999999", []byte(`{"error":{"err_code":10060}}`))
 	f.Add("a", "", "ce-time", "2024-01-01T00:00:00+24:00", []byte(nil))
-	f.Add("_INBOX.p.1", "~", "hark-request", "x", []byte(`answer 1 -1`))
+	f.Add("_INBOX.p.1", "~", "hark-kind", "x", []byte(`answer 1 -1`))
 	f.Fuzz(func(t *testing.T, subject, reply, name, value string, data []byte) {
 		if subject == "" || reply != "" && subject[0] == ' ' { // the server passes on no such message
 			return

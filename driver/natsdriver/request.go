@@ -4,34 +4,39 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 
 	"github.com/nats-io/nats.go"
 
 	"github.com/harkbus/hark/driver"
+	"github.com/harkbus/hark/internal/percent"
 )
 
 const (
 	// responders is the queue group of those that answer requests.
 	responders = "hark"
-	// A requester that no longer waits publishes the ID of its request to
-	// cancelPrefix followed by the name.
+	// A requester that no longer waits publishes the last token of the subject for
+	// the answer to cancelPrefix followed by the name.
 	cancelPrefix = "$HARK.cancel."
+	// octetStream is the media type of data of which nothing is known.
+	octetStream = "application/octet-stream"
 )
 
 // Request implements driver.Requester. If the connection is lost while it waits for
 // the answer it returns at once; the request may have been handled.
 func (c *Conn) Request(ctx context.Context, name string, m *driver.Message) (*driver.Message, error) {
-	msg, err := c.encode(name, name, m)
+	l := msgBuilders.Get().(*msgBuilder)
+	defer msgBuilders.Put(l)
+	msg, err := l.write(c, name, name, m)
 	if err != nil {
 		return nil, err
 	}
+	if c.js != nil {
+		l.set(natsExpectedStream, noStream)
+	}
 	if err := c.fits(msg); err != nil {
 		return nil, err
-	}
-	setNATSHeader(msg, harkRequest, c.ids.next())
-	if c.js != nil {
-		setNATSHeader(msg, natsExpectedStream, noStream)
 	}
 	var answer *nats.Msg
 	up := c.state.connected()
@@ -66,11 +71,13 @@ func (c *Conn) ask(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
 	case errors.Is(err, ErrNotAllowed):
 		return nil, err
 	case ctx.Err() != nil:
-		_ = c.nc.Publish(cancelPrefix+msg.Subject, []byte(msg.Header.Get(harkRequest))) // it only saves work
+		_ = c.nc.Publish(cancelPrefix+msg.Subject, []byte(lastToken(msg.Reply))) // it only saves work
 		return nil, context.Cause(ctx)
 	}
 	return nil, err
 }
+
+func lastToken(subject string) string { return subject[strings.LastIndexByte(subject, '.')+1:] }
 
 // Respond implements driver.Requester.
 func (c *Conn) Respond(ctx context.Context, name string, window int) (driver.Responder, error) {
@@ -80,6 +87,7 @@ func (c *Conn) Respond(ctx context.Context, name string, window int) (driver.Res
 		return nil, fmt.Errorf("subscribe: %w", kind(err))
 	}
 	r.cancels = sub
+	r.urgent = true
 	if err := r.begin(ctx, []string{name}, responders); err != nil {
 		_ = sub.Unsubscribe() // the error is reported
 		return nil, err
@@ -99,7 +107,7 @@ type responder struct {
 	cancels *nats.Subscription
 
 	mu   sync.Mutex                    // guards open
-	open map[string]context.CancelFunc // cancel unanswered calls, by the IDs of their requests
+	open map[string]context.CancelFunc // cancel unanswered calls, by the last tokens of the subjects for their answers
 }
 
 // Receive implements driver.Responder.
@@ -122,34 +130,40 @@ func (r *responder) Receive(ctx context.Context, most int) ([]*driver.Call, erro
 }
 
 func (r *responder) call(m *nats.Msg) *driver.Call {
-	id := m.Header.Get(harkRequest)
-	delete(m.Header, harkRequest)
-	call := &driver.Call{Message: r.conn.decode(m, r.name).Message}
-	if id != "" {
-		var cancel context.CancelFunc
-		call.Context, cancel = context.WithCancel(context.Background())
-		r.mu.Lock()
-		r.open[id] = cancel
-		r.mu.Unlock()
-	}
-	call.Answer = func(ctx context.Context, answer *driver.Message) error {
+	var request driver.Received
+	r.conn.decodeInto(&request, m, r.name)
+	ctx, cancel := context.WithCancel(context.Background())
+	id := lastToken(m.Reply)
+	r.mu.Lock()
+	r.open[id] = cancel
+	r.mu.Unlock()
+	return &driver.Call{Message: request.Message, Context: ctx, Answer: func(ctx context.Context, answer *driver.Message) error {
 		r.mu.Lock()
 		delete(r.open, id)
 		r.mu.Unlock()
-		c := r.conn
-		msg, err := c.encode(m.Reply, r.name, answer)
-		if err != nil {
-			return err
-		}
-		if err := c.fits(msg); err != nil {
-			return err
-		}
-		if c.state.connected() && c.nc.PublishMsg(msg) == nil {
-			return nil
-		}
-		return c.state.do(ctx, func(context.Context) error { return c.nc.PublishMsg(msg) })
+		return r.conn.answer(ctx, m.Reply, answer)
+	}}
+}
+
+// answer sends an answer. It is no event, so of the envelope it has the media type only,
+// if that says anything.
+func (c *Conn) answer(ctx context.Context, subject string, m *driver.Message) error {
+	l := msgBuilders.Get().(*msgBuilder)
+	defer msgBuilders.Put(l)
+	msg, err := l.write(c, subject, "", &driver.Message{Bare: true, Headers: m.Headers, Data: m.Data})
+	if err != nil {
+		return err
 	}
-	return call
+	if m.ContentType != "" && m.ContentType != octetStream || ofStream(msg) { // a header shows that it is an answer
+		l.set(ceData, percent.Encode(m.ContentType))
+	}
+	if err := c.fits(msg); err != nil {
+		return err
+	}
+	if c.state.connected() && c.nc.PublishMsg(msg) == nil {
+		return nil
+	}
+	return c.state.do(ctx, func(context.Context) error { return c.nc.PublishMsg(msg) })
 }
 
 // cancelled handles the news that a requester no longer waits.

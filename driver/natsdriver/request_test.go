@@ -67,7 +67,7 @@ func TestRequest(t *testing.T) {
 		wg.Go(func() {
 			text := fmt.Sprint(i)
 			m, err := c.Request(testContext(t), "quote", &driver.Message{Data: []byte(text), ContentType: "a/b"})
-			if err != nil || string(m.Data) != "re "+text || m.Headers["hark-error"] != "multi\nline" {
+			if err != nil || string(m.Data) != "re "+text || m.Headers["hark-error"] != "multi\nline" || len(m.Headers) != 1 {
 				t.Errorf("got %+v, %v", m, err)
 			}
 		})

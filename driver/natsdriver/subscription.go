@@ -20,6 +20,10 @@ type inlet struct {
 	subs []*nats.Subscription
 	msgs chan *nats.Msg
 
+	// urgent says that somebody waits for each message, so that next does not let
+	// the client run to find more.
+	urgent bool
+
 	taken []*nats.Msg // what next last returned
 
 	once  sync.Once
@@ -91,7 +95,9 @@ func (in *inlet) next(ctx context.Context, most int) ([]*nats.Msg, error) {
 	default:
 		select {
 		case first = <-in.msgs:
-			runtime.Gosched() // lets the client run, which has read more than one
+			if !in.urgent {
+				runtime.Gosched() // lets the client run, which has read more than one
+			}
 		case <-in.ended:
 			select {
 			case first = <-in.msgs:

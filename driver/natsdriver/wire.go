@@ -28,7 +28,6 @@ const (
 	harkExpires = "hark-expires"
 	harkKey     = "hark-key"
 	harkEncoded = "hark-encoded"
-	harkRequest = "hark-request"
 
 	specVersion = "1.0"
 )
@@ -154,7 +153,7 @@ func (l *msgBuilder) envelope(c *Conn, topic string, m *driver.Message) {
 
 // own are the headers that Headers of a message must not contain: a message has
 // fields for them.
-var own = []string{ceVersion, ceID, ceTime, ceData, ceKey, harkExpires, harkKey, harkEncoded, harkRequest}
+var own = []string{ceVersion, ceID, ceTime, ceData, ceKey, harkExpires, harkKey, harkEncoded}
 
 // addHeaders adds the message's own headers.
 func addHeaders(h nats.Header, m *driver.Message) error {
