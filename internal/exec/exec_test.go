@@ -487,3 +487,66 @@ func TestStorm(t *testing.T) {
 		checkAtRest(t, p)
 	})
 }
+
+// TestSharesAreTakenOver makes one worker take a share of tasks each of which
+// takes some time, while the other has nothing to do.
+func TestSharesAreTakenOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const tasks, each = 64, 9 * tick / 10 // too short to count as held
+		p := NewPool()
+		p.max = 2
+		var slow atomic.Int32
+		start := time.Now()
+		p.mu.Lock()
+		for range tasks {
+			j := newJob(p, func() bool {
+				if slow.Add(1) <= tasks/4 { // the first share
+					time.Sleep(each)
+				}
+				return false
+			})
+			j.state.Store(queued)
+			p.readyLocked(&j.Task)
+		}
+		for range p.max {
+			p.startLocked()
+		}
+		p.mu.Unlock()
+		p.Wait()
+		if took, want := time.Since(start), tasks/4/2*each; took > want {
+			t.Errorf("two workers took %v, want %v", took, want)
+		}
+		checkAtRest(t, p)
+	})
+}
+
+// TestShareOfHeldWorkerIsServed blocks a worker that has taken a share.
+func TestShareOfHeldWorkerIsServed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := NewPool()
+		p.max = 1
+		gate := make(chan struct{})
+		var ran atomic.Int32
+		p.mu.Lock()
+		for i := range 40 {
+			j := newJob(p, func() bool {
+				if i == 0 {
+					<-gate
+				}
+				ran.Add(1)
+				return false
+			})
+			j.state.Store(queued)
+			p.readyLocked(&j.Task)
+		}
+		p.startLocked()
+		p.mu.Unlock()
+		time.Sleep(5 * tick)
+		if got := ran.Load(); got != 39 {
+			t.Errorf("%d tasks have run while one blocks, want 39", got)
+		}
+		close(gate)
+		p.Wait()
+		checkAtRest(t, p)
+	})
+}

@@ -1,8 +1,9 @@
 // Package exec runs very many mostly sleeping tasks on few goroutines, and on
 // none while all of them sleep.
 //
-// A notified task joins a ready list that is served by at most GOMAXPROCS
-// workers; a worker ends when the list is empty. A worker that sits in one run
+// A notified task joins a ready queue that is served by at most GOMAXPROCS
+// workers, which take their share of it at a time and, when it is empty, from
+// each other; a worker ends when nothing is left. A worker that sits in one run
 // for more than a tick while others wait is replaced, and the task that held
 // it gets a goroutine of its own from then on, until it has been quick for a
 // while: handlers that compute share a core without switching goroutines,
@@ -11,6 +12,7 @@ package exec
 
 import (
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,6 +22,10 @@ const (
 	// tick is how often a pool with waiting tasks looks for held workers. A
 	// worker counts as held if its run has lasted from one look to the next.
 	tick = time.Millisecond
+	// maxShare is the most tasks that a worker takes at a time. With very many
+	// ready tasks it makes taking them from the other core that notifies them
+	// cheap.
+	maxShare = 32
 	// crowd is the number of waiting tasks that justifies starting another
 	// worker. Fewer tasks are served sooner by the workers already running.
 	crowd = 8
@@ -39,22 +45,27 @@ type Pool struct {
 	mu      sync.Mutex // guards the fields below
 	live    int        // number of goroutines
 	ended   sync.Cond  // signaled when live becomes 0
-	ready   list       // tasks for the workers
-	owned   list       // tasks that get a goroutine of their own
+	ready   queue      // tasks for the workers
+	owned   queue      // tasks that get a goroutine of their own
 	running int        // workers that are not held
 	workers []*worker
 	spare   []*worker
-	ticks   uint64
 	ticking bool
 	timer   *time.Timer
 }
 
-// worker is a goroutine that serves the ready list. Pool.mu guards its fields.
+// worker is a goroutine that serves the ready queue.
 type worker struct {
-	task  *Task
-	began uint64 // Pool.ticks when task was taken
+	// Guarded by Pool.mu.
 	held  bool   // another worker has taken its place
+	seen  uint64 // runs at the last look
 	index int    // in Pool.workers
+
+	mu       sync.Mutex // guards the fields below; may be locked with Pool.mu held
+	task     *Task      // being run; nil between two shares
+	runs     uint64     // number of tasks run
+	share    [maxShare]*Task
+	from, to int // share[from:to] waits
 }
 
 // NewPool returns a pool without a goroutine.
@@ -88,7 +99,7 @@ func (p *Pool) push(t *Task) {
 	p.mu.Unlock()
 }
 
-// readyLocked adds t to the ready list.
+// readyLocked adds t to the ready queue.
 func (p *Pool) readyLocked(t *Task) {
 	p.ready.push(t)
 	p.waiting.Store(int32(p.ready.n))
@@ -124,21 +135,25 @@ func (p *Pool) tickLocked() {
 	}
 }
 
-// look replaces the workers that have been held since before the last look.
+// look replaces the workers that have been held since before the last look, if
+// anybody waits for that.
 func (p *Pool) look() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.ticking = false
-	p.ticks++
-	if p.ready.n == 0 {
+	if p.ready.n == 0 && !slices.ContainsFunc(p.workers, (*worker).loaded) {
 		return
 	}
 	for _, w := range p.workers {
-		if w.task != nil && !w.held && w.began+1 < p.ticks {
+		w.mu.Lock()
+		if w.task != nil && !w.held && w.runs == w.seen {
 			w.held = true
 			w.task.own.Store(true)
 			p.running--
+			p.returnLocked(w)
 		}
+		w.seen = w.runs
+		w.mu.Unlock()
 	}
 	for i := 0; i < p.ready.n && p.running < p.max; i++ {
 		p.startLocked()
@@ -146,49 +161,134 @@ func (p *Pool) look() {
 	p.tickLocked()
 }
 
+// loaded reports whether tasks wait in w's share.
+func (w *worker) loaded() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.from < w.to
+}
+
+// returnLocked gives back what waits in w's share. w.mu is held, too.
+func (p *Pool) returnLocked(w *worker) {
+	for ; w.from < w.to; w.from++ {
+		p.readyLocked(w.share[w.from])
+		w.share[w.from] = nil
+	}
+}
+
 func (p *Pool) runWorker() {
 	p.mu.Lock()
 	w := p.joinLocked()
+	p.mu.Unlock()
+	var t *Task
 	defer func() {
+		p.mu.Lock()
 		// There is a task only if a handler ended the goroutine
 		// (runtime.Goexit). The task continues on another goroutine.
-		if t := w.task; t != nil && t.settle(true) {
-			p.mu.Lock()
+		if t != nil && t.settle(true) {
 			p.leaveLocked(w)
 			p.pushLocked(t)
 		}
 		p.endLocked()
 		p.mu.Unlock()
 	}()
-	for rested := false; ; {
+	for {
+		if t = w.next(); t == nil {
+			if t = p.take(w); t == nil {
+				return
+			}
+		}
+		if t.settle(t.run()) {
+			p.mu.Lock()
+			p.requeueLocked(t)
+			p.mu.Unlock()
+		}
+	}
+}
+
+// next returns the next task of w's share, or nil.
+func (w *worker) next() *Task {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.beginLocked(w.popLocked())
+	return w.task
+}
+
+func (w *worker) popLocked() *Task {
+	if w.from == w.to {
+		return nil
+	}
+	t := w.share[w.from]
+	w.share[w.from] = nil
+	w.from++
+	return t
+}
+
+// beginLocked records that w runs t, unless it is nil.
+func (w *worker) beginLocked(t *Task) {
+	if w.task = t; t != nil {
+		w.runs++
+		t.crowded = w.from < w.to
+	}
+}
+
+// take returns the next task for a worker that has nothing left. If there is none,
+// w has left.
+func (p *Pool) take(w *worker) *Task {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for rested := false; ; rested = true {
 		if w.held {
 			w.held = false
 			if p.running++; p.running > p.max {
 				break
 			}
 		}
-		w.task, w.began = p.ready.pop(), p.ticks
-		p.waiting.Store(int32(p.ready.n))
-		if w.task == nil {
-			if rested {
-				break
-			}
-			p.mu.Unlock()
-			runtime.Gosched()
-			rested = true
-			p.mu.Lock()
-			continue
+		if t := p.takeLocked(w); t != nil {
+			return t
+		}
+		if rested {
+			break
 		}
 		p.mu.Unlock()
-		rested = false
-		more := w.task.settle(w.task.run())
+		runtime.Gosched()
 		p.mu.Lock()
-		if more {
-			p.requeueLocked(w.task)
+	}
+	p.leaveLocked(w)
+	return nil
+}
+
+// takeLocked takes w's share of the ready queue, or else one task from the share
+// of another worker, and returns the first, or nil.
+func (p *Pool) takeLocked(w *worker) *Task {
+	n := min(1+p.ready.n/(2*p.max), maxShare)
+	t := p.ready.pop()
+	if t == nil {
+		t = p.stealLocked()
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for w.from, w.to = 0, 0; w.to < n-1; w.to++ {
+		w.share[w.to] = p.ready.pop()
+	}
+	w.beginLocked(t)
+	p.waiting.Store(int32(p.ready.n))
+	if w.to > 0 && !p.ticking {
+		p.tickLocked()
+	}
+	return t
+}
+
+func (p *Pool) stealLocked() *Task {
+	for _, w := range p.workers {
+		w.mu.Lock()
+		t := w.popLocked()
+		w.mu.Unlock()
+		if t != nil {
+			return t
 		}
 	}
-	w.task = nil
-	p.leaveLocked(w)
+	return nil
 }
 
 // requeueLocked puts a task that has more to do behind the others.
@@ -221,7 +321,14 @@ func (p *Pool) leaveLocked(w *worker) {
 	p.workers[w.index].index = w.index
 	p.workers[last] = nil
 	p.workers = p.workers[:last]
-	w.task, w.held = nil, false
+	w.held = false
+	w.mu.Lock()
+	w.task = nil
+	p.returnLocked(w)
+	w.mu.Unlock()
+	if len(p.workers) == 0 {
+		p.ready.release()
+	}
 	if len(p.spare) < p.max {
 		p.spare = append(p.spare, w)
 	}
@@ -242,6 +349,7 @@ func (p *Pool) runOwned() {
 		p.mu.Unlock()
 	}()
 	for {
+		t.crowded = false
 		start := time.Now()
 		more := t.run()
 		switch {

@@ -15,12 +15,14 @@ type Runner interface {
 type Task struct {
 	pool   *Pool
 	runner Runner
-	next   *Task // next task in the list that holds this one; guarded by Pool.mu
 	state  atomic.Uint32
 	// own reports whether the runner has been seen to block and so gets a
 	// goroutine of its own. fast counts its quick runs since then.
 	own  atomic.Bool
 	fast uint8
+	// crowded says that other tasks wait behind it in its worker's share; used
+	// only by the worker.
+	crowded bool
 }
 
 // The states of a task. A notification moves idle to queued and running to
@@ -58,9 +60,9 @@ func (t *Task) Notify() bool {
 	}
 }
 
-// Alone reports whether no other task waits for a worker, so that lingering in
-// Run costs nobody anything.
-func (t *Task) Alone() bool { return t.pool.waiting.Load() == 0 }
+// Alone reports whether no other task waits for this worker, so that lingering in
+// Run costs nobody anything. Only Run may call it.
+func (t *Task) Alone() bool { return !t.crowded && t.pool.waiting.Load() == 0 }
 
 // Asleep reports whether the task neither runs nor waits to.
 func (t *Task) Asleep() bool { return t.state.Load() == idle }
@@ -72,7 +74,7 @@ func (t *Task) run() (more bool) {
 }
 
 // settle ends a run and reports whether the task has to run again. If so, the
-// task is queued but in no list. Otherwise it may already be running elsewhere
+// task is queued but in no queue. Otherwise it may already be running elsewhere
 // when settle returns.
 func (t *Task) settle(more bool) bool {
 	if !more && t.state.CompareAndSwap(running, idle) {
@@ -80,35 +82,4 @@ func (t *Task) settle(more bool) bool {
 	}
 	t.state.Store(queued)
 	return true
-}
-
-// list is a queue of tasks, linked through Task.next.
-type list struct {
-	head, tail *Task
-	n          int
-}
-
-func (l *list) push(t *Task) {
-	t.next = nil
-	if l.tail == nil {
-		l.head = t
-	} else {
-		l.tail.next = t
-	}
-	l.tail = t
-	l.n++
-}
-
-func (l *list) pop() *Task {
-	t := l.head
-	if t == nil {
-		return nil
-	}
-	l.head = t.next
-	if l.head == nil {
-		l.tail = nil
-	}
-	t.next = nil
-	l.n--
-	return t
 }
