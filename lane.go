@@ -150,7 +150,7 @@ func (l *lane[X]) peek(most int) []entry[X] {
 		}
 	}
 	if until := l.until.Load(); until > 0 {
-		if most = int(min(uint64(most), until-1-l.cursor.Next())); most == 0 {
+		if most = int(min(uint64(most), until-1-l.cursor.Pos())); most == 0 {
 			return nil
 		}
 	}
@@ -169,7 +169,7 @@ func (l *lane[X]) pass(n int) {
 }
 
 func (l *typedLane[T]) claim(dst []Message[T]) int {
-	seq := l.cursor.Next()
+	seq := l.cursor.Pos()
 	es := l.peek(len(dst))
 	for i := range es {
 		m := &dst[i]
@@ -181,7 +181,7 @@ func (l *typedLane[T]) claim(dst []Message[T]) int {
 }
 
 func (l *boxedLane[X]) claim(dst []Message[any]) int {
-	seq := l.cursor.Next()
+	seq := l.cursor.Pos()
 	es := l.peek(len(dst))
 	for i := range es {
 		m := &dst[i]

@@ -25,16 +25,15 @@ type Reader[E any] interface {
 // held that Yield takes). Make one with Log.Attach.
 type Cursor[E any] struct {
 	log    *Log[E]
-	next   uint64 // ordinal of the next entry to read
 	reader Reader[E]
-	seg    atomic.Pointer[segment[E]] // holds next, or ends there; nil before the first entry
-	pos    atomic.Uint64              // copy of next that others may read
-	start  uint64                     // ordinal at which the cursor began
-	buffer uint64                     // how many entries may wait
-	index  int                        // in Log.cursors; guarded by Log.mu
+	seg    atomic.Pointer[segment[E]] // holds pos, or ends there; nil before the first entry
+	pos    atomic.Uint64              // ordinal of the next entry to read; only the reader moves it
 	armed  atomic.Bool
-	gates  bool // appenders wait while buffer entries wait
-	yields bool // the log may ask it to skip entries
+	index  int32  // in Log.cursors; guarded by Log.mu
+	start  uint64 // ordinal at which the cursor began
+	buffer uint64 // how many entries may wait
+	gates  bool   // appenders wait while buffer entries wait
+	yields bool   // the log may ask it to skip entries
 }
 
 // FromNow is the start of a cursor on the entries appended from now on.
@@ -49,29 +48,34 @@ func (l *Log[E]) Attach(c *Cursor[E], r Reader[E], start, buffer uint64, gates, 
 	defer l.mu.Unlock()
 	c.log, c.reader, c.buffer = l, r, buffer
 	c.gates, c.yields = gates && buffer < Unbounded, yields
-	c.index = len(l.cursors)
-	l.cursors = append(l.cursors, c)
+	c.index = int32(len(l.cursors))
+	if l.cursors == nil {
+		l.cursors = l.one[:0]
+	}
+	if l.cursors = append(l.cursors, c); len(l.cursors) == 2 {
+		l.one[0] = nil // they have another array now
+	}
 	l.attached.Store(int32(len(l.cursors)))
 	l.trimLocked()
 	// Arm before the tail is read: an entry appended meanwhile is either before
 	// the start or wakes the reader.
 	l.sleepers.Add(1)
 	c.armed.Store(true)
-	c.next = l.Tail()
+	next := l.Tail()
 	armed = true
-	if start < c.next {
-		c.next = max(start, l.first)
+	if start < next {
+		next = max(start, l.first)
 		c.armed.Store(false)
 		l.sleepers.Add(-1)
 		armed = false
 	}
-	c.start = c.next
-	c.pos.Store(c.next)
+	c.start = next
+	c.pos.Store(next)
 	if l.head != nil {
-		c.seg.Store(l.head.seek(c.next))
+		c.seg.Store(l.head.seek(next))
 	}
 	if c.gates {
-		l.limit.Store(min(l.limit.Load(), c.next+buffer))
+		l.limit.Store(min(l.limit.Load(), next+buffer))
 	}
 	return armed
 }
@@ -109,7 +113,8 @@ func (c *Cursor[E]) Log() *Log[E] { return c.log }
 // Reader returns the reader of c.
 func (c *Cursor[E]) Reader() Reader[E] { return c.reader }
 
-// Pos returns how many entries of the log c has passed. Anybody may call it.
+// Pos returns the ordinal of the entry that Peek returns first. Anybody may call
+// it.
 func (c *Cursor[E]) Pos() uint64 { return c.pos.Load() }
 
 // Started returns the ordinal at which c began.
@@ -128,36 +133,34 @@ func (c *Cursor[E]) Roomy() bool { return c.Lag() <= c.buffer/2 }
 // Peek returns up to most entries that follow, in place: they are valid until
 // Pass. It returns none only if there are none. c must not be armed.
 func (c *Cursor[E]) Peek(most int) []E {
-	n := c.log.Tail() - c.next
+	next := c.pos.Load()
+	n := c.log.Tail() - next
 	if n == 0 {
 		return nil
 	}
 	s := c.seg.Load()
-	if c.next == s.end() {
+	if next == s.end() {
 		s = s.next
 		c.seg.Store(s)
 	}
-	i := c.next - s.base
+	i := next - s.base
 	return s.slots[i:min(i+n, i+uint64(most), uint64(len(s.slots)))]
 }
 
 // Look returns the entry that follows if that is known without moving c, which
 // may be armed.
 func (c *Cursor[E]) Look() []E {
-	s := c.seg.Load()
-	if s == nil || c.log.Tail() == c.next {
+	s, next := c.seg.Load(), c.pos.Load()
+	if s == nil || c.log.Tail() == next {
 		return nil
 	}
-	s = s.seek(c.next)
-	i := c.next - s.base
+	s = s.seek(next)
+	i := next - s.base
 	return s.slots[i : i+1]
 }
 
 // Pass moves c over n entries. Opened must follow.
-func (c *Cursor[E]) Pass(n int) {
-	c.next += uint64(n)
-	c.pos.Store(c.next)
-}
+func (c *Cursor[E]) Pass(n int) { c.pos.Store(c.pos.Load() + uint64(n)) }
 
 // Opened lets appenders that wait know of entries passed. It takes the log's
 // lock, so it must not be called with the lock held that Yield takes.
@@ -175,16 +178,12 @@ func (c *Cursor[E]) Skip(n uint64) {
 		s = c.log.head
 	}
 	c.seg.Store(s.seek(n))
-	c.next = n
 	c.pos.Store(n)
 }
 
 // Floor returns the ordinal of the oldest entry that is kept. It may be called
 // from Yield only.
 func (c *Cursor[E]) Floor() uint64 { return c.log.first }
-
-// Next returns the ordinal of the entry that Peek returns first.
-func (c *Cursor[E]) Next() uint64 { return c.next }
 
 // Arm puts c to sleep: its reader will be told by Ready when an entry follows.
 // It reports false, and leaves c awake, if one has followed already.
@@ -194,7 +193,7 @@ func (c *Cursor[E]) Arm() bool {
 	// zero may pass.
 	c.log.sleepers.Add(1)
 	c.armed.Store(true)
-	if c.log.Tail() != c.next && c.armed.CompareAndSwap(true, false) {
+	if c.log.Tail() != c.pos.Load() && c.armed.CompareAndSwap(true, false) {
 		c.log.sleepers.Add(-1)
 		return false
 	}

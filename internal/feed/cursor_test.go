@@ -93,3 +93,34 @@ func TestEachSleeperIsWoken(t *testing.T) {
 		}
 	}
 }
+
+// A log whose readers sleep whenever its segment is full stays in its first one,
+// and one whose reader is awake gets larger ones.
+func TestQuietLogStaysInItsFirstSegment(t *testing.T) {
+	for _, quiet := range []bool{true, false} {
+		var log Log[int]
+		log.Init(Config[int]{})
+		s := &sleeper{ready: make(chan struct{}, 1)}
+		log.Attach(&s.Cursor, s, FromNow, Unbounded, false, false)
+		for i := range 20 * firstSegment {
+			for !log.Append(i) {
+				if room, _ := log.Grow(); room != Open {
+					t.Fatalf("Grow: %v", room)
+				}
+			}
+			if quiet || i == 0 {
+				<-s.ready
+			}
+			if es := s.Peek(1); len(es) != 1 || es[0] != i {
+				t.Fatalf("quiet %v: got %v after %d entries", quiet, es, i)
+			}
+			s.Pass(1)
+			if quiet && !s.Arm() {
+				t.Fatal("there is nothing to read, and the cursor is awake")
+			}
+		}
+		if first := len(log.slots) == firstSegment && log.head == log.tail; first != quiet {
+			t.Errorf("quiet %v: a segment of %d, the first is also the last: %v", quiet, len(log.slots), log.head == log.tail)
+		}
+	}
+}

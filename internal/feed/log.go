@@ -21,6 +21,9 @@ import (
 
 // Log is a sequence of entries. An entry's ordinal counts from 0. Make one
 // with Init.
+//
+// What appending touches comes first, then what waking a reader touches: with
+// very many quiet logs each of them is in no cache.
 type Log[E any] struct {
 	// word is twice the number of entries, plus one while an appender holds the
 	// lock bit. A log with a single writer does not use the bit.
@@ -28,28 +31,33 @@ type Log[E any] struct {
 	// limit is the ordinal at which appending takes the slow path: the end of
 	// the segment, or of the room that the slowest blocking cursor leaves.
 	limit    atomic.Uint64
-	tail     *segment[E]  // where the next entry goes; written with mu and the lock bit held
+	base     uint64       // that of tail
+	slots    []E          // those of tail; written, like base, with mu and the lock bit held
 	sleepers atomic.Int32 // number of armed cursors
-	attached atomic.Int32 // len(cursors)
 	waiting  atomic.Int32 // number of appenders that wait for room
-	sole     bool         // only one goroutine at a time appends
+	attached atomic.Int32 // len(cursors)
 	pointers atomic.Bool  // entries hold pointers, so consumed ones are cleared
+	sole     bool         // only one goroutine at a time appends
 	keep     bool         // a stored log: entries stay until trimmed
-	most     uint64       // stored log: how many entries to keep; 0 for all
-	expired  func(*E) bool
+	closed   bool         // guarded, like the fields below, by mu
+	sealed   bool
 
 	mu      sync.Mutex // guards the fields below
-	closed  bool
-	sealed  bool
 	cursors []*Cursor[E]
+	one     [1]*Cursor[E] // the array of cursors while there is only one
+	tail    *segment[E]   // where the next entry goes
 	head    *segment[E]
 	spare   *segment[E] // passed segments of full size, for reuse
 	spares  int
 	swept   uint64 // entries before this ordinal have been cleared
 	low     uint64 // ordinal of the slowest cursors at the last sweep
 	holders int    // how many of those cursors have not been detached
-	first   uint64 // stored log: ordinal of the oldest entry kept
 	waiters []chan struct{}
+
+	// Only for stored logs.
+	first   uint64 // ordinal of the oldest entry kept
+	most    uint64 // how many entries to keep; 0 for all
+	expired func(*E) bool
 }
 
 // Config describes a log.
@@ -112,8 +120,7 @@ func (l *Log[E]) Append(e E) bool {
 		l.word.Store(w)
 		return false
 	}
-	s := l.tail
-	s.slots[n-s.base] = e
+	l.slots[n-l.base] = e
 	l.word.Store(w + 2)
 	if l.sleepers.Load() != 0 {
 		l.wake()
@@ -128,8 +135,7 @@ func (l *Log[E]) AppendSole(e E) bool {
 	if n >= l.limit.Load() {
 		return false
 	}
-	s := l.tail
-	s.slots[n-s.base] = e
+	l.slots[n-l.base] = e
 	l.word.Store(w + 2)
 	if l.sleepers.Load() != 0 {
 		l.wake()
@@ -160,9 +166,8 @@ func (l *Log[E]) AppendRun(n int, fill func(slots []E)) int {
 		return 0
 	}
 	n = int(min(uint64(n), limit-at))
-	s := l.tail
-	i := at - s.base
-	fill(s.slots[i : i+uint64(n)])
+	i := at - l.base
+	fill(l.slots[i : i+uint64(n)])
 	l.word.Store(w + 2*uint64(n))
 	if l.sleepers.Load() != 0 {
 		l.wake()
@@ -255,7 +260,7 @@ func (l *Log[E]) appendLocked(e E) {
 	if l.tail == nil || n == l.tail.end() {
 		l.extendLocked(n)
 	}
-	l.tail.slots[n-l.tail.base] = e
+	l.slots[n-l.base] = e
 	l.word.Store(w + 2)
 }
 
@@ -288,16 +293,21 @@ func (l *Log[E]) extendLocked(n uint64) {
 		}
 	}
 	l.sweepLocked()
-	size := firstSegment
-	if l.tail != nil {
-		size = min(4*len(l.tail.slots), maxSegment)
+	if l.tail != nil && l.quietLocked(n) {
+		// Readers that have passed everything do not look at a segment before
+		// they have seen that the tail has moved.
+		l.tail.base, l.base = n, n
+		return
 	}
 	s := l.spare
-	if s != nil {
+	switch {
+	case l.tail == nil:
+		s = newSegment[E]()
+	case s != nil:
 		l.spare = s.next
 		l.spares--
-	} else {
-		s = &segment[E]{slots: make([]E, size)}
+	default:
+		s = &segment[E]{slots: make([]E, min(4*len(l.tail.slots), maxSegment))}
 	}
 	s.base, s.next = n, nil
 	if l.tail == nil {
@@ -305,7 +315,23 @@ func (l *Log[E]) extendLocked(n uint64) {
 	} else {
 		l.tail.next = s
 	}
-	l.tail = s
+	l.tail, l.base, l.slots = s, n, s.slots
+}
+
+// quietLocked reports whether the tail is the only segment, every cursor has
+// passed all n entries, and, while a larger segment is to be had, sleeps. The
+// segment can then be written again from its start: a log that is never behind
+// stays in the few cache lines of its first segment.
+func (l *Log[E]) quietLocked(n uint64) bool {
+	if l.keep || l.head != l.tail {
+		return false
+	}
+	for _, c := range l.cursors {
+		if c.pos.Load() != n || len(l.slots) < maxSegment && !c.armed.Load() {
+			return false
+		}
+	}
+	return true
 }
 
 // sweepLocked releases the segments that every cursor has left and clears the
@@ -423,7 +449,7 @@ func (l *Log[E]) rouseLocked(c *Cursor[E]) {
 	if c.armed.Load() && c.armed.CompareAndSwap(true, false) {
 		l.sleepers.Add(-1)
 		if c.seg.Load() == nil && l.head != nil {
-			c.seg.Store(l.head.seek(c.next))
+			c.seg.Store(l.head.seek(c.pos.Load()))
 		}
 		c.reader.Ready(c)
 	}

@@ -15,11 +15,21 @@ const (
 )
 
 // segment is a run of consecutive entries. Slots before the log's tail are
-// never written again while a cursor may read them.
+// never written again while a cursor may read them, nor is base changed.
 type segment[E any] struct {
 	base  uint64 // ordinal of slots[0]
 	slots []E
 	next  *segment[E] // written before any of its entries is published
+}
+
+// newSegment returns the first segment of a log, in one allocation.
+func newSegment[E any]() *segment[E] {
+	s := &struct {
+		segment[E]
+		room [firstSegment]E
+	}{}
+	s.slots = s.room[:]
+	return &s.segment
 }
 
 func (s *segment[E]) end() uint64 { return s.base + uint64(len(s.slots)) }
