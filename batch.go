@@ -15,7 +15,7 @@ func (t *Topic[T]) SubscribeBatch(h BatchHandler[T], opts ...SubscribeOption) (*
 	if h == nil {
 		return nil, fail("subscribe", t.core.name, errNoHandler)
 	}
-	m, err := t.subscribe(batched, nil, h, opts, "subscribe", caller())
+	m, err := t.subscribe(batched, nil, h, opts, subscribes, caller())
 	if err != nil {
 		return nil, fail("subscribe", t.core.name, err)
 	}

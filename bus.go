@@ -39,6 +39,7 @@ type Bus struct {
 	slow   time.Duration // threshold for OnSlow
 	grace  time.Duration // how long Close waits for cancelled handlers
 
+	hands    sync.Map // by reflect.Type: a *sync.Pool; see handsOf
 	patterns patterns
 	waits    waits
 	serial   atomic.Uint64 // last serial number of a subscription, for names

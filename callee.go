@@ -69,7 +69,7 @@ func (c *callee) makeRoomLocked() {
 
 func (c *callee) coreLocked() *core {
 	if c.core == nil {
-		c.core = &core{bus: c.l.n.bus, kind: KindNotifier, topic: c.l.Name(), name: c.l.ID()}
+		c.core = &core{}
 	}
 	return c.core
 }

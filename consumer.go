@@ -2,62 +2,131 @@ package hark
 
 import (
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 
+	"github.com/harkbus/hark/internal/exec"
 	"github.com/harkbus/hark/internal/feed"
 )
 
-// core is the part of a consumer that does not depend on its type.
+// core is the part of a consumer that does not depend on its type. What waking
+// and handling touch comes last, next to the lane.
 type core struct {
-	bus     *Bus
-	kind    Kind // of what topic names: a topic, pattern or request
-	topic   string
-	name    string // its group, or a generated name
-	serial  uint64 // in the order in which consumers are made
-	queue   queue
-	yields  bool // it drops messages instead of blocking publishers
-	grouped bool
-	stored  bool
-	clears  bool // messages hold pointers
-	lone    bool // it has one worker
-	sole    bool // it has one worker and no source yields, so it reads without the lock
-	keying  bool // a worker is making the keys of the messages that it has claimed; guarded by mu
-	closing bool // its last member is leaving, so no other may join; guarded by mu
-	ready   arrivals
-	tally   tally
+	*scope
+	cfg    *subscribeConfig         // of its first member
+	serial uint64                   // in the order in which consumers are made
+	wakers atomic.Pointer[[]*waker] // of all workers; nil if lone
+	rare   atomic.Pointer[rare]     // nil until first needed
+
+	mu sync.Mutex // guards the sources of a shared consumer, and what says so
+
+	delivered atomic.Uint64
 	// busy says that there is more to do than to read the sources, so the sole
 	// worker must take the lock too.
 	busy    atomic.Bool
 	over    atomic.Bool // it has ended; written with mu held
-	watched atomic.Bool // idler is not nil
-	wakers  atomic.Pointer[[]waker]
+	ready   arrivals
+	only    *waker      // of the worker, if lone
+	watched atomic.Bool // rare.idler is not nil
+	yields  bool        // it drops messages instead of blocking publishers
+	grouped bool
+	stored  bool
+	lone    bool // it has one worker
+	sole    bool // it has one worker and no source yields, so it reads without the lock
+	keying  bool // a worker is making the keys of the messages that it has claimed; guarded by mu
+	closing bool // its last member is leaving, so no other may join; guarded by mu
+}
 
-	mu     sync.Mutex            // guards the fields below, and the sources of a shared consumer
+// rare is what most consumers never need.
+type rare struct {
+	tally tally
+
+	// Guarded by core.mu.
 	missed map[DropReason]uint64 // drops not yet reported to the hooks
 	idler  chan struct{}         // closed when a worker finds nothing to do; nil if nobody waits for that
 	gone   chan struct{}         // closed when the consumer ends; nil until first requested
 }
 
-// waker is told that there is something to do. It reports whether it was
+// need returns what most consumers never need.
+func (c *core) need() *rare {
+	if r := c.rare.Load(); r != nil {
+		return r
+	}
+	c.rare.CompareAndSwap(nil, new(rare))
+	return c.rare.Load()
+}
+
+// name returns its group, or a generated name.
+func (c *core) name() string {
+	if c.grouped {
+		return c.cfg.group
+	}
+	return c.scope.name + "#" + strconv.FormatUint(c.serial, 10)
+}
+
+func (c *core) queue() queue {
+	q := c.cfg.queue
+	if c.stored {
+		q.buffer = Unbounded
+	}
+	return q
+}
+
+// waker is the part of a worker that does not depend on its type.
+type waker struct {
+	exec.Task
+	tokens chan struct{} // wakes an iterator, which is not a task; otherwise nil
+}
+
+// Notify tells the worker that there is something to do. It reports whether it was
 // asleep, in which case no one else need be told.
-type waker interface{ Notify() bool }
+func (w *waker) Notify() bool {
+	if w.tokens == nil {
+		return w.Task.Notify()
+	}
+	select {
+	case w.tokens <- struct{}{}:
+	default:
+	}
+	return false // it may be busy, so someone else should be told too
+}
 
 // consumer is the receiving end for messages of T, from which a subscription or
 // all members of a group take them.
+//
+// Most have one lane and one member with one worker. These are part of it, so
+// that an idle subscription is one object, and handling a message on one of very
+// many topics touches few cache lines.
 type consumer[T any] struct {
 	core
+	lane   typedLane[T] // the first
+	member member[T]    // the first
+
 	// Guarded by core.mu, except when a sole worker reads the sources.
-	sources []source[T]
-	passed  uint64 // messages passed by sources that are gone
-	members []*member[T]
+	node    *node       // heads the list of sources
+	joined  *member[T]  // heads the list of members
 	pending *pending[T] // nil before the first message gets there
-	untap   func()      // removes the consumer from its topics
+	passed  uint64      // messages passed by sources that are gone
+	untap   func()      // removes it from the topics of its pattern; nil if it has none
 
 	// place is the position, from 1, in Topic.consumers of a consumer of the
 	// topic's own. While it is there, the consumer reads the topic's logs,
 	// including those of future lanes. It is 0 otherwise. Topic.mu guards it.
 	place int
+}
+
+// sources yields the sources. The caller holds mu.
+func (c *consumer[T]) sources(yield func(source[T]) bool) {
+	for n := c.node; n != nil && yield(n.source.(source[T])); n = n.sibling {
+	}
+}
+
+// members yields the members in the order in which they joined. The caller holds
+// mu.
+func (c *consumer[T]) members(yield func(*member[T]) bool) {
+	for m := c.joined; m != nil && yield(m); m = m.peer {
+	}
 }
 
 // arrive marks a source as having something to read. It may be called with a
@@ -70,6 +139,10 @@ func (c *core) arrive(n *node) {
 // wake makes a worker look again: one that sleeps, or else all that run, since
 // each of them may already have looked.
 func (c *core) wake() {
+	if c.lone {
+		c.only.Notify()
+		return
+	}
 	for _, w := range *c.wakers.Load() {
 		if w.Notify() {
 			return
@@ -80,14 +153,18 @@ func (c *core) wake() {
 // lost counts messages that will not be delivered. The caller holds mu, or a
 // message that it took.
 func (c *core) lost(why DropReason, n uint64) {
-	c.tally.dropped.Add(n)
-	if n == 0 || len(c.bus.hooks.drop) == 0 {
+	if n == 0 {
 		return
 	}
-	if c.missed == nil {
-		c.missed = map[DropReason]uint64{}
+	r := c.need()
+	r.tally.dropped.Add(n)
+	if len(c.bus.hooks.drop) == 0 {
+		return
 	}
-	c.missed[why] += n
+	if r.missed == nil {
+		r.missed = map[DropReason]uint64{}
+	}
+	r.missed[why] += n
 }
 
 // misses counts messages of an engine that were meant for the consumer but did
@@ -102,12 +179,13 @@ func (c *consumer[T]) misses(why DropReason, n uint64) {
 
 // report reports the drops since the last call to the hooks. No lock is held.
 func (c *core) report() {
-	if len(c.bus.hooks.drop) == 0 {
+	r := c.rare.Load()
+	if r == nil || len(c.bus.hooks.drop) == 0 {
 		return
 	}
 	c.mu.Lock()
-	missed := c.missed
-	c.missed = nil
+	missed := r.missed
+	r.missed = nil
 	c.mu.Unlock()
 	for why, n := range missed {
 		c.bus.hooks.onDrop(DropEvent{Source: c.source(), Count: int(n), Reason: why})
@@ -115,7 +193,7 @@ func (c *core) report() {
 }
 
 func (c *core) source() Source {
-	return Source{Kind: c.kind, Name: c.topic, Subscription: c.name}
+	return Source{Kind: c.kind, Name: c.scope.name, Subscription: c.name()}
 }
 
 // What a publisher without room sees of a consumer.
@@ -134,37 +212,54 @@ const maxOvergrown = 65536
 // overgrow reports whether another message may be let in although waiting
 // messages already wait, and counts it.
 func (c *core) overgrow(waiting uint64) bool {
-	if waiting >= uint64(c.queue.buffer)+maxOvergrown {
+	if waiting >= uint64(c.queue().buffer)+maxOvergrown {
 		return false
 	}
-	c.tally.overgrown.Add(1)
+	c.tally().overgrown.Add(1)
 	return true
 }
 
 // addLane implements tap for topics with the consumer's own type.
 func (c *consumer[T]) addLane(t *Topic[T], log *feed.Log[entry[T]], start uint64) {
-	l := &typedLane[T]{}
-	l.node.source, l.topic, l.core = source[T](l), t, &c.core
-	l.attach(log, start, func() { c.addSource(l) })
+	c.mu.Lock()
+	l := &c.lane
+	if l.core != nil {
+		l = &typedLane[T]{}
+	}
+	l.core = &c.core
+	c.mu.Unlock()
+	l.node.source, l.topic = source[T](l), t
+	l.attach(log, start, func() { c.addSource(&l.node) })
 }
 
-func (c *consumer[T]) addSource(src source[T]) {
+func (c *consumer[T]) addSource(n *node) {
 	c.mu.Lock()
-	c.sources = append(c.sources, src)
+	n.sibling, c.node = c.node, n
 	c.mu.Unlock()
+}
+
+// leaveTopics removes the consumer from the topics that it reads.
+func (c *consumer[T]) leaveTopics() {
+	if c.untap != nil {
+		c.untap()
+		return
+	}
+	c.lane.topic.forget(c)
 }
 
 // endLane makes the present end of a log the last that is read of it.
 func (c *consumer[T]) endLane(log any) {
+	var found source[T]
 	c.mu.Lock()
-	i := slices.IndexFunc(c.sources, func(src source[T]) bool { return src.reads(log) })
-	var src source[T]
-	if i >= 0 {
-		src = c.sources[i]
+	for src := range c.sources {
+		if src.reads(log) {
+			found = src
+			break
+		}
 	}
 	c.mu.Unlock()
-	if src != nil {
-		src.finish()
+	if found != nil {
+		found.finish()
 	}
 }
 
@@ -172,7 +267,7 @@ func (c *consumer[T]) endLane(log any) {
 // before the bus closes.
 func (c *consumer[T]) resume() {
 	c.mu.Lock()
-	members := slices.Clone(c.members)
+	members := slices.Collect(c.members)
 	c.mu.Unlock()
 	for _, m := range members {
 		m.state.Or(memberLeaving)
@@ -182,10 +277,13 @@ func (c *consumer[T]) resume() {
 
 // setWakersLocked publishes the wakers to be told of arrivals.
 func (c *consumer[T]) setWakersLocked() {
-	var wakers []waker
-	for _, m := range c.members {
-		for _, w := range m.workers {
-			wakers = append(wakers, w)
+	if c.lone {
+		return
+	}
+	var wakers []*waker
+	for m := range c.members {
+		for w := range m.workers {
+			wakers = append(wakers, &w.waker)
 		}
 	}
 	c.wakers.Store(&wakers)
@@ -196,8 +294,8 @@ func (c *consumer[T]) places() []End {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var ends []End
-	for _, m := range c.members {
-		ends = append(ends, End{Role: m.role, Name: c.name, At: place(m.at)})
+	for m := range c.members {
+		ends = append(ends, End{Role: m.role(), Name: c.name(), At: place(m.at)})
 	}
 	return ends
 }

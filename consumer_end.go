@@ -12,23 +12,27 @@ import (
 func (c *consumer[T]) idle() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.members) == 0 {
+	if c.joined == nil {
 		return true
 	}
-	done := c.tally.done()
+	done := c.done()
 	waiting, passed := c.countsLocked()
 	return waiting == 0 && done == passed
 }
 
 // settle waits until the consumer is idle or ctx ends.
 func (c *consumer[T]) settle(ctx context.Context) {
+	if c.idle() { // makes no channel
+		return
+	}
 	for {
 		c.mu.Lock()
-		if c.idler == nil {
-			c.idler = make(chan struct{})
+		r := c.need()
+		if r.idler == nil {
+			r.idler = make(chan struct{})
 			c.watched.Store(true)
 		}
-		idler := c.idler
+		idler := r.idler
 		c.mu.Unlock()
 		if c.over.Load() || c.idle() {
 			return
@@ -45,13 +49,14 @@ func (c *consumer[T]) settle(ctx context.Context) {
 func (c *core) ended() <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.gone == nil {
-		c.gone = make(chan struct{})
+	r := c.need()
+	if r.gone == nil {
+		r.gone = make(chan struct{})
 		if c.over.Load() {
-			close(c.gone)
+			close(r.gone)
 		}
 	}
-	return c.gone
+	return r.gone
 }
 
 // tellIdle wakes those who wait for idleness.
@@ -61,9 +66,9 @@ func (c *core) tellIdle() {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.idler != nil {
-		close(c.idler)
-		c.idler = nil
+	if r := c.need(); r.idler != nil {
+		close(r.idler)
+		r.idler = nil
 		c.watched.Store(false)
 	}
 }
@@ -79,12 +84,14 @@ func (c *consumer[T]) lastToLeave(m *member[T]) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	m.state.Or(memberLeaving)
-	for _, other := range c.members {
-		if other != m && other.state.Load()&(memberLeaving|memberClosed) == 0 {
+	last := false
+	for other := range c.members {
+		if other == m {
+			last = true
+		} else if other.state.Load()&(memberLeaving|memberClosed) == 0 {
 			return false
 		}
 	}
-	last := slices.Contains(c.members, m)
 	c.closing = c.closing || last && !c.lasting()
 	return last
 }
@@ -92,13 +99,13 @@ func (c *consumer[T]) lastToLeave(m *member[T]) bool {
 // finish makes the messages that are there now the last ones.
 func (c *consumer[T]) finish() {
 	c.finishSources() // first: once it is untapped, another consumer gets what is published
-	c.untap()
+	c.leaveTopics()
 	c.finishSources() // for publishers that have come meanwhile
 }
 
 func (c *consumer[T]) finishSources() {
 	c.mu.Lock()
-	sources := slices.Clone(c.sources)
+	sources := slices.Collect(c.sources)
 	c.mu.Unlock()
 	for _, src := range sources {
 		src.finish()
@@ -110,14 +117,17 @@ func (c *consumer[T]) finishSources() {
 // returned.
 func (c *consumer[T]) remove(m *member[T]) Left {
 	c.mu.Lock()
-	i := slices.Index(c.members, m)
-	if i < 0 {
+	at := &c.joined
+	for *at != nil && *at != m {
+		at = &(*at).peer
+	}
+	if *at == nil {
 		c.mu.Unlock()
 		return Left{}
 	}
-	c.members = slices.Delete(c.members, i, i+1)
+	*at = m.peer
 	c.setWakersLocked()
-	last := len(c.members) == 0
+	last := c.joined == nil
 	ends := last && !c.lasting()
 	c.closing = c.closing || ends
 	c.mu.Unlock()
@@ -131,7 +141,7 @@ func (c *consumer[T]) remove(m *member[T]) Left {
 
 // end permanently detaches the consumer from its topic.
 func (c *consumer[T]) end() Left {
-	c.untap()
+	c.leaveTopics()
 	c.mu.Lock()
 	if c.over.Load() {
 		c.mu.Unlock()
@@ -139,8 +149,8 @@ func (c *consumer[T]) end() Left {
 	}
 	left := c.leftLocked()
 	c.over.Store(true)
-	sources := c.sources
-	c.sources = nil
+	sources := slices.Collect(c.sources)
+	c.node = nil
 	for _, src := range sources {
 		_, passed := src.lag()
 		c.passed += passed
@@ -154,8 +164,8 @@ func (c *consumer[T]) end() Left {
 		c.pending.timer.Stop()
 	}
 	c.pending = nil
-	if c.gone != nil {
-		close(c.gone)
+	if r := c.rare.Load(); r != nil && r.gone != nil {
+		close(r.gone)
 	}
 	c.mu.Unlock()
 	for _, src := range sources {
@@ -170,7 +180,7 @@ func (c *consumer[T]) end() Left {
 func (c *consumer[T]) leftLocked() Left {
 	s := c.statsLocked()
 	return Left{
-		Kind: c.kind, Name: c.topic, Subscription: c.name,
+		Kind: c.kind, Name: c.scope.name, Subscription: c.name(),
 		Waiting: int(s.Waiting), InFlight: int(s.InFlight), Retrying: int(s.Retrying),
 	}
 }
@@ -191,7 +201,7 @@ func (c *consumer[T]) stop(ctx context.Context, cause error) Left {
 // are closed when their workers have stopped.
 func (c *consumer[T]) cancel(cause error) (quiet []chan struct{}) {
 	c.mu.Lock()
-	members := slices.Clone(c.members)
+	members := slices.Collect(c.members)
 	c.mu.Unlock()
 	for _, m := range members {
 		quiet = append(quiet, m.halt()...)

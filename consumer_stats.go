@@ -5,23 +5,38 @@ import (
 	"time"
 )
 
-// tally counts the outcomes of messages; see SubscriptionStats.
+// tally counts the outcomes of messages that are not simply delivered; see
+// SubscriptionStats.
 type tally struct {
-	delivered, filtered, dropped, dead atomic.Uint64
-	filterErrors                       atomic.Uint64 // part of filtered
-	failed, redelivered, overgrown     atomic.Uint64
+	filtered, dropped, dead        atomic.Uint64
+	filterErrors                   atomic.Uint64 // part of filtered
+	failed, redelivered, overgrown atomic.Uint64
+}
+
+// tally returns the counters, for one to be increased.
+func (c *core) tally() *tally { return &c.need().tally }
+
+var nothing tally
+
+// tallied returns the counters to be read.
+func (c *core) tallied() *tally {
+	if r := c.rare.Load(); r != nil {
+		return &r.tally
+	}
+	return &nothing
 }
 
 // done returns the number of messages that are done.
-func (t *tally) done() uint64 {
-	return t.delivered.Load() + t.filtered.Load() + t.dropped.Load() + t.dead.Load()
+func (c *core) done() uint64 {
+	t := c.tallied()
+	return c.delivered.Load() + t.filtered.Load() + t.dropped.Load() + t.dead.Load()
 }
 
 // countsLocked returns how many messages wait and how many have been passed to
 // workers.
 func (c *consumer[T]) countsLocked() (waiting, passed uint64) {
 	passed = c.passed
-	for _, src := range c.sources {
+	for src := range c.sources {
 		w, p := src.lag()
 		waiting, passed = waiting+w, passed+p
 	}
@@ -38,31 +53,34 @@ func (c *consumer[T]) stats() SubscriptionStats {
 }
 
 func (c *consumer[T]) statsLocked() SubscriptionStats {
-	for _, src := range c.sources {
+	for src := range c.sources {
 		if c.yields {
 			src.overflow()
 		}
 	}
+	t := c.tallied()
 	s := SubscriptionStats{
-		Name:           c.name,
-		Members:        len(c.members),
-		Delivered:      c.tally.delivered.Load(),
-		Filtered:       c.tally.filtered.Load(),
-		FilterErrors:   c.tally.filterErrors.Load(),
-		Dropped:        c.tally.dropped.Load(),
-		Dead:           c.tally.dead.Load(),
-		Failed:         c.tally.failed.Load(),
-		Redelivered:    c.tally.redelivered.Load(),
-		BufferExceeded: c.tally.overgrown.Load(),
+		Name:           c.name(),
+		Delivered:      c.delivered.Load(),
+		Filtered:       t.filtered.Load(),
+		FilterErrors:   t.filterErrors.Load(),
+		Dropped:        t.dropped.Load(),
+		Dead:           t.dead.Load(),
+		Failed:         t.failed.Load(),
+		Redelivered:    t.redelivered.Load(),
+		BufferExceeded: t.overgrown.Load(),
 		Retrying:       uint64(c.pending.attempts()),
 		Paused:         c.pausedLocked(),
+	}
+	for range c.members {
+		s.Members++
 	}
 	done := s.Delivered + s.Filtered + s.Dropped + s.Dead
 	waiting, passed := c.countsLocked()
 	s.Waiting = waiting + uint64(c.pending.len()-c.pending.attempts())
 	s.InFlight = passed - done - uint64(c.pending.len())
 	if c.kind == KindPattern {
-		s.Pattern = c.topic
+		s.Pattern = c.scope.name
 	}
 	s.OldestAge = c.oldestLocked()
 	return s
@@ -70,12 +88,12 @@ func (c *consumer[T]) statsLocked() SubscriptionStats {
 
 // pausedLocked reports whether there are members and all of them are paused.
 func (c *consumer[T]) pausedLocked() bool {
-	for _, m := range c.members {
+	for m := range c.members {
 		if m.state.Load()&memberPaused == 0 {
 			return false
 		}
 	}
-	return len(c.members) > 0
+	return c.joined != nil
 }
 
 // oldestLocked returns the age of the oldest waiting message whose time is
@@ -96,7 +114,7 @@ func (c *consumer[T]) oldestLocked() time.Duration {
 		}
 	}
 	if !c.sole {
-		for _, src := range c.sources {
+		for src := range c.sources {
 			note(src.oldest())
 		}
 	}

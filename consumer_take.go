@@ -35,7 +35,7 @@ func (c *consumer[T]) take(w *worker[T], last bool) int {
 		c.tidy(src)
 	}
 	if more {
-		c.share(w)
+		c.share(&w.waker)
 	}
 	c.report()
 	return n
@@ -139,14 +139,18 @@ func (c *consumer[T]) tidy(src source[T]) {
 // retire drops a source that has nothing more to give.
 func (c *consumer[T]) retire(src source[T]) {
 	c.mu.Lock()
-	i := slices.Index(c.sources, src)
-	if i >= 0 {
-		c.sources = slices.Delete(c.sources, i, i+1)
+	at := &c.node
+	for *at != nil && (*at).source != any(src) {
+		at = &(*at).sibling
+	}
+	there := *at != nil
+	if there {
+		*at = (*at).sibling
 		_, passed := src.lag()
 		c.passed += passed
 	}
 	c.mu.Unlock()
-	if i >= 0 {
+	if there {
 		src.detach()
 	}
 }
@@ -170,33 +174,40 @@ func (c *consumer[T]) ordered(ms []Message[T]) bool {
 // share of those that wait.
 func (c *consumer[T]) fair(w *worker[T]) int {
 	if c.sole || w.chunk == 1 {
-		return w.chunk
+		return int(w.chunk)
 	}
-	if c.queue.policy != Block && c.queue.buffer != Unbounded {
+	if c.queue().policy != Block && c.queue().buffer != Unbounded {
 		return 1 // decide what to drop as late as possible
 	}
 	var waiting uint64
-	for _, src := range c.sources {
+	for src := range c.sources {
 		n, _ := src.lag()
 		waiting += n
 	}
-	return int(min(uint64(w.chunk), 1+waiting/uint64(2*len(*c.wakers.Load()))))
+	workers := 1
+	if !c.lone {
+		workers = len(*c.wakers.Load())
+	}
+	return int(min(uint64(w.chunk), 1+waiting/uint64(2*workers)))
 }
 
 // window returns how many messages may be outside the log, waiting for another
 // attempt or for their key.
 func (c *core) window() int {
-	if c.queue.buffer == Unbounded {
+	if c.queue().buffer == Unbounded {
 		return defaultBuffer
 	}
-	return max(c.queue.buffer, minWindow)
+	return max(c.queue().buffer, minWindow)
 }
 
 const minWindow = 64
 
 // share wakes a worker other than w, if one sleeps. Workers that run look once
 // more before they sleep.
-func (c *core) share(w waker) {
+func (c *core) share(w *waker) {
+	if c.lone {
+		return
+	}
 	for _, other := range *c.wakers.Load() {
 		if other != w && other.Notify() {
 			return

@@ -90,7 +90,7 @@ const (
 )
 
 // subscribeRemote is subscribe over an engine.
-func (t *Topic[T]) subscribeRemote(cfg *subscribeConfig, how mode, h Handler[T], batch BatchHandler[T], role string, at uintptr) (*member[T], error) {
+func (t *Topic[T]) subscribeRemote(cfg *subscribeConfig, how mode, h Handler[T], batch BatchHandler[T], as role, at uintptr) (*member[T], error) {
 	r := t.remote
 	ctx, cancel := context.WithTimeout(context.Background(), engineTimeout)
 	defer cancel()
@@ -99,7 +99,7 @@ func (t *Topic[T]) subscribeRemote(cfg *subscribeConfig, how mode, h Handler[T],
 		return nil, err
 	}
 	for _, other := range r.snapshot() {
-		if c := other.coreOf(); cfg.group != "" && c.grouped && c.name == cfg.group {
+		if c := other.coreOf(); cfg.group != "" && c.grouped && c.name() == cfg.group {
 			if err := c.agrees(cfg); err != nil {
 				return nil, err
 			}
@@ -128,7 +128,7 @@ func (t *Topic[T]) subscribeRemote(cfg *subscribeConfig, how mode, h Handler[T],
 	if in.sub, err = topic.Subscribe(ctx, dc); err != nil {
 		return nil, engineError(err)
 	}
-	return in.begin(cfg, how, h, batch, role, at, r)
+	return in.begin(cfg, how, h, batch, as, at, r)
 }
 
 // readStored sets how a subscription reads a stored topic.
@@ -154,7 +154,7 @@ func newInbox[T any](b *Bus, r *remoteTopic, window int, stored, shared bool) *i
 // makeInboxLog returns the log for an inbox of t.
 func makeInboxLog[T any](t *Topic[T], shared bool) *Topic[T] {
 	local := &Topic[T]{core: topicCore{
-		bus: t.core.bus, kind: t.core.kind, name: t.core.name, typ: t.core.typ, keyOf: t.core.keyOf,
+		scope: t.core.scope, typ: t.core.typ, keyOf: t.core.keyOf,
 		pointers: true, bury: t.core.bury, inbox: true, lasting: shared,
 	}}
 	local.log.Init(local.logConfig(false))
@@ -162,12 +162,11 @@ func makeInboxLog[T any](t *Topic[T], shared bool) *Topic[T] {
 }
 
 // begin starts receiving for a handler.
-func (in *inbox[T]) begin(cfg *subscribeConfig, how mode, h Handler[T], batch BatchHandler[T], role string, at uintptr, home inboxOwner) (*member[T], error) {
+func (in *inbox[T]) begin(cfg *subscribeConfig, how mode, h Handler[T], batch BatchHandler[T], as role, at uintptr, home inboxOwner) (*member[T], error) {
 	in.encoded = matchEncoded(cfg.where) && in.remote.codec.ContentType() == jsonType
-	m, err := in.local.subscribeTo(cfg, how, h, batch, role, at)
+	m, err := in.local.subscribeTo(cfg, how, h, batch, as, at)
 	if err == nil {
 		in.member = m
-		m.inbox = in
 		m.Subscription.impl = in
 		in.home = home
 		err = home.add(in)
@@ -213,9 +212,9 @@ func (s start) forEngine() (driver.From, uint64, time.Time) {
 func (in *inbox[T]) undecodable(ctx context.Context, a *arrival, earlier *Failure, err error) bool {
 	c, cfg, hooks := in.member.consumer, in.member.cfg, &in.local.core.bus.hooks
 	e := FailEvent{Source: c.source(), Message: encodedEnvelope{a.Received}, Attempt: 1, Err: err}
-	c.tally.failed.Add(1)
+	c.tally().failed.Add(1)
 	hooks.onFail(e)
-	f := newFailure(a.Topic, a.Seq, c.name, e, time.Now(), earlier)
+	f := newFailure(a.Topic, a.Seq, c.name(), e, time.Now(), earlier)
 	to := cfg.deadTopicFor(f)
 	if to != "" {
 		err = in.remote.buryRaw(ctx, to, a, f)
@@ -234,7 +233,7 @@ func (in *inbox[T]) undecodable(ctx context.Context, a *arrival, earlier *Failur
 	if to == "" || err != nil {
 		c.giveUp(DropGivenUp)
 	} else {
-		c.tally.dead.Add(1)
+		c.tally().dead.Add(1)
 		hooks.onDeadLetter(e)
 	}
 	a.settled()

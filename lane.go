@@ -39,8 +39,9 @@ type source[T any] interface {
 
 // node links a source into the list of sources that have something to read.
 type node struct {
-	link   *node
-	source any // a source[T] of the consumer's T
+	link    *node
+	sibling *node // in the list of all sources; guarded by core.mu
+	source  any   // a source[T] of the consumer's T
 }
 
 // lane is a consumer's cursor on one log of a topic of X.
@@ -70,7 +71,7 @@ const (
 // attach starts reading log. known adds the lane to its consumer's sources; the
 // lane must not arrive before that.
 func (l *lane[X]) attach(log *feed.Log[entry[X]], start uint64, known func()) {
-	q := l.core.queue
+	q := l.core.queue()
 	gates := q.policy == Block || q.policy == Fail
 	buffer := uint64(q.buffer)
 	if q.buffer == Unbounded || l.topic.core.retention != nil {
@@ -87,7 +88,7 @@ func (l *lane[X]) attach(log *feed.Log[entry[X]], start uint64, known func()) {
 
 // Ready implements feed.Reader.
 func (l *lane[X]) Ready(*feed.Cursor[entry[X]]) {
-	if !l.early.CompareAndSwap(laneNew, laneEarly) {
+	if l.early.Load() == laneKnown || !l.early.CompareAndSwap(laneNew, laneEarly) {
 		l.core.arrive(&l.node)
 	}
 }
@@ -112,15 +113,15 @@ func (l *lane[X]) Yield(c *feed.Cursor[entry[X]]) {
 // been dropped one by one.
 func (l *lane[X]) overflow() {
 	c := &l.cursor
-	if !l.core.yields || l.core.queue.buffer == Unbounded || l.topic.core.retention != nil {
+	if !l.core.yields || l.core.queue().buffer == Unbounded || l.topic.core.retention != nil {
 		return
 	}
-	buffer := uint64(l.core.queue.buffer)
+	buffer := uint64(l.core.queue().buffer)
 	waiting := c.Lag()
 	if until := l.until.Load(); until > 0 { // messages after until are not for this lane
 		waiting = until - 1 - c.Pos()
 	}
-	switch l.core.queue.policy {
+	switch l.core.queue().policy {
 	case DropOldest, Latest:
 		if waiting > buffer {
 			l.core.lost(DropOverflow, waiting-buffer)

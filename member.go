@@ -10,23 +10,45 @@ import (
 
 // member is one subscription, either alone on its consumer or one of a group.
 type member[T any] struct {
-	Subscription
-	consumer *consumer[T]
-	cfg      *subscribeConfig
-	handle   Handler[T]
-	batch    BatchHandler[T] // used instead of handle; nil otherwise
-	plain    bool            // handling is just a call of handle
+	worker   worker[T] // the first
 	state    atomic.Uint32
-	workers  []*worker[T]
+	plain    bool // handling is just a call of handle
+	as       role
+	consumer *consumer[T]
+	handle   Handler[T]
 
 	// Guarded by consumer.mu, except that those who have called context may read
 	// ctx.
 	ctx    context.Context // of the handlers; created when first needed
 	cancel context.CancelCauseFunc
-	at     uintptr // who subscribed
-	role   string
 
-	inbox interface{ close() } // where its messages come from; nil in process
+	Subscription
+	cfg   *subscribeConfig
+	batch BatchHandler[T] // used instead of handle; nil otherwise
+	at    uintptr         // who subscribed
+	peer  *member[T]      // the next one of the consumer; guarded by consumer.mu
+}
+
+// role says what a member does with its topic.
+type role uint8
+
+const (
+	subscribes role = iota
+	replies
+)
+
+// role returns the Role of the member's End.
+func (m *member[T]) role() string {
+	if m.as == replies {
+		return "reply"
+	}
+	return "subscribe"
+}
+
+// workers yields the workers.
+func (m *member[T]) workers(yield func(*worker[T]) bool) {
+	for w := &m.worker; w != nil && yield(w); w = w.next {
+	}
 }
 
 // The bits of member.state. Workers work if none is set.
@@ -123,12 +145,12 @@ func (c *core) watch() *time.Timer {
 func (m *member[T]) halt() []chan struct{} {
 	c := m.consumer
 	c.mu.Lock()
-	quiet := make([]chan struct{}, len(m.workers))
-	for i, w := range m.workers {
+	var quiet []chan struct{}
+	for w := range m.workers {
 		if w.quiet == nil {
 			w.quiet = make(chan struct{})
 		}
-		quiet[i] = w.quiet
+		quiet = append(quiet, w.quiet)
 	}
 	m.state.Or(memberClosed)
 	c.mu.Unlock()
@@ -170,7 +192,7 @@ func (m *member[T]) setPaused(paused bool) {
 
 // rouse makes the workers look for work.
 func (m *member[T]) rouse() {
-	for _, w := range m.workers {
+	for w := range m.workers {
 		w.Notify()
 	}
 }

@@ -216,6 +216,27 @@ func TestMEM6IdleSubscriptionsHaveNoGoroutine(t *testing.T) {
 	}
 }
 
+// An idle subscription without options is one object, its places in the lists of
+// the topic and of the log, and its name only while somebody asks for it.
+func TestIdleSubscriptionsAreSmall(t *testing.T) {
+	const n, limit = 10_000, 560
+	_, topic := trapBus[[3]uint64](t)
+	h := func(context.Context, *hark.Message[[3]uint64]) error { return nil }
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	for range n {
+		mustSubscribe(t, topic, h)
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	each := int64(after.HeapAlloc-before.HeapAlloc) / n
+	t.Logf("%d bytes each", each)
+	if each > limit {
+		t.Errorf("an idle subscription takes %d bytes, want at most %d", each, limit)
+	}
+}
+
 func TestCLS11CloseLeavesNothing(t *testing.T) {
 	leak.Check(t)
 	bus := hark.New()

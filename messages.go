@@ -15,15 +15,15 @@ import (
 func (t *Topic[T]) Messages(ctx context.Context, opts ...SubscribeOption) iter.Seq2[*Message[T], error] {
 	at := caller()
 	return func(yield func(*Message[T], error) bool) {
-		m, err := t.subscribe(pulled, nil, nil, opts, "subscribe", at)
+		m, err := t.subscribe(pulled, nil, nil, opts, subscribes, at)
 		if err != nil {
 			yield(nil, fail("subscribe", t.core.name, err))
 			return
 		}
-		if m.inbox != nil {
-			defer m.inbox.close()
+		if in, ok := m.impl.(interface{ close() }); ok { // over an engine
+			defer in.close()
 		}
-		m.workers[0].pull(ctx, yield)
+		m.worker.pull(ctx, yield)
 	}
 }
 
@@ -36,15 +36,15 @@ func (w *worker[T]) pull(ctx context.Context, yield func(*Message[T], error) boo
 		w.halted()
 		c.remove(m)
 	}()
-	w.buf = make([]Message[T], w.chunk)
+	w.hand = &hand[T]{buf: make([]Message[T], w.chunk)}
 	for {
 		if ctx.Err() != nil {
-			yield(nil, fail("subscribe", c.topic, context.Cause(ctx)))
+			yield(nil, fail("subscribe", c.scope.name, context.Cause(ctx)))
 			return
 		}
 		if m.state.Load()&memberHalts != 0 && w.halted() {
 			if m.state.Load()&memberClosed != 0 {
-				yield(nil, fail("subscribe", c.topic, ErrClosed))
+				yield(nil, fail("subscribe", c.scope.name, ErrClosed))
 				return
 			}
 		} else if w.n = c.take(w, true); w.n > 0 {

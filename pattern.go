@@ -58,14 +58,14 @@ func subscribePattern[T any](b *Bus, pattern string, h Handler[T], opts []Subscr
 	if err != nil {
 		return nil, err
 	}
-	m := newMember(p.consumer, cfg, pushed, h, nil, "subscribe", at)
+	m := newMember(p.consumer, fresh, cfg, pushed, h, nil, subscribes, at)
 	if !p.consumer.join(m) { // its last member is leaving
 		p.consumer.finishSources()
 		b.patterns.dropLocked(p)
 		if p, fresh, err = patternFor[T](b, pattern, cfg); err != nil {
 			return nil, err
 		}
-		m = newMember(p.consumer, cfg, pushed, h, nil, "subscribe", at)
+		m = newMember(p.consumer, fresh, cfg, pushed, h, nil, subscribes, at)
 		p.consumer.join(m) // it is new, and no one else has seen it
 	}
 	if fresh {
@@ -175,7 +175,7 @@ func patternFor[T any](b *Bus, pattern string, cfg *subscribeConfig) (p *pattern
 			return nil, false, fmt.Errorf("%w: topic %s carries %v, not %v", ErrTypeMismatch, t.Name(), t.valueType(), reflect.TypeFor[T]())
 		}
 	}
-	c := newConsumer[T](b, KindPattern, pattern, cfg, cfg.durable)
+	c := newConsumer[T](&scope{b, KindPattern, pattern, handsOf[T](b)}, cfg, cfg.durable)
 	c.sole = false // the topics may be stored
 	c.untap = p.untap
 	p.consumer = c
@@ -201,7 +201,7 @@ func (p *patternSub[T]) group() string {
 	if !p.consumer.grouped {
 		return ""
 	}
-	return p.consumer.name
+	return p.consumer.name()
 }
 
 // attach adds a topic whose type the pattern accepts.
@@ -242,7 +242,7 @@ type boxedTap[X any] struct{ consumer *consumer[any] }
 func (b boxedTap[X]) addLane(t *Topic[X], log *feed.Log[entry[X]], start uint64) {
 	l := &boxedLane[X]{}
 	l.node.source, l.topic, l.core = source[any](l), t, &b.consumer.core
-	l.lane.attach(log, start, func() { b.consumer.addSource(l) })
+	l.lane.attach(log, start, func() { b.consumer.addSource(&l.node) })
 }
 
 func (b boxedTap[X]) endLane(log any) { b.consumer.endLane(log) }

@@ -210,7 +210,7 @@ func (w *worker[T]) retryLater(m *Message[T], failed, due time.Time) {
 
 // holds reports whether the worker holds messages that it has not begun.
 func (w *worker[T]) holds() bool {
-	return w.at < w.n || w.batch != nil && len(w.batch.items) > 0
+	return w.hand != nil && (w.at < w.n || w.batch != nil && len(w.batch.items) > 0)
 }
 
 // handBack returns the messages that the worker holds and has not begun to the

@@ -43,7 +43,7 @@ func subscribePatternRemote[T any](b *Bus, pattern string, h Handler[T], cfg *su
 	// The log of its inbox stands for all topics. Each message's arrival says
 	// where it comes from.
 	t := &Topic[T]{core: topicCore{
-		bus: b, kind: KindPattern, name: pattern, typ: reflect.TypeFor[T](), bury: burial[T](b),
+		scope: scope{b, KindPattern, pattern, handsOf[T](b)}, typ: reflect.TypeFor[T](), bury: burial[T](b),
 	}}
 	p.core = &t.core
 	if p.core.typ == reflect.TypeFor[any]() {
@@ -75,7 +75,7 @@ func subscribePatternRemote[T any](b *Bus, pattern string, h Handler[T], cfg *su
 	if in.sub, err = p.subscribe(pattern, kept, dc); err != nil {
 		return nil, err
 	}
-	return in.begin(cfg, pushed, h, nil, "subscribe", at, p)
+	return in.begin(cfg, pushed, h, nil, subscribes, at, p)
 }
 
 // subscribe starts receiving from the engine.

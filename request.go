@@ -116,7 +116,7 @@ func reply[Q, R any](b *Bus, name string, h func(ctx context.Context, q Q) (R, e
 		return nil, err
 	}
 	_ = t.declare(true, at, nil, topicConfig{}) // without options there is nothing to refuse
-	m, err := t.subscribe(pushed, respond(h), nil, opts, "reply", at)
+	m, err := t.subscribe(pushed, respond(h), nil, opts, replies, at)
 	if err != nil {
 		t.letGo()
 		return nil, err

@@ -2,9 +2,7 @@ package hark
 
 import (
 	"fmt"
-	"reflect"
 	"runtime"
-	"strconv"
 
 	"github.com/harkbus/hark/internal/feed"
 )
@@ -17,7 +15,7 @@ func (t *Topic[T]) Subscribe(h Handler[T], opts ...SubscribeOption) (*Subscripti
 	if h == nil {
 		return nil, fail("subscribe", t.core.name, errNoHandler)
 	}
-	m, err := t.subscribe(pushed, h, nil, opts, "subscribe", caller())
+	m, err := t.subscribe(pushed, h, nil, opts, subscribes, caller())
 	if err != nil {
 		return nil, fail("subscribe", t.core.name, err)
 	}
@@ -27,7 +25,7 @@ func (t *Topic[T]) Subscribe(h Handler[T], opts ...SubscribeOption) (*Subscripti
 var errNoHandler = fmt.Errorf("%w: the handler is nil", ErrInvalidOption)
 
 // subscribe makes a member of a group's consumer, or of a consumer of its own.
-func (t *Topic[T]) subscribe(how mode, h Handler[T], batch BatchHandler[T], opts []SubscribeOption, role string, at uintptr) (*member[T], error) {
+func (t *Topic[T]) subscribe(how mode, h Handler[T], batch BatchHandler[T], opts []SubscribeOption, as role, at uintptr) (*member[T], error) {
 	on := onEphemeral
 	if t.core.retention != nil {
 		on = onStored
@@ -49,19 +47,19 @@ func (t *Topic[T]) subscribe(how mode, h Handler[T], batch BatchHandler[T], opts
 		}
 	}
 	if t.remote != nil {
-		return t.subscribeRemote(cfg, how, h, batch, role, at)
+		return t.subscribeRemote(cfg, how, h, batch, as, at)
 	}
-	return t.subscribeTo(cfg, how, h, batch, role, at)
+	return t.subscribeTo(cfg, how, h, batch, as, at)
 }
 
 // subscribeTo makes a member that reads the topic's log.
-func (t *Topic[T]) subscribeTo(cfg *subscribeConfig, how mode, h Handler[T], batch BatchHandler[T], role string, at uintptr) (*member[T], error) {
+func (t *Topic[T]) subscribeTo(cfg *subscribeConfig, how mode, h Handler[T], batch BatchHandler[T], as role, at uintptr) (*member[T], error) {
 	for {
 		c, fresh, err := t.consumerFor(cfg)
 		if err != nil {
 			return nil, err
 		}
-		m := newMember(c, cfg, how, h, batch, role, at)
+		m := newMember(c, fresh, cfg, how, h, batch, as, at)
 		if !c.join(m) {
 			runtime.Gosched() // its last member is about to remove it
 			continue
@@ -87,38 +85,30 @@ func (t *Topic[T]) consumerFor(cfg *subscribeConfig) (c *consumer[T], fresh bool
 	if c := t.groups[cfg.group]; c != nil {
 		return c, false, c.agrees(cfg)
 	}
-	c = newConsumer[T](t.core.bus, t.core.kind, t.core.name, cfg, t.core.retention != nil || t.core.lasting)
+	c = newConsumer[T](&t.core.scope, cfg, t.core.retention != nil || t.core.lasting)
 	c.sole = c.sole && !t.core.inbox // others look at the times of an inbox's messages, so its worker needs the lock
-	c.untap = func() { t.forget(c) }
 	return c, true, nil
 }
 
-func newConsumer[T any](b *Bus, kind Kind, topic string, cfg *subscribeConfig, stored bool) *consumer[T] {
-	c := &consumer[T]{core: core{
-		bus: b, kind: kind, topic: topic, name: cfg.group, queue: cfg.queue, stored: stored, grouped: cfg.group != "",
-	}}
-	if stored {
-		c.queue.buffer = Unbounded
-	}
-	c.clears = refers(reflect.TypeFor[T]())
+func newConsumer[T any](s *scope, cfg *subscribeConfig, stored bool) *consumer[T] {
+	c := &consumer[T]{core: core{scope: s, cfg: cfg, stored: stored, grouped: cfg.group != ""}}
 	lossy := cfg.queue.policy != Block && cfg.queue.policy != Fail
 	c.yields = stored || lossy && cfg.queue.buffer != Unbounded
 	c.lone = cfg.group == "" && cfg.workers == 1
 	c.sole = c.lone && !c.yields && cfg.queue.policy != Fail
-	c.serial = b.serial.Add(1)
-	if c.name == "" {
-		c.name = topic + "#" + strconv.FormatUint(c.serial, 10)
+	c.serial = s.bus.serial.Add(1)
+	if !c.lone {
+		c.wakers.Store(&[]*waker{})
 	}
-	c.wakers.Store(&[]waker{})
 	return c
 }
 
 // agrees returns an error if the options of a later member differ from those of
 // the group. A stored topic has no options to differ in.
 func (c *core) agrees(cfg *subscribeConfig) error {
-	if c.queue != cfg.queue && !c.stored {
+	if q := c.cfg.queue; q != cfg.queue && !c.stored {
 		return fmt.Errorf("%w: group %s has Buffer(%d) and Overflow(%v), not Buffer(%d) and Overflow(%v)",
-			ErrInvalidOption, c.name, c.queue.buffer, c.queue.policy, cfg.queue.buffer, cfg.queue.policy)
+			ErrInvalidOption, cfg.group, q.buffer, q.policy, cfg.queue.buffer, cfg.queue.policy)
 	}
 	return nil
 }
@@ -138,13 +128,13 @@ func (t *Topic[T]) tap(c *consumer[T], s start) (done bool, err error) {
 	switch {
 	case t.sealed:
 		return false, fmt.Errorf("bus %w", ErrClosed)
-	case c.grouped && t.groups[c.name] != nil:
+	case c.grouped && t.groups[c.cfg.group] != nil:
 		return false, nil
 	case c.grouped:
 		if t.groups == nil {
 			t.groups = map[string]*consumer[T]{}
 		}
-		t.groups[c.name] = c
+		t.groups[c.cfg.group] = c
 	}
 	t.consumers = append(t.consumers, c)
 	c.place = len(t.consumers)
@@ -213,7 +203,7 @@ func (t *Topic[T]) forget(c *consumer[T]) {
 	t.consumers = t.consumers[:last]
 	c.place = 0
 	if c.grouped {
-		delete(t.groups, c.name)
+		delete(t.groups, c.cfg.group)
 	}
 	t.listening--
 	t.setModeLocked()
@@ -237,19 +227,26 @@ func (t *Topic[T]) ordinal(s start) uint64 {
 	return feed.FromNow
 }
 
-func newMember[T any](c *consumer[T], cfg *subscribeConfig, how mode, h Handler[T], batch BatchHandler[T], role string, at uintptr) *member[T] {
-	m := &member[T]{consumer: c, cfg: cfg, batch: batch, role: role, at: at}
+// newMember makes a member. The first one is part of its consumer.
+func newMember[T any](c *consumer[T], first bool, cfg *subscribeConfig, how mode, h Handler[T], batch BatchHandler[T], as role, at uintptr) *member[T] {
+	m := &c.member
+	if !first {
+		m = &member[T]{}
+	}
+	m.consumer, m.cfg, m.batch, m.as, m.at = c, cfg, batch, as, at
 	m.Subscription.impl = m
 	m.handle = wrapped(c.bus, h)
 	hooks := &c.bus.hooks
 	m.plain = how == pushed && len(cfg.where) == 0 && cfg.timeout == 0 && len(hooks.slow) == 0 && len(hooks.deliver) == 0
-	for range cfg.workers {
-		w := &worker[T]{}
-		w.init(m)
-		if how == pulled {
-			w.tokens = make(chan struct{}, 1)
-		}
-		m.workers = append(m.workers, w)
+	w := &m.worker
+	w.init(m, how)
+	for range cfg.workers - 1 {
+		w.next = &worker[T]{}
+		w = w.next
+		w.init(m, how)
+	}
+	if c.lone {
+		c.only = &w.waker
 	}
 	return m
 }
@@ -261,7 +258,11 @@ func (c *consumer[T]) join(m *member[T]) bool {
 	if c.over.Load() || c.closing {
 		return false
 	}
-	c.members = append(c.members, m)
+	at := &c.joined
+	for *at != nil {
+		at = &(*at).peer
+	}
+	*at = m
 	c.setWakersLocked()
 	return true
 }

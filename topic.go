@@ -17,11 +17,11 @@ import (
 // Topic is a named stream of values of one Go type. Everyone who names the same
 // topic of a bus shares one Topic. It is safe for concurrent use.
 type Topic[T any] struct {
-	core topicCore
 	// mode is what Publish does without options: nothing if no one listens,
-	// append, or the full procedure.
+	// append, or the full procedure. It is beside what appending touches.
 	mode   atomic.Uint32
 	log    feed.Log[entry[T]]
+	core   topicCore
 	remote *remoteTopic // used instead of the log over an engine; nil in process
 
 	mu          sync.Mutex     // guards the fields below
@@ -45,9 +45,7 @@ const (
 
 // topicCore is the part of a topic that does not depend on its type.
 type topicCore struct {
-	bus       *Bus
-	kind      Kind
-	name      string
+	scope
 	typ       reflect.Type
 	keyOf     func(data any) string // data is a *T; nil without KeyBy
 	keyFunc   uintptr               // identifies the function passed to KeyBy
@@ -65,6 +63,14 @@ type topicCore struct {
 	at        []uintptr     // callers of NewTopic
 	published atomic.Uint64 // messages published by handles that are closed
 	repeats   atomic.Uint64
+}
+
+// scope is what has consumers: a topic, a pattern or a name of requests.
+type scope struct {
+	bus   *Bus
+	kind  Kind
+	name  string
+	hands *sync.Pool // of *hand[T]
 }
 
 // entry is a message in a log.
@@ -169,7 +175,7 @@ func makeTopic[T any](b *Bus, kind Kind, name string, c topicConfig, key func(T)
 		c.codec = b.codecFor(typ)
 	}
 	t := &Topic[T]{core: topicCore{
-		bus: b, kind: kind, name: name, typ: typ, retention: c.retention, existing: c.existing && !c.dead, codec: c.codec, bare: c.bare, pointers: refers(typ),
+		scope: scope{b, kind, name, handsOf[T](b)}, typ: typ, retention: c.retention, existing: c.existing && !c.dead, codec: c.codec, bare: c.bare, pointers: refers(typ),
 	}}
 	t.core.bury = burial[T](b)
 	if key != nil {

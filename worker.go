@@ -2,11 +2,11 @@ package hark
 
 import (
 	"errors"
+	"reflect"
 	"runtime"
 	"runtime/debug"
+	"sync"
 	"time"
-
-	"github.com/harkbus/hark/internal/exec"
 )
 
 const (
@@ -26,45 +26,56 @@ const (
 
 // worker runs the handler of one member, one message at a time.
 type worker[T any] struct {
-	exec.Task
-	member  *member[T]
-	buf     []Message[T]     // messages taken
-	held    *held[T]         // the message, if it was pending
-	at, n   int              // buf[at:n] still has to be handled
-	chunk   int              // how many messages to take at a time
-	full    uint32           // number of consecutive chunks that had as many messages as allowed
-	stopped bool             // it has permanently stopped; guarded by consumer.mu
-	tokens  chan struct{}    // wakes an iterator, which is not a task; otherwise nil
-	quiet   chan struct{}    // closed when it stops permanently; nil before halt; guarded by consumer.mu
-	batch   *pendingBatch[T] // the batch being gathered; nil without a batch handler
+	waker
+	*hand[T] // nil while it sleeps
+	member   *member[T]
+	chunk    int32         // how many messages to take at a time
+	full     uint16        // number of consecutive chunks that had as many messages as allowed
+	begun    bool          // it has run, so member.ctx has been made
+	stopped  bool          // it has permanently stopped; guarded by consumer.mu
+	quiet    chan struct{} // closed when it stops permanently; nil before halt; guarded by consumer.mu
+	next     *worker[T]    // of its member
 }
 
-func (w *worker[T]) init(m *member[T]) {
+// hand is what a worker holds while it runs. Those that sleep need none, and with
+// very many of them the few hands in use stay in the caches.
+type hand[T any] struct {
+	buf   []Message[T] // messages taken
+	held  *held[T]     // the message, if it was pending
+	at, n int          // buf[at:n] still has to be handled
+	one   [1]Message[T]
+	batch *pendingBatch[T] // the batch being gathered; nil without a batch handler
+}
+
+// handsOf returns the bus's pool of hands for messages of T.
+func handsOf[T any](b *Bus) *sync.Pool {
+	typ := reflect.TypeFor[T]()
+	if p, ok := b.hands.Load(typ); ok {
+		return p.(*sync.Pool)
+	}
+	p, _ := b.hands.LoadOrStore(typ, &sync.Pool{New: func() any {
+		h := &hand[T]{}
+		h.buf = h.one[:]
+		return h
+	}})
+	return p.(*sync.Pool)
+}
+
+func (w *worker[T]) init(m *member[T], how mode) {
 	w.member, w.chunk = m, 1
-	if m.batch != nil {
-		w.batch = &pendingBatch[T]{}
+	if how == pulled {
+		w.tokens = make(chan struct{}, 1)
 	}
 	w.Init(m.consumer.bus.pool, w)
 }
 
 // most returns the upper limit of chunk.
 func (c *core) most() int {
-	if c.queue.buffer == Unbounded {
+	buffer := c.queue().buffer
+	if buffer == Unbounded {
 		return maxChunk
 	}
-	return max(1, min(maxChunk, c.queue.buffer/4))
-}
-
-// Notify implements waker.
-func (w *worker[T]) Notify() bool {
-	if w.tokens == nil {
-		return w.Task.Notify()
-	}
-	select {
-	case w.tokens <- struct{}{}:
-	default:
-	}
-	return false // it may be busy, so someone else should be told too
+	return max(1, min(maxChunk, buffer/4))
 }
 
 // Run implements exec.Runner.
@@ -74,13 +85,13 @@ func (w *worker[T]) Run() (more bool) {
 		if w.member.state.Load()&memberHalts != 0 && w.halted() {
 			return false
 		}
-		if w.buf == nil {
-			w.member.context() // makes member.ctx
-			w.buf = make([]Message[T], 1)
+		if w.hand == nil {
+			w.begin()
 		}
 		switch {
 		case w.step(last):
-			worked, last = true, false
+			// If others wait, this look at the sources is the last one.
+			worked, last = true, !w.Alone()
 		case last:
 			if w.batch != nil && !w.batchCanWait() {
 				continue
@@ -98,12 +109,26 @@ func (w *worker[T]) Run() (more bool) {
 	return true
 }
 
+// begin prepares a worker that has slept.
+func (w *worker[T]) begin() {
+	if !w.begun {
+		w.member.context() // makes member.ctx
+		w.begun = true
+	}
+	w.hand = w.member.consumer.hands.Get().(*hand[T])
+	if w.member.batch != nil {
+		w.batch = &pendingBatch[T]{}
+	}
+}
+
 // rest is called when there is nothing to do.
 func (w *worker[T]) rest() {
 	w.full = 0
 	c := w.member.consumer
-	if c.clears {
-		clear(w.buf)
+	clear(w.buf)
+	if h := w.hand; w.batch == nil {
+		w.hand = nil
+		c.hands.Put(h)
 	}
 	c.tellIdle()
 }
@@ -145,7 +170,7 @@ func (w *worker[T]) stream(last bool) bool {
 	first := c.ready.first()
 	for node := first; node != nil; node = c.ready.first() {
 		l := node.source.(*typedLane[T])
-		if es := l.peek(w.chunk); len(es) > 0 {
+		if es := l.peek(int(w.chunk)); len(es) > 0 {
 			clock := w.startClock(len(es))
 			w.handleInPlace(l, es)
 			w.stopClock(clock, len(es))
@@ -200,8 +225,8 @@ func (w *worker[T]) handleInPlace(l *typedLane[T], es []entry[T]) {
 		if c.over.Load() {
 			// A handler has closed the subscription, and everything that had
 			// not been passed was counted as dropped.
-			c.tally.delivered.Add(uint64(n))
-			c.tally.dropped.Add(-uint64(n))
+			c.delivered.Add(uint64(n))
+			c.tally().dropped.Add(-uint64(n))
 			return
 		}
 		// Pass before counting as done, so that never more is done than passed.
@@ -211,7 +236,7 @@ func (w *worker[T]) handleInPlace(l *typedLane[T], es []entry[T]) {
 		}
 		l.pass(passed)
 		l.opened()
-		c.tally.delivered.Add(uint64(n))
+		c.delivered.Add(uint64(n))
 		if err != nil {
 			w.failed(m, err)
 		}
@@ -234,7 +259,7 @@ func (w *worker[T]) handleInPlace(l *typedLane[T], es []entry[T]) {
 // startClock starts measuring the cost of n messages if that is useful: when,
 // for the second time in a row, there are as many as may be taken at a time.
 func (w *worker[T]) startClock(n int) (start time.Time) {
-	if n < w.chunk {
+	if n < int(w.chunk) {
 		w.full = 0
 		return start
 	}
@@ -255,7 +280,7 @@ func (w *worker[T]) stopClock(start time.Time, n int) {
 	case cost > slowRun:
 		w.chunk = 1
 	case cost < fastRun:
-		w.chunk = min(2*w.chunk, w.member.consumer.most())
+		w.chunk = min(2*w.chunk, int32(w.member.consumer.most()))
 	}
 }
 
@@ -303,7 +328,7 @@ func (w *worker[T]) sift(m *Message[T]) disposition {
 		if e, ok := p.(Evaluator); ok {
 			matched, err := e.Eval(m)
 			if err != nil {
-				w.member.consumer.tally.filterErrors.Add(1)
+				w.member.consumer.tally().filterErrors.Add(1)
 			}
 			if err != nil || !matched {
 				return filtered
@@ -320,19 +345,21 @@ func (w *worker[T]) sift(m *Message[T]) disposition {
 func (w *worker[T]) settle(m *Message[T], f disposition, err error) {
 	c := w.member.consumer
 	if m.attempt > 0 && f == handled {
-		c.tally.redelivered.Add(1)
+		c.tally().redelivered.Add(1)
 	}
 	done := true
 	switch {
 	case err != nil:
 		done = w.failed(m, err)
 	case f == filtered:
-		c.tally.filtered.Add(1)
+		c.tally().filtered.Add(1)
 	case f == expired:
 		c.giveUp(DropExpired)
 	default:
-		c.tally.delivered.Add(1)
-		c.bus.hooks.onDeliver(DeliverEvent{Source: c.source(), Attempt: m.Attempt()})
+		c.delivered.Add(1)
+		if len(c.bus.hooks.deliver) > 0 {
+			c.bus.hooks.onDeliver(DeliverEvent{Source: c.source(), Attempt: m.Attempt()})
+		}
 	}
 	if a := m.arrival(); a != nil && done {
 		a.settled()
@@ -357,7 +384,7 @@ func caught(value any) error {
 // whether the message is done.
 func (w *worker[T]) failed(m *Message[T], err error) (done bool) {
 	c, cfg := w.member.consumer, w.member.cfg
-	c.tally.failed.Add(1)
+	c.tally().failed.Add(1)
 	now := time.Now()
 	e := FailEvent{Source: c.source(), Message: m, Attempt: m.Attempt(), Err: err}
 	verdict, after := verdictOf(err)
@@ -395,7 +422,7 @@ func (c *core) giveUp(why DropReason) {
 // message.
 func (w *worker[T]) bury(m *Message[T], e FailEvent, now time.Time) (done bool) {
 	c, cfg := w.member.consumer, w.member.cfg
-	f := newFailure(m.Topic(), m.Seq(), c.name, e, now, m.Failure())
+	f := newFailure(m.Topic(), m.Seq(), c.name(), e, now, m.Failure())
 	if w.held != nil && !w.held.first.IsZero() {
 		f.First = w.held.first
 	}
@@ -412,7 +439,7 @@ func (w *worker[T]) bury(m *Message[T], e FailEvent, now time.Time) (done bool) 
 		c.giveUp(DropGivenUp)
 		return true
 	}
-	c.tally.dead.Add(1)
+	c.tally().dead.Add(1)
 	c.bus.hooks.onDeadLetter(e)
 	return true
 }
