@@ -183,6 +183,7 @@ func (w *webhook) handle(ctx context.Context, m *hark.Message[[]byte]) error {
 	err := w.send(ctx, m)
 	text := ""
 	if err != nil {
+		err = receiverError{err}
 		text = err.Error()
 	}
 	w.mu.Lock()
@@ -320,7 +321,10 @@ func (w *webhook) verdict(res *http.Response, body []byte) error {
 	if res.StatusCode >= 200 && res.StatusCode < 300 {
 		return nil
 	}
-	err := fmt.Errorf("the receiver answered %s%s", res.Status, printable(body))
+	err := fmt.Errorf("the receiver answered %s", res.Status)
+	if len(bytes.TrimSpace(body)) > 0 {
+		err = fmt.Errorf("%w: %s", err, body)
+	}
 	switch res.StatusCode {
 	case http.StatusGone:
 		w.disable("the receiver answered 410 Gone")
@@ -345,19 +349,26 @@ func retryAfter(s string, now time.Time) (time.Duration, bool) {
 	return max(at.Sub(now), 0), err == nil
 }
 
-// printable returns what a receiver has said for people to read, in one line.
-func printable(body []byte) string {
-	text := strings.Map(func(r rune) rune {
+// receiverError is an error in whose text the receiver has a part, which may be anything:
+// it becomes one short line, for people to read.
+type receiverError struct{ cause error }
+
+// maxReceiverError is how long that line is at most, in bytes.
+const maxReceiverError = 1024
+
+func (e receiverError) Error() string {
+	text := e.cause.Error()
+	text = strings.ToValidUTF8(text[:min(len(text), maxReceiverError)], "?")
+	text = strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
 			return r
 		}
 		return ' '
-	}, strings.ToValidUTF8(string(body), "?"))
-	if text = strings.Join(strings.Fields(text), " "); text == "" {
-		return ""
-	}
-	return ": " + text
+	}, text)
+	return strings.Join(strings.Fields(text), " ")
 }
+
+func (e receiverError) Unwrap() error { return e.cause }
 
 // disable sends nothing more until enable is called, or the broker starts again.
 // Messages of a stored topic wait.

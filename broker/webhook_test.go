@@ -10,10 +10,13 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	cloudevents "github.com/cloudevents/sdk-go/v2"
 
@@ -459,4 +462,82 @@ func TestWebhookSummary(t *testing.T) {
 	if got, want := w.summary(), "chat: orders → https://example.org"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
+}
+
+// TestWebhookAnswersAreShort has a receiver answer with lines that are long and that
+// terminals would obey.
+func TestWebhookAnswersAreShort(t *testing.T) {
+	r := newReceiver(t)
+	b := start(t, config(t, "topics: [{name: orders, durability: relaxed}]\n"+r.webhook("from: orders\nattempts: 2")))
+	d := doorOf(t, b)
+	long := "\x1b[2J\r\u202e" + strings.Repeat("x", 50_000)
+	answers := []string{
+		"HTTP/1.1 422 " + long + "\r\n\r\n",
+		"HTTP/1.1 500 no\r\nContent-Length: 5\r\n\r\n\x1b[2J\r\n",
+		"HTTP/1.1 " + long + "\r\n\r\n",
+		"HTTP/1.1 200 OK\r\n" + long + "\r\n\r\n",
+		"HTTP/1.1 308 moved\r\nLocation: " + long + "\r\n\r\n",
+	}
+	r.reply(func(_ int, w http.ResponseWriter, d *delivered) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		if n, err := strconv.Atoi(d.header.Get("Hark-Seq")); err == nil {
+			_, _ = io.WriteString(conn, answers[n-1]) // it may not read all of that
+		}
+	})
+	for i := range answers {
+		d.post(201, "orders", "{}")
+		for b.webhooks.named("shop").view().Dead != uint64(i+1) {
+			awaitTick(t)
+		}
+		topic := openStored(t, b, "orders.dead")
+		sub, err := topic.Subscribe(testContext(t), driver.SubscribeConfig{From: driver.FromLast, Seq: 1, Window: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ms, err := sub.Receive(testContext(t), 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var f hark.Failure
+		if err := json.Unmarshal([]byte(ms[0].Headers[failureHeader]), &f); err != nil {
+			t.Fatal(err)
+		}
+		for _, text := range []string{f.Reason, b.webhooks.named("shop").view().LastError} {
+			if strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) || len(text) > maxReceiverError || text == "" {
+				t.Errorf("answer %d: the error has %d bytes: %.100q", i, len(text), text)
+			}
+		}
+	}
+}
+
+// FuzzWebhookAnswer reads any answer of a receiver.
+func FuzzWebhookAnswer(f *testing.F) {
+	f.Add(422, "Unprocessable\x1b[2J", "", []byte("no\r\nfield"))
+	f.Add(429, "", "99999999999999999999", []byte("\xff\u202e"))
+	f.Add(503, "", "Fri, 31 Dec 9999 23:59:59 GMT", []byte(nil))
+	f.Add(308, "", "-1", []byte(" "))
+	w := &webhook{log: slog.New(slog.DiscardHandler)}
+	f.Fuzz(func(t *testing.T, status int, text, after string, body []byte) {
+		if status == http.StatusGone {
+			return
+		}
+		err := w.verdict(&http.Response{StatusCode: status, Status: text, Header: http.Header{"Retry-After": {after}}}, body)
+		if (err == nil) != (status >= 200 && status < 300) {
+			t.Fatalf("%d is %v", status, err)
+		}
+		if err == nil {
+			return
+		}
+		if line := (receiverError{err}).Error(); len(line) > maxReceiverError || !utf8.ValidString(line) || strings.ContainsFunc(line, func(r rune) bool { return !unicode.IsPrint(r) }) {
+			t.Errorf("the error is %q", line)
+		}
+		if d, ok := retryAfter(after, time.Now()); ok && d < 0 {
+			t.Errorf("%q is %v", after, d)
+		}
+	})
 }
