@@ -136,7 +136,7 @@ func (d *deadLetter) view() *deadView {
 	_, v.Error = d.reason()
 	v.EditedFrom, _ = strconv.ParseUint(d.Headers[editedHeader], 10, 64) // 0 for what is no number
 	if f := d.failure; f != nil {
-		v.From, v.FromSeq, v.Subscription, v.Reason, v.Attempts = f.Topic, f.Seq, f.Subscription, f.Reason, f.Attempts
+		v.From, v.FromSeq, v.Subscription, v.Reason, v.Attempts = f.Topic, f.Seq, cut(f.Subscription, maxSubscription), cut(f.Reason, maxReason), f.Attempts
 		v.First, v.Last = &f.First, &f.Last
 	}
 	return v
@@ -144,8 +144,8 @@ func (d *deadLetter) view() *deadView {
 
 func (d *deadLetter) whole() *deadWholeView {
 	v := &deadWholeView{deadView: *d.view()}
-	if d.failure != nil {
-		v.Stack = d.failure.Stack
+	if f := d.failure; f != nil {
+		v.Subscription, v.Reason, v.Stack = f.Subscription, f.Reason, f.Stack
 	}
 	m := *d.Received
 	m.Headers = map[string]string{}
@@ -200,7 +200,7 @@ func (g *deadErrorView) add(d *deadLetter) {
 	at := d.Time
 	if d.failure != nil {
 		at = d.failure.Last
-		if s := d.failure.Subscription; !slices.Contains(g.Subscriptions, s) {
+		if s := cut(d.failure.Subscription, maxSubscription); len(g.Subscriptions) < maxNamed && !slices.Contains(g.Subscriptions, s) {
 			g.Subscriptions = append(g.Subscriptions, s)
 		}
 	}
@@ -224,13 +224,14 @@ func listDeadMessages(c *call) error {
 	}
 	p := page[*deadView]{Items: []*deadView{}}
 	s, where := deadSelection{Error: c.text("error")}, c.filter("where")
-	read := 0
+	read, size := 0, 0
 	p.Next, err = c.broker.scan(c.ctx, c.text("topic"), from, func(m *driver.Received) bool {
 		read++
 		if d := readDead(m); s.matches(d, where) {
 			p.Items = append(p.Items, d.view())
+			size += sizeOfHeaders(m)
 		}
-		return uint64(len(p.Items)) < c.number("limit") && read < maxScanned
+		return uint64(len(p.Items)) < c.number("limit") && read < maxScanned && size < maxPageData
 	})
 	if err != nil {
 		return err

@@ -15,7 +15,7 @@ func messageEndpoints() []endpoint {
 	return []endpoint{
 		{
 			method: http.MethodGet, path: "/v1/admin/topics/{topic}/messages", name: "listMessages", summary: "list messages of a stored topic",
-			doc:    "The messages are in the order of the topic. With a filter, one call examines at most 10,000 messages, so a page may have fewer messages than match; the answer says where to continue. A page has at most about 16 MiB of data.",
+			doc:    "The messages are in the order of the topic. With a filter, one call examines at most 10,000 messages, so a page may have fewer messages than match; the answer says where to continue. A page has at most about 16 MiB of data and headers.",
 			access: administrator("topic"),
 			params: append(pageParams(), topicPath(), filterParam("where", "only messages that match this filter")),
 			answer: jsonAnswer(page[Event]{}), also: absent, handle: listMessages,
@@ -52,8 +52,8 @@ func deleteMessage(c *call) error {
 const (
 	// maxScanned is how many messages one call reads at most.
 	maxScanned = 10_000
-	// maxPageData is how many bytes of data a page has at most, not counting its
-	// last message.
+	// maxPageData is how many bytes of data and headers a page has at most, not counting
+	// its last message.
 	maxPageData = 16 << 20
 )
 
@@ -69,7 +69,7 @@ func listMessages(c *call) error {
 		read++
 		if e := (&Event{m}); where == nil || where.Match(e) {
 			p.Items = append(p.Items, e)
-			size += len(m.Data)
+			size += len(m.Data) + sizeOfHeaders(m)
 		}
 		return uint64(len(p.Items)) < c.number("limit") && read < maxScanned && size < maxPageData
 	})
@@ -77,6 +77,15 @@ func listMessages(c *call) error {
 		return err
 	}
 	return c.reply(p)
+}
+
+// sizeOfHeaders returns the size of everything in a message but its data.
+func sizeOfHeaders(m *driver.Received) int {
+	size := len(m.Topic) + len(m.ID) + len(m.Key) + len(m.ContentType)
+	for name, value := range m.Headers {
+		size += len(name) + len(value)
+	}
+	return size
 }
 
 // afterSeq returns the sequence after the one in the parameter after.

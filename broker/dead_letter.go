@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/harkbus/hark"
@@ -65,12 +66,29 @@ func (d *deadLetter) replays() int {
 // varying matches what differs between occurrences of the same error.
 var varying = regexp.MustCompile(`"[^"]*"|'[^']*'|\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b|0x[0-9a-fA-F]+|\d+(?:\.\d+)*`)
 
+// What a list says of a dead letter is cut, because anybody who may publish to the topic
+// can put anything into the record: maxReason and maxSubscription are lengths in bytes,
+// and maxNamed is how many subscriptions are named for a group of errors.
+const (
+	maxReason       = 1024
+	maxSubscription = 256
+	maxNamed        = 100
+)
+
+// cut returns the beginning of a text, at most so many bytes.
+func cut(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "")
+}
+
 // reason returns the error without its varying parts, and a short name for it. Dead
 // letters with the same name form a group.
 func (d *deadLetter) reason() (text, name string) {
 	text = "(nothing says why)"
 	if d.failure != nil {
-		text = varying.ReplaceAllStringFunc(d.failure.Reason, func(s string) string {
+		text = varying.ReplaceAllStringFunc(cut(d.failure.Reason, maxReason), func(s string) string {
 			if s[0] == '"' || s[0] == '\'' {
 				return string(s[0]) + "…" + string(s[0])
 			}
@@ -126,7 +144,7 @@ type deadSelection struct {
 // maxSelected is how many dead letters one call can handle.
 const maxSelected = 1_000_000
 
-// check refuses an ambiguous selection.
+// check refuses an ambiguous selection. It sorts the sequences.
 func (s *deadSelection) check() (*filter.Filter, error) {
 	if len(s.Seqs) == 0 && s.Error == "" && s.Where == "" && !s.All {
 		return nil, refused(http.StatusBadRequest, "the request does not select dead letters").but("give seqs, error or where; or all")
@@ -135,6 +153,7 @@ func (s *deadSelection) check() (*filter.Filter, error) {
 	if err != nil {
 		return nil, refused(http.StatusBadRequest, "where: %s", err)
 	}
+	slices.Sort(s.Seqs)
 	return f, nil
 }
 
@@ -148,10 +167,10 @@ func (b *Broker) selectDead(ctx context.Context, topic string, s *deadSelection,
 	from := uint64(1)
 	if len(s.Seqs) > 0 {
 		if s.Error == "" && where == nil {
-			seqs = slices.Compact(slices.Sorted(slices.Values(s.Seqs)))
+			seqs = slices.Compact(s.Seqs)
 			return seqs[:min(uint64(len(seqs)), most)], nil
 		}
-		from = slices.Min(s.Seqs)
+		from = s.Seqs[0]
 	}
 	_, err = b.scan(ctx, topic, from, func(m *driver.Received) bool {
 		if s.matches(readDead(m), where) {
@@ -163,8 +182,10 @@ func (b *Broker) selectDead(ctx context.Context, topic string, s *deadSelection,
 }
 
 func (s *deadSelection) matches(d *deadLetter, where *filter.Filter) bool {
-	if len(s.Seqs) > 0 && !slices.Contains(s.Seqs, d.Seq) {
-		return false
+	if len(s.Seqs) > 0 {
+		if _, among := slices.BinarySearch(s.Seqs, d.Seq); !among {
+			return false
+		}
 	}
 	if s.Error != "" {
 		if _, name := d.reason(); name != s.Error {

@@ -442,3 +442,76 @@ func TestReasons(t *testing.T) {
 		t.Error("want a word for what has no record")
 	}
 }
+
+// TestForgedDeadLetters lists dead letters with records as large as they can be, which
+// anybody can make who may publish to their topic.
+func TestForgedDeadLetters(t *testing.T) {
+	b := start(t, config(t, "topics: [{name: orders.dead, durability: memory}]"))
+	a := newAPI(t, b, "")
+	topic := openStored(t, b, "orders.dead")
+	const letters = 300
+	var ms []*driver.Message
+	for i := range letters {
+		record, err := json.Marshal(hark.Failure{Topic: "orders", Reason: letters1000(i) + strings.Repeat("x", 20_000), Subscription: letters1000(i) + strings.Repeat("y", 20_000)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ms = append(ms, &driver.Message{Data: []byte("{}"), Headers: map[string]string{failureHeader: string(record)}})
+	}
+	if err := topic.Publish(testContext(t), ms); err != nil {
+		t.Fatal(err)
+	}
+	var groups page[deadErrorView]
+	text := a.want(http.StatusOK, "listDeadErrors", args{"topic": "orders.dead"}, nil, &groups)
+	if len(groups.Items) != letters || len(text) > letters*(maxReason+maxSubscription+1000) {
+		t.Errorf("the list has %d groups of errors in %d bytes", len(groups.Items), len(text))
+	}
+	var list page[deadView]
+	text = a.want(http.StatusOK, "listDeadMessages", args{"topic": "orders.dead", "limit": "1000"}, nil, &list)
+	if len(list.Items) != letters || len(text) > letters*(maxReason+maxSubscription+1000) {
+		t.Errorf("the list has %d dead letters in %d bytes", len(list.Items), len(text))
+	}
+	var whole deadWholeView
+	if a.want(http.StatusOK, "getDeadMessage", args{"topic": "orders.dead", "seq": "1"}, nil, &whole); len(whole.Reason) < 20_000 || len(whole.Subscription) < 20_000 {
+		t.Errorf("a whole dead letter has a reason of %d bytes and a subscription of %d", len(whole.Reason), len(whole.Subscription))
+	}
+	if all, s := a.outcomes("deleteDead", args{"topic": "orders.dead"}, deadDelete{deadSelection: deadSelection{Seqs: []uint64{7, 3, 7, 5}, Where: "headers.attempts == \"0\""}}); s.Done != 3 || all[0].Seq != 3 || all[2].Seq != 7 {
+		t.Errorf("removing 7, 3, 7 and 5 did %+v, %+v", s, all)
+	}
+}
+
+// letters1000 writes a number below 1000 in letters: errors that differ only in digits are one
+// group.
+func letters1000(n int) string {
+	return string([]byte{'a' + byte(n/100), 'a' + byte(n/10%10), 'a' + byte(n%10)})
+}
+
+// FuzzDeadLetter reads dead letters with any records, as anybody can make them who may
+// publish to their topic.
+func FuzzDeadLetter(f *testing.F) {
+	f.Add(`{"topic":"orders","seq":1,"reason":"order 17: \"no\"","attempts":1,"first":"2024-01-01T00:00:00+23:59","before":["a"]}`, "1", "2", []byte("{}"))
+	f.Add(`{"topic":">","reason":null,"first":"0000-01-01T00:00:00+23:59","attempts":-1}`, "-99999999999999999999", "-1", []byte("\xff"))
+	f.Fuzz(func(t *testing.T, record, replayed, edited string, data []byte) {
+		m := &driver.Received{Topic: "orders.dead", Seq: 1}
+		m.Data = data
+		m.Headers = map[string]string{failureHeader: record, replayedHeader: replayed, editedHeader: edited}
+		d := readDead(m)
+		text, name := d.reason()
+		g := &deadErrorView{Error: name, Reason: text}
+		g.add(d)
+		for _, view := range []any{d.view(), d.whole(), g} {
+			if _, err := json.Marshal(view); err != nil {
+				t.Errorf("%q cannot be shown: %v", record, err)
+			}
+		}
+		if d.replays() < 0 || d.from() != "" && d.failure == nil {
+			t.Errorf("%q: replayed %d times, from %q", record, d.replays(), d.from())
+		}
+		e := &deadEvent{Event{m}, d}
+		e.Topic()
+		e.Header("reason")
+		if out := replayOf("orders.dead", d); out.Headers[replayedHeader] == "0" || out.Headers[failureHeader] != "" {
+			t.Errorf("%q is replayed with headers %q", record, out.Headers)
+		}
+	})
+}
