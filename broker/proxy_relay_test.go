@@ -43,6 +43,8 @@ func TestRelay(t *testing.T) {
 		{"headers", hpub("a _INBOX.eve.x", version+"A: b\r\n\r\n", "body"), hpub("a _INBOX.eve.x", version+"A: b\r\n\r\n", "body")},
 		{"headers longer than the buffer", hpub("a _INBOX.eve.x", version+"A: "+strings.Repeat(long, 4)+"\r\n\r\n", "body"), hpub("a _INBOX.eve.x", version+"A: "+strings.Repeat(long, 4)+"\r\n\r\n", "body")},
 		{"headers that are too long", hpub("a", version+strings.Repeat(long, 16), ""), hpub("a _R_.long", version+strings.Repeat(long, 16), "")},
+		{"very many headers", hpub("a", version+strings.Repeat("a:\r\n", maxHeaderFields)+"\r\n", ""), hpub("a", version+strings.Repeat("a:\r\n", maxHeaderFields)+"\r\n", "")},
+		{"more headers than that", hpub("a", version+strings.Repeat("a:\r\n", maxHeaderFields+1)+"\r\n", ""), hpub("a _R_.headers", version+strings.Repeat("a:\r\n", maxHeaderFields+1)+"\r\n", "")},
 		{"headers for a trace", hpub("a", version+trace, "body"), hpub("a _R_.headers", version+trace, "body")},
 		{"headers for a trace, to be stored without the status", hpub("a _INBOX.eve.x", "NATS/1.0 1\r\n"+trace, "body"), hpub("a _R_.headers", "NATS/1.0 1\r\n"+trace, "body")},
 		{"headers with a status", hpub("a", "NATS/1.0 1\r\n\r\n", ""), hpub("a _R_.headers", "NATS/1.0 1\r\n\r\n", "")},

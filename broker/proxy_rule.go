@@ -54,6 +54,10 @@ var consumerRequests = []string{"$JS.API.CONSUMER.CREATE", "$JS.API.CONSUMER.DUR
 // bytes.
 const maxInspected = 64 << 10
 
+// maxHeaderFields is how many fields the headers of a message may have: many small ones
+// take over twenty times the memory of their text, in everybody who receives the message.
+const maxHeaderFields = 1000
+
 func isConsumerRequest(subject []byte) bool {
 	for _, prefix := range consumerRequests {
 		if len(subject) >= len(prefix) && string(subject[:len(prefix)]) == prefix {
@@ -68,7 +72,7 @@ func isConsumerRequest(subject []byte) bool {
 // sent, or a word. It returns "" if there is no reason.
 func (r *replyRule) refuses(headers, request []byte) string {
 	switch {
-	case !isHarmless(headers):
+	case !isHarmless(headers), bytes.Count(headers, []byte("\n")) > maxHeaderFields+2: // with the first line and the last
 		return "headers"
 	case len(request) == 0: // it requests nothing
 		return ""
