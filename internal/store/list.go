@@ -63,7 +63,7 @@ func writeList(dir string) error {
 		if err == nil && d.IsDir() && isLeftover(d.Name()) {
 			return fs.SkipDir
 		}
-		if err != nil || d.IsDir() || !lasting(path) {
+		if err != nil || !d.Type().IsRegular() || !lasting(path) {
 			return err
 		}
 		info, err := d.Info()
@@ -101,9 +101,12 @@ func writeList(dir string) error {
 }
 
 // replaceFile replaces a file atomically: either the old or the new contents
-// are there, complete.
+// are there, complete. It follows no link.
 func replaceFile(path string, data []byte) error {
-	f, err := os.Create(path + ".new")
+	if err := os.Remove(path + ".new"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 	if err != nil {
 		return err
 	}
@@ -142,6 +145,9 @@ func checkFiles(dir string) error {
 		return fmt.Errorf("%s is %w: %w", path, ErrDamaged, err)
 	}
 	for _, l := range list {
+		if !filepath.IsLocal(filepath.FromSlash(l.Path)) || !lasting(l.Path) {
+			return fmt.Errorf("%s is %w: it lists %q; remove it to continue with what can still be read", path, ErrDamaged, l.Path)
+		}
 		if err := l.check(filepath.Join(dir, filepath.FromSlash(l.Path))); err != nil {
 			return fmt.Errorf("%w; restore the file, or remove %s to continue with what can still be read", err, path)
 		}
@@ -150,12 +156,14 @@ func checkFiles(dir string) error {
 }
 
 func (l *listed) check(path string) error {
-	info, err := os.Stat(path)
+	info, err := os.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("%s is %w: it is missing", path, ErrDamaged)
 	case err != nil:
 		return err
+	case !info.Mode().IsRegular(): // reading it might not end
+		return fmt.Errorf("%s is %w: it is no regular file", path, ErrDamaged)
 	case info.Size() != l.Size:
 		return fmt.Errorf("%s is %w: it has %d bytes, and had %d when the store was closed", path, ErrDamaged, info.Size(), l.Size)
 	case !l.Summed:

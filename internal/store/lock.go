@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 )
@@ -20,10 +19,14 @@ const lockName = "hark.lock"
 // lock reserves a directory for this process.
 type lock struct{ file *os.File }
 
-// acquire locks a directory.
+// acquire locks a directory. It follows no link out of the directory.
 func acquire(dir string) (*lock, error) {
-	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
+	root, err := os.OpenRoot(dir)
 	if err != nil {
+		return nil, err
+	}
+	f, err := root.OpenFile(lockName, os.O_RDWR|os.O_CREATE, 0o600)
+	if err = errors.Join(err, root.Close()); err != nil {
 		return nil, err
 	}
 	if err := lockFile(f); err != nil {
