@@ -2,6 +2,7 @@ package natsdriver
 
 import (
 	"errors"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -291,5 +292,13 @@ func TestNegativeAnswers(t *testing.T) {
 	}
 	if o.answered("y", "1 2"); o.reached(a) != 2 {
 		t.Errorf("%d were reached, want 2", o.reached(a))
+	}
+}
+
+func TestEncodedHeadersAreDecodedOnce(t *testing.T) {
+	m := &nats.Msg{Header: nats.Header{harkEncoded: {"a a b a x"}, "a": {"%2541"}, "b": {"%2542"}}}
+	got := (&Conn{}).decode(m, "topic").Headers
+	if want := map[string]string{"a": "%41", "b": "%42"}; !maps.Equal(got, want) {
+		t.Errorf("got headers %q, want %q", got, want)
 	}
 }

@@ -113,8 +113,14 @@ func parseTime(text string) (time.Time, error) {
 func settle(m *driver.Message) {
 	if names, ok := m.Headers[harkEncoded]; ok {
 		delete(m.Headers, harkEncoded)
+		last := ""
 		for name := range strings.FieldsSeq(names) {
-			if text, err := percent.Bytes(m.Headers[name]); err == nil {
+			value, ok := m.Headers[name]
+			if !ok || name <= last { // they are sorted, and each is decoded once
+				continue
+			}
+			last = name
+			if text, err := percent.Bytes(value); err == nil {
 				m.Headers[name] = string(text)
 			}
 		}
