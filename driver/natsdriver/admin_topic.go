@@ -363,27 +363,25 @@ func (c *Conn) ReadMessage(ctx context.Context, topic string, seq uint64) (r *dr
 		case m.Seq == 0 || !b.holds(topic, m.Subject):
 			return jetstream.ErrMsgNotFound
 		}
-		r, err = c.fromStore(topic, &m)
-		return err
+		r = c.fromStore(topic, &m)
+		return nil
 	})
 	return r, err
 }
 
-// fromStore decodes a stored message.
-func (c *Conn) fromStore(topic string, m *rawMsg) (*driver.Received, error) {
+// fromStore decodes a stored message. Headers that cannot be read are left out, as the
+// client does when it receives the message.
+func (c *Conn) fromStore(topic string, m *rawMsg) *driver.Received {
 	msg := nats.Msg{Subject: m.Subject, Data: m.Data}
-	if len(m.Header) > 0 {
-		var err error
-		if msg.Header, err = nats.DecodeHeadersMsg(m.Header); err != nil {
-			return nil, fmt.Errorf("the headers of message %d of topic %s: %w", m.Seq, topic, err)
-		}
+	if headers, err := nats.DecodeHeadersMsg(m.Header); err == nil {
+		msg.Header = headers
 	}
 	r := c.decode(&msg, topic)
 	r.Seq = m.Seq
 	if r.Time.IsZero() {
 		r.Time = m.Time
 	}
-	return r, nil
+	return r
 }
 
 // find calls f as admin does, but returns ErrNotFound if the object does not exist.

@@ -2,10 +2,14 @@ package natsdriver
 
 import (
 	"errors"
+	"fmt"
+	"io"
 	"maps"
 	"math"
+	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -300,5 +304,34 @@ func TestEncodedHeadersAreDecodedOnce(t *testing.T) {
 	got := (&Conn{}).decode(m, "topic").Headers
 	if want := map[string]string{"a": "%41", "b": "%42"}; !maps.Equal(got, want) {
 		t.Errorf("got headers %q, want %q", got, want)
+	}
+}
+
+// The server does not look at headers.
+func TestReadMessageWithOthersHeaders(t *testing.T) {
+	s := startServer(t, withJetStream)
+	c := s.open(t)
+	topic := openTopic(t, c, "t", relaxed())
+	nc, err := net.Dial("tcp", strings.TrimPrefix(s.url(), "nats://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	if _, err := io.WriteString(nc, "CONNECT {\"headers\":true,\"verbose\":false}\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	for _, headers := range []string{"x", "NATS/1.0\r\nno colon\r\n\r\n", "NATS/1.0\r\n: a\r\n\r\n", "NATS/1.0 4\r\n\r\n", "NATS/1.0\r\na: b"} {
+		if _, err := fmt.Fprintf(nc, "HPUB t %d %d\r\n%sdata\r\n", len(headers), len(headers)+4, headers); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sub := subscribe(t, topic, driver.SubscribeConfig{From: driver.FromStart})
+	for _, r := range receive(t, sub, 5) {
+		if string(r.Data) != "data" {
+			t.Errorf("received %q", r.Data)
+		}
+		if m, err := c.ReadMessage(testContext(t), "t", r.Seq); err != nil || string(m.Data) != "data" {
+			t.Errorf("message %d: %v, %v", r.Seq, m, err)
+		}
 	}
 }
