@@ -67,6 +67,7 @@ func FuzzReceived(f *testing.F) {
 		o.asks[1] = newAsk()
 		_ = isPeerID(value)
 		for range 2 {
+			o.isNew(value, uint64(len(data)))
 			o.came(value)
 			o.answered(name, value)
 			o.answered(name, string(data))

@@ -307,6 +307,43 @@ func TestEncodedHeadersAreDecodedOnce(t *testing.T) {
 	}
 }
 
+func TestPeersAreBounded(t *testing.T) {
+	var o peerList
+	o.init()
+	for i := range maxPeers + 10 {
+		o.called([]string{strconv.Itoa(i), strings.Repeat("x", maxPeerID) + strconv.Itoa(i)})
+		o.hear(strconv.Itoa(-i))
+	}
+	if n := len(o.peers); n > maxPeers {
+		t.Errorf("%d connections are tracked, want at most %d", n, maxPeers)
+	}
+	if n := len(o.everybody()); n > 1<<20 {
+		t.Errorf("the list of all has %d bytes, more than a message can", n)
+	}
+}
+
+func TestNumbersOfSignals(t *testing.T) {
+	var o peerList
+	o.init()
+	for _, tt := range []struct {
+		number uint64
+		isNew  bool
+	}{
+		{5, true},
+		{5, false},
+		{4, false},
+		{6, true},
+		{math.MaxUint64, true}, // somebody else's
+		{7, true},
+		{7, false},
+		{8, true},
+	} {
+		if got := o.isNew("x", tt.number); got != tt.isNew {
+			t.Errorf("%d is new: %v, want %v", tt.number, got, tt.isNew)
+		}
+	}
+}
+
 // The server does not look at headers.
 func TestReadMessageWithOthersHeaders(t *testing.T) {
 	s := startServer(t, withJetStream)

@@ -38,6 +38,14 @@ const (
 	// are asked.
 	rollTimeout = 500 * time.Millisecond
 	rollCalls   = 3
+
+	// maxPeers is how many other connections are tracked, and maxPeerID how long the ID
+	// of one can be, such that the list of all of them fits into a message.
+	maxPeers  = 16384
+	maxPeerID = 32
+	// repeatedSignals is how far behind the newest signal of a connection one that comes
+	// again can be.
+	repeatedSignals = 1 << 16
 )
 
 // peerList tracks which other connections listen, so that Notify knows whose
@@ -72,7 +80,7 @@ func (o *peerList) init() {
 // isPeerID reports whether a connection can have this ID. To any other, nothing can be
 // sent that it would answer.
 func isPeerID(id string) bool {
-	return id != rollToken && isToken(id)
+	return id != rollToken && len(id) <= maxPeerID && isToken(id)
 }
 
 // words encodes what this connection says.
@@ -93,22 +101,26 @@ func (o *peerList) hear(id string) {
 	o.hearLocked(id).late = false
 }
 
+// hearLocked returns what is known of a connection. One that finds the list full is not
+// tracked: it gets signals, and Notify does not wait for its answers.
 func (o *peerList) hearLocked(id string) *peer {
 	p := o.peers[id]
 	if p == nil {
-		p = &peer{}
-		o.peers[id] = p
+		if p = (&peer{}); len(o.peers) < maxPeers {
+			o.peers[id] = p
+		}
 	}
 	return p
 }
 
-// isNew reports whether a signal from another connection has not come before.
+// isNew reports whether a signal from another connection has not come before. If its
+// number is far below that of the newest one, the latter was somebody else's.
 func (o *peerList) isNew(id string, seq uint64) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	p := o.hearLocked(id)
 	p.late = false
-	if seq <= p.last {
+	if seq <= p.last && p.last-seq < repeatedSignals {
 		return false
 	}
 	p.last = seq
