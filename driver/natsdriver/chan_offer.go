@@ -38,7 +38,7 @@ const tryOffer = 250 * time.Millisecond
 
 // keepOffers is how long the receiver of an offer may ask again because it did not
 // hear the answer.
-const keepOffers = 30 * time.Second
+var keepOffers = 30 * time.Second
 
 // The answers of a sender.
 var (
@@ -224,6 +224,9 @@ func (d *chanDelivery) want(ctx context.Context) error {
 	var asked time.Time
 	var pause chanPause
 	for {
+		if !asked.IsZero() && time.Since(asked) > keepOffers-2*chanAnswer { // a no could mean that it has forgotten its yes
+			return orUnsure(errNoAnswer, asked)
+		}
 		begin := time.Now()
 		a, err, sent := ch.exchange(ctx, &nats.Msg{Subject: d.offer, Data: []byte(claim)})
 		switch {

@@ -307,6 +307,34 @@ func TestEncodedHeadersAreDecodedOnce(t *testing.T) {
 	}
 }
 
+func TestClaimWithoutAnswer(t *testing.T) {
+	before := keepOffers
+	keepOffers = 2*chanAnswer + time.Millisecond
+	defer func() { keepOffers = before }()
+	s := startServer(t, withJetStream)
+	ch := openChan(t, s.open(t), 0)
+	ctx := testContext(t)
+	silent, err := nats.Connect(s.url())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	if _, err := silent.SubscribeSync("silent"); err != nil {
+		t.Fatal(err)
+	}
+	if err := silent.FlushWithContext(ctx); err != nil {
+		t.Fatal(err)
+	}
+	s.say(t, &nats.Msg{Subject: chanPrefix + "jobs", Header: nats.Header{harkOffer: {"silent"}}})
+	v, err := ch.Receive(ctx, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Done(ctx); !errors.Is(err, driver.ErrUnsure) || ctx.Err() != nil {
+		t.Errorf("Done returned %v, want %v before the context ends", err, driver.ErrUnsure)
+	}
+}
+
 func TestPeersAreBounded(t *testing.T) {
 	var o peerList
 	o.init()
