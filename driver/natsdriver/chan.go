@@ -63,6 +63,7 @@ type channel struct {
 	lease  time.Duration
 	clock  time.Duration // how far the clock here is at least ahead of the server's
 	closed bool          // the channel is closed
+	told   bool          // somebody has said so
 	gone   bool          // the connection is closed
 	epoch  chan struct{}
 
@@ -220,7 +221,7 @@ func chanError(ctx context.Context, err error) error {
 // listen subscribes to what the server and other connections say about the channel.
 func (ch *channel) listen(ctx context.Context) error {
 	nc := ch.conn.nc
-	sub, err := nc.Subscribe(chanClosedPrefix+ch.config.Name, func(*nats.Msg) { ch.setClosed() })
+	sub, err := nc.Subscribe(chanClosedPrefix+ch.config.Name, func(*nats.Msg) { ch.hearClosed() })
 	if err != nil {
 		return kind(err)
 	}
@@ -239,6 +240,14 @@ func (ch *channel) unlisten() {
 	for _, sub := range ch.subs {
 		_ = sub.Unsubscribe() // the client may be closed
 	}
+}
+
+// hearClosed has the keeper look whether the channel is closed, as somebody says.
+func (ch *channel) hearClosed() {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	ch.told = true
+	ch.tell()
 }
 
 // look finds out whether the channel is closed.

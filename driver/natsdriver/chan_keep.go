@@ -39,6 +39,7 @@ func (ch *channel) keep() {
 	defer cancel()
 	var seen chan struct{}
 	var swept sweep
+	told := false        // somebody has said that the channel is closed, and that has not been looked up
 	var polled time.Time // when a waiter for room was last let try without being told of any
 	beat := time.NewTimer(0)
 	defer beat.Stop()
@@ -51,6 +52,7 @@ func (ch *channel) keep() {
 		}
 		ch.mu.Lock()
 		epoch := ch.epoch
+		told, ch.told = told || ch.told, false
 		ch.mu.Unlock()
 		if epoch != seen {
 			if ch.conn.state.await(ctx) != nil {
@@ -60,6 +62,9 @@ func (ch *channel) keep() {
 				seen = epoch
 				swept = sweep{}
 			}
+		}
+		if told && ch.look(ctx) == nil {
+			told = false
 		}
 		if !swept.done {
 			ch.sweep(ctx, &swept)

@@ -307,6 +307,42 @@ func TestEncodedHeadersAreDecodedOnce(t *testing.T) {
 	}
 }
 
+func TestChanIsClosedInTheStreamOnly(t *testing.T) {
+	for _, capacity := range []int{0, 1} {
+		t.Run(strconv.Itoa(capacity), func(t *testing.T) {
+			s := startServer(t, withJetStream)
+			ch, other := openChan(t, s.open(t), capacity).(*channel), openChan(t, s.open(t), capacity)
+			ctx := testContext(t)
+			s.say(t, &nats.Msg{Subject: chanClosedPrefix + ch.config.Name})
+			eventually(t, "the message has been handled", func() bool {
+				delivered, err := ch.subs[0].Delivered()
+				pending, _, err2 := ch.subs[0].Pending()
+				return err == nil && err2 == nil && delivered == 1 && pending == 0
+			})
+			sent := make(chan error, 1)
+			go func() { sent <- ch.Send(ctx, []byte("x"), false) }()
+			v, err := other.Receive(ctx, false)
+			if err == nil {
+				err = v.Done(ctx)
+			}
+			if err != nil {
+				t.Errorf("receive: %v", err)
+			}
+			if err := <-sent; err != nil {
+				t.Errorf("send: %v", err)
+			}
+			if err := other.Close(ctx); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case <-ch.Closed():
+			case <-ctx.Done():
+				t.Error("the close was not noticed")
+			}
+		})
+	}
+}
+
 func TestClaimWithoutAnswer(t *testing.T) {
 	before := keepOffers
 	keepOffers = 2*chanAnswer + time.Millisecond
