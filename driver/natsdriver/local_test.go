@@ -130,6 +130,14 @@ func FuzzLocalDelivery(f *testing.F) {
 	f.Add("1", "", false, int64(1), int64(0), "", []byte(`x`), "ce-type", "other", false, true)
 	f.Add("1", "", false, int64(1), int64(0), "", []byte(`x`), "hark-encoded", "x", true, true)
 	f.Add("1", "", false, int64(1), int64(0), "", []byte(`x`), `"`, "x", true, false)
+	for _, id := range []string{"1", `"a ä\"%`, "\xff"} { // without headers of its own
+		f.Add(id, id, true, int64(1), int64(0), "application/json", []byte(`{}`), "", "", false, true)
+		f.Add(id, "", false, int64(0), int64(0), "", []byte(nil), "", "", false, false)
+		f.Add("1", id, true, int64(1), int64(0), "", []byte(nil), "", "", false, true)
+		f.Add("1", "", false, int64(1), int64(0), id, []byte(nil), "", "", false, true)
+		f.Add(id, id, true, int64(1), int64(7), "", []byte(nil), "", "", false, true)
+		f.Add(id, id, true, int64(1), int64(0), "", []byte(nil), "", "", true, true)
+	}
 	type side struct {
 		conn   *Conn
 		others *atomic.Bool
