@@ -219,7 +219,7 @@ func TestMEM6IdleSubscriptionsHaveNoGoroutine(t *testing.T) {
 // An idle subscription without options is one object, its places in the lists of
 // the topic and of the log, and its name only while somebody asks for it.
 func TestIdleSubscriptionsAreSmall(t *testing.T) {
-	const n, limit = 10_000, 560
+	const n, limit = 10_000, 540
 	_, topic := trapBus[[3]uint64](t)
 	h := func(context.Context, *hark.Message[[3]uint64]) error { return nil }
 	var before, after runtime.MemStats
