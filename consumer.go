@@ -32,6 +32,7 @@ type core struct {
 	yields  bool        // it drops messages instead of blocking publishers
 	grouped bool
 	stored  bool
+	clears  bool // messages hold pointers
 	lone    bool // it has one worker
 	sole    bool // it has one worker and no source yields, so it reads without the lock
 	keying  bool // a worker is making the keys of the messages that it has claimed; guarded by mu

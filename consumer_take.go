@@ -62,6 +62,7 @@ func (c *consumer[T]) takeLocked(w *worker[T], from []source[T]) (n int, keyed b
 		w.buf = make([]Message[T], chunk)
 	}
 	n, src := c.claimLocked(w.buf[:chunk])
+	w.used = max(w.used, n)
 	if src != nil && !slices.Contains(from, src) {
 		from = append(from, src)
 	}

@@ -2,6 +2,7 @@ package hark
 
 import (
 	"fmt"
+	"reflect"
 	"runtime"
 
 	"github.com/harkbus/hark/internal/feed"
@@ -92,6 +93,7 @@ func (t *Topic[T]) consumerFor(cfg *subscribeConfig) (c *consumer[T], fresh bool
 
 func newConsumer[T any](s *scope, cfg *subscribeConfig, stored bool) *consumer[T] {
 	c := &consumer[T]{core: core{scope: s, cfg: cfg, stored: stored, grouped: cfg.group != ""}}
+	c.clears = refers(reflect.TypeFor[T]())
 	lossy := cfg.queue.policy != Block && cfg.queue.policy != Fail
 	c.yields = stored || lossy && cfg.queue.buffer != Unbounded
 	c.lone = cfg.group == "" && cfg.workers == 1

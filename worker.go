@@ -27,7 +27,7 @@ const (
 // worker runs the handler of one member, one message at a time.
 type worker[T any] struct {
 	waker
-	*hand[T] // nil while it sleeps
+	*hand[T] // nil if it has none
 	member   *member[T]
 	chunk    int32         // how many messages to take at a time
 	full     uint16        // number of consecutive chunks that had as many messages as allowed
@@ -37,12 +37,13 @@ type worker[T any] struct {
 	next     *worker[T]    // of its member
 }
 
-// hand is what a worker holds while it runs. Those that sleep need none, and with
-// very many of them the few hands in use stay in the caches.
+// hand is what a worker needs to run. With very many workers each gives it to the
+// next when it goes to sleep, so that the few hands in use stay in the caches.
 type hand[T any] struct {
 	buf   []Message[T] // messages taken
 	held  *held[T]     // the message, if it was pending
 	at, n int          // buf[at:n] still has to be handled
+	used  int          // buf[used:] has not been written to
 	one   [1]Message[T]
 	batch *pendingBatch[T] // the batch being gathered; nil without a batch handler
 }
@@ -91,7 +92,7 @@ func (w *worker[T]) Run() (more bool) {
 		switch {
 		case w.step(last):
 			// If others wait, this look at the sources is the last one.
-			worked, last = true, !w.Alone()
+			worked, last = true, w.Crowded()
 		case last:
 			if w.batch != nil && !w.batchCanWait() {
 				continue
@@ -125,8 +126,12 @@ func (w *worker[T]) begin() {
 func (w *worker[T]) rest() {
 	w.full = 0
 	c := w.member.consumer
-	clear(w.buf)
-	if h := w.hand; w.batch == nil {
+	passOn := w.batch == nil && w.Crowded()
+	if passOn || c.clears {
+		clear(w.buf[:max(w.used, 1)])
+		w.used = 0
+	}
+	if h := w.hand; passOn {
 		w.hand = nil
 		c.hands.Put(h)
 	}

@@ -64,6 +64,10 @@ func (t *Task) Notify() bool {
 // Run costs nobody anything. Only Run may call it.
 func (t *Task) Alone() bool { return !t.crowded && t.pool.waiting.Load() == 0 }
 
+// Crowded reports, without looking at anything that other goroutines write, whether
+// other tasks wait behind this one in its worker's share. Only Run may call it.
+func (t *Task) Crowded() bool { return t.crowded }
+
 // Asleep reports whether the task neither runs nor waits to.
 func (t *Task) Asleep() bool { return t.state.Load() == idle }
 
