@@ -10,24 +10,23 @@ import (
 	"github.com/harkbus/hark/internal/feed"
 )
 
-// core is the part of a consumer that does not depend on its type. What waking
-// and handling touch comes last, next to the lane.
+// core is the part of a consumer that does not depend on its type. What workers
+// write without the lock is not beside the lock.
 type core struct {
-	*scope
-	cfg    *subscribeConfig         // of its first member
-	serial uint64                   // in the order in which consumers are made
-	wakers atomic.Pointer[[]*waker] // of all workers; nil if lone
-	rare   atomic.Pointer[rare]     // nil until first needed
-
-	mu sync.Mutex // guards the sources of a shared consumer, and what says so
+	mu     sync.Mutex           // guards the sources of a shared consumer, and what says so
+	serial uint64               // in the order in which consumers are made
+	rare   atomic.Pointer[rare] // nil until first needed
+	cfg    *subscribeConfig     // of its first member
+	only   *waker               // of the worker, if lone
 
 	delivered atomic.Uint64
+	ready     arrivals
+	*scope
+	wakers atomic.Pointer[[]*waker] // of all workers; nil if lone
 	// busy says that there is more to do than to read the sources, so the sole
 	// worker must take the lock too.
 	busy    atomic.Bool
 	over    atomic.Bool // it has ended; written with mu held
-	ready   arrivals
-	only    *waker      // of the worker, if lone
 	watched atomic.Bool // rare.idler is not nil
 	yields  bool        // it drops messages instead of blocking publishers
 	grouped bool
@@ -100,9 +99,9 @@ func (w *waker) Notify() bool {
 // that an idle subscription is one object, and handling a message on one of very
 // many topics touches few cache lines.
 type consumer[T any] struct {
-	core
 	lane   typedLane[T] // the first
 	member member[T]    // the first
+	core
 
 	// Guarded by core.mu, except when a sole worker reads the sources.
 	node    *node       // heads the list of sources
