@@ -232,7 +232,7 @@ func (t *Topic[T]) ordinal(s start) uint64 {
 // newMember makes a member. The first one is part of its consumer.
 func newMember[T any](c *consumer[T], first bool, cfg *subscribeConfig, how mode, h Handler[T], batch BatchHandler[T], as role, at uintptr) *member[T] {
 	m := &c.member
-	if !first {
+	if !first || c.grouped {
 		m = &member[T]{}
 	}
 	m.consumer, m.cfg, m.batch, m.as, m.at = c, cfg, batch, as, at
