@@ -92,6 +92,8 @@ func (l *Log[E]) Detach(c *Cursor[E]) uint64 {
 	l.attached.Store(int32(last))
 	if c.armed.CompareAndSwap(true, false) {
 		l.sleepers.Add(-1)
+	} else {
+		l.left = true
 	}
 	l.releaseLocked() // appenders that waited for c need not
 	// Looking at all cursors each time would make ending many of them

@@ -1,6 +1,7 @@
 package feed
 
 import (
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -122,5 +123,32 @@ func TestQuietLogStaysInItsFirstSegment(t *testing.T) {
 		if first := len(log.slots) == firstSegment && log.head == log.tail; first != quiet {
 			t.Errorf("quiet %v: a segment of %d, the first is also the last: %v", quiet, len(log.slots), log.head == log.tail)
 		}
+	}
+}
+
+// TestDetachWhileReading detaches a cursor whose reader has not noticed, and goes on
+// to read.
+func TestDetachWhileReading(t *testing.T) {
+	var log Log[int]
+	log.Init(Config[int]{})
+	gone, other := &sleeper{ready: make(chan struct{}, 1)}, &sleeper{ready: make(chan struct{}, 1)}
+	log.Attach(&gone.Cursor, gone, FromNow, Unbounded, false, false)
+	log.Attach(&other.Cursor, other, FromNow, Unbounded, false, false)
+	for i := range 30 {
+		for !log.Append(i) {
+			log.Grow()
+		}
+		if i == 9 {
+			log.Detach(&gone.Cursor)
+		}
+		select {
+		case <-other.ready:
+		default:
+		}
+		other.Pass(len(other.Peek(99)))
+		other.Arm()
+	}
+	if es := gone.Peek(3); !slices.Equal(es, []int{0, 1, 2}) {
+		t.Errorf("got %v", es)
 	}
 }

@@ -53,6 +53,7 @@ type Log[E any] struct {
 	low     uint64 // ordinal of the slowest cursors at the last sweep
 	holders int    // how many of those cursors have not been detached
 	waiters []chan struct{}
+	left    bool // a reader may not know yet that its cursor has been detached
 
 	// Only for stored logs.
 	first   uint64 // ordinal of the oldest entry kept
@@ -323,7 +324,7 @@ func (l *Log[E]) extendLocked(n uint64) {
 // segment can then be written again from its start: a log that is never behind
 // stays in the few cache lines of its first segment.
 func (l *Log[E]) quietLocked(n uint64) bool {
-	if l.keep || l.head != l.tail {
+	if l.keep || l.left || l.head != l.tail {
 		return false
 	}
 	for _, c := range l.cursors {
