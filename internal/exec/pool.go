@@ -89,6 +89,8 @@ func (p *Pool) Wait() {
 // endLocked records the end of a goroutine.
 func (p *Pool) endLocked() {
 	if p.live--; p.live == 0 {
+		p.ready.release()
+		p.owned.release()
 		p.ended.Broadcast()
 	}
 }
@@ -326,9 +328,6 @@ func (p *Pool) leaveLocked(w *worker) {
 	w.task = nil
 	p.returnLocked(w)
 	w.mu.Unlock()
-	if len(p.workers) == 0 {
-		p.ready.release()
-	}
 	if len(p.spare) < p.max {
 		p.spare = append(p.spare, w)
 	}
