@@ -68,8 +68,10 @@ var varying = regexp.MustCompile(`"[^"]*"|'[^']*'|\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F
 
 // What a list says of a dead letter is cut, because anybody who may publish to the topic
 // can put anything into the record: maxReason and maxSubscription are lengths in bytes,
-// and maxNamed is how many subscriptions are named for a group of errors.
+// and maxNamed is how many subscriptions are named for a group of errors. Of the reason
+// maxMasked bytes are looked at for what varies.
 const (
+	maxMasked       = 8192
 	maxReason       = 1024
 	maxSubscription = 256
 	maxNamed        = 100
@@ -88,12 +90,12 @@ func cut(text string, most int) string {
 func (d *deadLetter) reason() (text, name string) {
 	text = "(nothing says why)"
 	if d.failure != nil {
-		text = varying.ReplaceAllStringFunc(cut(d.failure.Reason, maxReason), func(s string) string {
+		text = cut(varying.ReplaceAllStringFunc(cut(d.failure.Reason, maxMasked), func(s string) string {
 			if s[0] == '"' || s[0] == '\'' {
 				return string(s[0]) + "…" + string(s[0])
 			}
 			return "#"
-		})
+		}), maxReason)
 	}
 	sum := sha256.Sum256([]byte(text))
 	return text, hex.EncodeToString(sum[:4])

@@ -515,3 +515,25 @@ func FuzzDeadLetter(f *testing.F) {
 		}
 	})
 }
+
+// TestLongReasons groups errors that differ in what varies, however long they are.
+func TestLongReasons(t *testing.T) {
+	group := func(reason string) string {
+		record, err := json.Marshal(hark.Failure{Topic: "t", Reason: reason})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, name := readDead(&driver.Received{Message: driver.Message{Headers: map[string]string{failureHeader: string(record)}}}).reason()
+		return name
+	}
+	for what, reason := range map[string]func(n int) string{
+		"quoted data": func(n int) string {
+			return fmt.Sprintf("cannot parse %q", strings.Repeat(fmt.Sprint("order ", n, "; "), 100))
+		},
+		"a number before long text": func(n int) string { return fmt.Sprintf("message %d: %s", n, strings.Repeat("word ", 300)) },
+	} {
+		if a, b := group(reason(9)), group(reason(10000)); a != b {
+			t.Errorf("%s: two groups, %s and %s", what, a, b)
+		}
+	}
+}

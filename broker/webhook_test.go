@@ -469,7 +469,7 @@ func TestWebhookSummary(t *testing.T) {
 func TestWebhookAnswersAreShort(t *testing.T) {
 	r := newReceiver(t)
 	b := start(t, config(t, "topics: [{name: orders, durability: relaxed}]\n"+r.webhook("from: orders\nattempts: 2")))
-	d := doorOf(t, b)
+	d := newWebClient(t, b)
 	long := "\x1b[2J\r\u202e" + strings.Repeat("x", 50_000)
 	answers := []string{
 		"HTTP/1.1 422 " + long + "\r\n\r\n",
