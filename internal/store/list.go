@@ -133,10 +133,15 @@ func sum(path string) (uint32, error) {
 // are about to change.
 func checkFiles(dir string) error {
 	path := filepath.Join(dir, ListName)
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	switch info, err := os.Lstat(path); {
+	case errors.Is(err, fs.ErrNotExist):
 		return repair(dir)
+	case err != nil:
+		return err
+	case !info.Mode().IsRegular(): // reading it might not end
+		return fmt.Errorf("%s is %w: it is no regular file; remove it to continue with what can still be read", path, ErrDamaged)
 	}
+	data, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}

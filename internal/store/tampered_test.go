@@ -47,6 +47,19 @@ func TestLinkedLock(t *testing.T) {
 	unchanged()
 }
 
+// TestLinkedList opens a directory whose list of files is a link.
+func TestLinkedList(t *testing.T) {
+	dir, unchanged := tampered(t, ListName)
+	s, err := Open(dir, natsserver.Options{DontListen: true}, nil)
+	if err == nil {
+		err = errors.Join(errors.New("it opens"), s.Close())
+	}
+	if !errors.Is(err, ErrDamaged) {
+		t.Errorf("got %v, want ErrDamaged", err)
+	}
+	unchanged()
+}
+
 // TestLinkedFile closes a directory in which the next list is a link.
 func TestLinkedFile(t *testing.T) {
 	dir, unchanged := tampered(t, ListName+".new")
