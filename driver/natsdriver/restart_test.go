@@ -151,6 +151,19 @@ func TestMemoryTopicAfterRestart(t *testing.T) {
 	}
 }
 
+// A topic in memory that was taken as it is gets its limits again.
+func TestExistingAfterRestart(t *testing.T) {
+	s := startServer(t, withJetStream)
+	owner := s.open(t)
+	limits := &driver.StoredConfig{Durability: driver.DurableMemory, MaxMessages: 9, MaxAge: 3 * time.Hour, Dedup: time.Hour}
+	openTopic(t, owner, "t", limits)
+	topic := openTopic(t, s.open(t), "t", &driver.StoredConfig{Existing: true, AnyClass: true, Dedup: 2 * time.Minute})
+	s.stop()
+	s.start()
+	publish(t, topic, "x") // creates it again
+	openTopic(t, owner, "t", limits)
+}
+
 // When a server that kept a topic in memory restarts, the sequences of the topic
 // start anew. What a member then says about a message from before must not apply to
 // a new message with that sequence, which another member has in flight.

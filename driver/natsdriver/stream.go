@@ -104,6 +104,9 @@ func (t *stored) takeAsItIs() {
 	w.Durability = max(w.Durability, have.Durability)
 	if w.Existing {
 		w.MaxMessages, w.MaxAge, w.MaxBytes = have.MaxMessages, have.MaxAge, have.MaxBytes
+		if w.Dedup > 0 {
+			w.Dedup = have.Dedup
+		}
 	}
 }
 
