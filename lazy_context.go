@@ -2,6 +2,7 @@ package hark
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 )
@@ -55,3 +56,6 @@ func (l *lazyContext) Value(key any) any {
 	}
 	return l.get().Value(key)
 }
+
+// String implements fmt.Stringer.
+func (l *lazyContext) String() string { return fmt.Sprint(l.get()) }
