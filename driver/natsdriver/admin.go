@@ -31,9 +31,7 @@ func (c *Conn) AlterTopic(ctx context.Context, name string, to driver.StoredConf
 // alter changes an existing stream to match t. It calls was with the configuration
 // found.
 func (c *Conn) alter(ctx context.Context, t *stored, was func(have *jetstream.StreamConfig)) error {
-	c.due.mu.Lock()
-	defer c.due.mu.Unlock()
-	err := c.state.do(ctx, func(ctx context.Context) error {
+	err := c.reconfigure(ctx, func(ctx context.Context) error {
 		stream, err := c.api(ctx).Stream(ctx, t.stream)
 		if err != nil {
 			return t.openError(ctx, err)
@@ -57,7 +55,7 @@ func (c *Conn) alter(ctx context.Context, t *stored, was func(have *jetstream.St
 	if err != nil {
 		return err
 	}
-	return c.state.do(ctx, func(ctx context.Context) error {
+	return c.reconfigure(ctx, func(ctx context.Context) error {
 		// Another process may have added that meanwhile.
 		delayed, err := c.hasDue(ctx)
 		if err != nil {
@@ -81,7 +79,7 @@ func (c *Conn) DeleteTopic(ctx context.Context, name string) error {
 	case err != nil:
 		return err
 	case !b.shared():
-		return c.admin(ctx, func(ctx context.Context) error { return c.api(ctx).DeleteStream(ctx, b.stream) })
+		return c.deleteStream(ctx, b.stream)
 	}
 	all, err := c.Groups(ctx, name)
 	if err != nil {
@@ -94,6 +92,12 @@ func (c *Conn) DeleteTopic(ctx context.Context, name string) error {
 	}
 	_, err = c.PurgeTopic(ctx, name, 0, 0)
 	return err
+}
+
+// deleteStream deletes the stream of a topic, or of a store.
+func (c *Conn) deleteStream(ctx context.Context, name string) error {
+	defer c.due.forget(name)
+	return c.admin(ctx, func(ctx context.Context) error { return c.api(ctx).DeleteStream(ctx, name) })
 }
 
 // DeleteMessage deletes a message of a stored topic. It is no error if there is no

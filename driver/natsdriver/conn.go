@@ -40,8 +40,10 @@ type Conn struct {
 	answers answers
 	ids     ids
 	due     dueTopics
-	lists   storeLists
-	noted   sync.Map // dead-letter topics, by name, that need no further note
+	// configuring has a token while the configuration of a stream is changed.
+	configuring chan struct{}
+	lists       storeLists
+	noted       sync.Map // dead-letter topics, by name, that need no further note
 	// locatesItself says not to ask a broker where topics are kept: this connection is a
 	// broker's, or the client may not ask. noBroker says that no broker has answered,
 	// but the server has.
@@ -116,7 +118,7 @@ func newConn(ctx context.Context, nc *nats.Conn, d *dialer, o options) (*Conn, e
 	if !nc.HeadersSupported() {
 		return nil, fmt.Errorf("%w: engine %s: the server %s does not support headers (needs NATS 2.2)", driver.ErrUnsupported, o.engine, nc.ConnectedServerVersion())
 	}
-	c := &Conn{nc: nc, opts: o, owned: d, ends: map[end]struct{}{}}
+	c := &Conn{nc: nc, opts: o, owned: d, ends: map[end]struct{}{}, configuring: make(chan struct{}, 1)}
 	if err := c.detect(ctx); err != nil {
 		return nil, err
 	}

@@ -40,10 +40,30 @@ const dueKnown = 5 * time.Second
 
 // dueTopics records which topics receive messages that became due.
 type dueTopics struct {
-	// mu guards ready. It is held while the configuration of a stream is changed: the
-	// server cannot tell that it has changed since it was read.
-	mu    sync.Mutex
+	mu    sync.Mutex           // guards ready
 	ready map[string]time.Time // by stream: when that was last seen
+}
+
+func (d *dueTopics) has(stream string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return time.Since(d.ready[stream]) < dueKnown
+}
+
+func (d *dueTopics) add(stream string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.ready == nil {
+		d.ready = map[string]time.Time{}
+	}
+	d.ready[stream] = time.Now()
+}
+
+// forget is called when a stream has been created or deleted.
+func (d *dueTopics) forget(stream string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.ready, stream)
 }
 
 // delay turns a message of the topic into one that waits until it is due.
@@ -69,24 +89,37 @@ func (t *stored) delay(m *nats.Msg, due time.Time) {
 // takeDue makes sure that messages that become due reach the topic.
 func (t *stored) takeDue(ctx context.Context) error {
 	d := &t.conn.due
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if time.Since(d.ready[t.stream]) < dueKnown {
+	if d.has(t.stream) {
 		return nil
 	}
-	err := t.conn.state.do(ctx, func(ctx context.Context) error {
+	return t.conn.reconfigure(ctx, func(ctx context.Context) error {
+		if d.has(t.stream) { // somebody else was faster
+			return nil
+		}
 		if err := t.conn.makeDueStream(ctx); err != nil {
 			return t.openError(ctx, err)
 		}
-		return t.addDue(ctx)
-	})
-	if err == nil {
-		if d.ready == nil {
-			d.ready = map[string]time.Time{}
+		err := t.addDue(ctx)
+		if err == nil {
+			d.add(t.stream)
 		}
-		d.ready[t.stream] = time.Now()
-	}
-	return err
+		return err
+	})
+}
+
+// reconfigure calls f, which changes the configuration of a stream, as state.do does.
+// Only one attempt of the connection is made at a time: the server cannot tell that a
+// configuration has changed since it was read.
+func (c *Conn) reconfigure(ctx context.Context, f func(ctx context.Context) error) error {
+	return c.state.do(ctx, func(ctx context.Context) error {
+		select {
+		case c.configuring <- struct{}{}:
+			defer func() { <-c.configuring }()
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		return f(ctx)
+	})
 }
 
 // addDue adds the messages that become due to the sources of the stream, unless they
@@ -123,9 +156,14 @@ func (t *stored) fromDue() *jetstream.StreamSource {
 	return &jetstream.StreamSource{Name: dueStream, SubjectTransforms: to}
 }
 
-// hasDue reports whether anybody has ever delayed a message.
+// hasDue reports whether anybody has ever delayed a message, as far as the user may know.
 func (c *Conn) hasDue(ctx context.Context) (bool, error) {
-	_, err := c.api(ctx).Stream(ctx, dueStream)
+	if c.mayAsk(ctx, c.apiPrefix()+"STREAM.INFO."+dueStream) != nil {
+		return false, nil
+	}
+	asking, w := c.state.watchRefusals(ctx) // a refusal must not end the attempt
+	_, err := c.api(asking).Stream(asking, dueStream)
+	err = w.end(err)
 	if errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, ErrNotAllowed) {
 		return false, nil
 	}

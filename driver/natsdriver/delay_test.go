@@ -1,12 +1,16 @@
 package natsdriver
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/harkbus/hark/driver"
@@ -188,6 +192,140 @@ func TestDelayIntoAnotherStream(t *testing.T) {
 	delayedFor(t, topic, "new", time.Millisecond)
 	if got := texts(receive(t, subscribe(t, topic, driver.SubscribeConfig{From: driver.FromStart}), 1)); got[0] != "new" {
 		t.Errorf("got %v", got)
+	}
+}
+
+// TestDelayIntoTopicCreatedAgain deletes a topic and creates it again in the same process.
+// Messages that are delayed later come to it.
+func TestDelayIntoTopicCreatedAgain(t *testing.T) {
+	s := startServer(t, withJetStream)
+	c := s.open(t)
+	topic := openTopic(t, c, "t", relaxed())
+	delayedFor(t, topic, "old", time.Millisecond)
+	receive(t, subscribe(t, topic, driver.SubscribeConfig{From: driver.FromStart}), 1)
+	awaitNothingDue(t, c)
+	if err := c.DeleteTopic(testContext(t), "t"); err != nil {
+		t.Fatal(err)
+	}
+	topic = openTopic(t, c, "t", relaxed())
+	stream, err := c.js.Stream(testContext(t), topicStream("t"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(stream.CachedInfo().Config.Sources) != 1 {
+		t.Error("it was created without the messages that become due")
+	}
+	delayedFor(t, topic, "new", time.Millisecond)
+	if got := texts(receive(t, subscribe(t, topic, driver.SubscribeConfig{From: driver.FromStart}), 1)); got[0] != "new" {
+		t.Errorf("got %v", got)
+	}
+}
+
+// TestDelayAfterDelete deletes a topic, which another process then creates again without
+// the messages that become due.
+func TestDelayAfterDelete(t *testing.T) {
+	c := startServer(t, withJetStream).open(t)
+	topic := openTopic(t, c, "t", relaxed())
+	delayedFor(t, topic, "old", time.Millisecond)
+	receive(t, subscribe(t, topic, driver.SubscribeConfig{From: driver.FromStart}), 1)
+	awaitNothingDue(t, c)
+	if err := c.DeleteTopic(testContext(t), "t"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.js.CreateStream(testContext(t), topic.(*stored).streamConfig()); err != nil {
+		t.Fatal(err)
+	}
+	delayedFor(t, topic, "new", time.Millisecond)
+	if got := texts(receive(t, subscribe(t, topic, driver.SubscribeConfig{From: driver.FromStart}), 1)); got[0] != "new" {
+		t.Errorf("got %v", got)
+	}
+}
+
+// TestCreateWithoutDue creates topics as a user who may not ask whether messages were
+// delayed.
+func TestCreateWithoutDue(t *testing.T) {
+	s := startServer(t, withJetStream, func(o *server.Options) {
+		o.Users = []*server.User{{Username: "u", Password: "secret", Permissions: &server.Permissions{
+			Publish: &server.SubjectPermission{Deny: []string{"$JS.API.STREAM.INFO." + dueStream}},
+		}}}
+	})
+	nc, err := nats.Connect(s.url(), nats.UserInfo("u", "secret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	over, err := New(testContext(t), nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeConn(t, over)
+	for name, c := range map[string]*Conn{"own": s.openAs(t, "u"), "over": over} {
+		openTopic(t, c, name, relaxed())
+	}
+}
+
+// TestDelayWhileOthersWait has a publisher wait for a lost connection to delay the first
+// message of a topic. Others that do so, or change a topic, wait no longer than they want.
+func TestDelayWhileOthersWait(t *testing.T) {
+	s := startServer(t, withJetStream)
+	c := s.open(t)
+	topic := openTopic(t, c, "t", relaxed())
+	publish := func(ctx context.Context) error {
+		return topic.Publish(ctx, []*driver.Message{{Due: time.Now().Add(time.Hour)}})
+	}
+	alter := func(ctx context.Context) error {
+		_, err := c.AlterTopic(ctx, "other", driver.StoredConfig{})
+		return err
+	}
+	s.stop()
+	long, giveUp := context.WithCancel(t.Context())
+	var waiting sync.WaitGroup
+	defer waiting.Wait()
+	defer giveUp()
+	waiting.Go(func() {
+		if err := publish(long); !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+	})
+	for range 2 {
+		awaitTooLate(t, "publish", publish)
+		awaitTooLate(t, "alter", alter)
+	}
+}
+
+// TestReconfigureInTurn has another call change the configuration of a stream for longer
+// than callers want to wait.
+func TestReconfigureInTurn(t *testing.T) {
+	c := startServer(t, withJetStream).open(t)
+	topic := openTopic(t, c, "t", relaxed())
+	c.configuring <- struct{}{}
+	awaitTooLate(t, "publish", func(ctx context.Context) error {
+		return topic.Publish(ctx, []*driver.Message{{Due: time.Now().Add(time.Hour)}})
+	})
+	awaitTooLate(t, "alter", func(ctx context.Context) error {
+		_, err := c.AlterTopic(ctx, "t", *relaxed())
+		return err
+	})
+	<-c.configuring
+	delayedFor(t, topic, "x", time.Millisecond)
+	receive(t, subscribe(t, topic, driver.SubscribeConfig{From: driver.FromStart}), 1)
+}
+
+// awaitTooLate calls f with a context that soon ends, and expects its cause.
+func awaitTooLate(t *testing.T, what string, f func(ctx context.Context) error) {
+	t.Helper()
+	tooLate := errors.New("too late")
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 50*time.Millisecond, tooLate)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- f(ctx) }()
+	select {
+	case err := <-done:
+		if !errors.Is(err, tooLate) {
+			t.Errorf("%s: got %v", what, err)
+		}
+	case <-testContext(t).Done():
+		t.Fatalf("%s has not returned", what)
 	}
 }
 

@@ -97,7 +97,7 @@ func (c *Conn) AlterStore(ctx context.Context, to StoreConfig) (before StoreConf
 // DeleteStore deletes a store with all topics in it, their messages and groups. It
 // is no error if there is no such store.
 func (c *Conn) DeleteStore(ctx context.Context, pattern string) error {
-	return c.admin(ctx, func(ctx context.Context) error { return c.api(ctx).DeleteStream(ctx, storeStream(pattern)) })
+	return c.deleteStream(ctx, storeStream(pattern))
 }
 
 // HasStore reports whether the store of a pattern exists.
