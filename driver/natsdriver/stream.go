@@ -154,12 +154,14 @@ func (t *stored) open(ctx context.Context) error {
 // create creates the stream.
 func (t *stored) create(ctx context.Context) (jetstream.Stream, error) {
 	c, cfg := t.conn, t.streamConfig()
-	delayed, err := c.hasDue(ctx) // it may replace one whose messages were delayed
-	if err != nil {
-		return nil, err
-	}
-	if delayed {
-		cfg.Sources = append(cfg.Sources, t.fromDue())
+	if cfg.Storage == jetstream.MemoryStorage { // it may replace one whose messages were delayed
+		delayed, err := c.hasDue(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if delayed {
+			cfg.Sources = append(cfg.Sources, t.fromDue())
+		}
 	}
 	defer c.due.forget(t.stream)
 	return c.api(ctx).CreateStream(ctx, cfg)
