@@ -155,6 +155,9 @@ func (b *Broker) start(ctx context.Context, c *Config) (err error) {
 		return err
 	}
 	prune()
+	if err := b.letClientsIn(c); err != nil {
+		return err
+	}
 	b.recovery = startDiskRecovery(b)
 	b.web.serve()
 	return nil
@@ -184,7 +187,7 @@ func (b *Broker) connect(ctx context.Context, c *Config) (err error) {
 	if b.client, err = connect(b.store, b.auth); err != nil {
 		return fmt.Errorf("connect to the server in this process: %w", err)
 	}
-	if b.proxy != nil {
+	if b.proxy != nil && !c.listensLate() {
 		b.proxy.serve(b.store.InProcessConn, b.MQTTAddr)
 	}
 	if err := b.awaitCluster(ctx, c); err != nil {

@@ -278,3 +278,53 @@ func TestUserCount(t *testing.T) {
 		}
 	}
 }
+
+// TestClientsComeAfterTopics has a client connect as soon as it can. The topics of the
+// configuration are there by then, and what it publishes to them is stored.
+func TestClientsComeAfterTopics(t *testing.T) {
+	text := strings.Builder{}
+	text.WriteString("topics:\n")
+	for i := range 20 {
+		fmt.Fprintf(&text, "  - name: t%d\n", i)
+	}
+	for name, more := range map[string]string{"directly": "", "through the proxy": "limits:\n  rate: 100000\n"} {
+		t.Run(name, func(t *testing.T) {
+			c := config(t, text.String()+more)
+			free, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Listen = free.Addr().String()
+			if err := free.Close(); err != nil {
+				t.Fatal(err)
+			}
+			b, err := New(c, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, found := testContext(t), make(chan error, 1)
+			go func() {
+				conn, err := natsdriver.Open(ctx, "nats://"+c.Listen)
+				for err != nil && ctx.Err() == nil {
+					conn, err = natsdriver.Open(ctx, "nats://"+c.Listen)
+				}
+				if err != nil {
+					found <- err
+					return
+				}
+				has, err := conn.HasTopic(ctx, "t19")
+				if err == nil && !has {
+					err = errors.New("the topic is not there yet")
+				}
+				found <- errors.Join(err, conn.Close(ctx))
+			}()
+			if err := b.Start(ctx); err != nil {
+				t.Fatal(err)
+			}
+			defer stop(t, b)
+			if err := <-found; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}

@@ -42,6 +42,7 @@ func startServer(c *Config, auth *authenticator, before *proxy, log natsserver.L
 	} else if err := c.setListeners(&opts); err != nil {
 		return nil, err
 	}
+	opts.DontListen = opts.DontListen || c.listensLate()
 	if c.MQTT.Listen != off { // these connect to the server itself, which applies users and permissions
 		host, port, err := listenAt("mqtt.listen", c.MQTT.Listen)
 		if err != nil {
@@ -58,9 +59,33 @@ func startServer(c *Config, auth *authenticator, before *proxy, log natsserver.L
 		return nil, fmt.Errorf("data in %s: %w", c.Data, err)
 	}
 	if s.Addr() == nil && !opts.DontListen {
-		return nil, errors.Join(fmt.Errorf("listen on %s: the address is in use", c.Listen), s.Close())
+		return nil, errors.Join(c.notListening(), s.Close())
 	}
 	return s, nil
+}
+
+// listensLate says that clients of NATS can connect only once the topics of the
+// configuration are there: what somebody published to one of them before would not be
+// stored. Servers of a cluster need each other before that. Where there are users, their
+// programs ask the broker where topics are, and wait for the answer.
+func (c *Config) listensLate() bool { return c.Cluster.Listen == "" && len(c.Users) == 0 }
+
+// letClientsIn lets clients of NATS connect that could not so far.
+func (b *Broker) letClientsIn(c *Config) error {
+	switch {
+	case b.store == nil || !c.listensLate():
+	case b.proxy != nil:
+		b.proxy.serve(b.store.InProcessConn, b.MQTTAddr)
+	default:
+		if b.store.Listen(); b.store.Addr() == nil {
+			return c.notListening()
+		}
+	}
+	return nil
+}
+
+func (c *Config) notListening() error {
+	return fmt.Errorf("listen on %s: the address is in use", c.Listen)
 }
 
 // setListeners adds the listeners for NATS clients, for a server without a proxy.

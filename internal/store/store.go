@@ -86,6 +86,12 @@ func (s *Store) Server() *natsserver.Server { return s.server.Load() }
 // InProcessConn is what nats.InProcessServer asks for: a connection to the server that runs.
 func (s *Store) InProcessConn() (net.Conn, error) { return s.Server().InProcessConn() }
 
+// Listen lets clients connect to a server that was started with DontListen.
+func (s *Store) Listen() {
+	s.opts.DontListen = false // also after Revive
+	s.Server().AcceptLoop(make(chan struct{}))
+}
+
 // Addr returns where the server listens, nil if it does not.
 func (s *Store) Addr() net.Addr { return s.Server().Addr() }
 
