@@ -126,7 +126,7 @@ func (a *acks) receive(m *nats.Msg) {
 		a.receiveBurst(m)
 		return
 	}
-	digits, ok := strings.CutPrefix(m.Subject[strings.LastIndexByte(m.Subject, '.')+1:], ackToken)
+	digits, ok := strings.CutPrefix(lastToken(m.Subject), ackToken)
 	token, err := strconv.ParseUint(digits[strings.Index(digits, againMark)+1:], 36, 64)
 	if !ok || err != nil { // somebody else's
 		return

@@ -285,7 +285,7 @@ func (ch *channel) leaveLocked() {
 
 // refused handles an answer of the server that is not a value.
 func (ch *channel) refused(in *intake, m *nats.Msg) {
-	id := m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]
+	id := lastToken(m.Subject)
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
 	r, known := in.requests[id]

@@ -181,7 +181,7 @@ func (ch *channel) withdraw(o *chanOffer) (taken bool) {
 
 // claimed answers a receiver that asks for an offer.
 func (ch *channel) claimed(m *nats.Msg) {
-	id, claim := m.Subject[strings.LastIndexByte(m.Subject, '.')+1:], string(m.Data)
+	id, claim := lastToken(m.Subject), string(m.Data)
 	if claim == "" { // it is not from a receiver
 		return
 	}

@@ -173,26 +173,39 @@ func TestAlterAndDelay(t *testing.T) {
 	}
 }
 
+// deletedAfterDelay returns the topic t, which was deleted after a delayed message had
+// come to it.
+func deletedAfterDelay(t *testing.T, c *Conn) driver.Topic {
+	t.Helper()
+	topic := openTopic(t, c, "t", relaxed())
+	arrivesDelayed(t, topic, "old")
+	awaitNothingDue(t, c)
+	if err := c.DeleteTopic(testContext(t), "t"); err != nil {
+		t.Fatal(err)
+	}
+	return topic
+}
+
+// arrivesDelayed delays a message, and waits until it is the first of its topic.
+func arrivesDelayed(t *testing.T, topic driver.Topic, text string) {
+	t.Helper()
+	delayedFor(t, topic, text, time.Millisecond)
+	if got := texts(receive(t, subscribe(t, topic, driver.SubscribeConfig{From: driver.FromStart}), 1)); got[0] != text {
+		t.Errorf("got %v, want %s", got, text)
+	}
+}
+
 // TestDelayIntoAnotherStream deletes a topic that another process then creates again.
 // Messages that are delayed later come to it.
 func TestDelayIntoAnotherStream(t *testing.T) {
 	s := startServer(t, withJetStream)
 	c := s.open(t)
-	topic := openTopic(t, c, "t", relaxed())
-	delayedFor(t, topic, "old", time.Millisecond)
-	receive(t, subscribe(t, topic, driver.SubscribeConfig{From: driver.FromStart}), 1)
-	awaitNothingDue(t, c)
-	if err := c.DeleteTopic(testContext(t), "t"); err != nil {
-		t.Fatal(err)
-	}
+	topic := deletedAfterDelay(t, c)
 	openTopic(t, s.open(t), "t", relaxed())
 	c.due.mu.Lock()
 	c.due.ready[topicStream("t")] = time.Now().Add(-dueKnown)
 	c.due.mu.Unlock()
-	delayedFor(t, topic, "new", time.Millisecond)
-	if got := texts(receive(t, subscribe(t, topic, driver.SubscribeConfig{From: driver.FromStart}), 1)); got[0] != "new" {
-		t.Errorf("got %v", got)
-	}
+	arrivesDelayed(t, topic, "new")
 }
 
 // TestDelayIntoTopicCreatedAgain deletes a topic and creates it again in the same process.
@@ -200,38 +213,19 @@ func TestDelayIntoAnotherStream(t *testing.T) {
 func TestDelayIntoTopicCreatedAgain(t *testing.T) {
 	s := startServer(t, withJetStream)
 	c := s.open(t)
-	topic := openTopic(t, c, "t", relaxed())
-	delayedFor(t, topic, "old", time.Millisecond)
-	receive(t, subscribe(t, topic, driver.SubscribeConfig{From: driver.FromStart}), 1)
-	awaitNothingDue(t, c)
-	if err := c.DeleteTopic(testContext(t), "t"); err != nil {
-		t.Fatal(err)
-	}
-	topic = openTopic(t, c, "t", relaxed())
-	delayedFor(t, topic, "new", time.Millisecond)
-	if got := texts(receive(t, subscribe(t, topic, driver.SubscribeConfig{From: driver.FromStart}), 1)); got[0] != "new" {
-		t.Errorf("got %v", got)
-	}
+	deletedAfterDelay(t, c)
+	arrivesDelayed(t, openTopic(t, c, "t", relaxed()), "new")
 }
 
 // TestDelayAfterDelete deletes a topic, which another process then creates again without
 // the messages that become due.
 func TestDelayAfterDelete(t *testing.T) {
 	c := startServer(t, withJetStream).open(t)
-	topic := openTopic(t, c, "t", relaxed())
-	delayedFor(t, topic, "old", time.Millisecond)
-	receive(t, subscribe(t, topic, driver.SubscribeConfig{From: driver.FromStart}), 1)
-	awaitNothingDue(t, c)
-	if err := c.DeleteTopic(testContext(t), "t"); err != nil {
-		t.Fatal(err)
-	}
+	topic := deletedAfterDelay(t, c)
 	if _, err := c.js.CreateStream(testContext(t), topic.(*stored).streamConfig()); err != nil {
 		t.Fatal(err)
 	}
-	delayedFor(t, topic, "new", time.Millisecond)
-	if got := texts(receive(t, subscribe(t, topic, driver.SubscribeConfig{From: driver.FromStart}), 1)); got[0] != "new" {
-		t.Errorf("got %v", got)
-	}
+	arrivesDelayed(t, topic, "new")
 }
 
 // TestCreateWithoutDue creates topics in memory as a user who may not ask whether messages were

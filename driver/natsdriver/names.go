@@ -153,5 +153,8 @@ func isAckSubject(reply string) bool {
 	if strings.HasSuffix(reply, burstEnd) {
 		return false
 	}
-	return strings.HasSuffix(reply, burstSuffix) || strings.HasPrefix(reply[strings.LastIndexByte(reply, '.')+1:], ackToken)
+	return strings.HasSuffix(reply, burstSuffix) || strings.HasPrefix(lastToken(reply), ackToken)
 }
+
+// lastToken returns what follows the last dot of a subject.
+func lastToken(subject string) string { return subject[strings.LastIndexByte(subject, '.')+1:] }

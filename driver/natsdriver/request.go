@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 
 	"github.com/nats-io/nats.go"
@@ -76,8 +75,6 @@ func (c *Conn) ask(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
 	}
 	return nil, err
 }
-
-func lastToken(subject string) string { return subject[strings.LastIndexByte(subject, '.')+1:] }
 
 // Respond implements driver.Requester.
 func (c *Conn) Respond(ctx context.Context, name string, window int) (driver.Responder, error) {

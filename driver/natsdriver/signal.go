@@ -267,7 +267,7 @@ func (s *signals) take(m *nats.Msg) {
 
 // takeOwn handles a message for this connection alone.
 func (s *signals) takeOwn(m *nats.Msg) {
-	from := m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]
+	from := lastToken(m.Subject)
 	if m.Header.Get("Status") == noResponders {
 		if from == rollToken {
 			s.called(nil)
