@@ -425,6 +425,20 @@ func openStored(t *testing.T, b *Broker, name string) driver.Topic {
 	return topic
 }
 
+// newest returns the newest message of a stored topic.
+func newest(t *testing.T, b *Broker, name string) *driver.Received {
+	t.Helper()
+	sub, err := openStored(t, b, name).Subscribe(testContext(t), driver.SubscribeConfig{From: driver.FromLast, Seq: 1, Window: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ms, err := sub.Receive(testContext(t), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ms[0]
+}
+
 // seqOf is the sequence of what clients resume with.
 func seqOf(at string) string {
 	seq, _, _ := strings.Cut(at, ".")

@@ -198,16 +198,7 @@ func TestWebhookAnswers(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		topic := openStored(t, b, "orders.dead")
-		sub, err := topic.Subscribe(testContext(t), driver.SubscribeConfig{From: driver.FromLast, Seq: 1, Window: 1})
-		if err != nil {
-			t.Fatal(err)
-		}
-		ms, err := sub.Receive(testContext(t), 1)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return ms[0]
+		return newest(t, b, "orders.dead")
 	}
 	failure := func(m *driver.Received) (f hark.Failure) {
 		t.Helper()
@@ -494,17 +485,9 @@ func TestWebhookAnswersAreShort(t *testing.T) {
 		for b.webhooks.named("shop").view().Dead != uint64(i+1) {
 			awaitTick(t)
 		}
-		topic := openStored(t, b, "orders.dead")
-		sub, err := topic.Subscribe(testContext(t), driver.SubscribeConfig{From: driver.FromLast, Seq: 1, Window: 1})
-		if err != nil {
-			t.Fatal(err)
-		}
-		ms, err := sub.Receive(testContext(t), 1)
-		if err != nil {
-			t.Fatal(err)
-		}
+		m := newest(t, b, "orders.dead")
 		var f hark.Failure
-		if err := json.Unmarshal([]byte(ms[0].Headers[failureHeader]), &f); err != nil {
+		if err := json.Unmarshal([]byte(m.Headers[failureHeader]), &f); err != nil {
 			t.Fatal(err)
 		}
 		for _, text := range []string{f.Reason, b.webhooks.named("shop").view().LastError} {
