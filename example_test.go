@@ -118,14 +118,11 @@ func ExampleTopic_Messages() {
 	bus := hark.New()
 	readings, _ := hark.NewTopic[int](bus, "readings", hark.Stored(hark.Retention{MaxMessages: 100}))
 	_ = readings.PublishAll(ctx, []int{20, 21, 22})
-	for m, err := range readings.Messages(ctx, hark.Last(2)) {
+	for m, err := range readings.Messages(ctx, hark.Last(2), hark.UntilNow()) {
 		if err != nil {
 			log.Fatal(err)
 		}
 		fmt.Println(m.Seq(), m.Value)
-		if m.Value == 22 {
-			break
-		}
 	}
 	// Output:
 	// 2 21

@@ -34,6 +34,7 @@ type inbox[T any] struct {
 
 	cancelPump context.CancelFunc
 	pumped     chan struct{} // closed when the pump has returned
+	ended      error         // what ended the subscription, nil if that was not the engine; the pump's, until it has returned
 	acked      chan struct{} // closed when the acknowledger has returned; nil if there is none
 	news       chan struct{} // something is done, or must be flushed
 	over       chan struct{} // closed by close: nothing more will be done

@@ -24,6 +24,7 @@ func (in *inbox[T]) pump(ctx context.Context) {
 		case err != nil && turn.Err() != nil:
 			continue
 		case err != nil:
+			in.ended = err
 			if !errors.Is(err, driver.ErrEnded) {
 				in.remote.engine.lost(in.local.core.bus, fmt.Errorf("subscription %s: %w", in.name(), err))
 			}

@@ -2,6 +2,7 @@ package hark_test
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -231,4 +232,85 @@ func TestSettleAfterTopicIsMadeAnew(t *testing.T) {
 		}
 		closeBus(t, bus)
 	})
+}
+
+// brokenConn is a connection whose subscriptions return what receive does, after
+// their first message.
+type brokenConn struct {
+	driver.Conn
+	receive func(context.Context) error
+}
+
+func (c brokenConn) OpenTopic(ctx context.Context, cfg driver.TopicConfig) (driver.Topic, error) {
+	topic, err := c.Conn.OpenTopic(ctx, cfg)
+	return brokenTopic{topic, c.receive}, err
+}
+
+type brokenTopic struct {
+	driver.Topic
+	receive func(context.Context) error
+}
+
+func (t brokenTopic) Subscribe(ctx context.Context, cfg driver.SubscribeConfig) (driver.Subscription, error) {
+	sub, err := t.Topic.Subscribe(ctx, cfg)
+	return &brokenSubscription{Subscription: sub, receive: t.receive}, err
+}
+
+type brokenSubscription struct {
+	driver.Subscription
+	receive func(context.Context) error
+	begun   bool // used only by the caller of Receive
+}
+
+func (s *brokenSubscription) Receive(ctx context.Context, most int) ([]*driver.Received, error) {
+	if s.begun {
+		return nil, s.receive(ctx)
+	}
+	s.begun = true
+	return s.Subscription.Receive(ctx, 1)
+}
+
+// A loop with UntilNow does not pass off a part of what is stored as all of it, when its
+// subscription is lost (ITR-6) or its bus closed (ITR-2).
+func TestUntilNowWithoutTheRest(t *testing.T) {
+	lost := errors.New("the topic is gone")
+	for _, tt := range []struct {
+		name    string
+		receive func(context.Context) error
+		closes  bool
+		want    error
+	}{
+		{"lost", func(context.Context) error { return lost }, false, lost},
+		{"closed", func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }, true, hark.ErrClosed},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bus := hark.Over(brokenConn{memdriver.New().Connect(), tt.receive})
+			topic, err := hark.NewTopic[int](bus, "numbers", hark.Stored(hark.Retention{}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			mustPublish(t, topic, 1)
+			mustPublish(t, topic, 2)
+			var got []int
+			var last error
+			closed := make(chan error, 1)
+			for m, err := range topic.Messages(t.Context(), hark.FromStart(), hark.UntilNow()) {
+				if last = err; err == nil {
+					got = append(got, m.Value)
+				}
+				if tt.closes && err == nil {
+					over, cancel := context.WithCancel(t.Context())
+					cancel()
+					go func() { closed <- bus.Close(over) }()
+				}
+			}
+			if !tt.closes {
+				closed <- bus.Close(t.Context())
+			}
+			<-closed
+			if !slices.Equal(got, []int{1}) || !errors.Is(last, tt.want) {
+				t.Errorf("got %v and the error %v, want [1] and %v", got, last, tt.want)
+			}
+		})
+	}
 }

@@ -2,14 +2,17 @@ package hark
 
 import (
 	"context"
+	"errors"
 	"iter"
+
+	"github.com/harkbus/hark/driver"
 )
 
 // Messages subscribes when the loop over it begins, and yields each message; a
 // message is done when the loop's body ends. The subscription ends with the
 // loop: what it has not yielded is handed back to the group, or dropped. When
-// ctx ends or the bus closes, the last pair has a nil message and the cause.
-// Messages may be kept. The loop is its only worker and retries nothing, so
+// ctx ends or the bus closes, the last pair has a nil message and the cause. With
+// UntilNow it ends after what is stored when it begins. Messages may be kept. The loop is its only worker and retries nothing, so
 // Workers and the options for failures are ErrInvalidOption; a message on which
 // a predicate panics is dead-lettered at once.
 func (t *Topic[T]) Messages(ctx context.Context, opts ...SubscribeOption) iter.Seq2[*Message[T], error] {
@@ -27,7 +30,32 @@ func (t *Topic[T]) Messages(ctx context.Context, opts ...SubscribeOption) iter.S
 	}
 }
 
-// pull yields messages until the loop or ctx ends, or the member is closed.
+// untilNow makes what the topic holds now the last that the member gets, if an option
+// asks for that. The channel is closed when nothing more will come.
+func (m *member[T]) untilNow(ctx context.Context) (arrived <-chan struct{}, err error) {
+	if !m.cfg.untilNow {
+		return nil, nil
+	}
+	if in, ok := m.impl.(*inbox[T]); ok {
+		return in.pumped, in.sub.Drain(ctx)
+	}
+	m.consumer.finishSources()
+	ch := make(chan struct{})
+	close(ch)
+	return ch, nil
+}
+
+// ending returns why nothing more comes once arrived is closed: ErrEnded if everything
+// has come, and nil if the bus is closing, so that the member will be closed too.
+func (m *member[T]) ending() error {
+	if in, ok := m.impl.(*inbox[T]); ok {
+		return in.ended
+	}
+	return driver.ErrEnded
+}
+
+// pull yields messages until the loop or ctx ends, the member is closed, or it has
+// yielded everything until now.
 func (w *worker[T]) pull(ctx context.Context, yield func(*Message[T], error) bool) {
 	m := w.member
 	c := m.consumer
@@ -36,8 +64,13 @@ func (w *worker[T]) pull(ctx context.Context, yield func(*Message[T], error) boo
 		w.halted()
 		c.remove(m)
 	}()
+	arrived, err := m.untilNow(ctx)
+	if err != nil {
+		yield(nil, fail("subscribe", c.scope.name, engineError(err)))
+		return
+	}
 	w.hand = &hand[T]{buf: make([]Message[T], w.chunk)}
-	for {
+	for all := false; ; {
 		if ctx.Err() != nil {
 			yield(nil, fail("subscribe", c.scope.name, context.Cause(ctx)))
 			return
@@ -52,10 +85,17 @@ func (w *worker[T]) pull(ctx context.Context, yield func(*Message[T], error) boo
 				return
 			}
 			continue
+		} else if all && c.idle() {
+			if err := m.ending(); !errors.Is(err, driver.ErrEnded) {
+				yield(nil, fail("subscribe", c.scope.name, engineError(err)))
+			}
+			return
 		}
 		c.tellIdle()
 		select {
 		case <-w.tokens:
+		case <-arrived:
+			arrived, all = nil, m.ending() != nil
 		case <-ctx.Done():
 		}
 	}

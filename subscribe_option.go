@@ -28,6 +28,7 @@ type subscribeConfig struct {
 	deadLetter   string
 	noDeadLetter bool
 	holdsUp      bool // an option asked for blocking or failing publishers
+	untilNow     bool
 }
 
 // start is where on a stored topic a subscription begins.
@@ -160,6 +161,17 @@ func Last(n int) SubscribeOption {
 		})
 	}
 	return startOption(start{from: fromLast, seq: uint64(n)})
+}
+
+// UntilNow ends a loop over Messages, without an error, after the messages that the
+// topic holds when the loop begins. It needs a start in the past, such as FromStart.
+// With Group, whose messages also go to other members, and on other subscriptions it is
+// ErrInvalidOption: Drain ends these after what has been published.
+func UntilNow() SubscribeOption {
+	return subscribeOption(func(c *subscribeConfig) error {
+		c.untilNow = true
+		return nil
+	})
 }
 
 // Durable makes a subscription to a pattern read the stored topics that match
@@ -316,6 +328,12 @@ func parseAll(opts []SubscribeOption, on target, how mode) (*subscribeConfig, er
 		return nil, fmt.Errorf("%w: Batch applies only to SubscribeBatch", ErrInvalidOption)
 	case how == pulled && !c.handlesPlainly():
 		return nil, fmt.Errorf("%w: Messages has one worker and no retries, so Workers, MaxAttempts, Backoff, Timeout and dead letters do not apply", ErrInvalidOption)
+	case c.untilNow && how != pulled:
+		return nil, fmt.Errorf("%w: UntilNow applies only to Messages; Drain ends a subscription after what has been published", ErrInvalidOption)
+	case c.untilNow && c.group != "":
+		return nil, fmt.Errorf("%w: UntilNow with Group, whose messages also go to other members; use one of them", ErrInvalidOption)
+	case c.untilNow && c.start.from <= fromNow:
+		return nil, fmt.Errorf("%w: UntilNow without a start in the past; add FromStart, FromSeq, FromTime or Last", ErrInvalidOption)
 	case c.durable && on != onPattern:
 		return nil, fmt.Errorf("%w: Durable applies only to SubscribePattern; subscriptions to a topic that is Stored are durable without it", ErrInvalidOption)
 	case (on == onStored || c.durable) && c.queue != (queue{}):

@@ -139,14 +139,11 @@ func stored(ctx context.Context) error {
 	if err := readings.PublishAll(ctx, []float64{20.5, 21, 21.5}); err != nil {
 		return err
 	}
-	for m, err := range readings.Messages(ctx, hark.Last(2)) {
+	for m, err := range readings.Messages(ctx, hark.Last(2), hark.UntilNow()) {
 		if err != nil {
 			return err
 		}
 		fmt.Println(m.Seq(), m.Value)
-		if m.Seq() == 3 {
-			break
-		}
 	}
 	return nil
 }

@@ -24,6 +24,7 @@ var handlerClauses = []Clause{
 	{"ITR-3", "a loop that ends hands back what it has not seen", testITR3},
 	{"ITR-4", "a loop that panics gives its message back", testITR4},
 	{"ITR-5", "options without a meaning for iterators are refused", testITR5},
+	{"ITR-6", "UntilNow ends a loop after what is stored when it begins", testITR6},
 	{"MID-1", "the first middleware is the outermost", testMID1},
 	{"MID-2", "retries are the subscription's, whatever the middleware", testMID2},
 }
@@ -299,6 +300,55 @@ func testITR5(t *testing.T, open Opener) {
 		if n != 1 {
 			t.Errorf("%s: the loop ran %d times, want once", what, n)
 		}
+	}
+}
+
+func testITR6(t *testing.T, open Opener) {
+	ctx, bus := start(t, open)
+	topic := newTopic[int](t, bus, "a", hark.Stored(hark.Retention{MaxMessages: 1000}))
+	read := func(opts ...hark.SubscribeOption) (values []int) {
+		t.Helper()
+		for m, err := range topic.Messages(ctx, append(opts, hark.UntilNow())...) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if values = append(values, m.Value); len(values) == 1 {
+				publish(ctx, t, topic, 0) // too late for this loop
+			}
+		}
+		return values
+	}
+	wantEqual(t, "values of an empty topic", read(hark.FromStart()), nil)
+	publish(ctx, t, topic, count(1, 1101)...)
+	wantEqual(t, "values from the start", read(hark.FromStart()), count(101, 1101))
+	wantEqual(t, "the last values", read(hark.Last(3)), []int{1099, 1100, 0})
+	wantEqual(t, "values beyond the end", read(hark.FromSeq(2000)), nil)
+	odd := hark.Where(hark.MatchFunc[int](func(n int) bool { return n%2 == 1 }))
+	wantEqual(t, "values that match", read(hark.Last(5), odd), []int{1099})
+	never := hark.Where(hark.MatchFunc[int](func(int) bool { return false }))
+	wantEqual(t, "values of which none matches", read(hark.FromStart(), never), nil)
+	for what, opts := range map[string][]hark.SubscribeOption{
+		"no start": {}, "from now": {hark.FromNow()}, "a group": {hark.FromStart(), hark.Group("g")},
+	} {
+		for m, err := range topic.Messages(ctx, append(opts, hark.UntilNow())...) {
+			if m != nil || !errors.Is(err, hark.ErrInvalidOption) {
+				t.Errorf("%s: got %v and %v, want ErrInvalidOption", what, m, err)
+			}
+		}
+	}
+	if _, err := topic.Subscribe(newRecorder[int]().handle, hark.FromStart(), hark.UntilNow()); !errors.Is(err, hark.ErrInvalidOption) {
+		t.Errorf("subscribe: got %v, want ErrInvalidOption", err)
+	}
+	cause := errors.New("enough")
+	ending, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	var last error
+	for _, err := range topic.Messages(ending, hark.FromStart(), hark.UntilNow()) {
+		end(cause)
+		last = err
+	}
+	if !errors.Is(last, cause) {
+		t.Errorf("the context ended: got %v, want its cause", last)
 	}
 }
 

@@ -35,6 +35,8 @@ a source and a type, and their JSON has no spaces between tokens. Other servers 
 no filters: all messages are received and filtered here, and standard error says so.
 With file: nothing crosses a network.
 
+--until-now prints what is stored and ends. It filters here, too.
+
 --output is json, one message per line; data, only its data; pretty, for people; or a
 template of Go's text/template over the names in the JSON:
 --output '{{.topic}} {{.data.total}}'. A field that the message does not have ends the
@@ -46,6 +48,7 @@ command; if only some have it: --output '{{or (index .data "total") "none"}}'.`,
 		fs.BoolVar(&l.config.Keyed, "keyed", false, "keep the order of keys in the group, as for topics with KeyBy; all members must agree")
 		fs.StringVar(&l.from, "from", "now", "where to begin on a stored topic, or a pattern in a store: `start|now|SEQ|TIME|last:N`, TIME in RFC 3339, or 15m for 15 minutes ago")
 		fs.IntVar(&l.count, "count", 0, "end after this `number` of messages; 0 for never")
+		fs.BoolVar(&l.untilNow, "until-now", false, "end after what is stored now; for this, --from must be in the past")
 		timeout := timeoutFlag(fs, 0, "in all")
 		fs.StringVar(&l.output, "output", "json", "`json|data|pretty|TEMPLATE`: output format")
 		return untilUnread(func(ctx context.Context, words []string, s Streams) error {
@@ -70,6 +73,8 @@ type listening struct {
 	output  string
 	config  driver.SubscribeConfig
 	format  func(*broker.Event) ([]byte, error)
+
+	untilNow bool
 }
 
 // window is how many messages may wait to be printed before the newest are dropped;
@@ -105,6 +110,10 @@ func (l *listening) check(words []string) (err error) {
 		return errors.New("--count must not be negative")
 	case l.config.Keyed && l.config.Group == "":
 		return errors.New("--keyed is for the members of a --group")
+	case l.untilNow && l.config.Group != "":
+		return errors.New("--until-now with --group, whose messages also go to other members; use one of them")
+	case l.untilNow && l.config.From == driver.FromNow:
+		return errors.New("--until-now needs a start in the past, such as --from start")
 	}
 	return nil
 }
@@ -161,7 +170,7 @@ func (l *listening) run(ctx context.Context, s Streams) error {
 // follow prints the messages of a broker.
 func (l *listening) follow(ctx context.Context, p *place, s Streams) (err error) {
 	var conn driver.Conn
-	if l.where != nil {
+	if l.where != nil && !l.untilNow { // the API does not say where "now" is
 		var web *webFeed
 		if web, conn, err = l.overHTTP(ctx, p, s); err != nil {
 			return err
@@ -181,6 +190,11 @@ func (l *listening) follow(ctx context.Context, p *place, s Streams) (err error)
 	sub, acks, err := l.subscribe(ctx, conn)
 	if err != nil {
 		return err
+	}
+	if l.untilNow {
+		if err := sub.Drain(ctx); err != nil {
+			return err
+		}
 	}
 	return l.listen(ctx, sub, acks, s)
 }
@@ -262,7 +276,7 @@ func (l *listening) subscribePattern(ctx context.Context, conn driver.Conn) (sub
 	return sub, false, err
 }
 
-// print prints messages until there are enough, or ctx ends.
+// print prints messages until there are enough or no more to come, or ctx ends.
 func (l *listening) print(ctx context.Context, from feed, acks bool, s Streams) error {
 	out := bufio.NewWriter(s.Out)
 	for n := 0; ; {
@@ -271,7 +285,10 @@ func (l *listening) print(ctx context.Context, from feed, acks bool, s Streams) 
 			most = min(most, l.count-n) // leave the others to the group
 		}
 		ms, err := from.Receive(ctx, most)
-		if err != nil {
+		switch {
+		case l.untilNow && errors.Is(err, driver.ErrEnded):
+			return nil
+		case err != nil:
 			return err
 		}
 		enough := false

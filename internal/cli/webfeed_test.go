@@ -387,6 +387,23 @@ func TestSubStore(t *testing.T) {
 			t.Errorf("%s: got %d %q %s, want %q", tt.args, code, out, errs, tt.want)
 		}
 	}
+	for _, tt := range []struct{ args, want string }{
+		{"shop.a --from start", "shop.a 1 0\nshop.a 2 1\n"},
+		{"shop.> --from 2", "shop.a 2 1\nshop.a.deep 3 2\nshop.b 4 3\n"},
+		{"shop.* --from start --where data.n>0", "shop.a 2 1\nshop.b 4 3\n"},
+		{"shop.> --from start --count 1", "shop.a 1 0\n"},
+		{"shop.none --from start", ""},
+	} {
+		code, out, errs := call(t, "", append([]string{"sub", "--until-now", "--output", "{{.topic}} {{.seq}} {{.data.n}}"}, strings.Fields(tt.args)...)...)
+		if code != exitOK || out != tt.want || errs != "" {
+			t.Errorf("%s --until-now: got %d %q %s, want %q", tt.args, code, out, errs, tt.want)
+		}
+	}
+	for _, args := range [][]string{{}, {"--from", "start", "--group", "g"}} {
+		if code, _, errs := call(t, "", append([]string{"sub", "shop.a", "--until-now"}, args...)...); code != exitUsage || !strings.Contains(errs, "--until-now") {
+			t.Errorf("--until-now with %v: got %d %s", args, code, errs)
+		}
+	}
 	if code, out, errs := call(t, "", "sub", "shop.*", "--group", "g", "--count", "1", "--output", "{{.data.n}}"); code != exitOK || out != "3\n" {
 		t.Errorf("the group goes on: got %d %q %s", code, out, errs)
 	}
