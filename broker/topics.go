@@ -110,12 +110,15 @@ func (b *Broker) deleteDeclared(ctx context.Context, name string) error {
 }
 
 // alterTopics gives existing topics and stores the declared limits. If one fails,
-// the others get their former limits back.
+// those that have been changed get their former limits back.
 func (b *Broker) alterTopics(ctx context.Context, c *Config, numbers []int) error {
 	var done undo
 	for _, i := range numbers {
 		t := &c.Topics[i]
 		back, err := b.alterTopic(ctx, t)
+		if errors.Is(err, natsdriver.ErrAltered) {
+			done = append(done, back)
+		}
 		if err != nil {
 			return errors.Join(c.topicProblem(i, err), done.run(ctx))
 		}

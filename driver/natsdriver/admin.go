@@ -14,11 +14,16 @@ import (
 // The methods below are for those who operate a server rather than use it: they
 // change topics and groups that others rely on.
 
+// ErrAltered says that the settings of a topic or store have been changed, but that
+// messages delayed to it may not arrive until the same change is made again.
+var ErrAltered = errors.New("the settings have been changed, but delayed messages may not arrive until this is repeated")
+
 // AlterTopic changes the retention and the deduplication window of an existing
 // stored topic, makes it a topic for dead letters if that is asked for, and returns
 // the settings it had before. Another durability is ErrConflict, because the topic
-// would have to be recreated. If another process delays the first message of the topic
-// at this very moment, it may undo the change.
+// would have to be recreated. After ErrAltered the change has been made. If another
+// process delays the first message of the topic at this very moment, it may undo the
+// change.
 func (c *Conn) AlterTopic(ctx context.Context, name string, to driver.StoredConfig) (before driver.StoredConfig, err error) {
 	if c.js == nil {
 		return before, c.refuse(string(driver.Stored))
@@ -55,7 +60,7 @@ func (c *Conn) alter(ctx context.Context, t *stored, was func(have *jetstream.St
 	if err != nil {
 		return err
 	}
-	return c.reconfigure(ctx, func(ctx context.Context) error {
+	err = c.reconfigure(ctx, func(ctx context.Context) error {
 		// Another process may have added that meanwhile.
 		delayed, err := c.hasDue(ctx)
 		if err != nil {
@@ -66,6 +71,10 @@ func (c *Conn) alter(ctx context.Context, t *stored, was func(have *jetstream.St
 		}
 		return nil
 	})
+	if err != nil {
+		return fmt.Errorf("topic %s: %w: %w", t.topic, ErrAltered, err)
+	}
+	return nil
 }
 
 // DeleteTopic deletes a stored topic with its messages and groups. It is no error

@@ -298,6 +298,38 @@ func TestReconfigureInTurn(t *testing.T) {
 	receive(t, subscribe(t, topic, driver.SubscribeConfig{From: driver.FromStart}), 1)
 }
 
+// TestAlteredHalfway ends the context of a call that has changed a topic, before it has
+// made sure of what is delayed to it.
+func TestAlteredHalfway(t *testing.T) {
+	c := startServer(t, withJetStream).open(t)
+	openTopic(t, c, "t", relaxed())
+	to := relaxed()
+	to.MaxMessages = 7
+	turns := c.configuring
+	c.configuring = make(chan struct{}) // gives turns while somebody receives
+	ctx, cancel := context.WithCancel(testContext(t))
+	given := make(chan struct{})
+	go func() {
+		defer close(given)
+		defer cancel()
+		<-c.configuring             // the first turn begins
+		c.configuring <- struct{}{} // and ends
+	}()
+	_, err := c.AlterTopic(ctx, "t", *to)
+	if !errors.Is(err, ErrAltered) || !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want ErrAltered and the cause", err)
+	}
+	<-given
+	c.configuring = turns
+	info, err := c.TopicInfo(testContext(t), "t")
+	if err != nil || info.Config.MaxMessages != 7 {
+		t.Errorf("got %+v, %v, want 7 messages", info.Config, err)
+	}
+	if before, err := c.AlterTopic(testContext(t), "t", *to); err != nil || before.MaxMessages != 7 {
+		t.Errorf("repeated: got %+v, %v", before, err)
+	}
+}
+
 // awaitTooLate calls f with a context that soon ends, and expects its cause.
 func awaitTooLate(t *testing.T, what string, f func(ctx context.Context) error) {
 	t.Helper()
