@@ -18,7 +18,7 @@ func configurationDoc() string {
 
 <!-- Made from the tables in package broker: go test ./broker -run TestConfigurationDoc -update -->
 
-` + "`hark serve` reads `hark.yaml` from the working directory, if it exists, or the file that `--config` or `HARK_CONFIG` names. A flag overrides an environment variable, which overrides the file, which overrides the default. `hark serve --check` reports errors with line and column, and starts nothing. On SIGHUP the broker reads everything again: topics, routes and users change all together, or not at all.\n\n" + "```yaml\n" + exampleConfig + "```\n\n" + `A time is written 90s, 12h, 7d or 2w, a size 1000, 64KiB, 1.5GiB or 10GB (kB, MB, GB and TB count in thousands), a fraction 10% or 0.1. Text that begins with *, > or { needs quotes, and so does a target with {…} inside [ ] or { }. Unknown variables that begin with HARK_ are ignored, and the broker reports them when it starts.
+` + "`hark serve` reads `hark.yaml` from the working directory, if it exists, or the file that `--config` or `HARK_CONFIG` names. A flag overrides an environment variable, which overrides the file, which overrides the default. `hark serve --check` reports errors with line and column, and starts nothing. On SIGHUP the broker reads everything again: topics, routes and users change all together, or not at all.\n\n" + "```yaml\n" + exampleConfig + "```\n\n" + `A time is written 90s, 12h, 7d, 2w or 1d12h, a size 1000, 64KiB, 1.5GiB or 10GB (kB, MB, GB and TB count in thousands), a fraction 10% or 0.1. Text that begins with *, > or { needs quotes, and so does a target with {…} inside [ ] or { }. Unknown variables that begin with HARK_ are ignored, and the broker reports them when it starts.
 
 ## Settings
 

@@ -10,21 +10,38 @@ import (
 	"time"
 )
 
-// Parse reads a time such as 90s, 1h30m, 7d or 2w, which is not negative.
+// Parse reads a time such as 90s, 1h30m, 7d, 2w or 1d12h, which is not negative.
 func Parse(s string) (time.Duration, error) {
-	for unit, hours := range map[string]float64{"d": 24, "w": 7 * 24} {
-		if number, ok := strings.CutSuffix(s, unit); ok {
-			if n, err := strconv.ParseFloat(number, 64); err == nil && n >= 0 && n*hours < math.MaxInt64/float64(time.Hour) {
-				return time.Duration(n * hours * float64(time.Hour)), nil
-			}
+	rest, days := s, 0.0
+	for _, unit := range []struct {
+		letter string
+		days   float64
+	}{{"w", 7}, {"d", 1}} {
+		number, after, ok := strings.Cut(rest, unit.letter)
+		if !ok {
+			continue
+		}
+		n, err := strconv.ParseFloat(number, 64)
+		if err != nil || math.IsNaN(n) || n < 0 {
+			return 0, unreadable(s)
+		}
+		rest, days = after, days+n*unit.days
+	}
+	var d time.Duration
+	if rest != "" || s == "" {
+		var err error
+		if d, err = time.ParseDuration(rest); err != nil || d < 0 {
+			return 0, unreadable(s)
 		}
 	}
-	d, err := time.ParseDuration(s)
-	if err != nil || d < 0 {
-		return 0, fmt.Errorf("got %q, want %s", s, Wanted)
+	const day = 24 * time.Hour
+	if days*float64(day) >= float64(math.MaxInt64-d) {
+		return 0, unreadable(s)
 	}
-	return d, nil
+	return d + time.Duration(days*float64(day)), nil
 }
+
+func unreadable(s string) error { return fmt.Errorf("got %q, want %s", s, Wanted) }
 
 // Wanted says in messages what Parse reads.
 const Wanted = "a time such as 90s, 12h or 7d"
