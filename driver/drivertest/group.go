@@ -125,7 +125,7 @@ func testGRP4(t *testing.T, open Opener) {
 }
 
 func testGRP5(t *testing.T, open Opener) {
-	_, bus := start(t, open)
+	ctx, bus := start(t, open)
 	topic := newTopic[int](t, bus, "a")
 	h := func(context.Context, *hark.Message[int]) error { return nil }
 	subscribe(t, topic, h, hark.Group("g"), hark.Buffer(8))
@@ -139,6 +139,31 @@ func testGRP5(t *testing.T, open Opener) {
 		if _, err := topic.Subscribe(h, opts...); !errors.Is(err, hark.ErrInvalidOption) {
 			t.Errorf("%s: got %v, want ErrInvalidOption", what, err)
 		}
+	}
+
+	// A member has its own options, not those of the first.
+	topic = newTopic[int](t, bus, "b")
+	above := func(least int) hark.SubscribeOption {
+		return hark.Where(hark.MatchFunc[int](func(n int) bool { return n >= least }))
+	}
+	first := subscribe(t, topic, h, hark.Group("g"), above(100), hark.MaxAttempts(1))
+	w := newRecorder[int]()
+	second := subscribe(t, topic, func(_ context.Context, m *hark.Message[int]) error {
+		w.note(10*m.Value + m.Attempt())
+		return errors.New("no")
+	}, hark.Group("g"), above(2), hark.MaxAttempts(2), hark.Backoff(hark.BackoffPolicy{Min: 1, Max: 1}), hark.NoDeadLetter())
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	publish(ctx, t, topic, 1, 2)
+	got := w.wait(ctx, t, 2)
+	if err := second.Drain(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if !underFaults(bus) { // messages may come again
+		wantEqual(t, "values and attempts", w.all(), []int{21, 22})
+	} else if got[0] != 21 {
+		t.Errorf("value and attempt: got %d, want 21", got[0])
 	}
 }
 
