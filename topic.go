@@ -206,7 +206,7 @@ func (t *topicCore) agrees(c topicConfig) error {
 	case c.keyOf != nil && reflect.ValueOf(c.keyOf).Pointer() != t.keyFunc:
 		return fmt.Errorf("%w: it exists without this KeyBy; the first call must have the options", ErrInvalidOption)
 	case c.retention != nil && t.retention == nil:
-		return fmt.Errorf("%w: it exists without Stored; the first call must have the options", ErrInvalidOption)
+		return fmt.Errorf("%w: it was opened without Stored, so it is ephemeral in this process; the first call must have the options", ErrInvalidOption)
 	case c.retention != nil && t.existing && !c.existing:
 		return fmt.Errorf("%w: it was opened with Existing, so its limits may be others; the first call must have the options", ErrInvalidOption)
 	case c.retention != nil && !c.existing && *c.retention != *t.retention:

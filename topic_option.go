@@ -102,7 +102,8 @@ func Stored(r Retention) TopicOption {
 // durability and window of deduplication. Stored, without which Existing is
 // ErrInvalidOption, and DedupWindow, which must not be 0, then only say how to create the
 // topic if it is not there. So those who run a broker can change the limits of its topics
-// without a change to the programs that use them.
+// without a change to the programs that use them. Existing may come with a later call of a
+// process than the first, if that one had Stored too.
 func Existing() TopicOption {
 	return topicOption(func(c *topicConfig) error {
 		c.existing = true

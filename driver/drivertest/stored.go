@@ -227,4 +227,8 @@ func testSTO12(t *testing.T, open Opener) {
 	if _, err := hark.NewTopic[int](bus, "b", few); !errors.Is(err, hark.ErrInvalidOption) {
 		t.Errorf("without Existing: got %v, want ErrInvalidOption, because its limits may be others", err)
 	}
+	newTopic[int](t, bus, "c")
+	if _, err := hark.NewTopic[int](bus, "c", few, hark.Existing()); !errors.Is(err, hark.ErrInvalidOption) {
+		t.Errorf("after a call without Stored: got %v, want ErrInvalidOption, because it is ephemeral here", err)
+	}
 }
