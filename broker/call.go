@@ -31,6 +31,7 @@ type call struct {
 	endpoint *endpoint
 	who      *principal
 	ctx      context.Context // ends with the context of the request, or after callTimeout
+	end      func(error)     // ends ctx; nil unless it is a stream
 	rw       *responseWriter
 	req      *http.Request
 	last     string      // see endpointHandler
@@ -81,9 +82,7 @@ func (w *webServer) serveEndpoint(e *endpoint) endpointHandler {
 		c := &s.call
 		*c = call{broker: w.broker, endpoint: e, ctx: &s.ctx, rw: &s.rw, req: r, last: last}
 		if e.stream {
-			ctx, end := w.stream(c)
-			c.ctx = ctx
-			defer end()
+			defer w.stream(c)()
 		} else {
 			defer s.ctx.end()
 		}
@@ -96,9 +95,9 @@ func (w *webServer) serveEndpoint(e *endpoint) endpointHandler {
 }
 
 // stream lifts the deadlines of a call that goes on until somebody ends it: for
-// reading not before its body is there. It returns the context of the call, which
-// ends when the broker stops.
-func (w *webServer) stream(c *call) (context.Context, func()) {
+// reading not before its body is there. It sets the context of the call, which ends
+// when the broker stops, and returns what is to be called at the end.
+func (w *webServer) stream(c *call) func() {
 	_ = http.NewResponseController(c.rw).SetWriteDeadline(time.Time{}) // where deadlines are supported
 	if c.endpoint.body == nil {
 		c.readToEnd()
@@ -106,7 +105,8 @@ func (w *webServer) stream(c *call) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(c.req.Context())
 	w.streaming.Add(1)
 	stop := context.AfterFunc(w.streams, func() { cancel(ErrStopped) })
-	return ctx, func() { stop(); cancel(nil); w.streaming.Done() }
+	c.ctx, c.end = ctx, cancel
+	return func() { stop(); cancel(nil); w.streaming.Done() }
 }
 
 // readToEnd lifts the deadline for reading: all of the request is there.
@@ -146,6 +146,12 @@ func (c *call) run() (err error) {
 	}
 	if err := c.checkEncoding(); err != nil {
 		return err
+	}
+	if e.stream && c.who != nil {
+		if err := c.broker.web.admit(c); err != nil {
+			return err
+		}
+		defer c.broker.web.leave(c)
 	}
 	return e.handle(c)
 }

@@ -453,6 +453,44 @@ func TestReloadCutsUsersOff(t *testing.T) {
 	}
 }
 
+// TestReloadCutsStreamsOff takes a permission away from a user who follows a topic over
+// HTTP, in each form. Others go on.
+func TestReloadCutsStreamsOff(t *testing.T) {
+	dir := t.TempDir()
+	users := func(bobs string) *Config {
+		return configIn(t, dir, fmt.Sprintf("users: [{name: ada, token: %q, publish: orders, subscribe: orders}, {name: bob, token: %q, subscribe: %s}]", HashToken("a"), HashToken("b"), bobs))
+	}
+	b := start(t, users("orders"))
+	web := newWebClient(t, b)
+	ada, bob := web.follow("orders/events", "Authorization: Bearer a"), web.follow("orders/events", "Authorization: Bearer b")
+	polled := make(chan string, 1)
+	go func() {
+		res, err := web.do(testContext(t), http.MethodGet, "/v1/topics/orders/events?wait=5m", nil, "Accept: "+ndjsonType, "Authorization: Bearer b")
+		if err != nil {
+			polled <- err.Error()
+			return
+		}
+		_ = res.Body.Close()
+		polled <- res.Status
+	}()
+	for b.gateway.open.Load() < 3 {
+		awaitTick(t)
+	}
+	if err := b.Reload(testContext(t), users("other")); err != nil {
+		t.Fatal(err)
+	}
+	if e, err := bob.next(); !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("bob follows: got %+v, %v, want the end", e, err)
+	}
+	if got := <-polled; got != "401 Unauthorized" {
+		t.Errorf("bob polls: got %s, want 401", got)
+	}
+	web.post(http.StatusAccepted, "orders", `{"n":1}`, "Authorization: Bearer a")
+	if e, err := ada.next(); err != nil || e.data.Data.N != 1 {
+		t.Errorf("ada, who has not changed: got %+v, %v", e, err)
+	}
+}
+
 // TestSecurityDoc checks that the tests named in docs/security.md exist, and always
 // run.
 func TestSecurityDoc(t *testing.T) {

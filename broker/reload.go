@@ -70,12 +70,16 @@ func (b *Broker) Reload(ctx context.Context, c *Config) error {
 // dropChanged cuts off the clients of users that were removed or changed, so that a
 // revoked permission ends at once.
 func (b *Broker) dropChanged(before, now *Config) {
-	if b.auth == nil || b.store == nil {
+	if b.auth == nil {
 		return
 	}
 	stays := map[string]bool{internalUser: true}
 	for _, was := range before.Users {
 		stays[was.Name] = slices.ContainsFunc(now.Users, func(u UserConfig) bool { return reflect.DeepEqual(u, was) })
+	}
+	b.web.cut(stays)
+	if b.store == nil {
+		return
 	}
 	all, err := b.connections(&natsserver.ConnzOptions{Username: true, Limit: 1 << 30})
 	if err != nil {

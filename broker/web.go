@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"reflect"
 	"sync"
 	"time"
 )
@@ -25,6 +26,9 @@ type webServer struct {
 	streams   context.Context // ends when streaming calls must end
 	endAll    context.CancelFunc
 	streaming sync.WaitGroup // the streaming calls
+
+	mu      sync.Mutex         // guards callers
+	callers map[*call]struct{} // the streaming calls of users
 }
 
 // handler returns the handler of all endpoints.
@@ -91,7 +95,7 @@ func listenWeb(b *Broker, es []endpoint) (*webServer, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &webServer{broker: b, endpoints: es, metrics: newMetrics(b, maxLabelled), guard: newGuard(c, tlsConfig), rates: newRates(c.Limits.HTTPRate)}
+	w := &webServer{broker: b, endpoints: es, metrics: newMetrics(b, maxLabelled), guard: newGuard(c, tlsConfig), rates: newRates(c.Limits.HTTPRate), callers: map[*call]struct{}{}}
 	w.streams, w.endAll = context.WithCancel(context.Background())
 	if c.HTTP == off {
 		return w, nil
@@ -151,4 +155,37 @@ func (w *webServer) streamsEnd(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("a stream over HTTP has not ended: %w", context.Cause(ctx))
 	}
+}
+
+// admit remembers a streaming call of a user, until leave is called, so that it ends when
+// the user is removed or changed. It is refused if that has just happened.
+func (w *webServer) admit(c *call) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if now := w.broker.auth.users.Load().byName[c.who.user.Name]; now == nil || !reflect.DeepEqual(now.UserConfig, c.who.user.UserConfig) {
+		return errUserChanged(c.who)
+	}
+	w.callers[c] = struct{}{}
+	return nil
+}
+
+func (w *webServer) leave(c *call) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.callers, c)
+}
+
+// cut ends the streaming calls of users who do not stay as they are.
+func (w *webServer) cut(stays map[string]bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for c := range w.callers {
+		if !stays[c.who.user.Name] {
+			c.end(errUserChanged(c.who))
+		}
+	}
+}
+
+func errUserChanged(who *principal) error {
+	return refused(http.StatusUnauthorized, "user %s was removed or changed during the request", who.who()).but("send it again, with valid credentials")
 }
