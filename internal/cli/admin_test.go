@@ -190,6 +190,36 @@ func TestAdminCommands(t *testing.T) {
 	}
 }
 
+// TestEmptyFlags gives flags what a script has that has found nothing: an empty text, or 0.
+// That must never mean more than a value would.
+func TestEmptyFlags(t *testing.T) {
+	startBroker(t, "topics: [{name: jobs}, {name: jobs.dead}]\n")
+	bury(t, "d-1", "no stock")
+	for _, tt := range []struct {
+		args []string
+		code int
+		says string
+	}{
+		{[]string{"topic", "purge", "jobs.dead", "--before", "0", "--yes"}, exitUsage, "want a whole number from 1 on"},
+		{[]string{"topic", "purge", "jobs.dead", "--keep", "0", "--yes"}, exitUsage, "want a whole number from 1 on"},
+		{[]string{"dlq", "replay", "jobs.dead", "1", "--to", ""}, exitUsage, "want a topic"},
+		{[]string{"dlq", "show", "jobs.dead", "1"}, exitOK, "d-1"},
+		{[]string{"value", "set", "config", "1"}, exitOK, ""},
+		{[]string{"value", "set", "config", "2", "--if-version", ""}, exitUsage, "want a whole number"},
+		{[]string{"value", "get", "config"}, exitOK, "1\n"},
+		{[]string{"dlq", "edit", "jobs.dead", "1", "--key", "k"}, exitOK, `"key": "k"`},
+		{[]string{"dlq", "edit", "jobs.dead", "2", "--key", ""}, exitOK, `"hark-edited-from": "2"`},
+	} {
+		code, out, errs := call(t, "", tt.args...)
+		if code != tt.code || !strings.Contains(out+errs, tt.says) {
+			t.Errorf("hark %q: got %d\n%s%swant %d %q", tt.args, code, out, errs, tt.code, tt.says)
+		}
+		if last := tt.args[len(tt.args)-1]; last == "" && code == exitOK && strings.Contains(out, `"key"`) {
+			t.Errorf("the key is still there:\n%s", out)
+		}
+	}
+}
+
 // TestAdminAsUser checks how the token gets to the broker, and that it is not
 // shown.
 func TestAdminAsUser(t *testing.T) {

@@ -198,7 +198,13 @@ stored, is skipped, unless --force is given. The command exits with 3 if it skip
 and with 1 if it could not replay one.`,
 	setup: func(fs *flag.FlagSet) action {
 		f, which := newAdminFlags(fs), newDeadFlags(fs)
-		to := fs.String("to", "", "publish to this `topic` instead of the one each comes from")
+		to := ""
+		fs.Func("to", "publish to this `topic` instead of the one each comes from", func(s string) error {
+			if to = s; s == "" {
+				return errors.New("want a topic")
+			}
+			return nil
+		})
 		rate := fs.Float64("rate", 0, "at most this `number` per second; no limit without it")
 		force := fs.Bool("force", false, "also replay those that failed again after a replay, and to topics that are not stored")
 		return f.administer(1, -1, "TOPIC, and perhaps sequences", func(ctx context.Context, a *admin, words []string, s Streams) error {
@@ -209,7 +215,7 @@ and with 1 if it could not replay one.`,
 			if *rate < 0 {
 				return usageError{errors.New("--rate must not be negative")}
 			}
-			request["rate"], request["force"], request["to"] = *rate, *force, *to
+			request["rate"], request["force"], request["to"] = *rate, *force, to
 			return workOnDead(ctx, f, a, s, adminPath("dead", words[0], "replay"), request, "replayed")
 		})
 	},
@@ -249,7 +255,8 @@ afterwards. DATA is its new data, - reads it from the input; without it the data
 		headers, without := headerFlag{}, nameFlag{}
 		fs.Var(headers, "header", "`name=value` of a header; may be given several times")
 		fs.Var(&without, "remove-header", "`name` of a header to remove; may be given several times")
-		key := fs.String("key", "", "the new `key`")
+		var key *string
+		fs.Func("key", "the new `key`; empty for none", func(s string) error { key = &s; return nil })
 		replace := fs.Bool("replace", false, "remove the dead letter once its copy is stored")
 		return f.administer(2, 3, "TOPIC, SEQ and perhaps DATA", func(ctx context.Context, a *admin, words []string, s Streams) error {
 			edit := map[string]any{"replace": *replace}
@@ -266,10 +273,10 @@ afterwards. DATA is its new data, - reads it from the input; without it the data
 				changed[name] = nil
 			}
 			edit["headers"] = changed
-			if *key != "" {
+			if key != nil {
 				edit["key"] = *key
 			}
-			if len(words) == 2 && len(changed) == 0 && *key == "" {
+			if len(words) == 2 && len(changed) == 0 && key == nil {
 				return usageError{errors.New("what is to be other? Give DATA, --header, --remove-header or --key")}
 			}
 			path, err := deadPath(words, "edit")

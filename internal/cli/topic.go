@@ -131,8 +131,7 @@ configuration declares when it starts.`,
 			name: "purge", args: "TOPIC", about: "remove messages of a stored topic",
 			setup: func(fs *flag.FlagSet) action {
 				f := newAdminFlags(fs)
-				before := fs.Uint64("before", 0, "remove only messages before this `sequence`")
-				keep := fs.Uint64("keep", 0, "keep this `number` of the newest messages")
+				before, keep := positiveFlag(fs, "before", "remove only messages before this `sequence`"), positiveFlag(fs, "keep", "keep this `number` of the newest messages")
 				yes := yesFlag(fs)
 				return f.administer(1, 1, "TOPIC", func(ctx context.Context, a *admin, words []string, s Streams) error {
 					if *before > 0 && *keep > 0 {
@@ -157,6 +156,19 @@ configuration declares when it starts.`,
 			},
 		},
 	},
+}
+
+// positiveFlag declares a flag for a number from 1 on, which is 0 if it is not given. A 0
+// is refused: a script that has found nothing does not mean everything.
+func positiveFlag(fs *flag.FlagSet, name, usage string) *uint64 {
+	n := new(uint64)
+	fs.Func(name, usage, func(s string) (err error) {
+		if *n, err = strconv.ParseUint(s, 10, 64); err != nil || *n == 0 {
+			return errors.New("want a whole number from 1 on")
+		}
+		return nil
+	})
+	return n
 }
 
 func yesFlag(fs *flag.FlagSet) *bool {

@@ -141,26 +141,29 @@ var valueSetCommand = command{
 --output json prints; 0 means that it does not exist yet. Otherwise it exits with 3.`,
 	setup: func(fs *flag.FlagSet) action {
 		f := urlFlags(fs)
-		version := fs.String("if-version", "", "set it only if this `number` is its version")
+		var want *uint64
+		fs.Func("if-version", "set it only if this `number` is its version", func(s string) error {
+			n, err := strconv.ParseUint(s, 10, 64)
+			if want = &n; err != nil {
+				return errors.New("want a whole number that is not negative")
+			}
+			return nil
+		})
 		output := outputFlag(fs, "none", "raw", "json")
 		return func(ctx context.Context, words []string, s Streams) error {
 			name, data, err := nameAndData(words, "NAME")
 			if err != nil {
 				return err
 			}
-			want, err := strconv.ParseUint(*version, 10, 64)
-			if *version != "" && err != nil {
-				return usageError{errors.New("--if-version: want a number")}
-			}
 			text, err := dataOrInput(ctx, data, s)
 			if err != nil {
 				return err
 			}
 			changed := func(version uint64) error {
-				return nothing("value %s has version %d, not %d", name, version, want)
+				return nothing("value %s has version %d, not %d", name, version, *want)
 			}
 			return onValue(ctx, f, s, name, func(found bool, state driver.State, values valueConn) error {
-				if *version != "" && state.Version != want {
+				if want != nil && state.Version != *want {
 					return changed(state.Version)
 				}
 				if made := false; !found {
@@ -172,7 +175,7 @@ var valueSetCommand = command{
 						return nil
 					case made:
 						return printState(s, name, *output, state)
-					case *version != "":
+					case want != nil:
 						return changed(state.Version)
 					}
 				}
@@ -181,7 +184,7 @@ var valueSetCommand = command{
 					return err
 				}
 				next, err := change(ctx, v, func(now driver.State) ([]byte, error) {
-					if *version != "" && now.Version != want {
+					if want != nil && now.Version != *want {
 						return nil, changed(now.Version)
 					}
 					return text, nil
