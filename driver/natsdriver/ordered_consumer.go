@@ -188,12 +188,12 @@ func (o *orderedConsumer) Receive(ctx context.Context, most int) ([]*driver.Rece
 			ms, err = p.nextMessages(ctx, most, o.depth)
 		}
 		switch {
-		case errors.Is(err, errCut), errors.Is(err, errNoConsumer):
+		case errors.Is(err, errWoken), errors.Is(err, driver.ErrEnded) && o.closed(): // look again
+			continue
+		case errors.Is(err, errCut), errors.Is(err, errNoConsumer), errors.Is(err, driver.ErrEnded): // or to resume has failed before
 			if err := o.resume(ctx, last); err != nil {
 				return nil, o.topic.conn.orEnded(err)
 			}
-			continue
-		case errors.Is(err, errWoken), errors.Is(err, driver.ErrEnded): // look again
 			continue
 		case err != nil:
 			return nil, err
@@ -204,6 +204,12 @@ func (o *orderedConsumer) Receive(ctx context.Context, most int) ([]*driver.Rece
 			return rs, err
 		}
 	}
+}
+
+func (o *orderedConsumer) closed() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.ended
 }
 
 // depthFor returns how many messages like these may be on their way.

@@ -151,6 +151,29 @@ func TestMemoryTopicAfterRestart(t *testing.T) {
 	}
 }
 
+// A call of Receive that ends while the connection is down does not keep later ones from
+// receiving.
+func TestReceiveAgainAfterRestart(t *testing.T) {
+	s := startServer(t, withJetStream)
+	topic := openTopic(t, s.open(t), "t", &driver.StoredConfig{Durability: driver.DurableRelaxed})
+	c := s.open(t)
+	sub := subscribe(t, openTopic(t, c, "t", &driver.StoredConfig{Existing: true}), driver.SubscribeConfig{From: driver.FromStart})
+	publish(t, topic, "a")
+	receive(t, sub, 1)
+	s.stop()
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	eventually(t, "a lost connection", func() bool { return !c.state.connected() })
+	if _, err := sub.Receive(over, 1); !errors.Is(err, context.Canceled) {
+		t.Fatalf("got %v, want the end of the context", err)
+	}
+	s.start()
+	publish(t, topic, "b")
+	if rs := receive(t, sub, 1); string(rs[0].Data) != "b" {
+		t.Errorf("got %q, want b", rs[0].Data)
+	}
+}
+
 // A topic in memory that was taken as it is gets its limits again.
 func TestExistingAfterRestart(t *testing.T) {
 	s := startServer(t, withJetStream)
