@@ -130,6 +130,8 @@ func (step *routingChange) forgetLocked() {
 func (step *routingChange) handOverLocked(ctx context.Context) (begin func()) {
 	r, p := step.of, step.plan
 	live, stored := &skipSet{seed: step.seed, marks: map[uint64]int{}}, &skipSet{seed: step.seed, marks: map[uint64]int{}}
+	brief, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
 	paused := map[*reader]func(){}
 	for key, reader := range r.readers {
 		if key.stored {
@@ -140,7 +142,7 @@ func (step *routingChange) handOverLocked(ctx context.Context) (begin func()) {
 			live.add(reader.routed)
 			continue
 		}
-		resume, ok := reader.pause(ctx)
+		resume, ok := reader.pause(ctx, r.patience)
 		if paused[reader] = resume; ok {
 			live.add(reader.routed)
 		}
@@ -160,7 +162,7 @@ func (step *routingChange) handOverLocked(ctx context.Context) (begin func()) {
 		case !key.stored:
 			reader.skip.Store(stored.until(0, reader.waiting()))
 		case len(live.marks) > 0:
-			last, err := r.lastStored(ctx, key.from)
+			last, err := r.lastStored(brief, key.from)
 			if err != nil {
 				r.log.Warn("messages may be routed twice", "from", key.from, "err", err)
 			}

@@ -51,8 +51,8 @@ func (in *reader) remove(ms []*driver.Received, all moves) int {
 		if all[i] == nil || all[i].kept {
 			continue
 		}
-		if err := in.routing.conn.DeleteMessage(in.routing.work, m.Topic, m.Seq); err != nil {
-			if in.routing.work.Err() != nil {
+		if err := in.routing.conn.DeleteMessage(in.work, m.Topic, m.Seq); err != nil {
+			if in.work.Err() != nil {
 				return i
 			}
 			all.keep(i)

@@ -48,6 +48,8 @@ func (ps *pruners) change(ctx context.Context, c *Config) (finish func(), undo f
 	defer ps.mu.Unlock()
 	next, fresh := map[string]*pruner{}, []*pruner{}
 	undo = func() (err error) {
+		ctx, cancel := lastly(ctx)
+		defer cancel()
 		for _, p := range fresh {
 			err = errors.Join(err, p.sub.Close(ctx))
 		}

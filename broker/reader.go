@@ -35,6 +35,8 @@ type reader struct {
 	routing *routing
 	key     readerKey
 	sub     driver.Subscription
+	work    context.Context // ends when stopping takes too long
+	cut     context.CancelFunc
 	placed  bool                    // its group was made for it, by a reload
 	done    chan struct{}           // closed when run has returned
 	skip    atomic.Pointer[skipSet] // messages that another reader has routed; nil for none
@@ -57,7 +59,8 @@ var errPaused = errors.New("paused")
 
 func newReader(r *routing, key readerKey) *reader {
 	in := &reader{routing: r, key: key, done: make(chan struct{})}
-	in.receiving, in.interrupt = context.WithCancelCause(r.work)
+	in.work, in.cut = context.WithCancel(r.work)
+	in.receiving, in.interrupt = context.WithCancelCause(in.work)
 	return in
 }
 
@@ -69,8 +72,11 @@ func (in *reader) record(n *routedMarks) {
 }
 
 // pause makes the reader route the messages that it has received, and then wait until
-// resume is called. It returns once the reader waits. It reports false if ctx ends first.
-func (in *reader) pause(ctx context.Context) (resume func(), ok bool) {
+// resume is called. It returns once the reader waits. It reports false if that takes longer
+// than patience.
+func (in *reader) pause(ctx context.Context, patience time.Duration) (resume func(), ok bool) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	h := &pauseRequest{make(chan struct{}), make(chan struct{})}
 	in.mu.Lock()
 	in.pauseRequest = h
@@ -91,7 +97,7 @@ func (in *reader) waitPaused() {
 	in.mu.Lock()
 	h := in.pauseRequest
 	in.pauseRequest = nil
-	in.receiving, in.interrupt = context.WithCancelCause(in.routing.work)
+	in.receiving, in.interrupt = context.WithCancelCause(in.work)
 	in.mu.Unlock()
 	if h == nil {
 		return
@@ -100,17 +106,17 @@ func (in *reader) waitPaused() {
 	close(h.reached)
 	select {
 	case <-h.over:
-	case <-in.routing.work.Done():
+	case <-in.work.Done():
 	}
 }
 
 // waiting returns how many messages have reached the connection and have not been
 // received by the reader.
 func (in *reader) waiting() int {
-	if in.routing.conn.Flush(in.routing.work) != nil {
+	if in.routing.conn.Flush(in.work) != nil {
 		return 0
 	}
-	lag, err := in.sub.Lag(in.routing.work)
+	lag, err := in.sub.Lag(in.work)
 	if err != nil {
 		return 0
 	}
@@ -119,7 +125,7 @@ func (in *reader) waiting() int {
 
 // routeWaiting routes these messages.
 func (in *reader) routeWaiting() {
-	now, cancel := context.WithCancel(in.routing.work)
+	now, cancel := context.WithCancel(in.work)
 	left := in.waiting()
 	cancel() // messages that are there are received all the same
 	for left > 0 {
@@ -141,6 +147,7 @@ func (in *reader) start() {
 
 // stop ends the reader when the messages that it has received are done, or ctx ends.
 func (in *reader) stop(ctx context.Context) error {
+	defer in.cut()
 	err := in.sub.Drain(ctx)
 	if err == nil {
 		select {
@@ -153,7 +160,7 @@ func (in *reader) stop(ctx context.Context) error {
 	select {
 	case <-in.done:
 	case <-ctx.Done():
-		in.routing.cut() // it cannot wait for anything any more
+		in.cut() // it cannot wait for anything any more
 		<-in.done
 	}
 	return err
@@ -169,14 +176,14 @@ func (in *reader) run() {
 		switch {
 		case err == nil:
 			pause = minBackoff
-		case errors.Is(context.Cause(receiving), errPaused) && in.routing.work.Err() == nil && !errors.Is(err, driver.ErrEnded):
+		case errors.Is(context.Cause(receiving), errPaused) && in.work.Err() == nil && !errors.Is(err, driver.ErrEnded):
 			in.waitPaused()
 			continue
-		case errors.Is(err, driver.ErrEnded), errors.Is(err, driver.ErrClosed), in.routing.work.Err() != nil:
+		case errors.Is(err, driver.ErrEnded), errors.Is(err, driver.ErrClosed), in.work.Err() != nil:
 			return
 		default:
 			log.Error("messages cannot be received", "err", err, "retry_in", pause)
-			in.routing.wait(pause)
+			sleep(in.work, pause)
 			pause = min(2*pause, maxBackoff)
 			continue
 		}
@@ -184,20 +191,15 @@ func (in *reader) run() {
 		if !in.key.stored {
 			continue
 		}
-		if err := in.sub.Ack(in.routing.work, ms[:done]); err != nil && in.routing.work.Err() == nil {
+		for done < len(ms) && sleep(in.work, minBackoff) { // the plan has been replaced
+			done += in.route(in.routing.plan.Load(), ms[done:])
+		}
+		if err := in.sub.Ack(in.work, ms[:done]); err != nil && in.work.Err() == nil {
 			log.Warn("messages could not be acknowledged and will be delivered again", "err", err)
 		}
 		if done < len(ms) { // only when it is cut short
 			return
 		}
-	}
-}
-
-// wait pauses, unless stopping takes too long.
-func (r *routing) wait(d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-r.work.Done():
 	}
 }
 
@@ -322,22 +324,30 @@ func (in *reader) outgoing(p *plan, m *driver.Received) (*driver.Message, error)
 // false if it was cut short.
 func (in *reader) deliver(p *plan, ms []*driver.Received, byTarget map[string][]*delivery) bool {
 	var all sync.WaitGroup
+	var short atomic.Bool
 	for target, ds := range byTarget {
-		topic, stored, err := p.target(in.routing.work, in.routing.conn, target)
+		topic, stored, err := p.target(in.work, in.routing.conn, target)
 		switch {
 		case err != nil:
 			in.refuse(ms, target, ds, err)
 		case !stored:
-			in.publish(ms, target, topic, ds) // it does not wait for anything
+			in.publish(p, ms, target, topic, ds) // it does not wait for anything
 		default:
-			all.Go(func() { in.publish(ms, target, topic, ds) })
+			all.Go(func() {
+				if !in.publish(p, ms, target, topic, ds) {
+					short.Store(true)
+				}
+			})
 		}
 	}
 	all.Wait()
-	if in.key.stored && len(byTarget) > 0 && in.routing.conn.Flush(in.routing.work) != nil {
+	if short.Load() {
 		return false
 	}
-	return in.routing.work.Err() == nil
+	if in.key.stored && len(byTarget) > 0 && in.routing.conn.Flush(in.work) != nil {
+		return false
+	}
+	return in.work.Err() == nil
 }
 
 // refuse records that a target cannot be published to.
@@ -348,9 +358,10 @@ func (in *reader) refuse(ms []*driver.Received, target string, ds []*delivery, e
 	}
 }
 
-// publish publishes to one target. From a stored topic it tries for as long as
-// it takes.
-func (in *reader) publish(ms []*driver.Received, target string, topic driver.Topic, ds []*delivery) {
+// publish publishes to one target. From a stored topic it tries for as long as it takes,
+// or until there is another plan, which may have other targets. It reports false if it
+// was cut short.
+func (in *reader) publish(p *plan, ms []*driver.Received, target string, topic driver.Topic, ds []*delivery) bool {
 	for pause := minBackoff; len(ds) > 0; pause = min(2*pause, maxBackoff) {
 		again, why := in.attempt(topic, ds)
 		for _, d := range ds {
@@ -361,23 +372,27 @@ func (in *reader) publish(ms []*driver.Received, target string, topic driver.Top
 				in.refuse(ms, target, []*delivery{d}, d.err)
 			}
 		}
-		if ds = again; len(ds) == 0 || in.routing.work.Err() != nil {
-			return
+		if ds = again; len(ds) == 0 {
+			return true
+		}
+		if in.work.Err() != nil || in.routing.plan.Load() != p {
+			return false
 		}
 		in.routing.log.Warn("a target does not accept messages", "to", target, "waiting", len(ds), "err", why, "retry_in", pause)
-		if err := in.sub.Extend(in.routing.work, ms); err != nil {
+		if err := in.sub.Extend(in.work, ms); err != nil {
 			in.routing.log.Warn("messages in flight may be delivered again", "err", err)
 		}
-		in.routing.wait(pause)
+		sleep(in.work, pause)
 		for _, d := range ds {
 			d.err = nil
 		}
 	}
+	return true
 }
 
 // attempt publishes once, and returns what is to be tried again, and why.
 func (in *reader) attempt(topic driver.Topic, ds []*delivery) (again []*delivery, why error) {
-	ctx, cancel := context.WithTimeout(in.routing.work, attemptTimeout)
+	ctx, cancel := context.WithTimeout(in.work, attemptTimeout)
 	defer cancel()
 	outs := make([]*driver.Message, len(ds))
 	for i, d := range ds {

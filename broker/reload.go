@@ -14,8 +14,9 @@ import (
 // Reload returns nil all of it is in force; otherwise nothing has changed. Other
 // keys, and whether there are users at all, cannot change while the broker runs;
 // Reload returns an error that names them. Routes finish the messages that they
-// have in flight. Clients of users that were removed or changed are disconnected; other
-// users get what has changed for them, such as new topics, when they connect again.
+// have in flight; if a target accepts nothing, they go where the new routes say. Clients
+// of users that were removed or changed are disconnected; other users get what has
+// changed for them, such as new topics, when they connect again.
 func (b *Broker) Reload(ctx context.Context, c *Config) error {
 	if err := c.Validate(); err != nil {
 		return err
@@ -65,6 +66,12 @@ func (b *Broker) Reload(ctx context.Context, c *Config) error {
 	b.dropChanged(before, c)
 	b.log.Info("reloaded", "topics", len(c.Topics), "routes", len(c.Routes), "users", len(c.Users))
 	return nil
+}
+
+// lastly returns a context for what a reload has to bring to an end, or to take back,
+// although ctx may have ended: nobody else would.
+func lastly(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), 2*stopTimeout)
 }
 
 // dropChanged cuts off the clients of users that were removed or changed, so that a

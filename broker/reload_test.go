@@ -1,12 +1,16 @@
 package broker
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -138,6 +142,89 @@ func TestRefusedReloadLeavesNoGroups(t *testing.T) {
 	}
 	publishTo(t, storedTopic(t, b.conn, "in"), keyed(0, "", `{"n":0}`))
 	r.next() // the webhook that was there goes on
+}
+
+// TestReloadWithoutPatience reloads without a route whose target accepts nothing, and does
+// not wait for what is in flight. The other routes must go on.
+func TestReloadWithoutPatience(t *testing.T) {
+	dir := t.TempDir()
+	other := "{name: other, from: more, to: out}]"
+	b := startStuck(t, dir, other)
+	b.routing.patience = time.Nanosecond
+	c := dial(t, b, "")
+	out := listen(t, c, "out")
+	if err := b.Reload(testContext(t), configIn(t, dir, stuckTopics+"routes: ["+other)); err != nil {
+		t.Fatal(err)
+	}
+	publishTo(t, storedTopic(t, c, "more"), keyed(1, "", `{}`))
+	receive(t, out, 1)
+}
+
+// TestReloadOfStuckRoute gives a route whose target accepts nothing another one: what is
+// in flight must go there.
+func TestReloadOfStuckRoute(t *testing.T) {
+	dir := t.TempDir()
+	b := startStuck(t, dir, "]")
+	if err := b.Reload(testContext(t), configIn(t, dir, stuckTopics+"routes: [{name: r, from: in, to: more}]")); err != nil {
+		t.Fatal(err)
+	}
+	for i, m := range receive(t, replay(t, b.conn, "more"), 5) {
+		if m.ID != fmt.Sprint("id-", i) {
+			t.Errorf("got %s, want id-%d: once and in order", m.ID, i)
+		}
+	}
+}
+
+const stuckTopics = "topics: [{name: in, durability: memory}, {name: full, durability: memory}, {name: more, durability: memory}]\n"
+
+// startStuck starts a broker with a route that has messages in flight to a target that
+// accepts none.
+func startStuck(t *testing.T, dir, more string) *Broker {
+	t.Helper()
+	b := start(t, configIn(t, dir, stuckTopics+"routes: [{name: r, from: in, to: full}, "+more))
+	js := jetStreamOf(t, connectTo(t, b.Addr().String()))
+	info, err := js.StreamInfo("hark-topic-full")
+	if err != nil {
+		t.Fatal(err)
+	}
+	publishTo(t, storedTopic(t, b.conn, "full"), keyed(100, "", `{}`))
+	full := info.Config
+	full.MaxMsgs, full.Discard = 1, nats.DiscardNew
+	if _, err := js.UpdateStream(&full); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 5 {
+		publishTo(t, storedTopic(t, b.conn, "in"), keyed(i, "", `{}`))
+	}
+	for {
+		g, err := b.conn.GroupInfo(testContext(t), "in", routesGroup)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if g.InFlight > 0 {
+			return b
+		}
+		awaitTick(t)
+	}
+}
+
+// TestReloadGivenUp reloads, and ends the context when the first topic has been created: it
+// must be gone again.
+func TestReloadGivenUp(t *testing.T) {
+	dir := t.TempDir()
+	ctx, cancel := context.WithCancel(testContext(t))
+	b := startLogging(t, configIn(t, dir, ""), slog.New(slog.NewTextHandler(writerFunc(func(line []byte) (int, error) {
+		if bytes.Contains(line, []byte("topic created")) {
+			cancel()
+		}
+		return len(line), nil
+	}), nil)))
+	if err := b.Reload(ctx, configIn(t, dir, "topics: [{name: fresh}, {name: second}]")); !errors.Is(err, context.Canceled) {
+		t.Fatalf("got %v, want the reload given up", err)
+	}
+	if has, err := b.conn.HasTopic(testContext(t), "fresh"); has || err != nil {
+		t.Errorf("a topic was made: %v", err)
+	}
 }
 
 func TestReloadUsers(t *testing.T) {

@@ -17,6 +17,9 @@ import (
 	"github.com/harkbus/hark/internal/names"
 )
 
+// routingPatience is the patience of routing.
+const routingPatience = 5 * time.Second
+
 // routesGroup is the group that keeps the place of routes on a stored topic.
 const routesGroup = "hark-routes"
 
@@ -31,6 +34,9 @@ type routing struct {
 	// work ends when stopping takes too long.
 	work context.Context
 	cut  context.CancelFunc
+	// patience is how long a reload waits until a reader that is not wanted any more has
+	// routed what it has received.
+	patience time.Duration
 
 	mu      sync.Mutex // guards what follows
 	readers map[readerKey]*reader
@@ -54,7 +60,7 @@ type readerKey struct {
 }
 
 func newRouting(conn *natsdriver.Conn, log *slog.Logger, shared bool) *routing {
-	r := &routing{conn: conn, shared: shared, log: log.With("part", "routes"), readers: map[readerKey]*reader{}}
+	r := &routing{conn: conn, shared: shared, log: log.With("part", "routes"), readers: map[readerKey]*reader{}, patience: routingPatience}
 	r.work, r.cut = context.WithCancel(context.Background())
 	return r
 }
@@ -133,8 +139,11 @@ func (step *routingChange) undo(ctx context.Context) error {
 }
 
 func (step *routingChange) undoLocked(ctx context.Context) (err error) {
+	ctx, cancel := lastly(ctx)
+	defer cancel()
 	step.forgetLocked()
 	for _, reader := range step.fresh {
+		reader.cut()
 		err = errors.Join(err, reader.sub.Close(ctx))
 		if reader.placed {
 			err = errors.Join(err, step.of.conn.DeleteGroup(ctx, reader.key.from, routesGroup))
@@ -143,8 +152,9 @@ func (step *routingChange) undoLocked(ctx context.Context) (err error) {
 	return err
 }
 
-// finish runs the new routes instead of the others.
+// finish runs the new routes instead of the others, whether or not ctx ends meanwhile.
 func (step *routingChange) finish(ctx context.Context) {
+	ctx = context.WithoutCancel(ctx)
 	r, p := step.of, step.plan
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -159,21 +169,32 @@ func (step *routingChange) finish(ctx context.Context) {
 		r.readers[key] = reader
 		reader.start()
 	}
+	var unwanted []*reader
 	for key, reader := range r.readers {
 		if p.tasks[key] == nil {
-			r.endLocked(ctx, reader)
+			unwanted = append(unwanted, reader)
 		}
 	}
+	r.endLocked(ctx, unwanted...)
 	step.forgetLocked()
 	r.forgetPlaces(ctx, old, p)
 }
 
-// endLocked ends a reader that is not wanted any more, when it has routed what it has.
-func (r *routing) endLocked(ctx context.Context, reader *reader) {
-	delete(r.readers, reader.key)
-	if err := reader.stop(ctx); err != nil {
-		r.log.Warn("ending a reader failed", "from", reader.key.from, "err", err)
+// endLocked ends readers that are not wanted any more, when they have routed what they
+// have, or the patience for that is at an end: a target may accept nothing.
+func (r *routing) endLocked(ctx context.Context, unwanted ...*reader) {
+	ctx, cancel := context.WithTimeout(ctx, r.patience)
+	defer cancel()
+	var all sync.WaitGroup
+	for _, reader := range unwanted {
+		delete(r.readers, reader.key)
+		all.Go(func() {
+			if err := reader.stop(ctx); err != nil {
+				r.log.Warn("a reader was ended before all that it had received was routed", "from", reader.key.from, "err", err)
+			}
+		})
 	}
+	all.Wait()
 }
 
 // forgetPlaces removes the group from topics that are, or were, declared and have no
@@ -183,6 +204,8 @@ func (r *routing) forgetPlaces(ctx context.Context, old, p *plan) {
 	if r.shared {
 		return // others may still route, with the configuration that this one had
 	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
 	declared := slices.AppendSeq(slices.Clone(p.router.declared.stores), maps.Keys(p.topics))
 	if old != nil {
 		for key := range old.tasks {

@@ -14,6 +14,8 @@ import (
 type undo []func(ctx context.Context) error
 
 func (u undo) run(ctx context.Context) error {
+	ctx, cancel := lastly(ctx)
+	defer cancel()
 	var err error
 	for i := len(u) - 1; i >= 0; i-- {
 		err = errors.Join(err, u[i](ctx))
@@ -109,9 +111,11 @@ func (b *Broker) deleteDeclared(ctx context.Context, name string) error {
 	return b.conn.DeleteTopic(ctx, name)
 }
 
-// alterTopics gives existing topics and stores the declared limits. If one fails,
-// those that have been changed get their former limits back.
+// alterTopics gives existing topics and stores the declared limits, whether or not ctx
+// ends meanwhile. If one fails, those that have been changed get their former limits back.
 func (b *Broker) alterTopics(ctx context.Context, c *Config, numbers []int) error {
+	ctx, cancel := lastly(ctx)
+	defer cancel()
 	var done undo
 	for _, i := range numbers {
 		t := &c.Topics[i]

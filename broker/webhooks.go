@@ -102,6 +102,8 @@ func (ws *webhooks) change(ctx context.Context, c *Config) (*webhookChange, erro
 
 // undo ends the new webhooks, and removes the groups created for them.
 func (step *webhookChange) undo(ctx context.Context) (err error) {
+	ctx, cancel := lastly(ctx)
+	defer cancel()
 	for _, w := range step.fresh {
 		err = errors.Join(err, w.stop(ctx, ctx))
 		if w.placed {
@@ -111,22 +113,31 @@ func (step *webhookChange) undo(ctx context.Context) (err error) {
 	return err
 }
 
-// finish ends the webhooks that are no longer in the configuration.
+// finish ends the webhooks that are no longer in the configuration, whether or not ctx
+// ends meanwhile.
 func (step *webhookChange) finish(ctx context.Context) {
+	ctx, cancel := lastly(ctx)
+	defer cancel()
+	wait, cancelWait := context.WithTimeout(ctx, stopTimeout)
+	defer cancelWait()
 	ws := step.of
 	ws.mu.Lock()
 	old := ws.all
 	ws.all = step.next
 	ws.mu.Unlock()
+	var all sync.WaitGroup
 	for _, w := range old {
 		if slices.Contains(step.next, w) {
 			continue
 		}
-		if err := w.stop(ctx, ctx); err != nil {
-			ws.log.Warn("ending a webhook failed", "webhook", w.config.Name, "err", err)
-		}
-		ws.forgetPlace(ctx, w, step.config)
+		all.Go(func() {
+			if err := w.stop(ctx, wait); err != nil {
+				ws.log.Warn("ending a webhook failed", "webhook", w.config.Name, "err", err)
+			}
+			ws.forgetPlace(ctx, w, step.config)
+		})
 	}
+	all.Wait()
 }
 
 // stored reports whether a topic is stored, or one store keeps all topics of a
@@ -181,7 +192,8 @@ func (ws *webhooks) forgetPlace(ctx context.Context, w *webhook, c *Config) {
 	}
 }
 
-// stopTimeout is how long requests in progress may take when the broker stops.
+// stopTimeout is how long requests in progress may take when the broker stops, or a
+// reload ends their webhook.
 const stopTimeout = 5 * time.Second
 
 // stop ends all webhooks.
