@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 
 	"github.com/harkbus/hark/driver"
@@ -48,8 +49,6 @@ func (ps *pruners) change(ctx context.Context, c *Config) (finish func(), undo f
 	defer ps.mu.Unlock()
 	next, fresh := map[string]*pruner{}, []*pruner{}
 	undo = func() (err error) {
-		ctx, cancel := lastly(ctx)
-		defer cancel()
 		for _, p := range fresh {
 			err = errors.Join(err, p.sub.Close(ctx))
 		}
@@ -114,7 +113,7 @@ func (p *pruner) stop(ctx context.Context) {
 
 func (p *pruner) run(ctx context.Context, conn *natsdriver.Conn, log *slog.Logger) {
 	defer close(p.done)
-	kept := newKept(p.rule)
+	kept, last := newKept(p.rule), uint64(0)
 	for {
 		ms, err := p.sub.Receive(ctx, storedBatch)
 		switch {
@@ -129,11 +128,23 @@ func (p *pruner) run(ctx context.Context, conn *natsdriver.Conn, log *slog.Logge
 			continue
 		}
 		for _, m := range ms {
+			if m.Seq <= last { // the topic was created again, and counts from 1
+				kept = newKept(p.rule)
+			}
+			last = m.Seq
 			for _, seq := range kept.add(m) {
 				if !p.remove(ctx, conn, log, seq) {
 					return
 				}
 			}
+		}
+		if kept.full() {
+			info, err := conn.TopicInfo(ctx, p.topic)
+			if err != nil {
+				log.Warn("it is not known which messages have been removed by other limits", "err", err) // next time
+				continue
+			}
+			kept.forget(info.First)
 		}
 	}
 }
@@ -162,12 +173,41 @@ type kept struct {
 	byKey   map[keyOf][]uint64
 	byTopic map[string][]uint64
 	keyed   map[string]bool // topics that have had messages with a key
+	most    int             // how many keys and topics there may be before it is worth while to look which are gone
 }
 
 type keyOf struct{ topic, key string }
 
 func newKept(rule keepRule) *kept {
-	return &kept{rule, map[keyOf][]uint64{}, map[string][]uint64{}, map[string]bool{}}
+	return &kept{rule, map[keyOf][]uint64{}, map[string][]uint64{}, map[string]bool{}, leastKept}
+}
+
+// leastKept is the least kept.most.
+const leastKept = 4096
+
+// full reports whether there are many keys and topics, perhaps of messages that are gone.
+func (k *kept) full() bool { return len(k.byKey)+len(k.byTopic) > k.most }
+
+// forget forgets the messages before a sequence: other limits have removed them.
+func (k *kept) forget(first uint64) {
+	for of, seqs := range k.byKey {
+		if k.byKey[of] = from(seqs, first); len(k.byKey[of]) == 0 {
+			delete(k.byKey, of)
+		}
+	}
+	for topic, seqs := range k.byTopic {
+		if k.byTopic[topic] = from(seqs, first); len(k.byTopic[topic]) == 0 {
+			delete(k.byTopic, topic)
+			delete(k.keyed, topic)
+		}
+	}
+	k.most = max(2*(len(k.byKey)+len(k.byTopic)), leastKept)
+}
+
+// from returns the part of sorted sequences that begins with first.
+func from(seqs []uint64, first uint64) []uint64 {
+	i, _ := slices.BinarySearch(seqs, first)
+	return seqs[i:]
 }
 
 // add adds a message, and returns the sequences of those to remove.

@@ -99,3 +99,48 @@ func TestPerKey(t *testing.T) {
 		t.Errorf("got %d messages, want 16", s.Stored)
 	}
 }
+
+// TestPerKeyCreatedAgain creates a topic again, as that of a topic in memory is when the
+// server starts again: its sequences are those of other messages, which must stay.
+func TestPerKeyCreatedAgain(t *testing.T) {
+	b := start(t, config(t, "topics: [{name: state, per_key: 1, durability: memory}]\n"))
+	state := storedTopic(t, b.conn, "state")
+	publishTo(t, state, keyed(0, "a", "1"), keyed(1, "b", "1"), keyed(2, "a", "2"), keyed(3, "c", "1"))
+	untilStored(t, state, 3)
+	if err := jetStreamOf(t, connectTo(t, b.Addr().String())).DeleteStream("hark-topic-state"); err != nil {
+		t.Fatal(err)
+	}
+	state, err := b.conn.OpenTopic(testContext(t), driver.TopicConfig{Name: "state", Stored: &driver.StoredConfig{Durability: driver.DurableMemory}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	publishTo(t, state, keyed(0, "c", "2"), keyed(1, "d", "1"), keyed(2, "e", "1"), keyed(3, "f", "1"), keyed(4, "d", "2"))
+	untilStored(t, state, 4)
+	for i, m := range receive(t, replay(t, b.conn, "state"), 4) {
+		if want := "cefd"[i : i+1]; m.Key != want {
+			t.Errorf("got key %s, want %s", m.Key, want)
+		}
+	}
+}
+
+// TestKeptIsBounded has each message of a topic, which keeps 100, with a key of its own.
+func TestKeptIsBounded(t *testing.T) {
+	k := newKept(keepRule{perKey: 1, perTopic: 1000})
+	for seq := range uint64(20 * leastKept) {
+		m := &driver.Received{Topic: fmt.Sprint("topic-", seq%10_000), Seq: seq + 1}
+		m.Key, m.HasKey = fmt.Sprint(seq), true
+		if gone := k.add(m); len(gone) > 0 {
+			t.Fatalf("%d: got %v to remove", seq, gone)
+		}
+		if k.full() {
+			k.forget(max(seq, 100) - 98)
+		}
+		if n := len(k.byKey) + len(k.byTopic); n > leastKept {
+			t.Fatalf("%d: %d keys and topics", seq, n)
+		}
+	}
+	k.forget(20*leastKept - 98)
+	if len(k.byKey) != 99 || len(k.byTopic) != 99 || len(k.keyed) != 99 {
+		t.Errorf("got %d keys of %d topics, %d with keys; want 99", len(k.byKey), len(k.byTopic), len(k.keyed))
+	}
+}
