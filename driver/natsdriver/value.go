@@ -165,17 +165,18 @@ func (v *value) note(version uint64, writers string) {
 	}
 }
 
-// wrote reports whether a change is among the writers' last changes; known is false
-// if the list of writers is missing.
-func (v *value) wrote(id string) (wrote, known bool) {
+// wrote reports whether a change of the state with version base is among the writers'
+// last changes; known is false if they do not tell: their list is missing, or so many
+// others have changed the value since that it may have dropped out.
+func (v *value) wrote(base uint64, id string) (wrote, known bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	for other := range strings.FieldsSeq(v.writers) {
-		if other == id {
-			return true, true
-		}
+	all := strings.Fields(v.writers)
+	if slices.Contains(all, id) {
+		return true, true
 	}
-	return false, v.writers != ""
+	former := slices.ContainsFunc(all, func(other string) bool { return strings.HasPrefix(other, v.conn.ids.prefix) })
+	return false, len(all) > 0 && (former || len(all) < maxWriters || v.version-base <= maxWriters)
 }
 
 // written returns writers with a change by this connection added, replacing its
@@ -280,9 +281,9 @@ func (v *value) outcome(ctx context.Context, base uint64, id string) (seq uint64
 	if state.Version <= base { // the server that refused it knew a newer state
 		return 0, fmt.Errorf("%w: the server that answered has an older state", driver.ErrAgain)
 	}
-	switch wrote, known := v.wrote(id); {
+	switch wrote, known := v.wrote(base, id); {
 	case !known:
-		return 0, fmt.Errorf("%w: a client other than hark has changed the value", driver.ErrUnsure)
+		return 0, fmt.Errorf("%w: a client other than hark has changed the value, or very many others have", driver.ErrUnsure)
 	case !wrote:
 		return 0, nil
 	}

@@ -242,6 +242,42 @@ func TestValueChangeWhoseAnswerIsLost(t *testing.T) {
 	}
 }
 
+// A change whose answer was lost was made, and since then more others have changed the
+// value than it remembers. It must not be made again.
+func TestValueChangeThatIsForgotten(t *testing.T) {
+	s := startServer(t, withJetStream)
+	opened, err := s.open(t).OpenValue(testContext(t), "v", []byte("0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := opened.(*value)
+	base, err := v.Load(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := s.open(t)
+	other, err := c.OpenValue(testContext(t), "v", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.conn.js = &lossy{v.conn.js, func() {
+		state, err := other.Load(testContext(t))
+		for i := range maxWriters {
+			c.ids.prefix = fmt.Sprintf("other%d-", i)
+			done := true
+			if err == nil {
+				state, done, err = other.CompareAndSet(testContext(t), state.Version, []byte("2"))
+			}
+			if err != nil || !done {
+				t.Fatal(done, err)
+			}
+		}
+	}}
+	if got, done, err := v.CompareAndSet(testContext(t), base.Version, []byte("1")); !errors.Is(err, driver.ErrUnsure) {
+		t.Errorf("got %+v, %v, %v, want ErrUnsure", got, done, err)
+	}
+}
+
 // A watch keeps a newer state when an older one arrives after it, and ignores the
 // answer of a server that is behind.
 func TestValueDoesNotGoBack(t *testing.T) {
