@@ -74,7 +74,7 @@ func groupEndpoints() []endpoint {
 			access: administrator("topic"),
 			params: with(
 				choiceParam("to", "the new position: start, now, seq or time; seq and time need the parameter of the same name", "start", "now", "seq", "time").required(),
-				numberParam("seq", 1, 1<<63, "the message with this sequence, or the first one after it"),
+				numberParam("seq", 1, 1<<63, "the message with this sequence, or the first one after it; past the end, the next message published"),
 				timeParam("time", "the first message that was stored at this time or later"),
 			),
 			answer: jsonAnswer(groupView{}), also: append(absent, http.StatusConflict, http.StatusNotImplemented),

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/harkbus/hark/driver"
 )
 
 // GroupInfo describes a group on a stored topic as the server has it.
@@ -184,6 +186,9 @@ func (c *Conn) groupParts(ctx context.Context, topic, group string, f func(ctx c
 // DeleteGroup makes a group of a stored topic forget its place. It is no error if
 // there is no such group.
 func (c *Conn) DeleteGroup(ctx context.Context, topic, group string) error {
+	if c.js == nil {
+		return c.refuse(string(driver.Stored))
+	}
 	if err := c.groupParts(ctx, topic, group, c.js.DeleteConsumer); err != nil {
 		return err
 	}
@@ -221,7 +226,8 @@ func (c *Conn) ResumeGroup(ctx context.Context, topic, group string) error {
 // ErrListening says that a group has members that would not notice the change.
 var ErrListening = errors.New("the group has members that would not notice the change; stop them first")
 
-// SeekGroup makes a group go on with the message at seq, or the first one after it.
+// SeekGroup makes a group go on with the message at seq, or the first one after it, or
+// past the end with the next message published.
 // Messages in flight may come again. While members listen, SeekGroup returns
 // ErrListening for a group that keeps the order of keys; so it does, once in the
 // life of a group that started with the next message published, because its
@@ -234,6 +240,11 @@ func (c *Conn) SeekGroup(ctx context.Context, topic, group string, seq uint64) e
 	if err != nil {
 		return err
 	}
+	info, err := c.topicInfo(ctx, b, topic)
+	if err != nil {
+		return err
+	}
+	seq = min(seq, info.newest+1) // otherwise what is published until then would be skipped
 	whole := ctx
 	err = c.groupParts(ctx, topic, group, func(ctx context.Context, stream, consumer string) error {
 		have, err := c.api(ctx).Consumer(ctx, stream, consumer)

@@ -224,6 +224,29 @@ func TestSeekWhileMembersListen(t *testing.T) {
 	}
 }
 
+// TestSeekPastTheEnd moves a group to a sequence that no message has yet: it must miss
+// nothing that is published from then on.
+func TestSeekPastTheEnd(t *testing.T) {
+	c := startServer(t, withJetStream).open(t)
+	topic := openTopic(t, c, "t", relaxed())
+	s := subscribe(t, topic, driver.SubscribeConfig{Group: "g", From: driver.FromStart})
+	publish(t, topic, numbered(1, 3)...)
+	if err := c.SeekGroup(testContext(t), "t", "g", 1<<63); err != nil {
+		t.Fatal(err)
+	}
+	publish(t, topic, "new")
+	if got := texts(receive(t, s, 1)); got[0] != "new" {
+		t.Errorf("got %v, want new", got)
+	}
+}
+
+// TestDeleteGroupWithoutJetStream removes a group where there can be none.
+func TestDeleteGroupWithoutJetStream(t *testing.T) {
+	if err := startServer(t).open(t).DeleteGroup(testContext(t), "t", "g"); !errors.Is(err, driver.ErrUnsupported) {
+		t.Errorf("got %v, want ErrUnsupported", err)
+	}
+}
+
 func TestPauseGroup(t *testing.T) {
 	c := startServer(t, withJetStream).open(t)
 	topic := openTopic(t, c, "t", relaxed())
