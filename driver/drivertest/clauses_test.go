@@ -1,4 +1,4 @@
-package drivertest
+package drivertest_test
 
 import (
 	"os"
@@ -7,6 +7,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/harkbus/hark/driver/drivertest"
+	"github.com/harkbus/hark/driver/drivertest/internal/tables"
 )
 
 // TestClausesAreDocumented checks that docs/semantics.md and the tests have the
@@ -30,13 +33,18 @@ func TestClausesAreDocumented(t *testing.T) {
 		}
 	}
 	var tested []string
-	for _, c := range Clauses() {
+	for _, c := range drivertest.Clauses() {
 		tested = append(tested, c.ID)
 	}
-	for _, c := range AcrossClauses() {
+	for _, c := range drivertest.AcrossClauses() {
 		tested = append(tested, c.ID)
 	}
 	compare(t, "docs/semantics.md", everywhere, "Clauses()", tested)
+	for _, id := range tested {
+		if !tables.HasKind(id) {
+			t.Errorf("%s is of no kind that the tables have", id)
+		}
+	}
 
 	compare(t, "docs/semantics.md (in process)", inProcess, "tests of the root package", testedIn(t, "../.."))
 	compare(t, "docs/semantics.md (in the broker)", inBroker, "tests of package broker", testedIn(t, "../../broker"))

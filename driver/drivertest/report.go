@@ -1,16 +1,15 @@
 package drivertest
 
 import (
-	"fmt"
 	"maps"
 	"os"
 	"regexp"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/harkbus/hark/driver"
+	"github.com/harkbus/hark/driver/drivertest/internal/tables"
 )
 
 // Report says what a run of the suite found out about an engine.
@@ -101,14 +100,15 @@ func (r *Report) Compare(t *testing.T, file, column string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	suite, entry := suite(), tables.Entry{Info: r.Info, Refused: r.Refused, Across: r.across, Held: r.held}
 	if r.failed || got < want {
 		t.Logf("%s is compared for %d of %d clauses: failed: %v", file, len(r.held), want, r.failed)
-		if err := r.agrees(string(text), column); err != nil {
+		if err := suite.Agrees(string(text), column, entry); err != nil {
 			t.Errorf("%s is stale (make drivers): %v", file, err)
 		}
 		return
 	}
-	made, err := r.write(string(text), column)
+	made, err := suite.Write(string(text), column, entry)
 	if err != nil {
 		t.Fatalf("%s: %v", file, err)
 	}
@@ -123,47 +123,15 @@ func (r *Report) Compare(t *testing.T, file, column string) {
 	}
 }
 
-// agrees compares the tables in a text with the clauses that held.
-func (r *Report) agrees(text, column string) error {
-	_, rest, _ := strings.Cut(text, tablesBegin)
-	made, _, ok := strings.Cut(rest, tablesEnd)
-	if !ok {
-		return fmt.Errorf("there is no %q followed by %q", tablesBegin, tablesEnd)
+// suite returns the IDs of all clauses.
+func suite() (s tables.Suite) {
+	for _, c := range Clauses() {
+		s.Clauses = append(s.Clauses, c.ID)
 	}
-	ts, err := parseTables(made)
-	if err != nil {
-		return err
+	for _, c := range AcrossClauses() {
+		s.Across = append(s.Across, c.ID)
 	}
-	if !slices.Contains(ts.columns, column) {
-		return fmt.Errorf("there is no column %s", column)
-	}
-	says := map[string]string{}
-	for reason, cells := range ts.refused {
-		for _, id := range lengthen(cells[column]) {
-			says[id] = reason
-		}
-	}
-	for _, id := range r.held {
-		if got, want := asCell(r.Refused[id]), says[id]; got != want {
-			return fmt.Errorf("for %s, %s is refused for lack of %q, and there of %q", column, id, got, want)
-		}
-	}
-	return nil
-}
-
-// write returns text with the report entered in a column of its tables.
-func (r *Report) write(text, column string) (string, error) {
-	before, rest, ok := strings.Cut(text, tablesBegin)
-	old, after, ends := strings.Cut(rest, tablesEnd)
-	if !ok || !ends {
-		return "", fmt.Errorf("there is no %q followed by %q", tablesBegin, tablesEnd)
-	}
-	ts, err := parseTables(old)
-	if err != nil {
-		return "", err
-	}
-	ts.set(column, r)
-	return before + tablesBegin + ts.String() + tablesEnd + after, nil
+	return s
 }
 
 // difference returns the lines of b that are not in a.

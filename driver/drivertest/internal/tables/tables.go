@@ -1,4 +1,6 @@
-package drivertest
+// Package tables reads and writes the tables of docs/drivers.md, which say what each
+// engine can do.
+package tables
 
 import (
 	"cmp"
@@ -35,8 +37,60 @@ const (
 	yes, no    = "yes", "–"
 )
 
+// Entry is what a run of the suite found out about an engine.
+type Entry struct {
+	Info    driver.Info
+	Refused map[string]string // what the engine does not have for a clause, by ID
+	Across  int               // how many clauses about several processes ran
+	Held    []string          // the clauses that ran and did not fail
+}
+
+// Agrees compares a column of the tables in a text with the clauses that held.
+func (s Suite) Agrees(text, column string, e Entry) error {
+	_, rest, _ := strings.Cut(text, tablesBegin)
+	made, _, ok := strings.Cut(rest, tablesEnd)
+	if !ok {
+		return fmt.Errorf("there is no %q followed by %q", tablesBegin, tablesEnd)
+	}
+	ts, err := s.parse(made)
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(ts.columns, column) {
+		return fmt.Errorf("there is no column %s", column)
+	}
+	says := map[string]string{}
+	for reason, cells := range ts.refused {
+		for _, id := range s.lengthen(cells[column]) {
+			says[id] = reason
+		}
+	}
+	for _, id := range e.Held {
+		if got, want := asCell(e.Refused[id]), says[id]; got != want {
+			return fmt.Errorf("for %s, %s is refused for lack of %q, and there of %q", column, id, got, want)
+		}
+	}
+	return nil
+}
+
+// Write returns text with the entry in a column of its tables.
+func (s Suite) Write(text, column string, e Entry) (string, error) {
+	before, rest, ok := strings.Cut(text, tablesBegin)
+	old, after, ends := strings.Cut(rest, tablesEnd)
+	if !ok || !ends {
+		return "", fmt.Errorf("there is no %q followed by %q", tablesBegin, tablesEnd)
+	}
+	ts, err := s.parse(old)
+	if err != nil {
+		return "", err
+	}
+	ts.set(column, e)
+	return before + tablesBegin + ts.String() + tablesEnd + after, nil
+}
+
 // tables hold what is known of the engines, in a column for each.
 type tables struct {
+	suite   Suite
 	columns []string
 	can     table
 	hold    table // only rowAcross is parsed
@@ -60,8 +114,8 @@ const (
 	headRefused = "Refused for lack of"
 )
 
-func parseTables(text string) (*tables, error) {
-	ts := &tables{can: table{}, hold: table{}, refused: table{}}
+func (s Suite) parse(text string) (*tables, error) {
+	ts := &tables{suite: s, can: table{}, hold: table{}, refused: table{}}
 	var current table
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
@@ -92,7 +146,7 @@ func parseTables(text string) (*tables, error) {
 }
 
 // set replaces the column of one engine.
-func (ts *tables) set(column string, r *Report) {
+func (ts *tables) set(column string, e Entry) {
 	if !slices.Contains(ts.columns, column) {
 		ts.columns = append(ts.columns, column)
 	}
@@ -101,41 +155,41 @@ func (ts *tables) set(column string, r *Report) {
 			delete(t[row], column)
 		}
 	}
-	ts.can.put(rowServer, column, cmp.Or(r.Info.Server, "this process"))
+	ts.can.put(rowServer, column, cmp.Or(e.Info.Server, "this process"))
 	across := no
-	if r.across > 0 {
-		left := r.across
-		for _, c := range AcrossClauses() {
-			if _, ok := r.Refused[c.ID]; ok {
+	if e.Across > 0 {
+		left := e.Across
+		for _, id := range ts.suite.Across {
+			if _, ok := e.Refused[id]; ok {
 				left--
 			}
 		}
-		across = share(left, r.across)
+		across = share(left, e.Across)
 	}
 	ts.hold.put(rowAcross, column, across)
 	lease, payload := "unlimited", "unlimited"
-	if r.Info.Lease > 0 {
-		lease = r.Info.Lease.String() + ", extended automatically"
+	if e.Info.Lease > 0 {
+		lease = e.Info.Lease.String() + ", extended automatically"
 	}
-	if r.Info.MaxPayload > 0 {
-		payload = strconv.Itoa(r.Info.MaxPayload>>10) + " KiB"
+	if e.Info.MaxPayload > 0 {
+		payload = strconv.Itoa(e.Info.MaxPayload>>10) + " KiB"
 	}
 	ts.can.put(rowLease, column, lease)
 	ts.can.put(rowPayload, column, payload)
-	for _, c := range slices.Concat(capabilities, r.Info.Can) {
+	for _, c := range slices.Concat(capabilities, e.Info.Can) {
 		cell := no
-		if r.Info.Has(c) {
+		if e.Info.Has(c) {
 			cell = yes
 		}
 		ts.can.put(string(c), column, cell)
 	}
 	reasons := map[string][]string{}
-	for _, id := range slices.SortedFunc(maps.Keys(r.Refused), compareClauses) {
-		reason := asCell(r.Refused[id])
+	for _, id := range slices.SortedFunc(maps.Keys(e.Refused), compareClauses) {
+		reason := asCell(e.Refused[id])
 		reasons[reason] = append(reasons[reason], id)
 	}
 	for reason, ids := range reasons {
-		ts.refused.put(reason, column, shorten(ids))
+		ts.refused.put(reason, column, ts.suite.shorten(ids))
 	}
 }
 
@@ -185,7 +239,7 @@ func (ts *tables) String() string {
 	for _, column := range ts.columns {
 		refused[column] = map[string]bool{}
 		for row := range ts.refused {
-			for _, id := range lengthen(ts.refused[row][column]) {
+			for _, id := range ts.suite.lengthen(ts.refused[row][column]) {
 				refused[column][id] = true
 			}
 		}
@@ -193,10 +247,10 @@ func (ts *tables) String() string {
 	for _, k := range kinds {
 		ts.row(&b, k.title+" ("+k.prefix+")", func(column string) string {
 			n, left := 0, 0
-			for _, c := range Clauses() {
-				if strings.HasPrefix(c.ID, k.prefix) {
+			for _, id := range ts.suite.Clauses {
+				if strings.HasPrefix(id, k.prefix) {
 					n++
-					if !refused[column][c.ID] {
+					if !refused[column][id] {
 						left++
 					}
 				}
@@ -210,7 +264,7 @@ func (ts *tables) String() string {
 	first := func(row string) string { // the first clause that misses it
 		var ids []string
 		for _, cell := range ts.refused[row] {
-			ids = append(ids, lengthen(cell)[:1]...)
+			ids = append(ids, ts.suite.lengthen(cell)[:1]...)
 		}
 		return slices.MinFunc(ids, compareClauses)
 	}

@@ -1,4 +1,4 @@
-package drivertest
+package tables
 
 import (
 	"slices"
@@ -9,25 +9,31 @@ import (
 	"github.com/harkbus/hark/driver"
 )
 
-func TestClausesHaveKinds(t *testing.T) {
-	for _, id := range clauseIDs() {
-		if kind, n := clauseOrder(id); kind == len(kinds) || n == 0 {
-			t.Errorf("%s is of no kind that the tables have", id)
+// suite is a small one.
+var suite = Suite{
+	Clauses: []string{"PUB-1", "PUB-2", "PUB-3", "PUB-4", "PUB-5", "PUB-6", "PUB-7", "STO-1", "STO-2", "STO-3", "STO-4", "STO-5", "VAL-1", "VAL-2"},
+	Across:  []string{"NTF-25", "VAL-3"},
+}
+
+func TestKinds(t *testing.T) {
+	for id, want := range map[string]bool{"PUB-1": true, "VAL-20": true, "PUB-": false, "PUB-x": false, "XXX-1": false, "": false} {
+		if got := HasKind(id); got != want {
+			t.Errorf("%q: got %v, want %v", id, got, want)
 		}
 	}
 }
 
 func TestRangesOfClauses(t *testing.T) {
-	all := clauseIDs()
+	all := suite.ids()
 	for name, ids := range map[string][]string{
 		"none": nil, "one": {"PUB-1"}, "two": {"STO-1", "STO-2"}, "all": all,
 		"odd": {"PUB-1", "STO-1", "STO-2", "STO-3", "STO-5", "VAL-1", "VAL-2"},
 	} {
-		if got := lengthen(shorten(ids)); !slices.Equal(got, ids) {
-			t.Errorf("%s: got %v, want %v, from %q", name, got, ids, shorten(ids))
+		if got := suite.lengthen(suite.shorten(ids)); !slices.Equal(got, ids) {
+			t.Errorf("%s: got %v, want %v, from %q", name, got, ids, suite.shorten(ids))
 		}
 	}
-	if got, want := shorten([]string{"PUB-1", "STO-1", "STO-2", "STO-3", "STO-5"}), "PUB-1, STO-1 to STO-3, STO-5"; got != want {
+	if got, want := suite.shorten([]string{"PUB-1", "STO-1", "STO-2", "STO-3", "STO-5"}), "PUB-1, STO-1 to STO-3, STO-5"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
@@ -35,13 +41,13 @@ func TestRangesOfClauses(t *testing.T) {
 // The tables can be parsed again, and a report replaces only its own column.
 func TestTables(t *testing.T) {
 	text := "before\n" + tablesBegin + tablesEnd + "after\n"
-	write := func(r *Report, column string) {
+	write := func(e Entry, column string) {
 		t.Helper()
-		made, err := r.write(text, column)
+		made, err := suite.Write(text, column, e)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if again, err := r.write(made, column); again != made || err != nil {
+		if again, err := suite.Write(made, column, e); again != made || err != nil {
 			t.Fatalf("written again (%v):\n%s\nat first:\n%s", err, again, made)
 		}
 		text = made
@@ -54,11 +60,11 @@ func TestTables(t *testing.T) {
 			}
 		}
 	}
-	able := &Report{Info: driver.Info{Can: []driver.Capability{driver.Stored, "magic"}}}
-	poor := &Report{
+	able := Entry{Info: driver.Info{Can: []driver.Capability{driver.Stored, "magic"}}}
+	poor := Entry{
 		Info:    driver.Info{Server: "1.2", Lease: time.Minute, MaxPayload: 2048},
 		Refused: map[string]string{"STO-1": "a|b", "STO-2": "a|b", "STO-3": "a|b", "PUB-3": "c", "NTF-25": "c"},
-		across:  len(AcrossClauses()),
+		Across:  len(suite.Across),
 	}
 	write(able, "A")
 	write(poor, "B")
@@ -74,19 +80,19 @@ func TestTables(t *testing.T) {
 	}
 
 	// A run of some clauses is compared only with what the tables say of those.
-	some := &Report{Refused: map[string]string{"PUB-3": "c"}, held: []string{"PUB-1", "PUB-3"}}
-	if err := some.agrees(text, "B"); err != nil {
+	some := Entry{Refused: map[string]string{"PUB-3": "c"}, Held: []string{"PUB-1", "PUB-3"}}
+	if err := suite.Agrees(text, "B", some); err != nil {
 		t.Error(err)
 	}
 	for column, id := range map[string]string{"B": "PUB-4", "A": "PUB-7", "C": ""} {
-		other := &Report{Refused: map[string]string{"PUB-4": "d"}, held: []string{id}}
-		if err := other.agrees(text, column); err == nil {
+		other := Entry{Refused: map[string]string{"PUB-4": "d"}, Held: []string{id}}
+		if err := suite.Agrees(text, column, other); err == nil {
 			t.Errorf("column %s is taken for that of an engine that differs in %s", column, id)
 		}
 	}
 
 	for _, wrong := range []string{"", tablesBegin, tablesBegin + "| a | b |\n" + tablesEnd} {
-		if _, err := able.write(wrong, "A"); err == nil {
+		if _, err := suite.Write(wrong, "A", able); err == nil {
 			t.Errorf("%q: got no error", wrong)
 		}
 	}

@@ -1,4 +1,4 @@
-package drivertest
+package tables
 
 import (
 	"cmp"
@@ -59,23 +59,27 @@ func clauseOrder(id string) (kind, number int) {
 	return len(kinds), number
 }
 
-// clauseIDs returns all IDs in that order.
-func clauseIDs() []string {
-	var ids []string
-	for _, c := range Clauses() {
-		ids = append(ids, c.ID)
-	}
-	for _, c := range AcrossClauses() {
-		ids = append(ids, c.ID)
-	}
-	slices.SortFunc(ids, compareClauses)
-	return ids
+// HasKind reports whether an ID is that of a clause of the kinds that the tables have.
+func HasKind(id string) bool {
+	kind, n := clauseOrder(id)
+	return kind < len(kinds) && n > 0
+}
+
+// Suite is what there is to hold to: the IDs of all clauses.
+type Suite struct {
+	Clauses []string
+	Across  []string // those about several processes
+}
+
+// ids returns all IDs in the order of docs/semantics.md.
+func (s Suite) ids() []string {
+	return slices.SortedFunc(slices.Values(slices.Concat(s.Clauses, s.Across)), compareClauses)
 }
 
 // shorten formats a sorted list of IDs. Three or more of a kind that follow
 // each other in the suite become a range.
-func shorten(ids []string) string {
-	all := clauseIDs()
+func (s Suite) shorten(ids []string) string {
+	all := s.ids()
 	var parts []string
 	for len(ids) > 0 {
 		at, n := slices.Index(all, ids[0]), 1
@@ -94,7 +98,7 @@ func shorten(ids []string) string {
 }
 
 // lengthen parses the output of shorten.
-func lengthen(cell string) []string {
+func (s Suite) lengthen(cell string) []string {
 	var ids []string
 	for part := range strings.SplitSeq(cell, ", ") {
 		first, last, ranges := strings.Cut(part, " to ")
@@ -103,7 +107,7 @@ func lengthen(cell string) []string {
 		case !ranges:
 			ids = append(ids, part)
 		default:
-			for _, id := range clauseIDs() {
+			for _, id := range s.ids() {
 				if compareClauses(first, id) <= 0 && compareClauses(id, last) <= 0 {
 					ids = append(ids, id)
 				}
