@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"sync"
 	"time"
 
@@ -60,13 +59,17 @@ var batchBuffers = sync.Pool{New: func() any { return new(batchBuffer) }}
 func newBatchBuffer(n int) *batchBuffer {
 	s := batchBuffers.Get().(*batchBuffer)
 	if cap(s.messages) < n {
-		s.messages, s.pointers = make([]driver.Message, n), make([]*driver.Message, n)
-		for i := range s.pointers {
-			s.pointers[i] = &s.messages[i]
-		}
+		s.make(n)
 	}
 	s.messages, s.pointers = s.messages[:n], s.pointers[:n]
 	return s
+}
+
+func (s *batchBuffer) make(n int) {
+	s.messages, s.pointers = make([]driver.Message, n), make([]*driver.Message, n)
+	for i := range s.pointers {
+		s.pointers[i] = &s.messages[i]
+	}
 }
 
 func (s *batchBuffer) free() {
@@ -111,16 +114,29 @@ func (r *remoteTopic) publish(ctx context.Context, n int, data func(i int) any, 
 	}
 	s := newBatchBuffer(n)
 	defer s.free()
+	if err := r.fill(s, data, m, due); err != nil {
+		return err
+	}
+	return r.send(ctx, topic, s)
+}
+
+// fill encodes the messages of publish.
+func (r *remoteTopic) fill(s *batchBuffer, data func(i int) any, m *meta, due time.Time) error {
 	for i := range s.messages {
 		if err := r.message(&s.messages[i], data(i), m, due); err != nil {
 			return err
 		}
 	}
-	if err = topic.Publish(ctx, s.pointers); err == nil {
-		r.accepted(n)
+	return nil
+}
+
+func (r *remoteTopic) send(ctx context.Context, topic driver.Topic, s *batchBuffer) error {
+	err := topic.Publish(ctx, s.pointers)
+	if err == nil {
+		r.accepted(len(s.pointers))
 		return nil
 	}
-	return r.rejected(n, err)
+	return r.rejected(len(s.pointers), err)
 }
 
 // accepted accounts for messages that the engine has accepted.
@@ -233,17 +249,36 @@ func (t *Topic[T]) publishRemote(ctx context.Context, vs []T, opts []PublishOpti
 	if r.config.Stored != nil {
 		return r.engine.needs(need)
 	}
-	// Until it is due, an ephemeral message lives as long as its publisher,
-	// just as in process.
-	vs = slices.Clone(vs)
-	later := m
+	return t.publishLater(vs, &m, due)
+}
+
+// publishLater publishes on an ephemeral topic when it is due. Until then, a message lives
+// as long as its publisher, just as in process; what is wrong with it shows at once.
+func (t *Topic[T]) publishLater(vs []T, m *meta, due time.Time) error {
+	r, s, n := t.remote, new(batchBuffer), len(vs)
+	s.make(n) // one to be used again would be too large to be kept
+	if err := r.fill(s, func(i int) any { return &vs[i] }, m, time.Time{}); err != nil {
+		return err
+	}
 	return t.core.delayed.add(due, func() {
 		ctx, cancel := context.WithTimeout(context.Background(), engineTimeout)
 		defer cancel()
-		if r.publish(ctx, len(vs), func(i int) any { return &vs[i] }, &later, time.Time{}) != nil {
-			t.core.bus.hooks.onDrop(DropEvent{Source: Source{Kind: t.core.kind, Name: t.core.name}, Count: len(vs), Reason: DropUnreachable})
+		topic, err := r.open(ctx)
+		if err == nil {
+			err = r.send(ctx, topic, s)
+		}
+		if err != nil {
+			t.core.bus.hooks.onDrop(DropEvent{Source: Source{Kind: t.core.kind, Name: t.core.name}, Count: missed(err, n), Reason: DropUnreachable})
 		}
 	})
+}
+
+// missed returns how many of n messages were not accepted.
+func missed(err error, n int) int {
+	if batch, ok := err.(*BatchError); ok {
+		return len(batch.Items)
+	}
+	return n
 }
 
 // publishAllRemote is publishRemote with the error of a batch.

@@ -515,3 +515,43 @@ func TestHooksMayPublishDelayed(t *testing.T) {
 		}
 	})
 }
+
+// TestDelayedOverEngineFailsAtOnce publishes delayed messages that cannot be published, on a
+// topic that an engine does not store: that shows when they are published, as without a delay.
+// What is accepted is the value as it was then.
+func TestDelayedOverEngineFailsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bus := hark.Over(memdriver.New().Connect())
+		type item struct {
+			N int
+			F any
+		}
+		topic, err := hark.NewTopic[*item](bus, "t", hark.KeyBy(func(i *item) string {
+			if i.N == 3 {
+				panic("no key")
+			}
+			return "k"
+		}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make(chan int, 1)
+		mustSubscribe(t, topic, func(_ context.Context, m *hark.Message[*item]) error { got <- m.Value.N; return nil })
+		var panicked *hark.PanicError
+		if err := topic.Publish(t.Context(), &item{N: 3}, hark.Delay(time.Hour)); !errors.As(err, &panicked) {
+			t.Errorf("without a key: got %v, want the panic of KeyBy", err)
+		}
+		if err := topic.Publish(t.Context(), &item{F: func() {}}, hark.Delay(time.Hour)); err == nil {
+			t.Error("a value that cannot be encoded is accepted")
+		}
+		one := &item{N: 1}
+		mustPublish(t, topic, one, hark.Delay(time.Second))
+		one.N = 2
+		if n := <-got; n != 1 {
+			t.Errorf("got %d, want the value as it was published", n)
+		}
+		if err := bus.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
