@@ -321,8 +321,7 @@ func (c *call) eachDead(s *deadSelection, rate float64, do func(ctx context.Cont
 	began := time.Now()
 	for i, seq := range seqs {
 		if rate > 0 {
-			due := began.Add(time.Duration(float64(i) / rate * float64(time.Second)))
-			if err := wait(c.ctx, time.Until(due)); err != nil {
+			if err := wait(c.ctx, time.Until(began.Add(dueAfter(i, rate)))); err != nil {
 				return err
 			}
 		}
@@ -336,6 +335,12 @@ func (c *call) eachDead(s *deadSelection, rate float64, do func(ctx context.Cont
 		}
 	}
 	return line(&deadOutcome{Summary: &summary})
+}
+
+// dueAfter returns after how long the message with number i is due, with so many in a
+// second.
+func dueAfter(i int, rate float64) time.Duration {
+	return time.Duration(min(float64(i)/rate*float64(time.Second), float64(pausedForEver)))
 }
 
 // wait waits until a time has passed, or ctx ends.

@@ -537,3 +537,22 @@ func TestLongReasons(t *testing.T) {
 		}
 	}
 }
+
+// TestDueAfter spaces replays, also at rates at which the next is due after centuries.
+func TestDueAfter(t *testing.T) {
+	for _, tt := range []struct {
+		i    int
+		rate float64
+		want time.Duration
+	}{
+		{0, 1e-300, 0},
+		{1, 50, 20 * time.Millisecond},
+		{100, 0.5, 200 * time.Second},
+		{1, 1e-10, pausedForEver},
+		{999_999, 1e-300, pausedForEver},
+	} {
+		if got := dueAfter(tt.i, tt.rate); got != tt.want {
+			t.Errorf("%d at %v a second: got %v, want %v", tt.i, tt.rate, got, tt.want)
+		}
+	}
+}

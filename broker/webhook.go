@@ -96,8 +96,10 @@ func newWebhookClient(c *WebhookConfig) *http.Client {
 	}
 }
 
-// subscribe begins to send.
+// subscribe begins to send. Requests begin when sub is set, which an answer may pause.
 func (w *webhook) subscribe() (err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	c := &w.config
 	opts := []hark.SubscribeOption{
 		hark.Group(webhookGroup(c.Name)), hark.Workers(int(c.Workers)), hark.MaxAttempts(int(c.Attempts)),

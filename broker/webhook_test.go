@@ -498,6 +498,23 @@ func TestWebhookAnswersAreShort(t *testing.T) {
 	}
 }
 
+// TestWebhookGoneAtOnce adds a webhook whose receiver answers the first of the messages that
+// are there with 410 Gone. Run it with -race.
+func TestWebhookGoneAtOnce(t *testing.T) {
+	r := newReceiver(t)
+	r.reply(func(_ int, w http.ResponseWriter, _ *delivered) { w.WriteHeader(http.StatusGone) })
+	dir := t.TempDir()
+	const topics = "topics: [{name: orders, durability: memory}]\n"
+	b := start(t, configIn(t, dir, topics))
+	publishTo(t, storedTopic(t, b.conn, "orders"), keyed(0, "", "{}"))
+	if err := b.Reload(testContext(t), configIn(t, dir, topics+r.webhook("from: orders\nposition: start"))); err != nil {
+		t.Fatal(err)
+	}
+	for b.webhooks.named("shop").view().State != "off" {
+		awaitTick(t)
+	}
+}
+
 // FuzzWebhookAnswer reads any answer of a receiver.
 func FuzzWebhookAnswer(f *testing.F) {
 	f.Add(422, "Unprocessable\x1b[2J", "", []byte("no\r\nfield"))
