@@ -263,32 +263,20 @@ const skipLevels = 64
 func (s *scanner) skipRest(from skipPlace) bool {
 	b, i := s.b, s.i
 	objects, level := uint64(1), 1 // bit 0: the innermost container is an object
-	first := true
-	switch from {
-	case behindMember:
-		first = false
-	case inArray:
+	if from == inArray {
 		objects = 0
 	}
+	first := from != behindMember
 	for {
 		// After an opening bracket or after a value.
-		if i < len(b) && b[i] <= ' ' {
-			s.spaced = true
-			for i < len(b) && isSpace(b[i]) {
-				i++
-			}
-		}
-		if i >= len(b) {
-			return false
-		}
-		c := b[i]
+		var c byte
+		i, c = s.next(b, i)
 		object := objects&1 != 0
 		if c == '}' && object || c == ']' && !object {
 			i++
 			s.depth--
 			objects >>= 1
-			level--
-			if level == 0 {
+			if level--; level == 0 {
 				s.i = i
 				return true
 			}
@@ -299,17 +287,7 @@ func (s *scanner) skipRest(from skipPlace) bool {
 			if c != ',' {
 				return false
 			}
-			i++
-			if i < len(b) && b[i] <= ' ' {
-				s.spaced = true
-				for i < len(b) && isSpace(b[i]) {
-					i++
-				}
-			}
-			if i >= len(b) {
-				return false
-			}
-			c = b[i]
+			i, c = s.next(b, i+1)
 		}
 		first = false
 		if object {
@@ -319,31 +297,14 @@ func (s *scanner) skipRest(from skipPlace) bool {
 			if i = pastString(b, i+1); i < 0 {
 				return false
 			}
-			if i >= len(b) {
+			if i, c = s.next(b, i); c != ':' {
 				return false
 			}
-			if b[i] != ':' {
-				s.spaced = true
-				for i < len(b) && isSpace(b[i]) {
-					i++
-				}
-				if i >= len(b) || b[i] != ':' {
-					return false
-				}
-			}
-			i++
-			if i < len(b) && b[i] <= ' ' {
-				s.spaced = true
-				for i < len(b) && isSpace(b[i]) {
-					i++
-				}
-			}
-			if i >= len(b) {
-				return false
-			}
-			c = b[i]
+			i, c = s.next(b, i+1)
 		}
 		switch c {
+		case 0: // the end of the text, and no value begins with this byte
+			return false
 		case '"':
 			if i = pastString(b, i+1); i < 0 {
 				return false
@@ -354,12 +315,7 @@ func (s *scanner) skipRest(from skipPlace) bool {
 			}
 			i++
 			if level == skipLevels {
-				s.i = i
-				from := inObject
-				if c == '[' {
-					from = inArray
-				}
-				if !s.skipRest(from) {
+				if s.i = i; !s.skipRest(within(c)) {
 					return false
 				}
 				i = s.i
@@ -376,11 +332,36 @@ func (s *scanner) skipRest(from skipPlace) bool {
 				i = end
 				continue
 			}
-			s.i = i
-			if !s.skipValue() {
+			if s.i = i; !s.skipValue() {
 				return false
 			}
 			i = s.i
 		}
 	}
+}
+
+// within returns the place after an opening bracket.
+func within(bracket byte) skipPlace {
+	if bracket == '[' {
+		return inArray
+	}
+	return inObject
+}
+
+// next is token for skipRest: it also notes white space.
+func (s *scanner) next(b []byte, i int) (int, byte) {
+	if i < len(b) && b[i] > ' ' {
+		return i, b[i]
+	}
+	return s.nextSlow(b, i)
+}
+
+func (s *scanner) nextSlow(b []byte, i int) (int, byte) {
+	for ; i < len(b); i++ {
+		if c := b[i]; !isSpace(c) {
+			return i, c
+		}
+		s.spaced = true
+	}
+	return i, 0
 }
