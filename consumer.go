@@ -57,15 +57,16 @@ func (c *core) need() *rare {
 	return c.rare.Load()
 }
 
-// name returns its group, or a generated name.
-func (c *core) name() string {
+// subscription returns the name of its group, or a generated one.
+func (c *core) subscription() string {
 	if c.grouped {
 		return c.cfg.group
 	}
-	return c.scope.name + "#" + strconv.FormatUint(c.serial, 10)
+	return c.name + "#" + strconv.FormatUint(c.serial, 10)
 }
 
-func (c *core) queue() queue {
+// limits returns the buffer, and what happens when it is full.
+func (c *core) limits() queue {
 	q := c.cfg.queue
 	if c.stored {
 		q.buffer = Unbounded
@@ -193,7 +194,7 @@ func (c *core) report() {
 }
 
 func (c *core) source() Source {
-	return Source{Kind: c.kind, Name: c.scope.name, Subscription: c.name()}
+	return Source{Kind: c.kind, Name: c.name, Subscription: c.subscription()}
 }
 
 // What a publisher without room sees of a consumer.
@@ -212,10 +213,10 @@ const maxOvergrown = 65536
 // overgrow reports whether another message may be let in although waiting
 // messages already wait, and counts it.
 func (c *core) overgrow(waiting uint64) bool {
-	if waiting >= uint64(c.queue().buffer)+maxOvergrown {
+	if waiting >= uint64(c.limits().buffer)+maxOvergrown {
 		return false
 	}
-	c.tally().overgrown.Add(1)
+	c.need().tally.overgrown.Add(1)
 	return true
 }
 
@@ -295,7 +296,7 @@ func (c *consumer[T]) places() []End {
 	defer c.mu.Unlock()
 	var ends []End
 	for m := range c.members {
-		ends = append(ends, End{Role: m.role(), Name: c.name(), At: place(m.at)})
+		ends = append(ends, End{Role: m.role(), Name: c.subscription(), At: place(m.at)})
 	}
 	return ends
 }

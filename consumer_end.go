@@ -180,7 +180,7 @@ func (c *consumer[T]) end() Left {
 func (c *consumer[T]) leftLocked() Left {
 	s := c.statsLocked()
 	return Left{
-		Kind: c.kind, Name: c.scope.name, Subscription: c.name(),
+		Kind: c.kind, Name: c.name, Subscription: c.subscription(),
 		Waiting: int(s.Waiting), InFlight: int(s.InFlight), Retrying: int(s.Retrying),
 	}
 }

@@ -13,9 +13,6 @@ type tally struct {
 	failed, redelivered, overgrown atomic.Uint64
 }
 
-// tally returns the counters, for one to be increased.
-func (c *core) tally() *tally { return &c.need().tally }
-
 var nothing tally
 
 // tallied returns the counters to be read.
@@ -60,7 +57,7 @@ func (c *consumer[T]) statsLocked() SubscriptionStats {
 	}
 	t := c.tallied()
 	s := SubscriptionStats{
-		Name:           c.name(),
+		Name:           c.subscription(),
 		Delivered:      c.delivered.Load(),
 		Filtered:       t.filtered.Load(),
 		FilterErrors:   t.filterErrors.Load(),
@@ -80,7 +77,7 @@ func (c *consumer[T]) statsLocked() SubscriptionStats {
 	s.Waiting = waiting + uint64(c.pending.len()-c.pending.attempts())
 	s.InFlight = passed - done - uint64(c.pending.len())
 	if c.kind == KindPattern {
-		s.Pattern = c.scope.name
+		s.Pattern = c.name
 	}
 	s.OldestAge = c.oldestLocked()
 	return s

@@ -177,7 +177,7 @@ func (c *consumer[T]) fair(w *worker[T]) int {
 	if c.sole || w.chunk == 1 {
 		return int(w.chunk)
 	}
-	if c.queue().policy != Block && c.queue().buffer != Unbounded {
+	if c.limits().policy != Block && c.limits().buffer != Unbounded {
 		return 1 // decide what to drop as late as possible
 	}
 	var waiting uint64
@@ -195,10 +195,10 @@ func (c *consumer[T]) fair(w *worker[T]) int {
 // window returns how many messages may be outside the log, waiting for another
 // attempt or for their key.
 func (c *core) window() int {
-	if c.queue().buffer == Unbounded {
+	if c.limits().buffer == Unbounded {
 		return defaultBuffer
 	}
-	return max(c.queue().buffer, minWindow)
+	return max(c.limits().buffer, minWindow)
 }
 
 const minWindow = 64

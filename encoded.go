@@ -38,9 +38,9 @@ func (in *inbox[T]) wants(a *arrival) bool {
 	c.passed++
 	c.mu.Unlock()
 	if failed {
-		c.tally().filterErrors.Add(1)
+		c.need().tally.filterErrors.Add(1)
 	}
-	c.tally().filtered.Add(1)
+	c.need().tally.filtered.Add(1)
 	a.settled()
 	c.tellIdle()
 	return false

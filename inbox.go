@@ -100,7 +100,7 @@ func (t *Topic[T]) subscribeRemote(cfg *subscribeConfig, how mode, h Handler[T],
 		return nil, err
 	}
 	for _, other := range r.snapshot() {
-		if c := other.coreOf(); cfg.group != "" && c.grouped && c.name() == cfg.group {
+		if c := other.coreOf(); cfg.group != "" && c.grouped && c.subscription() == cfg.group {
 			if err := c.agrees(cfg); err != nil {
 				return nil, err
 			}
@@ -213,9 +213,9 @@ func (s start) forEngine() (driver.From, uint64, time.Time) {
 func (in *inbox[T]) undecodable(ctx context.Context, a *arrival, earlier *Failure, err error) bool {
 	c, cfg, hooks := in.member.consumer, in.member.cfg, &in.local.core.bus.hooks
 	e := FailEvent{Source: c.source(), Message: encodedEnvelope{a.Received}, Attempt: 1, Err: err}
-	c.tally().failed.Add(1)
+	c.need().tally.failed.Add(1)
 	hooks.onFail(e)
-	f := newFailure(a.Topic, a.Seq, c.name(), e, time.Now(), earlier)
+	f := newFailure(a.Topic, a.Seq, c.subscription(), e, time.Now(), earlier)
 	to := cfg.deadTopicFor(f)
 	if to != "" {
 		err = in.remote.buryRaw(ctx, to, a, f)
@@ -234,7 +234,7 @@ func (in *inbox[T]) undecodable(ctx context.Context, a *arrival, earlier *Failur
 	if to == "" || err != nil {
 		c.giveUp(DropGivenUp)
 	} else {
-		c.tally().dead.Add(1)
+		c.need().tally.dead.Add(1)
 		hooks.onDeadLetter(e)
 	}
 	a.settled()

@@ -127,7 +127,7 @@ func (in *inbox[T]) drain(ctx context.Context) error {
 	case err == nil:
 		c := m.consumer
 		err = &CloseError{
-			Left:  []Left{{Kind: c.kind, Name: c.scope.name, Subscription: c.name(), Waiting: dropped}},
+			Left:  []Left{{Kind: c.kind, Name: c.name, Subscription: c.subscription(), Waiting: dropped}},
 			Cause: context.Cause(ctx),
 		}
 	}
@@ -208,7 +208,7 @@ func (in *inbox[T]) stop(ctx context.Context, cause error) Left {
 		}
 		left = c.stop(ctx, cause)
 		if dropped > 0 {
-			left.Kind, left.Name, left.Subscription = c.kind, c.scope.name, c.name()
+			left.Kind, left.Name, left.Subscription = c.kind, c.name, c.subscription()
 			left.Waiting += dropped
 		}
 	}

@@ -71,7 +71,7 @@ const (
 // attach starts reading log. known adds the lane to its consumer's sources; the
 // lane must not arrive before that.
 func (l *lane[X]) attach(log *feed.Log[entry[X]], start uint64, known func()) {
-	q := l.core.queue()
+	q := l.core.limits()
 	gates := q.policy == Block || q.policy == Fail
 	buffer := uint64(q.buffer)
 	if q.buffer == Unbounded || l.topic.core.retention != nil {
@@ -113,15 +113,15 @@ func (l *lane[X]) Yield(c *feed.Cursor[entry[X]]) {
 // been dropped one by one.
 func (l *lane[X]) overflow() {
 	c := &l.cursor
-	if !l.core.yields || l.core.queue().buffer == Unbounded || l.topic.core.retention != nil {
+	if !l.core.yields || l.core.limits().buffer == Unbounded || l.topic.core.retention != nil {
 		return
 	}
-	buffer := uint64(l.core.queue().buffer)
+	buffer := uint64(l.core.limits().buffer)
 	waiting := c.Lag()
 	if until := l.until.Load(); until > 0 { // messages after until are not for this lane
 		waiting = until - 1 - c.Pos()
 	}
-	switch l.core.queue().policy {
+	switch l.core.limits().policy {
 	case DropOldest, Latest:
 		if waiting > buffer {
 			l.core.lost(DropOverflow, waiting-buffer)

@@ -66,18 +66,18 @@ func (w *worker[T]) pull(ctx context.Context, yield func(*Message[T], error) boo
 	}()
 	arrived, err := m.untilNow(ctx)
 	if err != nil {
-		yield(nil, fail("subscribe", c.scope.name, engineError(err)))
+		yield(nil, fail("subscribe", c.name, engineError(err)))
 		return
 	}
 	w.hand = &hand[T]{buf: make([]Message[T], w.chunk)}
 	for all := false; ; {
 		if ctx.Err() != nil {
-			yield(nil, fail("subscribe", c.scope.name, context.Cause(ctx)))
+			yield(nil, fail("subscribe", c.name, context.Cause(ctx)))
 			return
 		}
 		if m.state.Load()&memberHalts != 0 && w.halted() {
 			if m.state.Load()&memberClosed != 0 {
-				yield(nil, fail("subscribe", c.scope.name, ErrClosed))
+				yield(nil, fail("subscribe", c.name, ErrClosed))
 				return
 			}
 		} else if w.n = c.take(w, true); w.n > 0 {
@@ -87,7 +87,7 @@ func (w *worker[T]) pull(ctx context.Context, yield func(*Message[T], error) boo
 			continue
 		} else if all && c.idle() {
 			if err := m.ending(); !errors.Is(err, driver.ErrEnded) {
-				yield(nil, fail("subscribe", c.scope.name, engineError(err)))
+				yield(nil, fail("subscribe", c.name, engineError(err)))
 			}
 			return
 		}

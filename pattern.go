@@ -201,7 +201,7 @@ func (p *patternSub[T]) group() string {
 	if !p.consumer.grouped {
 		return ""
 	}
-	return p.consumer.name()
+	return p.consumer.subscription()
 }
 
 // attach adds a topic whose type the pattern accepts.

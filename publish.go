@@ -257,7 +257,7 @@ func (t *Topic[T]) appendOrWait(ctx context.Context, log *feed.Log[entry[T]], e 
 // end, it appends e beyond the buffer instead; done is then true.
 func (t *Topic[T]) waitForRoom(ctx context.Context, log *feed.Log[entry[T]], by *feed.Cursor[entry[T]], e *entry[T]) (done bool, err error) {
 	blocker := by.Reader().(blocker).coreOf()
-	if blocker.queue().policy == Fail {
+	if blocker.limits().policy == Fail {
 		return false, ErrFull
 	}
 	if linger(by) {

@@ -49,7 +49,7 @@ func (s *Subscription) Drain(ctx context.Context) error { return s.impl.drain(ct
 // handler it does not wait.
 func (s *Subscription) Close() error { return s.impl.shut() }
 
-func (m *member[T]) name() string { return m.consumer.name() }
+func (m *member[T]) name() string { return m.consumer.subscription() }
 func (m *member[T]) stats() SubscriptionStats {
 	s := m.consumer.stats()
 	s.Paused = m.state.Load()&memberPaused != 0
@@ -70,7 +70,7 @@ func (m *member[T]) shut() error {
 func (m *member[T]) drain(ctx context.Context) error {
 	c := m.consumer
 	if handlerOf(ctx) == &c.core {
-		return fail("drain", c.name(), fmt.Errorf("%w: a handler of the subscription called it, and would wait for itself", ErrWouldDeadlock))
+		return fail("drain", c.subscription(), fmt.Errorf("%w: a handler of the subscription called it, and would wait for itself", ErrWouldDeadlock))
 	}
 	if last := c.lastToLeave(m); last && !c.lasting() {
 		m.setPaused(false)
@@ -99,7 +99,7 @@ func (m *member[T]) leave(ctx context.Context) (Left, error) {
 	returned := inside || await(ctx, quiet)
 	left := c.remove(m)
 	if !returned {
-		return left, fail("close", c.name(), fmt.Errorf("a handler has not returned %v after its context ended", c.bus.grace))
+		return left, fail("close", c.subscription(), fmt.Errorf("a handler has not returned %v after its context ended", c.bus.grace))
 	}
 	return left, nil
 }

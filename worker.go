@@ -72,7 +72,7 @@ func (w *worker[T]) init(m *member[T], how mode) {
 
 // most returns the upper limit of chunk.
 func (c *core) most() int {
-	buffer := c.queue().buffer
+	buffer := c.limits().buffer
 	if buffer == Unbounded {
 		return maxChunk
 	}
@@ -231,7 +231,7 @@ func (w *worker[T]) handleInPlace(l *typedLane[T], es []entry[T]) {
 			// A handler has closed the subscription, and everything that had
 			// not been passed was counted as dropped.
 			c.delivered.Add(uint64(n))
-			c.tally().dropped.Add(-uint64(n))
+			c.need().tally.dropped.Add(-uint64(n))
 			return
 		}
 		// Pass before counting as done, so that never more is done than passed.
@@ -333,7 +333,7 @@ func (w *worker[T]) sift(m *Message[T]) disposition {
 		if e, ok := p.(Evaluator); ok {
 			matched, err := e.Eval(m)
 			if err != nil {
-				w.member.consumer.tally().filterErrors.Add(1)
+				w.member.consumer.need().tally.filterErrors.Add(1)
 			}
 			if err != nil || !matched {
 				return filtered
@@ -350,14 +350,14 @@ func (w *worker[T]) sift(m *Message[T]) disposition {
 func (w *worker[T]) settle(m *Message[T], f disposition, err error) {
 	c := w.member.consumer
 	if m.attempt > 0 && f == handled {
-		c.tally().redelivered.Add(1)
+		c.need().tally.redelivered.Add(1)
 	}
 	done := true
 	switch {
 	case err != nil:
 		done = w.failed(m, err)
 	case f == filtered:
-		c.tally().filtered.Add(1)
+		c.need().tally.filtered.Add(1)
 	case f == expired:
 		c.giveUp(DropExpired)
 	default:
@@ -389,7 +389,7 @@ func caught(value any) error {
 // whether the message is done.
 func (w *worker[T]) failed(m *Message[T], err error) (done bool) {
 	c, cfg := w.member.consumer, w.member.cfg
-	c.tally().failed.Add(1)
+	c.need().tally.failed.Add(1)
 	now := time.Now()
 	e := FailEvent{Source: c.source(), Message: m, Attempt: m.Attempt(), Err: err}
 	verdict, after := verdictOf(err)
@@ -427,7 +427,7 @@ func (c *core) giveUp(why DropReason) {
 // message.
 func (w *worker[T]) bury(m *Message[T], e FailEvent, now time.Time) (done bool) {
 	c, cfg := w.member.consumer, w.member.cfg
-	f := newFailure(m.Topic(), m.Seq(), c.name(), e, now, m.Failure())
+	f := newFailure(m.Topic(), m.Seq(), c.subscription(), e, now, m.Failure())
 	if w.held != nil && !w.held.first.IsZero() {
 		f.First = w.held.first
 	}
@@ -444,7 +444,7 @@ func (w *worker[T]) bury(m *Message[T], e FailEvent, now time.Time) (done bool) 
 		c.giveUp(DropGivenUp)
 		return true
 	}
-	c.tally().dead.Add(1)
+	c.need().tally.dead.Add(1)
 	c.bus.hooks.onDeadLetter(e)
 	return true
 }

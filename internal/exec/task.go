@@ -60,8 +60,8 @@ func (t *Task) Notify() bool {
 	}
 }
 
-// Alone reports whether no other task waits for this worker, so that lingering in
-// Run costs nobody anything. Only Run may call it.
+// Alone reports whether no other task waits behind this one in its worker's share, or
+// for any worker, so that lingering in Run costs nobody anything. Only Run may call it.
 func (t *Task) Alone() bool { return !t.crowded && t.pool.waiting.Load() == 0 }
 
 // Crowded reports, without looking at anything that other goroutines write, whether
