@@ -12,7 +12,9 @@ import (
 // message is done when the loop's body ends. The subscription ends with the
 // loop: what it has not yielded is handed back to the group, or dropped. When
 // ctx ends or the bus closes, the last pair has a nil message and the cause. With
-// UntilNow it ends after what is stored when it begins. Messages may be kept. The loop is its only worker and retries nothing, so
+// UntilNow the loop ends after what is stored when it begins.
+//
+// Messages may be kept. The loop is its only worker and retries nothing, so
 // Workers and the options for failures are ErrInvalidOption; a message on which
 // a predicate panics is dead-lettered at once.
 func (t *Topic[T]) Messages(ctx context.Context, opts ...SubscribeOption) iter.Seq2[*Message[T], error] {
