@@ -785,6 +785,7 @@ var _ engineConn = (*natsdriver.Conn)(nil)
 // TestDeafClients has clients that read nothing next to one that reads. The reader gets
 // everything, publishers do not wait, and the others are disconnected.
 func TestDeafClients(t *testing.T) {
+	t.Parallel()
 	b := start(t, config(t, twoTopics))
 	b.gateway.timeout = 3 * time.Second
 	web := newWebClient(t, b)

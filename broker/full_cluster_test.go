@@ -26,6 +26,7 @@ func TestFullClusterDisks(t *testing.T) { fullDisks(t, 3) }
 // there is room again, all brokers must accept messages by themselves, and have every
 // acknowledged message.
 func fullDisks(t *testing.T, full int) {
+	t.Parallel()
 	addresses := []string{freeAddress(t), freeAddress(t), freeAddress(t)}
 	texts, others := make([]string, 3), make([]string, 3)
 	for i := range texts {

@@ -425,6 +425,7 @@ func TestProxyOverWebSocket(t *testing.T) {
 // TestWebSocketsForTheDeaf makes a client request invalid WebSockets again and
 // again, without reading the answers. It must be cut off.
 func TestWebSocketsForTheDeaf(t *testing.T) {
+	t.Parallel()
 	b := start(t, config(t, proxyUsers(0)+"websocket: {listen: '127.0.0.1:0'}\n"))
 	conn, err := net.Dial("tcp", b.WebSocketAddr())
 	if err != nil {

@@ -145,6 +145,7 @@ var clusterKinds = []string{"CHN", "DED", "DLQ", "GRP", "ITR", "KEY", "STA", "TT
 // clusterKinds. With the race detector it runs only with HARK_LONG=1, because the
 // tests on single servers hold the same code to all clauses.
 func TestConformanceOnCluster(t *testing.T) {
+	t.Parallel()
 	if race.Enabled && os.Getenv("HARK_LONG") == "" {
 		t.Skip("SKIPPED with the race detector, because HARK_LONG=1 is not set")
 	}

@@ -17,6 +17,7 @@ import (
 )
 
 func TestDelay(t *testing.T) {
+	t.Parallel()
 	s := startServer(t, withSync)
 	c := s.open(t, SyncAlways())
 	for _, d := range []driver.Durability{driver.DurableStrict, driver.DurableMemory} {
@@ -104,6 +105,7 @@ func delayedFor(t *testing.T, topic driver.Topic, text string, d time.Duration) 
 // TestDelayInMemory restarts the server of a topic in memory. Its stream is created
 // again, and gets the messages that were and are delayed.
 func TestDelayInMemory(t *testing.T) {
+	t.Parallel()
 	s := startServer(t, withSync)
 	c := s.open(t)
 	topic := openTopic(t, c, "t", &driver.StoredConfig{Durability: driver.DurableMemory})
@@ -150,6 +152,7 @@ func TestAlterWhileDelaying(t *testing.T) {
 // TestAlterAndDelay changes topics while the same process delays the first of their
 // messages.
 func TestAlterAndDelay(t *testing.T) {
+	t.Parallel()
 	c := startServer(t, withJetStream).open(t)
 	for i := range 30 {
 		name := fmt.Sprint("t", i)
@@ -198,6 +201,7 @@ func arrivesDelayed(t *testing.T, topic driver.Topic, text string) {
 // TestDelayIntoAnotherStream deletes a topic that another process then creates again.
 // Messages that are delayed later come to it.
 func TestDelayIntoAnotherStream(t *testing.T) {
+	t.Parallel()
 	s := startServer(t, withJetStream)
 	c := s.open(t)
 	topic := deletedAfterDelay(t, c)
@@ -211,6 +215,7 @@ func TestDelayIntoAnotherStream(t *testing.T) {
 // TestDelayIntoTopicCreatedAgain deletes a topic and creates it again in the same process.
 // Messages that are delayed later come to it.
 func TestDelayIntoTopicCreatedAgain(t *testing.T) {
+	t.Parallel()
 	s := startServer(t, withJetStream)
 	c := s.open(t)
 	deletedAfterDelay(t, c)
@@ -220,6 +225,7 @@ func TestDelayIntoTopicCreatedAgain(t *testing.T) {
 // TestDelayAfterDelete deletes a topic, which another process then creates again without
 // the messages that become due.
 func TestDelayAfterDelete(t *testing.T) {
+	t.Parallel()
 	c := startServer(t, withJetStream).open(t)
 	topic := deletedAfterDelay(t, c)
 	if _, err := c.js.CreateStream(testContext(t), topic.(*stored).streamConfig()); err != nil {

@@ -15,6 +15,7 @@ import (
 // topics in stores. Each store has one topic, because limits, and sequences without
 // gaps, are per store.
 func TestConformanceInStores(t *testing.T) {
+	t.Parallel()
 	open := func(tb testing.TB, url string) *hark.Bus {
 		tb.Helper()
 		conn, err := Open(tb.Context(), url)
