@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"sync"
 	"time"
@@ -369,7 +368,7 @@ func (m *member) Lag(ctx context.Context) (driver.Lag, error) {
 	if err != nil {
 		return driver.Lag{}, err
 	}
-	return driver.Lag{Waiting: info.NumPending + uint64(len(m.puller.msgs)), Members: 1}, nil
+	return driver.Lag{Waiting: info.NumPending + uint64(m.puller.buffered()), Members: 1}, nil
 }
 
 // CaughtUp implements driver.Subscription.
@@ -393,9 +392,8 @@ func (m *member) Close(ctx context.Context) error {
 	c := m.topic.conn
 	err := m.stop(ctx)
 	c.remove(m)
-	gone := false
 	made, sure := m.known()
-	if waiting := m.puller.take(nil, math.MaxInt, &gone); sure {
+	if waiting := m.puller.rest(); sure {
 		m.giveBack(waiting)
 	}
 	m.mu.Lock()

@@ -350,9 +350,9 @@ func (k *keyed) Lag(ctx context.Context) (driver.Lag, error) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	lag.Waiting += uint64(max(k.queued.Load(), 0)) + uint64(len(k.plain.puller.msgs))
+	lag.Waiting += uint64(max(k.queued.Load(), 0)) + uint64(k.plain.puller.buffered())
 	for _, s := range k.slots {
-		lag.Waiting += uint64(len(s.puller.msgs))
+		lag.Waiting += uint64(s.puller.buffered())
 	}
 	lag.Members = max(len(k.heartbeats), 1)
 	return lag, nil

@@ -19,10 +19,10 @@ const (
 	// group at most. The server is faster the more it is asked for at a time.
 	maxReadAhead = 2048
 	// firstReadAhead is how many messages are asked for before their size is known.
-	// When they are large fewer are asked for, such that they total readAheadBytes.
+	// When they are large fewer are asked for, such that they total pullBytes: more are
+	// then asked for before the server stops.
 	firstReadAhead = 512
 	minReadAhead   = 64
-	readAheadBytes = 4 << 20
 	// A server forgets the consumer of a subscription that has not asked for this
 	// long. The subscription then makes another.
 	consumerIdle = 2 * time.Minute
@@ -218,7 +218,7 @@ func depthFor(ms []*nats.Msg) int {
 	for _, m := range ms {
 		size += m.Size()
 	}
-	return min(max(readAheadBytes/max(size/len(ms), 1), minReadAhead), maxReadAhead)
+	return min(max(pullBytes/max(size/len(ms), 1), minReadAhead), maxReadAhead)
 }
 
 // read decodes the messages of a consumer for Receive, up to the first one missing.

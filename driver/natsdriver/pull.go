@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -23,6 +25,9 @@ const (
 	// After silence for two intervals and a half the request counts as lost.
 	pullHeartbeat = 2 * time.Second
 	pullSilence   = 2*pullHeartbeat + pullHeartbeat/2
+	// pullBytes is how large the messages of one request may be together. A message
+	// that is larger by itself is requested alone.
+	pullBytes = 4 << 20
 )
 
 // puller requests the messages of a consumer, such that never more are on their way
@@ -36,10 +41,16 @@ type puller struct {
 	granted uint64       // messages requested in all, without those that requests ended without delivering
 	dry     []uint64     // values of granted at which the server had sent everything and nothing more was requested
 	count   int          // requests made
+	none    bool         // no message has come since the last request
+	single  bool         // the next message is too large to be requested with others
 	cut     atomic.Bool  // the connection was lost since the first request
 	wake    chan struct{}
 	asking  chan *fence // for the caller of nextMessages
 	fences  []*fence    // requested from the server
+
+	turn  sync.Mutex  // held by who takes from the buffer; guards swept and gone
+	swept []*nats.Msg // taken from the buffer, to count them
+	gone  bool        // a status that was found then says that the consumer is
 }
 
 // fence is a marker in the stream of messages, for settled.
@@ -113,7 +124,7 @@ func (p *puller) settled(ctx context.Context) bool {
 	select {
 	case p.asking <- f:
 	case <-p.ended:
-		return len(p.msgs) == 0
+		return p.buffered() == 0
 	case <-ctx.Done():
 		return false
 	}
@@ -121,7 +132,7 @@ func (p *puller) settled(ctx context.Context) bool {
 	case passed := <-f.passed:
 		return passed
 	case <-p.ended:
-		return len(p.msgs) == 0
+		return p.buffered() == 0
 	case <-ctx.Done():
 		return false
 	}
@@ -141,6 +152,9 @@ func (p *puller) demand(f *fence) {
 // passFences reports the fences that have come: all messages before them have been
 // passed on.
 func (p *puller) passFences() {
+	if len(p.swept) > 0 {
+		return // these may have come before them
+	}
 	p.fences = slices.DeleteFunc(p.fences, func(f *fence) bool {
 		if f.come {
 			f.passed <- true
@@ -191,8 +205,11 @@ func (p *puller) stop(ctx context.Context) error {
 // Once no received messages are left, it returns errNoConsumer or errCut if one of
 // them applies, and driver.ErrEnded after stop. The next call reuses the slice.
 func (p *puller) nextMessages(ctx context.Context, most, depth int) ([]*nats.Msg, error) {
+	p.turn.Lock()
+	defer p.turn.Unlock()
 	var silence *time.Timer
-	gone := false
+	gone := p.gone
+	p.gone = false
 	clear(p.taken)
 	for {
 		p.passFences()
@@ -245,8 +262,27 @@ func (p *puller) nextMessages(ctx context.Context, most, depth int) ([]*nats.Msg
 	}
 }
 
+// buffered returns how many messages have arrived and have not been taken.
+func (p *puller) buffered() int {
+	if !p.turn.TryLock() {
+		return len(p.msgs) // they are being taken
+	}
+	defer p.turn.Unlock()
+	p.swept = p.take(nil, math.MaxInt, &p.gone) // among them are those swept before, and no statuses
+	return len(p.swept)
+}
+
+// rest returns the messages that nextMessages has not returned, once it has ended.
+func (p *puller) rest() []*nats.Msg {
+	p.turn.Lock()
+	defer p.turn.Unlock()
+	return p.take(nil, math.MaxInt, &p.gone)
+}
+
 // take appends the messages that have arrived to ms, up to most.
 func (p *puller) take(ms []*nats.Msg, most int, gone *bool) []*nats.Msg {
+	n := min(len(p.swept), most-len(ms))
+	ms, p.swept = append(ms, p.swept[:n]...), p.swept[n:]
 	for len(ms) < most {
 		select {
 		case m := <-p.msgs:
@@ -281,25 +317,29 @@ func (p *puller) forgetRequests() {
 // ask makes sure that up to depth messages are here or on their way. It requests
 // more when half of them are missing.
 func (p *puller) ask(depth int) error {
-	asked := int(p.asked.Load())
+	asked := int(p.asked.Load()) + len(p.swept)
 	if asked > depth/2 {
 		return nil
 	}
 	if err := p.conn.refused(p.subject); err != nil {
 		return err
 	}
-	n := depth - asked
+	n, size := depth-asked, pullBytes
+	if p.single {
+		n, size = 1, 0 // no limit
+	}
 	if p.count > 0 && asked <= len(p.msgs) {
 		p.dry = append(p.dry, p.granted)
 	}
 	p.count++
 	reply := p.inbox + "." + strconv.Itoa(p.count)
-	request := fmt.Appendf(nil, `{"batch":%d,"expires":%d,"idle_heartbeat":%d}`, n, pullExpires, pullHeartbeat)
+	request := fmt.Appendf(nil, `{"batch":%d,"max_bytes":%d,"expires":%d,"idle_heartbeat":%d}`, n, size, pullExpires, pullHeartbeat)
 	err := p.conn.nc.PublishRequest(p.subject, reply, request)
 	switch {
 	case err == nil:
 		p.asked.Add(int64(n))
 		p.granted += uint64(n)
+		p.none, p.single = true, false
 		return nil
 	case p.conn.state.passes(err):
 		p.cut.Store(true)
@@ -318,6 +358,7 @@ func (p *puller) isMessage(m *nats.Msg, gone *bool) bool {
 			return false
 		}
 		p.less(1)
+		p.none = false
 		return true
 	}
 	if status[0] == "100" { // a heartbeat
@@ -335,6 +376,7 @@ func (p *puller) isMessage(m *nats.Msg, gone *bool) bool {
 		p.granted -= min(uint64(p.asked.Swap(0)), p.granted)
 	}
 	description := m.Header.Get("Description")
+	p.single = p.single || p.none && strings.Contains(description, "Exceeds MaxBytes")
 	*gone = *gone || status[0] == noResponders || status[0] == "409" && (strings.Contains(description, "Consumer Deleted") || strings.Contains(description, "Leadership Change") || strings.Contains(description, "Server Shutdown"))
 	return false
 }

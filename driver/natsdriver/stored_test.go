@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -486,6 +487,95 @@ func TestLargeMessagesAreRead(t *testing.T) {
 	sub := subscribe(t, in, driver.SubscribeConfig{From: driver.FromStart})
 	if got := texts(receive(t, sub, len(want))); !slices.Equal(got, want) {
 		t.Errorf("got %d messages, not those that were published in their order", len(got))
+	}
+}
+
+// However large messages are, a subscription that does not keep up has only some of them
+// sent to it.
+func TestReadAheadIsBoundedInBytes(t *testing.T) {
+	const n, size = 40, 512 << 10
+	s := startServer(t, withJetStream)
+	topic := openTopic(t, s.open(t), "t", relaxed()).(*stored)
+	want := numbered(0, n)
+	for i := range want {
+		want[i] += strings.Repeat(" ", size)
+	}
+	publish(t, topic, want...)
+	for name, cfg := range map[string]driver.SubscribeConfig{"alone": {From: driver.FromStart}, "group": {From: driver.FromStart, Group: "g"}} {
+		sub := subscribe(t, topic, cfg)
+		got, err := sub.Receive(testContext(t), 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		consumer := ""
+		switch sub := sub.(type) {
+		case *orderedConsumer:
+			consumer = sub.name
+		case *member:
+			consumer = sub.consumer
+		}
+		eventually(t, name+": the server has sent what was asked for", func() bool {
+			info, err := topic.consumerInfo(testContext(t), consumer)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if sent := info.Delivered.Consumer; sent > 2*pullBytes/size {
+				t.Fatalf("%s: %d messages of %d bytes were sent, want no more than %d bytes for each of two requests", name, sent, size, pullBytes)
+			}
+			return info.NumWaiting == 0
+		})
+		if got = append(got, receive(t, sub, n-len(got))...); !slices.Equal(texts(got), want) {
+			t.Errorf("%s: got other messages than %d in order", name, n)
+		}
+	}
+}
+
+// What the server says beside messages does not count as messages that wait, and messages
+// that have been counted are received in order.
+func TestLagOfWhatHasArrived(t *testing.T) {
+	s := startServer(t, withJetStream)
+	topic := openTopic(t, s.open(t), "t", relaxed())
+	sub := subscribe(t, topic, driver.SubscribeConfig{Group: "g", From: driver.FromStart, Window: 8}).(*member)
+	var got []string
+	for n := range 40 {
+		publish(t, topic, numbered(n, 1)...)
+		rs := receive(t, sub, 1)
+		if got = append(got, texts(rs)...); n%3 > 0 {
+			publish(t, topic, "more "+got[n])
+			eventually(t, "one waits", func() bool {
+				lag, err := sub.Lag(testContext(t))
+				return err == nil && lag.Waiting == 1
+			})
+			if text := texts(receive(t, sub, 1))[0]; text != "more "+got[n] {
+				t.Fatalf("got %q after %q", text, got[n])
+			}
+		}
+		if lag, err := sub.Lag(testContext(t)); err != nil || lag.Waiting != 0 {
+			t.Fatalf("after %d messages: got %+v, %v, want none that wait", n+1, lag, err)
+		}
+	}
+	if !slices.Equal(got, numbered(0, 40)) {
+		t.Errorf("got %v", got)
+	}
+}
+
+// A message that is larger than what is asked for together comes, too.
+func TestVeryLargeMessagesAreRead(t *testing.T) {
+	s := startServer(t, withJetStream, func(o *server.Options) { o.MaxPayload = 2 * pullBytes })
+	topic := openTopic(t, s.open(t), "t", relaxed())
+	want := numbered(0, 20)
+	for i := range want {
+		if i%5 > 2 {
+			want[i] += strings.Repeat(" ", pullBytes)
+		}
+	}
+	publish(t, topic, want...)
+	for name, cfg := range map[string]driver.SubscribeConfig{
+		"alone": {From: driver.FromStart}, "group": {From: driver.FromStart, Group: "g"}, "keyed": {From: driver.FromStart, Group: "k", Keyed: true},
+	} {
+		if got := texts(receive(t, subscribe(t, topic, cfg), len(want))); !slices.Equal(got, want) {
+			t.Errorf("%s: got other messages than %d in order", name, len(want))
+		}
 	}
 }
 
