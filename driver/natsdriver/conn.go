@@ -36,6 +36,8 @@ type Conn struct {
 	local *localDelivery // nil without the option Listened
 	owned *dialer        // nil if the client belongs to the caller
 
+	bounds bounds // of queues
+
 	acks    acks
 	answers answers
 	ids     ids
@@ -127,6 +129,7 @@ func newConn(ctx context.Context, nc *nats.Conn, d *dialer, o options) (*Conn, e
 	}
 	c.state = newState(nc, c.info.Engine+" "+c.info.Address)
 	c.state.owned, c.state.guarded = d, c.hears()
+	c.bounds.each, c.bounds.all = o.waitingEach, o.waitingAll
 	if o.listened != nil {
 		c.local = newLocalDelivery(c)
 	}
@@ -280,10 +283,15 @@ func (c *Conn) Watch(f func(up bool, reason error)) {
 
 // Flush implements driver.Conn.
 func (c *Conn) Flush(ctx context.Context) error {
-	if err := c.flush(ctx); err != nil || c.local == nil {
+	if err := c.flush(ctx); err != nil {
 		return err
 	}
-	return c.local.settle(ctx)
+	if c.local != nil {
+		if err := c.local.settle(ctx); err != nil {
+			return err
+		}
+	}
+	return c.settleQueues(ctx)
 }
 
 // flush returns when the server has what this connection has sent, and what it sent

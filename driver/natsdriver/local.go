@@ -7,8 +7,6 @@ import (
 	"sync/atomic"
 	"unicode/utf8"
 
-	"github.com/nats-io/nats.go"
-
 	"github.com/harkbus/hark/driver"
 )
 
@@ -16,10 +14,11 @@ import (
 // subscriptions are the only ones that receive a message, it is handed to them and not
 // sent to the server. It needs the option Listened.
 //
-// A message that is handed over must not overtake those that were sent before. The way
-// of these ends in the channel of a subscription, to which the client adds them in the
-// order of the connection, before it reports the server's answer to a flush. So a flush
-// shows that they have arrived. Until then messages are parked.
+// A message that is handed over must not overtake those that were sent before. The client
+// adds these to the channel of a subscription in the order of the connection, before it
+// reports the server's answer to a flush. So once there has been a flush, and what is in
+// the channel then has been moved to the queue, they have arrived. Until then messages
+// are parked.
 type localDelivery struct {
 	conn *Conn
 	// known is the epoch of the connection in which a flush has shown that the server
@@ -36,7 +35,7 @@ type localDelivery struct {
 
 // localTopic is a topic to which the connection has subscriptions without a group.
 type localTopic struct {
-	subs []*subscription
+	subs []*subscription // copied when it loses one
 
 	mu sync.Mutex // held while a message is handed over or sent; guards the fields below
 	// behind says that messages were sent after the last flush began, or before the
@@ -74,30 +73,42 @@ func (l *localDelivery) remove(s *subscription) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if t := l.topics[s.local]; t != nil {
-		if t.subs = slices.DeleteFunc(t.subs, func(o *subscription) bool { return o == s }); len(t.subs) == 0 {
+		if t.subs = slices.DeleteFunc(slices.Clone(t.subs), func(o *subscription) bool { return o == s }); len(t.subs) == 0 {
 			delete(l.topics, s.local)
 		}
 	}
-	s.handed.dropParked()
+	s.queue.dropParked()
 }
 
 // deliver delivers a message, unless it must be sent: then it returns false.
 func (l *localDelivery) deliver(topic string, m *driver.Message) (delivered bool, err error) {
+	subs, delivered, err := l.tryDeliver(topic, m)
+	for _, s := range subs {
+		s.queue.announce() // without a lock, because it may call others
+	}
+	return delivered, err
+}
+
+// tryDeliver is deliver, but does not tell the subscriptions that have got the message.
+func (l *localDelivery) tryDeliver(topic string, m *driver.Message) (subs []*subscription, delivered bool, err error) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	t := l.topics[topic]
 	if t == nil {
 		if l.conn.opts.listened(topic, 0) || !l.sound() {
-			return false, nil
+			return nil, false, nil
 		}
-		return true, l.conn.sendable(topic, m)
+		return nil, true, l.conn.sendable(topic, m)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if l.conn.opts.listened(topic, len(t.subs)) || !l.sound() || t.behind && !l.flush(t) {
-		return false, nil
+		return nil, false, nil
 	}
-	return true, l.hand(t, topic, m)
+	if err := l.hand(t, topic, m); err != nil {
+		return nil, true, err
+	}
+	return t.subs, true, nil
 }
 
 // send calls f, which sends a message. It waits while messages before it are parked.
@@ -125,7 +136,7 @@ func (l *localDelivery) trySend(topic string, f func() error) (flushed <-chan st
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.flushed != nil && slices.ContainsFunc(t.subs, func(s *subscription) bool { return s.handed.hasParked() }) {
+	if t.flushed != nil && slices.ContainsFunc(t.subs, func(s *subscription) bool { return s.queue.hasParked() }) {
 		return t.flushed, nil
 	}
 	t.behind = true
@@ -174,17 +185,34 @@ func (l *localDelivery) flush(t *localTopic) bool {
 
 func (l *localDelivery) finishFlush(t *localTopic) {
 	err := l.conn.flush(context.Background()) // ends with the connection
+	for _, s := range l.subscriptions(t) {
+		_ = s.arrived(context.Background()) // ends with the subscription
+	}
+	for _, s := range l.release(t, err == nil) {
+		s.queue.announce()
+	}
+}
+
+func (l *localDelivery) subscriptions(t *localTopic) []*subscription {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return t.subs
+}
+
+// release ends a flush, and returns the subscriptions that may have got what was parked.
+func (l *localDelivery) release(t *localTopic, flushed bool) []*subscription {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, s := range t.subs {
-		s.handed.release(s.msgs)
+		s.queue.release()
 	}
-	t.behind = t.behind || err != nil
+	t.behind = t.behind || !flushed
 	close(t.flushed)
 	l.flushes.Delete(t.flushed)
 	t.flushed = nil
+	return t.subs
 }
 
 // settle waits until nothing is parked that was published before the call.
@@ -206,7 +234,7 @@ func (l *localDelivery) hand(t *localTopic, topic string, m *driver.Message) err
 	c := l.conn
 	if c.surelyFits(topic, m) && c.arrivesAsIs(topic, m) {
 		for _, s := range t.subs {
-			s.handed.put(s.msgs, c.arrived(topic, m), t.flushed != nil)
+			s.queue.put(c.arrived(topic, m), t.flushed != nil)
 		}
 		return nil
 	}
@@ -220,7 +248,7 @@ func (l *localDelivery) hand(t *localTopic, topic string, m *driver.Message) err
 		r := new(driver.Received)
 		msg.Data = append([]byte{}, m.Data...)
 		c.decodeInto(r, msg, topic)
-		s.handed.put(s.msgs, r, t.flushed != nil)
+		s.queue.put(r, t.flushed != nil)
 	}
 	return nil
 }
@@ -245,95 +273,4 @@ func (c *Conn) arrived(topic string, m *driver.Message) *driver.Received {
 		r.Headers = map[string]string{ceType: topic, ceSource: c.opts.source}
 	}
 	return r
-}
-
-// handed are the messages for a subscription that did not come from the server. A marker in
-// the subscription's channel stands for each that is not parked, so that they have their
-// place among those that did, and count towards its size.
-type handed struct {
-	mu     sync.Mutex // guards the fields below
-	queue  []*driver.Received
-	head   int // messages before it have been taken
-	parked int // how many at the end of the queue are
-	lost   uint64
-}
-
-// handedMarker is the marker.
-var handedMarker = new(nats.Msg)
-
-// put adds a message, unless there is no room for it.
-func (h *handed) put(msgs chan *nats.Msg, r *driver.Received, park bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if park {
-		if len(msgs)+h.parked >= cap(msgs) {
-			h.lost++
-			return
-		}
-		h.parked++
-	} else {
-		select {
-		case msgs <- handedMarker:
-		default:
-			h.lost++
-			return
-		}
-	}
-	h.queue = append(h.queue, r)
-}
-
-// release lets parked messages follow what has arrived.
-func (h *handed) release(msgs chan *nats.Msg) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for ; h.parked > 0; h.parked-- {
-		select {
-		case msgs <- handedMarker:
-			continue
-		default:
-		}
-		h.lost += uint64(h.parked)
-		h.dropParkedLocked()
-		return
-	}
-}
-
-// take returns the message for which the marker stands that has been received.
-func (h *handed) take() *driver.Received {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	r := h.queue[h.head]
-	h.queue[h.head] = nil
-	h.head++
-	if h.head == len(h.queue) || h.head > 64 && h.head > len(h.queue)/2 {
-		n := copy(h.queue, h.queue[h.head:])
-		clear(h.queue[n:])
-		h.queue, h.head = h.queue[:n], 0
-	}
-	return r
-}
-
-func (h *handed) hasParked() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.parked > 0
-}
-
-func (h *handed) dropParked() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.dropParkedLocked()
-}
-
-func (h *handed) dropParkedLocked() {
-	n := len(h.queue) - h.parked
-	clear(h.queue[n:])
-	h.queue, h.parked = h.queue[:n], 0
-}
-
-// count returns how many messages are parked, and how many found no room.
-func (h *handed) count() (parked int, lost uint64) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.parked, h.lost
 }

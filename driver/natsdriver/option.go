@@ -14,18 +14,19 @@ import (
 type Option func(*options) error
 
 type options struct {
-	source     string // source attribute of CloudEvents
-	syncAlways bool
-	sync       func(ctx context.Context, stream string) error
-	listened   func(subject string, own int) bool
-	replicas   int
-	domain     string
-	lease      time.Duration
-	alone      bool
-	engine     string
-	attributes bool
-	address    string
-	nats       []nats.Option
+	source                  string // source attribute of CloudEvents
+	syncAlways              bool
+	sync                    func(ctx context.Context, stream string) error
+	listened                func(subject string, own int) bool
+	waitingEach, waitingAll int
+	replicas                int
+	domain                  string
+	lease                   time.Duration
+	alone                   bool
+	engine                  string
+	attributes              bool
+	address                 string
+	nats                    []nats.Option
 }
 
 // defaultLease is the lease without the option Lease.
@@ -88,6 +89,21 @@ func Sync(f func(ctx context.Context, stream string) error) Option {
 func Listened(f func(subject string, own int) bool) Option {
 	return func(o *options) error {
 		o.listened = f
+		return nil
+	}
+}
+
+// MaxWaiting bounds the messages of topics that are not stored that have come and wait to
+// be received: how many bytes those of each subscription may take, and those of all
+// together, of which each then has the same share. What finds no room is dropped and
+// counted, as what is beyond the window of the subscription; one message always has room.
+// Without this option only the windows count.
+func MaxWaiting(each, all int) Option {
+	return func(o *options) error {
+		if each < 1 || all < each {
+			return fmt.Errorf("option MaxWaiting: got %d bytes of %d, want at least 1 of at least as many", each, all)
+		}
+		o.waitingEach, o.waitingAll = each, all
 		return nil
 	}
 }

@@ -122,14 +122,27 @@ func (in *inlet) next(ctx context.Context, most int) ([]*nats.Msg, error) {
 	return in.taken, nil
 }
 
+// sent returns how many messages have been added to the buffer.
+func (in *inlet) sent() (n uint64) {
+	for _, sub := range in.subs {
+		if d, err := sub.Delivered(); err == nil { // otherwise it has ended
+			n += uint64(d)
+		}
+	}
+	return n
+}
+
 // subscription receives what is published to subjects while it exists.
 type subscription struct {
 	inlet
 	inbox string // prefix of reply subjects; empty if no replies can come
 	come  arrivals
 
-	local  string // the topic whose messages may be handed over; empty for none
-	handed handed
+	local string // the topic whose messages may be handed over; empty for none
+	// queue has what is handed over, and what its goroutine moves to it from the buffer
+	// of the inlet. It is nil if nothing is handed over and no bytes are counted; then
+	// Receive takes from that buffer.
+	queue *queue
 
 	// Room for the messages that Receive returns, and the slice for them; nil while
 	// those returned last may be in use. Both belong to the goroutine that calls
@@ -153,7 +166,15 @@ func (c *Conn) subscribe(ctx context.Context, topics string, cfg driver.Subscrib
 	if err := s.begin(ctx, subjects, cfg.Group); err != nil {
 		return nil, err
 	}
-	if c.local != nil && cfg.Group == "" && !isPattern(topics) {
+	local := c.local != nil && cfg.Group == "" && !isPattern(topics)
+	if local || c.bounds.all > 0 {
+		s.queue = newQueue(cfg.Window, &c.bounds)
+		if !c.spawn(s.move) {
+			s.end()
+			return nil, errConnClosed
+		}
+	}
+	if local {
 		s.local = topics
 		c.local.add(s)
 	}
@@ -164,6 +185,53 @@ func (c *Conn) subscribe(ctx context.Context, topics string, cfg driver.Subscrib
 	return s, nil
 }
 
+// move moves messages to the queue, until the subscription ends. It hardly waits for
+// anything, so the buffer of the inlet, which has no bound in bytes, stays nearly empty.
+func (s *subscription) move() {
+	defer s.queue.end(false)
+	for {
+		select {
+		case m := <-s.msgs:
+			s.queue.move(m, s.msgs)
+		case <-s.ended:
+			for len(s.msgs) > 0 {
+				s.queue.move(<-s.msgs, s.msgs)
+			}
+			return
+		}
+	}
+}
+
+// arrived waits until the queue has what the client has received by now.
+func (s *subscription) arrived(ctx context.Context) error { return s.queue.await(ctx, s.sent()) }
+
+// settleQueues waits for that in all subscriptions.
+func (c *Conn) settleQueues(ctx context.Context) error {
+	if c.bounds.queues.Load() == 0 {
+		return nil
+	}
+	var some []*subscription
+	c.mu.Lock()
+	for e := range c.ends {
+		if s, ok := e.(*subscription); ok && s.queue != nil && s.behind() > 0 {
+			some = append(some, s)
+		}
+	}
+	c.mu.Unlock()
+	for _, s := range some {
+		if err := s.arrived(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// behind returns how many messages have still to be moved.
+func (s *subscription) behind() uint64 {
+	_, moved, _ := s.queue.count()
+	return max(s.sent(), moved) - moved
+}
+
 // end stops taking messages.
 func (s *subscription) end() {
 	if s.local != "" {
@@ -172,37 +240,82 @@ func (s *subscription) end() {
 	s.inlet.end()
 }
 
+// Ready has f called whenever something may have come, or the subscription has ended, and
+// once at first. It is called by whoever brings it: a call of Publish, or the goroutine
+// that receives what the server sends. So it should not take long; Receive does not wait
+// if its context has ended. It is called by several goroutines at a time. Ready reports
+// false if the subscription cannot do that: only those with a bound in bytes (MaxWaiting)
+// can, and those to whom messages are handed over (Listened).
+func (s *subscription) Ready(f func()) bool {
+	if s.queue == nil {
+		return false
+	}
+	s.queue.ready.Store(&f)
+	f()
+	return true
+}
+
 // Receive implements driver.Subscription.
 func (s *subscription) Receive(ctx context.Context, most int) ([]*driver.Received, error) {
 	for {
+		rs, err := s.receive(ctx, most)
+		if err != nil || len(rs) > 0 {
+			return rs, err
+		}
+		s.spare = rs
+	}
+}
+
+// receive is Receive, but returns nothing if nothing that has come is a message.
+func (s *subscription) receive(ctx context.Context, most int) ([]*driver.Received, error) {
+	if s.queue == nil {
 		ms, err := s.next(ctx, most)
 		if err != nil {
 			return nil, err
 		}
-		rs := s.spare
-		if s.spare = nil; cap(rs) < len(ms) {
-			s.room = nil
-			rs = make([]*driver.Received, 0, len(ms))
-		}
+		rs := s.begun(len(ms))
 		for _, m := range ms {
-			if m == handedMarker {
-				rs = append(rs, s.handed.take())
-				continue
-			}
-			if s.room == nil {
-				s.room = make([]driver.Received, cap(rs))
-			}
-			if topic, ok := s.topicOf(m); ok && !s.come.repeats(m.Reply) {
-				r := &s.room[len(rs)]
-				s.conn.decodeInto(r, m, topic)
-				rs = append(rs, r)
-			}
+			rs = s.read(rs, m)
 		}
-		if len(rs) > 0 {
-			return rs, nil
-		}
-		s.spare = rs
+		return rs, nil
 	}
+	as, err := s.queue.take(ctx, most)
+	if err != nil {
+		return nil, err
+	}
+	rs := s.begun(len(as))
+	for _, a := range as {
+		if a.handed != nil {
+			rs = append(rs, a.handed)
+		} else {
+			rs = s.read(rs, a.msg)
+		}
+	}
+	return rs, nil
+}
+
+// begun returns a slice for n messages.
+func (s *subscription) begun(n int) []*driver.Received {
+	rs := s.spare
+	if s.spare = nil; cap(rs) < n {
+		s.room = nil
+		rs = make([]*driver.Received, 0, n)
+	}
+	return rs
+}
+
+// read appends a message that the server has sent.
+func (s *subscription) read(rs []*driver.Received, m *nats.Msg) []*driver.Received {
+	if s.room == nil {
+		s.room = make([]driver.Received, cap(rs))
+	}
+	topic, ok := s.topicOf(m)
+	if !ok || s.come.repeats(m.Reply) {
+		return rs
+	}
+	r := &s.room[len(rs)]
+	s.conn.decodeInto(r, m, topic)
+	return append(rs, r)
 }
 
 // Recycle implements driver.Recycler.
@@ -256,19 +369,28 @@ func (s *subscription) Drain(ctx context.Context) error {
 
 // Lag implements driver.Subscription.
 func (s *subscription) Lag(context.Context) (driver.Lag, error) {
-	parked, lost := s.handed.count()
-	return driver.Lag{Waiting: uint64(len(s.msgs) + parked), Lost: s.dropped() + lost, Members: 1}, nil
+	if s.queue == nil {
+		return driver.Lag{Waiting: uint64(len(s.msgs)), Lost: s.dropped(), Members: 1}, nil
+	}
+	behind := s.behind() // first: what is moved meanwhile counts twice, and not never
+	waiting, _, lost := s.queue.count()
+	return driver.Lag{Waiting: uint64(waiting) + behind, Lost: s.dropped() + lost, Members: 1}, nil
 }
 
 // CaughtUp implements driver.Subscription.
-func (s *subscription) CaughtUp(context.Context, uint64) (bool, error) {
-	return !s.handed.hasParked() && len(s.msgs) == 0, nil // in this order: what is parked moves to msgs
+func (s *subscription) CaughtUp(ctx context.Context, _ uint64) (bool, error) {
+	lag, err := s.Lag(ctx)
+	return lag.Waiting == 0, err
 }
 
 // Close implements driver.Subscription.
 func (s *subscription) Close(context.Context) error {
 	s.end()
 	s.conn.remove(s)
+	if s.queue != nil {
+		s.queue.end(true)
+		return nil
+	}
 	for {
 		select {
 		case <-s.msgs: // so that Receive ends promptly
