@@ -245,7 +245,7 @@ func TestRepeatsAreHarmless(t *testing.T) {
 	receive(t, replay(t, c, "both"), 40)
 	// As if it had been killed before it acknowledged anything.
 	for _, topic := range []string{"a", "b"} {
-		in := &reader{routing: b.routing, key: readerKey{topic, true}}
+		in := newReader(b.routing, readerKey{topic, true})
 		if done := in.route(b.routing.plan.Load(), receive(t, replay(t, c, topic), 20)); done != 20 {
 			t.Errorf("got %d done, want 20", done)
 		}
