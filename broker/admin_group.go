@@ -86,8 +86,11 @@ func groupEndpoints() []endpoint {
 			params: with(durationParam("for", "how long; if missing, until the group is resumed")), answer: jsonAnswer(groupView{}), also: append(absent, http.StatusNotImplemented),
 			handle: on(func(c *call, topic, group string) error {
 				d := c.duration("for")
-				if d == 0 {
+				switch {
+				case c.text("for") == "":
 					d = pausedForEver
+				case d == 0:
+					return refused(http.StatusBadRequest, "for: want more than 0; leave it out to pause the group until it is resumed")
 				}
 				return c.broker.conn.PauseGroup(c.ctx, topic, group, time.Now().Add(d))
 			}),

@@ -102,6 +102,7 @@ func TestAdminCommands(t *testing.T) {
 		{"group pause jobs hark-routes", exitOK, "until it is resumed", ""},
 		{"group pause jobs hark-routes --for 1h", exitOK, "paused", ""},
 		{"group pause jobs hark-routes --for x", exitUsage, "", "group pause: --for: got"},
+		{"group pause jobs hark-routes --for 0s", exitUsage, "", "group pause: --for: want more than 0"},
 		{"group resume jobs hark-routes", exitOK, "listening", ""},
 		{"group seek jobs hark-routes --to then", exitUsage, "", "--to must be start"},
 		{"group seek jobs none --to 3", exitNothing, "", "group none"},
