@@ -166,9 +166,9 @@ func (b *Broker) start(ctx context.Context, c *Config) (err error) {
 // connect starts the server in this process, or finds those beside which the
 // broker runs, and connects to them.
 func (b *Broker) connect(ctx context.Context, c *Config) (err error) {
-	source := natsdriver.Source("/" + c.Name)
+	source, waiting := natsdriver.Source("/"+c.Name), natsdriver.MaxWaiting(liveSize, allLiveSize)
 	if c.Engine != "" {
-		if b.conn, err = natsdriver.Open(ctx, c.Engine, natsdriver.Attributes(), source); err == nil {
+		if b.conn, err = natsdriver.Open(ctx, c.Engine, natsdriver.Attributes(), waiting, source); err == nil {
 			b.client = b.conn.Client()
 		}
 		return err
@@ -193,7 +193,7 @@ func (b *Broker) connect(ctx context.Context, c *Config) (err error) {
 	if err := b.awaitCluster(ctx, c); err != nil {
 		return err
 	}
-	b.conn, err = natsdriver.New(ctx, b.client, natsdriver.SyncAlways(), natsdriver.Listened(b.store.Listened), natsdriver.Attributes(), source,
+	b.conn, err = natsdriver.New(ctx, b.client, natsdriver.SyncAlways(), natsdriver.Listened(b.store.Listened), natsdriver.Attributes(), waiting, source,
 		natsdriver.Engine("hark", c.Listen), natsdriver.Replicas(int(c.Cluster.Replicas)))
 	return err
 }

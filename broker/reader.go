@@ -17,9 +17,12 @@ import (
 const (
 	// storedBatch is how many messages of a stored topic are routed together.
 	storedBatch = 256
-	// liveWindow is how many messages of other topics wait to be routed before
-	// the newest are dropped, counted.
-	liveWindow = 8192
+	// liveWindow is how many messages of another topic wait to be routed, or sent to
+	// clients over HTTP, before the newest are dropped, counted. liveSize is how large
+	// they may be together, and allLiveSize those of all topics.
+	liveWindow  = 8192
+	liveSize    = 64 << 20
+	allLiveSize = 256 << 20
 	// hopsHeader counts how often a message has been routed.
 	hopsHeader = "hark-hops"
 	// attemptTimeout is how long one attempt to publish may take, well within

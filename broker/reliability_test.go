@@ -349,6 +349,42 @@ func TestLargeMessages(t *testing.T) {
 	}
 }
 
+// TestLargeMessagesThatWait has a route that is not at work while large messages come: those
+// that wait for it are bounded in bytes, and the others are counted.
+func TestLargeMessagesThatWait(t *testing.T) {
+	const size = 4 << 20
+	b := start(t, config(t, "routes: [{from: live, to: routed}]"))
+	c := dial(t, b, "")
+	routed := listen(t, c, "routed")
+	reader := b.routing.readers[readerKey{"live", false}]
+	resume, ok := reader.pause(testContext(t))
+	if !ok {
+		t.Fatal("the route does not pause")
+	}
+	const n = liveSize/size + 4
+	for range n {
+		publish(t, c, "live", &driver.Message{Data: make([]byte, size)})
+	}
+	for _, c := range []driver.Conn{c, b.conn} { // the second knows what the first has sent
+		if err := c.Flush(testContext(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lag, err := reader.sub.Lag(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if lag.Waiting+lag.Lost != n || lag.Waiting > liveSize/size {
+		t.Errorf("got %+v of %d messages of %d bytes, want at most %d bytes that wait", lag, n, size, liveSize)
+	}
+	resume()
+	receive(t, routed, int(lag.Waiting))
+	publish(t, c, "live", &driver.Message{Data: []byte(`"end"`)})
+	if m := receive(t, routed, 1)[0]; string(m.Data) != `"end"` {
+		t.Errorf("got %d bytes more, want what was published later", len(m.Data))
+	}
+}
+
 // waitForRoute waits for the counters of the first route.
 func waitForRoute(t *testing.T, b *Broker, done func(RouteStats) bool) RouteStats {
 	t.Helper()
