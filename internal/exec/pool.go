@@ -95,6 +95,13 @@ func (p *Pool) endLocked() {
 	}
 }
 
+// end records the end of a goroutine.
+func (p *Pool) end() {
+	p.mu.Lock()
+	p.endLocked()
+	p.mu.Unlock()
+}
+
 func (p *Pool) push(t *Task) {
 	p.mu.Lock()
 	p.pushLocked(t)
