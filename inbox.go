@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/harkbus/hark/driver"
+	"github.com/harkbus/hark/internal/exec"
 )
 
 // inbox is the end of an engine's subscription in this process. It puts what it
@@ -32,6 +33,8 @@ type inbox[T any] struct {
 	abandoned atomic.Bool
 	lag       atomic.Pointer[driver.Lag] // the final lag, once abandoned
 
+	feeder     exec.Feeder // runs the pump
+	feeds      bool        // the pump may run the worker
 	cancelPump context.CancelFunc
 	pumped     chan struct{} // closed when the pump has returned
 	ended      error         // what ended the subscription, nil if that was not the engine; the pump's, until it has returned
@@ -48,6 +51,7 @@ type inbox[T any] struct {
 	held      arrival            // head of a ring of the messages in flight
 	holds     int                // their number
 	done      []*driver.Received // done but not yet acknowledged
+	serving   bool               // the pump runs the worker, and acknowledges afterwards
 	hasRoom   chan struct{}      // closed when there is room again; nil if no one waits
 	turn      context.Context    // of the pump; ends when someone asks what the pump holds
 	interrupt context.CancelFunc // ends turn
@@ -173,7 +177,10 @@ func (in *inbox[T]) begin(cfg *subscribeConfig, how mode, h Handler[T], batch Ba
 		err = home.add(in)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	in.cancelPump = cancel
+	in.cancelPump = func() {
+		cancel()
+		in.feeder.Relieve() // the handler in which it was called, if the pump runs that
+	}
 	if err != nil {
 		close(in.pumped)
 		in.close()
@@ -183,7 +190,8 @@ func (in *inbox[T]) begin(cfg *subscribeConfig, how mode, h Handler[T], batch Ba
 		in.acked = make(chan struct{})
 		go in.acknowledge()
 	}
-	go in.pump(ctx)
+	in.feeds = in.shared && how == pushed && cfg.workers == 1
+	in.feeder.Start(&m.worker.Task, func() { in.pump(ctx) })
 	return m, nil
 }
 
@@ -213,6 +221,7 @@ func (s start) forEngine() (driver.From, uint64, time.Time) {
 func (in *inbox[T]) undecodable(ctx context.Context, a *arrival, earlier *Failure, err error) bool {
 	c, cfg, hooks := in.member.consumer, in.member.cfg, &in.local.core.bus.hooks
 	e := FailEvent{Source: c.source(), Message: encodedEnvelope{a.Received}, Attempt: 1, Err: err}
+	in.release()
 	c.need().tally.failed.Add(1)
 	hooks.onFail(e)
 	f := newFailure(a.Topic, a.Seq, c.subscription(), e, time.Now(), earlier)
@@ -272,6 +281,7 @@ func (r *remoteTopic) buryRaw(ctx context.Context, to string, a *arrival, f *Fai
 
 // giveBack returns messages that never entered the log.
 func (in *inbox[T]) giveBack(ms []*driver.Received) {
+	in.release()
 	in.received.Add(-uint64(len(ms)))
 	if !in.shared {
 		in.rejected += len(ms)

@@ -40,6 +40,7 @@ func (in *inbox[T]) settled(a *arrival) {
 	if in.letGoLocked(a) && in.shared {
 		in.done = append(in.done, a.Received)
 	}
+	acknowledge := in.shared && !in.serving
 	hasRoom := in.hasRoom
 	if hasRoom != nil && in.holds <= in.window/2 {
 		in.hasRoom = nil
@@ -50,11 +51,16 @@ func (in *inbox[T]) settled(a *arrival) {
 	if hasRoom != nil {
 		close(hasRoom)
 	}
-	if in.shared {
-		select {
-		case in.news <- struct{}{}:
-		default:
-		}
+	if acknowledge {
+		in.tell()
+	}
+}
+
+// tell wakes the acknowledger.
+func (in *inbox[T]) tell() {
+	select {
+	case in.news <- struct{}{}:
+	default:
 	}
 }
 
@@ -89,8 +95,10 @@ func (in *inbox[T]) ack() {
 	if len(done) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), engineTimeout)
-	defer cancel()
+	ctx := &lazyContext{make: func() (context.Context, context.CancelFunc) {
+		return context.WithTimeout(context.Background(), engineTimeout)
+	}}
+	defer ctx.end()
 	if err := in.sub.Ack(ctx, done); err != nil { // the messages will come again
 		in.remote.engine.lost(in.local.core.bus, fmt.Errorf("acknowledge to %s: %w", in.name(), err))
 	}

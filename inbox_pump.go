@@ -10,9 +10,18 @@ import (
 
 // How messages of an engine get into the log of an inbox.
 
-// pump receives messages until the subscription ends.
+// pump receives messages until the subscription ends. That of a member of a group
+// runs the worker itself if that sleeps, and acknowledges what it has done; when a
+// handler takes long, another goroutine becomes the pump.
 func (in *inbox[T]) pump(ctx context.Context) {
-	defer close(in.pumped)
+	mine := true
+	defer func() {
+		if mine {
+			in.feeder.Release()
+			close(in.pumped)
+		}
+	}()
+	in.handOver()
 	for ctx.Err() == nil {
 		turn := in.nextTurn(ctx)
 		room, err := in.room(turn)
@@ -31,9 +40,54 @@ func (in *inbox[T]) pump(ctx context.Context) {
 			return
 		}
 		in.received.Add(uint64(len(ms)))
-		if !in.take(ctx, ms) {
+		in.claim()
+		more := in.take(ctx, ms)
+		mine = false // unless the handlers return
+		if mine = in.serve(); !mine || !more {
 			return
 		}
+	}
+}
+
+// claim makes the pump run the worker once it has put messages into the log.
+func (in *inbox[T]) claim() {
+	if !in.feeds || !in.feeder.Claim() {
+		return
+	}
+	in.mu.Lock()
+	in.serving = true
+	in.mu.Unlock()
+}
+
+// serve runs the worker if it is claimed, and acknowledges what is done. It returns
+// false if another goroutine has become the pump.
+func (in *inbox[T]) serve() (mine bool) {
+	if !in.feeder.Serve() {
+		return false
+	}
+	if in.serving { // others only read it
+		in.mu.Lock()
+		in.serving = false
+		in.mu.Unlock()
+		in.ack()
+	}
+	return true
+}
+
+// release leaves the worker to others, because the pump has to wait.
+func (in *inbox[T]) release() {
+	in.feeder.Release()
+	in.handOver()
+}
+
+// handOver lets the acknowledger acknowledge what the pump has not.
+func (in *inbox[T]) handOver() {
+	in.mu.Lock()
+	serving := in.serving
+	in.serving = false
+	in.mu.Unlock()
+	if serving {
+		in.tell()
 	}
 }
 
