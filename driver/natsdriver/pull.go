@@ -45,6 +45,8 @@ type puller struct {
 	single  bool         // the next message is too large to be requested with others
 	cut     atomic.Bool  // the connection was lost since the first request
 	wake    chan struct{}
+	silence *time.Timer // runs while nextMessages waits
+	several bool        // messages have come together lately
 	asking  chan *fence // for the caller of nextMessages
 	fences  []*fence    // requested from the server
 
@@ -207,8 +209,7 @@ func (p *puller) stop(ctx context.Context) error {
 func (p *puller) nextMessages(ctx context.Context, most, depth int) ([]*nats.Msg, error) {
 	p.turn.Lock()
 	defer p.turn.Unlock()
-	var silence *time.Timer
-	gone := p.gone
+	timed, gone := false, p.gone
 	p.gone = false
 	clear(p.taken)
 	for {
@@ -221,12 +222,17 @@ func (p *puller) nextMessages(ctx context.Context, most, depth int) ([]*nats.Msg
 			}
 		}
 		if len(ms) > 0 {
-			p.taken = ms
+			p.taken, p.several = ms, len(ms) > 1
 			return ms, nil
 		}
-		if silence == nil {
-			silence = time.NewTimer(pullSilence)
-			defer silence.Stop()
+		if !timed {
+			timed = true
+			if p.silence == nil {
+				p.silence = time.NewTimer(pullSilence)
+			} else {
+				p.silence.Reset(pullSilence)
+			}
+			defer p.silence.Stop()
 		}
 		switch {
 		case ended && len(p.msgs) == 0:
@@ -241,12 +247,15 @@ func (p *puller) nextMessages(ctx context.Context, most, depth int) ([]*nats.Msg
 		select {
 		case m := <-p.msgs:
 			if p.isMessage(m, &gone) {
-				runtime.Gosched() // lets the client run, which has read more than one
+				if p.several {
+					runtime.Gosched() // lets the client run, which has read more than one
+				}
 				p.taken = p.take(append(p.taken[:0], m), most, &gone)
+				p.several = len(p.taken) > 1
 				return p.taken, nil
 			}
-			silence.Reset(pullSilence)
-		case <-silence.C:
+			p.silence.Reset(pullSilence)
+		case <-p.silence.C:
 			p.forgetRequests()
 			return nil, errNoConsumer
 		case <-p.wake:
