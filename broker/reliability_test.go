@@ -357,7 +357,7 @@ func TestLargeMessagesThatWait(t *testing.T) {
 	c := dial(t, b, "")
 	routed := listen(t, c, "routed")
 	reader := b.routing.readers[readerKey{"live", false}]
-	resume, ok := reader.pause(testContext(t))
+	resume, ok := reader.pause(testContext(t), time.Minute)
 	if !ok {
 		t.Fatal("the route does not pause")
 	}
