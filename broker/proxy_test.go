@@ -244,6 +244,9 @@ func TestProxyKnowsAddresses(t *testing.T) {
 	}
 	<-lost
 	attempt(t, b, "eve", func(nc *nats.Conn) error { return nc.PublishRequest("mine", nc.NewInbox(), nil) })
+	if err := b.conn.Flush(testContext(t)); err != nil { // the broker is connected again
+		t.Fatal(err)
+	}
 }
 
 // TestTooManyForProxy connects more clients than are allowed. The excess ones are
