@@ -82,33 +82,21 @@ func (l *localDelivery) remove(s *subscription) {
 
 // deliver delivers a message, unless it must be sent: then it returns false.
 func (l *localDelivery) deliver(topic string, m *driver.Message) (delivered bool, err error) {
-	subs, delivered, err := l.tryDeliver(topic, m)
-	for _, s := range subs {
-		s.queue.announce() // without a lock, because it may call others
-	}
-	return delivered, err
-}
-
-// tryDeliver is deliver, but does not tell the subscriptions that have got the message.
-func (l *localDelivery) tryDeliver(topic string, m *driver.Message) (subs []*subscription, delivered bool, err error) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	t := l.topics[topic]
 	if t == nil {
 		if l.conn.opts.listened(topic, 0) || !l.sound() {
-			return nil, false, nil
+			return false, nil
 		}
-		return nil, true, l.conn.sendable(topic, m)
+		return true, l.conn.sendable(topic, m)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if l.conn.opts.listened(topic, len(t.subs)) || !l.sound() || t.behind && !l.flush(t) {
-		return nil, false, nil
+		return false, nil
 	}
-	if err := l.hand(t, topic, m); err != nil {
-		return nil, true, err
-	}
-	return t.subs, true, nil
+	return true, l.hand(t, topic, m)
 }
 
 // send calls f, which sends a message. It waits while messages before it are parked.
@@ -188,19 +176,6 @@ func (l *localDelivery) finishFlush(t *localTopic) {
 	for _, s := range l.subscriptions(t) {
 		_ = s.arrived(context.Background()) // ends with the subscription
 	}
-	for _, s := range l.release(t, err == nil) {
-		s.queue.announce()
-	}
-}
-
-func (l *localDelivery) subscriptions(t *localTopic) []*subscription {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	return t.subs
-}
-
-// release ends a flush, and returns the subscriptions that may have got what was parked.
-func (l *localDelivery) release(t *localTopic, flushed bool) []*subscription {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	t.mu.Lock()
@@ -208,10 +183,15 @@ func (l *localDelivery) release(t *localTopic, flushed bool) []*subscription {
 	for _, s := range t.subs {
 		s.queue.release()
 	}
-	t.behind = t.behind || !flushed
+	t.behind = t.behind || err != nil
 	close(t.flushed)
 	l.flushes.Delete(t.flushed)
 	t.flushed = nil
+}
+
+func (l *localDelivery) subscriptions(t *localTopic) []*subscription {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
 	return t.subs
 }
 

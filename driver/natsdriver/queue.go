@@ -16,9 +16,8 @@ import (
 type queue struct {
 	room   int
 	bounds *bounds
-	ready  atomic.Pointer[func()] // called when something has come; nil to wake Receive
-	wake   chan struct{}          // has a token when Receive is to look again
-	taken  []arrival              // what take last returned
+	wake   chan struct{} // has a token when take is to look again
+	taken  []arrival     // what take last returned
 
 	mu      sync.Mutex // guards the fields below
 	waiting []arrival
@@ -77,6 +76,8 @@ func newQueue(room int, b *bounds) *queue {
 // move adds a message that the server has sent, and those that have come after it.
 func (q *queue) move(m *nats.Msg, after <-chan *nats.Msg) {
 	q.mu.Lock()
+	defer q.mu.Unlock()
+	defer q.rouse()
 	q.moveLocked(m)
 	for range maxMoved {
 		select {
@@ -96,8 +97,6 @@ func (q *queue) move(m *nats.Msg, after <-chan *nats.Msg) {
 		}
 	}
 	q.watches = kept
-	q.mu.Unlock()
-	q.announce()
 }
 
 func (q *queue) moveLocked(m *nats.Msg) {
@@ -119,7 +118,7 @@ func (q *queue) addLocked(to []arrival, a arrival) []arrival {
 	return append(to, a)
 }
 
-// put adds a message that is handed over. The caller calls announce when it holds no lock.
+// put adds a message that is handed over.
 func (q *queue) put(r *driver.Received, park bool) {
 	size := arrivalBytes + len(r.Data) + len(r.Key)
 	for name, value := range r.Headers {
@@ -132,6 +131,7 @@ func (q *queue) put(r *driver.Received, park bool) {
 		q.parked = q.addLocked(q.parked, a)
 	} else {
 		q.waiting = q.addLocked(q.waiting, a)
+		q.rouse()
 	}
 }
 
@@ -141,14 +141,11 @@ func (q *queue) release() {
 	defer q.mu.Unlock()
 	q.waiting = append(q.waiting, q.parked...)
 	q.parked = nil
+	q.rouse()
 }
 
-// announce tells who receives that something has come. It must be called without a lock.
-func (q *queue) announce() {
-	if f := q.ready.Load(); f != nil {
-		(*f)()
-		return
-	}
+// rouse makes take look again.
+func (q *queue) rouse() {
 	select {
 	case q.wake <- struct{}{}:
 	default: // it has not looked yet
@@ -218,6 +215,7 @@ func (q *queue) await(ctx context.Context, moved uint64) error {
 // end says that nothing more comes, and drops what waits if nobody is to receive it.
 func (q *queue) end(drop bool) {
 	q.mu.Lock()
+	defer q.mu.Unlock()
 	if !q.over {
 		q.over = true
 		q.bounds.queues.Add(-1)
@@ -229,8 +227,7 @@ func (q *queue) end(drop bool) {
 	if drop {
 		q.waiting, q.head, q.parked, q.size = nil, 0, nil, 0
 	}
-	q.mu.Unlock()
-	q.announce()
+	q.rouse()
 }
 
 func (q *queue) dropParked() {

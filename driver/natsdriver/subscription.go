@@ -240,21 +240,6 @@ func (s *subscription) end() {
 	s.inlet.end()
 }
 
-// Ready has f called whenever something may have come, or the subscription has ended, and
-// once at first. It is called by whoever brings it: a call of Publish, or the goroutine
-// that receives what the server sends. So it should not take long; Receive does not wait
-// if its context has ended. It is called by several goroutines at a time. Ready reports
-// false if the subscription cannot do that: only those with a bound in bytes (MaxWaiting)
-// can, and those to whom messages are handed over (Listened).
-func (s *subscription) Ready(f func()) bool {
-	if s.queue == nil {
-		return false
-	}
-	s.queue.ready.Store(&f)
-	f()
-	return true
-}
-
 // Receive implements driver.Subscription.
 func (s *subscription) Receive(ctx context.Context, most int) ([]*driver.Received, error) {
 	for {
