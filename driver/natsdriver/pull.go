@@ -50,7 +50,7 @@ type puller struct {
 	asking  chan *fence // for the caller of nextMessages
 	fences  []*fence    // requested from the server
 
-	turn  sync.Mutex  // held by who takes from the buffer; guards swept and gone
+	turn  sync.Mutex  // held by who takes from the buffer; guards what that needs
 	swept []*nats.Msg // taken from the buffer, to count them
 	gone  bool        // a status that was found then says that the consumer is
 }
@@ -173,6 +173,9 @@ func (p *puller) discard() {
 }
 
 func (p *puller) empty() {
+	p.turn.Lock()
+	defer p.turn.Unlock()
+	p.swept, p.gone = nil, false
 	for {
 		select {
 		case <-p.msgs:
@@ -256,7 +259,7 @@ func (p *puller) nextMessages(ctx context.Context, most, depth int) ([]*nats.Msg
 			}
 			p.silence.Reset(pullSilence)
 		case <-p.silence.C:
-			p.forgetRequests()
+			p.forgetRequestsLocked()
 			return nil, errNoConsumer
 		case <-p.wake:
 			if !p.cut.Load() {
@@ -291,7 +294,10 @@ func (p *puller) rest() []*nats.Msg {
 // take appends the messages that have arrived to ms, up to most.
 func (p *puller) take(ms []*nats.Msg, most int, gone *bool) []*nats.Msg {
 	n := min(len(p.swept), most-len(ms))
-	ms, p.swept = append(ms, p.swept[:n]...), p.swept[n:]
+	ms = append(ms, p.swept[:n]...)
+	if p.swept = p.swept[n:]; len(p.swept) == 0 {
+		p.swept = nil // so that they are not kept in memory
+	}
 	for len(ms) < most {
 		select {
 		case m := <-p.msgs:
@@ -315,6 +321,12 @@ func (p *puller) over() bool {
 }
 
 func (p *puller) forgetRequests() {
+	p.turn.Lock()
+	defer p.turn.Unlock()
+	p.forgetRequestsLocked()
+}
+
+func (p *puller) forgetRequestsLocked() {
 	for _, f := range p.fences {
 		f.passed <- false
 	}
