@@ -136,7 +136,7 @@ func (in *reader) routeWaiting() {
 		if err != nil {
 			return
 		}
-		in.route(in.routing.plan.Load(), ms)
+		in.route(ms)
 		left -= len(ms)
 	}
 }
@@ -190,12 +190,9 @@ func (in *reader) run() {
 			pause = min(2*pause, maxBackoff)
 			continue
 		}
-		done := in.route(in.routing.plan.Load(), ms)
+		done := in.route(ms)
 		if !in.key.stored {
 			continue
-		}
-		for done < len(ms) && sleep(in.work, minBackoff) { // the plan has been replaced
-			done += in.route(in.routing.plan.Load(), ms[done:])
 		}
 		if err := in.sub.Ack(in.work, ms[:done]); err != nil && in.work.Err() == nil {
 			log.Warn("messages could not be acknowledged and will be delivered again", "err", err)
@@ -223,12 +220,18 @@ type routingBatch struct {
 	moves      moves
 }
 
-// route does with messages what a plan says, and returns how many of them, from
+// route does with messages what the plan says, and returns how many of them, from
 // the first on, are done with.
-func (in *reader) route(p *plan, ms []*driver.Received) int {
-	b := in.decide(p, ms)
-	if !in.deliver(p, ms, b.byTarget) {
-		return 0 // repeats are recognised
+func (in *reader) route(ms []*driver.Received) int {
+	p := in.routing.plan.Load()
+	mine := in.mine(p, ms)
+	b := in.decide(p, ms, mine)
+	for !in.deliver(p, ms, b.byTarget) {
+		if !sleep(in.work, minBackoff) {
+			return 0 // repeats are recognised
+		}
+		p = in.routing.plan.Load() // it has been replaced
+		b = in.decide(p, ms, mine)
 	}
 	for _, d := range b.deliveries {
 		if d.err != nil {
@@ -245,18 +248,30 @@ func (in *reader) route(p *plan, ms []*driver.Received) int {
 	return done
 }
 
-// decide finds out what a plan says about messages.
-func (in *reader) decide(p *plan, ms []*driver.Received) *routingBatch {
-	b := &routingBatch{byTarget: map[string][]*delivery{}, moves: moves{}}
+// mine reports which messages this reader routes, and records them. It must be called once
+// for each message, because the marks of those to skip are used up.
+func (in *reader) mine(p *plan, ms []*driver.Received) []bool {
 	in.mu.Lock()
 	routed := in.routed
 	in.mu.Unlock()
-	skip := in.skip.Load()
+	skip, mine := in.skip.Load(), make([]bool, len(ms))
 	for i, m := range ms {
 		if skip.has(m) || !in.key.stored && p.declared(m.Topic) {
 			continue // another reader has it from its store, or had it before
 		}
 		routed.add(m)
+		mine[i] = true
+	}
+	return mine
+}
+
+// decide finds out what a plan says about the messages of this reader.
+func (in *reader) decide(p *plan, ms []*driver.Received, mine []bool) *routingBatch {
+	b := &routingBatch{byTarget: map[string][]*delivery{}, moves: moves{}}
+	for i, m := range ms {
+		if !mine[i] {
+			continue
+		}
 		groups := p.tasks[in.key]
 		if p.mixed[in.key] {
 			groups = matching(groups, m.Topic)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -150,6 +151,7 @@ func TestReloadWithoutPatience(t *testing.T) {
 	dir := t.TempDir()
 	other := "{name: other, from: more, to: out}]"
 	b := startStuck(t, dir, other)
+	fly(t, b, 1)
 	b.routing.patience = time.Nanosecond
 	c := dial(t, b, "")
 	out := listen(t, c, "out")
@@ -165,6 +167,7 @@ func TestReloadWithoutPatience(t *testing.T) {
 func TestReloadOfStuckRoute(t *testing.T) {
 	dir := t.TempDir()
 	b := startStuck(t, dir, "]")
+	fly(t, b, 1)
 	if err := b.Reload(testContext(t), configIn(t, dir, stuckTopics+"routes: [{name: r, from: in, to: more}]")); err != nil {
 		t.Fatal(err)
 	}
@@ -175,10 +178,38 @@ func TestReloadOfStuckRoute(t *testing.T) {
 	}
 }
 
+// TestReloadOfStuckRouteThatSkips does that with a message that another reader has routed
+// before an earlier reload: it must not go there, too.
+func TestReloadOfStuckRouteThatSkips(t *testing.T) {
+	dir := t.TempDir()
+	b := startStuck(t, dir, "]")
+	reader := b.routing.readers[readerKey{"in", true}]
+	resume, ok := reader.pause(testContext(t), time.Minute)
+	if !ok {
+		t.Fatal("the route does not pause")
+	}
+	seed := maphash.MakeSeed()
+	routed := &driver.Received{Topic: "in"}
+	routed.ID = "id-0"
+	reader.skip.Store((&skipSet{seed: seed, marks: map[uint64]int{mark(seed, routed): 1}}).until(5, 0))
+	fly(t, b, 5)
+	if err := b.conn.Flush(testContext(t)); err != nil { // they are received together
+		t.Fatal(err)
+	}
+	resume()
+	if err := b.Reload(testContext(t), configIn(t, dir, stuckTopics+"routes: [{name: r, from: in, to: more}]")); err != nil {
+		t.Fatal(err)
+	}
+	for i, m := range receive(t, replay(t, b.conn, "more"), 4) {
+		if m.ID != fmt.Sprint("id-", i+1) {
+			t.Errorf("got %s, want id-%d: once and in order", m.ID, i+1)
+		}
+	}
+}
+
 const stuckTopics = "topics: [{name: in, durability: memory}, {name: full, durability: memory}, {name: more, durability: memory}]\n"
 
-// startStuck starts a broker with a route that has messages in flight to a target that
-// accepts none.
+// startStuck starts a broker with a route to a target that accepts nothing.
 func startStuck(t *testing.T, dir, more string) *Broker {
 	t.Helper()
 	b := start(t, configIn(t, dir, stuckTopics+"routes: [{name: r, from: in, to: full}, "+more))
@@ -193,6 +224,12 @@ func startStuck(t *testing.T, dir, more string) *Broker {
 	if _, err := js.UpdateStream(&full); err != nil {
 		t.Fatal(err)
 	}
+	return b
+}
+
+// fly publishes five messages for that route, and waits until so many are in flight.
+func fly(t *testing.T, b *Broker, n uint64) {
+	t.Helper()
 	for i := range 5 {
 		publishTo(t, storedTopic(t, b.conn, "in"), keyed(i, "", `{}`))
 	}
@@ -201,8 +238,8 @@ func startStuck(t *testing.T, dir, more string) *Broker {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if g.InFlight > 0 {
-			return b
+		if g.InFlight >= n {
+			return
 		}
 		awaitTick(t)
 	}

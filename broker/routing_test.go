@@ -247,7 +247,7 @@ func TestRepeatsAreHarmless(t *testing.T) {
 	// As if it had been killed before it acknowledged anything.
 	for _, topic := range []string{"a", "b"} {
 		in := newReader(b.routing, readerKey{topic, true})
-		if done := in.route(b.routing.plan.Load(), receive(t, replay(t, c, topic), 20)); done != 20 {
+		if done := in.route(receive(t, replay(t, c, topic), 20)); done != 20 {
 			t.Errorf("got %d done, want 20", done)
 		}
 	}
