@@ -79,6 +79,39 @@ func TestMaxWaiting(t *testing.T) {
 	}
 }
 
+// Whatever a message is large by counts, also if it is handed over.
+func TestAllOfAMessageCounts(t *testing.T) {
+	const each = 1 << 20
+	c := startServer(t).open(t, MaxWaiting(each, each), Listened(func(string, int) bool { return false }))
+	topic, sub := openDirect(t, c, driver.SubscribeConfig{})
+	text := strings.Repeat("x", each/2)
+	for name, m := range map[string]driver.Message{
+		"data": {ID: "1", Data: []byte(text)}, "key": {ID: "1", Key: text, HasKey: true}, "ID": {ID: text}, "content type": {ID: "1", ContentType: text},
+		"headers": {ID: "1", Headers: map[string]string{"a": text}},
+	} {
+		before, err := sub.Lag(testContext(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			if err := topic.Publish(testContext(t), []*driver.Message{new(m)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := c.Flush(testContext(t)); err != nil {
+			t.Fatal(err)
+		}
+		lag, err := sub.Lag(testContext(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if lag.Waiting != 1 || lag.Lost != before.Lost+2 {
+			t.Errorf("%s: got %+v after %+v, want one that waits and two more lost", name, lag, before)
+		}
+		receive(t, sub, 1)
+	}
+}
+
 func TestMaxWaitingIsChecked(t *testing.T) {
 	for _, o := range []Option{MaxWaiting(0, 1), MaxWaiting(2, 1)} {
 		if _, err := makeOptions([]Option{o}); err == nil || !strings.Contains(err.Error(), "MaxWaiting") {
