@@ -100,9 +100,10 @@ func (l *lane[X]) Yield(c *feed.Cursor[entry[X]]) {
 	if l.core.over.Load() {
 		return // about to be detached and accounted for
 	}
-	if floor := c.Floor(); c.Pos() < floor {
-		l.core.lost(DropRetention, floor-c.Pos())
-		c.Skip(floor)
+	if pos, floor := c.Pos(), c.Floor(); pos < floor {
+		missed := l.meant(pos, floor-pos)
+		l.core.lost(DropRetention, missed)
+		c.Skip(pos + missed)
 	}
 	l.overflow()
 }
@@ -117,10 +118,7 @@ func (l *lane[X]) overflow() {
 		return
 	}
 	buffer := uint64(l.core.limits().buffer)
-	waiting := c.Lag()
-	if until := l.until.Load(); until > 0 { // messages after until are not for this lane
-		waiting = until - 1 - c.Pos()
-	}
+	waiting := l.meant(c.Pos(), c.Lag())
 	switch l.core.limits().policy {
 	case DropOldest, Latest:
 		if waiting > buffer {
@@ -150,12 +148,19 @@ func (l *lane[X]) peek(most int) []entry[X] {
 			return l.kept[:min(most, len(l.kept))]
 		}
 	}
-	if until := l.until.Load(); until > 0 {
-		if most = int(min(uint64(most), until-1-l.cursor.Pos())); most == 0 {
-			return nil
-		}
+	if most = int(l.meant(l.cursor.Pos(), uint64(most))); most == 0 {
+		return nil
 	}
 	return l.cursor.Peek(most)
+}
+
+// meant returns how many of the n messages from pos on are for this lane: those after
+// its end are not.
+func (l *lane[X]) meant(pos, n uint64) uint64 {
+	if until := l.until.Load(); until > 0 {
+		return min(n, until-1-min(pos, until-1))
+	}
+	return n
 }
 
 func (l *lane[X]) pass(n int) {
@@ -217,10 +222,7 @@ func (l *lane[X]) arm() bool {
 
 func (l *lane[X]) lag() (waiting, passed uint64) {
 	passed = l.cursor.Pos() - l.cursor.Started()
-	waiting = l.cursor.Lag()
-	if until := l.until.Load(); until > 0 {
-		waiting = until - 1 - (passed + l.cursor.Started())
-	}
+	waiting = l.meant(passed+l.cursor.Started(), l.cursor.Lag())
 	kept := uint64(len(l.kept))
 	return waiting + kept, passed - kept
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 	"weak"
 
@@ -315,6 +316,70 @@ func (d *dropNotes) OnDrop(e hark.DropEvent) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.drops[e.Reason] += e.Count
+}
+
+// What retention takes from a subscription that is ending counts as dropped, and nothing
+// newer comes in its place (ITR-6, SUB-5).
+func TestOvertakenWhileEnding(t *testing.T) {
+	const held, newer = 100, 4000
+	end := func(t *testing.T, read func(topic *hark.Topic[int], overtake func()) (last int, err error)) {
+		notes := &dropNotes{drops: map[hark.DropReason]int{}}
+		bus := hark.New(hark.WithHooks(notes))
+		topic, err := hark.NewTopic[int](bus, "a", hark.Stored(hark.Retention{MaxMessages: held}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range held {
+			mustPublish(t, topic, i+1)
+		}
+		got, once := 0, sync.Once{}
+		last, err := read(topic, func() {
+			got++
+			once.Do(func() {
+				for i := range newer {
+					mustPublish(t, topic, held+i+1)
+				}
+			})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		closeBus(t, bus)
+		if dropped := notes.drops[hark.DropRetention]; last > held || dropped == 0 || got+dropped != held {
+			t.Errorf("got %d up to %d, and %d were dropped; want %d in all, none after them", got, last, dropped, held)
+		}
+	}
+	t.Run("UntilNow", func(t *testing.T) {
+		end(t, func(topic *hark.Topic[int], overtake func()) (last int, err error) {
+			for m, err := range topic.Messages(t.Context(), hark.FromStart(), hark.UntilNow()) {
+				if err != nil {
+					return last, err
+				}
+				last = m.Value
+				overtake()
+			}
+			return last, nil
+		})
+	})
+	t.Run("Drain", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			end(t, func(topic *hark.Topic[int], overtake func()) (last int, err error) {
+				gate := make(chan struct{})
+				sub := mustSubscribe(t, topic, func(_ context.Context, m *hark.Message[int]) error {
+					<-gate
+					last = m.Value
+					overtake()
+					return nil
+				}, hark.FromStart())
+				drained := make(chan error)
+				go func() { drained <- sub.Drain(t.Context()) }()
+				synctest.Wait()
+				close(gate)
+				err = <-drained
+				return last, err
+			})
+		})
+	})
 }
 
 func TestBUF11DropsAreReported(t *testing.T) {
