@@ -24,7 +24,7 @@ const (
 	valuePrefix  = "$HARK.value." // followed by the name
 	watchPrefix  = "$HARK.watch." // followed by the name
 	natsSequence = "Nats-Sequence"
-	// writersHeader lists the last change of each connection that has changed the
+	// writersHeader lists the last change of each writer that has changed the
 	// value, newest last. A writer whose answer was lost tells by it whether its
 	// change was made.
 	writersHeader = "hark-writers"
@@ -46,6 +46,7 @@ type value struct {
 	conn *Conn
 	name string
 	turn chan struct{} // capacity 1; held while changing the value
+	ids  ids           // of its changes; not the connection's, on which there may be others
 
 	mu      sync.Mutex // guards the fields below
 	since   time.Time  // when the stream was made whose sequences are the versions
@@ -77,6 +78,7 @@ func (c *Conn) openValue(ctx context.Context, name string, initial []byte) (v *v
 		return nil, state, false, errConnClosed
 	}
 	v = &value{conn: c, name: name, turn: make(chan struct{}, 1)}
+	v.ids.init()
 	if err := v.ensureStream(ctx); err != nil {
 		return nil, state, false, err
 	}
@@ -175,14 +177,14 @@ func (v *value) wrote(base uint64, id string) (wrote, known bool) {
 	if slices.Contains(all, id) {
 		return true, true
 	}
-	former := slices.ContainsFunc(all, func(other string) bool { return strings.HasPrefix(other, v.conn.ids.prefix) })
+	former := slices.ContainsFunc(all, func(other string) bool { return strings.HasPrefix(other, v.ids.prefix) })
 	return false, len(all) > 0 && (former || len(all) < maxWriters || v.version-base <= maxWriters)
 }
 
-// written returns writers with a change by this connection added, replacing its
-// previous one.
+// written returns writers with a change by this writer added, replacing its previous
+// one.
 func (v *value) written(writers, id string) string {
-	all := slices.DeleteFunc(strings.Fields(writers), func(other string) bool { return strings.HasPrefix(other, v.conn.ids.prefix) })
+	all := slices.DeleteFunc(strings.Fields(writers), func(other string) bool { return strings.HasPrefix(other, v.ids.prefix) })
 	all = append(all, id)
 	return strings.Join(all[max(len(all)-maxWriters, 0):], " ")
 }
@@ -207,7 +209,7 @@ func (v *value) CompareAndSet(ctx context.Context, version uint64, data []byte) 
 		state, err := v.Load(ctx)
 		return state, false, err
 	}
-	id := v.conn.ids.next()
+	id := v.ids.next()
 	writers = v.written(writers, id)
 	m := &nats.Msg{Subject: valuePrefix + v.name, Data: data, Header: nats.Header{}}
 	setNATSHeader(m, jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(version, 10))

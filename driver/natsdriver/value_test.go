@@ -242,6 +242,38 @@ func TestValueChangeWhoseAnswerIsLost(t *testing.T) {
 	}
 }
 
+// A change whose answer was lost was made, and somebody else has changed the value since
+// over the same connection, as requests to a broker do. It must not be made again.
+func TestValueChangeBeforeOneOfTheSameConnection(t *testing.T) {
+	c := startServer(t, withJetStream).open(t)
+	v, err := c.OpenValue(testContext(t), "v", []byte("0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	base, err := v.Load(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	js := c.js
+	c.js = &lossy{js, func() {
+		c.js = js
+		other, err := c.OpenValue(testContext(t), "v", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		state, err := other.Load(testContext(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, done, err := other.CompareAndSet(testContext(t), state.Version, []byte("2")); err != nil || !done {
+			t.Fatal(done, err)
+		}
+	}}
+	if got, done, err := v.CompareAndSet(testContext(t), base.Version, []byte("1")); err != nil || !done {
+		t.Errorf("got %+v, %v, %v, want it made", got, done, err)
+	}
+}
+
 // A change whose answer was lost was made, and since then more others have changed the
 // value than it remembers. It must not be made again.
 func TestValueChangeThatIsForgotten(t *testing.T) {
@@ -263,7 +295,7 @@ func TestValueChangeThatIsForgotten(t *testing.T) {
 	v.conn.js = &lossy{v.conn.js, func() {
 		state, err := other.Load(testContext(t))
 		for i := range maxWriters {
-			c.ids.prefix = fmt.Sprintf("other%d-", i)
+			other.(*value).ids.prefix = fmt.Sprintf("other%d-", i)
 			done := true
 			if err == nil {
 				state, done, err = other.CompareAndSet(testContext(t), state.Version, []byte("2"))
