@@ -1,6 +1,7 @@
 package hark
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -259,6 +260,9 @@ func (t *Topic[T]) publishLater(vs []T, m *meta, due time.Time) error {
 	s.make(n) // one to be used again would be too large to be kept
 	if err := r.fill(s, func(i int) any { return &vs[i] }, m, time.Time{}); err != nil {
 		return err
+	}
+	for i := range s.messages { // what is published as bytes is still the caller's
+		s.messages[i].Data = bytes.Clone(s.messages[i].Data)
 	}
 	return t.core.delayed.add(due, func() {
 		ctx, cancel := context.WithTimeout(context.Background(), engineTimeout)

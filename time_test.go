@@ -550,6 +550,18 @@ func TestDelayedOverEngineFailsAtOnce(t *testing.T) {
 		if n := <-got; n != 1 {
 			t.Errorf("got %d, want the value as it was published", n)
 		}
+		raw, err := hark.NewTopic[[]byte](bus, "raw")
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts := make(chan string, 1)
+		mustSubscribe(t, raw, func(_ context.Context, m *hark.Message[[]byte]) error { texts <- string(m.Value); return nil })
+		text := []byte("before")
+		mustPublish(t, raw, text, hark.Delay(time.Second))
+		copy(text, "after!")
+		if got := <-texts; got != "before" {
+			t.Errorf("got %q, want the bytes as they were published", got)
+		}
 		if err := bus.Close(t.Context()); err != nil {
 			t.Error(err)
 		}
