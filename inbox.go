@@ -169,17 +169,17 @@ func makeInboxLog[T any](t *Topic[T], shared bool) *Topic[T] {
 // begin starts receiving for a handler.
 func (in *inbox[T]) begin(cfg *subscribeConfig, how mode, h Handler[T], batch BatchHandler[T], as role, at uintptr, home inboxOwner) (*member[T], error) {
 	in.encoded = matchEncoded(cfg.where) && in.remote.codec.ContentType() == jsonType
+	ctx, cancel := context.WithCancel(context.Background())
+	in.cancelPump = func() {
+		cancel()
+		in.feeder.Relieve() // the handler in which it was called, if the pump runs that
+	}
 	m, err := in.local.subscribeTo(cfg, how, h, batch, as, at)
 	if err == nil {
 		in.member = m
 		m.Subscription.impl = in
 		in.home = home
 		err = home.add(in)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	in.cancelPump = func() {
-		cancel()
-		in.feeder.Relieve() // the handler in which it was called, if the pump runs that
 	}
 	if err != nil {
 		close(in.pumped)
