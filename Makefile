@@ -20,9 +20,6 @@ test: ## run all tests of what ships
 BEHIND := nice -n 19
 BESIDE := -j2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
-# The packages whose tests take longest come first, so that none is left to run alone.
-PACKAGES := ./driver/natsdriver ./broker ./...
-
 # What compiles much may use more memory for it, up to 2.5 GB a package: the compiler
 # otherwise collects garbage for a fifth of its time. Tests run without it.
 COMPILE := GOGC=400
@@ -32,7 +29,7 @@ check: ## run everything that must hold before a change lands
 	@before=$$(git status --porcelain 2>/dev/null); \
 	$(MAKE) --no-print-directory check-format check-modules && \
 	$(MAKE) --no-print-directory $(BESIDE) check-race check-lint check-bench check-fuzz && \
-	$(MAKE) --no-print-directory check-tests || exit 1; \
+	$(MAKE) --no-print-directory test || exit 1; \
 	after=$$(git status --porcelain 2>/dev/null); \
 	if [ "$$before" != "$$after" ]; then echo "the check changed files:"; echo "$$after"; exit 1; fi
 
@@ -59,12 +56,8 @@ check-lint:
 check-race:
 	@echo "== tests with the race detector"
 	@$(COMPILE) $(GO) list -race -export -test ./... >/dev/null
-	@$(GO) test -race -vet=off -timeout 20m $(PACKAGES)
-
-.PHONY: check-tests
-check-tests:
-	@echo "== tests"
-	@$(GO) test -vet=off $(PACKAGES)
+	@# The packages whose tests take longest come first, so that none is left to run alone.
+	@$(GO) test -race -vet=off -timeout 20m ./driver/natsdriver ./broker ./...
 
 .PHONY: check-modules
 check-modules:
