@@ -67,16 +67,23 @@ func (s noteSubscription) Ack(ctx context.Context, ms []*driver.Received) error 
 	return s.Subscription.Ack(ctx, ms)
 }
 
+// startNoted opens a bus over such a connection, with a stored topic.
+func startNoted(t *testing.T) (*noteConn, *hark.Bus, *hark.Topic[int]) {
+	t.Helper()
+	conn := &noteConn{Conn: memdriver.New().Connect()}
+	bus := hark.Over(conn)
+	topic, err := hark.NewTopic[int](bus, "numbers", hark.Stored(hark.Retention{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn, bus, topic
+}
+
 // While a handler blocks, what was done before it is acknowledged, and more messages
 // are received.
 func TestBlockedHandlerHoldsUpNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		conn := &noteConn{Conn: memdriver.New().Connect()}
-		bus := hark.Over(conn)
-		topic, err := hark.NewTopic[int](bus, "numbers", hark.Stored(hark.Retention{}))
-		if err != nil {
-			t.Fatal(err)
-		}
+		conn, bus, topic := startNoted(t)
 		gate := make(chan struct{})
 		mustSubscribe(t, topic, func(_ context.Context, m *hark.Message[int]) error {
 			if m.Value == 2 {
@@ -111,12 +118,7 @@ func TestBlockedHandlerHoldsUpNoOther(t *testing.T) {
 // A handler that ends its goroutine ends no subscription over an engine.
 func TestGoexitOverEngine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		conn := &noteConn{Conn: memdriver.New().Connect()}
-		bus := hark.Over(conn)
-		topic, err := hark.NewTopic[int](bus, "numbers", hark.Stored(hark.Retention{}))
-		if err != nil {
-			t.Fatal(err)
-		}
+		conn, bus, topic := startNoted(t)
 		mustSubscribe(t, topic, func(_ context.Context, m *hark.Message[int]) error {
 			if m.Attempt() == 1 {
 				runtime.Goexit()

@@ -195,34 +195,26 @@ func TestValueChangeWhoseAnswerIsLost(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			load := func(v driver.Value) driver.State {
-				t.Helper()
-				state, err := v.Load(testContext(t))
-				if err != nil {
-					t.Fatal(err)
-				}
-				return state
-			}
 			var mine, others driver.State // in the order in which they were stored
 			change := func() {
 				t.Helper()
 				var done bool
-				before := load(other)
+				before := loadValue(t, other)
 				if others, done, err = other.CompareAndSet(testContext(t), before.Version, append(before.Data, '+')); err != nil || !done {
 					t.Fatal(done, err)
 				}
 			}
 			js := v.conn.js
 			v.conn.js = &lossy{js, func() {
-				mine = load(other)
+				mine = loadValue(t, other)
 				if sees == "the change" {
-					load(v)
+					loadValue(t, v)
 				}
 				for range 3 {
 					change()
 				}
 				if sees == "more changes" {
-					load(v)
+					loadValue(t, v)
 				}
 				change()
 			}}
@@ -242,6 +234,15 @@ func TestValueChangeWhoseAnswerIsLost(t *testing.T) {
 	}
 }
 
+func loadValue(t *testing.T, v driver.Value) driver.State {
+	t.Helper()
+	state, err := v.Load(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return state
+}
+
 // A change whose answer was lost was made, and somebody else has changed the value since
 // over the same connection, as requests to a broker do. It must not be made again.
 func TestValueChangeBeforeOneOfTheSameConnection(t *testing.T) {
@@ -250,10 +251,7 @@ func TestValueChangeBeforeOneOfTheSameConnection(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	base, err := v.Load(testContext(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	base := loadValue(t, v)
 	js := c.js
 	c.js = &lossy{js, func() {
 		c.js = js
@@ -261,11 +259,7 @@ func TestValueChangeBeforeOneOfTheSameConnection(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		state, err := other.Load(testContext(t))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, done, err := other.CompareAndSet(testContext(t), state.Version, []byte("2")); err != nil || !done {
+		if _, done, err := other.CompareAndSet(testContext(t), loadValue(t, other).Version, []byte("2")); err != nil || !done {
 			t.Fatal(done, err)
 		}
 	}}
@@ -283,24 +277,16 @@ func TestValueChangeThatIsForgotten(t *testing.T) {
 		t.Fatal(err)
 	}
 	v := opened.(*value)
-	base, err := v.Load(testContext(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	base := loadValue(t, v)
 	c := s.open(t)
 	other, err := c.OpenValue(testContext(t), "v", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	v.conn.js = &lossy{v.conn.js, func() {
-		state, err := other.Load(testContext(t))
 		for i := range maxWriters {
 			other.(*value).ids.prefix = fmt.Sprintf("other%d-", i)
-			done := true
-			if err == nil {
-				state, done, err = other.CompareAndSet(testContext(t), state.Version, []byte("2"))
-			}
-			if err != nil || !done {
+			if _, done, err := other.CompareAndSet(testContext(t), loadValue(t, other).Version, []byte("2")); err != nil || !done {
 				t.Fatal(done, err)
 			}
 		}

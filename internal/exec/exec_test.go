@@ -427,15 +427,22 @@ func TestWait(t *testing.T) {
 	})
 }
 
-// TestStorm mixes everything that can happen, from a seed that a failure
-// prints.
-func TestStorm(t *testing.T) {
+// newSeed returns a seed that is printed if the test fails.
+func newSeed(t *testing.T) uint64 {
+	t.Helper()
 	seed := rand.Uint64()
-	defer func() {
+	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("seed %d", seed)
 		}
-	}()
+	})
+	return seed
+}
+
+// TestStorm mixes everything that can happen, from a seed that a failure
+// prints.
+func TestStorm(t *testing.T) {
+	seed := newSeed(t)
 	synctest.Test(t, func(t *testing.T) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
 		p := NewPool()

@@ -205,12 +205,7 @@ func TestFeederSurvivesGoexit(t *testing.T) {
 // TestFeederStorm mixes everything that can happen to a feeder, from a seed that a
 // failure prints.
 func TestFeederStorm(t *testing.T) {
-	seed := rand.Uint64()
-	defer func() {
-		if t.Failed() {
-			t.Logf("seed %d", seed)
-		}
-	}()
+	seed := newSeed(t)
 	synctest.Test(t, func(t *testing.T) {
 		p := NewPool()
 		own := rand.New(rand.NewPCG(seed, 1)) // used by the task only, whose runs never overlap
