@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"time"
-
-	"github.com/harkbus/hark/driver"
 )
 
 // What an inbox has in flight, and what it reports to the engine.
@@ -105,16 +103,7 @@ func (in *inbox[T]) ack() {
 }
 
 func (in *inbox[T]) extend() {
-	in.mu.Lock()
-	ms := make([]*driver.Received, 0, in.holds)
-	for a := in.held.next; a != &in.held; a = a.next {
-		ms = append(ms, a.Received)
-	}
-	in.mu.Unlock()
-	if len(ms) == 0 {
-		return
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), engineTimeout)
 	defer cancel()
-	_ = in.sub.Extend(ctx, ms) // if this fails, they come again, which at-least-once allows
+	_ = in.sub.Extend(ctx) // if this fails, messages come again, which at-least-once allows
 }

@@ -18,18 +18,18 @@ type ackedMember struct {
 	lease time.Duration // the engine's
 
 	mu      sync.Mutex // guards unacked
-	unacked map[uint64]*unackedMessage
+	unacked map[uint64]unackedMessage
 	room    chan struct{} // has a token when the client may get more messages
 }
 
 // unackedMessage is a message that a client has and has not acknowledged.
 type unackedMessage struct {
-	m               *driver.Received
-	since, extended time.Time
+	m     *driver.Received
+	since time.Time
 }
 
 func newAckedMember(g *groupMember, wait time.Duration) *ackedMember {
-	return &ackedMember{groupMember: g, wait: wait, lease: engineLease, unacked: map[uint64]*unackedMessage{}, room: make(chan struct{}, 1)}
+	return &ackedMember{groupMember: g, wait: wait, lease: engineLease, unacked: map[uint64]unackedMessage{}, room: make(chan struct{}, 1)}
 }
 
 // engineLease is how long the engine lets a message stay in flight unless it is
@@ -70,7 +70,7 @@ func (a *ackedMember) hold(frames []*frame) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, f := range frames {
-		a.unacked[f.seq] = &unackedMessage{f.received, now, now}
+		a.unacked[f.seq] = unackedMessage{f.received, now}
 	}
 }
 
@@ -92,7 +92,7 @@ func (a *ackedMember) release(seqs []uint64) (ms []*driver.Received) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, seq := range seqs {
-		if h := a.unacked[seq]; h != nil {
+		if h, ok := a.unacked[seq]; ok {
 			delete(a.unacked, seq)
 			ms = append(ms, h.m)
 		}
@@ -107,41 +107,37 @@ func (a *ackedMember) release(seqs []uint64) (ms []*driver.Received) {
 // watch returns messages that are not acknowledged in time, until ctx ends, and
 // extends the leases of the others.
 func (a *ackedMember) watch(ctx context.Context) error {
-	tick := time.NewTicker(min(a.wait, a.lease) / 10)
-	defer tick.Stop()
+	review, extend := time.NewTicker(min(a.wait, a.lease)/10), time.NewTicker(a.lease/3)
+	defer review.Stop()
+	defer extend.Stop()
 	for {
+		var err error
 		select {
 		case <-ctx.Done():
 			return nil
-		case now := <-tick.C:
-			if err := a.review(ctx, now); err != nil {
-				return err
-			}
+		case now := <-review.C:
+			err = a.review(ctx, now)
+		case <-extend.C:
+			err = a.sub.Extend(ctx)
+		}
+		if err != nil {
+			return err
 		}
 	}
 }
 
+// review returns the messages that are not acknowledged in time.
 func (a *ackedMember) review(ctx context.Context, now time.Time) error {
 	var late []uint64
-	var kept []*driver.Received
 	a.mu.Lock()
 	for seq, h := range a.unacked {
-		switch {
-		case now.Sub(h.since) >= a.wait:
+		if now.Sub(h.since) >= a.wait {
 			late = append(late, seq)
-		case now.Sub(h.extended) >= a.lease/3:
-			h.extended = now
-			kept = append(kept, h.m)
 		}
 	}
 	a.mu.Unlock()
-	if len(late) > 0 {
-		if err := a.sub.Return(ctx, a.release(late)); err != nil {
-			return err
-		}
+	if len(late) == 0 {
+		return nil
 	}
-	if len(kept) > 0 {
-		return a.sub.Extend(ctx, kept)
-	}
-	return nil
+	return a.sub.Return(ctx, a.release(late))
 }

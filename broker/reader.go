@@ -397,7 +397,7 @@ func (in *reader) publish(p *plan, ms []*driver.Received, target string, topic d
 			return false
 		}
 		in.routing.log.Warn("a target does not accept messages", "to", target, "waiting", len(ds), "err", why, "retry_in", pause)
-		if err := in.sub.Extend(in.work, ms); err != nil {
+		if err := in.sub.Extend(in.work); err != nil {
 			in.routing.log.Warn("messages in flight may be delivered again", "err", err)
 		}
 		sleep(in.work, pause)

@@ -149,9 +149,11 @@ type Subscription interface {
 	// nothing.
 	Ack(ctx context.Context, ms []*Received) error
 
-	// Extend says that messages are still being handled, so that they are not
-	// given to another receiver. It is called well within Info.Lease.
-	Extend(ctx context.Context, ms []*Received) error
+	// Extend says that what is here is still being handled, or will be, so that
+	// it is not given to another receiver: messages received and neither
+	// acknowledged nor returned, and those that wait for Receive. It is called
+	// well within Info.Lease, for as long as the subscription lives.
+	Extend(ctx context.Context) error
 
 	// Return hands back messages that are not done: other members of the group
 	// get them, or this one later. Without a group it does nothing.

@@ -185,11 +185,11 @@ func (s *subscription) Ack(ctx context.Context, ms []*driver.Received) error {
 }
 
 // Extend implements driver.Subscription.
-func (s *subscription) Extend(ctx context.Context, ms []*driver.Received) error {
+func (s *subscription) Extend(ctx context.Context) error {
 	if err := s.conn.pass(ctx); err != nil {
 		return err
 	}
-	return s.Subscription.Extend(ctx, known(ms))
+	return s.Subscription.Extend(ctx)
 }
 
 // Return implements driver.Subscription.

@@ -377,7 +377,7 @@ func (s *subscription) Ack(_ context.Context, ms []*driver.Received) error {
 
 // Extend implements driver.Subscription. It does nothing, because no message is
 // taken away here.
-func (s *subscription) Extend(context.Context, []*driver.Received) error { return nil }
+func (s *subscription) Extend(context.Context) error { return nil }
 
 // Return implements driver.Subscription.
 func (s *subscription) Return(_ context.Context, ms []*driver.Received) error {

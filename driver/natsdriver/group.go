@@ -89,7 +89,8 @@ func (t *stored) newMember(ctx context.Context, cfg driver.SubscribeConfig, subj
 	if err := m.look(ctx); err != nil {
 		return nil, err
 	}
-	m.puller = newPuller(t.conn, t.stream, m.consumer, cfg.Window)
+	m.puller = newPuller(t.conn, t.stream, m.consumer, max(cfg.Window, maxAhead/2))
+	m.puller.pace = &pace{}
 	if err := m.puller.open(ctx); err != nil {
 		return nil, err
 	}
@@ -143,9 +144,7 @@ func (t *stored) ensureConsumer(ctx context.Context, cfg driver.SubscribeConfig,
 // Receive implements driver.Subscription.
 func (m *member) Receive(ctx context.Context, most int) ([]*driver.Received, error) {
 	for {
-		// Request no more messages than may be in flight at once: messages waiting
-		// in the client's buffer go to others when their leases end.
-		ms, err := m.puller.nextMessages(ctx, most, min(most, m.window))
+		ms, err := m.puller.nextMessages(ctx, min(most, m.window), 0)
 		switch {
 		case errors.Is(err, errCut), errors.Is(err, errWoken):
 			m.puller.forgetRequests() // messages on their way come again
@@ -281,20 +280,37 @@ func (m *member) giveBack(ms []*nats.Msg) {
 	}
 }
 
+// finish tells the server something about messages that makes them leave the ring.
+func (m *member) finish(ctx context.Context, ms []*driver.Received, what []byte) error {
+	ds := make([]*delivery, len(ms))
+	for i, r := range ms {
+		d, ok := r.Token.(*delivery)
+		if !ok || d.member != m {
+			return fmt.Errorf("message %d of %s was not received here", r.Seq, r.Topic)
+		}
+		ds[i] = d
+	}
+	if err := m.say(ctx, ds, what); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, d := range ds {
+		d.leave()
+	}
+	return nil
+}
+
 // say tells the server something about messages.
-func (m *member) say(ctx context.Context, ms []*driver.Received, what []byte, over bool) error {
-	if len(ms) == 0 {
+func (m *member) say(ctx context.Context, ds []*delivery, what []byte) error {
+	if len(ds) == 0 {
 		return nil
 	}
 	made, err := m.present(ctx)
 	if err != nil {
 		return err
 	}
-	for _, r := range ms {
-		d, ok := r.Token.(*delivery)
-		if !ok || d.member != m {
-			return fmt.Errorf("message %d of %s was not received here", r.Seq, r.Topic)
-		}
+	for _, d := range ds {
 		if !d.made.Equal(made) {
 			continue // its stream is gone
 		}
@@ -302,13 +318,6 @@ func (m *member) say(ctx context.Context, ms []*driver.Received, what []byte, ov
 			if err := m.sayLater(ctx, d, what); err != nil {
 				return err
 			}
-		}
-	}
-	if over {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		for _, r := range ms {
-			r.Token.(*delivery).leave()
 		}
 	}
 	return nil
@@ -327,9 +336,10 @@ func (m *member) sayLater(ctx context.Context, d *delivery, what []byte) error {
 
 // Ack implements driver.Subscription.
 func (m *member) Ack(ctx context.Context, ms []*driver.Received) error {
-	if err := m.say(ctx, ms, sayDone, true); err != nil || len(ms) == 0 {
+	if err := m.finish(ctx, ms, sayDone); err != nil || len(ms) == 0 {
 		return err
 	}
+	m.puller.pace.handled.Add(int64(len(ms)))
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.acked = ms[len(ms)-1].Token.(*delivery).reply
@@ -337,13 +347,23 @@ func (m *member) Ack(ctx context.Context, ms []*driver.Received) error {
 }
 
 // Extend implements driver.Subscription.
-func (m *member) Extend(ctx context.Context, ms []*driver.Received) error {
-	return m.say(ctx, ms, sayAtWork, false)
+func (m *member) Extend(ctx context.Context) error {
+	var ds []*delivery
+	m.mu.Lock()
+	for d := m.deliveries.next; d != &m.deliveries; d = d.next {
+		ds = append(ds, d)
+	}
+	made := m.made
+	m.mu.Unlock()
+	for _, msg := range m.puller.waiting() {
+		ds = append(ds, &delivery{member: m, reply: msg.Reply, made: made})
+	}
+	return m.say(ctx, ds, sayAtWork)
 }
 
 // Return implements driver.Subscription.
 func (m *member) Return(ctx context.Context, ms []*driver.Received) error {
-	return m.say(ctx, ms, sayBack, true)
+	return m.finish(ctx, ms, sayBack)
 }
 
 // Drain implements driver.Subscription.

@@ -215,21 +215,10 @@ func (k *keyed) deliver(ctx context.Context, rs []*driver.Received) bool {
 	select {
 	case k.arrived <- rs:
 		return true
-	default:
-	}
-	extend := time.NewTicker(k.lease() / 3)
-	defer extend.Stop()
-	for {
-		select {
-		case k.arrived <- rs:
-			return true
-		case <-extend.C:
-			_ = k.Extend(ctx, rs) // if it fails they come again, perhaps to another member
-		case <-ctx.Done():
-			k.queued.Add(-int64(len(rs)))
-			_ = k.Return(context.Background(), rs) // if it fails, their leases end
-			return false
-		}
+	case <-ctx.Done():
+		k.queued.Add(-int64(len(rs)))
+		_ = k.Return(context.Background(), rs) // if it fails, their leases end
+		return false
 	}
 }
 
@@ -290,10 +279,7 @@ func (k *keyed) Ack(ctx context.Context, ms []*driver.Received) error {
 }
 
 // Extend implements driver.Subscription. Messages of slots need not be extended.
-func (k *keyed) Extend(ctx context.Context, ms []*driver.Received) error {
-	plain, _ := k.split(ms)
-	return k.plain.Extend(ctx, plain)
-}
+func (k *keyed) Extend(ctx context.Context) error { return k.plain.Extend(ctx) }
 
 // Return implements driver.Subscription. A slot with a returned message goes to any
 // member that is free.

@@ -185,7 +185,7 @@ func (o *orderedConsumer) Receive(ctx context.Context, most int) ([]*driver.Rece
 		if drains {
 			ms, err = o.remaining(ctx, p, most)
 		} else {
-			ms, err = p.nextMessages(ctx, most, o.depth)
+			ms, err = p.nextMessages(ctx, min(most, o.depth), o.depth)
 		}
 		switch {
 		case errors.Is(err, errWoken), errors.Is(err, driver.ErrEnded) && o.closed(): // look again
@@ -268,7 +268,7 @@ const drainPoll = 100 * time.Millisecond
 func (o *orderedConsumer) remaining(ctx context.Context, p *puller, most int) ([]*nats.Msg, error) {
 	poll, cancel := context.WithTimeout(ctx, drainPoll)
 	defer cancel()
-	ms, err := p.nextMessages(poll, most, o.depth)
+	ms, err := p.nextMessages(poll, min(most, o.depth), o.depth)
 	if err == nil || poll.Err() == nil || ctx.Err() != nil {
 		return ms, err
 	}
@@ -339,7 +339,7 @@ func (c *Conn) forgetConsumer(stream, consumer string) {
 func (o *orderedConsumer) Ack(context.Context, []*driver.Received) error { return nil }
 
 // Extend implements driver.Subscription.
-func (o *orderedConsumer) Extend(context.Context, []*driver.Received) error { return nil }
+func (o *orderedConsumer) Extend(context.Context) error { return nil }
 
 // Return implements driver.Subscription.
 func (o *orderedConsumer) Return(context.Context, []*driver.Received) error { return nil }

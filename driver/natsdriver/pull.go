@@ -36,6 +36,7 @@ type puller struct {
 	inlet
 	inbox   string // replies come to inbox.N
 	subject string // subject of requests to the consumer
+	pace    *pace  // says how many messages are requested ahead, for a short time; nil if the caller does
 
 	asked   atomic.Int64 // messages requested but not yet taken
 	granted uint64       // messages requested in all, without those that requests ended without delivering
@@ -206,10 +207,11 @@ func (p *puller) stop(ctx context.Context) error {
 	return err
 }
 
-// nextMessages returns between 1 and most messages, having requested up to depth.
-// Once no received messages are left, it returns errNoConsumer or errCut if one of
-// them applies, and driver.ErrEnded after stop. The next call reuses the slice.
-func (p *puller) nextMessages(ctx context.Context, most, depth int) ([]*nats.Msg, error) {
+// nextMessages returns between 1 and most messages. It sees to it that as many others
+// are on their way as most leaves room for, or ahead, or the pace, if that is more. Once
+// no received messages are left, it returns errNoConsumer or errCut if one of them
+// applies, and driver.ErrEnded after stop. The next call reuses the slice.
+func (p *puller) nextMessages(ctx context.Context, most, ahead int) ([]*nats.Msg, error) {
 	p.turn.Lock()
 	defer p.turn.Unlock()
 	timed, gone := false, p.gone
@@ -220,7 +222,10 @@ func (p *puller) nextMessages(ctx context.Context, most, depth int) ([]*nats.Msg
 		ms := p.take(p.taken[:0], most, &gone)
 		ended := p.over()
 		if !ended && !gone && !p.cut.Load() {
-			if err := p.ask(depth); err != nil {
+			if p.pace != nil {
+				ahead = p.pace.ahead(time.Now())
+			}
+			if err := p.ask(most-len(ms), ahead); err != nil {
 				return nil, err
 			}
 		}
@@ -280,8 +285,23 @@ func (p *puller) buffered() int {
 		return len(p.msgs) // they are being taken
 	}
 	defer p.turn.Unlock()
-	p.swept = p.take(nil, math.MaxInt, &p.gone) // among them are those swept before, and no statuses
-	return len(p.swept)
+	return len(p.sweep())
+}
+
+// waiting returns the messages that have arrived and have not been taken, or none while
+// somebody waits for them.
+func (p *puller) waiting() []*nats.Msg {
+	if !p.turn.TryLock() {
+		return nil
+	}
+	defer p.turn.Unlock()
+	return slices.Clone(p.sweep())
+}
+
+// sweep empties the buffer into swept, without statuses.
+func (p *puller) sweep() []*nats.Msg {
+	p.swept = p.take(nil, math.MaxInt, &p.gone)
+	return p.swept
 }
 
 // rest returns the messages that nextMessages has not returned, once it has ended.
@@ -335,11 +355,12 @@ func (p *puller) forgetRequestsLocked() {
 	p.cut.Store(false)
 }
 
-// ask makes sure that up to depth messages are here or on their way. It requests
-// more when half of them are missing.
-func (p *puller) ask(depth int) error {
+// ask makes sure that as many messages are here or on their way as there is room for,
+// or ahead if that is more. It requests more when half of them are missing.
+func (p *puller) ask(room, ahead int) error {
+	depth := max(room, ahead)
 	asked := int(p.asked.Load()) + len(p.swept)
-	if asked > depth/2 {
+	if asked > depth/2 || depth == 0 {
 		return nil
 	}
 	if err := p.conn.refused(p.subject); err != nil {
@@ -354,7 +375,11 @@ func (p *puller) ask(depth int) error {
 	}
 	p.count++
 	reply := p.inbox + "." + strconv.Itoa(p.count)
-	request := fmt.Appendf(nil, `{"batch":%d,"max_bytes":%d,"expires":%d,"idle_heartbeat":%d}`, n, size, pullExpires, pullHeartbeat)
+	expires, heartbeat := pullExpires, pullHeartbeat
+	if p.pace != nil && n > room { // the caller may become slow
+		expires, heartbeat = paceExpires, 0
+	}
+	request := fmt.Appendf(nil, `{"batch":%d,"max_bytes":%d,"expires":%d,"idle_heartbeat":%d}`, n, size, expires, heartbeat)
 	err := p.conn.nc.PublishRequest(p.subject, reply, request)
 	switch {
 	case err == nil:

@@ -337,7 +337,7 @@ func (s *subscription) topicOf(m *nats.Msg) (string, bool) {
 func (s *subscription) Ack(context.Context, []*driver.Received) error { return nil }
 
 // Extend implements driver.Subscription.
-func (s *subscription) Extend(context.Context, []*driver.Received) error { return nil }
+func (s *subscription) Extend(context.Context) error { return nil }
 
 // Return implements driver.Subscription.
 func (s *subscription) Return(context.Context, []*driver.Received) error { return nil }
