@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -83,32 +84,36 @@ func relaxed(opts ...hark.TopicOption) []hark.TopicOption {
 	return append(opts, hark.Stored(hark.Retention{Durability: hark.Relaxed}))
 }
 
-// harkStored publishes from several goroutines to a group until everything is
-// acknowledged.
-func harkStored(name string, size, publishers int, opts ...hark.TopicOption) peer {
+// harkStored publishes from several goroutines, some messages at a time, to a group
+// until everything is acknowledged.
+func harkStored(name string, size, publishers, batch int, opts ...hark.TopicOption) peer {
 	return peer{name: name, operate: func(n int) time.Duration {
 		in, out, end := openTwo()
 		defer end()
-		each := n / publishers
-		all := newTally(each * publishers)
+		each := max(n/publishers/batch, 1)
+		all := newTally(each * publishers * batch)
 		sub, err := newBytes(in, relaxed(opts...)...).Subscribe(counter(all, size), hark.Group("g"))
 		must(err)
 		to := newBytes(out, relaxed(opts...)...)
 		start := time.Now()
-		publishFromMany(to, publishers, each, size)
+		publishFromMany(to, publishers, each, batch, size)
 		all.wait()
 		must(sub.Drain(background))
 		return time.Since(start)
 	}}
 }
 
-func publishFromMany(to *hark.Topic[[]byte], publishers, each, size int) {
-	data := make([]byte, size)
+func publishFromMany(to *hark.Topic[[]byte], publishers, each, batch, size int) {
+	data := slices.Repeat([][]byte{make([]byte, size)}, batch)
 	var wg sync.WaitGroup
 	for range publishers {
 		wg.Go(func() {
 			for range each {
-				must(to.Publish(background, data))
+				if batch == 1 {
+					must(to.Publish(background, data[0]))
+				} else {
+					must(to.PublishAll(background, data))
+				}
 			}
 		})
 	}
@@ -150,7 +155,7 @@ func harkSynced(name string, size int, directory bool) peer {
 		defer end()
 		to := newBytes(b, hark.Stored(hark.Retention{Durability: hark.Strict}), hark.Bare())
 		start := time.Now()
-		publishFromMany(to, 64, n/64, size)
+		publishFromMany(to, 64, n/64, 1, size)
 		return time.Since(start)
 	}}
 }
@@ -233,7 +238,7 @@ func harkSingly(name string, size int, directory bool) peer {
 		defer end()
 		to := newBytes(b, relaxed(hark.Bare())...)
 		start := time.Now()
-		publishFromMany(to, 1, n, size)
+		publishFromMany(to, 1, n, 1, size)
 		return time.Since(start)
 	}}
 }

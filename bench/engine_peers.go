@@ -20,11 +20,17 @@ func ephemeral(size int) []peer {
 }
 
 func storedSingly(size int) []peer {
-	return []peer{rawSingly(size), harkStored(harkBare, size, 1, hark.Bare()), harkStored(plainHark, size, 1), watermillStored(watermillJetStream, size, 1)}
+	return []peer{rawSingly(size), harkStored(harkBare, size, 1, 1, hark.Bare()), harkStored(plainHark, size, 1, 1), watermillStored(watermillJetStream, size, 1)}
 }
 
 func storedByMany(size int) []peer {
-	return []peer{rawByMany(size), harkStored(harkBare, size, 64, hark.Bare()), harkStored(plainHark, size, 64), watermillStored(watermillJetStream, size, 64), watermillStored(watermillSingly, size, 1)}
+	return []peer{
+		rawByMany(rawAsync, "T", size, rawClient.publishAsync),
+		rawByMany("nats.go, 64 goroutines", "T", size, rawClient.publishWaiting),
+		rawByMany("nats.go, one fast batch by hand", fastStream, size, rawClient.publishFast),
+		harkStored(harkBare, size, 64, 1, hark.Bare()), harkStored("hark, Bare, 16 messages each", size, 64, 16, hark.Bare()), harkStored(plainHark, size, 64, 1),
+		watermillStored(watermillJetStream, size, 64), watermillStored(watermillSingly, size, 1),
+	}
 }
 
 func readInOrder(size int) []peer {
