@@ -35,6 +35,9 @@ const (
 	singlyMost = batchLeast / 2
 	// maxBursts is how many bursts of a topic may be on their way at once.
 	maxBursts = 2
+	// syncedLeast is how many messages are worth a second burst if each burst is
+	// synced: fewer had better wait for the next one, and be synced with it.
+	syncedLeast = 16
 )
 
 // The headers of atomic batches.
@@ -139,9 +142,9 @@ func (w *writer) sent(o *order) {
 
 // proceedLocked has what waits sent, if that is its turn.
 func (w *writer) proceedLocked() {
-	least, most := 1, maxBursts
+	least, most := w.least(w.writing), maxBursts
 	if w.topic.batches() {
-		least, most = batchLeast, 1
+		most = 1
 		for w.writing == 0 && w.waiting < least && len(w.queue) > 0 && (w.singly == 0 || w.singly+len(w.queue[0].rest()) <= singlyMost) {
 			w.letGoLocked()
 		}
@@ -157,6 +160,18 @@ func (w *writer) proceedLocked() {
 	for w.writing == 0 && len(w.queue) > 0 { // it is closed, and each finds out
 		w.letGoLocked()
 	}
+}
+
+// least returns how many messages have to wait to be written together, while others are
+// being written in a number of goroutines.
+func (w *writer) least(writing int) int {
+	switch {
+	case w.topic.batches():
+		return batchLeast
+	case writing > 0 && w.topic.syncs():
+		return syncedLeast
+	}
+	return 1
 }
 
 // letGoLocked has the first call of the queue send its own messages.
@@ -203,14 +218,30 @@ func (w *writer) abandon(o *order, cause error) error {
 func (w *writer) run() {
 	defer w.topic.conn.tasks.Done()
 	for {
-		runtime.Gosched() // to those who publish again after what was written before
+		w.gather()
 		b := w.take()
 		if b == nil {
 			return
 		}
 		w.topic.writeBatch(b)
+		w.topic.sync(b.ctx, w.topic.stream, b.msgs)
 		b.cancel()
 		w.finish(b)
+	}
+}
+
+// gather returns when no more messages come from those who publish again after what was
+// written before.
+func (w *writer) gather() {
+	for before := -1; ; {
+		runtime.Gosched()
+		w.mu.Lock()
+		now := w.waiting
+		w.mu.Unlock()
+		if now <= before {
+			return
+		}
+		before = now
 	}
 }
 
@@ -219,7 +250,7 @@ func (w *writer) run() {
 func (w *writer) take() *batch {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.topic.batches() && w.waiting < batchLeast {
+	if w.waiting < w.least(w.writing-1) {
 		w.writing--
 		w.proceedLocked()
 		return nil

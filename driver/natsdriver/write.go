@@ -138,6 +138,7 @@ func (t *stored) publishOne(ctx context.Context, m *driver.Message) error {
 	if s.out.msg, s.out.err = t.message(m, &s.builder); s.out.err == nil {
 		if t.calls.Add(1) <= directCalls || !t.bursts() {
 			t.send(ctx, s.msgs[:], nil)
+			t.sync(ctx, t.stream, s.msgs[:])
 			t.calls.Add(-1)
 		} else {
 			// Other calls are waiting too; their messages go in one burst.
@@ -146,9 +147,6 @@ func (t *stored) publishOne(ctx context.Context, m *driver.Message) error {
 			if err != nil {
 				return driver.PartialError{err} // the writer may still use s
 			}
-		}
-		if t.syncs() {
-			t.sync(ctx, t.stream, s.msgs[:])
 		}
 	}
 	s.builder.msg.Data = nil
@@ -211,10 +209,8 @@ func (t *stored) publish(ctx context.Context, ms []*driver.Message, placed bool)
 	} else if err := t.writer.write(ctx, now); err != nil {
 		return nil, slices.Repeat(driver.PartialError{err}, len(ms)) // none is known to have been accepted
 	}
-	if t.syncs() {
-		t.sync(ctx, t.stream, now)
-		t.sync(ctx, dueStream, later)
-	}
+	t.sync(ctx, t.stream, now)
+	t.sync(ctx, dueStream, later)
 	var failed driver.PartialError
 	for i := range all {
 		if all[i].err != nil && failed == nil {
@@ -239,10 +235,10 @@ func (t *stored) syncs() bool {
 	return t.conn.opts.sync != nil && class == durabilities[driver.DurableStrict].name
 }
 
-// sync returns once the messages that a stream has taken are on disk.
+// sync returns once the messages that a stream has taken are on disk, if they have to be.
 func (t *stored) sync(ctx context.Context, stream string, ps []*outMsg) {
 	taken := func(p *outMsg) bool { return p.err == nil }
-	if !slices.ContainsFunc(ps, taken) {
+	if !t.syncs() || !slices.ContainsFunc(ps, taken) {
 		return
 	}
 	err := t.conn.opts.sync(ctx, stream)
