@@ -42,7 +42,11 @@ func write(t *testing.T, path, text string) {
 // age makes a directory look as if it had been modified d ago.
 func age(t *testing.T, path string, d time.Duration) {
 	t.Helper()
-	at := time.Now().Add(-d)
+	modify(t, path, time.Now().Add(-d))
+}
+
+func modify(t *testing.T, path string, at time.Time) {
+	t.Helper()
 	if err := os.Chtimes(path, at, at); err != nil {
 		t.Fatal(err)
 	}
@@ -68,6 +72,7 @@ func TestWhatIsSynced(t *testing.T) {
 	dir, msgs := newStream(t)
 	s, flushed := record(dir)
 	defer s.Close()
+	instant := time.Now().Add(time.Hour) // whenever msgs is read, it has just been modified
 	for _, step := range []struct {
 		name string
 		do   func()
@@ -89,8 +94,21 @@ func TestWhatIsSynced(t *testing.T) {
 			}
 			age(t, msgs, time.Hour/2)
 		}, []string{"1.blk", "msgs"}},
-		{"a block that was just made", func() { write(t, filepath.Join(msgs, "3.blk"), "e") }, []string{"3.blk", "msgs"}},
-		{"and perhaps another in the same instant", func() {}, []string{"msgs"}},
+		{"a block that was just made", func() {
+			write(t, filepath.Join(msgs, "3.blk"), "e")
+			modify(t, msgs, instant)
+		}, []string{"3.blk", "msgs"}},
+		{"no other in the same instant", func() { write(t, filepath.Join(msgs, "3.blk"), "ef") }, []string{"3.blk"}},
+		{"another in the same instant", func() {
+			write(t, filepath.Join(msgs, "4.blk"), "g")
+			modify(t, msgs, instant)
+		}, []string{"4.blk", "msgs"}},
+		{"and one less", func() {
+			if err := os.Remove(filepath.Join(msgs, "1.blk")); err != nil {
+				t.Fatal(err)
+			}
+			modify(t, msgs, instant)
+		}, []string{"msgs"}},
 		{"another stream of that name", func() {
 			if err := os.Rename(msgs, msgs+".old"); err != nil {
 				t.Fatal(err)
@@ -114,7 +132,8 @@ func TestWhatIsSynced(t *testing.T) {
 // Callers that arrive while a round runs share the next one: what they want on
 // the disk may have been written after the flush began.
 func TestNobodyReturnsBeforeARoundOfItsOwn(t *testing.T) {
-	dir, _ := newStream(t)
+	dir, msgs := newStream(t)
+	modify(t, msgs, time.Unix(0, 0)) // long ago by the clock of the bubble, too
 	synctest.Test(t, func(t *testing.T) {
 		s := NewStreams(dir)
 		defer s.Close()

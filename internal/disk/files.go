@@ -44,7 +44,8 @@ func (f *files) sync() error {
 	if err != nil {
 		return err
 	}
-	switch same := f.msgs != nil && os.SameFile(msgs, f.msgs); {
+	same := f.msgs != nil && os.SameFile(msgs, f.msgs)
+	switch {
 	case f.broken != nil:
 		return f.broken
 	case same && f.last != nil && !f.racy && msgs.ModTime().Equal(f.msgs.ModTime()):
@@ -57,7 +58,7 @@ func (f *files) sync() error {
 			return err
 		}
 	}
-	if err := f.syncBlocks(path); err != nil {
+	if err := f.syncBlocks(path, !same || !msgs.ModTime().Equal(f.msgs.ModTime())); err != nil {
 		f.known = nil // it is unknown what has been written
 		return err
 	}
@@ -80,8 +81,9 @@ func (f *files) syncStream() error {
 	return nil
 }
 
-// syncBlocks syncs the blocks that have changed, and msgs itself.
-func (f *files) syncBlocks(path string) error {
+// syncBlocks syncs the blocks that have changed, and msgs itself if it has changed or
+// holds others than at the last sync.
+func (f *files) syncBlocks(path string, changed bool) error {
 	entries, err := os.ReadDir(path)
 	if err != nil {
 		return err
@@ -107,7 +109,10 @@ func (f *files) syncBlocks(path string) error {
 		if n > newest {
 			newest, newestName = n, e.Name()
 		}
-		if was := f.known[e.Name()]; was == nil || !os.SameFile(was, info) || was.Size() != info.Size() || !was.ModTime().Equal(info.ModTime()) {
+		was := f.known[e.Name()]
+		same := was != nil && os.SameFile(was, info)
+		changed = changed || !same
+		if !same || was.Size() != info.Size() || !was.ModTime().Equal(info.ModTime()) {
 			if err := f.syncPath(filepath.Join(path, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}
@@ -117,8 +122,10 @@ func (f *files) syncBlocks(path string) error {
 	if newest < 0 {
 		return fmt.Errorf("%s: the server has no blocks there", path)
 	}
-	if err := f.syncDir(path); err != nil {
-		return err
+	if changed || len(known) != len(f.known) {
+		if err := f.syncDir(path); err != nil {
+			return err
+		}
 	}
 	f.close()
 	if f.last, err = os.OpenFile(filepath.Join(path, newestName), os.O_RDWR, 0); err != nil {
