@@ -89,37 +89,50 @@ func (in *inlet) dropped() uint64 {
 // next returns between 1 and most messages, in a slice that the next call reuses.
 // It must be called by one goroutine at a time.
 func (in *inlet) next(ctx context.Context, most int) ([]*nats.Msg, error) {
-	var first *nats.Msg
-	select {
-	case first = <-in.msgs:
-	default:
-		select {
-		case first = <-in.msgs:
-			if !in.urgent {
-				runtime.Gosched() // lets the client run, which has read more than one
-			}
-		case <-in.ended:
-			select {
-			case first = <-in.msgs:
-			default:
-				return nil, driver.ErrEnded
-			}
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
+	first, err := in.first(ctx)
+	if err != nil {
+		return nil, err
 	}
 	clear(in.taken)
 	in.taken = append(in.taken[:0], first)
 	for len(in.taken) < most {
-		select {
-		case m := <-in.msgs:
-			in.taken = append(in.taken, m)
-			continue
-		default:
+		m := in.more()
+		if m == nil {
+			break
 		}
-		break
+		in.taken = append(in.taken, m)
 	}
 	return in.taken, nil
+}
+
+// first waits for a message.
+func (in *inlet) first(ctx context.Context) (m *nats.Msg, err error) {
+	if m = in.more(); m != nil {
+		return m, nil
+	}
+	select {
+	case m = <-in.msgs:
+		if !in.urgent {
+			runtime.Gosched() // lets the client run, which has read more than one
+		}
+	case <-in.ended:
+		if m = in.more(); m == nil {
+			return nil, driver.ErrEnded
+		}
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	return m, nil
+}
+
+// more returns a message that has come, or nil.
+func (in *inlet) more() *nats.Msg {
+	select {
+	case m := <-in.msgs:
+		return m
+	default:
+		return nil
+	}
 }
 
 // sent returns how many messages have been added to the buffer.
@@ -138,6 +151,7 @@ type subscription struct {
 	inbox string // prefix of reply subjects; empty if no replies can come
 	come  arrivals
 
+	topic string // empty for a pattern
 	local string // the topic whose messages may be handed over; empty for none
 	// queue has what is handed over, and what its goroutine moves to it from the buffer
 	// of the inlet. It is nil if nothing is handed over and no bytes are counted; then
@@ -162,6 +176,8 @@ func (c *Conn) subscribe(ctx context.Context, topics string, cfg driver.Subscrib
 	if isPattern(topics) {
 		subjects = append(subjects, keyedSubjects(topics), storeSubjects(topics))
 		s.inbox = inboxRoot(c.nc)
+	} else {
+		s.topic = topics
 	}
 	if err := s.begin(ctx, subjects, cfg.Group); err != nil {
 		return nil, err
@@ -254,13 +270,17 @@ func (s *subscription) Receive(ctx context.Context, most int) ([]*driver.Receive
 // receive is Receive, but returns nothing if nothing that has come is a message.
 func (s *subscription) receive(ctx context.Context, most int) ([]*driver.Received, error) {
 	if s.queue == nil {
-		ms, err := s.next(ctx, most)
+		m, err := s.first(ctx)
 		if err != nil {
 			return nil, err
 		}
-		rs := s.begun(len(ms))
-		for _, m := range ms {
+		n := min(most, 1+len(s.msgs))
+		rs := s.begun(n)
+		for ; m != nil; m = s.more() {
 			rs = s.read(rs, m)
+			if n--; n == 0 {
+				break
+			}
 		}
 		return rs, nil
 	}
@@ -298,9 +318,13 @@ func (s *subscription) read(rs []*driver.Received, m *nats.Msg) []*driver.Receiv
 	if !ok || s.come.repeats(m.Reply) {
 		return rs
 	}
-	r := &s.room[len(rs)]
+	n := len(rs)
+	r := &s.room[n]
 	s.conn.decodeInto(r, m, topic)
-	return append(rs, r)
+	if rs = rs[:n+1]; rs[n] != r { // it is, if the slice was recycled
+		rs[n] = r
+	}
+	return rs
 }
 
 // Recycle implements driver.Recycler.
@@ -322,6 +346,9 @@ func (s *subscription) topicOf(m *nats.Msg) (string, bool) {
 		return "", false
 	}
 	if s.inbox == "" {
+		if m.Subject == s.topic { // the messages need not keep their own
+			return s.topic, true
+		}
 		return m.Subject, true
 	}
 	switch m.Sub {

@@ -27,11 +27,21 @@ func (c *Conn) decode(msg *nats.Msg, topic string) *driver.Received {
 
 // decodeInto is decode into an existing Received.
 func (c *Conn) decodeInto(r *driver.Received, msg *nats.Msg, topic string) {
-	r.Topic, r.Deliveries = topic, 1
+	if r.Topic != topic { // it is the same where r is used again
+		r.Topic = topic
+	}
+	r.Deliveries = 1
 	m := &r.Message
 	m.Data, m.Bare = msg.Data, true
+	if len(msg.Header) > 0 {
+		c.readHeaders(m, msg.Header, topic)
+	}
+}
+
+// readHeaders reads the headers of a message.
+func (c *Conn) readHeaders(m *driver.Message, header nats.Header, topic string) {
 	var typ, source string
-	for name, values := range msg.Header {
+	for name, values := range header {
 		switch {
 		case len(values) == 0:
 		case name == ceType:
