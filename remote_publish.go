@@ -24,8 +24,8 @@ func (r *remoteTopic) message(msg *driver.Message, data any, m *meta, due time.T
 	if err != nil {
 		return err
 	}
-	if most := r.engine.info.MaxPayload; most > 0 && len(encoded) > most {
-		return kindError{errOutsized, fmt.Errorf("%w: the message has %d bytes, and engine %s accepts at most %d", ErrInvalidOption, len(encoded), r.engine.info.Engine, most)}
+	if err := r.fits(encoded); err != nil {
+		return err
 	}
 	// Assign each field, which is faster when msg is reused.
 	msg.ContentType, msg.Data, msg.Bare, msg.Headers = r.codec.ContentType(), encoded, r.bare, m.headers
@@ -42,6 +42,14 @@ func (r *remoteTopic) message(msg *driver.Message, data any, m *meta, due time.T
 	}
 	if m.failure != nil {
 		msg.Headers = withFailure(msg.Headers, m.failure)
+	}
+	return nil
+}
+
+// fits returns an error if a message is larger than the engine accepts.
+func (r *remoteTopic) fits(encoded []byte) error {
+	if most := r.engine.info.MaxPayload; most > 0 && len(encoded) > most {
+		return kindError{errOutsized, fmt.Errorf("%w: the message has %d bytes, and engine %s accepts at most %d", ErrInvalidOption, len(encoded), r.engine.info.Engine, most)}
 	}
 	return nil
 }
@@ -194,22 +202,17 @@ func (t *Topic[T]) publishOneRemote(ctx context.Context, v T) error {
 	}
 	l, ok := r.buffers.Get().(*publishBuffer[T])
 	if !ok {
-		l = new(publishBuffer[T])
+		l = &publishBuffer[T]{message: driver.Message{ContentType: r.codec.ContentType(), Bare: r.bare}}
 		l.messages[0] = &l.message
 	}
-	l.value = v
-	var m meta
-	if !r.bare || r.config.Stored != nil {
-		m.time = time.Now()
-	}
-	if err = r.message(&l.message, &l.value, &m, time.Time{}); err == nil {
+	if err = l.fill(r, v); err == nil {
 		if err = topic.Publish(ctx, l.messages[:]); err == nil {
 			r.accepted(1)
 		} else {
 			err = r.rejected(1, err)
 		}
 	}
-	l.value, l.message.Data = *new(T), nil
+	l.message.Data = nil
 	r.buffers.Put(l)
 	return err
 }
@@ -217,8 +220,25 @@ func (t *Topic[T]) publishOneRemote(ctx context.Context, v T) error {
 // publishBuffer is reusable memory for a message with one value.
 type publishBuffer[T any] struct {
 	value    T
-	message  driver.Message
+	message  driver.Message // what is the same for all of them stays in it
 	messages [1]*driver.Message
+}
+
+// fill makes the message that carries v and nothing else.
+func (l *publishBuffer[T]) fill(r *remoteTopic, v T) (err error) {
+	var at time.Time
+	if !r.bare || r.config.Stored != nil {
+		at = time.Now()
+	}
+	_, raw := r.codec.(rawCodec)
+	if data, ok := any(v).([]byte); ok && raw && r.core.keyOf == nil {
+		l.message.Data, l.message.Time = data, at
+		return r.fits(data)
+	}
+	l.value = v
+	err = r.message(&l.message, &l.value, &meta{time: at}, time.Time{})
+	l.value = *new(T)
+	return err
 }
 
 // publishRemote is Publish and PublishAll over an engine.
