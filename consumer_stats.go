@@ -110,10 +110,8 @@ func (c *consumer[T]) oldestLocked() time.Duration {
 			note(h.meta)
 		}
 	}
-	if !c.sole {
-		for src := range c.sources {
-			note(src.oldest())
-		}
+	for src := range c.sources {
+		note(src.oldest())
 	}
 	if oldest.IsZero() {
 		return 0

@@ -27,8 +27,7 @@ type inbox[T any] struct {
 
 	received atomic.Uint64
 
-	run      []entry[T] // messages on their way into the log; used only by the pump
-	rejected int        // number of messages that the log did not accept; the pump's, until it has returned
+	rejected int // number of messages that the log did not accept; the pump's, until it has returned
 
 	abandoned atomic.Bool
 	lag       atomic.Pointer[driver.Lag] // the final lag, once abandoned
@@ -152,6 +151,9 @@ func newInbox[T any](b *Bus, r *remoteTopic, window int, stored, shared bool) *i
 		pumped: make(chan struct{}), news: make(chan struct{}, 1), over: make(chan struct{}), closed: make(chan struct{}),
 		decode: func(m *driver.Received, v *T) error { return decodeWith(r.codec, m.Data, v) },
 	}
+	if _, raw := r.codec.(rawCodec); raw {
+		in.decode = func(m *driver.Received, v *T) error { return rawCodec{}.Decode(m.Data, v) }
+	}
 	in.held.prev, in.held.next = &in.held, &in.held
 	return in
 }
@@ -162,7 +164,7 @@ func makeInboxLog[T any](t *Topic[T], shared bool) *Topic[T] {
 		scope: t.core.scope, typ: t.core.typ, keyOf: t.core.keyOf,
 		pointers: true, bury: t.core.bury, inbox: true, lasting: shared,
 	}}
-	local.log.Init(local.logConfig(false))
+	local.log.Init(local.logConfig(true)) // only the pump appends
 	return local
 }
 

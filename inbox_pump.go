@@ -129,33 +129,45 @@ func (in *inbox[T]) isPlain(m *driver.Received) bool {
 // enterPlain puts plain messages into the log, and returns how many it put
 // there before ctx ended.
 func (in *inbox[T]) enterPlain(ctx context.Context, ms []*driver.Received) int {
-	defer func() { // so that the slice retains no values
-		clear(in.run)
-		in.run = in.run[:0]
-	}()
 	log := &in.local.log
-	for i, m := range ms {
-		in.run = append(in.run, entry[T]{})
-		if err := in.decode(m, &in.run[len(in.run)-1].value); err != nil {
-			in.run = in.run[:len(in.run)-1]
-			in.undecodable(ctx, &arrival{Received: m, inbox: in}, nil, err)
-		}
-		if len(in.run) == 0 || len(in.run) < cap(in.run) && i < len(ms)-1 {
-			continue
-		}
-		for rest := in.run; len(rest) > 0; {
-			n := log.AppendRun(len(rest), func(slots []entry[T]) { copy(slots, rest) })
-			if n == 0 {
-				if in.local.appendOrWait(ctx, log, rest[0]) != nil {
-					return i + 1 - len(rest)
+	for i := 0; i < len(ms); {
+		var err error
+		n := log.AppendRun(len(ms)-i, func(slots []entry[T]) int {
+			for k := range slots {
+				e := &slots[k]
+				if e.meta != nil {
+					e.meta = nil
 				}
-				n = 1
+				if err = in.decode(ms[i+k], &e.value); err != nil {
+					e.value = *new(T)
+					return k
+				}
 			}
-			rest = rest[n:]
+			return len(slots)
+		})
+		switch i += n; {
+		case err != nil:
+			in.undecodable(ctx, &arrival{Received: ms[i], inbox: in}, nil, err)
+			i++
+		case n == 0:
+			if !in.enterBare(ctx, ms[i]) {
+				return i
+			}
+			i++
 		}
-		in.run = in.run[:0]
 	}
 	return len(ms)
+}
+
+// enterBare puts a plain message into the log when there is room, and reports whether
+// the pump continues.
+func (in *inbox[T]) enterBare(ctx context.Context, m *driver.Received) bool {
+	var e entry[T]
+	if err := in.decode(m, &e.value); err != nil {
+		in.undecodable(ctx, &arrival{Received: m, inbox: in}, nil, err)
+		return true
+	}
+	return in.local.appendOrWait(ctx, &in.local.log, e) == nil
 }
 
 // nextTurn returns the context in which the pump receives, and answers those

@@ -4,6 +4,7 @@ import (
 	"context"
 	"runtime"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -133,5 +134,49 @@ func TestGoexitOverEngine(t *testing.T) {
 			t.Errorf("%v are acknowledged, want 1 to 5", acked)
 		}
 		closeBus(t, bus)
+	})
+}
+
+// Messages that cannot be decoded, anywhere in a burst of bare ones, disturb no others.
+func TestUndecodableInABurst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := memdriver.New()
+		in, out := hark.Over(server.Connect()), hark.Over(server.Connect())
+		numbers, err := hark.NewTopic[int](in, "numbers", hark.Bare())
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts, err := hark.NewTopic[[]byte](out, "numbers", hark.Bare())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []int
+		sub := mustSubscribe(t, numbers, func(_ context.Context, m *hark.Message[int]) error {
+			got = append(got, m.Value)
+			return nil
+		}, hark.NoDeadLetter())
+		var want []int
+		var burst [][]byte
+		for i := range 1000 {
+			text := strconv.Itoa(i)
+			if i%100 == 0 || i%256 > 253 || i == 999 {
+				text = "none"
+			} else {
+				want = append(want, i)
+			}
+			burst = append(burst, []byte(text))
+		}
+		if err := texts.PublishAll(t.Context(), burst); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if !slices.Equal(got, want) {
+			t.Errorf("got %v, want %v", got, want)
+		}
+		if s := sub.Stats(); s.Delivered != uint64(len(want)) || s.Dropped != uint64(len(burst)-len(want)) || s.Waiting+s.InFlight != 0 {
+			t.Errorf("of %d messages %d can be decoded: %+v", len(burst), len(want), s)
+		}
+		closeBus(t, out)
+		closeBus(t, in)
 	})
 }

@@ -345,10 +345,11 @@ func (t *Topic[T]) publishAll(ctx context.Context, log *feed.Log[entry[T]], vs [
 func (t *Topic[T]) publishRun(ctx context.Context, log *feed.Log[entry[T]], vs []T) error {
 	for done := 0; done < len(vs); {
 		rest := vs[done:]
-		n := log.AppendRun(len(rest), func(slots []entry[T]) {
+		n := log.AppendRun(len(rest), func(slots []entry[T]) int {
 			for i := range slots {
 				slots[i].value, slots[i].meta = rest[i], nil
 			}
+			return len(slots)
 		})
 		if done += n; n > 0 {
 			continue

@@ -87,7 +87,6 @@ func (t *Topic[T]) consumerFor(cfg *subscribeConfig) (c *consumer[T], fresh bool
 		return c, false, c.agrees(cfg)
 	}
 	c = newConsumer[T](&t.core.scope, cfg, t.core.retention != nil || t.core.lasting)
-	c.sole = c.sole && !t.core.inbox // others look at the times of an inbox's messages, so its worker needs the lock
 	return c, true, nil
 }
 

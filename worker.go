@@ -142,8 +142,10 @@ func (w *worker[T]) rest() {
 // true, it puts sources without messages to sleep.
 func (w *worker[T]) step(last bool) bool {
 	c := w.member.consumer
-	if c.sole && w.member.plain && !c.busy.Load() {
-		return w.stream(last)
+	if c.sole && w.member.plain && !c.busy.Load() && w.at == w.n {
+		if streamed, worked := w.stream(last); streamed {
+			return worked
+		}
 	}
 	if w.at == w.n { // otherwise a handler has ended the previous goroutine
 		w.at, w.n = 0, c.take(w, last)
@@ -168,23 +170,27 @@ func (w *worker[T]) step(last bool) bool {
 	return true
 }
 
-// stream is step for the only worker of a subscription without special options.
-// It handles messages in place in the log.
-func (w *worker[T]) stream(last bool) bool {
+// stream is step for the only worker of a subscription without special options. It
+// handles messages in place in the log, unless the next is more than a value: then it
+// has done nothing and returns false.
+func (w *worker[T]) stream(last bool) (streamed, worked bool) {
 	c := w.member.consumer
 	first := c.ready.first()
 	for node := first; node != nil; node = c.ready.first() {
 		l := node.source.(*typedLane[T])
 		if es := l.peek(int(w.chunk)); len(es) > 0 {
+			if es[0].meta != nil {
+				return false, false
+			}
 			clock := w.startClock(len(es))
 			w.handleInPlace(l, es)
 			w.stopClock(clock, len(es))
 			c.ready.rotate()
-			return true
+			return true, true
 		}
 		if !last {
 			if c.ready.rotate(); c.ready.head == first {
-				return false
+				return true, false
 			}
 			continue
 		}
@@ -195,7 +201,18 @@ func (w *worker[T]) stream(last bool) bool {
 		}
 		c.tidy(l)
 	}
-	return false
+	return true, false
+}
+
+// pass passes entries of l, at whose times others may be looking if it is the log of
+// an inbox.
+func (w *worker[T]) pass(l *typedLane[T], n int) {
+	if l.topic.core.inbox {
+		c := w.member.consumer
+		c.mu.Lock()
+		defer c.mu.Unlock()
+	}
+	l.pass(n)
 }
 
 // handleInPlace handles and passes entries, up to the first that fails or needs
@@ -203,17 +220,9 @@ func (w *worker[T]) stream(last bool) bool {
 func (w *worker[T]) handleInPlace(l *typedLane[T], es []entry[T]) {
 	m := &w.buf[0]
 	m.from(&l.topic.core, nil, 0)
-	if es[0].meta != nil {
-		m.Value, m.meta = es[0].value, es[0].meta
-		l.pass(1)
-		l.opened()
-		w.at, w.n = 0, 1
-		w.handleOne()
-		return
-	}
 	if len(es) == 1 { // so that it counts as in flight and its room is free
 		m.Value = es[0].value
-		l.pass(1)
+		w.pass(l, 1)
 		l.opened()
 		w.at, w.n = 0, 1
 		w.handleOne()
@@ -239,7 +248,7 @@ func (w *worker[T]) handleInPlace(l *typedLane[T], es []entry[T]) {
 		if err != nil {
 			passed++
 		}
-		l.pass(passed)
+		w.pass(l, passed)
 		l.opened()
 		c.delivered.Add(uint64(n))
 		if err != nil {

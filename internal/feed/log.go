@@ -153,8 +153,10 @@ func (l *Log[E]) TryAppend(e E) bool {
 }
 
 // AppendRun appends as many of n entries as there is room for without the slow
-// path, and returns how many; fill writes them.
-func (l *Log[E]) AppendRun(n int, fill func(slots []E)) int {
+// path, and returns how many. fill writes them, from the first on, and returns how
+// many it has written; those are appended. Unless the log has a single writer, fill
+// is called with the log locked.
+func (l *Log[E]) AppendRun(n int, fill func(slots []E) int) int {
 	var w uint64
 	if l.sole {
 		w = l.word.Load()
@@ -168,9 +170,9 @@ func (l *Log[E]) AppendRun(n int, fill func(slots []E)) int {
 	}
 	n = int(min(uint64(n), limit-at))
 	i := at - l.base
-	fill(l.slots[i : i+uint64(n)])
+	n = fill(l.slots[i : i+uint64(n)])
 	l.word.Store(w + 2*uint64(n))
-	if l.sleepers.Load() != 0 {
+	if n > 0 && l.sleepers.Load() != 0 {
 		l.wake()
 	}
 	return n
