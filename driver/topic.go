@@ -145,14 +145,14 @@ type Subscription interface {
 
 	// Ack says that messages are done. If the subscription has a place, the
 	// place is stored with the topic's durability, perhaps after Ack returns,
-	// but before Close does. On ephemeral topics and without a group Ack does
-	// nothing.
+	// but before Close does. If Ack fails, the messages may come again. On
+	// ephemeral topics and without a group it does nothing.
 	Ack(ctx context.Context, ms []*Received) error
 
 	// Extend says that what is here is still being handled, or will be, so that
 	// it is not given to another receiver: messages received and neither
-	// acknowledged nor returned, and those that wait for Receive. It is called
-	// well within Info.Lease, for as long as the subscription lives.
+	// acknowledged nor returned, and those that wait for Receive. It should be
+	// called well within Info.Lease, for as long as anything may take long.
 	Extend(ctx context.Context) error
 
 	// Return hands back messages that are not done: other members of the group

@@ -280,7 +280,8 @@ func (m *member) giveBack(ms []*nats.Msg) {
 	}
 }
 
-// finish tells the server something about messages that makes them leave the ring.
+// finish tells the server something about messages, and removes them from the ring. If the
+// server does not hear of it, their leases end, because nobody extends them any more.
 func (m *member) finish(ctx context.Context, ms []*driver.Received, what []byte) error {
 	ds := make([]*delivery, len(ms))
 	for i, r := range ms {
@@ -290,15 +291,13 @@ func (m *member) finish(ctx context.Context, ms []*driver.Received, what []byte)
 		}
 		ds[i] = d
 	}
-	if err := m.say(ctx, ds, what); err != nil {
-		return err
-	}
+	err := m.say(ctx, ds, what)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, d := range ds {
 		d.leave()
 	}
-	return nil
+	return err
 }
 
 // say tells the server something about messages.

@@ -200,3 +200,41 @@ func openNumbers(t *testing.T, s *testServer, keyed bool) *hark.Topic[int] {
 	}
 	return topic
 }
+
+// A message whose acknowledgement fails comes again when its lease ends, although the
+// member goes on to extend what it has.
+func TestLeaseEndsIfAckFails(t *testing.T) {
+	l := openBrittle(t)
+	topic := openTopic(t, l.conn, "t", &driver.StoredConfig{Durability: driver.DurableRelaxed})
+	sub := subscribe(t, topic, driver.SubscribeConfig{Group: "g"})
+	publish(t, topic, "m")
+	ms := receive(t, sub, 1)
+	l.cut(t)
+	ended, cancel := context.WithCancel(testContext(t))
+	cancel()
+	if err := sub.Ack(ended, ms); !errors.Is(err, context.Canceled) {
+		t.Errorf("Ack without a connection: got %v, want %v", err, context.Canceled)
+	}
+	l.mend(t)
+	ctx, cancel := context.WithCancel(testContext(t))
+	var extending sync.WaitGroup
+	defer extending.Wait()
+	defer cancel()
+	extending.Go(func() {
+		tick := time.NewTicker(testLease / 5)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				if err := sub.Extend(ctx); err != nil && ctx.Err() == nil {
+					t.Errorf("Extend: %v", err)
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	if again := receive(t, sub, 1)[0]; again.Deliveries != 2 {
+		t.Errorf("delivery %d came, want the second", again.Deliveries)
+	}
+}
