@@ -106,8 +106,9 @@ type batch struct {
 
 func (w *writer) init(t *stored) { w.topic = t }
 
-// write returns once the outcomes of the messages are known. If ctx ends first it
-// returns the cause, and the caller must not use the messages any more.
+// write returns once the outcomes of the messages are known, and they are on disk if they
+// have to be. If ctx ends first it returns the cause, and the caller must not use the
+// messages any more.
 func (w *writer) write(ctx context.Context, ps []*outMsg) error {
 	if len(ps) == 0 {
 		return nil
@@ -127,6 +128,7 @@ func (w *writer) write(ctx context.Context, ps []*outMsg) error {
 	}
 	if o.own {
 		w.topic.sendAll(ctx, o.rest(), nil)
+		w.topic.sync(ctx, w.topic.stream, o.rest())
 		w.sent(o)
 	}
 	return nil
@@ -231,14 +233,14 @@ func (w *writer) run() {
 }
 
 // gather returns when no more messages come from those who publish again after what was
-// written before.
+// written before, or enough for a batch wait.
 func (w *writer) gather() {
 	for before := -1; ; {
 		runtime.Gosched()
 		w.mu.Lock()
 		now := w.waiting
 		w.mu.Unlock()
-		if now <= before {
+		if now <= before || now >= maxBatch {
 			return
 		}
 		before = now

@@ -81,3 +81,44 @@ func TestOneSyncForManyCalls(t *testing.T) {
 		}
 	}
 }
+
+// A call that sends its own messages because the connection is being closed does not
+// return before they are on disk either.
+func TestSyncWhileClosing(t *testing.T) {
+	s := startServer(t, withJetStream)
+	broken := errors.New("input/output error")
+	c := s.open(t, Sync(func(context.Context, string) error { return broken }))
+	topic := openTopic(t, c, "t", &driver.StoredConfig{}).(*stored)
+	topic.calls.Add(1) // another call is under way
+	c.mu.Lock()
+	c.closing = make(chan struct{})
+	c.mu.Unlock()
+	if err := topic.Publish(testContext(t), bare("m")); !errors.Is(err, broken) {
+		t.Errorf("Publish: got %v, want %v", err, broken)
+	}
+	c.mu.Lock()
+	c.closing = nil
+	c.mu.Unlock()
+}
+
+// However many messages keep coming, those that wait are written.
+func TestGatherEnds(t *testing.T) {
+	var w writer
+	end, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-end:
+				return
+			default:
+				w.mu.Lock()
+				w.waiting++
+				w.mu.Unlock()
+			}
+		}
+	}()
+	w.gather()
+	close(end)
+	<-ended
+}

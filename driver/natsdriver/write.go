@@ -206,10 +206,10 @@ func (t *stored) publish(ctx context.Context, ms []*driver.Message, placed bool)
 	}
 	if !t.batches() {
 		t.sendAll(ctx, now, nil)
+		t.sync(ctx, t.stream, now)
 	} else if err := t.writer.write(ctx, now); err != nil {
 		return nil, slices.Repeat(driver.PartialError{err}, len(ms)) // none is known to have been accepted
 	}
-	t.sync(ctx, t.stream, now)
 	t.sync(ctx, dueStream, later)
 	var failed driver.PartialError
 	for i := range all {
