@@ -90,29 +90,29 @@ func harkStored(name string, size, publishers, batch int, opts ...hark.TopicOpti
 	return peer{name: name, operate: func(n int) time.Duration {
 		in, out, end := openTwo()
 		defer end()
-		each := max(n/publishers/batch, 1)
-		all := newTally(each * publishers * batch)
+		all := newTally(n)
 		sub, err := newBytes(in, relaxed(opts...)...).Subscribe(counter(all, size), hark.Group("g"))
 		must(err)
 		to := newBytes(out, relaxed(opts...)...)
 		start := time.Now()
-		publishFromMany(to, publishers, each, batch, size)
+		publishFromMany(to, n, publishers, batch, size)
 		all.wait()
 		must(sub.Drain(background))
 		return time.Since(start)
 	}}
 }
 
-func publishFromMany(to *hark.Topic[[]byte], publishers, each, batch, size int) {
+// publishFromMany publishes n messages from several goroutines, a batch at a time.
+func publishFromMany(to *hark.Topic[[]byte], n, publishers, batch, size int) {
 	data := slices.Repeat([][]byte{make([]byte, size)}, batch)
 	var wg sync.WaitGroup
-	for range publishers {
+	for g := range publishers {
 		wg.Go(func() {
-			for range each {
+			for left := (n + g) / publishers; left > 0; left -= batch {
 				if batch == 1 {
 					must(to.Publish(background, data[0]))
 				} else {
-					must(to.PublishAll(background, data))
+					must(to.PublishAll(background, data[:min(left, batch)]))
 				}
 			}
 		})
@@ -155,7 +155,7 @@ func harkSynced(name string, size int, directory bool) peer {
 		defer end()
 		to := newBytes(b, hark.Stored(hark.Retention{Durability: hark.Strict}), hark.Bare())
 		start := time.Now()
-		publishFromMany(to, 64, n/64, 1, size)
+		publishFromMany(to, n, 64, 1, size)
 		return time.Since(start)
 	}}
 }
@@ -238,7 +238,7 @@ func harkSingly(name string, size int, directory bool) peer {
 		defer end()
 		to := newBytes(b, relaxed(hark.Bare())...)
 		start := time.Now()
-		publishFromMany(to, 1, n, 1, size)
+		publishFromMany(to, n, 1, 1, size)
 		return time.Since(start)
 	}}
 }
