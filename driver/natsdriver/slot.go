@@ -22,7 +22,7 @@ const slotLease = 24 * time.Hour
 
 // slotDepth is how many messages of a slot are on their way to its owner. Nobody
 // else may have them, so the window need not limit them.
-const slotDepth = 64
+const slotDepth = 256
 
 // slot is a part of a group that this member owns: the messages of a partition, in
 // order, from a consumer of their own.
