@@ -1,7 +1,6 @@
 package natsdriver
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -184,14 +183,8 @@ func readBurstSubject(subject string) (token, n uint64, ok bool) {
 	return token, n, ok && isBurst && err == nil
 }
 
-// burstProgress is how the server begins what it says about progress.
-var burstProgress = []byte(`{"type":"ack",`)
-
 // receiveBurst passes an answer about a burst to its waiter.
 func (a *acks) receiveBurst(m *nats.Msg) {
-	if bytes.HasPrefix(m.Data, burstProgress) { // spares reading it
-		return
-	}
 	token, n, ok := readBurstSubject(m.Subject)
 	if !ok {
 		return

@@ -177,12 +177,7 @@ func (p *puller) empty() {
 	p.turn.Lock()
 	defer p.turn.Unlock()
 	p.swept, p.gone = nil, false
-	for {
-		select {
-		case <-p.msgs:
-		default:
-			return
-		}
+	for p.more() != nil {
 	}
 }
 
@@ -319,13 +314,12 @@ func (p *puller) take(ms []*nats.Msg, most int, gone *bool) []*nats.Msg {
 		p.swept = nil // so that they are not kept in memory
 	}
 	for len(ms) < most {
-		select {
-		case m := <-p.msgs:
-			if p.isMessage(m, gone) {
-				ms = append(ms, m)
-			}
-		default:
-			return ms
+		m := p.more()
+		if m == nil {
+			break
+		}
+		if p.isMessage(m, gone) {
+			ms = append(ms, m)
 		}
 	}
 	return ms
