@@ -242,10 +242,14 @@ func (c *Conn) api(ctx context.Context) jetstream.JetStream {
 
 // jetStream makes a client of JetStream.
 func (c *Conn) jetStream(opts ...jetstream.JetStreamOpt) (jetstream.JetStream, error) {
+	js, err := jetstream.New(c.nc, opts...)
 	if c.opts.domain != "" {
-		return jetstream.NewWithDomain(c.nc, c.opts.domain, opts...)
+		js, err = jetstream.NewWithDomain(c.nc, c.opts.domain, opts...)
 	}
-	return jetstream.New(c.nc, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return led{js}, nil
 }
 
 // permitted calls try, which subscribes to subjects, and returns an error if the

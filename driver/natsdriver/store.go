@@ -233,36 +233,32 @@ func (t *stored) newestShared(ctx context.Context, n uint64) (uint64, error) {
 	return low, nil
 }
 
-// leaderTries is how often a consumer is made until it is on the leader of a stream with
-// three replicas, which by then has failed in one of 200,000 cases.
+// leaderTries is how often a consumer is made at once until it is on the leader of a
+// stream with three replicas, which by then has failed in one of 200,000 cases.
 const leaderTries = 30
 
 // countFrom returns how many messages there are from a sequence on. On a cluster the
 // server counts on which the consumer is made, and others than the leader may not have
 // the newest messages yet. It cannot be chosen.
 func (t *stored) countFrom(ctx context.Context, seq uint64) (count uint64, err error) {
-	for range leaderTries {
-		var leader, on string
-		if t.config.Load().Replicas > 1 {
+	if t.config.Load().Replicas <= 1 {
+		count, _, err = t.countOnce(ctx, seq)
+		return count, err
+	}
+	err = t.conn.state.do(ctx, func(ctx context.Context) error {
+		for range leaderTries {
 			info, err := t.info(ctx)
 			if err != nil {
-				return 0, err
+				return err
 			}
-			leader = leaderOf(info.Cluster)
+			var on string
+			if count, on, err = t.countOnce(ctx, seq); err != nil || on == leaderOf(info.Cluster) {
+				return err
+			}
 		}
-		if count, on, err = t.countOnce(ctx, seq); err != nil || leader == "" || on == leader {
-			break
-		}
-	}
+		return fmt.Errorf("%w: the messages were counted on servers that may be behind", driver.ErrAgain)
+	})
 	return count, err
-}
-
-// leaderOf returns the name of the server that leads, or "" if none does.
-func leaderOf(c *jetstream.ClusterInfo) string {
-	if c == nil {
-		return ""
-	}
-	return c.Leader
 }
 
 // countOnce is countFrom on any server, and returns on which.

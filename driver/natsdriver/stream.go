@@ -247,7 +247,7 @@ func isUnavailable(err error) bool {
 		return true
 	}
 	switch apiCode(err) {
-	case 10008, 10009, 10167, 10049, 10158: // unavailable, no leader, too many requests, still being deleted, still storing a message with this ID
+	case notAvailable, 10009, 10167, 10049, 10158: // unavailable, no leader, too many requests, still being deleted, still storing a message with this ID
 		return true
 	}
 	return false

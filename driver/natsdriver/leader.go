@@ -1,0 +1,63 @@
+package natsdriver
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// led is JetStream without what servers say about a stream that has no leader. While a
+// cluster elects one, every server with a copy answers, and may be far behind: what
+// others have stored would be missing, or a topic seem empty. Asking for such a stream
+// fails as it does while the servers have no leader themselves, and is tried again.
+type led struct{ jetstream.JetStream }
+
+func (js led) Stream(ctx context.Context, name string) (jetstream.Stream, error) {
+	s, err := js.JetStream.Stream(ctx, name)
+	if err == nil {
+		err = hasLeader(s.CachedInfo())
+	}
+	if err != nil {
+		return nil, err
+	}
+	return ledStream{s}, nil
+}
+
+type ledStream struct{ jetstream.Stream }
+
+func (s ledStream) Info(ctx context.Context, opts ...jetstream.StreamInfoOpt) (*jetstream.StreamInfo, error) {
+	info, err := s.Stream.Info(ctx, opts...)
+	if err == nil {
+		err = hasLeader(info)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return info, nil
+}
+
+// hasLeader returns an error if the servers that keep a stream have no leader. A single
+// server leads, or says nothing about a cluster.
+func hasLeader(info *jetstream.StreamInfo) error {
+	if info.Cluster == nil || info.Cluster.Leader != "" {
+		return nil
+	}
+	return &jetstream.APIError{
+		Code: http.StatusServiceUnavailable, ErrorCode: notAvailable,
+		Description: fmt.Sprintf("the servers that keep stream %s have no leader", info.Config.Name),
+	}
+}
+
+// leaderOf returns the name of the server that leads, or "" if there is no cluster.
+func leaderOf(c *jetstream.ClusterInfo) string {
+	if c == nil {
+		return ""
+	}
+	return c.Leader
+}
+
+// notAvailable is the server's code for a cluster that has no leader (JSClusterNotAvailErr
+// in its errors.json).
+const notAvailable = 10008
