@@ -33,6 +33,7 @@ func TestAnswersWithoutLeader(t *testing.T) {
 		}
 		info["cluster"] = map[string]any{"name": "far"}
 		info["state"] = map[string]any{}
+		delete(info, "total") // of its subjects
 		data, _ := json.Marshal(info)
 		if err == nil {
 			err = m.Respond(data)
@@ -41,6 +42,9 @@ func TestAnswersWithoutLeader(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	if err == nil {
+		err = between.Flush()
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
