@@ -175,10 +175,7 @@ func (c *Conn) admin(ctx context.Context, f func(ctx context.Context) error) err
 				return nil
 			}
 		}
-		if isUnavailable(err) {
-			return fmt.Errorf("%w: %w", driver.ErrAgain, err)
-		}
-		return err
+		return passing(err)
 	})
 }
 

@@ -151,16 +151,21 @@ const (
 func account(ctx context.Context, js jetstream.JetStream) (*jetstream.AccountInfo, error) {
 	ctx, cancel := context.WithTimeout(ctx, detectTimeout)
 	defer cancel()
+	var last error
 	for {
 		attempt, cancel := context.WithTimeout(ctx, detectAttempt)
 		info, err := js.AccountInfo(attempt)
 		cancel()
-		if err == nil || !errors.Is(err, context.DeadlineExceeded) && !isUnavailable(err) {
-			return info, err
+		if err == nil {
+			return info, nil
 		}
+		if err = leaderless(err); ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) && !isUnavailable(err) {
+			return nil, because(err, last)
+		}
+		last = err
 		select {
 		case <-ctx.Done():
-			return nil, err
+			return nil, last
 		case <-time.After(serverRetry.firstPause):
 		}
 	}

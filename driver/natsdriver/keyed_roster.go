@@ -53,14 +53,6 @@ func (c *Conn) ensureGroups(ctx context.Context) error {
 	})
 }
 
-// passing marks the transient errors of JetStream's API.
-func passing(err error) error {
-	if errors.Is(err, jetstream.ErrNoStreamResponse) || isUnavailable(err) {
-		return fmt.Errorf("%w: %w", driver.ErrAgain, err)
-	}
-	return err
-}
-
 // keepRoster checks the roster when it changes, and now and then announces that
 // this member lives.
 func (k *keyed) keepRoster() {

@@ -2,11 +2,25 @@ package natsdriver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
+
+// ErrNoLeader says that the servers of a cluster, or those that keep a topic, have no
+// leader: half of them or more do not run or cannot be reached, or they are electing one,
+// which takes some seconds.
+var ErrNoLeader = errors.New("the cluster has no leader, for which more than half of its servers must run")
+
+// leaderless says what the server means by an error, if that is the lack of a leader.
+func leaderless(err error) error {
+	if apiCode(err) != notAvailable || errors.Is(err, ErrNoLeader) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrNoLeader, err)
+}
 
 // led is JetStream without what servers say about a stream that has no leader. While a
 // cluster elects one, every server with a copy answers, and may be far behind: what

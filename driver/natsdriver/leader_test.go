@@ -1,7 +1,9 @@
 package natsdriver
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -73,5 +75,44 @@ func TestAnswersWithoutLeader(t *testing.T) {
 	names, err := c.streamSubjects(testContext(t), "hark-topic-t", "", "")
 	if err != nil || len(names) != 1 {
 		t.Errorf("subjects %q (%v), want one", names, err)
+	}
+}
+
+// TestNoLeader connects to a cluster without a leader, and asks it for a topic.
+func TestNoLeader(t *testing.T) {
+	s := startServer(t, withJetStream)
+	between := s.open(t).Client()
+	refuse := func(m *nats.Msg) {
+		if err := m.Respond([]byte(`{"error":{"code":503,"err_code":10008,"description":"JetStream system temporarily unavailable"}}`)); err != nil {
+			t.Error(err)
+		}
+	}
+	asked := make(chan struct{}, 1)
+	sub, err := between.Subscribe("$JS.far.API.>", func(m *nats.Msg) {
+		refuse(m)
+		select {
+		case asked <- struct{}{}:
+		default:
+		}
+	})
+	if err == nil {
+		err = between.Flush()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = sub.Unsubscribe() }()
+	ctx, cancel := context.WithCancel(testContext(t))
+	defer cancel()
+	go func() {
+		<-asked
+		<-asked // it has got the first answer
+		cancel()
+	}()
+	if c, err := Open(ctx, s.url()+"?domain=far"); !errors.Is(err, ErrNoLeader) {
+		t.Errorf("opening: %v, want ErrNoLeader", err)
+		if err == nil {
+			closeConn(t, c)
+		}
 	}
 }

@@ -190,7 +190,7 @@ func (c *Conn) openError(ctx context.Context, subject string, err error) error {
 	case code == overlap:
 		return fmt.Errorf("%w: %s already stores what is published to %s", driver.ErrConflict, c.overlapping(ctx, subject), subject)
 	case errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil, code >= 500 && isUnavailable(err):
-		return fmt.Errorf("%w: %w", driver.ErrAgain, err)
+		return again(err)
 	}
 	if api, ok := noStore(err); ok {
 		return c.state.full(api)
@@ -251,6 +251,22 @@ func isUnavailable(err error) bool {
 		return true
 	}
 	return false
+}
+
+// passing marks the transient errors of JetStream's API.
+func passing(err error) error {
+	if errors.Is(err, jetstream.ErrNoStreamResponse) || isUnavailable(err) {
+		return again(err)
+	}
+	return err
+}
+
+// again marks an error as transient, once.
+func again(err error) error {
+	if errors.Is(err, driver.ErrAgain) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", driver.ErrAgain, leaderless(err))
 }
 
 // storeError turns errors about missing room into ErrFull.

@@ -20,6 +20,7 @@ import (
 
 	"github.com/harkbus/hark/broker"
 	"github.com/harkbus/hark/driver"
+	"github.com/harkbus/hark/driver/natsdriver"
 	"github.com/harkbus/hark/internal/release"
 )
 
@@ -118,7 +119,7 @@ func (d *doctor) examine(ctx context.Context) {
 	}
 	conn, err := p.connect(ctx, d.notes)
 	if err != nil {
-		d.found("connection", "wrong", strings.TrimSuffix(err.Error(), askDoctor), "look at the user and the password or token in the URL, and at the certificates that it names; the log of the broker says more")
+		d.found("connection", "wrong", strings.TrimSuffix(err.Error(), askDoctor), howToConnect(err))
 		return
 	}
 	defer func() {
@@ -129,6 +130,14 @@ func (d *doctor) examine(ctx context.Context) {
 	d.examineEngine(conn)
 	d.examineRoundTrip(ctx, conn)
 	d.examineHTTP(ctx, p)
+}
+
+// howToConnect says what to do about a connection that failed.
+func howToConnect(err error) string {
+	if errors.Is(err, natsdriver.ErrNoLeader) {
+		return "start the other servers of the cluster, or wait some seconds if they run; their logs say what they cannot reach"
+	}
+	return "look at the user and the password or token in the URL, and at the certificates that it names; the log of the broker says more"
 }
 
 func (d *doctor) examineContexts() {

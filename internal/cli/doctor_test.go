@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/harkbus/hark/broker"
 	"github.com/harkbus/hark/driver"
+	"github.com/harkbus/hark/driver/natsdriver"
 	"github.com/harkbus/hark/internal/release"
 )
 
@@ -128,6 +130,21 @@ func TestDoctorOfSilence(t *testing.T) {
 				t.Errorf("got %v after %v, want %v after %v", d.findings, time.Since(start), tt.want, tt.took)
 			}
 		})
+	}
+}
+
+// TestHowToConnect wants advice that has to do with the error.
+func TestHowToConnect(t *testing.T) {
+	for _, tt := range []struct {
+		err  error
+		want string
+	}{
+		{fmt.Errorf("ask a about JetStream: %w", natsdriver.ErrNoLeader), "start the other servers"},
+		{errors.New("nats: Authorization Violation"), "look at the user"},
+	} {
+		if got := howToConnect(tt.err); !strings.HasPrefix(got, tt.want) {
+			t.Errorf("%v: %q, want %q", tt.err, got, tt.want)
+		}
 	}
 }
 
