@@ -81,4 +81,16 @@ func TestClusterTLS(t *testing.T) {
 			}
 		}
 	}
+	// One of two servers is not more than half of them.
+	if reason := bs[0].unready(); reason != "" {
+		t.Errorf("not ready: %s", reason)
+	}
+	stop(t, bs[1])
+	for ctx := testContext(t); !strings.Contains(bs[0].unready(), "no leader"); {
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			t.Fatalf("ready without a leader: %q", bs[0].unready())
+		}
+	}
 }

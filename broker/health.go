@@ -50,6 +50,8 @@ func (b *Broker) unready() string {
 		return "the server has disabled its store, perhaps because the disk is full; free some space, and the broker recovers by itself"
 	case b.store.WriteFault() != "":
 		return "a write to the disk failed (see the log); free some space, and the broker recovers by itself; everything it acknowledged is stored"
+	case b.store.Leaderless():
+		return "the cluster has no leader, for which more than half of its servers must run: nothing can be stored"
 	case !b.client.IsConnected():
 		return "the broker is not connected to its server"
 	}

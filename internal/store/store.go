@@ -128,6 +128,21 @@ func (s *Store) WriteFault() string {
 	return s.log.writeFault
 }
 
+// Leaderless reports whether the server belongs to a cluster that has no leader, as while
+// half of its servers or more do not run. Nothing can be stored then.
+func (s *Store) Leaderless() bool {
+	groups := s.Server().Raftz(&natsserver.RaftzOptions{GroupFilter: "_meta_"}) // of the servers themselves
+	if groups == nil {
+		return false
+	}
+	for _, account := range *groups {
+		for _, g := range account {
+			return g.Leader == ""
+		}
+	}
+	return false // a single server
+}
+
 // Faulty reports whether the server does not run, or has given up something for want of a
 // disk to write to.
 func (s *Store) Faulty() bool {
