@@ -70,7 +70,8 @@ func groupEndpoints() []endpoint {
 		{
 			method: http.MethodPost, path: "/v1/admin/topics/{topic}/groups/{group}/seek", name: "seekGroup", summary: "move the position of a group",
 			doc: "Messages in flight may be delivered again. " +
-				"The request is refused (409) while the group has members, if it keeps the order of keys, or if it started with the next published message and is moved for the first time.",
+				"The request is refused (409) while the group has members, if it keeps the order of keys, or if it started with the next published message and is moved for the first time. " +
+				"A request that has begun to move the group goes on if its sender goes away. If it fails nevertheless, and its error says that the group may have been moved in part, the same request moves it.",
 			access: administrator("topic"),
 			params: with(
 				choiceParam("to", "the new position: start, now, seq or time; seq and time need the parameter of the same name", "start", "now", "seq", "time").required(),
@@ -173,10 +174,12 @@ func seekGroup(c *call, topic, group string) error {
 	case "time":
 		seq, err = c.broker.conn.SeqAt(c.ctx, topic, c.moment("time"))
 	}
-	if err == nil {
-		err = c.broker.conn.SeekGroup(c.ctx, topic, group, seq)
+	if err != nil {
+		return err
 	}
-	return err
+	ctx, cancel := lastly(c.ctx) // one that ends halfway would have to be repeated
+	defer cancel()
+	return c.broker.conn.SeekGroup(ctx, topic, group, seq)
 }
 
 // needs reports whether a group belongs to a route or webhook of the configuration.

@@ -83,6 +83,7 @@ func refusalOf(err error) (r *refusal, known bool) {
 		{driver.ErrConflict, http.StatusConflict},
 		{driver.ErrFull, http.StatusInsufficientStorage},
 		{driver.ErrUnsure, http.StatusServiceUnavailable},
+		{natsdriver.ErrPartlyMoved, http.StatusServiceUnavailable},
 		{driver.ErrAgain, http.StatusServiceUnavailable},
 		{driver.ErrClosed, http.StatusServiceUnavailable},
 		{context.DeadlineExceeded, http.StatusGatewayTimeout},

@@ -69,8 +69,8 @@ func (b *Broker) Reload(ctx context.Context, c *Config) error {
 	return nil
 }
 
-// lastly returns a context for what a reload has to bring to an end, or to take back,
-// although ctx may have ended: nobody else would.
+// lastly returns a context for what has to be brought to an end, or taken back, although
+// ctx may have ended: nobody else would.
 func lastly(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), 2*stopTimeout)
 }

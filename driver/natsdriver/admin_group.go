@@ -70,7 +70,7 @@ func (c *Conn) groups(ctx context.Context, b backing, of func(part *jetstream.Co
 	for _, part := range parts {
 		name, ok := groupOf(part)
 		topics, wanted := of(&part.Config)
-		if !ok || !wanted {
+		if !ok || !wanted || isStandIn(part, parts) {
 			continue
 		}
 		g := byName[key{topics, name}]
@@ -162,25 +162,34 @@ func (c *Conn) groupParts(ctx context.Context, topic, group string, f func(ctx c
 		return err
 	}
 	for n := -1; n < partitions; n++ {
-		name := b.consumer(topic, group)
-		if n >= 0 {
-			name = slotConsumer(name, n)
-		}
-		err := c.admin(ctx, func(ctx context.Context) error {
-			consumer, err := c.api(ctx).Consumer(ctx, b.stream, name)
-			switch {
-			case err != nil:
+		part := b.part(topic, group, n)
+		for _, name := range []string{part, standIn(part)} {
+			err := c.admin(ctx, func(ctx context.Context) error {
+				consumer, err := c.api(ctx).Consumer(ctx, b.stream, name)
+				switch {
+				case err != nil:
+					return err
+				case n < 0 && !b.isKeyed(&consumer.CachedInfo().Config):
+					n = partitions // the group has no more of them
+				}
+				return f(ctx, b.stream, name)
+			})
+			if err != nil {
 				return err
-			case n < 0 && !b.isKeyed(&consumer.CachedInfo().Config):
-				n = partitions // the group has no more of them
 			}
-			return f(ctx, b.stream, name)
-		})
-		if err != nil {
-			return err
 		}
 	}
 	return nil
+}
+
+// part returns the name of a consumer of a group: that of a slot, or with -1 that of
+// the messages without a key, or of all.
+func (b *backing) part(topic, group string, n int) string {
+	name := b.consumer(topic, group)
+	if n >= 0 {
+		name = slotConsumer(name, n)
+	}
+	return name
 }
 
 // DeleteGroup makes a group of a stored topic forget its place. It is no error if
@@ -220,66 +229,6 @@ func (c *Conn) ResumeGroup(ctx context.Context, topic, group string) error {
 	return c.groupParts(ctx, topic, group, func(ctx context.Context, stream, consumer string) error {
 		_, err := c.api(ctx).ResumeConsumer(ctx, stream, consumer)
 		return err
-	})
-}
-
-// ErrListening says that a group has members that would not notice the change.
-var ErrListening = errors.New("the group has members that would not notice the change; stop them first")
-
-// SeekGroup makes a group go on with the message at seq, or the first one after it, or
-// past the end with the next message published.
-// Messages in flight may come again. While members listen, SeekGroup returns
-// ErrListening for a group that keeps the order of keys; so it does, once in the
-// life of a group that started with the next message published, because its
-// consumer has to be recreated.
-func (c *Conn) SeekGroup(ctx context.Context, topic, group string, seq uint64) error {
-	if c.level < levelReset {
-		return c.refuse("moving the position of a group (needs NATS 2.14)")
-	}
-	b, err := c.backingNow(ctx, topic)
-	if err != nil {
-		return err
-	}
-	info, err := c.topicInfo(ctx, b, topic)
-	if err != nil {
-		return err
-	}
-	seq = min(seq, info.newest+1) // otherwise what is published until then would be skipped
-	whole := ctx
-	err = c.groupParts(ctx, topic, group, func(ctx context.Context, stream, consumer string) error {
-		have, err := c.api(ctx).Consumer(ctx, stream, consumer)
-		if err != nil {
-			return err
-		}
-		info := have.CachedInfo()
-		remade := info.Config.DeliverPolicy != jetstream.DeliverAllPolicy
-		if info.NumWaiting > 0 && (remade || b.isKeyed(&info.Config)) {
-			return ErrListening
-		}
-		if remade {
-			if err := c.remakeConsumer(whole, stream, info.Config); err != nil {
-				return err
-			}
-		}
-		_, err = c.api(ctx).ResetConsumerToSequence(ctx, stream, consumer, max(seq, 1))
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	return c.forgetRoster(ctx, topic, group)
-}
-
-// remakeConsumer recreates a consumer in a form whose place can be set freely. It tries
-// until ctx ends: in between there is no consumer, and so no group.
-func (c *Conn) remakeConsumer(ctx context.Context, stream string, cfg jetstream.ConsumerConfig) error {
-	cfg.DeliverPolicy, cfg.OptStartSeq, cfg.OptStartTime = jetstream.DeliverAllPolicy, 0, nil
-	return c.state.do(ctx, func(ctx context.Context) error {
-		if err := c.api(ctx).DeleteConsumer(ctx, stream, cfg.Name); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
-			return passing(err)
-		}
-		_, err := c.api(ctx).CreateConsumer(ctx, stream, cfg)
-		return passing(err)
 	})
 }
 

@@ -185,26 +185,27 @@ func TestGroupInfo(t *testing.T) {
 // seekAndRead moves a group without members to sequence 16, and reads from there.
 func seekAndRead(t *testing.T, c *Conn, topic driver.Topic, group string, keyed bool) {
 	t.Helper()
-	eventually(t, "nobody listens", func() bool {
-		g, err := c.GroupInfo(testContext(t), "t", group)
-		return err == nil && g.Listening == 0
-	})
+	nobodyListens(t, c, group)
 	if err := c.SeekGroup(testContext(t), "t", group, 16); err != nil {
 		t.Fatal(err)
 	}
 	s := subscribe(t, topic, driver.SubscribeConfig{Group: group, Keyed: keyed})
 	got := receive(t, s, 5)
-	seqs := make([]uint64, len(got))
-	for i, m := range got {
-		seqs[i] = m.Seq
-	}
-	slices.Sort(seqs)
-	if !slices.Equal(seqs, []uint64{16, 17, 18, 19, 20}) {
+	if seqs := sequences(got); !slices.Equal(seqs, upTo(16, 20)) {
 		t.Errorf("group %s: got %v, want 16 to 20", group, seqs)
 	}
 	if err := errors.Join(s.Ack(testContext(t), got), s.Close(testContext(t))); err != nil {
 		t.Error(err)
 	}
+}
+
+// nobodyListens waits until no member of a group waits for messages.
+func nobodyListens(t *testing.T, c *Conn, group string) {
+	t.Helper()
+	eventually(t, "nobody listens", func() bool {
+		g, err := c.GroupInfo(testContext(t), "t", group)
+		return err == nil && g.Listening == 0
+	})
 }
 
 // TestSeekWhileMembersListen moves a group while it has members.

@@ -76,6 +76,10 @@ func rosterOf(topic, group string) string {
 	return rosterSubject + hashed(topic) + "." + hash(group)
 }
 
+// newsOf returns the subject on which the members of a group learn that its roster, on
+// the given subject, has changed.
+func newsOf(roster string) string { return rosterNews + strings.TrimPrefix(roster, rosterSubject) }
+
 // rosterSubjects returns the subjects of the rosters of all groups on a topic, or on
 // the topics that match a pattern. The subjects distinguish topics, so that users can
 // be allowed to change those of some, but do not name them: whoever may read one
@@ -114,7 +118,7 @@ func (k *keyed) join(ctx context.Context, cfg driver.SubscribeConfig) (err error
 	if err := c.ensureGroups(ctx); err != nil {
 		return err
 	}
-	news := rosterNews + strings.TrimPrefix(k.subject, rosterSubject)
+	news := newsOf(k.subject)
 	if err := c.permitted(ctx, []string{news}, func() (err error) {
 		k.nudges, err = c.nc.Subscribe(news, func(*nats.Msg) { k.nudge() })
 		return kind(err)

@@ -90,7 +90,8 @@ func (s *slot) run(ctx context.Context) {
 		k.fail(ctx, err)
 		return
 	}
-	for reset := true; ctx.Err() == nil; {
+	// Once it is leaving, what it knows may no longer apply: the group may have been moved.
+	for reset := true; ctx.Err() == nil && !s.isLeaving(); {
 		if reset {
 			if err := s.reset(ctx); err != nil {
 				k.fail(ctx, err)

@@ -36,7 +36,8 @@ var groupCommand = command{
 			name: "seek", args: "TOPIC GROUP", about: "move a group to another position",
 			long: `Messages that its members hold may be delivered again. A group that keeps the order
 of keys must have no members meanwhile. Neither must a group that began with the next
-message published, the first time it is moved.`,
+message published, the first time it is moved. If the error says that the group may have
+been moved in part, repeat the command before members start.`,
 			setup: func(fs *flag.FlagSet) action {
 				f := newAdminFlags(fs)
 				to := fs.String("to", "", "the new `position`: start, now, a sequence, or a time such as 2026-01-02T15:04:05Z")
