@@ -120,7 +120,7 @@ func (b *Broker) alterTopics(ctx context.Context, c *Config, numbers []int) erro
 	for _, i := range numbers {
 		t := &c.Topics[i]
 		back, err := b.alterTopic(ctx, t)
-		if errors.Is(err, natsdriver.ErrAltered) {
+		if errors.Is(err, natsdriver.ErrAltered) || errors.Is(err, driver.ErrUnsure) {
 			done = append(done, back)
 		}
 		if err != nil {

@@ -21,9 +21,9 @@ var ErrAltered = errors.New("the settings have been changed, but delayed message
 // AlterTopic changes the retention and the deduplication window of an existing
 // stored topic, makes it a topic for dead letters if that is asked for, and returns
 // the settings it had before. Another durability is ErrConflict, because the topic
-// would have to be recreated. After ErrAltered the change has been made. If another
-// process delays the first message of the topic at this very moment, it may undo the
-// change.
+// would have to be recreated. After ErrAltered the change has been made, and after
+// driver.ErrUnsure it may have been; before is known after both. If another process
+// delays the first message of the topic at this very moment, it may undo the change.
 func (c *Conn) AlterTopic(ctx context.Context, name string, to driver.StoredConfig) (before driver.StoredConfig, err error) {
 	if c.js == nil {
 		return before, c.refuse(string(driver.Stored))
@@ -34,8 +34,9 @@ func (c *Conn) AlterTopic(ctx context.Context, name string, to driver.StoredConf
 }
 
 // alter changes an existing stream to match t. It calls was with the configuration
-// found.
+// found, but not with one that an attempt whose answer was lost may have made.
 func (c *Conn) alter(ctx context.Context, t *stored, was func(have *jetstream.StreamConfig)) error {
+	unsure := false
 	err := c.reconfigure(ctx, func(ctx context.Context) error {
 		stream, err := c.api(ctx).Stream(ctx, t.stream)
 		if err != nil {
@@ -46,18 +47,24 @@ func (c *Conn) alter(ctx context.Context, t *stored, was func(have *jetstream.St
 		if had := have.Metadata[metaDurability]; had != class || have.Storage != want.Storage {
 			return fmt.Errorf("%w: topic %s exists with durability %s, not %s", driver.ErrConflict, t.topic, had, class)
 		}
-		was(&have)
+		if !unsure {
+			was(&have)
+		}
 		have.MaxMsgs, have.MaxBytes, have.MaxAge = want.MaxMsgs, want.MaxBytes, want.MaxAge
 		have.Duplicates, have.MaxMsgsPerSubject = want.Duplicates, want.MaxMsgsPerSubject
 		if mark := deadPrefix + t.topic; slices.Contains(want.Subjects, mark) && !slices.Contains(have.Subjects, mark) {
 			have.Subjects = append(have.Subjects, mark)
 		}
 		if _, err := c.api(ctx).UpdateStream(ctx, have); err != nil {
+			unsure = unsure || apiCode(err) == 0 // the server has not refused it
 			return t.openError(ctx, err)
 		}
 		return nil
 	})
-	if err != nil {
+	switch {
+	case err != nil && unsure && !errors.Is(err, ErrNotAllowed):
+		return fmt.Errorf("topic %s: %w: %w", t.topic, driver.ErrUnsure, err)
+	case err != nil:
 		return err
 	}
 	err = c.reconfigure(ctx, func(ctx context.Context) error {

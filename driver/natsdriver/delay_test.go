@@ -336,6 +336,71 @@ func TestAlteredHalfway(t *testing.T) {
 	}
 }
 
+// unanswered calls meanwhile after the first change of a stream's configuration, and
+// loses the answer, or fails with refusal instead if that is not nil.
+type unanswered struct {
+	jetstream.JetStream
+	refusal   error
+	meanwhile func()
+}
+
+func (u *unanswered) UpdateStream(ctx context.Context, cfg jetstream.StreamConfig) (jetstream.Stream, error) {
+	meanwhile := u.meanwhile
+	if u.meanwhile = nil; meanwhile == nil {
+		return u.JetStream.UpdateStream(ctx, cfg)
+	}
+	err := u.refusal
+	if err == nil {
+		_, err = u.JetStream.UpdateStream(ctx, cfg)
+	}
+	meanwhile()
+	if err != nil {
+		return nil, err
+	}
+	return nil, jetstream.ErrNoStreamResponse // one of the errors after which it is tried again
+}
+
+// TestAlterWhoseAnswerIsLost loses the answer of the server that has changed a topic, or a
+// store. Another attempt finds the new settings, but these are not the former ones.
+func TestAlterWhoseAnswerIsLost(t *testing.T) {
+	c := startServer(t, withJetStream).open(t)
+	was, to := relaxed(), relaxed()
+	was.MaxMessages, to.MaxMessages = 3, 7
+	openTopic(t, c, "t", was)
+	if _, err := c.OpenStore(testContext(t), StoreConfig{Pattern: "s.*", MaxPerTopic: 1, StoredConfig: *was}); err != nil {
+		t.Fatal(err)
+	}
+	js := c.js
+	lose := func(meanwhile func()) { c.js = &unanswered{JetStream: js, meanwhile: meanwhile} }
+	lose(func() {})
+	if before, err := c.AlterTopic(testContext(t), "t", *to); err != nil || before.MaxMessages != 3 {
+		t.Errorf("topic: got %+v, %v, want 3 messages", before, err)
+	}
+	lose(func() {})
+	if before, err := c.AlterStore(testContext(t), StoreConfig{Pattern: "s.*", MaxPerTopic: 2, StoredConfig: *to}); err != nil || before.MaxMessages != 3 || before.MaxPerTopic != 1 {
+		t.Errorf("store: got %+v, %v, want 3 messages and 1 for each topic", before, err)
+	}
+	ctx, cancel := context.WithCancel(testContext(t))
+	lose(cancel)
+	before, err := c.AlterTopic(ctx, "t", *was)
+	if !errors.Is(err, driver.ErrUnsure) || !errors.Is(err, context.Canceled) || before.MaxMessages != 7 {
+		t.Errorf("given up: got %+v, %v, want 7 messages, ErrUnsure and the cause", before, err)
+	}
+	// An attempt that was refused has changed nothing, so what others changed since counts.
+	c.js = &unanswered{JetStream: js, refusal: &jetstream.APIError{Code: 503, ErrorCode: notAvailable}, meanwhile: func() {
+		others := relaxed()
+		others.MaxMessages = 5
+		cfg := (&stored{conn: c, topic: "t", backing: ownBacking("t"), wanted: *others}).streamConfig()
+		if _, err := js.UpdateStream(testContext(t), cfg); err != nil {
+			t.Error(err)
+		}
+	}}
+	if before, err := c.AlterTopic(testContext(t), "t", *to); err != nil || before.MaxMessages != 5 {
+		t.Errorf("after a refusal: got %+v, %v, want 5 messages", before, err)
+	}
+	c.js = js
+}
+
 // awaitTooLate calls f with a context that soon ends, and expects its cause.
 func awaitTooLate(t *testing.T, what string, f func(ctx context.Context) error) {
 	t.Helper()

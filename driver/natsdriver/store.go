@@ -83,7 +83,7 @@ func (c *Conn) store(cfg *StoreConfig) *stored {
 
 // AlterStore changes the limits and the deduplication window of an existing store,
 // and returns the settings it had before. Another durability is ErrConflict; after
-// ErrAltered the change has been made.
+// ErrAltered the change has been made, and after driver.ErrUnsure it may have been.
 func (c *Conn) AlterStore(ctx context.Context, to StoreConfig) (before StoreConfig, err error) {
 	if err := c.storable(); err != nil {
 		return before, err
