@@ -38,10 +38,11 @@ type orderedConsumer struct {
 	mu     sync.Mutex // guards the fields below
 	made   time.Time  // when the stream was made
 	puller *puller
-	name   string // name of the consumer
-	next   uint64 // the consumer's count for the next message
-	last   uint64 // the last message received, or the one before the first
-	behind uint64 // how many messages were behind the last one when it was sent
+	name   string    // name of the consumer
+	next   uint64    // the consumer's count for the next message
+	last   uint64    // the last message received, or the one before the first
+	at     time.Time // when it was stored; zero if it was not received
+	behind uint64    // how many messages were behind the last one when it was sent
 	lost   uint64
 	until  uint64 // the last message to receive, once drains is set
 	drains bool
@@ -224,7 +225,7 @@ func depthFor(ms []*nats.Msg) int {
 // read decodes the messages of a consumer for Receive, up to the first one missing.
 func (o *orderedConsumer) read(ctx context.Context, p *puller, ms []*nats.Msg) ([]*driver.Received, error) {
 	o.mu.Lock()
-	next, last, behind, until := o.next, o.last, o.behind, o.until
+	next, last, stored, behind, until := o.next, o.last, o.at, o.behind, o.until
 	if !o.drains {
 		until = math.MaxUint64
 	}
@@ -249,14 +250,14 @@ func (o *orderedConsumer) read(ctx context.Context, p *puller, ms []*nats.Msg) (
 		if at.seq > last+1 && (!o.topic.shared() || behind > 0 || p.ranDry(next-1)) {
 			lost += o.topic.lostBetween(ctx, last, at.seq)
 		}
-		next, last, behind = next+1, at.seq, at.pending
+		next, last, behind, stored = next+1, at.seq, at.pending, at.at
 		if at.seq <= until {
 			rs = append(rs, r)
 		}
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.next, o.last, o.behind, o.lost = next, last, behind, o.lost+lost
+	o.next, o.last, o.at, o.behind, o.lost = next, last, stored, behind, o.lost+lost
 	return rs, nil
 }
 
@@ -301,7 +302,7 @@ func (t *stored) lostBetween(ctx context.Context, last, seq uint64) uint64 {
 func (o *orderedConsumer) resume(ctx context.Context, last uint64) error {
 	o.mu.Lock()
 	o.puller.discard()
-	name, made := o.name, o.made
+	name, made, at := o.name, o.made, o.at
 	o.mu.Unlock()
 	var info *jetstream.StreamInfo
 	err := o.topic.conn.state.do(ctx, func(ctx context.Context) (err error) {
@@ -313,15 +314,15 @@ func (o *orderedConsumer) resume(ctx context.Context, last uint64) error {
 	if err != nil {
 		return err
 	}
-	if info.State.LastSeq < last || !info.Created.Equal(made) {
-		last = 0 // another stream with the same name
+	if info.State.LastSeq < last || o.topic.replaced(info, made, last, at) {
+		last, at = 0, time.Time{} // another stream with the same name
 	}
 	start := jetstream.ConsumerConfig{DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: last + 1}
 	if err := o.begin(ctx, start); err != nil {
 		return err
 	}
 	o.mu.Lock()
-	o.last, o.made = last, info.Created
+	o.last, o.at, o.made = last, at, info.Created
 	o.mu.Unlock()
 	o.topic.forget(name)
 	return nil

@@ -23,8 +23,10 @@ type slotState struct {
 	Made time.Time `json:"made,omitzero"`
 	// Last is the sequence of the last message in flight: all up to it are done
 	// except those in Left. It is 0 if not known.
-	Last uint64   `json:"last,omitempty"`
-	Left []uint64 `json:"left,omitempty"`
+	Last uint64 `json:"last,omitempty"`
+	// At is when that message was stored. It is zero if not known.
+	At   time.Time `json:"at,omitzero"`
+	Left []uint64  `json:"left,omitempty"`
 }
 
 // newRoster returns the roster of a group about which nothing is known.

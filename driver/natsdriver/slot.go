@@ -41,6 +41,7 @@ type slot struct {
 	stray      int        // messages that may come before it: on their way at the reset
 	deliveries map[uint64]*slotDelivery
 	last       uint64              // the last message that was in flight, here or before
+	at         time.Time           // when it was stored; zero if not known
 	left       map[uint64]struct{} // sequences up to last that are not done
 	leaving    bool                // no more messages should be taken
 	stopped    bool                // no more messages are taken
@@ -70,7 +71,7 @@ func (k *keyed) takeSlot(n int, was slotState) *slot {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &slot{
 		group: k, number: n, consumer: k.slotConsumer(n), cancel: cancel, done: make(chan struct{}),
-		deliveries: map[uint64]*slotDelivery{}, made: was.Made, last: was.Last, left: map[uint64]struct{}{},
+		deliveries: map[uint64]*slotDelivery{}, made: was.Made, last: was.Last, at: was.At, left: map[uint64]struct{}{},
 	}
 	for _, seq := range was.Left {
 		s.left[seq] = struct{}{}
@@ -183,10 +184,8 @@ func (s *slot) find(ctx context.Context) (stream jetstream.Stream, consumer jets
 func (s *slot) found(info *jetstream.StreamInfo, epoch uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	another := !s.made.IsZero() && !s.made.Equal(info.Created)
-	// A cluster can recreate a stream in memory as if it were the same one.
-	if another || s.group.topic.inMemory() && info.State.LastSeq < s.last {
-		s.last, s.acked, s.returned = 0, "", 0
+	if s.group.topic.replaced(info, s.made, s.last, s.at) {
+		s.last, s.at, s.acked, s.returned = 0, time.Time{}, "", 0
 		clear(s.left)
 		clear(s.deliveries)
 	}
@@ -246,7 +245,9 @@ func (s *slot) read(ms []*nats.Msg) ([]*driver.Received, error) {
 			continue
 		}
 		delete(s.left, p.seq)
-		s.last = max(s.last, p.seq)
+		if p.seq > s.last {
+			s.last, s.at = p.seq, p.at
+		}
 		d := &slotDelivery{slot: s, seq: p.seq, reply: m.Reply}
 		s.deliveries[p.seq], r.Token = d, d
 		rs = append(rs, r)
@@ -324,7 +325,7 @@ func (s *slot) state() slotState {
 	left := slices.Collect(maps.Keys(s.left))
 	left = slices.AppendSeq(left, maps.Keys(s.deliveries))
 	slices.Sort(left)
-	return slotState{Made: s.made, Last: s.last, Left: left}
+	return slotState{Made: s.made, Last: s.last, At: s.at, Left: left}
 }
 
 // finish notes that a message is done, or returned, and reports whether that

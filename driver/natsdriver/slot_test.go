@@ -1,11 +1,14 @@
 package natsdriver
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/harkbus/hark/driver"
 )
@@ -99,6 +102,86 @@ func TestMemberFindsOthersStream(t *testing.T) {
 	}
 	if got := texts(receive(t, joinKeyed(t, after), 3)); !slices.Equal(got, want) {
 		t.Errorf("the next member got %v, want %v, of which none was done", got, want)
+	}
+}
+
+// ageless is JetStream on a cluster that recreates a stream as if it were the same one.
+type ageless struct{ jetstream.JetStream }
+
+type agelessStream struct{ jetstream.Stream }
+
+func (a ageless) Stream(ctx context.Context, name string) (jetstream.Stream, error) {
+	s, err := a.JetStream.Stream(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return agelessStream{s}, nil
+}
+
+func (a agelessStream) CachedInfo() *jetstream.StreamInfo {
+	info := *a.Stream.CachedInfo()
+	info.Created = time.Unix(1, 0)
+	return &info
+}
+
+// A cluster has recreated a stream in memory as if it were the same one, and it has got
+// more messages than the former one had. None of them is taken for one of these.
+func TestSlotOfStreamThatHasGrown(t *testing.T) {
+	s := startServer(t, withJetStream)
+	c := s.open(t)
+	c.js = ageless{c.js}
+	cfg := &driver.StoredConfig{Durability: driver.DurableMemory}
+	before := openTopic(t, c, "t", cfg)
+	member := joinKeyed(t, before)
+	reader := subscribe(t, before, driver.SubscribeConfig{From: driver.FromStart})
+	if err := before.Publish(testContext(t), ofKey("a", "b", "c")); err != nil {
+		t.Fatal(err)
+	}
+	receive(t, reader, 3)
+	if err := errors.Join(member.Ack(testContext(t), receive(t, member, 3)), member.Close(testContext(t))); err != nil {
+		t.Fatal(err)
+	}
+	after := replaceStream(t, s.open(t), cfg)
+	if err := after.Publish(testContext(t), ofKey("d", "e", "f", "g", "h")); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"d", "e", "f", "g", "h"}
+	if got := texts(receive(t, reader, 5)); !slices.Equal(got, want) {
+		t.Errorf("the reader got %v, want %v", got, want)
+	}
+	if got := texts(receive(t, joinKeyed(t, before), 5)); !slices.Equal(got, want) {
+		t.Errorf("the member got %v, want %v", got, want)
+	}
+}
+
+// What tells a stream from a former one.
+func TestReplacedStream(t *testing.T) {
+	at := func(n int64) time.Time { return time.Unix(n, 0) }
+	for _, tt := range []struct {
+		name    string
+		storage jetstream.StorageType
+		made    time.Time
+		last    uint64
+		at      time.Time
+		state   jetstream.StreamState
+		want    bool
+	}{
+		{"nothing known", jetstream.MemoryStorage, time.Time{}, 0, time.Time{}, jetstream.StreamState{FirstSeq: 1, FirstTime: at(5), LastSeq: 9}, false},
+		{"made at another time", jetstream.FileStorage, at(2), 3, at(4), jetstream.StreamState{FirstSeq: 1, FirstTime: at(3), LastSeq: 9}, true},
+		{"the same", jetstream.MemoryStorage, at(1), 3, at(4), jetstream.StreamState{FirstSeq: 1, FirstTime: at(3), LastSeq: 9}, false},
+		{"the same, the last is the first", jetstream.MemoryStorage, at(1), 3, at(4), jetstream.StreamState{FirstSeq: 3, FirstTime: at(4), LastSeq: 9}, false},
+		{"the same, the last is gone", jetstream.MemoryStorage, at(1), 3, at(4), jetstream.StreamState{FirstSeq: 4, FirstTime: at(5), LastSeq: 9}, false},
+		{"the same, empty", jetstream.MemoryStorage, at(1), 3, at(4), jetstream.StreamState{FirstSeq: 4, LastSeq: 3}, false},
+		{"shorter", jetstream.MemoryStorage, at(1), 3, at(4), jetstream.StreamState{FirstSeq: 1, FirstTime: at(5), LastSeq: 2}, true},
+		{"longer", jetstream.MemoryStorage, at(1), 3, at(4), jetstream.StreamState{FirstSeq: 1, FirstTime: at(5), LastSeq: 9}, true},
+		{"of an older member", jetstream.MemoryStorage, at(1), 3, time.Time{}, jetstream.StreamState{FirstSeq: 1, FirstTime: at(5), LastSeq: 9}, false},
+		{"on disk", jetstream.FileStorage, at(1), 3, at(4), jetstream.StreamState{FirstSeq: 1, FirstTime: at(5), LastSeq: 9}, false},
+	} {
+		topic := &stored{}
+		topic.config.Store(&jetstream.StreamConfig{Storage: tt.storage})
+		if got := topic.replaced(&jetstream.StreamInfo{Created: at(1), State: tt.state}, tt.made, tt.last, tt.at); got != tt.want {
+			t.Errorf("%s: got %v", tt.name, got)
+		}
 	}
 }
 

@@ -381,6 +381,18 @@ func (t *stored) info(ctx context.Context, opts ...jetstream.StreamInfoOpt) (*je
 // inMemory reports whether the messages are lost when the server ends.
 func (t *stored) inMemory() bool { return t.config.Load().Storage == jetstream.MemoryStorage }
 
+// replaced reports whether a stream is another one than that which was made at a time and
+// stored its message last at another time, which is zero if it is not known. A cluster
+// can recreate a stream in memory as if it were the same one, so that only its messages
+// tell: all of them were stored later than those of the former.
+func (t *stored) replaced(now *jetstream.StreamInfo, made time.Time, last uint64, at time.Time) bool {
+	if !made.IsZero() && !made.Equal(now.Created) {
+		return true
+	}
+	s := now.State
+	return t.inMemory() && (s.LastSeq < last || s.FirstSeq <= last && !at.IsZero() && s.FirstTime.After(at))
+}
+
 // made returns when the stream was created, or the zero time if there is none.
 func (t *stored) made(ctx context.Context) (made time.Time, err error) {
 	err = t.conn.state.do(ctx, func(ctx context.Context) error {
