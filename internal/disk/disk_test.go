@@ -184,6 +184,20 @@ func TestNobodyReturnsBeforeARoundOfItsOwn(t *testing.T) {
 	})
 }
 
+// A round begins although callers join it without end.
+func TestARoundBeginsWhileCallersJoin(t *testing.T) {
+	joined := 0
+	gather(func() int {
+		if joined++; joined > 1_000_000 {
+			t.Fatal("nothing begins while callers join")
+		}
+		return joined
+	})
+	if joined < 2 {
+		t.Error("nobody can join")
+	}
+}
+
 func TestAFlushThatFailsIsNotForgotten(t *testing.T) {
 	dir, _ := newStream(t)
 	s := NewStreams(dir)

@@ -76,7 +76,11 @@ func (s *Streams) Sync(ctx context.Context, name string) error {
 func (s *Streams) run(st *stream) {
 	defer s.running.Done()
 	for {
-		s.gather(st)
+		gather(func() int {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return st.waiting
+		})
 		s.mu.Lock()
 		r := st.next
 		st.next, st.waiting = nil, 0
@@ -102,16 +106,20 @@ func (s *Streams) Close() {
 	}
 }
 
-// gather returns when no more callers join the next round: a round takes as
-// long for one caller as for many.
-func (s *Streams) gather(st *stream) {
-	for before := 0; ; runtime.Gosched() {
-		s.mu.Lock()
-		now := st.waiting
-		s.mu.Unlock()
+// maxGather is how often gather looks whether more callers have joined.
+const maxGather = 128
+
+// gather returns when no more callers join the next round, whose callers waiting
+// counts: a round takes as long for one caller as for many. It does not wait for ever
+// if callers join without end, as those may whose contexts end before the round.
+func gather(waiting func() int) {
+	before := 0
+	for range maxGather {
+		now := waiting()
 		if now == before {
 			return
 		}
 		before = now
+		runtime.Gosched()
 	}
 }
