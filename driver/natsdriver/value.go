@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,9 +26,11 @@ const (
 	watchPrefix  = "$HARK.watch." // followed by the name
 	natsSequence = "Nats-Sequence"
 	// writersHeader lists the last change of each writer that has changed the
-	// value, newest last. A writer whose answer was lost tells by it whether its
-	// change was made.
+	// value, newest last, after sinceMark with the version since which it is whole:
+	// what other clients write has no list. A writer whose answer was lost tells by
+	// it whether its change was made.
 	writersHeader = "hark-writers"
+	sinceMark     = "@"
 	maxWriters    = 64
 	// watchPoll is how often a watch checks whether it has missed a state, because
 	// a cluster may change its leader before a state has been sent.
@@ -168,25 +171,49 @@ func (v *value) note(version uint64, writers string) {
 }
 
 // wrote reports whether a change of the state with version base is among the writers'
-// last changes; known is false if they do not tell: their list is missing, or so many
-// others have changed the value since that it may have dropped out.
+// last changes; known is false if they do not tell: their list is missing or was begun
+// later, by the first writer after another client, or so many others have changed the
+// value since that it may have dropped out.
 func (v *value) wrote(base uint64, id string) (wrote, known bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	all := strings.Fields(v.writers)
-	if slices.Contains(all, id) {
+	since, all := readWriters(v.writers)
+	switch {
+	case slices.Contains(all, id):
 		return true, true
+	case slices.ContainsFunc(all, v.isMine): // an earlier one, which this one would have replaced
+		return false, true
+	case len(all) < maxWriters: // none has dropped out
+		return false, since <= base
 	}
-	former := slices.ContainsFunc(all, func(other string) bool { return strings.HasPrefix(other, v.ids.prefix) })
-	return false, len(all) > 0 && (former || len(all) < maxWriters || v.version-base <= maxWriters)
+	return false, v.version-base <= maxWriters
 }
 
-// written returns writers with a change by this writer added, replacing its previous
-// one.
-func (v *value) written(writers, id string) string {
-	all := slices.DeleteFunc(strings.Fields(writers), func(other string) bool { return strings.HasPrefix(other, v.ids.prefix) })
-	all = append(all, id)
-	return strings.Join(all[max(len(all)-maxWriters, 0):], " ")
+// written returns writers, those of the state with version base, with a change by this
+// writer added, replacing its previous one.
+func (v *value) written(writers string, base uint64, id string) string {
+	since, all := readWriters(writers)
+	since = min(since, base) // if nobody knows, the list is whole from here on
+	all = append(slices.DeleteFunc(all, v.isMine), id)
+	all = all[max(len(all)-maxWriters, 0):]
+	return sinceMark + strconv.FormatUint(since, 10) + " " + strings.Join(all, " ")
+}
+
+// isMine reports whether a change was made by this writer.
+func (v *value) isMine(id string) bool { return strings.HasPrefix(id, v.ids.prefix) }
+
+// readWriters returns the changes in a list of writers, and the version since which the
+// list is whole: the greatest number if it does not say, as those of older harks.
+func readWriters(list string) (since uint64, all []string) {
+	all = strings.Fields(list)
+	if len(all) > 0 {
+		if text, ok := strings.CutPrefix(all[0], sinceMark); ok {
+			if since, err := strconv.ParseUint(text, 10, 64); err == nil {
+				return since, all[1:]
+			}
+		}
+	}
+	return math.MaxUint64, all
 }
 
 // CompareAndSet implements driver.Value.
@@ -210,7 +237,7 @@ func (v *value) CompareAndSet(ctx context.Context, version uint64, data []byte) 
 		return state, false, err
 	}
 	id := v.ids.next()
-	writers = v.written(writers, id)
+	writers = v.written(writers, version, id)
 	m := &nats.Msg{Subject: valuePrefix + v.name, Data: data, Header: nats.Header{}}
 	setNATSHeader(m, jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(version, 10))
 	setNATSHeader(m, writersHeader, writers)

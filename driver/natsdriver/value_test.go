@@ -296,6 +296,70 @@ func TestValueChangeThatIsForgotten(t *testing.T) {
 	}
 }
 
+// Answers were lost, and since then a client other than hark has changed the value, or it
+// has before. What is not known is not made again.
+func TestValueChangeBesideAnotherClient(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		// By whom the value is changed before the change, and between it and its repeat,
+		// with others of hark as o and another client as x.
+		before, since string
+		refused       bool // others are faster, so the change is not made
+		want          error
+	}{
+		{name: "nobody"},
+		{name: "others", since: "oo"},
+		{name: "another client before", before: "x", since: "oo"},
+		{name: "another client", since: "x", want: driver.ErrUnsure},
+		{name: "another client and others", since: "xo", want: driver.ErrUnsure},
+		{name: "another client among others", since: "oxoo", want: driver.ErrUnsure},
+		{name: "refused", refused: true, since: "oo"},
+		{name: "refused, another client before", refused: true, before: "xo", since: "oo"},
+		{name: "refused, another client", refused: true, since: "xo", want: driver.ErrUnsure},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := startServer(t, withJetStream)
+			c := s.open(t)
+			other, err := c.OpenValue(testContext(t), "v", []byte("0"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			changes := func(by string) {
+				t.Helper()
+				for i, who := range by {
+					if who == 'x' {
+						if _, err := c.js.Publish(testContext(t), valuePrefix+"v", []byte("x")); err != nil {
+							t.Fatal(err)
+						}
+						continue
+					}
+					other.(*value).ids.prefix = fmt.Sprintf("%s%d-", by, i)
+					if _, done, err := other.CompareAndSet(testContext(t), loadValue(t, other).Version, []byte("o")); err != nil || !done {
+						t.Fatal(done, err)
+					}
+				}
+			}
+			changes(tt.before)
+			v, err := s.open(t).OpenValue(testContext(t), "v", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			base := loadValue(t, v)
+			after := tt.since
+			if tt.refused { // the first attempt fails because of one of them, and its answer is lost
+				changes(after[:1])
+				after = after[1:]
+			}
+			conn := v.(*value).conn
+			conn.js = &lossy{conn.js, func() { changes(after) }}
+			got, done, err := v.CompareAndSet(testContext(t), base.Version, []byte("1"))
+			if !errors.Is(err, tt.want) || tt.want == nil && (err != nil || done == tt.refused) {
+				t.Errorf("got %+v, %v, %v, want made: %v, or %v", got, done, err, !tt.refused, tt.want)
+			}
+		})
+	}
+}
+
 // A watch keeps a newer state when an older one arrives after it, and ignores the
 // answer of a server that is behind.
 func TestValueDoesNotGoBack(t *testing.T) {
