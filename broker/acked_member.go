@@ -14,8 +14,7 @@ import (
 // member of the group, or comes again.
 type ackedMember struct {
 	*groupMember
-	wait  time.Duration // for an acknowledgement, at most
-	lease time.Duration // the engine's
+	wait time.Duration // for an acknowledgement, at most
 
 	mu      sync.Mutex // guards unacked
 	unacked map[uint64]unackedMessage
@@ -29,12 +28,8 @@ type unackedMessage struct {
 }
 
 func newAckedMember(g *groupMember, wait time.Duration) *ackedMember {
-	return &ackedMember{groupMember: g, wait: wait, lease: engineLease, unacked: map[uint64]unackedMessage{}, room: make(chan struct{}, 1)}
+	return &ackedMember{groupMember: g, wait: wait, unacked: map[uint64]unackedMessage{}, room: make(chan struct{}, 1)}
 }
-
-// engineLease is how long the engine lets a message stay in flight unless it is
-// extended.
-const engineLease = 30 * time.Second
 
 // next implements source. While the client has as many messages as it may have, it
 // waits for acknowledgements.
@@ -104,24 +99,18 @@ func (a *ackedMember) release(seqs []uint64) (ms []*driver.Received) {
 	return ms
 }
 
-// watch returns messages that are not acknowledged in time, until ctx ends, and
-// extends the leases of the others.
+// watch returns messages that are not acknowledged in time, until ctx ends.
 func (a *ackedMember) watch(ctx context.Context) error {
-	review, extend := time.NewTicker(min(a.wait, a.lease)/10), time.NewTicker(a.lease/3)
-	defer review.Stop()
-	defer extend.Stop()
+	tick := time.NewTicker(min(a.wait, ackWait) / 10)
+	defer tick.Stop()
 	for {
-		var err error
 		select {
 		case <-ctx.Done():
 			return nil
-		case now := <-review.C:
-			err = a.review(ctx, now)
-		case <-extend.C:
-			err = a.sub.Extend(ctx)
-		}
-		if err != nil {
-			return err
+		case now := <-tick.C:
+			if err := a.review(ctx, now); err != nil {
+				return err
+			}
 		}
 	}
 }

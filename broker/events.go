@@ -251,6 +251,9 @@ func (g *gateway) source(c *call, f form) (source, error) {
 	if err != nil {
 		return nil, err
 	}
+	if k.stored {
+		m.letGo = keepLeases(g.conn, m.sub, g.fans.log.With("topic", name, "group", group))
+	}
 	if f == formWebSocket && k.stored {
 		return newAckedMember(m, c.duration("ack_wait")), nil
 	}

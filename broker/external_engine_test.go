@@ -22,7 +22,12 @@ func besideText(server *Broker, lease, text string) string {
 
 func startBeside(t *testing.T, server *Broker, text string) *Broker {
 	t.Helper()
-	c, err := Load(Source{File: write(t, besideText(server, "30s", text))})
+	return startBesideWith(t, server, "30s", text)
+}
+
+func startBesideWith(t *testing.T, server *Broker, lease, text string) *Broker {
+	t.Helper()
+	c, err := Load(Source{File: write(t, besideText(server, lease, text))})
 	if err != nil {
 		t.Fatal(err)
 	}

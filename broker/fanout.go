@@ -50,6 +50,7 @@ type fanout struct {
 
 // engineConn is what the gateway needs of a connection to an engine.
 type engineConn interface {
+	Info() driver.Info
 	OpenTopic(ctx context.Context, c driver.TopicConfig) (driver.Topic, error)
 	SubscribePattern(ctx context.Context, pattern string, c driver.SubscribeConfig) (driver.Subscription, error)
 	HasTopic(ctx context.Context, name string) (bool, error)

@@ -25,8 +25,7 @@ const (
 	allLiveSize = 256 << 20
 	// hopsHeader counts how often a message has been routed.
 	hopsHeader = "hark-hops"
-	// attemptTimeout is how long one attempt to publish may take, well within
-	// the lease of messages in flight.
+	// attemptTimeout is how long one attempt to publish may take.
 	attemptTimeout = 10 * time.Second
 	minBackoff     = 50 * time.Millisecond
 	maxBackoff     = 5 * time.Second
@@ -144,6 +143,9 @@ func (in *reader) routeWaiting() {
 func (in *reader) start() {
 	go func() {
 		defer close(in.done)
+		if in.key.stored {
+			defer keepLeases(in.routing.conn, in.sub, in.routing.log.With("from", in.key.from))()
+		}
 		in.run()
 	}()
 }
@@ -171,7 +173,6 @@ func (in *reader) stop(ctx context.Context) error {
 
 func (in *reader) run() {
 	log := in.routing.log.With("from", in.key.from)
-	extended := time.Now()
 	for pause := minBackoff; ; {
 		in.mu.Lock()
 		receiving := in.receiving
@@ -198,20 +199,9 @@ func (in *reader) run() {
 		if err := in.sub.Ack(in.work, ms[:done]); err != nil && in.work.Err() == nil {
 			log.Warn("messages could not be acknowledged and will be delivered again", "err", err)
 		}
-		if time.Since(extended) > engineLease/3 { // more may wait here
-			in.extend()
-			extended = time.Now()
-		}
 		if done < len(ms) { // only when it is cut short
 			return
 		}
-	}
-}
-
-// extend keeps the leases of the messages that are here.
-func (in *reader) extend() {
-	if err := in.sub.Extend(in.work); err != nil {
-		in.routing.log.Warn("messages in flight may be delivered again", "err", err)
 	}
 }
 
@@ -409,7 +399,6 @@ func (in *reader) publish(p *plan, ms []*driver.Received, target string, topic d
 			return false
 		}
 		in.routing.log.Warn("a target does not accept messages", "to", target, "waiting", len(ds), "err", why, "retry_in", pause)
-		in.extend()
 		sleep(in.work, pause)
 		for _, d := range ds {
 			d.err = nil

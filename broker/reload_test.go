@@ -213,6 +213,13 @@ const stuckTopics = "topics: [{name: in, durability: memory}, {name: full, durab
 func startStuck(t *testing.T, dir, more string) *Broker {
 	t.Helper()
 	b := start(t, configIn(t, dir, stuckTopics+"routes: [{name: r, from: in, to: full}, "+more))
+	fillUp(t, b)
+	return b
+}
+
+// fillUp makes the topic full accept nothing.
+func fillUp(t *testing.T, b *Broker) {
+	t.Helper()
 	js := jetStreamOf(t, connectTo(t, b.Addr().String()))
 	info, err := js.StreamInfo("hark-topic-full")
 	if err != nil {
@@ -224,7 +231,6 @@ func startStuck(t *testing.T, dir, more string) *Broker {
 	if _, err := js.UpdateStream(&full); err != nil {
 		t.Fatal(err)
 	}
-	return b
 }
 
 // fly publishes five messages for that route, and waits until so many are in flight.

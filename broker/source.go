@@ -38,13 +38,14 @@ type groupMember struct {
 	timeout time.Duration
 	gathers bool               // it waits a little for more, up to its window
 	sent    []*driver.Received // given to the client and not acknowledged
+	letGo   func()             // ends the leases of what it has; nil if nothing is stored
 }
 
 // next implements source.
 func (g *groupMember) next(ctx context.Context, _ <-chan time.Time) (p frameBatch, err error) {
-	most, timeout := g.window, g.timeout
+	most, until := g.window, time.Now().Add(g.timeout)
 	for {
-		ms, err := g.receive(ctx, most, timeout)
+		ms, err := g.receive(ctx, most, time.Until(until))
 		if errors.Is(err, errNothingYet) {
 			return p, nil
 		}
@@ -59,16 +60,21 @@ func (g *groupMember) next(ctx context.Context, _ <-chan time.Time) (p frameBatc
 			g.sent = append(g.sent, f.received)
 		}
 		p.frames = append(p.frames, frames...)
-		if most -= len(frames); !g.gathers || most == 0 {
+		most -= len(frames)
+		switch {
+		case most == 0, len(frames) > 0 && !g.gathers:
 			return p, nil
-		}
-		if len(p.frames) > 0 {
-			timeout = gatherTimeout
+		case len(frames) > 0:
+			until = time.Now().Add(gatherTimeout)
+		case ctx.Err() != nil: // Receive returns what is there, even then
+			return p, context.Cause(ctx)
+		case !time.Now().Before(until):
+			return p, nil
 		}
 	}
 }
 
-// gatherTimeout is how long one who gathers waits for one message more.
+// gatherTimeout is how long one who gathers waits for one message more that is for the client.
 const gatherTimeout = 50 * time.Millisecond
 
 // receive receives, or returns errNothingYet.
@@ -114,4 +120,9 @@ func (g *groupMember) written(ctx context.Context) error {
 }
 
 // close implements source: what has not been written out goes back to the group.
-func (g *groupMember) close(ctx context.Context) error { return g.sub.Close(ctx) }
+func (g *groupMember) close(ctx context.Context) error {
+	if g.letGo != nil {
+		g.letGo()
+	}
+	return g.sub.Close(ctx)
+}

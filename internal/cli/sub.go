@@ -14,6 +14,7 @@ import (
 	"github.com/harkbus/hark/broker"
 	"github.com/harkbus/hark/driver"
 	"github.com/harkbus/hark/filter"
+	"github.com/harkbus/hark/internal/lease"
 	"github.com/harkbus/hark/internal/names"
 	"github.com/harkbus/hark/internal/timespan"
 )
@@ -195,6 +196,11 @@ func (l *listening) follow(ctx context.Context, p *place, s Streams) (err error)
 		if err := sub.Drain(ctx); err != nil {
 			return err
 		}
+	}
+	if acks {
+		defer lease.Keep(sub, conn.Info().Lease, func(err error) {
+			note(s.Err, "sub: messages that wait to be printed may be delivered again: %v", err)
+		})()
 	}
 	return l.listen(ctx, sub, acks, s)
 }

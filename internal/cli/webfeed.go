@@ -78,6 +78,7 @@ func openWebFeed(ctx context.Context, a *admin, l *listening, starting bool) (*w
 		query.Set("group", l.config.Group)
 		query.Set("window", strconv.Itoa(window))
 		query.Set("keyed", strconv.FormatBool(l.config.Keyed))
+		query.Set("ack_wait", "1h") // the longest: whoever reads what is printed may be slow
 	}
 	f := &webFeed{
 		admin: a, path: "/v1/topics/" + url.PathEscape(l.pattern) + "/events", query: query, acks: l.config.Group != "",
