@@ -24,6 +24,9 @@ type inbox[T any] struct {
 	shared bool // a group on a stored topic, where done messages must be acknowledged
 	stored bool
 	window int
+	// bounded says how large the messages in the log may be together; nil for any size.
+	bounded driver.Bounded
+	unswept int // size of the messages put into the log since it was swept; the pump's
 
 	received atomic.Uint64
 
@@ -49,6 +52,7 @@ type inbox[T any] struct {
 	mu        sync.Mutex         // guards the fields below
 	held      arrival            // head of a ring of the messages in flight
 	holds     int                // their number
+	size      int                // of the messages in the log, if it is bounded
 	done      []*driver.Received // done but not yet acknowledged
 	serving   bool               // the pump runs the worker, and acknowledges afterwards
 	hasRoom   chan struct{}      // closed when there is room again; nil if no one waits
@@ -74,6 +78,7 @@ type arrival struct {
 	*driver.Received
 	inbox      interface{ settled(*arrival) }
 	sifted     bool     // it was matched while still encoded
+	size       int      // counted in the size of its inbox
 	prev, next *arrival // in the ring of its inbox; nil if not in flight
 }
 
@@ -170,6 +175,9 @@ func makeInboxLog[T any](t *Topic[T], shared bool) *Topic[T] {
 
 // begin starts receiving for a handler.
 func (in *inbox[T]) begin(cfg *subscribeConfig, how mode, h Handler[T], batch BatchHandler[T], as role, at uintptr, home inboxOwner) (*member[T], error) {
+	if b, ok := in.sub.(driver.Bounded); ok && b.MaxHeld() > 0 && !in.stored && cfg.queue.policy == Block { // what other policies drop is not settled
+		in.bounded = b
+	}
 	in.encoded = matchEncoded(cfg.where) && in.remote.codec.ContentType() == jsonType
 	ctx, cancel := context.WithCancel(context.Background())
 	in.cancelPump = func() {

@@ -31,16 +31,18 @@ func (in *inbox[T]) letGoLocked(a *arrival) bool {
 
 // settled implements arrival.inbox.
 func (in *inbox[T]) settled(a *arrival) {
-	if !in.stored {
+	if !in.stored && in.bounded == nil {
 		return
 	}
 	in.mu.Lock()
+	in.size -= a.size
+	a.size = 0
 	if in.letGoLocked(a) && in.shared {
 		in.done = append(in.done, a.Received)
 	}
 	acknowledge := in.shared && !in.serving
 	hasRoom := in.hasRoom
-	if hasRoom != nil && in.holds <= in.window/2 {
+	if hasRoom != nil && in.holds <= in.window/2 && !in.oversizedLocked() {
 		in.hasRoom = nil
 	} else {
 		hasRoom = nil
@@ -52,6 +54,24 @@ func (in *inbox[T]) settled(a *arrival) {
 	if acknowledge {
 		in.tell()
 	}
+}
+
+// weigh counts a in the size of the messages in the log. The pump calls it.
+func (in *inbox[T]) weigh(a *arrival) {
+	size := a.Size()
+	in.mu.Lock()
+	a.size = size
+	in.size += size
+	in.mu.Unlock()
+	if in.unswept += size; in.unswept >= in.bounded.MaxHeld() {
+		in.local.log.Sweep() // it may be long before the log does
+		in.unswept = 0
+	}
+}
+
+// oversizedLocked reports whether the messages in the log are as large as they may be.
+func (in *inbox[T]) oversizedLocked() bool {
+	return in.bounded != nil && in.size >= in.bounded.MaxHeld()
 }
 
 // tell wakes the acknowledger.

@@ -123,7 +123,7 @@ func (in *inbox[T]) take(ctx context.Context, ms []*driver.Received) bool {
 // be treated like one published in process. For a pattern no message is plain,
 // since each carries its topic.
 func (in *inbox[T]) isPlain(m *driver.Received) bool {
-	return !in.stored && !in.encoded && in.local.core.kind == KindTopic && m.Headers == nil && m.ID == "" && !m.HasKey && m.Time.IsZero() && m.Expires.IsZero() && m.Topic == in.local.core.name
+	return !in.stored && in.bounded == nil && !in.encoded && in.local.core.kind == KindTopic && m.Headers == nil && m.ID == "" && !m.HasKey && m.Time.IsZero() && m.Expires.IsZero() && m.Topic == in.local.core.name
 }
 
 // enterPlain puts plain messages into the log, and returns how many it put
@@ -215,7 +215,7 @@ func (in *inbox[T]) room(ctx context.Context) (int, error) {
 		in.mu.Lock()
 		n := in.window - in.holds
 		var wait chan struct{}
-		if n <= 0 {
+		if n <= 0 || in.oversizedLocked() {
 			if in.hasRoom == nil {
 				in.hasRoom = make(chan struct{})
 			}
@@ -245,8 +245,11 @@ func (in *inbox[T]) enter(ctx context.Context, m *driver.Received, at *incoming)
 	*a = arrival{Received: m, inbox: in}
 	at.meta.fromEngine(m, a)
 	e := entry[T]{meta: &at.meta}
-	if in.stored {
+	switch {
+	case in.stored:
 		in.hold(a)
+	case in.bounded != nil:
+		in.weigh(a)
 	}
 	if in.encoded && !in.wants(a) {
 		return true

@@ -541,3 +541,45 @@ func FuzzWebhookAnswer(f *testing.F) {
 		}
 	})
 }
+
+// TestLargeMessagesForWebhook has a webhook of a topic that is not stored whose receiver
+// does not answer while large messages come: those that wait are bounded in bytes, and the
+// others are counted.
+func TestLargeMessagesForWebhook(t *testing.T) {
+	for _, from := range []string{"live", "live.*"} {
+		t.Run(from, func(t *testing.T) {
+			const size, n = 4 << 20, 2*liveSize>>22 + 8
+			r := newReceiver(t)
+			held := make(chan struct{})
+			release := sync.OnceFunc(func() { close(held) })
+			t.Cleanup(release)
+			r.reply(func(int, http.ResponseWriter, *delivered) { <-held })
+			b := start(t, config(t, r.webhook("from: "+from+"\ntimeout: 1m")))
+			c := dial(t, b, "")
+			topic := strings.ReplaceAll(from, "*", "a")
+			for range n {
+				publish(t, c, topic, &driver.Message{Data: make([]byte, size)})
+			}
+			w := b.webhooks.named("shop")
+			var v webhookView
+			for ctx := testContext(t); v.Waiting+v.Dropped < n-1; awaitTick(t) { // one is in flight
+				if v = w.view(); ctx.Err() != nil {
+					t.Fatalf("got %+v", v)
+				}
+			}
+			if most := uint64(2 * liveSize / size); v.Waiting > most || v.Dropped == 0 {
+				t.Errorf("%d messages of %d bytes wait, want at most %d; %d were dropped", v.Waiting, size, most, v.Dropped)
+			}
+			release()
+			for range 1 + v.Waiting {
+				if d := r.next(); len(d.body) != size {
+					t.Errorf("got %d bytes, want %d", len(d.body), size)
+				}
+			}
+			publish(t, c, topic, &driver.Message{Data: []byte(`"end"`)})
+			if d := r.next(); string(d.body) != `"end"` {
+				t.Errorf("got %d bytes more, want what was published later", len(d.body))
+			}
+		})
+	}
+}

@@ -31,6 +31,16 @@ type Message struct {
 	Expires time.Time
 }
 
+// Size returns how many bytes of memory a message takes, about.
+func (m *Message) Size() int {
+	const bare, header = 256, 64 // beside the text
+	n := bare + len(m.Data) + len(m.Key) + len(m.ID) + len(m.ContentType)
+	for name, value := range m.Headers {
+		n += len(name) + len(value) + header
+	}
+	return n
+}
+
 // Received is a message from an engine.
 type Received struct {
 	Message

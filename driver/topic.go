@@ -190,6 +190,15 @@ type Recycler interface {
 	Recycle(ms []*Received)
 }
 
+// Bounded is a Subscription to an ephemeral topic that bounds in bytes what its receiver
+// holds.
+type Bounded interface {
+	// MaxHeld returns how large the messages may be together (Message.Size) that
+	// were received and are not done; 0 means any size. While they are as large,
+	// Receive should not be called. It may return another number each time.
+	MaxHeld() int
+}
+
 // Lag says how far a subscription is behind.
 type Lag struct {
 	Waiting uint64

@@ -120,13 +120,9 @@ func (q *queue) addLocked(to []arrival, a arrival) []arrival {
 
 // put adds a message that is handed over.
 func (q *queue) put(r *driver.Received, park bool) {
-	size := arrivalBytes + len(r.Data) + len(r.Key) + len(r.ID) + len(r.ContentType)
-	for name, value := range r.Headers {
-		size += len(name) + len(value) + headerBytes
-	}
+	a := arrival{handed: r, size: r.Size()}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	a := arrival{handed: r, size: size}
 	if park {
 		q.parked = q.addLocked(q.parked, a)
 	} else {

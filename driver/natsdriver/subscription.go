@@ -339,6 +339,14 @@ func (s *subscription) Recycle(ms []*driver.Received) {
 	s.spare = ms[:0]
 }
 
+// MaxHeld implements driver.Bounded. What is done may take as much until it is freed.
+func (s *subscription) MaxHeld() int {
+	if s.conn.bounds.all == 0 {
+		return 0
+	}
+	return max(s.conn.bounds.share()/2, 1)
+}
+
 // topicOf returns the topic to which m was published. It returns false if there is
 // none because m is a request, or traffic between servers and clients.
 func (s *subscription) topicOf(m *nats.Msg) (string, bool) {

@@ -207,7 +207,7 @@ func (c *Cursor[E]) Arm() bool {
 func (c *Cursor[E]) Tidy() {
 	l := c.log
 	if l.pointers.Load() && !l.keep && l.sleepers.Load() == l.attached.Load() {
-		l.sweep()
+		l.Sweep()
 	}
 }
 

@@ -382,8 +382,9 @@ func (l *Log[E]) sweepLocked() {
 	}
 }
 
-// sweep clears what every cursor has read.
-func (l *Log[E]) sweep() {
+// Sweep clears what every cursor has read. A log does so by itself when it starts a
+// segment.
+func (l *Log[E]) Sweep() {
 	l.mu.Lock()
 	l.sweepLocked()
 	l.mu.Unlock()
