@@ -4,6 +4,7 @@ import (
 	"context"
 	"hash/maphash"
 	"maps"
+	"sync"
 	"time"
 
 	"github.com/harkbus/hark/driver"
@@ -132,29 +133,37 @@ func (step *routingChange) handOverLocked(ctx context.Context) (begin func()) {
 	live, stored := &skipSet{seed: step.seed, marks: map[uint64]int{}}, &skipSet{seed: step.seed, marks: map[uint64]int{}}
 	brief, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	paused := map[*reader]func(){}
+	var all sync.WaitGroup // any of them may be stuck
+	var pausing, ending, endingStored []*reader
 	for key, reader := range r.readers {
-		if key.stored {
-			continue
+		switch {
+		case !key.stored && p.tasks[key] != nil:
+			pausing = append(pausing, reader)
+		case !key.stored:
+			ending = append(ending, reader)
+		case p.tasks[key] == nil && !p.declared(key.from) && len(p.router.groupsOver(key.from)) > 0:
+			endingStored = append(endingStored, reader)
+			if !r.shared { // otherwise the other brokers go on
+				all.Go(func() { r.catchUp(ctx, key.from) })
+			}
 		}
-		if p.tasks[key] == nil {
-			r.endLocked(ctx, reader)
-			live.add(reader.routed)
-			continue
-		}
-		resume, ok := reader.pause(ctx, r.patience)
-		if paused[reader] = resume; ok {
+	}
+	paused, resume := make([]bool, len(pausing)), make([]func(), len(pausing))
+	for i, reader := range pausing {
+		all.Go(func() { resume[i], paused[i] = reader.pause(ctx, r.patience) })
+	}
+	r.endLocked(ctx, ending...)
+	all.Wait()
+	r.endLocked(ctx, endingStored...)
+	for i, reader := range pausing {
+		if paused[i] {
 			live.add(reader.routed)
 		}
 	}
-	for key, reader := range r.readers {
-		if !key.stored || p.tasks[key] != nil || p.declared(key.from) || len(p.router.groupsOver(key.from)) == 0 {
-			continue
-		}
-		if !r.shared { // otherwise the other brokers go on
-			r.catchUp(ctx, key.from)
-		}
-		r.endLocked(ctx, reader)
+	for _, reader := range ending {
+		live.add(reader.routed)
+	}
+	for _, reader := range endingStored {
 		stored.add(reader.routed)
 	}
 	for key, reader := range step.fresh {
@@ -170,9 +179,9 @@ func (step *routingChange) handOverLocked(ctx context.Context) (begin func()) {
 		}
 	}
 	return func() {
-		for reader, resume := range paused {
+		for i, reader := range pausing {
 			reader.skip.Store(stored.until(0, reader.waiting()))
-			resume()
+			resume[i]()
 		}
 	}
 }
@@ -188,20 +197,17 @@ func (r *routing) lastStored(ctx context.Context, from string) (uint64, error) {
 }
 
 const (
-	// catchUpTimeout is how long a reload waits until the stored messages of a
-	// topic that is no longer declared have been routed.
-	catchUpTimeout = 5 * time.Second
-	catchUpPoll    = 10 * time.Millisecond
+	catchUpPoll = 10 * time.Millisecond
 	// catchUpIdle is how many times in a row a group must have nothing to do to
 	// count as idle: the server tells it of a message a little after storing it,
 	// and the last message may be gone.
 	catchUpIdle = 30
 )
 
-// catchUp waits until routes have read what is in a topic or store at the time.
-// Messages that they do not get to in time are not routed.
+// catchUp waits until routes have read what is in a topic or store at the time, or the
+// patience for that is at an end. Messages that they do not get to are not routed.
 func (r *routing) catchUp(ctx context.Context, from string) {
-	wait, cancel := context.WithTimeout(ctx, catchUpTimeout)
+	wait, cancel := context.WithTimeout(ctx, r.patience)
 	defer cancel()
 	last, err := r.lastStored(wait, from)
 	for idle := 0; err == nil; {

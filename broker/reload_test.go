@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -204,6 +205,68 @@ func TestReloadOfStuckRouteThatSkips(t *testing.T) {
 		if m.ID != fmt.Sprint("id-", i+1) {
 			t.Errorf("got %s, want id-%d: once and in order", m.ID, i+1)
 		}
+	}
+}
+
+// TestReloadOfSeveralStuckRoutes makes a reload wait for routes of three topics that do not
+// go on: it waits for all of them at the same time.
+func TestReloadOfSeveralStuckRoutes(t *testing.T) {
+	dir := t.TempDir()
+	b := start(t, configIn(t, dir, "routes: [{from: a, to: out}, {from: b, to: out}, {from: c, to: out}]"))
+	var readers []*reader
+	var begin []func()
+	for _, from := range []string{"a", "b", "c"} {
+		reader := b.routing.readers[readerKey{from, false}]
+		resume, ok := reader.pause(testContext(t), patience)
+		if !ok {
+			t.Fatal("the route does not pause")
+		}
+		resume = sync.OnceFunc(resume)
+		t.Cleanup(resume)
+		readers, begin = append(readers, reader), append(begin, resume)
+	}
+	b.routing.patience = 2 * patience
+	reloaded := make(chan error, 1)
+	go func() {
+		reloaded <- b.Reload(testContext(t), configIn(t, dir, "routes: [{from: a, to: out}, {from: b, to: out}]"))
+	}()
+	asked := func(reader *reader) bool {
+		reader.mu.Lock()
+		defer reader.mu.Unlock()
+		return reader.pauseRequest != nil
+	}
+	for ctx := testContext(t); !asked(readers[0]) || !asked(readers[1]); awaitTick(t) {
+		if ctx.Err() != nil {
+			t.Fatal("not all routes are asked to pause at the same time")
+		}
+	}
+	for _, resume := range begin {
+		resume()
+	}
+	if err := <-reloaded; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestReloadOfSeveralStuckTopics takes out the declarations of three topics whose routes are
+// stuck. The reload waits for all of them at the same time.
+func TestReloadOfSeveralStuckTopics(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	const routes = "routes: [{from: in, to: full}, {from: more, to: full}, {from: third, to: full}]"
+	const full = "{name: full, durability: memory}"
+	b := start(t, configIn(t, dir, "topics: ["+full+", {name: in, durability: memory}, {name: more, durability: memory}, {name: third, durability: memory}]\n"+routes))
+	fillUp(t, b)
+	for _, name := range []string{"in", "more", "third"} {
+		publishTo(t, storedTopic(t, b.conn, name), keyed(1, "", `{}`))
+	}
+	b.routing.patience = 2 * time.Second // a reload waits that long for what is stored, and again for what is in flight
+	begun := time.Now()
+	if err := b.Reload(testContext(t), configIn(t, dir, "topics: ["+full+"]\n"+routes)); err != nil {
+		t.Fatal(err)
+	}
+	if took, most := time.Since(begun), 4*b.routing.patience; took > most {
+		t.Errorf("the reload took %v, want at most %v", took, most)
 	}
 }
 

@@ -34,8 +34,9 @@ type routing struct {
 	// work ends when stopping takes too long.
 	work context.Context
 	cut  context.CancelFunc
-	// patience is how long a reload waits until a reader that is not wanted any more has
-	// routed what it has received.
+	// patience is how long a reload waits until readers that are not wanted any more have
+	// routed what they have received, and before that what is stored, if their topics are
+	// not declared any more.
 	patience time.Duration
 
 	mu      sync.Mutex // guards what follows
