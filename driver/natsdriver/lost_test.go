@@ -323,6 +323,20 @@ func TestPatternGetsRepeatsOnce(t *testing.T) {
 	}
 }
 
+// deletion calls before when a consumer is first deleted.
+type deletion struct {
+	jetstream.JetStream
+	before func()
+}
+
+func (d *deletion) DeleteConsumer(ctx context.Context, stream, consumer string) error {
+	if before := d.before; before != nil {
+		d.before = nil
+		before()
+	}
+	return d.JetStream.DeleteConsumer(ctx, stream, consumer)
+}
+
 // A consumer that has to be recreated is there again although the connection is lost in
 // between.
 func TestConsumerIsRemade(t *testing.T) {
@@ -334,14 +348,15 @@ func TestConsumerIsRemade(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	release := l.proxy.hold()
-	defer release()
+	held := make(chan func(), 1)
+	l.conn.js = &deletion{l.conn.js, func() { held <- l.proxy.hold() }}
 	remade := make(chan error, 1)
 	go func() { remade <- l.conn.remakeConsumer(testContext(t), topic.stream, before.CachedInfo().Config) }()
 	eventually(t, "the consumer is deleted", func() bool {
 		_, err := look()
 		return errors.Is(err, jetstream.ErrConsumerNotFound)
 	})
+	release := <-held
 	l.cut(t)
 	release()
 	l.mend(t)
