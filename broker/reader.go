@@ -212,6 +212,7 @@ type delivery struct {
 	target string
 	out    *driver.Message
 	err    error // for good
+	sent   bool  // the target, which is not stored, has it
 }
 
 // routingBatch is what is to be done with the messages that a reader has received together.
@@ -233,7 +234,9 @@ func (in *reader) route(ms []*driver.Received) int {
 			return 0 // repeats are recognised
 		}
 		p = in.routing.plan.Load() // it has been replaced
+		before := b
 		b = in.decide(p, ms, mine)
+		b.noteSent(before)
 	}
 	for _, d := range b.deliveries {
 		if d.err != nil {
@@ -319,6 +322,20 @@ func (b *routingBatch) add(number int, decisions []Decision, out *driver.Message
 	}
 }
 
+// noteSent notes what targets that are not stored have by the plan before: they would not
+// recognise a repeat.
+func (b *routingBatch) noteSent(before *routingBatch) {
+	for target, ds := range b.byTarget {
+		sent := map[int]bool{}
+		for _, d := range before.byTarget[target] {
+			sent[d.number] = d.sent
+		}
+		for _, d := range ds {
+			d.sent = sent[d.number]
+		}
+	}
+}
+
 // outgoing makes the message that goes to targets.
 func (in *reader) outgoing(p *plan, m *driver.Received) (*driver.Message, error) {
 	hops, _ := strconv.Atoi(m.Headers[hopsHeader]) // what is no number counts as none
@@ -351,7 +368,11 @@ func (in *reader) deliver(p *plan, ms []*driver.Received, byTarget map[string][]
 		case err != nil:
 			in.refuse(ms, target, ds, err)
 		case !stored:
+			ds = slices.DeleteFunc(slices.Clone(ds), func(d *delivery) bool { return d.sent })
 			in.publish(p, ms, target, topic, ds) // it does not wait for anything
+			for _, d := range ds {
+				d.sent = d.err == nil
+			}
 		default:
 			all.Go(func() {
 				if !in.publish(p, ms, target, topic, ds) {

@@ -14,10 +14,9 @@ import (
 // Reload returns nil all of it is in force; otherwise nothing has changed. Other
 // keys, and whether there are users at all, cannot change while the broker runs;
 // Reload returns an error that names them. Routes finish the messages that they
-// have in flight; if a target accepts nothing, they go where the new routes say, and other
-// targets may get them twice. Clients of users that were removed or changed are
-// disconnected; other users get what has changed for them, such as new topics, when they
-// connect again.
+// have in flight; if a target accepts nothing, they go where the new routes say. Clients of
+// users that were removed or changed are disconnected; other users get what has changed
+// for them, such as new topics, when they connect again.
 func (b *Broker) Reload(ctx context.Context, c *Config) error {
 	if err := c.Validate(); err != nil {
 		return err

@@ -179,6 +179,32 @@ func TestReloadOfStuckRoute(t *testing.T) {
 	}
 }
 
+// TestReloadOfStuckRouteToSeveral does that beside a target that is not stored and has
+// what is in flight: it must not get it again.
+func TestReloadOfStuckRouteToSeveral(t *testing.T) {
+	dir := t.TempDir()
+	live := "{name: live, from: in, to: out}]"
+	b := startStuck(t, dir, live)
+	out := listen(t, b.conn, "out")
+	fly(t, b, 1)
+	got := receive(t, out, 1)
+	for range 2 { // the second time, what the first plan has sent is still known
+		if err := b.Reload(testContext(t), configIn(t, dir, stuckTopics+"routes: [{name: r, from: in, to: full}, "+live)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.Reload(testContext(t), configIn(t, dir, stuckTopics+"routes: [{name: r, from: in, to: more}, "+live)); err != nil {
+		t.Fatal(err)
+	}
+	receive(t, replay(t, b.conn, "more"), 5)
+	for i, m := range append(got, receive(t, out, 4)...) {
+		if m.ID != fmt.Sprint("id-", i) {
+			t.Errorf("got %s, want id-%d: once and in order", m.ID, i)
+		}
+	}
+	nothing(t, out, b.conn, "out")
+}
+
 // TestReloadOfStuckRouteThatSkips does that with a message that another reader has routed
 // before an earlier reload: it must not go there, too.
 func TestReloadOfStuckRouteThatSkips(t *testing.T) {
