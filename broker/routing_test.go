@@ -400,8 +400,8 @@ routes:
 			}
 		}
 	}
-	stop(t, b) // it has sent what it had
 	sent := map[string]bool{hook.next().event.Type(): true, hook.next().event.Type(): true}
+	stop(t, b) // it has sent what it had
 	if len(hook.got) > 0 || !sent["ev.a"] || !sent["ev.b"] {
 		t.Errorf("the receiver of a webhook got %v and %d others, want ev.a and ev.b", sent, len(hook.got))
 	}
