@@ -15,7 +15,9 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 
+	"github.com/harkbus/hark/internal/filelock"
 	"github.com/harkbus/hark/internal/names"
 )
 
@@ -61,7 +63,7 @@ in use.`,
 							return err
 						}
 					}
-					return changeContexts(func(all *contextFile) error {
+					return changeContexts(ctx, func(all *contextFile) error {
 						all.Contexts[words[0]] = c
 						if *use || all.Current == "" {
 							all.Current = words[0]
@@ -75,8 +77,8 @@ in use.`,
 			name: "use", args: "NAME", about: "use a context from now on; - for none",
 			words: contextNames,
 			setup: func(*flag.FlagSet) action {
-				return func(_ context.Context, words []string, _ Streams) error {
-					return withContext(words, func(all *contextFile, name string) { all.Current = name }, func(all *contextFile) { all.Current = "" })
+				return func(ctx context.Context, words []string, _ Streams) error {
+					return withContext(ctx, words, func(all *contextFile, name string) { all.Current = name }, func(all *contextFile) { all.Current = "" })
 				}
 			},
 		},
@@ -111,8 +113,8 @@ in use.`,
 			name: "remove", args: "NAME", about: "remove a context",
 			words: contextNames,
 			setup: func(*flag.FlagSet) action {
-				return func(_ context.Context, words []string, _ Streams) error {
-					return withContext(words, func(all *contextFile, name string) {
+				return func(ctx context.Context, words []string, _ Streams) error {
+					return withContext(ctx, words, func(all *contextFile, name string) {
 						delete(all.Contexts, name)
 						if all.Current == name {
 							all.Current = ""
@@ -186,12 +188,51 @@ func loadContexts() (*contextFile, error) {
 	return all, nil
 }
 
+// lockContexts makes others wait who change the file of contexts, until release is called.
+func lockContexts(ctx context.Context, path string) (release func(), err error) {
+	f, err := os.OpenFile(path+".lock", os.O_RDWR|os.O_CREATE, 0o600) // the file itself is replaced
+	if err != nil {
+		return nil, fmt.Errorf("contexts: %w", err)
+	}
+	busy := fmt.Errorf("contexts: another command has been changing %s for %v; end it and try again", path, lockTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, lockTimeout, busy)
+	defer cancel()
+	for {
+		if err = filelock.Try(f); err == nil {
+			return func() { _ = f.Close() }, nil
+		}
+		if !errors.Is(err, filelock.ErrLocked) {
+			return nil, errors.Join(fmt.Errorf("contexts: %w", err), f.Close())
+		}
+		select {
+		case <-time.After(lockPoll):
+		case <-ctx.Done():
+			return nil, errors.Join(context.Cause(ctx), f.Close())
+		}
+	}
+}
+
+// lockTimeout is how long a command waits while another one changes the file of contexts,
+// and lockPoll how often it looks.
+const (
+	lockTimeout = 10 * time.Second
+	lockPoll    = 5 * time.Millisecond
+)
+
 // changeContexts changes the file of contexts atomically.
-func changeContexts(change func(*contextFile) error) error {
+func changeContexts(ctx context.Context, change func(*contextFile) error) error {
 	path, err := contextsPath()
 	if err != nil {
 		return err
 	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	release, err := lockContexts(ctx, path)
+	if err != nil {
+		return err
+	}
+	defer release()
 	all, err := loadContexts()
 	if err != nil {
 		return err
@@ -201,9 +242,6 @@ func changeContexts(change func(*contextFile) error) error {
 	}
 	text, err := json.MarshalIndent(all, "", "  ")
 	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), ".contexts-*") // created with mode 0600
@@ -220,11 +258,11 @@ func changeContexts(change func(*contextFile) error) error {
 
 // withContext changes the file for the context named by the only word. none handles
 // the word -; it is nil where that is not allowed.
-func withContext(words []string, change func(*contextFile, string), none func(*contextFile)) error {
+func withContext(ctx context.Context, words []string, change func(*contextFile, string), none func(*contextFile)) error {
 	if len(words) != 1 {
 		return usageError{fmt.Errorf("want one name, got %s", plural(len(words), "word", "words"))}
 	}
-	return changeContexts(func(all *contextFile) error {
+	return changeContexts(ctx, func(all *contextFile) error {
 		if words[0] == "-" && none != nil {
 			none(all)
 			return nil

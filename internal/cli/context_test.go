@@ -1,7 +1,10 @@
 package cli
 
 import (
+	"context"
 	"encoding/pem"
+	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -9,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -40,6 +44,47 @@ func TestContextKeepsWholePaths(t *testing.T) {
 	if _, out, _ := call(t, "", "context", "show", "x"); !strings.Contains(out, "tls://h"+want+"\n") {
 		t.Errorf("got %s, want %s", out, want)
 	}
+}
+
+// TestContextsAtTheSameTime adds contexts with many commands at once, of which none is lost.
+func TestContextsAtTheSameTime(t *testing.T) {
+	noContexts(t)
+	const n = 20
+	var all sync.WaitGroup
+	for i := range n {
+		all.Go(func() {
+			if code, _, errs := call(t, "", "context", "add", fmt.Sprint("c", i), "hark://h"); code != exitOK {
+				t.Error(errs)
+			}
+		})
+	}
+	all.Wait()
+	if _, out, _ := call(t, "", "context", "list"); strings.Count(out, "\n") != n {
+		t.Errorf("got %s, want %d contexts", out, n)
+	}
+}
+
+// TestContextsAreLocked has another command hold the lock.
+func TestContextsAreLocked(t *testing.T) {
+	file := noContexts(t)
+	if code, _, errs := call(t, "", "context", "add", "a", "hark://h"); code != exitOK {
+		t.Fatal(errs)
+	}
+	release, err := lockContexts(t.Context(), file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if release, err := lockContexts(ctx, file); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want %v", err, context.Canceled)
+		release()
+	}
+	release()
+	if release, err = lockContexts(t.Context(), file); err != nil {
+		t.Fatal(err)
+	}
+	release()
 }
 
 func TestContext(t *testing.T) {

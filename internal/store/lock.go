@@ -7,6 +7,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/harkbus/hark/internal/filelock"
 )
 
 // ErrInUse says that another process has the directory.
@@ -29,7 +31,7 @@ func acquire(dir string) (*lock, error) {
 	if err = errors.Join(err, root.Close()); err != nil {
 		return nil, err
 	}
-	if err := lockFile(f); err != nil {
+	if err := filelock.Try(f); err != nil {
 		holder, readErr := io.ReadAll(io.LimitReader(f, 1024))
 		err = errors.Join(readErr, f.Close(), refusal(dir, string(holder), err))
 		return nil, err
@@ -46,7 +48,7 @@ func acquire(dir string) (*lock, error) {
 }
 
 func refusal(dir, holder string, err error) error {
-	if !errors.Is(err, errLocked) {
+	if !errors.Is(err, filelock.ErrLocked) {
 		return err
 	}
 	if holder = strings.TrimSpace(holder); holder == "" {
@@ -67,6 +69,3 @@ func write(f *os.File, text string) error {
 func (l *lock) release() error {
 	return errors.Join(l.file.Truncate(0), l.file.Close())
 }
-
-// errLocked means that another process holds the lock.
-var errLocked = errors.New("locked")
