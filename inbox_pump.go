@@ -109,14 +109,33 @@ func (in *inbox[T]) take(ctx context.Context, ms []*driver.Received) bool {
 		return true
 	}
 	ms = ms[plain:]
-	incomings := make([]incoming, len(ms))
+	var incomings []incoming
+	if in.bounded == nil {
+		incomings = make([]incoming, len(ms))
+	}
 	for i, m := range ms {
-		if !in.enter(ctx, m, &incomings[i]) {
+		var at *incoming
+		if in.bounded == nil {
+			at = &incomings[i]
+		} else {
+			m, at = alone(m)
+		}
+		if !in.enter(ctx, m, at) {
 			in.giveBack(ms[i:])
 			return false
 		}
 	}
 	return true
+}
+
+// alone returns a copy of a message, with what it needs here, that keeps in memory none of
+// those that came with it: it may stay long after they are done.
+func alone(m *driver.Received) (*driver.Received, *incoming) {
+	own := &struct {
+		received driver.Received
+		incoming incoming
+	}{received: *m}
+	return &own.received, &own.incoming
 }
 
 // isPlain reports whether a message has nothing but its value, so that it can

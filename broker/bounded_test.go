@@ -1,0 +1,75 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/harkbus/hark"
+	"github.com/harkbus/hark/driver/natsdriver"
+)
+
+// TestRetriesKeepNothingElse has few of many messages wait for another attempt. They do not
+// keep in memory those that came with them.
+func TestRetriesKeepNothingElse(t *testing.T) {
+	b := start(t, config(t, ""))
+	live := func() *hark.Topic[[]byte] {
+		conn, err := natsdriver.Open(testContext(t), "nats://"+b.Addr().String(), natsdriver.MaxWaiting(16<<20, 16<<20))
+		if err != nil {
+			t.Fatal(err)
+		}
+		bus := hark.Over(conn)
+		t.Cleanup(func() {
+			ctx, cancel := context.WithCancel(context.Background())
+			cancel() // what waits is to be dropped
+			_ = bus.Close(ctx)
+		})
+		topic, err := hark.NewTopic[[]byte](bus, "live")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return topic
+	}
+	const size, n, ahead = 4 << 10, 60_000, 1000
+	room := make(chan struct{}, ahead)
+	var got atomic.Int64
+	if _, err := live().Subscribe(func(context.Context, *hark.Message[[]byte]) error {
+		<-room
+		if got.Add(1)%60 == 0 {
+			return errors.New("not yet")
+		}
+		return nil
+	}, hark.Backoff(hark.BackoffPolicy{Min: time.Hour, Max: time.Hour, Exact: true})); err != nil {
+		t.Fatal(err)
+	}
+	out, ctx, before := live(), testContext(t), heap()
+	for range n {
+		select {
+		case room <- struct{}{}:
+		case <-ctx.Done():
+			t.Fatalf("%d messages were handled", got.Load())
+		}
+		if err := out.Publish(ctx, make([]byte, size)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for ; got.Load() < n; awaitTick(t) {
+		if ctx.Err() != nil {
+			t.Fatalf("%d messages were handled", got.Load())
+		}
+	}
+	if grown, all := int(heap())-int(before), n*size; grown > all/2 {
+		t.Errorf("the heap grew by %d MiB, of %d MiB published", grown>>20, all>>20)
+	}
+}
+
+// heap returns how large the heap is.
+func heap() uint64 {
+	var s runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&s)
+	return s.HeapAlloc
+}
