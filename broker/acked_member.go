@@ -34,12 +34,12 @@ func newAckedMember(g *groupMember, wait time.Duration) *ackedMember {
 // next implements source. While the client has as many messages as it may have, it
 // waits for acknowledgements.
 func (a *ackedMember) next(ctx context.Context, beat <-chan time.Time) (p frameBatch, err error) {
-	for {
+	for until := time.Now().Add(a.timeout); ; {
 		a.mu.Lock()
 		room := a.window - len(a.unacked)
 		a.mu.Unlock()
 		if room > 0 {
-			ms, err := a.receive(ctx, room, a.timeout)
+			ms, err := a.receive(ctx, room, time.Until(until))
 			if errors.Is(err, errNothingYet) {
 				return p, nil
 			}
@@ -48,10 +48,19 @@ func (a *ackedMember) next(ctx context.Context, beat <-chan time.Time) (p frameB
 			}
 			p.frames, err = a.frames(ctx, ms)
 			a.hold(p.frames)
-			return p, err
+			switch {
+			case err != nil, len(p.frames) > 0:
+				return p, err
+			case ctx.Err() != nil: // Receive returns what is there, even then
+				return p, context.Cause(ctx)
+			case !time.Now().Before(until):
+				return p, nil
+			}
+			continue
 		}
 		select {
 		case <-a.room:
+			until = time.Now().Add(a.timeout)
 		case <-beat:
 			return p, nil
 		case <-ctx.Done():

@@ -7,8 +7,11 @@ import (
 	"log/slog"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/coder/websocket"
 
 	"github.com/harkbus/hark/driver"
 	"github.com/harkbus/hark/driver/natsdriver"
@@ -130,5 +133,37 @@ func TestPollOfGroupEnds(t *testing.T) {
 		if len(lines) != want {
 			t.Errorf("%s: got %d events, want %d", filter, len(lines), want)
 		}
+	}
+}
+
+// TestPingsOfFilteredMember has a member of a group over a WebSocket whose filter nothing
+// matches. The broker does not wait for its answer to a ping for each window of messages.
+func TestPingsOfFilteredMember(t *testing.T) {
+	b := start(t, config(t, "topics: [{name: orders, durability: memory}]"))
+	orders := storedTopic(t, b.conn, "orders")
+	const n = 1000
+	for i := range n {
+		publishTo(t, orders, keyed(i, "", `{"n":1}`))
+	}
+	var pings atomic.Int64
+	conn, _, err := websocket.Dial(testContext(t), "ws://"+b.HTTPAddr().String()+"/v1/topics/orders/events?group=g&from=start&where="+url.QueryEscape("data.n < 0"), &websocket.DialOptions{
+		OnPingReceived: func(context.Context, []byte) bool { pings.Add(1); return true },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.CloseNow()
+	conn.CloseRead(testContext(t)) // it answers pings
+	for ctx := testContext(t); ; awaitTick(t) {
+		g, err := b.conn.GroupInfo(ctx, "orders", "g")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if g.Waiting == 0 && g.InFlight == 0 {
+			break
+		}
+	}
+	if pings.Load() > 2 {
+		t.Errorf("%d pings for %d messages", pings.Load(), n)
 	}
 }
