@@ -175,7 +175,7 @@ func makeInboxLog[T any](t *Topic[T], shared bool) *Topic[T] {
 
 // begin starts receiving for a handler.
 func (in *inbox[T]) begin(cfg *subscribeConfig, how mode, h Handler[T], batch BatchHandler[T], as role, at uintptr, home inboxOwner) (*member[T], error) {
-	if b, ok := in.sub.(driver.Bounded); ok && b.MaxHeld() > 0 && !in.stored && cfg.queue.policy == Block { // what other policies drop is not settled
+	if b, ok := in.sub.(driver.Bounded); ok && b.MaxHeld() > 0 && !in.stored && batch == nil && cfg.queue.policy == Block { // a batch has to be filled, and what other policies drop is not settled
 		in.bounded = b
 	}
 	in.encoded = matchEncoded(cfg.where) && in.remote.codec.ContentType() == jsonType

@@ -71,7 +71,11 @@ func (in *inbox[T]) weigh(a *arrival) {
 
 // oversizedLocked reports whether the messages in the log are as large as they may be.
 func (in *inbox[T]) oversizedLocked() bool {
-	return in.bounded != nil && in.size >= in.bounded.MaxHeld()
+	if in.bounded == nil {
+		return false
+	}
+	most := in.bounded.MaxHeld()
+	return most > 0 && in.size >= most
 }
 
 // tell wakes the acknowledger.

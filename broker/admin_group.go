@@ -177,7 +177,8 @@ func seekGroup(c *call, topic, group string) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := lastly(c.ctx) // one that ends halfway would have to be repeated
+	// One that ends halfway, because nobody waits for it any more, would have to be repeated.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), callTimeout)
 	defer cancel()
 	return c.broker.conn.SeekGroup(ctx, topic, group, seq)
 }

@@ -38,7 +38,7 @@ type groupMember struct {
 	timeout time.Duration
 	gathers bool               // it waits a little for more, up to its window
 	sent    []*driver.Received // given to the client and not acknowledged
-	letGo   func()             // ends the leases of what it has; nil if nothing is stored
+	letGo   func()             // stops extending the leases of what it has; nil if nothing is stored
 }
 
 // next implements source.

@@ -195,7 +195,8 @@ type Recycler interface {
 type Bounded interface {
 	// MaxHeld returns how large the messages may be together (Message.Size) that
 	// were received and are not done; 0 means any size. While they are as large,
-	// Receive should not be called. It may return another number each time.
+	// Receive should not be called. It may return another number each time, and does
+	// not block.
 	MaxHeld() int
 }
 

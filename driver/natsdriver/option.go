@@ -97,8 +97,9 @@ func Listened(f func(subject string, own int) bool) Option {
 // be received: how many bytes those of each subscription may take, and those of all
 // together, of which each then has the same share. What finds no room is dropped and
 // counted, as what is beyond the window of the subscription; one message always has room.
-// What a hark.Bus has received and not handled may take as much, unless its subscription
-// drops messages by itself (hark.Overflow). Without this option only the windows count.
+// What a subscription of a hark.Bus has received and not handled may take as much, unless
+// it drops messages by itself (hark.Overflow) or gathers them (hark.Batch). Without this
+// option only the windows count.
 func MaxWaiting(each, all int) Option {
 	return func(o *options) error {
 		if each < 1 || all < each {
