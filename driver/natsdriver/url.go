@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"net/url"
@@ -205,7 +206,7 @@ func (t *target) advice(err error) string {
 	case errors.As(err, &network) && network.Timeout() && network.Op == "dial":
 		return "; nothing answers there: look at the address, and for a firewall on the way"
 	case errors.As(err, &network) && network.Timeout():
-		return "; what listens there does not speak first, as NATS servers do: want the port for messages, not one for HTTP; a server that wants TLS first needs ?tlsfirst=true"
+		return silent
 	case errors.Is(err, nats.ErrNoInfoReceived), strings.HasPrefix(err.Error(), "nats: Parse Error"):
 		return "; what listens there is no NATS server"
 	case errors.Is(err, nats.ErrAuthorization) && t.anonymous:
@@ -224,9 +225,14 @@ func (t *target) advice(err error) string {
 		return "; a server that asks clients for certificates needs ?tlscert= and tlskey="
 	case isTLS(err):
 		return "; the server may not trust the certificate of tlscert"
+	case errors.Is(err, io.EOF):
+		return silent
 	}
 	return ""
 }
+
+// silent is the hint for a server that says nothing until it gives up, or the client does.
+const silent = "; what listens there does not speak first, as NATS servers do: want the port for messages, not one for HTTP; a server that wants TLS first needs ?tlsfirst=true"
 
 // isTLS reports whether a handshake failed, or what came right after it. A server
 // that refuses a certificate says so, or closes the connection.

@@ -62,7 +62,7 @@ remove them.`,
 			}
 			for _, url := range words {
 				p := place{URL: url}
-				if err := p.read(""); err != nil && url != "mem:" {
+				if err := p.readURL(true); err != nil && url != "mem:" {
 					return usageError{err}
 				}
 			}

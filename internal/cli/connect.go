@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -92,10 +93,10 @@ func (f *brokerFlags) place() (place, error) {
 		return place{}, usageError{errors.New("--url and --context exclude each other: each says where the broker is")}
 	}
 	var p place
-	web := f.http
+	web, webSaid := f.http, "--http"
 	fromEnv := func() {
 		if web == "" {
-			web = os.Getenv("HARK_HTTP_URL")
+			web, webSaid = os.Getenv("HARK_HTTP_URL"), "HARK_HTTP_URL"
 		}
 	}
 	name := f.context
@@ -126,12 +127,15 @@ func (f *brokerFlags) place() (place, error) {
 			}
 			p.URL, p.Said = c.URL, "context "+name
 			if web == "" {
-				web = c.HTTP
+				web, webSaid = c.HTTP, p.Said
 			}
 		}
 	}
-	if err := p.read(web); err != nil {
+	if err := p.readURL(web == ""); err != nil {
 		return place{}, usageError{&callError{p.Said, err}}
+	}
+	if err := p.readWeb(web); err != nil {
+		return place{}, usageError{&callError{webSaid, err}}
 	}
 	if p.Password == "" {
 		p.Password = os.Getenv("HARK_TOKEN")
@@ -139,23 +143,37 @@ func (f *brokerFlags) place() (place, error) {
 	return p, nil
 }
 
-// read parses the URL. web is the URL for HTTP, or empty.
-func (p *place) read(web string) error {
+// readURL parses the URL. web says that the URL for HTTP is not known otherwise.
+func (p *place) readURL(web bool) error {
 	scheme, rest, _ := strings.Cut(p.URL, ":")
 	if driver.Lookup(scheme) == nil {
-		return fmt.Errorf("%q is not the URL of a broker; use one such as %s", redacted(p.URL), defaultURL)
+		return fmt.Errorf("%q is not the URL of a broker; %s", redacted(p.URL), likeURL(p.URL, defaultURL))
 	}
 	if strings.HasPrefix(rest, "//") {
-		if err := p.readHost(scheme, rest[2:], web == ""); err != nil {
-			return err
+		return p.readHost(scheme, rest[2:], web)
+	}
+	return nil
+}
+
+// likeURL says what to write instead of text, which is no URL such as the example.
+func likeURL(text, example string) string {
+	scheme, _, _ := strings.Cut(example, "://")
+	if _, port, err := net.SplitHostPort(text); err == nil {
+		if _, err := strconv.ParseUint(port, 10, 16); err == nil {
+			return "did you mean " + scheme + "://" + text + "?"
 		}
 	}
+	return "use one such as " + example
+}
+
+// readWeb parses the URL for HTTP, which may be empty.
+func (p *place) readWeb(web string) error {
 	if web == "" {
 		return nil
 	}
 	u, err := url.Parse(web)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return fmt.Errorf("%q is not the URL of an HTTP API; use one such as http://127.0.0.1:%s", redacted(web), defaultHTTPPort)
+		return fmt.Errorf("%q is not the URL of an HTTP API; %s", redacted(web), likeURL(web, "http://127.0.0.1:"+defaultHTTPPort))
 	}
 	if u.User != nil {
 		p.User, p.Password = credentials(u.User)

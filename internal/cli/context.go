@@ -145,7 +145,13 @@ func (c *contextEntry) check(name string) error {
 		return err
 	}
 	p := place{URL: c.URL}
-	return p.read(c.HTTP)
+	if err := p.readURL(c.HTTP == ""); err != nil {
+		return err
+	}
+	if err := p.readWeb(c.HTTP); err != nil {
+		return &callError{"--http", err}
+	}
+	return nil
 }
 
 func (f *contextFile) names() []string { return slices.Sorted(maps.Keys(f.Contexts)) }

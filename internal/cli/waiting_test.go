@@ -77,6 +77,7 @@ func TestNoBroker(t *testing.T) {
 		{"value watch a --timeout 4s --url hark://" + silent, exitFailed, []string{"no connection to hark://" + silent + " (--url) within --timeout ("}},
 		{"pub a 1 --timeout 4s --url hark://" + silent, exitFailed, []string{"no connection to hark://" + silent + " (--url) within --timeout ("}},
 		{"pub a 1 --url hark://" + web.Listener.Addr().String(), exitFailed, []string{"want the port for messages, not one for HTTP"}},
+		{"pub a 1 --url hark://" + plainHTTP, exitFailed, []string{"want the port for messages, not one for HTTP"}},
 		{"pub a 1 --url hark://" + ssh, exitFailed, []string{"connect to " + ssh, "what listens there is no NATS server"}},
 		{"pub a 1 --url tls://" + plain, exitFailed, []string{"connect to " + plain, "the server has no TLS: want nats:// instead of tls://"}},
 		{"topic list --http http://" + nobody, exitFailed, []string{"http://" + nobody + ": waiting until ", "hark: topic list: ", "nobody listens there; hark serve starts a broker"}},

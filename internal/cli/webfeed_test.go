@@ -360,7 +360,7 @@ func TestWebCertainty(t *testing.T) {
 		{"nats://h", "http://x", told},
 	} {
 		p := place{URL: tt.url}
-		if err := p.read(tt.web); err != nil || p.Web != tt.want {
+		if err := errors.Join(p.readURL(tt.web == ""), p.readWeb(tt.web)); err != nil || p.Web != tt.want {
 			t.Errorf("%s %s: got %d, %v, want %d", tt.url, tt.web, p.Web, err, tt.want)
 		}
 	}
