@@ -30,7 +30,8 @@ var (
 // A group that keeps the order of keys has several consumers, which are moved one after
 // the other. If ctx ends meanwhile, the error wraps ErrPartlyMoved: some are moved, the
 // others are where they were, and the same call moves the rest. A member that joins
-// before that misses nothing from where each of them is.
+// before that misses nothing from where each of them is, except that one which was to be
+// recreated may have lost its place: it begins where that member says.
 func (c *Conn) SeekGroup(ctx context.Context, topic, group string, seq uint64) error {
 	if c.level < levelReset {
 		return c.refuse("moving the position of a group (needs NATS 2.14)")
@@ -176,7 +177,7 @@ func isStandIn(part *jetstream.ConsumerInfo, all []*jetstream.ConsumerInfo) bool
 // while.
 func (c *Conn) hasNoMembers(ctx context.Context, topic, group string, lease time.Duration) error {
 	r, age, err := c.readRosterOf(ctx, topic, group)
-	if err != nil || len(r.Members) == 0 || age > lease {
+	if err != nil || r == nil || len(r.Members) == 0 || age > lease {
 		return err
 	}
 	heeded, err := c.heeded(ctx, newsOf(rosterOf(topic, group)))
@@ -186,18 +187,19 @@ func (c *Conn) hasNoMembers(ctx context.Context, topic, group string, lease time
 	return ErrListening
 }
 
-// isForgotten returns ErrListening if a group has got a roster again.
+// isForgotten returns ErrListening if a group has got a roster again. If it is without
+// members, they have left in it what they had done at the former place.
 func (c *Conn) isForgotten(ctx context.Context, topic, group string) error {
 	r, _, err := c.readRosterOf(ctx, topic, group)
-	if err == nil && len(r.Members) > 0 {
+	if err == nil && r != nil {
 		return ErrListening
 	}
 	return err
 }
 
-// readRosterOf returns the roster of a group, and how long ago it was written.
+// readRosterOf returns the roster of a group, and how long ago it was written; nil if
+// there is none.
 func (c *Conn) readRosterOf(ctx context.Context, topic, group string) (r *roster, age time.Duration, err error) {
-	r = newRoster()
 	err = c.admin(ctx, func(ctx context.Context) error {
 		stream, err := c.api(ctx).Stream(ctx, groupsStream)
 		if err != nil {

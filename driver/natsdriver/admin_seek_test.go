@@ -309,3 +309,48 @@ func TestSeekWhileMemberIsDisconnected(t *testing.T) {
 		t.Errorf("got %v, want all messages again", got)
 	}
 }
+
+// disturbed calls meanwhile before it moves a consumer, once left of them have been moved.
+type disturbed struct {
+	jetstream.JetStream
+	left      int
+	meanwhile func()
+}
+
+func (d *disturbed) ResetConsumerToSequence(ctx context.Context, stream, consumer string, seq uint64) (*jetstream.ConsumerResetResponse, error) {
+	if d.left--; d.left == -1 {
+		d.meanwhile()
+	}
+	return d.JetStream.ResetConsumerToSequence(ctx, stream, consumer, seq)
+}
+
+// A member that joins while its group is moved, and leaves before that is done, leaves
+// behind that messages are done which then come again.
+func TestSeekWhileMemberComesAndGoes(t *testing.T) {
+	s := startServer(t, withJetStream)
+	c := s.open(t)
+	topic, elsewhere := openTopic(t, c, "t", relaxed()), openTopic(t, s.open(t), "t", relaxed())
+	if err := joinKeyed(t, topic).Close(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if err := topic.Publish(testContext(t), manyKeys(1, 200)); err != nil {
+		t.Fatal(err)
+	}
+	js := c.js
+	c.js = &disturbed{js, 9, func() {
+		member := joinKeyed(t, elsewhere)
+		if err := errors.Join(member.Ack(testContext(t), receive(t, member, 200)), member.Close(testContext(t))); err != nil {
+			t.Error(err)
+		}
+	}}
+	if err := c.SeekGroup(testContext(t), "t", "g", 1); !errors.Is(err, ErrPartlyMoved) {
+		t.Errorf("got %v, want ErrPartlyMoved", err)
+	}
+	c.js = js
+	if err := c.SeekGroup(testContext(t), "t", "g", 1); err != nil {
+		t.Fatal(err)
+	}
+	if got := sequences(receive(t, joinKeyed(t, topic), 200)); !slices.Equal(got, upTo(1, 200)) {
+		t.Errorf("got %v, want all messages once", got)
+	}
+}
