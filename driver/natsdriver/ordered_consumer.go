@@ -314,7 +314,11 @@ func (o *orderedConsumer) resume(ctx context.Context, last uint64) error {
 	if err != nil {
 		return err
 	}
-	if info.State.LastSeq < last || o.topic.replaced(info, made, last, at) {
+	another, err := o.topic.isReplaced(ctx, info, made, last, at)
+	if err != nil {
+		return err
+	}
+	if info.State.LastSeq < last || another {
 		last, at = 0, time.Time{} // another stream with the same name
 	}
 	start := jetstream.ConsumerConfig{DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: last + 1}

@@ -153,7 +153,9 @@ func (s *slot) reset(ctx context.Context) error {
 			return t.consumerError(ctx, err)
 		}
 		info := consumer.CachedInfo()
-		s.found(stream.CachedInfo(), epoch)
+		if err := s.found(ctx, stream.CachedInfo(), epoch); err != nil {
+			return err
+		}
 		if info.NumAckPending == 0 {
 			s.expect(info.Delivered.Consumer+1, 0)
 			return nil
@@ -181,15 +183,23 @@ func (s *slot) find(ctx context.Context) (stream jetstream.Stream, consumer jets
 // found records which stream is there. If it has been replaced, its sequences start
 // anew, and what is known about those of the former stream does not apply to them,
 // whoever recreated the stream and the consumer.
-func (s *slot) found(info *jetstream.StreamInfo, epoch uint64) {
+func (s *slot) found(ctx context.Context, info *jetstream.StreamInfo, epoch uint64) error {
+	s.mu.Lock()
+	made, last, at := s.made, s.last, s.at // nobody else changes them
+	s.mu.Unlock()
+	another, err := s.group.topic.isReplaced(ctx, info, made, last, at)
+	if err != nil {
+		return err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.group.topic.replaced(info, s.made, s.last, s.at) {
+	if another {
 		s.last, s.at, s.acked, s.returned = 0, time.Time{}, "", 0
 		clear(s.left)
 		clear(s.deliveries)
 	}
 	s.made, s.epoch = info.Created, epoch
+	return nil
 }
 
 // expect sets the consumer's count for the next message, and how many others may

@@ -213,3 +213,57 @@ func TestSlotLooksBeforeItReads(t *testing.T) {
 		})
 	}
 }
+
+// skewed is JetStream on a cluster in which the clock of the server that stored the first
+// message was ahead of that of the server that leads now.
+type skewed struct{ jetstream.JetStream }
+
+type skewedStream struct{ jetstream.Stream }
+
+func (a skewed) Stream(ctx context.Context, name string) (jetstream.Stream, error) {
+	s, err := a.JetStream.Stream(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return skewedStream{s}, nil
+}
+
+func (a skewedStream) CachedInfo() *jetstream.StreamInfo {
+	info := *a.Stream.CachedInfo()
+	info.State.FirstTime = info.State.LastTime.Add(time.Minute)
+	return &info
+}
+
+// The first message of a topic in memory has a later time than the last, because the
+// clocks of two servers differ. Nothing begins again for that.
+func TestClocksOfServersDiffer(t *testing.T) {
+	c := startServer(t, withJetStream).open(t)
+	c.js = skewed{c.js}
+	topic := openTopic(t, c, "t", &driver.StoredConfig{Durability: driver.DurableMemory}).(*stored)
+	reader := subscribe(t, topic, driver.SubscribeConfig{From: driver.FromStart}).(*orderedConsumer)
+	if err := topic.Publish(testContext(t), ofKey("a", "b", "c")); err != nil {
+		t.Fatal(err)
+	}
+	receive(t, reader, 3)
+	if err := reader.resume(testContext(t), 3); err != nil {
+		t.Fatal(err)
+	}
+	if err := topic.Publish(testContext(t), ofKey("d")); err != nil {
+		t.Fatal(err)
+	}
+	if got := texts(receive(t, reader, 1)); !slices.Equal(got, []string{"d"}) {
+		t.Errorf("got %v, want d", got)
+	}
+	s := &slot{group: &keyed{topic: topic}, made: reader.made, last: reader.last, at: reader.at, left: map[uint64]struct{}{2: {}}}
+	info, err := topic.info(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.found(testContext(t), info, 1); err != nil || len(s.left) != 1 {
+		t.Errorf("%v, %v: a slot has forgotten what is left", err, s.left)
+	}
+	s.at = s.at.Add(-time.Second) // that of another message
+	if err := s.found(testContext(t), info, 1); err != nil || len(s.left) != 0 {
+		t.Errorf("%v, %v: a slot has not noticed another stream", err, s.left)
+	}
+}

@@ -393,6 +393,20 @@ func (t *stored) replaced(now *jetstream.StreamInfo, made time.Time, last uint64
 	return t.inMemory() && (s.LastSeq < last || s.FirstSeq <= last && !at.IsZero() && s.FirstTime.After(at))
 }
 
+// isReplaced is replaced, but does not rely on the order of times alone, because the
+// clocks of servers differ that have led one after the other: it asks for the message.
+func (t *stored) isReplaced(ctx context.Context, now *jetstream.StreamInfo, made time.Time, last uint64, at time.Time) (bool, error) {
+	sure := t.replaced(now, made, last, time.Time{})
+	if sure || !t.replaced(now, made, last, at) {
+		return sure, nil
+	}
+	m, err := t.conn.messageAt(ctx, t.stream, map[string]any{"seq": last})
+	if errors.Is(err, ErrNotAllowed) {
+		return true, nil
+	}
+	return !m.Time.Equal(at), err // also if it has been deleted: messages may come again, but are not skipped
+}
+
 // made returns when the stream was created, or the zero time if there is none.
 func (t *stored) made(ctx context.Context) (made time.Time, err error) {
 	err = t.conn.state.do(ctx, func(ctx context.Context) error {
