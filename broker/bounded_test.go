@@ -66,6 +66,52 @@ func TestRetriesKeepNothingElse(t *testing.T) {
 	}
 }
 
+// TestLargeBatches gathers messages that are larger together than may wait: a batch has to
+// be filled.
+func TestLargeBatches(t *testing.T) {
+	b := start(t, config(t, ""))
+	conn, err := natsdriver.Open(testContext(t), "nats://"+b.Addr().String(), natsdriver.MaxWaiting(8<<20, 8<<20))
+	if err != nil {
+		t.Fatal(err)
+	}
+	bus := hark.Over(conn)
+	defer func() {
+		if err := bus.Close(testContext(t)); err != nil {
+			t.Error(err)
+		}
+	}()
+	topic, err := hark.NewTopic[[]byte](bus, "live")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n = 10
+	full := make(chan struct{}, 1)
+	if _, err := topic.SubscribeBatch(func(_ context.Context, ms []*hark.Message[[]byte]) error {
+		if len(ms) == n {
+			full <- struct{}{}
+		}
+		return nil
+	}, hark.Batch(n, time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	for i := range n {
+		if err := topic.Publish(testContext(t), make([]byte, 900<<10)); err != nil {
+			t.Fatal(err)
+		}
+		// As fast as they are received, so that none is dropped.
+		for ctx := testContext(t); i+1 < n && bus.Stats().Topics[0].Subscriptions[0].InFlight < uint64(i+1); awaitTick(t) {
+			if ctx.Err() != nil {
+				t.Fatalf("%+v", bus.Stats())
+			}
+		}
+	}
+	select {
+	case <-full:
+	case <-testContext(t).Done():
+		t.Errorf("no full batch: %+v", bus.Stats())
+	}
+}
+
 // heap returns how large the heap is.
 func heap() uint64 {
 	var s runtime.MemStats
