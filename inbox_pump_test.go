@@ -97,7 +97,7 @@ func TestBlockedHandlerHoldsUpNoOther(t *testing.T) {
 		}
 		synctest.Wait() // the handler is blocked
 		mustPublish(t, topic, 4)
-		time.Sleep(10 * time.Millisecond)
+		time.Sleep(30 * time.Millisecond) // until the feeder has looked
 		received, acked := conn.noted()
 		if want := []uint64{1, 2, 3, 4}; !slices.Equal(received, want) {
 			t.Errorf("while a handler blocks, %v are received, want %v", received, want)

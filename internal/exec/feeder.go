@@ -6,10 +6,15 @@ import (
 	"time"
 )
 
+// patience is how often a feeder looks whether a run lasts. Each look starts a goroutine.
+// Of messages that come alone over the loopback interface, each by itself, looks after a
+// millisecond took a tenth of the processor time.
+const patience = 10 * time.Millisecond
+
 // Feeder is a loop that brings work to a task from outside the process, and runs the
 // task itself if it sleeps, so that no other goroutine is woken for work that came
-// alone. When a run lasts for more than a tick, the loop goes on in another goroutine,
-// as it must: what it brings may be what the run waits for.
+// alone. When a run lasts, the loop goes on in another goroutine, as it must: what it
+// brings may be what the run waits for.
 type Feeder struct {
 	task    *Task
 	loop    func()
@@ -97,7 +102,7 @@ func (f *Feeder) relieve(turn uint64) {
 // watch makes sure that look is called while runs last, and once more.
 func (f *Feeder) watch() {
 	if !f.looking.Load() && f.looking.CompareAndSwap(false, true) {
-		f.timer.Reset(tick)
+		f.timer.Reset(patience)
 	}
 }
 
@@ -107,7 +112,7 @@ func (f *Feeder) look() {
 	turn := f.turn.Load()
 	if turn != f.seen {
 		f.seen = turn
-		f.timer.Reset(tick)
+		f.timer.Reset(patience)
 		return
 	}
 	f.relieve(turn)

@@ -99,12 +99,12 @@ func TestFeederGoesOnWhileARunBlocks(t *testing.T) {
 				f.Relieve()
 				f.Relieve() // does nothing more
 			}
-			for time.Sleep(tick); f.loops.Load() < 2; time.Sleep(tick) {
-				if time.Since(start) > 3*tick {
-					t.Fatal("the loop does not go on after 3 ticks")
+			for time.Sleep(patience); f.loops.Load() < 2; time.Sleep(patience) {
+				if time.Since(start) > 3*patience {
+					t.Fatal("the loop does not go on after 3 looks")
 				}
 			}
-			if how == "asking" && time.Since(start) > tick {
+			if how == "asking" && time.Since(start) > patience {
 				t.Errorf("the loop was started anew after %v, want at once", time.Since(start))
 			}
 			close(gate)
@@ -145,7 +145,7 @@ func TestFeederRests(t *testing.T) {
 		f := startFeed(p, func(int) {})
 		for range 3 {
 			f.source <- 0
-			if time.Sleep(5 * tick); f.looking.Load() {
+			if time.Sleep(5 * patience); f.looking.Load() {
 				t.Fatal("looks go on while nothing runs")
 			}
 		}
@@ -215,7 +215,7 @@ func TestFeederStorm(t *testing.T) {
 			got := passed.Load()
 			switch own.IntN(20) {
 			case 0:
-				time.Sleep(time.Duration(own.Int64N(int64(5 * tick))))
+				time.Sleep(time.Duration(own.Int64N(int64(5 * patience))))
 			case 1:
 				runtime.Goexit()
 			case 2:
@@ -259,7 +259,7 @@ func TestFeederStorm(t *testing.T) {
 						f.Relieve()
 					}
 					if rnd.IntN(10) == 0 {
-						time.Sleep(time.Duration(rnd.Int64N(int64(3 * tick))))
+						time.Sleep(time.Duration(rnd.Int64N(int64(3 * patience))))
 					}
 				}
 			})
@@ -267,7 +267,7 @@ func TestFeederStorm(t *testing.T) {
 		wg.Wait()
 		close(source)
 		synctest.Wait()
-		time.Sleep(100 * tick)
+		time.Sleep(100 * patience)
 		p.Wait()
 		if n := done.Load(); n != 300 || !j.Asleep() {
 			t.Errorf("%d of 300 are done, asleep %v", n, j.Asleep())
