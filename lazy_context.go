@@ -11,8 +11,8 @@ import (
 // never looked at, and a context that can end costs a timer, or places in the lists of
 // its parents.
 type lazyContext struct {
-	consumer *core // whose handler has it; nil for none
-	make     func() (context.Context, context.CancelFunc)
+	handler context.Context // of the handler that has it; nil for none
+	make    func() (context.Context, context.CancelFunc)
 
 	mu     sync.Mutex // guards the fields below
 	made   context.Context
@@ -51,8 +51,8 @@ func (l *lazyContext) Err() error { return l.get().Err() }
 
 // Value implements context.Context.
 func (l *lazyContext) Value(key any) any {
-	if key == (handlerKey{}) && l.consumer != nil {
-		return l.consumer
+	if key == (handlerKey{}) && l.handler != nil {
+		return l.handler.Value(key)
 	}
 	return l.get().Value(key)
 }

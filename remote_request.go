@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/harkbus/hark/driver"
+	"github.com/harkbus/hark/internal/exec"
+	"github.com/harkbus/hark/internal/feed"
 )
 
 // The headers of requests and answers over an engine.
@@ -82,7 +84,7 @@ func encoded[V any](b *Bus, v *V) (*driver.Message, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &driver.Message{ContentType: codec.ContentType(), Data: data, Time: time.Now()}, nil
+	return &driver.Message{ContentType: codec.ContentType(), Data: data}, nil
 }
 
 // respondent takes requests from an engine to the responders of this process.
@@ -93,6 +95,8 @@ type respondent[Q, R any] struct {
 	open   *openCalls
 	life   context.Context // ends when no more requests are taken
 	end    context.CancelFunc
+	feeder exec.Feeder   // runs the pump
+	feeds  bool          // the pump may run the worker
 	pumped chan struct{} // closed when the pump has returned
 }
 
@@ -147,19 +151,36 @@ func replyRemote[Q, R any](b *Bus, name string, r *responder[Q, R]) error {
 	p.life, p.end = context.WithCancel(context.Background())
 	r.member.Subscription.impl = p
 	b.engine.enlist(p)
-	go p.pump()
+	p.feeds = r.member.cfg.workers == 1
+	p.feeder.Start(&r.member.worker.Task, p.pump)
 	return nil
 }
 
+// pump takes requests until no more come. It runs the responder itself if there is only
+// one worker and that sleeps; when a handler takes long, another goroutine becomes the
+// pump.
 func (p *respondent[Q, R]) pump() {
-	defer close(p.pumped)
+	mine := true
+	defer func() {
+		if mine {
+			p.feeder.Release()
+			close(p.pumped)
+		}
+	}()
 	for {
 		calls, err := p.calls.Receive(context.Background(), 64)
 		if err != nil {
 			return
 		}
+		if p.feeds {
+			p.feeder.Claim()
+		}
 		for _, c := range calls {
 			p.take(c)
+		}
+		mine = false // unless the handlers return
+		if mine = p.feeder.Serve(); !mine {
+			return
 		}
 	}
 }
@@ -190,9 +211,12 @@ func (p *respondent[Q, R]) take(c *driver.Call) {
 // for that.
 func (p *respondent[Q, R]) admit(q call[Q, R]) error {
 	e := entry[call[Q, R]]{value: q}
-	if p.topic.log.TryAppend(e) {
-		return nil
+	for room := feed.Open; room == feed.Open; room, _ = p.topic.log.Grow() {
+		if p.topic.log.TryAppend(e) {
+			return nil
+		}
 	}
+	p.feeder.Release() // somebody has to make room
 	asked := q.context(context.Background())
 	defer asked.end()
 	wait, cancel := context.WithCancel(asked)
@@ -250,6 +274,7 @@ func errorAnswer(err error) *driver.Message {
 // retire stops taking requests. Those that were taken are still answered.
 func (p *respondent[Q, R]) retire(ctx context.Context) {
 	p.end()
+	p.feeder.Relieve() // the handler in which it was called, if the pump runs that
 	ctx, cancel := context.WithTimeout(ctx, engineTimeout)
 	defer cancel()
 	_ = p.calls.Close(ctx) // nothing more can be done about it

@@ -254,7 +254,7 @@ func (c *call[Q, R]) cause() error {
 // handlers, or when the requester no longer waits.
 func (c *call[Q, R]) context(ctx context.Context) *lazyContext {
 	requester, deadline := c.ctx, c.deadline // the call is another one after the handler has returned
-	return &lazyContext{consumer: handlerOf(ctx), make: func() (context.Context, context.CancelFunc) {
+	return &lazyContext{handler: ctx, make: func() (context.Context, context.CancelFunc) {
 		ctx, cancel := context.WithCancelCause(ctx)
 		if why := context.Cause(requester); why != nil {
 			cancel(why)

@@ -4,8 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/harkbus/hark"
 	"github.com/harkbus/hark/driver/memdriver"
@@ -89,4 +93,74 @@ func TestRespondersAreOfKindRequest(t *testing.T) {
 	} else if !strings.Contains(err.Error(), "request r (responders): 1 in flight") {
 		t.Errorf("got %v", err)
 	}
+}
+
+// TestBusyResponderOverEngine checks that requests are taken while a responder is at
+// work, in the goroutine that takes them, and ends in unusual ways.
+func TestBusyResponderOverEngine(t *testing.T) {
+	start := func(t *testing.T, h func(string) string, opts ...hark.SubscribeOption) (ask func(string) (string, error), sub *hark.Subscription) {
+		bus := hark.Over(memdriver.New().Connect())
+		t.Cleanup(func() { closeBus(t, bus) })
+		sub, err := hark.Reply(bus, "r", func(_ context.Context, s string) (string, error) { return h(s), nil }, opts...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return func(s string) (string, error) { return hark.Request[string, string](t.Context(), bus, "r", s) }, sub
+	}
+	t.Run("blocks", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			gate := make(chan struct{})
+			ask, _ := start(t, func(s string) string { <-gate; return s }, hark.Buffer(1), hark.Overflow(hark.Fail))
+			var wg sync.WaitGroup
+			for _, s := range []string{"at work", "waiting"} {
+				wg.Go(func() {
+					if got, err := ask(s); got != s || err != nil {
+						t.Errorf("got %q, %v", got, err)
+					}
+				})
+				synctest.Wait()
+			}
+			if _, err := ask("too many"); !errors.Is(err, hark.ErrFull) {
+				t.Errorf("got %v, want ErrFull", err)
+			}
+			close(gate)
+			wg.Wait()
+		})
+	})
+	t.Run("closes its subscription", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			var sub *hark.Subscription
+			var ask func(string) (string, error)
+			ask, sub = start(t, func(s string) string {
+				if err := sub.Close(); err != nil {
+					t.Error(err)
+				}
+				return s
+			})
+			begun := time.Now()
+			for range 2 {
+				if _, err := ask("x"); !errors.Is(err, hark.ErrNoResponders) || time.Since(begun) > 0 {
+					t.Errorf("got %v after %v, want ErrNoResponders at once", err, time.Since(begun))
+				}
+			}
+		})
+	})
+	t.Run("ends its goroutine", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			ask, _ := start(t, func(s string) string {
+				if s == "exit" {
+					runtime.Goexit()
+				}
+				return s
+			})
+			for range 3 {
+				if _, err := ask("exit"); err == nil {
+					t.Error("a request whose responder ends its goroutine has no error")
+				}
+				if got, err := ask("x"); got != "x" || err != nil {
+					t.Errorf("got %q, %v", got, err)
+				}
+			}
+		})
+	})
 }
