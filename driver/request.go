@@ -5,7 +5,8 @@ import "context"
 // Requester is a Conn that carries requests and replies.
 type Requester interface {
 	// Request sends m to one responder of that name and returns its answer. If
-	// there is none it returns ErrNoResponders at once.
+	// there is none it returns ErrNoResponders at once. A request is no event: only
+	// its Data, ContentType and Headers travel.
 	Request(ctx context.Context, name string, m *Message) (*Message, error)
 
 	// Respond receives requests of that name, each of which goes to one
@@ -24,9 +25,9 @@ type Responder interface {
 // Call is a request that waits for its answer.
 type Call struct {
 	Message
-	// Answer sends the answer. An answer is no event: only its Data, ContentType and
-	// Headers travel. It is called once, and after ErrFull, which means that the
-	// answer is too large, once more with a smaller one.
+	// Answer sends the answer, of which the same travels. It is called once, and
+	// after ErrFull, which means that the answer is too large, once more with a
+	// smaller one.
 	Answer func(ctx context.Context, m *Message) error
 	// Context ends when the requester has stopped waiting, where the engine can
 	// tell; otherwise it is nil.

@@ -52,8 +52,8 @@
 // What is published without a reply subject is no request, and what has one is
 // no message of a topic, except for acknowledgements of streams. A requester that
 // no longer waits publishes the last token of its reply subject to $HARK.cancel. and
-// the name. An answer is no event: it has its data, its headers, and of the envelope
-// ce-datacontenttype only, unless that is application/octet-stream.
+// the name. Requests and answers are no events: they have their data, their headers,
+// and of the envelope ce-datacontenttype only, unless that is application/octet-stream.
 //
 // # Streams
 //

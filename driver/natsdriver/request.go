@@ -27,7 +27,7 @@ const (
 func (c *Conn) Request(ctx context.Context, name string, m *driver.Message) (*driver.Message, error) {
 	l := msgBuilders.Get().(*msgBuilder)
 	defer msgBuilders.Put(l)
-	msg, err := l.write(c, name, name, m)
+	msg, err := l.writeNoEvent(c, name, m)
 	if err != nil {
 		return nil, err
 	}
@@ -142,16 +142,25 @@ func (r *responder) call(m *nats.Msg) *driver.Call {
 	}}
 }
 
-// answer sends an answer. It is no event, so of the envelope it has the media type only,
-// if that says anything.
+// writeNoEvent is write for a request or an answer, which of the envelope has the media
+// type only, if that says anything.
+func (l *msgBuilder) writeNoEvent(c *Conn, subject string, m *driver.Message) (*nats.Msg, error) {
+	msg, err := l.write(c, subject, "", &driver.Message{Bare: true, Headers: m.Headers, Data: m.Data})
+	if err == nil && m.ContentType != "" && m.ContentType != octetStream {
+		l.set(ceData, percent.Encode(m.ContentType))
+	}
+	return msg, err
+}
+
+// answer sends an answer.
 func (c *Conn) answer(ctx context.Context, subject string, m *driver.Message) error {
 	l := msgBuilders.Get().(*msgBuilder)
 	defer msgBuilders.Put(l)
-	msg, err := l.write(c, subject, "", &driver.Message{Bare: true, Headers: m.Headers, Data: m.Data})
+	msg, err := l.writeNoEvent(c, subject, m)
 	if err != nil {
 		return err
 	}
-	if m.ContentType != "" && m.ContentType != octetStream || ofStream(msg) { // a header shows that it is an answer
+	if ofStream(msg) { // a header shows that it is an answer
 		l.set(ceData, percent.Encode(m.ContentType))
 	}
 	if err := c.fits(msg); err != nil {

@@ -104,11 +104,16 @@ func TestRequestsOfOthers(t *testing.T) {
 		t.Errorf("got %v", got)
 	}
 	// A plain NATS responder answers hark's requests.
-	plain, err := c.Client().Subscribe("plain", func(m *nats.Msg) { _ = m.Respond([]byte("hi")) })
+	plain, err := c.Client().Subscribe("plain", func(m *nats.Msg) {
+		if len(m.Header) != 1 || m.Header.Get(ceData) != "a/b" {
+			t.Errorf("a request has the headers %v, want its media type only", m.Header)
+		}
+		_ = m.Respond([]byte("hi"))
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m, err := c.Request(testContext(t), "plain", &driver.Message{}); err != nil || string(m.Data) != "hi" || !m.Bare {
+	if m, err := c.Request(testContext(t), "plain", &driver.Message{ID: "1", Time: time.Now(), ContentType: "a/b"}); err != nil || string(m.Data) != "hi" || !m.Bare {
 		t.Errorf("got %+v, %v", m, err)
 	}
 	if err := plain.Unsubscribe(); err != nil {

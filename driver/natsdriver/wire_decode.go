@@ -73,6 +73,8 @@ func setHeader(m *driver.Message, name, value string) {
 func readOwn(m *driver.Message, name, value string) bool {
 	switch name { // nearly all messages spell them like this
 	case ceVersion, ceID, ceTime, ceData, ceKey, harkKey, harkExpires:
+	case natsExpectedStream: // requests have it
+		return true
 	default:
 		if name = strings.ToLower(name); !strings.HasPrefix(name, cePrefix) && !strings.HasPrefix(name, "hark-") {
 			return strings.HasPrefix(name, "nats-")
