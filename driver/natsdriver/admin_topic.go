@@ -72,7 +72,7 @@ func topicInfo(name string, have *jetstream.StreamInfo) TopicInfo {
 // storedConfig returns the configuration of the topic that a stream keeps.
 func storedConfig(have *jetstream.StreamConfig) driver.StoredConfig {
 	cfg := driver.StoredConfig{
-		MaxMessages: int(max(have.MaxMsgs, 0)), MaxBytes: max(have.MaxBytes, 0), MaxAge: have.MaxAge, Dedup: have.Duplicates,
+		MaxMessages: int(max(have.MaxMsgs, 0)), MaxBytes: max(have.MaxBytes, 0), MaxAge: maxAge(have), Dedup: have.Duplicates,
 	}
 	for d, class := range durabilities {
 		if class.name == have.Metadata[metaDurability] {

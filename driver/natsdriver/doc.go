@@ -61,7 +61,8 @@
 // dot (for each byte that NATS does not allow in names of streams, and for =, %
 // and ~, there is ~ and two hexadecimal digits; a name that gets too long ends in
 // its SHA-256). It keeps what
-// is published to the name of the topic, by whomever. The metadata of the stream
+// is published to the name of the topic, by whomever. Without a maximum age it has
+// one of a hundred years, which saves the server work. The metadata of the stream
 // say which topic it is and with which durability it was made. A group is a
 // durable consumer, with its name written in the same way.
 //

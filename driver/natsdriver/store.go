@@ -138,7 +138,7 @@ func (t *stored) fitsStore(have *jetstream.StreamConfig) error {
 	}
 	check("MaxMessages of all of them together", max(have.MaxMsgs, 0), int64(w.MaxMessages), w.MaxMessages > 0)
 	check("MaxBytes of all of them together", max(have.MaxBytes, 0), w.MaxBytes, w.MaxBytes > 0)
-	check("MaxAge", have.MaxAge, w.MaxAge, w.MaxAge > 0)
+	check("MaxAge", maxAge(have), w.MaxAge, w.MaxAge > 0)
 	check("the durability", have.Metadata[metaDurability], durabilities[w.Durability].name, !w.AnyClass && w.Durability < storedConfig(have).Durability)
 	if len(differ) == 0 {
 		return nil

@@ -235,6 +235,45 @@ func TestOtherConfiguration(t *testing.T) {
 	}
 }
 
+// TestTopicWithoutMaxAge checks that the maximum age that such a stream has is not that of
+// the topic, and that a stream without one is the same.
+func TestTopicWithoutMaxAge(t *testing.T) {
+	s := startServer(t, withJetStream)
+	c := s.open(t)
+	plain, limited := *relaxed(), *relaxed()
+	limited.MaxAge = time.Hour
+	check := func(want driver.StoredConfig, age time.Duration) {
+		t.Helper()
+		openTopic(t, c, "t", &want)
+		info, err := c.TopicInfo(testContext(t), "t")
+		if err != nil || info.Config.MaxAge != want.MaxAge {
+			t.Errorf("got %+v, %v, want MaxAge %v", info.Config, err, want.MaxAge)
+		}
+		if stream, err := c.js.Stream(testContext(t), ownBacking("t").stream); err != nil || stream.CachedInfo().Config.MaxAge != age {
+			t.Errorf("got a stream with %+v, %v, want MaxAge %v", stream.CachedInfo().Config, err, age)
+		}
+	}
+	check(plain, forever)
+	if _, err := c.OpenTopic(testContext(t), driver.TopicConfig{Name: "t", Stored: &limited}); !errors.Is(err, driver.ErrConflict) || !strings.Contains(err.Error(), "MaxAge is 0s, not 1h") {
+		t.Errorf("got %v, want ErrConflict that names both", err)
+	}
+	for _, to := range []struct {
+		driver.StoredConfig
+		age time.Duration
+	}{{limited, time.Hour}, {plain, forever}} {
+		if _, err := c.AlterTopic(testContext(t), "t", to.StoredConfig); err != nil {
+			t.Fatal(err)
+		}
+		check(to.StoredConfig, to.age)
+	}
+	cfg := openTopic(t, c, "t", &plain).(*stored).streamConfig()
+	cfg.MaxAge = 0
+	if _, err := c.js.UpdateStream(testContext(t), cfg); err != nil {
+		t.Fatal(err)
+	}
+	check(plain, 0)
+}
+
 func TestStrictIsRefusedUnlessKnown(t *testing.T) {
 	s := startServer(t, withJetStream)
 	c := s.open(t)

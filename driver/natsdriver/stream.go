@@ -32,6 +32,19 @@ const (
 // leader, but not so long that they hold the IDs of very many messages.
 const repeatWindow = time.Minute
 
+// forever is the maximum age of messages of a stream that has no other but allows TTLs.
+// Without any, the server (2.15) starts a timer, and a goroutine that looks for messages
+// to remove, for nearly each message that it stores.
+const forever = 100 * 365 * 24 * time.Hour
+
+// maxAge returns the maximum age of the messages of a stream, 0 for none.
+func maxAge(c *jetstream.StreamConfig) time.Duration {
+	if c.MaxAge >= forever {
+		return 0
+	}
+	return c.MaxAge
+}
+
 var durabilities = map[driver.Durability]struct {
 	name  string
 	needs driver.Capability
@@ -312,7 +325,9 @@ func (t *stored) streamConfig() jetstream.StreamConfig {
 	case w.DeadLetters || strings.HasSuffix(t.topic, deadSuffix):
 		cfg.Subjects = append(cfg.Subjects, deadPrefix+t.topic)
 	}
-	cfg.AllowMsgTTL = t.conn.level >= levelTTL
+	if cfg.AllowMsgTTL = t.conn.level >= levelTTL; cfg.AllowMsgTTL && cfg.MaxAge == 0 {
+		cfg.MaxAge = forever
+	}
 	cfg.AllowAtomicPublish = t.conn.level >= levelBatch
 	cfg.AllowBatchPublish = t.conn.level >= levelBurst
 	return cfg
@@ -335,7 +350,7 @@ func (t *stored) agrees(have *jetstream.StreamConfig) error {
 	}
 	check("MaxMessages", max(have.MaxMsgs, 0), max(want.MaxMsgs, 0))
 	check("MaxBytes", max(have.MaxBytes, 0), max(want.MaxBytes, 0))
-	check("MaxAge", have.MaxAge, want.MaxAge)
+	check("MaxAge", maxAge(have), maxAge(&want))
 	if t.wanted.Dedup > 0 {
 		check("the window of deduplication", have.Duplicates, want.Duplicates)
 	}
