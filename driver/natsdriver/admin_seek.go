@@ -22,10 +22,10 @@ var (
 
 // SeekGroup makes a group go on with the message at seq, or the first one after it, or
 // past the end with the next message published.
-// Messages in flight may come again. SeekGroup returns ErrListening, and has changed
-// nothing, for a group that keeps the order of keys while it has members; so it does,
-// once in the life of a group that started with the next message published, while
-// members listen, because its consumer has to be recreated.
+// Messages in flight may come again. SeekGroup returns ErrListening for a group that keeps
+// the order of keys while it has members; so it does, once in the life of a group that
+// started with the next message published, while members listen, because its consumer has
+// to be recreated. It has changed nothing then, unless the error wraps ErrPartlyMoved too.
 //
 // A group that keeps the order of keys has several consumers, which are moved one after
 // the other. If ctx ends meanwhile, the error wraps ErrPartlyMoved: some are moved, the
