@@ -242,9 +242,12 @@ func (c *Conn) api(ctx context.Context) jetstream.JetStream {
 
 // jetStream makes a client of JetStream.
 func (c *Conn) jetStream(opts ...jetstream.JetStreamOpt) (jetstream.JetStream, error) {
-	js, err := jetstream.New(c.nc, opts...)
+	var js jetstream.JetStream
+	var err error
 	if c.opts.domain != "" {
 		js, err = jetstream.NewWithDomain(c.nc, c.opts.domain, opts...)
+	} else {
+		js, err = jetstream.New(c.nc, opts...)
 	}
 	if err != nil {
 		return nil, err

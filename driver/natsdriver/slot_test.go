@@ -105,22 +105,28 @@ func TestMemberFindsOthersStream(t *testing.T) {
 	}
 }
 
-// ageless is JetStream on a cluster that recreates a stream as if it were the same one.
-type ageless struct{ jetstream.JetStream }
+// misinformed is JetStream on servers that say something else about streams.
+type misinformed struct {
+	jetstream.JetStream
+	change func(*jetstream.StreamInfo)
+}
 
-type agelessStream struct{ jetstream.Stream }
+type misinformedStream struct {
+	jetstream.Stream
+	change func(*jetstream.StreamInfo)
+}
 
-func (a ageless) Stream(ctx context.Context, name string) (jetstream.Stream, error) {
-	s, err := a.JetStream.Stream(ctx, name)
+func (m misinformed) Stream(ctx context.Context, name string) (jetstream.Stream, error) {
+	s, err := m.JetStream.Stream(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	return agelessStream{s}, nil
+	return misinformedStream{s, m.change}, nil
 }
 
-func (a agelessStream) CachedInfo() *jetstream.StreamInfo {
-	info := *a.Stream.CachedInfo()
-	info.Created = time.Unix(1, 0)
+func (m misinformedStream) CachedInfo() *jetstream.StreamInfo {
+	info := *m.Stream.CachedInfo()
+	m.change(&info)
 	return &info
 }
 
@@ -129,7 +135,7 @@ func (a agelessStream) CachedInfo() *jetstream.StreamInfo {
 func TestSlotOfStreamThatHasGrown(t *testing.T) {
 	s := startServer(t, withJetStream)
 	c := s.open(t)
-	c.js = ageless{c.js}
+	c.js = misinformed{c.js, func(info *jetstream.StreamInfo) { info.Created = time.Unix(1, 0) }} // the same for all
 	cfg := &driver.StoredConfig{Durability: driver.DurableMemory}
 	before := openTopic(t, c, "t", cfg)
 	member := joinKeyed(t, before)
@@ -214,31 +220,11 @@ func TestSlotLooksBeforeItReads(t *testing.T) {
 	}
 }
 
-// skewed is JetStream on a cluster in which the clock of the server that stored the first
-// message was ahead of that of the server that leads now.
-type skewed struct{ jetstream.JetStream }
-
-type skewedStream struct{ jetstream.Stream }
-
-func (a skewed) Stream(ctx context.Context, name string) (jetstream.Stream, error) {
-	s, err := a.JetStream.Stream(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	return skewedStream{s}, nil
-}
-
-func (a skewedStream) CachedInfo() *jetstream.StreamInfo {
-	info := *a.Stream.CachedInfo()
-	info.State.FirstTime = info.State.LastTime.Add(time.Minute)
-	return &info
-}
-
 // The first message of a topic in memory has a later time than the last, because the
 // clocks of two servers differ. Nothing begins again for that.
 func TestClocksOfServersDiffer(t *testing.T) {
 	c := startServer(t, withJetStream).open(t)
-	c.js = skewed{c.js}
+	c.js = misinformed{c.js, func(info *jetstream.StreamInfo) { info.State.FirstTime = info.State.LastTime.Add(time.Minute) }}
 	topic := openTopic(t, c, "t", &driver.StoredConfig{Durability: driver.DurableMemory}).(*stored)
 	reader := subscribe(t, topic, driver.SubscribeConfig{From: driver.FromStart}).(*orderedConsumer)
 	if err := topic.Publish(testContext(t), ofKey("a", "b", "c")); err != nil {
